@@ -1,0 +1,1 @@
+//! Base file systems straight from distribution packages, verified to the archive key.

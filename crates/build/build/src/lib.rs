@@ -1,0 +1,1 @@
+//! Build graph, cache keys and step execution.

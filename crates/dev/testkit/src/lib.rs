@@ -1,0 +1,1 @@
+//! For tests only: a tiny image maker, a fake registry, a sandbox.

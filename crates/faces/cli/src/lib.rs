@@ -1,0 +1,1 @@
+//! Arguments, rendering, exit codes: docker's manners for Dhow's engine.

@@ -1,0 +1,1 @@
+//! The one small process beside each container: stdio, log, exit status, health, restart.

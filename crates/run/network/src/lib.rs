@@ -1,0 +1,1 @@
+//! Bridges, veth pairs, address leases, nf_tables rules, container DNS.

@@ -1,0 +1,1 @@
+//! The OCI runtime as a library: namespaces, mounts, capabilities, seccomp, cgroup; create, start, exec, kill, delete.

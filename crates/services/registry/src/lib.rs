@@ -1,0 +1,1 @@
+//! Serves images to others: the OCI distribution API over files and SQLite.

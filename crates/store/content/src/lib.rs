@@ -1,0 +1,1 @@
+//! Blobs by digest: begin, write, commit, open verified.

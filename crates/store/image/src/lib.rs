@@ -1,0 +1,1 @@
+//! Images over the store: views, mutations, pull, push, save, load, import, commit.

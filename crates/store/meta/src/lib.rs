@@ -1,0 +1,1 @@
+//! The index database: images, tags, layers, leases, build cache.

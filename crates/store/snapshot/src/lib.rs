@@ -1,0 +1,1 @@
+//! Mounted and mountable stacks of layers: overlay.

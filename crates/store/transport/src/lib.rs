@@ -1,0 +1,1 @@
+//! Registry client: resolve, fetch, push, authenticate; blocking face over an asynchronous core.

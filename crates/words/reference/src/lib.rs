@@ -1,0 +1,1 @@
+//! Image references: parse, familiar and canonical form.
