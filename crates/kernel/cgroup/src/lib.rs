@@ -1,1 +1,27 @@
 //! Control groups, version 1 and 2: create, limit, read, freeze, kill, delete.
+//!
+//! A [`Group`] is one directory per mounted hierarchy, held by file descriptor. On a v2 host that is one directory;
+//! on a v1 or hybrid host it is one for every controller that the limits or the statistics need, and one in the
+//! (controller-less) v2 tree, where `cgroup.kill` and `CLONE_INTO_CGROUP` live.
+//!
+//! What to write is computed first, by pure functions ([`mod@v1`], [`mod@v2`]); the writes themselves are a loop
+//! over directory file descriptors. A path is taken below the mounted root of each hierarchy, as dockerd with the
+//! cgroupfs driver does; who may not create there (rootless, delegated trees) gets it below the own group.
+//!
+//! **Cost rule**: moving *another* process (`cgroup.procs`) takes the kernel's global thread-group lock for writing,
+//! which waits for an RCU grace period; a single thread moving *itself* by writing `0` to v1 `tasks` takes no lock
+//! (kernel `cgroup_procs_write_start`). So a starting container joins through [`Group::entrances`], not
+//! [`Group::add`].
+
+#![forbid(unsafe_code)]
+
+mod group;
+mod stats;
+
+pub use group::Group;
+pub use stats::{BlockIo, Cpu, Memory, Pids, Stats};
+
+dhow_types::define_error! {
+    /// A control group that could not be made, changed, read or removed.
+    pub struct Error;
+}

@@ -1,1 +1,20 @@
 //! Seccomp profiles compiled to BPF, without libseccomp.
+//!
+//! [`compile`] turns the runtime spec's profile into one classic BPF program for the machine's architecture and the
+//! older ones it can run; [`default_profile`] is docker's default as data. Both are pure; [`Cache`] keeps compiled
+//! programs in a directory.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod compile;
+mod default;
+
+pub use cache::Cache;
+pub use compile::{Arch, Program, compile};
+pub use default::default_profile;
+
+dhow_types::define_error! {
+    /// A profile that cannot be compiled, or a cache that cannot be used.
+    pub struct Error;
+}
