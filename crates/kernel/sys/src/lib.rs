@@ -1,1 +1,42 @@
 //! The only unsafe code: system calls that no library wraps safely.
+//!
+//! rustix covers most of what the house needs, and what it covers safely is used directly. Here is the rest, one file per topic:
+//!
+//! | file | what |
+//! |---|---|
+//! | [`clone`] | fork and clone3 of a single-threaded process, with pidfd, new namespaces and a cgroup |
+//! | [`exec`] | execve with vectors that were built before the clone |
+//! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
+//! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
+//! | [`namespace`] | unshare, enter, a fresh network namespace |
+//! | [`process`] | signals, session keyring, seccomp filter |
+//!
+//! The functions that run between clone and exec return `std::io::Error` made from an errno: such an error owns no
+//! memory, so the child never needs the allocator for a failure. [`Error`] is for the calls whose failure the kernel
+//! explains in words.
+
+#![expect(
+    unsafe_code,
+    reason = "this crate is the one place for it; every block says why it is sound"
+)]
+
+pub mod clone;
+pub mod exec;
+pub mod fd;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+
+dhow_types::define_error! {
+    /// A system call that failed, with the call and what the kernel said about it.
+    pub struct Error;
+}
+
+/// Turns the result of a raw system call into an `io::Result`.
+fn check(result: libc::c_long) -> std::io::Result<libc::c_long> {
+    if result < 0 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

@@ -1,0 +1,43 @@
+//! execve without an allocation: the vectors are made before the clone.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::io;
+use std::ptr;
+
+/// Strings and the null-terminated array of pointers to them that execve takes.
+pub struct Vector {
+    strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Vector {
+    /// Keeps the strings and points at them.
+    #[must_use]
+    pub fn new(strings: Vec<CString>) -> Self {
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(ptr::null());
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    #[must_use]
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+impl fmt::Debug for Vector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.strings).finish()
+    }
+}
+
+/// Replaces the program of this process; returns only when that failed.
+#[must_use]
+pub fn execve(path: &CStr, argv: &Vector, envp: &Vector) -> io::Error {
+    // SAFETY: `path` and every pointer of the two vectors are null-terminated strings that live as long as their
+    // owners, which the borrows keep alive (a `CString` keeps its bytes in place when it moves); both arrays end in null.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}

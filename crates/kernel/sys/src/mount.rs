@@ -1,0 +1,229 @@
+//! Mounts as file descriptors: built detached, attached last, gone when dropped.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use dhow_types::ErrorKind;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    unmount,
+};
+use rustix::path::Arg as _;
+
+use crate::{Context as _, Error};
+
+/// Longest string that fsconfig takes, without its null (`strndup_user(_value, 256)` in fs/fsopen.c).
+const MAX_VALUE: usize = 255;
+
+/// What [`set_attributes`] changes of a mount (mount_setattr(2), Linux 5.12).
+#[derive(Debug, Default)]
+pub struct Attributes<'a> {
+    /// Attributes to raise; together with [`Attributes::clear`] of the whole `ATIME` field it may select a mode.
+    pub set: MountAttrBits,
+    /// Attributes to lower.
+    pub clear: MountAttrBits,
+    /// New propagation; none leaves it.
+    pub propagation: Option<MountPropagationFlags>,
+    /// User namespace whose mapping the mount gets (idmapped mount).
+    pub user_namespace: Option<BorrowedFd<'a>>,
+}
+
+/// Bits of `struct mount_attr`: the kernel's `MOUNT_ATTR_*`.
+pub type MountAttrBits = u64;
+
+/// Changes attributes of the mount that `fd` is the root of; `recursive` includes all mounts below it.
+///
+/// # Errors
+/// What the kernel says; `Unsupported` or `InvalidInput` on kernels without the call or attribute.
+pub fn set_attributes(fd: impl AsFd, recursive: bool, attributes: &Attributes<'_>) -> io::Result<()> {
+    set_attributes_at(fd, c"", recursive, attributes)
+}
+
+/// Like [`set_attributes`] for the mount at `path`, relative to `dir`; an empty path means `dir` itself.
+///
+/// # Errors
+/// As [`set_attributes`].
+pub fn set_attributes_at(
+    dir: impl AsFd,
+    path: &CStr,
+    recursive: bool,
+    attributes: &Attributes<'_>,
+) -> io::Result<()> {
+    let mut attr = libc::mount_attr {
+        attr_set: attributes.set,
+        attr_clr: attributes.clear,
+        propagation: attributes.propagation.map_or(0, |flags| u64::from(flags.bits())),
+        userns_fd: 0,
+    };
+    if let Some(namespace) = attributes.user_namespace {
+        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attr.userns_fd = u64::from(namespace.as_raw_fd().cast_unsigned());
+    }
+    let mut flags = libc::AT_SYMLINK_NOFOLLOW;
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: `path` is null-terminated, `attr` is a valid mount_attr of the size given, both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw mut attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    crate::check(result).map(drop)
+}
+
+/// A detached overlay mount. `lower` is ordered top first; `upper` and `work` make it writable; `extra` are further
+/// options, each a flag (`("volatile", None)`) or a string.
+///
+/// Layers are given one by one (`lowerdir+`, Linux 6.5), so their number is bounded by overlayfs alone (500); older
+/// kernels get one `lowerdir` string, which holds 255 bytes.
+///
+/// # Errors
+/// The kernel's words with the kind of its errno; `Unsupported` when an old kernel would need a longer string.
+pub fn overlay(
+    lower: &[&Path],
+    upper: Option<&Path>,
+    work: Option<&Path>,
+    extra: &[(&str, Option<&str>)],
+) -> Result<OwnedFd, Error> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(io::Error::from)
+        .context(|| "fsopen overlay")?;
+    explained(
+        &context,
+        "source",
+        fsconfig_set_string(&context, c"source", c"overlay"),
+    )?;
+    lower_layers(&context, lower)?;
+    for (key, path) in [("upperdir", upper), ("workdir", work)] {
+        if let Some(path) = path {
+            explained(&context, key, set_path(&context, key, path))?;
+        }
+    }
+    for (key, value) in extra {
+        let done = match value {
+            Some(value) => fsconfig_set_string(&context, *key, *value),
+            None => fsconfig_set_flag(&context, *key),
+        };
+        explained(&context, key, done)?;
+    }
+    explained(&context, "create", fsconfig_create(&context))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(io::Error::from)
+        .context(|| "fsmount overlay")
+}
+
+/// Gives the lower directories, top first.
+fn lower_layers(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
+    for (index, path) in lower.iter().enumerate() {
+        match set_path(context, "lowerdir+", path) {
+            Err(Errno::INVAL) if index == 0 => return lower_string(context, lower),
+            done => explained(context, "lowerdir+", done)?,
+        }
+    }
+    Ok(())
+}
+
+/// The one string of kernels before 6.5; `:` and `\` in names are escaped.
+fn lower_string(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
+    let mut joined = Vec::new();
+    for path in lower {
+        if !joined.is_empty() {
+            joined.push(b':');
+        }
+        for byte in path.as_os_str().as_bytes() {
+            if matches!(byte, b':' | b'\\') {
+                joined.push(b'\\');
+            }
+            joined.push(*byte);
+        }
+    }
+    if joined.len() > MAX_VALUE {
+        let message = format!("overlay of {} layers needs Linux 6.5", lower.len());
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    explained(
+        context,
+        "lowerdir",
+        fsconfig_set_string(context, c"lowerdir", &joined[..]),
+    )
+}
+
+/// A path as a string where it fits, else as a descriptor (Linux 6.13).
+fn set_path(context: &OwnedFd, key: &str, path: &Path) -> rustix::io::Result<()> {
+    if path.as_os_str().len() <= MAX_VALUE {
+        return fsconfig_set_string(context, key, path);
+    }
+    let fd = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
+    fsconfig_set_fd(context, key, fd)
+}
+
+/// Adds what the kernel wrote into the log of a file system context to a failure.
+fn explained(context: &OwnedFd, step: &str, done: rustix::io::Result<()>) -> Result<(), Error> {
+    let Err(errno) = done else { return Ok(()) };
+    let mut message = format!("fsconfig overlay {step}");
+    let mut line = [0_u8; 512];
+    // Each read takes one line of the log, `e text` for an error; ENODATA ends it.
+    while let Ok(length) = rustix::io::read(context, &mut line[..]) {
+        let text = String::from_utf8_lossy(line.get(..length).unwrap_or_default());
+        message.push_str(": ");
+        message.push_str(text.trim_end().trim_start_matches(['e', 'w', 'i']).trim_start());
+    }
+    Err(Error::wrap(io::Error::from(errno), message))
+}
+
+/// Attaches a detached mount over the existing `target`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attach(mount: impl AsFd, target: &Path) -> io::Result<()> {
+    target.into_with_c_str(|target| {
+        move_mount(
+            mount.as_fd(),
+            c"",
+            CWD,
+            target,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+/// Attaches a detached mount over the existing entry `name` of `dir`; an empty name means `dir` itself. A symlink
+/// as last component is not followed.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attach_at(mount: impl AsFd, dir: impl AsFd, name: &CStr) -> io::Result<()> {
+    let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    if name.is_empty() {
+        flags |= MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    }
+    Ok(move_mount(mount.as_fd(), c"", dir.as_fd(), name, flags)?)
+}
+
+/// Detaches the top mount at `target`, lazily; a symlink is not followed.
+///
+/// # Errors
+/// What the kernel says; `InvalidInput` when nothing is mounted there.
+pub fn detach(target: &Path) -> io::Result<()> {
+    Ok(unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+}

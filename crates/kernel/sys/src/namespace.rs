@@ -1,0 +1,62 @@
+//! Namespaces of the calling, single-threaded process.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// Moves the caller into new namespaces.
+///
+/// # Errors
+/// What the kernel says; `InvalidInput` for a new user namespace in a process with threads.
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    if flags.contains(UnshareFlags::FILES) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the call is unsafe for UnshareFlags::FILES alone (descriptors that other threads own); refused above.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Enters the namespace that `fd` names, whatever its kind.
+///
+/// # Errors
+/// What the kernel says.
+pub fn enter(fd: impl AsFd) -> io::Result<()> {
+    Ok(move_into_link_name_space(fd.as_fd(), None)?)
+}
+
+/// The calling thread's own network namespace.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn network() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(
+        c"/proc/thread-self/ns/net",
+        flags,
+        Mode::empty(),
+    )?)
+}
+
+/// Makes a network namespace and moves the calling thread into it; returns the new one. [`enter`] with the fd that
+/// [`network`] gave before leads back.
+///
+/// # Errors
+/// What the kernel says.
+pub fn unshare_net() -> io::Result<OwnedFd> {
+    unshare(UnshareFlags::NEWNET)?;
+    network()
+}
+
+/// Runs `work` inside the network namespace `fd` and comes back.
+///
+/// # Errors
+/// When entering or leaving fails; after a failed return the thread is still inside, and must end.
+pub fn within_net<T>(fd: impl AsFd, work: impl FnOnce() -> T) -> io::Result<T> {
+    let home = network()?;
+    move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))?;
+    let outcome = work();
+    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(outcome)
+}

@@ -1,0 +1,111 @@
+//! The state of a process that execve keeps: signals, keyring, seccomp filter.
+
+use std::io;
+use std::mem;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// Signals of Linux on every architecture we run on: 1 to 64.
+const SIGNALS: libc::c_int = 64;
+
+/// The signal mask that was in force before [`block_signals`].
+#[derive(Clone, Copy)]
+#[must_use = "the signals stay blocked until the mask is restored"]
+pub struct SignalMask(libc::sigset_t);
+
+impl std::fmt::Debug for SignalMask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SignalMask")
+    }
+}
+
+/// Blocks all signals of the calling thread.
+///
+/// # Errors
+/// Never in practice.
+pub fn block_signals() -> io::Result<SignalMask> {
+    // SAFETY: sigset_t is a plain array of integers.
+    let mut full: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: `full` is a valid set.
+    unsafe { libc::sigfillset(&raw mut full) };
+    change_mask(&full).map(SignalMask)
+}
+
+/// Puts a mask back.
+///
+/// # Errors
+/// Never in practice.
+pub fn restore_signals(mask: SignalMask) -> io::Result<()> {
+    change_mask(&mask.0).map(drop)
+}
+
+fn change_mask(new: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    // SAFETY: sigset_t is a plain array of integers.
+    let mut old: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: both sets are valid for the call. In a process with one thread this equals pthread_sigmask.
+    let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, new, &raw mut old) };
+    crate::check(result.into()).map(|_| old)
+}
+
+/// Gives every signal its default action and unblocks all, for the program that execve will start: an ignored signal
+/// and the mask survive execve, and Rust's runtime ignores SIGPIPE.
+///
+/// # Errors
+/// Never in practice.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=SIGNALS {
+        // SAFETY: sets a default action; no handler of ours is involved. KILL, STOP and the two signals that libc keeps
+        // for itself are refused with EINVAL, which is right to pass over.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: sigset_t is a plain array of integers; zero is the empty set.
+    let empty: libc::sigset_t = unsafe { mem::zeroed() };
+    change_mask(&empty).map(drop)
+}
+
+/// Joins a new anonymous session keyring, so that the container does not share the caller's keys.
+///
+/// # Errors
+/// What the kernel says: `Unsupported` without keyrings, `QuotaExceeded` when the user has too many.
+pub fn join_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let name = ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) };
+    crate::check(result).map(drop)
+}
+
+/// Flags of [`install_filter`]: `SECCOMP_FILTER_FLAG_LOG`.
+pub const FILTER_LOG: u32 = 1 << 1;
+/// Flags of [`install_filter`]: `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+pub const FILTER_SPEC_ALLOW: u32 = 1 << 2;
+/// Flags of [`install_filter`]: `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+pub const FILTER_NEW_LISTENER: u32 = 1 << 3;
+
+/// Installs a seccomp filter for the calling process: at most 4096 instructions. With [`FILTER_NEW_LISTENER`] the listener is returned.
+///
+/// # Errors
+/// `PermissionDenied` without both no_new_privs and CAP_SYS_ADMIN, `InvalidInput` for a malformed program.
+pub fn install_filter(program: &[libc::sock_filter], flags: u32) -> io::Result<Option<OwnedFd>> {
+    let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let fprog = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `fprog` points at `length` instructions that the kernel copies and checks before use; it writes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::c_ulong::from(flags),
+            &raw const fprog,
+        )
+    };
+    let result = crate::check(result)?;
+    if flags & FILTER_NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    let listener = RawFd::try_from(result).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: with NEW_LISTENER a successful call returns a new descriptor that nobody else owns.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) }))
+}
