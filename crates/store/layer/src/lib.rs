@@ -1,1 +1,79 @@
-//! Tar streams to trees and back, codecs, the per-entry index, exact tar rebuild.
+//! Layers: tar streams to trees and back.
+//!
+//! # Promise
+//! A layer is stored once, under its [`DiffId`] (the hash of its uncompressed tar), whatever image it came with and
+//! whatever lies below it. It becomes visible by one rename, after its hash was verified; a failure at any point leaves
+//! nothing. Its [`Index`] is made in the same pass; [`Layer::tar`] gives back the exact bytes.
+//!
+//! # On disk
+//! ```text
+//! ROOT/layers/XX/<hex of diff id>/fs/      the tree, whiteouts in overlayfs form
+//!                                 index    every entry, sorted by path (see `Index`)
+//!                                 split    tar headers and padding; absent when the tar is in canonical form
+//!                                 lost/    contents that the tar overwrote itself; absent when there are none
+//!                                 state    boot id of the writer, durable flag, sizes
+//! ROOT/tmp/                               layers in the making: named after the process that makes them
+//! ROOT/trash/                             layers to be deleted
+//! ```
+//!
+//! # Locks
+//! None. Two writers of one layer race to the rename; the second throws its copy away.
+
+#![forbid(unsafe_code)]
+
+mod codec;
+mod entry;
+mod index;
+mod store;
+pub mod tar;
+
+pub use codec::{Compression, compress, decoder};
+pub use entry::{Entry, EntryKind};
+pub use index::{Entries, Index};
+pub use store::{Capture, Layer, LayerStore, Problem, TarStream, Unpack, Unpacked};
+
+dhow_types::define_error! {
+    /// What failed on which layer or archive.
+    pub struct Error;
+}
+
+/// Bounds on what an archive may hold. The defaults are far above every image seen in the wild.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries in one archive.
+    pub entries: u64,
+    /// Bytes of one path or link target.
+    pub path: usize,
+    /// Bytes of one name in a path (`NAME_MAX`).
+    pub name: usize,
+    /// Bytes of all files together, holes included.
+    pub total: u64,
+    /// Bytes of the archive after decompression.
+    pub archive: u64,
+    /// Bytes of the extended headers (PAX, GNU long names, sparse maps) of one entry.
+    pub header: usize,
+    /// Bytes of all extended attributes of one entry.
+    pub xattrs: usize,
+    /// Most bytes out for one byte of compressed input, once the output is beyond [`Limits::RATIO_FREE`].
+    pub ratio: u64,
+}
+
+impl Limits {
+    /// Output up to this size is never taken for a decompression bomb.
+    pub const RATIO_FREE: u64 = 256 << 20;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 4_000_000,
+            path: 4096,
+            name: 255,
+            total: 512 << 30,
+            archive: 512 << 30,
+            header: 1 << 20,
+            xattrs: 128 << 10,
+            ratio: 1000,
+        }
+    }
+}
