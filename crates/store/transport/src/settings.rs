@@ -1,0 +1,86 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a [`Client`](crate::Client) behaves. The caller reads the environment and the configuration; this crate does not.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `User-Agent` of every request.
+    pub user_agent: String,
+    /// Docker `config.json` files with credentials; the first that has an entry for a registry decides. Missing
+    /// files are skipped.
+    pub auth: Vec<PathBuf>,
+    /// Registries, as `host` or `host:port`, that may use plain HTTP or a certificate that does not verify.
+    pub insecure: Vec<String>,
+    /// PEM files with certificate authorities to trust besides the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// HTTP proxies.
+    pub proxies: Proxies,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// How often a request is tried in all, at least once.
+    pub attempts: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("dhow/", env!("CARGO_PKG_VERSION")).to_owned(),
+            auth: Vec::new(),
+            insecure: Vec::new(),
+            ca_files: Vec::new(),
+            proxies: Proxies::default(),
+            timeouts: Timeouts::default(),
+            attempts: 5,
+        }
+    }
+}
+
+/// HTTP proxies, in the form that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` have.
+#[derive(Clone, Default)]
+pub struct Proxies {
+    /// For `http` URLs: `http://[user:password@]host:port`.
+    pub http: Option<String>,
+    /// For `https` URLs, through `CONNECT`.
+    pub https: Option<String>,
+    /// Hosts to reach directly: comma-separated names (with their subdomains), addresses, CIDR blocks, `host:port`,
+    /// or `*`. Loopback is always direct.
+    pub no_proxy: String,
+}
+
+/// Proxy URLs may hold a password.
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxies")
+            .field("http", &self.http.is_some())
+            .field("https", &self.https.is_some())
+            .field("no_proxy", &self.no_proxy)
+            .finish()
+    }
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection, all addresses and the TLS handshake together.
+    pub connect: Duration,
+    /// For the head of an answer after the request is sent.
+    pub answer: Duration,
+    /// For the next bytes of a body.
+    pub stall: Duration,
+    /// First pause before trying again; it doubles each time.
+    pub backoff: Duration,
+    /// Longest pause, also for `Retry-After`: a registry that asks for more gets an error to the person instead.
+    pub longest_pause: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            answer: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
+            backoff: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(60),
+        }
+    }
+}
