@@ -1,1 +1,230 @@
-//! The index database: images, tags, layers, leases, build cache.
+//! The index of the store: images, tags, repo digests, blobs of layers, build cache. And leases.
+//!
+//! The database holds nothing that cannot be found again: names are files under `refs/`, configs and manifests
+//! are blobs, layers are directories. So it is tuned for speed, not for the last millisecond before a power cut:
+//!
+//! - SQLite in WAL mode with `synchronous=NORMAL`: never corrupt, may lose the last commits.
+//! - Many processes, many readers, one writer: `BEGIN IMMEDIATE`, 5 s of patience, every write short. No lock is
+//!   held while a byte moves over network, hash or disk.
+//! - The last process to close does not checkpoint: a short command pays for its own pages only.
+//! - Opened on first use: a command that asks nothing pays nothing.
+//!
+//! [`Edit`] is one write transaction; the methods of [`Meta`] that write are edits of one step.
+//!
+//! [`Lease`] keeps digests from the sweeper while a pull, a build or a load is at work. Leases are files, since
+//! they must outlive nothing: the lease of a dead process (pid, start time, boot id) is void. The lock rule:
+//! a pin is appended under a shared `flock` of `locks/gc`, the sweeper reads the pins and renames what nobody
+//! needs under an exclusive one. A pin is therefore either seen by the sweeper, or made after it has finished;
+//! whoever pins first and looks second is safe.
+
+#![forbid(unsafe_code)]
+
+mod blobs;
+mod cache;
+mod images;
+mod lease;
+mod schema;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dhow_types::ErrorKind;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+pub use blobs::BlobRecord;
+pub use cache::CacheRecord;
+pub use images::ImageRecord;
+pub use lease::{Lease, Pins, SweepLock, live_pins, sweep_leases};
+
+dhow_types::define_error! {
+    /// The index cannot be read or written.
+    pub struct Error;
+}
+
+/// How long a writer waits for another process' write.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The index database of one store.
+pub struct Meta {
+    path: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl fmt::Debug for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meta")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Meta {
+    /// The database at `path`; it is made, or brought to the newest format, on first use.
+    ///
+    /// # Errors
+    /// `NotFound` when its directory does not exist.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        std::fs::metadata(directory).context(|| format!("open the directory of {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection: Mutex::new(None),
+        })
+    }
+
+    /// Runs `work` as one write transaction: all of it happens, or nothing.
+    ///
+    /// # Errors
+    /// What `work` returns; `Unavailable` when another process kept the database busy for 5 s.
+    pub fn edit<T, E: From<Error>>(&self, work: impl FnOnce(&Edit<'_>) -> Result<T, E>) -> Result<T, E> {
+        let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.ensure(&mut guard)?;
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| self.failure("begin a change of", error))?;
+        let edit = Edit {
+            transaction,
+            meta: self,
+        };
+        let value = work(&edit)?;
+        edit.transaction
+            .commit()
+            .map_err(|error| self.failure("commit a change of", error))?;
+        Ok(value)
+    }
+
+    /// Whether the file is a sound database (`PRAGMA quick_check`); reads all of it.
+    ///
+    /// # Errors
+    /// `DataLoss` with the first thing found wrong.
+    pub fn verify(&self) -> Result<(), Error> {
+        let verdict = self.read(|connection| {
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+        })?;
+        if verdict == "ok" {
+            return Ok(());
+        }
+        let message = format!("{} is damaged: {verdict}", self.path.display());
+        Err(Error::new(ErrorKind::DataLoss, message))
+    }
+
+    /// Throws the database away; the next use makes an empty one. For a database that [`Meta::verify`] refuses.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub fn reset(&self) -> Result<(), Error> {
+        let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        *guard = None;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            match std::fs::remove_file(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context(|| format!("remove {}", Path::new(&name).display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.ensure(&mut guard)?;
+        query(connection).map_err(|error| self.failure("read", error))
+    }
+
+    fn ensure<'a>(&self, slot: &'a mut Option<Connection>) -> Result<&'a mut Connection, Error> {
+        let connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        Ok(slot.insert(connection))
+    }
+
+    fn connect(&self) -> Result<Connection, Error> {
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&self.path)?;
+            connection.busy_timeout(PATIENCE)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            connection.set_prepared_statement_cache_capacity(64);
+            Ok(connection)
+        };
+        let mut connection = open().map_err(|error| self.failure("open", error))?;
+        schema::migrate(&mut connection).map_err(|error| match error {
+            schema::Refused::Newer(version) => {
+                let message = format!(
+                    "{} has format {version}, newer than this program",
+                    self.path.display()
+                );
+                Error::new(ErrorKind::FailedPrecondition, message)
+                    .with_hint("use the newer dhow that made it")
+            }
+            schema::Refused::Database(error) => self.failure("prepare", error),
+        })?;
+        Ok(connection)
+    }
+
+    fn failure(&self, doing: &str, error: rusqlite::Error) -> Error {
+        use rusqlite::ErrorCode;
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Unavailable,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::DataLoss,
+            Some(ErrorCode::DiskFull | ErrorCode::TooBig | ErrorCode::OutOfMemory) => {
+                ErrorKind::ResourceExhausted
+            }
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => ErrorKind::PermissionDenied,
+            None => ErrorKind::DataLoss,
+            Some(_) => ErrorKind::Internal,
+        };
+        let made = Error::because(kind, format!("{doing} the index {}", self.path.display()), error);
+        if kind == ErrorKind::DataLoss {
+            made.with_hint("run dhow system check --repair: the index is made again from the files")
+        } else {
+            made
+        }
+    }
+}
+
+/// One write transaction; see [`Meta::edit`].
+pub struct Edit<'a> {
+    transaction: Transaction<'a>,
+    meta: &'a Meta,
+}
+
+impl fmt::Debug for Edit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edit")
+            .field("path", &self.meta.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Edit<'_> {
+    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, Error> {
+        let mut statement = self
+            .transaction
+            .prepare_cached(sql)
+            .map_err(|error| self.meta.failure("change", error))?;
+        statement
+            .execute(values)
+            .map_err(|error| self.meta.failure("change", error))
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        query(&self.transaction).map_err(|error| self.meta.failure("read", error))
+    }
+}
+
+/// SQLite's integers are signed; sizes beyond 2^63 do not exist on disks.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

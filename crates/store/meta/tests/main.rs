@@ -1,0 +1,262 @@
+//! The index as its users see it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Barrier;
+
+use dhow_meta::{
+    BlobRecord, CacheRecord, Error, ImageRecord, Lease, Meta, SweepLock, live_pins, sweep_leases,
+};
+use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
+use proptest::prelude::*;
+
+fn meta(root: &Path) -> Meta {
+    Meta::open(&root.join("meta.db")).unwrap()
+}
+
+fn image(seed: &str) -> ImageRecord {
+    ImageRecord {
+        id: ImageId(Digest::of(seed.as_bytes())),
+        manifest: Some(Digest::of(b"manifest")),
+        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        created: 1_700_000_000,
+        layers: vec![DiffId(Digest::of(b"base")), DiffId(Digest::of(seed.as_bytes()))],
+        size: 172_000_000,
+        platform: "linux/amd64".to_owned(),
+        parent: None,
+    }
+}
+
+fn store() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("leases")).unwrap();
+    std::fs::create_dir(root.path().join("locks")).unwrap();
+    root
+}
+
+#[test]
+fn an_image_record_reads_back_as_written_in_another_process_view() {
+    let root = store();
+    let record = image("a");
+    meta(root.path()).put_image(&record).unwrap();
+    let again = meta(root.path());
+    assert_eq!(again.image(&record.id).unwrap(), Some(record.clone()));
+    assert_eq!(again.images().unwrap(), vec![record]);
+    assert_eq!(again.image(&ImageId(Digest::of(b"other"))).unwrap(), None);
+}
+
+#[test]
+fn removing_an_image_forgets_its_names() {
+    let root = store();
+    let meta = meta(root.path());
+    let (a, b) = (image("a"), image("b"));
+    meta.put_image(&a).unwrap();
+    meta.put_image(&b).unwrap();
+    meta.tag("docker.io/library/a:1", &a.id).unwrap();
+    meta.tag("docker.io/library/b:1", &b.id).unwrap();
+    let manifest = Digest::of(b"m");
+    meta.add_digest("docker.io/library/a", &manifest, &a.id).unwrap();
+    assert_eq!(
+        meta.by_digest("docker.io/library/a", &manifest).unwrap(),
+        Some(a.id)
+    );
+    assert!(meta.remove_image(&a.id).unwrap());
+    assert!(!meta.remove_image(&a.id).unwrap());
+    assert_eq!(
+        meta.tags().unwrap(),
+        vec![("docker.io/library/b:1".to_owned(), b.id)]
+    );
+    assert_eq!(meta.digests().unwrap(), vec![]);
+    assert!(meta.untag("docker.io/library/b:1").unwrap());
+    assert_eq!(meta.tagged("docker.io/library/b:1").unwrap(), None);
+}
+
+#[test]
+fn an_edit_that_fails_changes_nothing() {
+    let root = store();
+    let meta = meta(root.path());
+    let record = image("a");
+    let outcome: Result<(), Error> = meta.edit(|edit| {
+        edit.put_image(&record)?;
+        edit.tag("x/y:z", &record.id)?;
+        Err(Error::new(ErrorKind::Cancelled, "stop"))
+    });
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(meta.images().unwrap(), vec![]);
+    assert_eq!(meta.tags().unwrap(), vec![]);
+}
+
+#[test]
+fn blobs_are_found_by_layer_and_by_digest_with_their_homes() {
+    let root = store();
+    let meta = meta(root.path());
+    let blob = BlobRecord {
+        diff: DiffId(Digest::of(b"layer")),
+        digest: Digest::of(b"gzip"),
+        size: 7,
+        media_type: "m".to_owned(),
+    };
+    meta.record_blob(&blob, Some("a/x")).unwrap();
+    meta.record_blob(&blob, Some("a/y")).unwrap();
+    meta.record_blob(&blob, None).unwrap();
+    assert_eq!(meta.blobs_of(&blob.diff).unwrap(), vec![blob.clone()]);
+    assert_eq!(meta.by_blob(&blob.digest).unwrap(), Some(blob.diff));
+    assert_eq!(meta.homes_of(&blob.digest).unwrap(), ["a/x", "a/y"]);
+    meta.edit(|edit| edit.forget_blobs(&blob.diff)).unwrap();
+    assert_eq!(meta.blobs_of(&blob.diff).unwrap(), vec![]);
+    assert!(meta.homes_of(&blob.digest).unwrap().is_empty());
+}
+
+#[test]
+fn a_cache_hit_is_noted_once_an_hour() {
+    let root = store();
+    let meta = meta(root.path());
+    let key = Digest::of(b"step");
+    let record = CacheRecord {
+        key,
+        value: vec![1, 2, 3],
+        layers: vec![DiffId(Digest::of(b"l"))],
+        bytes: u64::MAX,
+        seconds: 1.5,
+        created: 10,
+        used: 10,
+    };
+    meta.put_cache(&record).unwrap();
+    let first = meta.cache(&key).unwrap().unwrap();
+    assert_eq!((first.used, first.bytes), (10, i64::MAX as u64));
+    let second = meta.cache(&key).unwrap().unwrap();
+    assert!(second.used > 1_000_000_000, "{}", second.used);
+    assert_eq!(meta.cache(&key).unwrap().unwrap().used, second.used);
+    assert!(meta.remove_cache(&key).unwrap());
+    assert_eq!(meta.caches().unwrap(), vec![]);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let root = store();
+    let path = root.path().join("meta.db");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    drop(raw);
+    let error = meta(root.path()).images().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let version: i64 = raw
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 99);
+}
+
+#[test]
+fn a_damaged_file_is_an_error_with_a_hint_and_reset_heals_it() {
+    let root = store();
+    std::fs::write(root.path().join("meta.db"), [7; 8192]).unwrap();
+    let meta = meta(root.path());
+    let error = meta.images().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
+    assert!(dhow_types::Failure::hint(&error).unwrap().contains("--repair"));
+    meta.reset().unwrap();
+    meta.verify().unwrap();
+    assert_eq!(meta.images().unwrap(), vec![]);
+}
+
+#[test]
+fn eight_writers_at_once_lose_nothing() {
+    let root = store();
+    let barrier = Barrier::new(8);
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let (root, barrier) = (root.path(), &barrier);
+            scope.spawn(move || {
+                let meta = meta(root);
+                barrier.wait();
+                for step in 0..20 {
+                    let record = image(&format!("{writer}-{step}"));
+                    meta.put_image(&record).unwrap();
+                    meta.tag(&format!("h/r{writer}:{step}"), &record.id).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(meta(root.path()).tags().unwrap().len(), 160);
+}
+
+#[test]
+fn a_living_lease_pins_and_a_dropped_one_does_not() {
+    let root = store();
+    let digest = Digest::of(b"pinned");
+    let lease = Lease::acquire(root.path()).unwrap();
+    assert!(!live_pins(root.path()).unwrap().contains(&digest));
+    lease.pin(&digest).unwrap();
+    lease.pin_many(&[Digest::of(b"1"), Digest::of(b"2")]).unwrap();
+    let pins = live_pins(root.path()).unwrap();
+    assert!(pins.contains(&digest) && pins.digests.len() == 3 && !pins.everything);
+    lease.pin_everything().unwrap();
+    assert!(live_pins(root.path()).unwrap().contains(&Digest::of(b"any")));
+    drop(lease);
+    assert_eq!(live_pins(root.path()).unwrap(), dhow_meta::Pins::default());
+}
+
+#[test]
+fn the_lease_of_a_dead_process_is_void_and_swept() {
+    let root = store();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let leases = root.path().join("leases");
+    let line = format!("{}\n", Digest::of(b"x").hex());
+    for name in [
+        format!("{pid}-1-00000000-1"),
+        "1-1-ffffffff-2".to_owned(),
+        "junk".to_owned(),
+    ] {
+        std::fs::write(leases.join(name), &line).unwrap();
+    }
+    let mine = Lease::acquire(root.path()).unwrap();
+    assert!(!live_pins(root.path()).unwrap().contains(&Digest::of(b"x")));
+    assert_eq!(sweep_leases(root.path(), false).unwrap(), 3);
+    assert_eq!(sweep_leases(root.path(), true).unwrap(), 3);
+    assert_eq!(std::fs::read_dir(&leases).unwrap().count(), 1);
+    drop(mine);
+}
+
+#[test]
+fn a_pin_waits_for_the_sweeper() {
+    let root = store();
+    let lease = Lease::acquire(root.path()).unwrap();
+    let lock = SweepLock::acquire(root.path()).unwrap();
+    let digest = Digest::of(b"late");
+    std::thread::scope(|scope| {
+        let pinning = scope.spawn(|| lease.pin(&digest).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!pinning.is_finished());
+        assert!(!live_pins(root.path()).unwrap().contains(&digest));
+        drop(lock);
+        pinning.join().unwrap();
+    });
+    assert!(live_pins(root.path()).unwrap().contains(&digest));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_prefix_finds_exactly_the_ids_that_start_with_it(seeds in prop::collection::hash_set(0_u32..500, 1..40), length in 1_usize..4) {
+        let root = store();
+        let meta = meta(root.path());
+        let records: Vec<_> = seeds.iter().map(|seed| image(&seed.to_string())).collect();
+        meta.edit(|edit| records.iter().try_for_each(|record| edit.put_image(record))).unwrap();
+        let prefix = records[0].id.hex()[..length].to_owned();
+        let mut expected: Vec<_> = records.iter().map(|r| r.id).filter(|id| id.hex().starts_with(&prefix)).collect();
+        expected.sort();
+        prop_assert_eq!(meta.by_prefix(&prefix).unwrap(), expected);
+    }
+
+    #[test]
+    fn any_text_is_a_harmless_prefix(text in ".{0,80}") {
+        let root = store();
+        let meta = meta(root.path());
+        prop_assert!(meta.by_prefix(&text).is_ok());
+    }
+}
