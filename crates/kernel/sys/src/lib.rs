@@ -20,6 +20,8 @@
     reason = "this crate is the one place for it; every block says why it is sound"
 )]
 
+pub mod background;
+pub mod bpf;
 pub mod clone;
 pub mod exec;
 pub mod fd;

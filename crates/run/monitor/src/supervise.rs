@@ -1,0 +1,93 @@
+//! A container's life from the first launch to the last end.
+
+use std::os::fd::OwnedFd;
+use std::time::{Instant, SystemTime};
+
+use crate::health::Checks;
+use crate::launch::Launch;
+use crate::life::{Change, Exit, Launched, Life};
+use crate::log::LogWriter;
+use crate::pump::Session;
+use crate::restart::Restarts;
+use crate::{Context as _, Error};
+
+/// Runs the container until it stays ended. `started` is told the outcome of the first launch, once.
+pub(crate) fn supervise(
+    launch: Launch,
+    life: &mut dyn Life,
+    listener: OwnedFd,
+    foreground: Option<OwnedFd>,
+    started: impl FnOnce(Result<i32, &Error>),
+) {
+    let log = match LogWriter::open(launch.log).context(|| "start the container's log") {
+        Ok(log) => log,
+        Err(error) => {
+            life.ended(true);
+            return started(Err(&error));
+        }
+    };
+    let mut session = Session::new(log, listener, foreground);
+    let mut restarts = Restarts::new(launch.restart);
+    let mut started = Some(started);
+    loop {
+        let begun = Instant::now();
+        let launched = life.launch();
+        if let Some(started) = started.take() {
+            started(launched.as_ref().map(|launched| launched.pid));
+            if launched.is_err() {
+                return life.ended(true);
+            }
+        }
+        let exit = match launched {
+            Ok(launched) => run(&mut session, life, launched, launch.health),
+            Err(error) => Exit {
+                code: 127,
+                at: SystemTime::now(),
+                error: Some(error.to_string()),
+            },
+        };
+        let again = if session.no_restart {
+            None
+        } else {
+            restarts.next(exit.code, begun.elapsed())
+        };
+        life.ended(again.is_none());
+        life.record(&Change::Ended {
+            exit: &exit,
+            restarting: again.map(|(_, count)| count),
+        });
+        let Some((wait, _)) = again else {
+            return session.finish(exit.code);
+        };
+        if session.pause(life, wait) {
+            life.ended(true);
+            life.record(&Change::Ended {
+                exit: &exit,
+                restarting: None,
+            });
+            return session.finish(exit.code);
+        }
+    }
+}
+
+fn run(
+    session: &mut Session,
+    life: &mut dyn Life,
+    launched: Launched,
+    health: Option<crate::HealthSettings>,
+) -> Exit {
+    life.record(&Change::Started {
+        pid: launched.pid,
+        at: SystemTime::now(),
+    });
+    let checks = health.map(|settings| Checks::new(settings, Instant::now()));
+    if let Some(checks) = &checks {
+        life.record(&Change::Health(&checks.health));
+    }
+    let code = session.run(life, launched, checks);
+    Exit {
+        code,
+        at: SystemTime::now(),
+        error: None,
+    }
+}
