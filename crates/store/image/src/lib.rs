@@ -1,1 +1,52 @@
-//! Images over the store: views, mutations, pull, push, save, load, import, commit.
+//! Images over the store: the facade of floor 2.
+//!
+//! An image is a config and the layers that it names; its id is the digest of the config. This crate composes
+//! content (configs and manifests), layers, snapshots, the index and the registry client into the verbs that
+//! faces and engine use: pull, push, commit, tag, remove, save, load, import, prune, check.
+//!
+//! # On disk
+//! ```text
+//! ROOT/store.json          {"format":1}
+//!      blobs/              configs and manifests (content)
+//!      layers/             unpacked layers (layer)
+//!      snapshots/          stacks with changes (snapshot)
+//!      refs/<name>         one file for each tag and each repo digest: `<image id>\n<canonical name>\n`
+//!      meta.db             the index (meta): made again from the files when lost
+//!      leases/ locks/      what living processes keep (meta)
+//!      tmp/ trash/         in the making; to be deleted
+//! ```
+//!
+//! # What holds
+//! - Names are files: `refs/` is the truth, the index follows it. A name is written by rename inside the index
+//!   transaction that knows it; the index remembers the state of `refs/` that it was made from, so a process
+//!   killed between the two is noticed by the next one, which reads the names again.
+//! - Order of every mutation: lease, layers, blobs, record, name. Killed anywhere, what is left is unreferenced
+//!   and goes with the next sweep; a name never points to something incomplete.
+//! - A blob that is stored under a digest has it, a layer under a diff id has it; a manifest is kept byte for
+//!   byte, so that what was pulled is pushed with the same digest.
+//! - Locks: none while bytes move. The sweeper's lock (see `dhow_meta`) is held for renames only.
+
+#![forbid(unsafe_code)]
+
+mod image;
+mod skeleton;
+mod store;
+mod types;
+
+pub use image::{HistoryLine, Image, Summary};
+pub use store::Store;
+pub use types::{
+    Check, DiskUsage, Finding, Import, LabelFilter, LayerUsage, Loaded, Prune, Pruned, Pull, Pulled, Pushed,
+    Removed, Report, Swept, Usage, Use,
+};
+
+dhow_types::define_error! {
+    /// What failed on which image.
+    pub struct Error;
+}
+
+impl From<dhow_meta::Error> for Error {
+    fn from(source: dhow_meta::Error) -> Self {
+        Self::wrap(source, "use the index of images")
+    }
+}
