@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// Signals of Linux on every architecture we run on: 1 to 64.
@@ -108,4 +108,15 @@ pub fn install_filter(program: &[libc::sock_filter], flags: u32) -> io::Result<O
     let listener = RawFd::try_from(result).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: with NEW_LISTENER a successful call returns a new descriptor that nobody else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) }))
+}
+
+/// Sends any signal, realtime ones too, to the process of `pidfd`; zero only asks whether it is there.
+///
+/// # Errors
+/// What the kernel says: ESRCH for a process that is gone, `InvalidInput` for a number that is no signal.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null info makes the kernel fill in the sender; no memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    crate::check(result).map(drop)
 }

@@ -1,1 +1,42 @@
-//! The OCI runtime as a library: namespaces, mounts, capabilities, seccomp, cgroup; create, start, exec, kill, delete.
+//! The OCI runtime as a library: create, start, exec, kill and wait for containers, in the caller's own process.
+//!
+//! # Story
+//! [`Plan::prepare`] checks a runtime spec and compiles all of it: strings for execve, mounts, capability masks, the
+//! seccomp program. [`create`] clones the container's first process into its new namespaces; that process ([`mod@init`])
+//! walks the plan, reports that it is ready and waits. [`Created::start`] lets it execve. [`run`] does both with one
+//! wait less. [`exec`] adds a process to a running container. A failure in the child comes back as a step, a subject
+//! and an errno, and becomes an [`Error`] with runc's wording.
+//!
+//! # What it promises
+//! - No second program is executed and no thread exists: the caller must be single-threaded, and a caller with threads is
+//!   refused. Hence there is no binary of ours inside the container to overwrite (CVE-2019-5736): the child is a copy
+//!   of the caller that is not dumpable until it has become the container's own program.
+//! - Everything in the root file system is reached by file descriptor and resolved by the kernel inside the root
+//!   (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579); every mount is built detached and attached to a descriptor.
+//! - procfs is written only through a private instance that was never attached when written (CVE-2019-16884, CVE-2025-52881).
+//! - No descriptor of the host survives execve, and the working directory is inside the root (CVE-2024-21626).
+//! - What a spec asks for and this runtime cannot do is an `Unsupported` error, never passed over.
+//!
+//! # What it leaves to others
+//! The caller makes the root file system, the control group ([`dhow_cgroup::Group`]) and network namespaces, and
+//! reaps the processes ([`wait`]). `HOME` and numeric users come resolved in the spec.
+
+#![forbid(unsafe_code)]
+
+mod create;
+mod exec;
+mod plan;
+mod wait;
+
+pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
+pub use exec::{Exec, exec};
+pub use plan::{Plan, Settings};
+pub use wait::{ExitStatus, kill, wait};
+
+dhow_types::define_error! {
+    /// A container that could not be made, started, entered or waited for.
+    ///
+    /// A program that is not there has kind `NotFound` (docker's exit code 127), one that may not be executed
+    /// `PermissionDenied` (126).
+    pub struct Error;
+}
