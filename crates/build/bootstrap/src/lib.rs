@@ -18,9 +18,16 @@
 #![forbid(unsafe_code)]
 
 mod bootstrap;
+pub mod control;
+pub mod depends;
 mod outcome;
+pub mod packages;
+pub mod release;
 mod request;
+pub mod resolve;
+pub mod sources;
 mod target;
+pub mod version;
 
 pub use bootstrap::bootstrap;
 pub use outcome::{Installed, Outcome};

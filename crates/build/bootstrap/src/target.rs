@@ -40,6 +40,14 @@ const SUITES: &[(&str, &str, &str)] = &[
 ];
 
 impl Target {
+    /// The code names of a distribution's suites.
+    pub(crate) fn suites_of(distribution: &str) -> impl Iterator<Item = &'static str> {
+        SUITES
+            .iter()
+            .filter(move |(of, ..)| *of == distribution)
+            .map(|(_, suite, _)| *suite)
+    }
+
     /// The version number that stands for the suite in tags, if the suite has one.
     #[must_use]
     pub fn version(&self) -> Option<&'static str> {
