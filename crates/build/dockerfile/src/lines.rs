@@ -74,8 +74,10 @@ pub(crate) struct Logical {
 }
 
 impl Logical {
-    /// The text of a trigger or a test, all in one piece.
     fn push(&mut self, text: &str, start: usize) {
+        if text.is_empty() {
+            return;
+        }
         self.pieces.push((self.text.len(), start));
         self.text.push_str(text);
     }
