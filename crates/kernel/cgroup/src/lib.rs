@@ -4,7 +4,7 @@
 //! on a v1 or hybrid host it is one for every controller that the limits or the statistics need, and one in the
 //! (controller-less) v2 tree, where `cgroup.kill` and `CLONE_INTO_CGROUP` live.
 //!
-//! What to write is computed first, by pure functions ([`mod@v1`], [`mod@v2`]); the writes themselves are a loop
+//! What to write is computed first, by pure functions (modules `v1`, `v2`, `device`); the writes themselves are a loop
 //! over directory file descriptors. A path is taken below the mounted root of each hierarchy, as dockerd with the
 //! cgroupfs driver does; who may not create there (rootless, delegated trees) gets it below the own group.
 //!
@@ -15,11 +15,19 @@
 
 #![forbid(unsafe_code)]
 
+mod create;
+mod device;
+mod dir;
 mod group;
+mod hierarchy;
+mod setting;
 mod stats;
+mod teardown;
+mod v1;
+mod v2;
 
 pub use group::Group;
-pub use stats::{BlockIo, Cpu, Memory, Pids, Stats};
+pub use stats::{BlockIo, Cpu, Memory, Pids, Stats, host_cpu_time};
 
 dhow_types::define_error! {
     /// A control group that could not be made, changed, read or removed.

@@ -86,8 +86,8 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// The kernel's; its verifier's words are not kept.
 pub fn load_device_filter(program: &[u64]) -> io::Result<OwnedFd> {
-    let count =
-        u32::try_from(program.len()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "program too long"))?;
+    let count = u32::try_from(program.len())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "program too long"))?;
     let mut attribute = Load {
         prog_type: PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: count,
@@ -148,11 +148,17 @@ pub fn device_filters(group: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
         padding: 0,
     };
     call(PROG_QUERY, &mut attribute, "BPF_PROG_QUERY, cgroup_device")?;
-    let count = usize::try_from(attribute.prog_cnt).unwrap_or(MAX_PROGRAMS).min(MAX_PROGRAMS);
+    let count = usize::try_from(attribute.prog_cnt)
+        .unwrap_or(MAX_PROGRAMS)
+        .min(MAX_PROGRAMS);
     ids.iter()
         .take(count)
         .map(|id| {
-            let mut attribute = ById { id: *id, next_id: 0, open_flags: 0 };
+            let mut attribute = ById {
+                id: *id,
+                next_id: 0,
+                open_flags: 0,
+            };
             descriptor(call(PROG_GET_FD_BY_ID, &mut attribute, "BPF_PROG_GET_FD_BY_ID")?)
         })
         .collect()

@@ -1,0 +1,257 @@
+//! One directory of a group: making it, and reading and writing the files in it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use dhow_types::ErrorKind;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::hierarchy::{Controllers, Hierarchy};
+use crate::setting::Setting;
+use crate::{Context as _, Error};
+
+/// Largest control file that is read: `cgroup.procs` of a group with some 500 000 processes.
+const MOST_BYTES: usize = 4 << 20;
+
+/// A group's directory in one hierarchy.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    pub(crate) at: PathBuf,
+    pub(crate) controllers: Controllers,
+    pub(crate) unified: bool,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dir {
+    /// Opens the directory `at` of `hierarchy`.
+    pub(crate) fn open(hierarchy: &Hierarchy, at: PathBuf) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(&at, flags, Mode::empty())?;
+        let controllers = hierarchy.controllers;
+        Ok(Self {
+            fd,
+            at,
+            controllers,
+            unified: hierarchy.unified,
+        })
+    }
+
+    /// Makes the directory `path` below `base`, with the directories between.
+    pub(crate) fn make(hierarchy: &Hierarchy, base: &Path, path: &Path) -> io::Result<Self> {
+        let at = base.join(path);
+        let mode = Mode::from_raw_mode(0o755);
+        let made = match rustix::fs::mkdir(&at, mode) {
+            Err(Errno::NOENT) => {
+                make_parents(base, path, mode)?;
+                rustix::fs::mkdir(&at, mode)
+            }
+            outcome => outcome,
+        };
+        made?;
+        let cpuset = hierarchy.controllers.intersects(Controllers::CPUSET);
+        let opened = if cpuset { inherit_cpuset(base, &at) } else { Ok(()) }
+            .and_then(|()| Self::open(hierarchy, at.clone()));
+        if opened.is_err() && rustix::fs::rmdir(&at).is_err() {
+            // The first failure is the one to report; `delete` sweeps what is left.
+            return opened;
+        }
+        opened
+    }
+
+    /// Writes `value` into `file`, which must exist.
+    pub(crate) fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        write_at(self.fd.as_fd(), file, value)
+    }
+
+    /// A file opened for writing.
+    pub(crate) fn open_write(&self, file: &str) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(
+            &self.fd,
+            file,
+            OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?)
+    }
+
+    /// A file opened for reading.
+    pub(crate) fn open_read(&self, file: &str) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(
+            &self.fd,
+            file,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?)
+    }
+
+    /// All of a file.
+    pub(crate) fn read(&self, file: &str) -> io::Result<String> {
+        read_all(&self.open_read(file)?)
+    }
+
+    /// All of a file; nothing when the kernel does not have it.
+    pub(crate) fn read_if_there(&self, file: &str) -> io::Result<String> {
+        match self.read(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            outcome => outcome,
+        }
+    }
+
+    /// Writes one setting, or its other form when the file does not exist.
+    pub(crate) fn apply(&self, setting: &Setting) -> Result<(), Error> {
+        let mut outcome = self.write(&setting.file, &setting.value);
+        if let (Err(error), Some((file, value))) = (&outcome, &setting.otherwise)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            outcome = self.write(file, value);
+        }
+        let about_swap = matches!(
+            setting.file.as_str(),
+            "memory.memsw.limit_in_bytes" | "memory.swap.max"
+        );
+        if about_swap
+            && outcome
+                .as_ref()
+                .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        {
+            // Without swap accounting the file is missing. Without swap that is no loss: the limit holds by itself.
+            if host_has_no_swap() {
+                return Ok(());
+            }
+        }
+        outcome.map_err(|error| self.refused(setting, error))
+    }
+
+    fn refused(&self, setting: &Setting, error: io::Error) -> Error {
+        let file = self.at.join(&setting.file);
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let wrapped = Error::wrap(error, format!("write {:?} to {}", setting.value, file.display()));
+        if missing {
+            let hint = format!("this kernel has no {} here; leave the limit out", setting.file);
+            return wrapped.with_kind(ErrorKind::Unsupported).with_hint(hint);
+        }
+        wrapped.with_hint(setting.fix())
+    }
+
+    /// The processes of this directory alone. Numbers of processes outside our PID namespace read as 0 and are
+    /// left out.
+    pub(crate) fn own_procs(&self) -> Result<Vec<i32>, Error> {
+        let text = self
+            .read("cgroup.procs")
+            .context(|| format!("read {}", self.at.join("cgroup.procs").display()))?;
+        Ok(pids(&text))
+    }
+}
+
+/// Names of the directories in a directory of a hierarchy; gone means none.
+pub(crate) fn children(at: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(at) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        outcome => outcome?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn pids(text: &str) -> Vec<i32> {
+    text.lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .filter(|pid| *pid > 0)
+        .collect()
+}
+
+fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> io::Result<()> {
+    let fd = rustix::fs::openat(
+        dir,
+        file,
+        OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )?;
+    write_fd(&fd, value)
+}
+
+/// One write: control files take a value whole or not at all.
+pub(crate) fn write_fd(fd: &OwnedFd, value: &str) -> io::Result<()> {
+    let written = loop {
+        match rustix::io::write(fd, value.as_bytes()) {
+            Err(Errno::INTR) => {}
+            outcome => break outcome?,
+        }
+    };
+    if written == value.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+pub(crate) fn read_all(fd: &OwnedFd) -> io::Result<String> {
+    let mut out = Vec::with_capacity(4096);
+    let mut chunk = [0; 4096];
+    loop {
+        match rustix::io::read(fd, &mut chunk) {
+            Ok(0) => break,
+            Ok(count) if out.len() + count <= MOST_BYTES => out.extend_from_slice(&chunk[..count]),
+            Ok(_) => return Err(io::ErrorKind::FileTooLarge.into()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    String::from_utf8(out).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+fn make_parents(base: &Path, path: &Path, mode: Mode) -> io::Result<()> {
+    let Some(parents) = path.parent() else {
+        return Ok(());
+    };
+    let mut at = base.to_owned();
+    for part in parents {
+        at.push(part);
+        match rustix::fs::mkdir(&at, mode) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset is empty, and no process can enter an empty one: each takes what its parent has
+/// (kernel `cgroup-v1/cpusets.rst`, section 1.4).
+fn inherit_cpuset(base: &Path, leaf: &Path) -> io::Result<()> {
+    let Ok(below) = leaf.strip_prefix(base) else {
+        return Ok(());
+    };
+    let mut at = base.to_owned();
+    for part in below {
+        let parent = at.clone();
+        at.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if std::fs::read_to_string(at.join(file))?.trim().is_empty() {
+                std::fs::write(at.join(file), std::fs::read_to_string(parent.join(file))?.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn host_has_no_swap() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() <= 1)
+}
+
+/// Removes an empty directory of a hierarchy.
+pub(crate) fn remove(at: &Path) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(rustix::fs::CWD, at, AtFlags::REMOVEDIR)?)
+}
