@@ -28,7 +28,14 @@
 
 #![forbid(unsafe_code)]
 
+mod commit;
+mod documents;
 mod image;
+mod names;
+mod parallel;
+mod pipe;
+mod pull;
+mod push;
 mod skeleton;
 mod store;
 mod types;

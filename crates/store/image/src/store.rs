@@ -1,13 +1,37 @@
 //! The store: where it is, and its parts.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_content::Local;
 use dhow_layer::LayerStore;
 use dhow_meta::Meta;
 use dhow_snapshot::Snapshots;
+use dhow_types::ErrorKind;
+use serde::{Deserialize, Serialize};
 
 use crate::{Context as _, Error};
+
+/// The format of what is on disk.
+const FORMAT: u32 = 1;
+
+/// Directories that a store has, besides those that its parts make themselves. The world may pass through the root
+/// (a container with another user id has its files below), but not look into it.
+const DIRECTORIES: [(&str, u32); 7] = [
+    ("", 0o711),
+    ("blobs", 0o700),
+    ("refs", 0o700),
+    ("leases", 0o700),
+    ("locks", 0o700),
+    ("tmp", 0o711),
+    ("trash", 0o700),
+];
+
+#[derive(Serialize, Deserialize)]
+struct StoreFile {
+    format: u32,
+}
 
 /// A store of images under one directory.
 #[derive(Debug)]
@@ -21,15 +45,18 @@ pub struct Store {
     /// The index.
     pub meta: Meta,
     pub(crate) root: PathBuf,
+    serial: AtomicU64,
 }
 
 impl Store {
     /// The store at `root`; made when it is not there.
     ///
     /// # Errors
-    /// `PermissionDenied` or another failure of the file system.
+    /// `FailedPrecondition` when a newer program made it; failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(root).context(|| format!("create {}", root.display()))?;
+        if !known(root)? {
+            make(root)?;
+        }
         let layers = LayerStore::open(root).context(|| "open the layers")?;
         Ok(Self {
             content: Local::open(root).context(|| "open the blobs")?,
@@ -37,6 +64,7 @@ impl Store {
             layers,
             meta: Meta::open(&root.join("meta.db")).context(|| "open the index")?,
             root: root.to_owned(),
+            serial: AtomicU64::new(0),
         })
     }
 
@@ -45,4 +73,64 @@ impl Store {
     pub fn root(&self) -> &Path {
         &self.root
     }
+
+    /// Makes all that was written so far survive a power cut: one `syncfs`. When to pay for it is the caller's choice.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.layers.sync().context(|| "sync the store to disk")
+    }
+
+    /// A fresh name in `tmp/` that says whose it is.
+    pub(crate) fn staging(&self, what: &str) -> PathBuf {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        self.root
+            .join("tmp")
+            .join(format!("{what}-{}-{serial}", std::process::id()))
+    }
+}
+
+/// Whether a store of a known format is at `root`.
+fn known(root: &Path) -> Result<bool, Error> {
+    let path = root.join("store.json");
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other.context(|| format!("read {}", path.display()))?,
+    };
+    let file: StoreFile = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::because(ErrorKind::DataLoss, format!("parse {}", path.display()), error))?;
+    if file.format > FORMAT {
+        let message = format!(
+            "the store at {} has format {}, newer than this program",
+            root.display(),
+            file.format
+        );
+        return Err(
+            Error::new(ErrorKind::FailedPrecondition, message).with_hint("use the newer dhow that made it")
+        );
+    }
+    Ok(true)
+}
+
+fn make(root: &Path) -> Result<(), Error> {
+    for (name, mode) in DIRECTORIES {
+        let path = if name.is_empty() {
+            root.to_owned()
+        } else {
+            root.join(name)
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&path)
+            .context(|| format!("create {}", path.display()))?;
+    }
+    // The file comes last: a store that has it is complete.
+    let bytes = serde_json::to_vec(&StoreFile { format: FORMAT })
+        .map_err(|error| Error::because(ErrorKind::Internal, "write store.json", error))?;
+    let staged = root.join("tmp").join(format!("store-{}-0", std::process::id()));
+    let path = root.join("store.json");
+    std::fs::write(&staged, bytes).context(|| format!("write {}", staged.display()))?;
+    std::fs::rename(&staged, &path).context(|| format!("create {}", path.display()))
 }

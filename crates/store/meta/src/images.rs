@@ -120,6 +120,14 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// A number remembered with [`Edit::set_fact`], as this transaction sees it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn fact(&self, name: &str) -> Result<Option<i64>, Error> {
+        self.read(|connection| find_fact(connection, name))
+    }
+
     /// Remembers a number by name, such as the state of the files that the index was made from.
     ///
     /// # Errors
@@ -284,10 +292,7 @@ impl Meta {
     /// # Errors
     /// When the database cannot be read.
     pub fn fact(&self, name: &str) -> Result<Option<i64>, Error> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT value FROM facts WHERE name = ?1")?;
-            statement.query_row([name], |row| row.get(0)).optional()
-        })
+        self.read(|connection| find_fact(connection, name))
     }
 
     fn one(&self, sql: &str, values: impl rusqlite::Params) -> Result<Option<ImageId>, Error> {
@@ -306,6 +311,11 @@ fn find_image(connection: &Connection, id: &ImageId) -> rusqlite::Result<Option<
         .prepare_cached(&sql)?
         .query_row([id.0.as_bytes()], record)
         .optional()
+}
+
+fn find_fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached("SELECT value FROM facts WHERE name = ?1")?;
+    statement.query_row([name], |row| row.get(0)).optional()
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {

@@ -1,0 +1,199 @@
+//! Making images of what is in the store: commit, tag, import; and records from documents.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dhow_content::ContentStore as _;
+use dhow_layer::Unpack;
+use dhow_meta::{Edit, ImageRecord, Lease};
+use dhow_oci::{Document, History, ImageConfig, MAX_DOCUMENT};
+use dhow_reference::Reference;
+use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
+
+use crate::names::taggable;
+use crate::types::Import;
+use crate::{Context as _, Error, Store};
+
+/// Overlayfs takes 500 lower directories (kernel `fs/overlayfs/params.h`, `OVL_MAX_STACK`).
+pub(crate) const MAX_LAYERS: usize = 500;
+
+impl Store {
+    /// Makes an image of a config and the stored layers that it names, and tags it.
+    ///
+    /// The caller keeps the layers from the sweeper with a lease until this returns.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when a layer is not in the store, `InvalidArgument` for more than 500 layers or a tag
+    /// with a digest.
+    pub fn commit(&self, config: ImageConfig, tags: &[Reference]) -> Result<ImageId, Error> {
+        self.commit_on(config, tags, None)
+    }
+
+    /// As [`Store::commit`], and says on which image it was made.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit_on(
+        &self,
+        config: ImageConfig,
+        tags: &[Reference],
+        parent: Option<ImageId>,
+    ) -> Result<ImageId, Error> {
+        let names = tags.iter().map(taggable).collect::<Result<Vec<_>, _>>()?;
+        let bytes = config.to_bytes().context(|| "write the image config")?;
+        let id = ImageId(Digest::of(&bytes));
+        let lease = Lease::acquire(&self.root)?;
+        lease.pin_many(&pins_of(&id, &config.rootfs.diff_ids))?;
+        let mut record = self.record_of(&id, &config)?;
+        record.parent = parent;
+        self.content.put(&bytes).context(|| "store the image config")?;
+        self.edit(|edit| {
+            // The same build again gives the same image: what is known of its manifest stays.
+            if let Some(old) = edit.image(&id)? {
+                record.manifest = old.manifest;
+                record.media_type.clone_from(&old.media_type);
+                record.parent = record.parent.or(old.parent);
+            }
+            edit.put_image(&record)?;
+            self.write_names(edit, &names, &id)
+        })?;
+        Ok(id)
+    }
+
+    /// Gives an image one more name, taking the name from another image if that had it.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for a name with a digest.
+    pub fn tag(&self, id: &ImageId, name: &Reference) -> Result<(), Error> {
+        let name = taggable(name)?;
+        self.edit(|edit| {
+            if edit.image(id)?.is_none() {
+                return Err(crate::image::no_such_image(&id.to_string()));
+            }
+            self.write_name(edit, &name, id)
+        })
+    }
+
+    /// Makes an image of one layer: a root file system as a tar of any known compression.
+    ///
+    /// # Errors
+    /// As unpacking a layer: `InvalidArgument` for a malformed or hostile archive, `ResourceExhausted` beyond a limit.
+    pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<ImageId, Error> {
+        let lease = Lease::acquire(&self.root)?;
+        lease.pin_everything()?;
+        let unpack = Unpack {
+            expected: None,
+            limits: how.limits.clone(),
+        };
+        let unpacked = self
+            .layers
+            .unpack(input, &unpack)
+            .context(|| "unpack the root file system")?;
+        let mut config = how.base_config();
+        let created = config.created.get_or_insert_with(now_rfc3339).clone();
+        config.rootfs.diff_ids.push(unpacked.layer.diff_id());
+        config.history.push(History {
+            created: Some(created),
+            comment: Some(how.message.clone()).filter(|message| !message.is_empty()),
+            ..History::default()
+        });
+        self.commit(config, &how.tags)
+    }
+
+    pub(crate) fn write_names(
+        &self,
+        edit: &Edit<'_>,
+        names: &[Reference],
+        id: &ImageId,
+    ) -> Result<(), Error> {
+        names.iter().try_for_each(|name| self.write_name(edit, name, id))
+    }
+
+    /// The record of an image whose layers are all here.
+    pub(crate) fn record_of(&self, id: &ImageId, config: &ImageConfig) -> Result<ImageRecord, Error> {
+        let diffs = &config.rootfs.diff_ids;
+        if diffs.len() > MAX_LAYERS {
+            let message = format!(
+                "an image of {} layers: overlayfs takes at most {MAX_LAYERS}",
+                diffs.len()
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let mut size = 0_u64;
+        for diff in diffs {
+            let layer = self.layers.layer(diff).map_err(|error| {
+                let made = Error::wrap(
+                    error,
+                    format!("find layer {} of image {}", diff.short(), id.short()),
+                );
+                if made.kind() == ErrorKind::NotFound {
+                    made.with_kind(ErrorKind::FailedPrecondition)
+                } else {
+                    made
+                }
+            })?;
+            size = size.saturating_add(layer.size());
+        }
+        Ok(ImageRecord {
+            id: *id,
+            manifest: None,
+            media_type: String::new(),
+            created: config.created.as_deref().map_or(0, seconds),
+            layers: diffs.clone(),
+            size,
+            platform: config.platform().to_string(),
+            parent: None,
+        })
+    }
+
+    /// The record of an image from its config blob and layers alone; `manifests` maps configs to manifests.
+    pub(crate) fn derive_record(
+        &self,
+        id: &ImageId,
+        manifests: Option<&HashMap<Digest, (Digest, String)>>,
+    ) -> Result<ImageRecord, Error> {
+        let config = self.config(id)?;
+        let mut record = self.record_of(id, &config)?;
+        if let Some((digest, media_type)) = manifests.and_then(|manifests| manifests.get(&id.0)) {
+            record.manifest = Some(*digest);
+            record.media_type.clone_from(media_type);
+        }
+        Ok(record)
+    }
+
+    /// Every stored manifest by the config that it names. Reads all blobs: for the rebuild of a lost index.
+    pub(crate) fn manifests_by_config(&self) -> Result<HashMap<Digest, (Digest, String)>, Error> {
+        let mut found = HashMap::new();
+        for digest in self.content.list().context(|| "list the blobs")? {
+            let Ok(bytes) = self.content.read(&digest, MAX_DOCUMENT) else {
+                continue;
+            };
+            if let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, None) {
+                let media_type = manifest.media_type().to_owned();
+                found.insert(manifest.config.digest, (digest, media_type));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What a lease keeps for an image: its config and its layers.
+pub(crate) fn pins_of(id: &ImageId, layers: &[DiffId]) -> Vec<Digest> {
+    std::iter::once(id.0)
+        .chain(layers.iter().map(|diff| diff.0))
+        .collect()
+}
+
+/// Seconds since 1970 of an RFC 3339 time; 0 for anything else, as for an image without a time.
+pub(crate) fn seconds(text: &str) -> i64 {
+    text.parse::<jiff::Timestamp>()
+        .map_or(0, jiff::Timestamp::as_second)
+}
+
+pub(crate) fn now_rfc3339() -> String {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let second = i64::try_from(elapsed.as_secs()).unwrap_or(0);
+    let nanosecond = i32::try_from(elapsed.subsec_nanos()).unwrap_or(0);
+    jiff::Timestamp::new(second, nanosecond).map_or_else(|_| String::new(), |time| time.to_string())
+}
