@@ -20,6 +20,7 @@
 mod bootstrap;
 pub mod control;
 pub mod depends;
+pub mod openpgp;
 mod outcome;
 pub mod packages;
 pub mod release;
