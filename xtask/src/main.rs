@@ -1,2 +1,50 @@
-//! Tasks of the workspace.
-fn main() {}
+//! Tasks of the workspace: `cargo xtask deps|tidy|dist`.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool of developers speaks to its terminal"
+)]
+
+mod deps;
+mod dist;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask <task>
+
+  deps   check that imports between crates only go down (ARCHITECTURE.md, \"The house\")
+  tidy   check sizes, names and words of the source
+  dist   build the static binary dist/dhow and print its size";
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let outcome = match task.as_str() {
+        "deps" => deps::check(),
+        "tidy" => tidy::check(),
+        "dist" => dist::build(),
+        _ => Err(vec![USAGE.to_owned()]),
+    };
+    match outcome {
+        Ok(summary) => {
+            println!("{task}: {summary}");
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{problem}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
