@@ -203,7 +203,10 @@ impl FromStr for MacAddress {
         let mut raw = [0u8; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut raw {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
+                .ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         // A multicast or all-zero address cannot be that of an interface (kernel `is_valid_ether_addr`).

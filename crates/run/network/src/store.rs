@@ -1,29 +1,50 @@
-use std::collections::HashSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dhow_types::{ContainerId, ErrorKind};
+use dhow_types::{ContainerId, Digest, ErrorKind, Failures, NetworkId, validate_name};
+use rustix::fs::FlockOperation;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::{CreateNetwork, Endpoint, EndpointRequest, Error, Network};
+use crate::firewall::Firewall;
+use crate::lease::Leases;
+use crate::model::{CreateNetwork, DEFAULT_BRIDGE, Driver, Endpoint, HOST, NONE, Network};
+use crate::netlink::{Batch, Socket, route};
+use crate::pool::{self, Taken};
+use crate::{Context as _, Error};
+
+/// The root of which the devices and the table have plain names; others carry a hash, so that several roots can be
+/// used on one host.
+const DEFAULT_ROOT: &str = "/var/lib/dhow";
+/// Longest record that is read.
+const MAX_RECORD: u64 = 1 << 20;
+/// Version of the records.
+pub(crate) const FORMAT: u32 = 1;
+
+const OPTION_MTU: &str = "com.docker.network.driver.mtu";
+const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
+const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
+const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+/// Address of the host for ports that name none.
+pub(crate) const OPTION_HOST_IP: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// The networks under one root.
 #[derive(Clone, Debug)]
 pub struct Networks {
-    #[expect(dead_code, reason = "filled in by the next commit")]
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) table: String,
+    /// Device of the default network.
+    device: String,
+    /// Where the search for a free range begins: other roots do not begin at the same place.
+    start: usize,
 }
 
-fn later<T>() -> Result<T, Error> {
-    Err(Error::new(ErrorKind::Unsupported, "networks are not there yet"))
-}
-
-/// A new network namespace with its loopback interface up. The calling process must be single-threaded:
-/// it enters the new namespace and comes back.
-///
-/// # Errors
-/// Those of unshare(2) and setns(2).
-pub fn sandbox() -> Result<OwnedFd, Error> {
-    later()
+/// The lock under which records are made and the packet filter is changed; the kernel ends it with its holder.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    _file: File,
 }
 
 impl Networks {
@@ -32,8 +53,30 @@ impl Networks {
     /// # Errors
     /// The directory cannot be made.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        let directory = root.join("networks");
+        if !directory.is_dir() {
+            fs::create_dir_all(&directory).context(|| format!("create {}", directory.display()))?;
+        }
+        let hash = Digest::of(root.as_os_str().as_encoded_bytes());
+        let short = &hash.hex()[..8];
+        let plain = root == Path::new(DEFAULT_ROOT);
         Ok(Self {
-            directory: root.join("networks"),
+            directory,
+            table: if plain {
+                "dhow".to_owned()
+            } else {
+                format!("dhow-{short}")
+            },
+            device: if plain {
+                "dhow0".to_owned()
+            } else {
+                format!("dhow{short}")
+            },
+            start: if plain {
+                0
+            } else {
+                usize::from(hash.as_bytes()[4]) << 8 | usize::from(hash.as_bytes()[5])
+            },
         })
     }
 
@@ -42,8 +85,52 @@ impl Networks {
     /// # Errors
     /// `AlreadyExists` for a name in use, `InvalidArgument`, `PermissionDenied` for an overlapping range,
     /// `Unsupported` for other drivers.
-    pub fn create(&self, _: &CreateNetwork) -> Result<Network, Error> {
-        later()
+    pub fn create(&self, wanted: &CreateNetwork) -> Result<Network, Error> {
+        if matches!(wanted.name.as_str(), DEFAULT_BRIDGE | HOST | NONE) {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!("operation is not permitted on predefined {} network", wanted.name),
+            ));
+        }
+        validate_name(&wanted.name)
+            .map_err(|error| Error::because(ErrorKind::InvalidArgument, "invalid network name", error))?;
+        check_driver(wanted.driver.as_deref())?;
+        let options = Options::parse(&wanted.options)?;
+        let _lock = self.lock()?;
+        let others = self.records()?;
+        if others.iter().any(|other| other.name == wanted.name) {
+            return Err(exists(&wanted.name));
+        }
+        let id = random_id()?;
+        let device = match options.bridge {
+            Some(name) if others.iter().any(|other| other.device == name) => {
+                return Err(Error::new(
+                    ErrorKind::PermissionDenied,
+                    format!("bridge device {name} belongs to another network"),
+                ));
+            }
+            Some(name) => name,
+            None => format!("dh-{}", id.short()),
+        };
+        let taken = taken(&others)?;
+        let network = Network {
+            format: FORMAT,
+            name: wanted.name.clone(),
+            driver: Driver::Bridge,
+            device,
+            created: now(),
+            subnets: pool::choose(&wanted.subnets, wanted.ipv6, &id, &taken, self.start)?,
+            internal: wanted.internal,
+            attachable: wanted.attachable,
+            labels: wanted.labels.clone(),
+            options: wanted.options.clone(),
+            mtu: options.mtu,
+            masquerade: options.masquerade,
+            icc: options.icc,
+            id,
+        };
+        self.publish(&network)?;
+        Ok(network)
     }
 
     /// Every network by name, with `bridge`, `host` and `none`.
@@ -51,15 +138,44 @@ impl Networks {
     /// # Errors
     /// A record cannot be read.
     pub fn list(&self) -> Result<Vec<Network>, Error> {
-        later()
+        self.default_bridge()?;
+        let mut all = self.records()?;
+        all.push(pseudo(HOST, Driver::Host));
+        all.push(pseudo(NONE, Driver::Null));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
     }
 
     /// The network with this name, id or unambiguous id prefix.
     ///
     /// # Errors
     /// `NotFound`, `InvalidArgument` for an ambiguous prefix.
-    pub fn find(&self, _name: &str) -> Result<Network, Error> {
-        later()
+    pub fn find(&self, name: &str) -> Result<Network, Error> {
+        match name {
+            DEFAULT_BRIDGE => return self.default_bridge(),
+            HOST => return Ok(pseudo(HOST, Driver::Host)),
+            NONE => return Ok(pseudo(NONE, Driver::Null)),
+            _ => {}
+        }
+        if validate_name(name).is_ok()
+            && let Some(network) = self.record(name)?
+        {
+            return Ok(network);
+        }
+        let hex = !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut matches = if hex { self.list()? } else { Vec::new() };
+        matches.retain(|network| network.id.as_str().starts_with(name));
+        match matches.len() {
+            0 => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("network {name} not found"),
+            )),
+            1 => Ok(matches.remove(0)),
+            count => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("network {name} is ambiguous ({count} matches found based on ID prefix)"),
+            )),
+        }
     }
 
     /// The network `bridge`, created at its first use.
@@ -67,53 +183,91 @@ impl Networks {
     /// # Errors
     /// As [`Networks::create`].
     pub fn default_bridge(&self) -> Result<Network, Error> {
-        later()
+        if let Some(network) = self.record(DEFAULT_BRIDGE)? {
+            return Ok(network);
+        }
+        let _lock = self.lock()?;
+        if let Some(network) = self.record(DEFAULT_BRIDGE)? {
+            return Ok(network);
+        }
+        let others = self.records()?;
+        let network = Network {
+            format: FORMAT,
+            id: random_id()?,
+            name: DEFAULT_BRIDGE.to_owned(),
+            driver: Driver::Bridge,
+            device: self.device.clone(),
+            created: now(),
+            subnets: vec![pool::default_range(&taken(&others)?, self.start)?],
+            internal: false,
+            attachable: false,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            mtu: None,
+            masquerade: true,
+            icc: true,
+        };
+        self.publish(&network)?;
+        Ok(network)
     }
 
     /// Removes a network without endpoints, with its device and rules.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has endpoints, `PermissionDenied` for a predefined one, `NotFound`.
-    pub fn remove(&self, _name: &str) -> Result<Network, Error> {
-        later()
+    pub fn remove(&self, name: &str) -> Result<Network, Error> {
+        let network = self.find(name)?;
+        if network.is_predefined() {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!("{} is a pre-defined network and cannot be removed", network.name),
+            ));
+        }
+        let _lock = self.lock()?;
+        if !self.endpoints(&network)?.is_empty() {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                format!(
+                    "error while removing network: network {} has active endpoints",
+                    network.name
+                ),
+            )
+            .with_hint("stop or disconnect its containers first"));
+        }
+        let mut failures = Failures::new();
+        failures.record("remove its rules", self.forget(&network));
+        failures.record("remove its device", delete_link(&network.device));
+        let directory = self.path(&network.name);
+        // The record goes first and by rename: a half-removed network is none.
+        let grave = self.directory.join(format!(".removed-{}", network.id));
+        failures.record("remove its record", fs::rename(&directory, &grave));
+        failures.record("remove its directory", fs::remove_dir_all(&grave));
+        failures
+            .into_result()
+            .context(|| format!("remove network {}", network.name))?;
+        Ok(network)
     }
 
-    /// The containers on a network.
+    /// The containers on a network. A record that is being taken away is skipped.
     ///
     /// # Errors
     /// A record cannot be read.
-    pub fn endpoints(&self, _: &Network) -> Result<Vec<Endpoint>, Error> {
-        later()
+    pub fn endpoints(&self, network: &Network) -> Result<Vec<Endpoint>, Error> {
+        read_endpoints(&self.path(&network.name))
     }
 
-    /// Puts the namespace on the network. The descriptors hold the published ports of the host for as long
-    /// as they are open. Single-threaded callers only: enters the namespace and comes back.
+    /// The endpoints of one container, on whatever networks.
     ///
     /// # Errors
-    /// `AlreadyExists` for a port or address in use, `InvalidArgument`, those of the kernel; nothing is left behind.
-    pub fn attach(
-        &self,
-        _: &Network,
-        _netns: BorrowedFd<'_>,
-        _: &EndpointRequest<'_>,
-    ) -> Result<(Endpoint, Vec<OwnedFd>), Error> {
-        later()
-    }
-
-    /// Takes the endpoint away: link, rules, address, record. All steps are tried; what is gone counts as done.
-    ///
-    /// # Errors
-    /// The steps that failed.
-    pub fn detach(&self, _: &Endpoint) -> Result<(), Error> {
-        later()
-    }
-
-    /// Detaches what containers left that are not in `live`; also leases of an attach that was killed.
-    ///
-    /// # Errors
-    /// The steps that failed.
-    pub fn release_stale(&self, _live: &HashSet<ContainerId>) -> Result<Vec<Endpoint>, Error> {
-        later()
+    /// A record cannot be read.
+    pub fn endpoints_of(&self, container: &ContainerId) -> Result<Vec<Endpoint>, Error> {
+        let mut all = Vec::new();
+        for name in self.names()? {
+            if let Some(endpoint) = read_record(&endpoint_path(&self.path(&name), container.as_str()))? {
+                all.push(endpoint);
+            }
+        }
+        Ok(all)
     }
 
     /// Makes the rules again from the records when they were flushed; says whether it was needed.
@@ -121,7 +275,13 @@ impl Networks {
     /// # Errors
     /// Those of the kernel.
     pub fn repair(&self) -> Result<bool, Error> {
-        later()
+        let _lock = self.lock()?;
+        let mut firewall = self.firewall()?;
+        if firewall.is_whole(None).context(|| "look at the packet filter")? {
+            return Ok(false);
+        }
+        self.rebuild(&mut firewall)?;
+        Ok(true)
     }
 
     /// Removes every device and rule of this root (records stay).
@@ -129,6 +289,368 @@ impl Networks {
     /// # Errors
     /// The steps that failed.
     pub fn teardown(&self) -> Result<(), Error> {
-        later()
+        let _lock = self.lock()?;
+        let mut failures = Failures::new();
+        failures.record("remove the table", self.firewall()?.delete());
+        for network in self.records()? {
+            failures.record("remove a bridge", delete_link(&network.device));
+        }
+        failures
+            .into_result()
+            .context(|| "remove the networks' devices and rules")
     }
+
+    pub(crate) fn firewall(&self) -> Result<Firewall, Error> {
+        Firewall::open(&self.table).context(|| "open a socket to the packet filter")
+    }
+
+    /// Writes the table from the records. Under the lock.
+    pub(crate) fn rebuild(&self, firewall: &mut Firewall) -> Result<(), Error> {
+        let networks = self.records()?;
+        let mut endpoints = Vec::new();
+        for network in &networks {
+            endpoints.extend(self.endpoints(network)?);
+        }
+        firewall
+            .rebuild(&networks, &endpoints)
+            .context(|| format!("write nf_tables table inet {}", self.table))
+            .map_err(|error| {
+                error.with_hint("the kernel needs nf_tables with nat, fib and masquerade (nft_chain_nat, nft_fib_inet, nft_masq)")
+            })
+    }
+
+    fn forget(&self, network: &Network) -> Result<(), Error> {
+        let mut firewall = self.firewall()?;
+        if firewall.is_whole(None).context(|| "look at the packet filter")? {
+            firewall.remove_network(network).context(|| "remove the rules")?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lock(&self) -> Result<Locked, Error> {
+        let path = self.directory.join(".lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .context(|| format!("open {}", path.display()))?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Locked { _file: file }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(std::io::Error::from(errno)).context(|| format!("lock {}", path.display()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(crate) fn leases(&self, network: &str) -> Leases {
+        Leases::of(&self.path(network))
+    }
+
+    pub(crate) fn record(&self, name: &str) -> Result<Option<Network>, Error> {
+        read_record(&self.path(name).join("network.json"))
+    }
+
+    /// Names of the directories that may hold a network.
+    pub(crate) fn names(&self) -> Result<Vec<String>, Error> {
+        let what = || format!("list {}", self.directory.display());
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory).context(what)? {
+            if let Some(name) = entry.context(what)?.file_name().to_str()
+                && validate_name(name).is_ok()
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    pub(crate) fn records(&self) -> Result<Vec<Network>, Error> {
+        let mut all = Vec::new();
+        for name in self.names()? {
+            all.extend(self.record(&name)?);
+        }
+        Ok(all)
+    }
+
+    /// Makes the directory of a new network under another name and renames it: there is never half a network.
+    fn publish(&self, network: &Network) -> Result<(), Error> {
+        let staging = self.directory.join(format!(".new-{}", network.id));
+        let made = || -> Result<(), Error> {
+            for part in ["endpoints", "leases"] {
+                let path = staging.join(part);
+                fs::create_dir_all(&path).context(|| format!("create {}", path.display()))?;
+            }
+            write_record(&staging, "network.json", network, Durable::Yes)?;
+            match rustix::fs::renameat_with(
+                rustix::fs::CWD,
+                &staging,
+                rustix::fs::CWD,
+                self.path(&network.name),
+                rustix::fs::RenameFlags::NOREPLACE,
+            ) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::EXIST) => return Err(exists(&network.name)),
+                Err(errno) => {
+                    return Err(std::io::Error::from(errno))
+                        .context(|| format!("publish network {}", network.name));
+                }
+            }
+            let directory = File::open(&self.directory).context(|| "open the networks' directory")?;
+            directory.sync_all().context(|| "sync the networks' directory")
+        };
+        let outcome = made();
+        if outcome.is_err() {
+            // Best effort: what is left begins with a dot and is no network.
+            drop(fs::remove_dir_all(&staging));
+        }
+        outcome
+    }
+}
+
+fn exists(name: &str) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("network with name {name} already exists"),
+    )
+}
+
+fn check_driver(driver: Option<&str>) -> Result<(), Error> {
+    match driver {
+        None | Some("" | "default" | "bridge") => Ok(()),
+        Some(driver @ ("host" | "null" | "none")) => Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("only one instance of \"{driver}\" network is allowed"),
+        )),
+        Some(driver @ ("macvlan" | "ipvlan" | "overlay")) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("network driver {driver} is not supported"),
+        )
+        .with_hint("use --driver bridge, or --network host")),
+        Some(driver) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "could not find network driver {:?}",
+                driver.chars().take(64).collect::<String>()
+            ),
+        )),
+    }
+}
+
+/// The driver options that are obeyed; another is an error, since a wish that is dropped in silence surprises later.
+#[derive(Debug)]
+struct Options {
+    bridge: Option<String>,
+    mtu: Option<u32>,
+    icc: bool,
+    masquerade: bool,
+}
+
+impl Options {
+    fn parse(given: &BTreeMap<String, String>) -> Result<Self, Error> {
+        let mut options = Self {
+            bridge: None,
+            mtu: None,
+            icc: true,
+            masquerade: true,
+        };
+        for (key, value) in given {
+            let bad = || {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "invalid value {:?} of network option {key}",
+                        value.chars().take(64).collect::<String>()
+                    ),
+                )
+            };
+            match key.as_str() {
+                // IPv4 demands 68 (RFC 791); a veth takes no more than 65535.
+                OPTION_MTU => {
+                    let mtu: u32 = value.parse().map_err(|_| bad())?;
+                    // Docker takes 0 for "not set".
+                    options.mtu = match mtu {
+                        0 => None,
+                        68..=65535 => Some(mtu),
+                        _ => return Err(bad()),
+                    };
+                }
+                OPTION_BRIDGE => options.bridge = Some(device_name(value).ok_or_else(bad)?),
+                OPTION_ICC => options.icc = parse_bool(value).ok_or_else(bad)?,
+                OPTION_MASQUERADE => options.masquerade = parse_bool(value).ok_or_else(bad)?,
+                OPTION_HOST_IP => {
+                    value.parse::<std::net::Ipv4Addr>().map_err(|_| bad())?;
+                }
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        format!("network option {key:?} is not supported"),
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A name that the kernel takes for a device and that is no path (`dev_valid_name`).
+fn device_name(name: &str) -> Option<String> {
+    let good = (1..=15).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && !matches!(name, "." | ".." | "all" | "default" | "lo");
+    good.then(|| name.to_owned())
+}
+
+/// Go's `strconv.ParseBool`, with which docker reads these.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+fn pseudo(name: &str, driver: Driver) -> Network {
+    Network {
+        format: FORMAT,
+        id: NetworkId::from_random(*Digest::of(format!("dhow network {name}").as_bytes()).as_bytes()),
+        name: name.to_owned(),
+        driver,
+        device: String::new(),
+        created: 0,
+        subnets: Vec::new(),
+        internal: false,
+        attachable: false,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        mtu: None,
+        masquerade: false,
+        icc: true,
+    }
+}
+
+fn taken(others: &[Network]) -> Result<Taken, Error> {
+    let mut socket = Socket::route().context(|| "open a routing socket")?;
+    let routes = route::routes(&mut socket).context(|| "read the host's routes")?;
+    Ok(Taken {
+        networks: others
+            .iter()
+            .flat_map(|other| &other.subnets)
+            .map(|subnet| subnet.subnet)
+            .collect(),
+        routes: routes
+            .into_iter()
+            .map(|route| route.destination)
+            .filter(|net| net.prefix_len() != 0)
+            .collect(),
+    })
+}
+
+/// Removes an interface; one that is not there is done.
+pub(crate) fn delete_link(name: &str) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    route::delete_link(&mut batch, name);
+    match Socket::route().and_then(|mut socket| socket.demand(&mut batch, &mut |_, _| ())) {
+        Err(error) if route::is(&error, rustix::io::Errno::NODEV) => Ok(()),
+        other => other.context(|| format!("remove interface {name}")),
+    }
+}
+
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut raw = [0; N];
+    rustix::rand::getrandom(&mut raw, rustix::rand::GetRandomFlags::empty())
+        .map_err(std::io::Error::from)
+        .context(|| "read random bytes")?;
+    Ok(raw)
+}
+
+fn random_id() -> Result<NetworkId, Error> {
+    Ok(NetworkId::from_random(random()?))
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Whether a record must outlive a crash of the machine. An endpoint does not outlive it anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    Yes,
+    No,
+}
+
+/// Writes a record beside its name and renames it there.
+pub(crate) fn write_record(
+    directory: &Path,
+    name: &str,
+    record: &impl Serialize,
+    durable: Durable,
+) -> Result<(), Error> {
+    let what = || format!("write {}", directory.join(name).display());
+    let bytes =
+        serde_json::to_vec(record).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
+    let staging = directory.join(format!(".{name}"));
+    let mut file = File::create(&staging).context(what)?;
+    file.write_all(&bytes).context(what)?;
+    if durable == Durable::Yes {
+        file.sync_all().context(what)?;
+    }
+    fs::rename(&staging, directory.join(name)).context(what)
+}
+
+/// Reads a record; `None` when it is not there.
+pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let what = || format!("read {}", path.display());
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.context(what)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD).read_to_end(&mut bytes).context(what)?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Error::because(
+            ErrorKind::DataLoss,
+            format!("{} is damaged", path.display()),
+            error,
+        )
+    })
+}
+
+pub(crate) fn endpoint_path(network: &Path, container: &str) -> PathBuf {
+    network.join("endpoints").join(format!("{container}.json"))
+}
+
+pub(crate) fn read_endpoints(network: &Path) -> Result<Vec<Endpoint>, Error> {
+    let directory = network.join("endpoints");
+    let what = || format!("list {}", directory.display());
+    let listing = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.context(what)?,
+    };
+    let mut all = Vec::new();
+    for entry in listing {
+        let entry = entry.context(what)?;
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.ends_with(".json") && !name.starts_with('.'))
+        {
+            all.extend(read_record(&entry.path())?);
+        }
+    }
+    all.sort_by(|a: &Endpoint, b: &Endpoint| a.container.cmp(&b.container));
+    Ok(all)
 }

@@ -1,0 +1,409 @@
+//! Putting a container on a network and taking it off.
+//!
+//! Attach reserves (address, host ports), records (the endpoint file), then acts (link, addresses, routes, rules).
+//! Killed between any two steps it leaves a record or a lease that names the container, from which
+//! [`Networks::release_stale`] undoes the rest. Detach is a list of steps: all are tried, what is gone is done.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use dhow_types::{ContainerId, ErrorKind, Failures};
+use ipnet::IpNet;
+use rustix::io::Errno;
+
+use crate::bridge::{self, Bridge};
+use crate::model::{Driver, Endpoint, EndpointRequest, MacAddress, Network, Subnet};
+use crate::netlink::{Batch, Socket, route};
+use crate::store::{
+    Durable, FORMAT, Networks, OPTION_HOST_IP, delete_link, endpoint_path, random, read_endpoints,
+    read_record, write_record,
+};
+use crate::{Context as _, Error, namespace, port, sysctl};
+
+/// More interfaces than this in one container are a mistake.
+const MAX_INTERFACES: u32 = 64;
+
+impl Networks {
+    /// Puts the namespace on the network. The descriptors hold the published ports of the host for as long
+    /// as they are open. Single-threaded callers only: enters the namespace and comes back.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a port or address in use, `InvalidArgument`, those of the kernel; nothing is left behind.
+    pub fn attach(
+        &self,
+        network: &Network,
+        netns: BorrowedFd<'_>,
+        request: &EndpointRequest<'_>,
+    ) -> Result<(Endpoint, Vec<OwnedFd>), Error> {
+        if network.driver != Driver::Bridge {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "network {} cannot be attached to: its driver is {}",
+                    network.name, network.driver
+                ),
+            ));
+        }
+        let lock = self.lock()?;
+        let (mut endpoint, held) = self.reserve(network, request)?;
+        let outcome = self.prepare(network, &endpoint).and_then(|bridge| {
+            drop(lock);
+            self.plug(network, bridge, netns, &mut endpoint)
+        });
+        match outcome {
+            Ok(()) => {
+                self.announce()?;
+                Ok((endpoint, held))
+            }
+            Err(error) => {
+                // The first failure is the one to report; what cannot be undone now is undone by release_stale.
+                drop(self.detach(&endpoint));
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the endpoint away: rules, link, record, addresses. All steps are tried; what is gone counts as done.
+    ///
+    /// # Errors
+    /// The steps that failed.
+    pub fn detach(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let mut failures = Failures::new();
+        if !endpoint.ports.is_empty() {
+            failures.record("unpublish its ports", self.unpublish(endpoint));
+        }
+        failures.record("remove its link", delete_link(&endpoint.veth));
+        let network = self.path(&endpoint.network);
+        // A later endpoint of the same container (a restart) is not ours to remove.
+        let path = endpoint_path(&network, endpoint.container.as_str());
+        match read_record::<Endpoint>(&path) {
+            Ok(Some(record)) if record.veth != endpoint.veth => {}
+            Ok(_) | Err(_) => failures.record("remove its record", std::fs::remove_file(&path)),
+        }
+        let leases = self.leases(&endpoint.network);
+        let addresses = [Some(IpAddr::V4(endpoint.ip)), endpoint.ip6.map(IpAddr::V6)];
+        let renewed: Vec<IpAddr> = read_record::<Endpoint>(&path)
+            .ok()
+            .flatten()
+            .map(|record| vec![Some(IpAddr::V4(record.ip)), record.ip6.map(IpAddr::V6)])
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
+        for ip in addresses.into_iter().flatten().filter(|ip| !renewed.contains(ip)) {
+            failures.record("release its address", leases.release(ip, &endpoint.container));
+        }
+        failures.record("announce it", self.announce());
+        failures.into_result().context(|| {
+            format!(
+                "detach container {} from network {}",
+                endpoint.container.short(),
+                endpoint.network
+            )
+        })
+    }
+
+    /// Detaches what containers left that are not in `live`; also leases of an attach that was killed. Every container
+    /// that may be attaching now must be in `live`.
+    ///
+    /// # Errors
+    /// The steps that failed.
+    pub fn release_stale(&self, live: &HashSet<ContainerId>) -> Result<Vec<Endpoint>, Error> {
+        let mut failures = Failures::new();
+        let mut gone = Vec::new();
+        let lives: HashSet<&str> = live.iter().map(ContainerId::as_str).collect();
+        for name in self.names()? {
+            let path = self.path(&name);
+            for endpoint in read_endpoints(&path)? {
+                if !live.contains(&endpoint.container) {
+                    failures.record("detach a container that is gone", self.detach(&endpoint));
+                    gone.push(endpoint);
+                }
+            }
+            failures.record(
+                "release addresses of containers that are gone",
+                self.leases(&name).retain(|owner| lives.contains(owner)),
+            );
+        }
+        failures
+            .into_result()
+            .context(|| "release what ended containers left on their networks")?;
+        Ok(gone)
+    }
+
+    /// Leases, host ports and the record.
+    fn reserve(
+        &self,
+        network: &Network,
+        request: &EndpointRequest<'_>,
+    ) -> Result<(Endpoint, Vec<OwnedFd>), Error> {
+        match self.record(&network.name)? {
+            Some(record) if record.id == network.id => {}
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("network {} not found", network.name),
+                ));
+            }
+        }
+        let directory = self.path(&network.name);
+        if endpoint_path(&directory, request.container.as_str()).exists() {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "endpoint with name {} already exists in network {}",
+                    request.name, network.name
+                ),
+            ));
+        }
+        let host_ip = match network.options.get(OPTION_HOST_IP) {
+            Some(text) => text.parse().ok(),
+            None => None,
+        };
+        let (ports, held) = port::reserve(request.ports, host_ip, network.v6().is_some())?;
+        let mut leased = Vec::new();
+        let outcome = self.lease(network, request, &mut leased).and_then(|endpoint| {
+            let endpoint = Endpoint { ports, ..endpoint };
+            let name = format!("{}.json", request.container);
+            write_record(&directory.join("endpoints"), &name, &endpoint, Durable::No)?;
+            Ok(endpoint)
+        });
+        if outcome.is_err() {
+            for ip in leased {
+                // What stays is released with the container by release_stale.
+                drop(self.leases(&network.name).release(ip, request.container));
+            }
+        }
+        outcome.map(|endpoint| (endpoint, held))
+    }
+
+    fn lease(
+        &self,
+        network: &Network,
+        request: &EndpointRequest<'_>,
+        leased: &mut Vec<IpAddr>,
+    ) -> Result<Endpoint, Error> {
+        let leases = self.leases(&network.name);
+        let mut take = |subnet: &Subnet, wanted: Option<IpAddr>| -> Result<IpAddr, Error> {
+            let ip = match wanted {
+                Some(ip) => leases.claim(subnet, ip, request.container).map(|()| ip)?,
+                None => leases.next(subnet, request.container)?,
+            };
+            leased.push(ip);
+            Ok(ip)
+        };
+        let v4 = network.v4().ok_or_else(|| {
+            Error::new(
+                ErrorKind::DataLoss,
+                format!("network {} has no IPv4 range", network.name),
+            )
+        })?;
+        let ip = v4_of(take(v4, request.ip.map(IpAddr::V4))?);
+        let ip6 = match (network.v6(), request.ip6) {
+            (None, None) => None,
+            (Some(subnet), wanted) => Some(v6_of(take(subnet, wanted.map(IpAddr::V6))?)),
+            (None, Some(ip)) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("invalid endpoint settings: no configured subnet contains IP address {ip}"),
+                ));
+            }
+        };
+        let suffix = random::<4>()?;
+        let gateway = |subnet: &Subnet| (!network.internal).then_some(subnet.gateway);
+        Ok(Endpoint {
+            format: FORMAT,
+            network: network.name.clone(),
+            network_id: network.id.clone(),
+            device: network.device.clone(),
+            container: request.container.clone(),
+            name: request.name.to_owned(),
+            aliases: request.aliases.to_vec(),
+            veth: format!("veth{:08x}", u32::from_ne_bytes(suffix)),
+            interface: "eth0".to_owned(),
+            ip,
+            prefix: v4.subnet.prefix_len(),
+            gateway: gateway(v4).map(v4_of),
+            ip6,
+            prefix6: network.v6().map_or(0, |subnet| subnet.subnet.prefix_len()),
+            gateway6: network.v6().and_then(gateway).map(v6_of),
+            mac: request.mac.unwrap_or_else(|| MacAddress::of(ip)),
+            ports: Vec::new(),
+        })
+    }
+
+    /// Bridge, forwarding and rules. Under the lock.
+    fn prepare(&self, network: &Network, endpoint: &Endpoint) -> Result<(Socket, Bridge), Error> {
+        let mut socket = Socket::route().context(|| "open a routing socket")?;
+        let bridge = bridge::ensure(&mut socket, network)?;
+        bridge::ensure_forwarding(network)?;
+        let mut firewall = self.firewall()?;
+        if firewall
+            .is_whole(Some(network))
+            .context(|| "look at the packet filter")?
+        {
+            firewall
+                .publish(endpoint)
+                .context(|| "publish the container's ports")?;
+        } else if firewall.is_whole(None).context(|| "look at the packet filter")? {
+            firewall
+                .add_network(network)
+                .context(|| format!("add the rules of network {}", network.name))?;
+            firewall
+                .publish(endpoint)
+                .context(|| "publish the container's ports")?;
+        } else {
+            self.rebuild(&mut firewall)?;
+        }
+        Ok((socket, bridge))
+    }
+
+    /// The pair of interfaces, with everything that is set on them.
+    fn plug(
+        &self,
+        network: &Network,
+        (mut socket, bridge): (Socket, Bridge),
+        netns: BorrowedFd<'_>,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), Error> {
+        let number = add_pair(&mut socket, bridge, netns, endpoint)?;
+        if number != 0 {
+            let directory = self.path(&network.name).join("endpoints");
+            write_record(
+                &directory,
+                &format!("{}.json", endpoint.container),
+                endpoint,
+                Durable::No,
+            )?;
+        }
+        // The host's end is a port of the bridge and needs no address, not even a link-local one.
+        sysctl::write_if_there(&format!("ipv6/conf/{}/disable_ipv6", endpoint.veth), "1")?;
+        let mut batch = Batch::new();
+        route::set_port_up(&mut batch, &endpoint.veth, !network.icc);
+        socket
+            .demand(&mut batch, &mut |_, _| ())
+            .context(|| format!("set {} up", endpoint.veth))?;
+        namespace::within(netns, || configure(endpoint, number))
+    }
+
+    fn unpublish(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        self.firewall()?
+            .unpublish(endpoint)
+            .context(|| "remove the ports from the packet filter")
+    }
+
+    /// Tells the name servers, which watch the time stamp of the directory, that some membership changed.
+    fn announce(&self) -> Result<(), Error> {
+        let now = rustix::fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        rustix::fs::utimensat(
+            rustix::fs::CWD,
+            &self.directory,
+            &times,
+            rustix::fs::AtFlags::empty(),
+        )
+        .map_err(std::io::Error::from)
+        .context(|| "announce the change to name servers")
+    }
+}
+
+/// Adds the pair under the first free `ethN` of the container; says which.
+fn add_pair(
+    socket: &mut Socket,
+    bridge: Bridge,
+    netns: BorrowedFd<'_>,
+    endpoint: &mut Endpoint,
+) -> Result<u32, Error> {
+    for number in 0..MAX_INTERFACES {
+        endpoint.interface = format!("eth{number}");
+        let mut batch = Batch::new();
+        let pair = route::Pair {
+            host: &endpoint.veth,
+            bridge: bridge.index,
+            mtu: bridge.mtu,
+            netns,
+            interface: &endpoint.interface,
+            mac: endpoint.mac,
+        };
+        route::add_pair(&mut batch, &pair);
+        match socket.demand(&mut batch, &mut |_, _| ()) {
+            Ok(()) => return Ok(number),
+            Err(error) if route::is(&error, Errno::EXIST) => {}
+            Err(error) => {
+                return Err(error)
+                    .context(|| format!("create the pair {} and {}", endpoint.veth, endpoint.interface));
+            }
+        }
+    }
+    Err(Error::new(
+        ErrorKind::ResourceExhausted,
+        format!("container {} has too many interfaces", endpoint.container.short()),
+    ))
+}
+
+/// Inside the container's namespace: addresses, up, the way out. Of several networks the first attached has the default
+/// route; the others follow with a higher metric and take over when it goes.
+fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
+    let interface = &endpoint.interface;
+    let mut socket = Socket::route().context(|| "open a routing socket in the container")?;
+    let index = route::link(&mut socket, interface)
+        .context(|| format!("look for {interface} in the container"))?
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("{interface} is not in the container"),
+            )
+        })?
+        .index;
+    let disabled = if endpoint.ip6.is_some() { "0" } else { "1" };
+    sysctl::write_if_there(&format!("ipv6/conf/{interface}/disable_ipv6"), disabled)?;
+    if endpoint.ip6.is_some() {
+        sysctl::write_if_there(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
+    }
+    let mut batch = Batch::new();
+    let mut address = |ip: IpAddr, prefix: u8| -> Result<(), Error> {
+        let net = IpNet::new(ip, prefix)
+            .map_err(|error| Error::because(ErrorKind::Internal, "address and prefix do not fit", error))?;
+        route::add_address(&mut batch, index, net);
+        Ok(())
+    };
+    address(endpoint.ip.into(), endpoint.prefix)?;
+    if let Some(ip) = endpoint.ip6 {
+        address(ip.into(), endpoint.prefix6)?;
+    }
+    route::set_up(&mut batch, index);
+    if let Some(gateway) = endpoint.gateway {
+        route::add_default_route(&mut batch, index, gateway.into(), number);
+    }
+    if let Some(gateway) = endpoint.gateway6 {
+        // 1024 is what the kernel gives an IPv6 route that names none.
+        route::add_default_route(&mut batch, index, gateway.into(), 1024 + number);
+    }
+    socket
+        .demand(&mut batch, &mut |_, _| ())
+        .context(|| format!("configure {interface} in the container"))
+}
+
+/// A lease of an IPv4 subnet is an IPv4 address.
+fn v4_of(ip: IpAddr) -> Ipv4Addr {
+    match ip {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+/// A lease of an IPv6 subnet is an IPv6 address.
+const fn v6_of(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V6(ip) => ip,
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+    }
+}

@@ -1,0 +1,552 @@
+//! The packet filter: one table of family inet whose rules never change. Networks and published ports are elements of
+//! its sets and maps, so that publishing a port is one element and a packet costs one hash lookup however many there are.
+//!
+//! ```text
+//! sets   bridges      every bridge of this root
+//!        same         bridge . bridge: traffic that stays on its network
+//!        internal     bridges without a way out
+//!        outbound     bridges whose packets get an address of the host when they leave
+//! maps   published4   protocol . host address . port : container address . port      (and published6)
+//!        everywhere4  protocol . port : container address . port                     (and everywhere6)
+//! raw         drops 127/8 from any wire: with route_localnet a neighbour could else reach the host's loopback, and
+//!             ports published on 127.0.0.1 (CVE-2020-8558 and moby 45610)
+//! prerouting  what is for this host: look it up in the maps
+//! output      the same for the host's own connections
+//! postrouting loopback sources and hairpins get the bridge's address; outbound traffic gets the host's
+//! forward     internal bridges are closed; into a bridge come only answers and what was published
+//! ```
+//! Table and sets have no owner flag: they outlive the process, and an administrator can see and flush them;
+//! the next attach notices and writes everything again from the records. `iifname` in postrouting needs Linux 5.7.
+
+mod encode;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustix::io::Errno;
+
+use crate::netlink::{Attributes, Batch, Socket};
+use crate::{Endpoint, Network, PublishedPort};
+use encode::{Ct, Hook, Meta, R1, R2, Set, Step, WORD1, WORD2, WORD5, datatype};
+
+/// Name of an empty chain that says which rules are in the table; another layout of another version is replaced.
+const LAYOUT: &str = "layout-1";
+/// `IPS_DST_NAT`.
+const STATUS_DNAT: u32 = 1 << 5;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
+const STATE_KNOWN: u32 = 0b110;
+/// `RTN_LOCAL`.
+const LOCAL: u32 = 2;
+const FAMILY_V4: u32 = 2;
+const FAMILY_V6: u32 = 10;
+/// An interface name as the packet path keeps it.
+const IFNAMSIZ: usize = 16;
+
+/// One element: set, key, value (empty in a plain set).
+type Element = (&'static str, Vec<u8>, Vec<u8>);
+
+/// The table of one root in the namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    socket: Socket,
+    table: String,
+}
+
+impl Firewall {
+    /// The table with this name, there or not.
+    pub(crate) fn open(table: &str) -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::netfilter()?,
+            table: table.to_owned(),
+        })
+    }
+
+    /// Whether the table is there with all its rules and knows this bridge. Two or three questions in one send.
+    pub(crate) fn is_whole(&mut self, network: Option<&Network>) -> io::Result<bool> {
+        let mut batch = Batch::new();
+        encode::get_chain(&mut batch, &self.table, LAYOUT);
+        encode::get_chain(&mut batch, &self.table, "forward");
+        for (set, key, _) in network.map(network_elements).unwrap_or_default() {
+            encode::get_element(&mut batch, &self.table, set, &key);
+        }
+        let mut rules = 0;
+        let refused = self.socket.exchange(&mut batch, &mut |kind, payload| {
+            if kind == encode::CHAIN {
+                rules += Attributes::after(payload, 4).be32(encode::CHAIN_USE).unwrap_or(0);
+            }
+        })?;
+        match refused.iter().find(|refusal| refusal.errno != Errno::NOENT) {
+            Some(refusal) => Err(refusal.errno.into()),
+            None => {
+                Ok(refused.is_empty() && usize::try_from(rules).is_ok_and(|rules| rules == FORWARD.len()))
+            }
+        }
+    }
+
+    /// Writes the whole table anew, in one transaction.
+    pub(crate) fn rebuild(&mut self, networks: &[Network], endpoints: &[Endpoint]) -> io::Result<()> {
+        let table = &self.table;
+        let mut batch = Batch::new();
+        encode::transaction(&mut batch, |batch| {
+            // Deleting needs a table that is there, creating does not mind one.
+            encode::new_table(batch, table);
+            encode::delete_table(batch, table);
+            encode::new_table(batch, table);
+            write_sets(batch, table);
+            write_rules(batch, table);
+            let mut all: Vec<Element> = networks.iter().flat_map(network_elements).collect();
+            all.extend(endpoints.iter().flat_map(endpoint_elements));
+            for set in SETS {
+                let mut of_set: Vec<(Vec<u8>, Vec<u8>)> = all
+                    .iter()
+                    .filter(|(name, _, _)| *name == set.name)
+                    .map(|(_, key, data)| (key.clone(), data.clone()))
+                    .collect();
+                // Two records for one port cannot be (the port was reserved); if one is stale, either will do,
+                // but a double key would fail the transaction.
+                of_set.sort();
+                of_set.dedup_by(|a, b| a.0 == b.0);
+                encode::add_elements(batch, table, set.name, &of_set);
+            }
+        });
+        self.socket.allow(batch.size())?;
+        self.socket.demand(&mut batch, &mut |_, _| ())
+    }
+
+    /// Adds the network's bridge.
+    pub(crate) fn add_network(&mut self, network: &Network) -> io::Result<()> {
+        self.add(&network_elements(network))
+    }
+
+    /// Publishes the ports of an endpoint.
+    pub(crate) fn publish(&mut self, endpoint: &Endpoint) -> io::Result<()> {
+        self.add(&endpoint_elements(endpoint))
+    }
+
+    /// Takes the network's bridge away.
+    pub(crate) fn remove_network(&mut self, network: &Network) -> io::Result<()> {
+        self.remove(&network_elements(network))
+    }
+
+    /// Ends the publishing of an endpoint's ports. A port that another endpoint has by now is left alone.
+    pub(crate) fn unpublish(&mut self, endpoint: &Endpoint) -> io::Result<()> {
+        let elements = endpoint_elements(endpoint);
+        let mut batch = Batch::new();
+        for (set, key, _) in &elements {
+            encode::get_element(&mut batch, &self.table, set, key);
+        }
+        if batch.len() == 0 {
+            return Ok(());
+        }
+        let mut values = Vec::new();
+        self.socket.exchange(&mut batch, &mut |kind, payload| {
+            if kind == encode::ELEMENT {
+                values.extend(element_value(payload));
+            }
+        })?;
+        // The value names the container's address, which stays leased until the end of a detach.
+        let own: Vec<Element> = elements
+            .into_iter()
+            .filter(|(_, _, data)| values.contains(data))
+            .collect();
+        self.remove(&own)
+    }
+
+    /// Removes the table.
+    pub(crate) fn delete(&mut self) -> io::Result<()> {
+        let mut batch = Batch::new();
+        encode::transaction(&mut batch, |batch| encode::delete_table(batch, &self.table));
+        match self.socket.demand(&mut batch, &mut |_, _| ()) {
+            Err(error) if crate::netlink::route::is(&error, Errno::NOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn add(&mut self, elements: &[Element]) -> io::Result<()> {
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        encode::transaction(&mut batch, |batch| {
+            for (set, key, data) in elements {
+                encode::add_elements(batch, &self.table, set, &[(key.clone(), data.clone())]);
+            }
+        });
+        match self.socket.demand(&mut batch, &mut |_, _| ()) {
+            // Another value under this key: left by a container that died with its records. We hold the port.
+            Err(error)
+                if crate::netlink::route::is(&error, Errno::BUSY)
+                    || crate::netlink::route::is(&error, Errno::EXIST) =>
+            {
+                for (set, key, _) in elements {
+                    self.remove(&[(set, key.clone(), Vec::new())])?;
+                }
+                batch = Batch::new();
+                encode::transaction(&mut batch, |batch| {
+                    for (set, key, data) in elements {
+                        encode::add_elements(batch, &self.table, set, &[(key.clone(), data.clone())]);
+                    }
+                });
+                self.socket.demand(&mut batch, &mut |_, _| ())
+            }
+            other => other,
+        }
+    }
+
+    /// Removes elements; those that are not there are done.
+    fn remove(&mut self, elements: &[Element]) -> io::Result<()> {
+        let delete = |these: &[Element]| {
+            let mut batch = Batch::new();
+            encode::transaction(&mut batch, |batch| {
+                for (set, key, _) in these {
+                    encode::delete_element(batch, &self.table, set, key);
+                }
+            });
+            batch
+        };
+        if elements.is_empty() {
+            return Ok(());
+        }
+        match self.socket.demand(&mut delete(elements), &mut |_, _| ()) {
+            Err(error) if crate::netlink::route::is(&error, Errno::NOENT) => {}
+            other => return other,
+        }
+        // One was missing and the kernel did none of them: one by one.
+        for element in elements {
+            match self
+                .socket
+                .demand(&mut delete(std::slice::from_ref(element)), &mut |_, _| ())
+            {
+                Err(error) if crate::netlink::route::is(&error, Errno::NOENT) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value in an answer to `get_element`.
+fn element_value(payload: &[u8]) -> Option<Vec<u8>> {
+    let list = Attributes::after(payload, 4).find(encode::ELEMENTS)?;
+    let element = Attributes::new(list).find(encode::LIST_ELEM)?;
+    let data = Attributes::new(element).find(encode::ELEM_DATA)?;
+    Attributes::new(data).find(encode::DATA_VALUE).map(<[u8]>::to_vec)
+}
+
+fn ifname(device: &str) -> [u8; IFNAMSIZ] {
+    let mut raw = [0; IFNAMSIZ];
+    for (out, byte) in raw.iter_mut().zip(device.bytes().take(IFNAMSIZ - 1)) {
+        *out = byte;
+    }
+    raw
+}
+
+fn network_elements(network: &Network) -> Vec<Element> {
+    if network.device.is_empty() {
+        return Vec::new();
+    }
+    let name = ifname(&network.device);
+    let mut all = vec![
+        ("bridges", name.to_vec(), Vec::new()),
+        ("same", [name, name].concat(), Vec::new()),
+    ];
+    if network.internal {
+        all.push(("internal", name.to_vec(), Vec::new()));
+    } else if network.masquerade {
+        all.push(("outbound", name.to_vec(), Vec::new()));
+    }
+    all
+}
+
+fn endpoint_elements(endpoint: &Endpoint) -> Vec<Element> {
+    endpoint
+        .ports
+        .iter()
+        .filter_map(|port| port_element(endpoint, port))
+        .collect()
+}
+
+fn port_element(endpoint: &Endpoint, port: &PublishedPort) -> Option<Element> {
+    let mut key = vec![port.protocol.number(), 0, 0, 0];
+    let mut data = Vec::with_capacity(20);
+    let set = match port.host_ip {
+        IpAddr::V4(host) => {
+            data.extend_from_slice(&endpoint.ip.octets());
+            if host == Ipv4Addr::UNSPECIFIED {
+                "everywhere4"
+            } else {
+                key.extend_from_slice(&host.octets());
+                "published4"
+            }
+        }
+        IpAddr::V6(host) => {
+            data.extend_from_slice(&endpoint.ip6?.octets());
+            if host == Ipv6Addr::UNSPECIFIED {
+                "everywhere6"
+            } else {
+                key.extend_from_slice(&host.octets());
+                "published6"
+            }
+        }
+    };
+    key.extend_from_slice(&port.host_port.to_be_bytes());
+    key.extend_from_slice(&[0; 2]);
+    data.extend_from_slice(&port.container_port.to_be_bytes());
+    data.extend_from_slice(&[0; 2]);
+    Some((set, key, data))
+}
+
+/// A set of the table: its name, the parts of its key, those of its value; each part is a type and a length.
+struct Layout {
+    name: &'static str,
+    key: &'static [(u32, u32)],
+    data: &'static [(u32, u32)],
+}
+
+const NAME: (u32, u32) = (datatype::IFNAME, 16);
+const PROTOCOL: (u32, u32) = (datatype::PROTOCOL, 4);
+const PORT: (u32, u32) = (datatype::SERVICE, 4);
+const V4: (u32, u32) = (datatype::IPV4, 4);
+const V6: (u32, u32) = (datatype::IPV6, 16);
+
+const SETS: &[Layout] = &[
+    Layout {
+        name: "bridges",
+        key: &[NAME],
+        data: &[],
+    },
+    Layout {
+        name: "same",
+        key: &[NAME, NAME],
+        data: &[],
+    },
+    Layout {
+        name: "internal",
+        key: &[NAME],
+        data: &[],
+    },
+    Layout {
+        name: "outbound",
+        key: &[NAME],
+        data: &[],
+    },
+    Layout {
+        name: "published4",
+        key: &[PROTOCOL, V4, PORT],
+        data: &[V4, PORT],
+    },
+    Layout {
+        name: "everywhere4",
+        key: &[PROTOCOL, PORT],
+        data: &[V4, PORT],
+    },
+    Layout {
+        name: "published6",
+        key: &[PROTOCOL, V6, PORT],
+        data: &[V6, PORT],
+    },
+    Layout {
+        name: "everywhere6",
+        key: &[PROTOCOL, PORT],
+        data: &[V6, PORT],
+    },
+];
+
+fn write_sets(batch: &mut Batch, table: &str) {
+    let whole = |parts: &[(u32, u32)]| -> (u32, u32) {
+        let types: Vec<u32> = parts.iter().map(|part| part.0).collect();
+        (datatype::concat(&types), parts.iter().map(|part| part.1).sum())
+    };
+    for (id, layout) in (1..).zip(SETS) {
+        let data = if layout.data.is_empty() {
+            None
+        } else {
+            Some(whole(layout.data))
+        };
+        encode::new_set(
+            batch,
+            table,
+            &Set {
+                name: layout.name,
+                id,
+                key: whole(layout.key),
+                data,
+            },
+        );
+    }
+}
+
+type Rule = &'static [Step<'static>];
+
+const IS_V4: [Step<'static>; 2] = [Step::Meta(Meta::Family, R1), Step::Equal(&[2])];
+
+/// Loopback never comes from a wire; an address in it that arrives on one is an attack.
+const RAW: &[Rule] = &[&[
+    Step::Meta(Meta::InName, R1),
+    Step::Differs(b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+    IS_V4[0],
+    IS_V4[1],
+    Step::Network(16, 1, R1),
+    Step::Equal(&[127]),
+    Step::Drop,
+]];
+
+const LOCAL_ONLY: &[Rule] = &[&[
+    Step::DestinationKind,
+    Step::Equal(&LOCAL.to_ne_bytes()),
+    Step::Goto("publish"),
+]];
+
+const PUBLISH: &[Rule] = &[
+    &[
+        IS_V4[0],
+        IS_V4[1],
+        Step::Meta(Meta::Protocol, R1),
+        Step::Network(16, 4, WORD1),
+        Step::Transport(2, 2, WORD2),
+        Step::Map("published4"),
+        Step::Dnat(FAMILY_V4, WORD1),
+    ],
+    &[
+        IS_V4[0],
+        IS_V4[1],
+        Step::Meta(Meta::Protocol, R1),
+        Step::Transport(2, 2, WORD1),
+        Step::Map("everywhere4"),
+        Step::Dnat(FAMILY_V4, WORD1),
+    ],
+    &[
+        Step::Meta(Meta::Family, R1),
+        Step::Equal(&[10]),
+        Step::Meta(Meta::Protocol, R1),
+        Step::Network(24, 16, WORD1),
+        Step::Transport(2, 2, WORD5),
+        Step::Map("published6"),
+        Step::Dnat(FAMILY_V6, R2),
+    ],
+    &[
+        Step::Meta(Meta::Family, R1),
+        Step::Equal(&[10]),
+        Step::Meta(Meta::Protocol, R1),
+        Step::Transport(2, 2, WORD1),
+        Step::Map("everywhere6"),
+        Step::Dnat(FAMILY_V6, R2),
+    ],
+];
+
+const POSTROUTING: &[Rule] = &[
+    // A connection of the host to 127.0.0.1 keeps that source through the DNAT; the container must answer the bridge.
+    &[
+        Step::Meta(Meta::OutName, R1),
+        Step::In("bridges"),
+        IS_V4[0],
+        IS_V4[1],
+        Step::Network(12, 1, R1),
+        Step::Equal(&[127]),
+        Step::Masquerade,
+    ],
+    // A container that reaches its own network by a published port: else the answer would go straight back, unchanged.
+    &[
+        Step::Ct(Ct::Status),
+        Step::Mask(STATUS_DNAT),
+        Step::Differs(&[0; 4]),
+        Step::Meta(Meta::InName, R1),
+        Step::Meta(Meta::OutName, R2),
+        Step::In("same"),
+        Step::Masquerade,
+    ],
+    &[
+        Step::Meta(Meta::InName, R1),
+        Step::In("outbound"),
+        Step::Meta(Meta::OutName, R1),
+        Step::NotIn("bridges"),
+        Step::Masquerade,
+    ],
+];
+
+const FORWARD: &[Rule] = &[
+    &[
+        Step::Meta(Meta::InName, R1),
+        Step::Meta(Meta::OutName, R2),
+        Step::In("same"),
+        Step::Accept,
+    ],
+    &[Step::Meta(Meta::InName, R1), Step::In("internal"), Step::Drop],
+    &[Step::Meta(Meta::OutName, R1), Step::In("internal"), Step::Drop],
+    &[
+        Step::Ct(Ct::State),
+        Step::Mask(STATE_KNOWN),
+        Step::Differs(&[0; 4]),
+        Step::Accept,
+    ],
+    &[
+        Step::Meta(Meta::OutName, R1),
+        Step::In("bridges"),
+        Step::Ct(Ct::Status),
+        Step::Mask(STATUS_DNAT),
+        Step::Equal(&[0; 4]),
+        Step::Drop,
+    ],
+];
+
+/// Chains in the order of creation: one that is jumped to comes first.
+const CHAINS: &[(&str, Option<Hook>, &[Rule])] = &[
+    (LAYOUT, None, &[]),
+    ("publish", None, PUBLISH),
+    (
+        "raw",
+        Some(Hook {
+            kind: "filter",
+            number: 0,
+            priority: -300,
+        }),
+        RAW,
+    ),
+    (
+        "prerouting",
+        Some(Hook {
+            kind: "nat",
+            number: 0,
+            priority: -100,
+        }),
+        LOCAL_ONLY,
+    ),
+    (
+        "output",
+        Some(Hook {
+            kind: "nat",
+            number: 3,
+            priority: -100,
+        }),
+        LOCAL_ONLY,
+    ),
+    (
+        "postrouting",
+        Some(Hook {
+            kind: "nat",
+            number: 4,
+            priority: 100,
+        }),
+        POSTROUTING,
+    ),
+    (
+        "forward",
+        Some(Hook {
+            kind: "filter",
+            number: 2,
+            priority: 0,
+        }),
+        FORWARD,
+    ),
+];
+
+fn write_rules(batch: &mut Batch, table: &str) {
+    for (chain, hook, _) in CHAINS {
+        encode::new_chain(batch, table, chain, *hook);
+    }
+    for (chain, _, rules) in CHAINS {
+        for rule in *rules {
+            encode::new_rule(batch, table, chain, rule);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Who has which address. A lease is a symbolic link `leases/<address>` whose target is the container's id: made by one
+//! system call that fails when it exists, with its content from the first moment on. There is no state to renumber
+//! and nothing half-written to repair.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use dhow_types::{ContainerId, ErrorKind};
+use ipnet::IpNet;
+
+use crate::{Context as _, Error, Subnet};
+
+/// The leases of one network.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    directory: PathBuf,
+}
+
+impl Leases {
+    pub(crate) fn of(network: &Path) -> Self {
+        Self {
+            directory: network.join("leases"),
+        }
+    }
+
+    fn path(&self, ip: IpAddr) -> PathBuf {
+        self.directory.join(ip.to_string())
+    }
+
+    fn take(&self, ip: IpAddr, container: &ContainerId) -> Result<bool, Error> {
+        match std::os::unix::fs::symlink(container.as_str(), self.path(ip)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error).context(|| format!("lease address {ip}")),
+        }
+    }
+
+    /// Takes this address.
+    pub(crate) fn claim(&self, subnet: &Subnet, ip: IpAddr, container: &ContainerId) -> Result<(), Error> {
+        if !subnet.subnet.contains(&ip) || is_reserved(subnet, ip) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "invalid endpoint settings: address {ip} is not a free host address of subnet {}",
+                    subnet.subnet
+                ),
+            ));
+        }
+        if self.take(ip, container)? {
+            Ok(())
+        } else {
+            Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("address {ip} is already in use"),
+            ))
+        }
+    }
+
+    /// Takes the lowest free address.
+    pub(crate) fn next(&self, subnet: &Subnet, container: &ContainerId) -> Result<IpAddr, Error> {
+        let range = subnet.ip_range.unwrap_or(subnet.subnet);
+        let mut candidates = hosts(range).filter(|ip| !is_reserved(subnet, *ip));
+        // The common case first: nothing is read when the lowest is free.
+        if let Some(first) = candidates.next()
+            && self.take(first, container)?
+        {
+            return Ok(first);
+        }
+        let taken: HashSet<IpAddr> = self.all()?.into_iter().map(|(ip, _)| ip).collect();
+        // At most one candidate more than there are leases is looked at; then a free one is found or there is none.
+        for ip in candidates {
+            if !taken.contains(&ip) && self.take(ip, container)? {
+                return Ok(ip);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::ResourceExhausted,
+            format!("no free address is left in {range}"),
+        ))
+    }
+
+    /// Gives an address back, if this container has it.
+    pub(crate) fn release(&self, ip: IpAddr, container: &ContainerId) -> Result<(), Error> {
+        let path = self.path(ip);
+        match std::fs::read_link(&path) {
+            Ok(owner) if owner.as_os_str() == container.as_str() => {
+                std::fs::remove_file(&path).context(|| format!("release address {ip}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every lease: address and container. Foreign files are skipped.
+    pub(crate) fn all(&self) -> Result<Vec<(IpAddr, String)>, Error> {
+        let listing = std::fs::read_dir(&self.directory);
+        let mut all = Vec::new();
+        for entry in listing.context(|| format!("list {}", self.directory.display()))? {
+            let entry = entry.context(|| format!("list {}", self.directory.display()))?;
+            if let Some(ip) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                && let Ok(owner) = std::fs::read_link(entry.path())
+            {
+                all.push((ip, owner.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives back what containers hold that `keep` does not know.
+    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for (ip, owner) in self.all()? {
+            if !keep(&owner) {
+                let path = self.path(ip);
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error).context(|| format!("release address {ip}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The addresses that no container may have: that of the bridge, of the net itself, of the broadcast.
+fn is_reserved(subnet: &Subnet, ip: IpAddr) -> bool {
+    ip == subnet.gateway || ip == subnet.subnet.network() || (ip.is_ipv4() && ip == subnet.subnet.broadcast())
+}
+
+/// Host addresses of a range, lowest first, without building a list (an IPv6 range has 2^64).
+fn hosts(range: IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+    match range {
+        IpNet::V4(net) => {
+            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+            Box::new((first..=last).map(|raw| IpAddr::V4(raw.into())))
+        }
+        IpNet::V6(net) => {
+            let (first, last) = (u128::from(net.network()), u128::from(net.broadcast()));
+            Box::new((first..=last).map(|raw| IpAddr::V6(Ipv6Addr::from(raw))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(subnet: &str, gateway: &str, range: Option<&str>) -> (tempfile::TempDir, Leases, Subnet) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("leases")).unwrap();
+        let subnet = Subnet {
+            subnet: subnet.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+            ip_range: range.map(|range| range.parse().unwrap()),
+        };
+        let leases = Leases::of(directory.path());
+        (directory, leases, subnet)
+    }
+
+    #[test]
+    fn leases_go_from_the_lowest_skip_the_gateway_and_end() {
+        let (_keep, leases, subnet) = fixture("10.1.0.0/29", "10.1.0.1", None);
+        let id = ContainerId::from_random([1; 32]);
+        let got: Vec<String> = (0..5)
+            .map(|_| leases.next(&subnet, &id).unwrap().to_string())
+            .collect();
+        assert_eq!(got, ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
+        assert_eq!(
+            leases.next(&subnet, &id).unwrap_err().kind(),
+            ErrorKind::ResourceExhausted
+        );
+        leases.release("10.1.0.4".parse().unwrap(), &id).unwrap();
+        assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "10.1.0.4");
+    }
+
+    #[test]
+    fn lease_is_only_released_by_its_container() {
+        let (_keep, leases, subnet) = fixture("10.1.0.0/24", "10.1.0.1", Some("10.1.0.128/25"));
+        let (one, two) = (
+            ContainerId::from_random([1; 32]),
+            ContainerId::from_random([2; 32]),
+        );
+        let ip = leases.next(&subnet, &one).unwrap();
+        assert_eq!(ip.to_string(), "10.1.0.128");
+        leases.release(ip, &two).unwrap();
+        assert_eq!(
+            leases.claim(&subnet, ip, &two).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
+        leases.retain(|owner| owner != one.as_str()).unwrap();
+        leases.claim(&subnet, ip, &two).unwrap();
+    }
+
+    #[test]
+    fn reserved_and_foreign_addresses_are_refused() {
+        let (_keep, leases, subnet) = fixture("10.1.0.0/24", "10.1.0.1", None);
+        let id = ContainerId::from_random([1; 32]);
+        for bad in ["10.1.0.0", "10.1.0.1", "10.1.0.255", "10.2.0.1"] {
+            let refused = leases.claim(&subnet, bad.parse().unwrap(), &id).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ipv6_leases_do_not_enumerate_the_range() {
+        let (_keep, leases, subnet) = fixture("fd00:1::/64", "fd00:1::1", None);
+        let id = ContainerId::from_random([1; 32]);
+        assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "fd00:1::2");
+        assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "fd00:1::3");
+    }
+}

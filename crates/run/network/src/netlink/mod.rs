@@ -1,0 +1,203 @@
+//! Netlink by hand: requests are written into one buffer and sent with one sendmsg(2), and the answers are read back.
+//!
+//! The kernel works through a request inside the send, so every acknowledgement is queued when it returns; only dumps
+//! go on while they are read. Hence no thread, no poll, no timeout. (Linux `net/netlink/af_netlink.c`.)
+
+mod message;
+pub(crate) mod route;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+
+pub(crate) use message::{Attributes, Batch, Writer};
+
+/// `NLM_F_ACK`: answer even when all went well.
+pub(crate) const ACK: u16 = 0x04;
+/// `NLM_F_ROOT | NLM_F_MATCH`: answer with every object.
+pub(crate) const DUMP: u16 = 0x300;
+/// `NLM_F_CREATE`.
+pub(crate) const CREATE: u16 = 0x400;
+/// `NLM_F_EXCL`: fail when it exists.
+pub(crate) const EXCLUSIVE: u16 = 0x200;
+/// `NLM_F_APPEND`: at the end of the list.
+pub(crate) const APPEND: u16 = 0x800;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// The kernel fills at most 32 KiB for a dump (`netlink_dump`) and asks that readers have as much.
+const RECEIVE: usize = 32 << 10;
+/// More datagrams than this for one exchange are not an honest answer: 64 MiB.
+const MAX_DATAGRAMS: usize = 2048;
+
+/// A netlink socket in the network namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// A request of a batch that the kernel refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    /// Which request, counted from 0.
+    pub(crate) index: usize,
+    /// Why.
+    pub(crate) errno: Errno,
+}
+
+impl Socket {
+    /// A socket to the routing part of the kernel.
+    pub(crate) fn route() -> io::Result<Self> {
+        Self::open(None)
+    }
+
+    /// A socket to the packet filter.
+    pub(crate) fn netfilter() -> io::Result<Self> {
+        Self::open(Some(netlink::NETFILTER))
+    }
+
+    fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        let fd = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
+        Ok(Self {
+            fd,
+            sequence: 1,
+            buffer: vec![0; RECEIVE],
+        })
+    }
+
+    /// Allows a batch of this many bytes in one send. The kernel's default of about 200 KiB is enough for
+    /// everything but a whole rule set.
+    pub(crate) fn allow(&self, bytes: usize) -> io::Result<()> {
+        // The kernel charges its bookkeeping to the same budget.
+        let wanted = bytes.saturating_mul(2).max(256 << 10);
+        rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, wanted)?;
+        Ok(())
+    }
+
+    /// Sends the batch and reads every answer: `each` gets kind and payload of the objects that come back.
+    /// Returns the refused requests in their order; the others were done.
+    pub(crate) fn exchange(
+        &mut self,
+        batch: &mut Batch,
+        each: &mut dyn FnMut(u16, &[u8]),
+    ) -> io::Result<Vec<Refusal>> {
+        let first = self.sequence;
+        let count = batch.number(first)?;
+        self.sequence = first.wrapping_add(count).max(1);
+        let sent = rustix::net::send(&self.fd, batch.bytes(), SendFlags::empty())?;
+        if sent != batch.bytes().len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "netlink took a part of the request",
+            ));
+        }
+        let mut refused = Vec::new();
+        for _ in 0..MAX_DATAGRAMS {
+            let (length, _) = match rustix::net::recv(
+                &self.fd,
+                &mut self.buffer[..],
+                RecvFlags::DONTWAIT | RecvFlags::TRUNC,
+            ) {
+                Err(Errno::AGAIN) => {
+                    refused.sort_by_key(|refusal: &Refusal| refusal.index);
+                    return Ok(refused);
+                }
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            let Some(datagram) = self.buffer.get(..length) else {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "netlink answer is longer than 32 KiB",
+                ));
+            };
+            read(datagram, first, count, each, &mut refused);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "netlink answer does not end",
+        ))
+    }
+
+    /// As [`Socket::exchange`], with the first refusal as the error.
+    pub(crate) fn demand(&mut self, batch: &mut Batch, each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+        match self.exchange(batch, each)?.first() {
+            None => Ok(()),
+            Some(refusal) => Err(refusal.errno.into()),
+        }
+    }
+}
+
+/// Takes one datagram apart. What does not belong to this exchange is skipped.
+fn read(
+    datagram: &[u8],
+    first: u32,
+    count: u32,
+    each: &mut dyn FnMut(u16, &[u8]),
+    refused: &mut Vec<Refusal>,
+) {
+    for (kind, sequence, payload) in message::Messages::new(datagram) {
+        let index = sequence.wrapping_sub(first);
+        if index >= count {
+            continue;
+        }
+        match kind {
+            NLMSG_ERROR | NLMSG_DONE => {
+                let code = payload.first_chunk().map_or(0, |raw| i32::from_ne_bytes(*raw));
+                if code < 0 {
+                    let errno = Errno::from_raw_os_error(code.saturating_neg());
+                    refused.push(Refusal {
+                        index: usize::try_from(index).unwrap_or(usize::MAX),
+                        errno,
+                    });
+                }
+            }
+            _ => each(kind, payload),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn hostile_answers_neither_panic_nor_leave_the_buffer(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let mut refused = Vec::new();
+            let mut sum = 0usize;
+            read(&bytes, 1, u32::MAX, &mut |_, payload| {
+                for (_, value) in Attributes::new(payload) {
+                    sum += value.len();
+                }
+                route::fuzz(payload);
+            }, &mut refused);
+            prop_assert!(sum <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn error_answers_carry_index_and_errno() {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&20u32.to_ne_bytes());
+        bytes.extend_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        bytes.extend_from_slice(&0u16.to_ne_bytes());
+        bytes.extend_from_slice(&12u32.to_ne_bytes());
+        bytes.extend_from_slice(&0u32.to_ne_bytes());
+        bytes.extend_from_slice(&(-17i32).to_ne_bytes());
+        let mut refused = Vec::new();
+        read(&bytes, 10, 3, &mut |_, _| (), &mut refused);
+        assert_eq!(refused.len(), 1);
+        assert_eq!((refused[0].index, refused[0].errno), (2, Errno::EXIST));
+    }
+}

@@ -1,0 +1,42 @@
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+
+use dhow_types::ErrorKind;
+
+use crate::{Context as _, Error};
+
+/// Writes `/proc/sys/net/<key>` of the namespace that the thread is in. The keys are built from device names that
+/// this crate made or checked.
+pub(crate) fn write(key: &str, value: &str) -> Result<(), Error> {
+    put(key, value).context(|| format!("set net/{key} to {value}"))
+}
+
+/// As [`write`]; a key that is not there is done. For IPv6, which a kernel may lack.
+pub(crate) fn write_if_there(key: &str, value: &str) -> Result<(), Error> {
+    match write(key, value) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes `value` unless it is there already: a write to a forwarding switch walks every interface, and `/proc/sys`
+/// may be read-only where an administrator has set all this before.
+pub(crate) fn ensure(key: &str, value: &str) -> Result<(), Error> {
+    if is(key, value) { Ok(()) } else { write(key, value) }
+}
+
+fn path(key: &str) -> String {
+    format!("/proc/sys/net/{key}")
+}
+
+fn put(key: &str, value: &str) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path(key))?
+        .write_all(value.as_bytes())
+}
+
+/// Whether the key is there and has this value.
+pub(crate) fn is(key: &str, value: &str) -> bool {
+    std::fs::read_to_string(path(key)).is_ok_and(|now| now.trim_end() == value)
+}

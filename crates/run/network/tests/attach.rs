@@ -1,0 +1,211 @@
+use std::os::fd::AsFd as _;
+
+use dhow_network::{EndpointRequest, MacAddress, Protocol, SubnetRequest};
+use dhow_types::ErrorKind;
+
+use crate::world::*;
+
+#[test]
+fn two_containers_reach_each_other_and_the_outside_sees_the_host() {
+    with_world(|world| {
+        let network = world.networks.default_bridge().unwrap();
+        let (one, two) = (
+            world.container(&network, 1, &[]),
+            world.container(&network, 2, &[]),
+        );
+        assert_ne!(one.endpoint.ip, two.endpoint.ip);
+        tcp_server(&two.netns, 80);
+        assert_eq!(
+            tcp(&one.netns, two.endpoint.ip, 80),
+            Ok(one.endpoint.ip.to_string())
+        );
+        tcp_server(&world.outside, 81);
+        assert_eq!(tcp(&one.netns, OUTSIDE, 81), Ok(HOST.to_string()));
+        udp_server(&world.outside, 81);
+        assert_eq!(udp(&two.netns, OUTSIDE, 81), Ok(HOST.to_string()));
+        assert_eq!(
+            tcp(&world.host, two.endpoint.ip, 80),
+            Ok(one.endpoint.gateway.unwrap().to_string())
+        );
+        let ping = inside(&one.netns, || {
+            sh("command -v ping >/dev/null || exit 0; ping -c1 -W1 192.0.2.1")
+        });
+        assert!(ping.is_empty() || ping.contains(" 0% packet loss"), "{ping}");
+    });
+}
+
+#[test]
+fn interface_has_name_mac_mtu_and_no_ipv6() {
+    with_world(|world| {
+        let network = world.networks.default_bridge().unwrap();
+        let one = world.container(&network, 1, &[]);
+        assert_eq!(one.endpoint.interface, "eth0");
+        assert_eq!(
+            read(
+                &one.netns,
+                "/sys/class/net/../../../proc/sys/net/ipv6/conf/eth0/disable_ipv6"
+            ),
+            "1"
+        );
+        let link = inside(&one.netns, || {
+            sh("ip -o link show eth0; ip -o -6 addr show dev eth0; ip -o addr show lo")
+        });
+        assert!(link.contains(" mtu 1400 "), "the uplink's MTU: {link}");
+        assert!(
+            link.contains(&MacAddress::of(one.endpoint.ip).to_string()),
+            "{link}"
+        );
+        assert!(!link.contains("fe80"), "{link}");
+        assert!(link.contains("127.0.0.1/8"), "{link}");
+        let device = network.device.clone();
+        let bridge = inside(&world.host, move || {
+            sh(&format!("ip -o link show {device}; ip -6 addr show dev {device}"))
+        });
+        let gateway = one.endpoint.gateway.unwrap();
+        assert!(
+            bridge.contains(&MacAddress::of(gateway).to_string()) && !bridge.contains("fe80"),
+            "{bridge}"
+        );
+    });
+}
+
+#[test]
+fn wished_addresses_are_given_once() {
+    with_world(|world| {
+        let network = world.network("net1", |wanted| {
+            wanted.subnets.push(SubnetRequest {
+                subnet: Some("10.77.0.0/24".parse().unwrap()),
+                ..Default::default()
+            });
+        });
+        let first = id(1);
+        let mac: MacAddress = "02:42:00:00:00:09".parse().unwrap();
+        let netns = dhow_network::sandbox().unwrap();
+        let request = EndpointRequest {
+            ip: Some([10, 77, 0, 9].into()),
+            mac: Some(mac),
+            ..EndpointRequest::new(&first)
+        };
+        let (endpoint, _) = world.networks.attach(&network, netns.as_fd(), &request).unwrap();
+        assert_eq!((endpoint.ip, endpoint.mac), ([10, 77, 0, 9].into(), mac));
+        let second = id(2);
+        for (ip, kind) in [
+            ([10, 77, 0, 9], ErrorKind::AlreadyExists),
+            ([10, 78, 0, 9], ErrorKind::InvalidArgument),
+        ] {
+            let request = EndpointRequest {
+                ip: Some(ip.into()),
+                ..EndpointRequest::new(&second)
+            };
+            let refused = world
+                .networks
+                .attach(&network, netns.as_fd(), &request)
+                .unwrap_err();
+            assert_eq!(refused.kind(), kind);
+        }
+        let again = world
+            .networks
+            .attach(&network, netns.as_fd(), &EndpointRequest::new(&first))
+            .unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(world.networks.endpoints(&network).unwrap(), [endpoint]);
+    });
+}
+
+#[test]
+fn a_second_network_can_be_connected_and_disconnected_while_running() {
+    with_world(|world| {
+        let (first, second) = (world.network("first", |_| ()), world.network("second", |_| ()));
+        let one = world.container(&first, 1, &[]);
+        let other = world.container(&second, 2, &[]);
+        tcp_server(&other.netns, 80);
+        assert!(
+            tcp(&one.netns, other.endpoint.ip, 80).is_err(),
+            "networks are apart"
+        );
+        let (endpoint, _) = world
+            .networks
+            .attach(&second, one.netns.as_fd(), &EndpointRequest::new(&one.id))
+            .unwrap();
+        assert_eq!(endpoint.interface, "eth1");
+        assert_eq!(
+            tcp(&one.netns, other.endpoint.ip, 80),
+            Ok(endpoint.ip.to_string())
+        );
+        assert_eq!(world.networks.endpoints_of(&one.id).unwrap().len(), 2);
+        // The way out moves to the network that is left.
+        tcp_server(&world.outside, 81);
+        world.networks.detach(&one.endpoint).unwrap();
+        assert_eq!(tcp(&one.netns, OUTSIDE, 81), Ok(HOST.to_string()));
+        world.networks.detach(&endpoint).unwrap();
+        assert!(tcp(&one.netns, OUTSIDE, 81).is_err());
+        world.networks.detach(&endpoint).unwrap();
+    });
+}
+
+#[test]
+fn two_hundred_attaches_and_detaches_leave_nothing() {
+    with_world(|world| {
+        let network = world.networks.default_bridge().unwrap();
+        let count = || inside(&world.host, || sh("ip -o link show | wc -l").trim().to_owned());
+        drop(world.networks.attach(
+            &network,
+            dhow_network::sandbox().unwrap().as_fd(),
+            &EndpointRequest::new(&id(9)),
+        ));
+        world.networks.release_stale(&Default::default()).unwrap();
+        let before = count();
+        for round in 0..200u8 {
+            let ports = [
+                publish(None, 8080, 80, Protocol::Tcp),
+                publish(None, 8080, 80, Protocol::Udp),
+            ];
+            let one = world.container(&network, round, &ports);
+            assert_eq!(one.held.len(), 2);
+            world.networks.detach(&one.endpoint).unwrap();
+        }
+        assert_eq!(count(), before);
+        assert!(world.networks.endpoints(&network).unwrap().is_empty());
+        let left = std::fs::read_dir(world.root.path().join("networks/bridge/leases"))
+            .unwrap()
+            .count();
+        assert_eq!(left, 0);
+        if has_nft() {
+            let rules = inside(&world.host, || sh("nft list ruleset"));
+            assert!(!rules.contains("8080"), "{rules}");
+        }
+    });
+}
+
+#[test]
+fn a_dual_stack_network_routes_ipv6_too() {
+    with_world(|world| {
+        let network = world.network("dual", |wanted| wanted.ipv6 = true);
+        let (one, two) = (
+            world.container(&network, 1, &[]),
+            world.container(
+                &network,
+                2,
+                &[dhow_network::PortMapping {
+                    host_ip: None,
+                    host_port: Some(8086),
+                    container_port: 80,
+                    protocol: Protocol::Tcp,
+                }],
+            ),
+        );
+        tcp6_server(&two.netns, 80);
+        let (ip, peer) = (two.endpoint.ip6.unwrap(), one.endpoint.ip6.unwrap());
+        assert_eq!(tcp(&one.netns, ip, 80), Ok(peer.to_string()));
+        inside(&world.host, || sh("ip -6 addr add 2001:db8::2/64 dev up0 nodad"));
+        inside(&world.outside, || {
+            sh("ip -6 addr add 2001:db8::1/64 dev out0 nodad")
+        });
+        let host: std::net::Ipv6Addr = "2001:db8::2".parse().unwrap();
+        let outside: std::net::Ipv6Addr = "2001:db8::1".parse().unwrap();
+        assert_eq!(tcp(&world.outside, host, 8086), Ok(outside.to_string()));
+        tcp6_server(&world.outside, 81);
+        assert_eq!(tcp(&one.netns, outside, 81), Ok(host.to_string()));
+        assert_eq!(two.endpoint.ports.len(), 2);
+    });
+}

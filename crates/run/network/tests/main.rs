@@ -1,0 +1,9 @@
+//! End to end, as root, in namespaces of their own: the host that these tests change is a namespace with a fake
+//! uplink to an "outside" namespace. Threads, not processes, since a network namespace belongs to a thread.
+
+mod world;
+
+mod attach;
+mod crash;
+mod records;
+mod rules;
