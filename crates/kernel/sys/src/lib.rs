@@ -10,6 +10,8 @@
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
 //! | [`process`] | signals, session keyring, seccomp filter |
+//! | [`signal`] | signals read from a descriptor |
+//! | [`background`] | what stays behind after a fork |
 //!
 //! The functions that run between clone and exec return `std::io::Error` made from an errno: such an error owns no
 //! memory, so the child never needs the allocator for a failure. [`Error`] is for the calls whose failure the kernel
@@ -28,6 +30,7 @@ pub mod fd;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod signal;
 
 dhow_types::define_error! {
     /// A system call that failed, with the call and what the kernel said about it.

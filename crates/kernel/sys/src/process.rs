@@ -39,6 +39,15 @@ pub fn restore_signals(mask: SignalMask) -> io::Result<()> {
     change_mask(&mask.0).map(drop)
 }
 
+/// Blocks these signals besides those that are blocked; the mask before.
+pub(crate) fn block(set: &libc::sigset_t) -> io::Result<SignalMask> {
+    // SAFETY: sigset_t is a plain array of integers.
+    let mut old: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: both sets are valid for the call.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, &raw mut old) };
+    if result == 0 { Ok(SignalMask(old)) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
 fn change_mask(new: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     // SAFETY: sigset_t is a plain array of integers.
     let mut old: libc::sigset_t = unsafe { mem::zeroed() };
