@@ -1,0 +1,172 @@
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use dhow_dockerfile::{Network, Security, Span};
+use dhow_image::Image;
+use dhow_reference::Reference;
+use dhow_snapshot::Active;
+use dhow_types::Platform;
+
+use crate::Error;
+
+/// Runs the commands of `RUN` steps. Several may run at once.
+pub trait Executor: Sync {
+    /// Runs one command to its end and gives its exit code. The snapshot is not mounted when this is called, and
+    /// must not be when it returns. Nothing that was bound into it may stay there, but empty mount points may: the
+    /// build removes those that it can foresee ([`RunStep::mount_points`]).
+    ///
+    /// # Errors
+    /// When the command could not be run at all; `Cancelled` when [`RunStep::cancel`] was seen.
+    fn run(&self, step: &RunStep<'_>, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32, Error>;
+}
+
+/// Gets base images that are not in the store.
+pub trait Images: Sync {
+    /// Pulls an image into the store.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image, Error>;
+}
+
+/// One command to run.
+#[derive(Debug)]
+pub struct RunStep<'a> {
+    /// The root file system: to be mounted writable.
+    pub snapshot: &'a Active,
+    /// Program and arguments; the program is looked up in `PATH` of `env`.
+    pub args: &'a [String],
+    /// Environment, `NAME=value`; `PATH` is there, `HOME` is the executor's to add.
+    pub env: &'a [String],
+    /// Working directory, absolute; to be made when it is not there.
+    pub cwd: &'a str,
+    /// `user[:group]` as in the image config, to be looked up in the root file system; empty for root.
+    pub user: &'a str,
+    /// Network.
+    pub network: Network,
+    /// Privileges.
+    pub security: Security,
+    /// What to mount, in order.
+    pub mounts: &'a [StepMount],
+    /// Host name: `buildkitsandbox`, or what the build argument `BUILDKIT_SANDBOX_HOSTNAME` says.
+    pub hostname: &'a str,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: u64,
+    /// Lines for `/etc/hosts`.
+    pub extra_hosts: &'a [(String, String)],
+    /// When set, the command is to be killed.
+    pub cancel: &'a AtomicBool,
+}
+
+impl RunStep<'_> {
+    /// Paths that every container has something mounted on, besides those of [`RunStep::mounts`].
+    pub const STANDARD_MOUNT_POINTS: [&'static str; 6] = [
+        "proc",
+        "dev",
+        "sys",
+        "etc/resolv.conf",
+        "etc/hosts",
+        "etc/hostname",
+    ];
+
+    /// All paths below the root, without leading `/`, that may be left as empty mount points.
+    #[must_use]
+    pub fn mount_points(&self) -> Vec<PathBuf> {
+        let own = self.mounts.iter().map(|mount| {
+            let target = mount.target.strip_prefix("/").unwrap_or(&mount.target);
+            target.to_owned()
+        });
+        Self::STANDARD_MOUNT_POINTS
+            .iter()
+            .map(PathBuf::from)
+            .chain(own)
+            .collect()
+    }
+}
+
+/// Something mounted for one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepMount {
+    /// Absolute path in the container.
+    pub target: PathBuf,
+    /// What.
+    pub source: MountSource,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// A file or directory of the host, to be bound.
+    Bind(PathBuf),
+    /// A fresh tmpfs with at most so many bytes.
+    Tmpfs(Option<u64>),
+}
+
+/// Which of a command's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+}
+
+/// Takes the events of a build; called from several threads at once, and must return quickly.
+pub trait BuildObserver: Sync {
+    /// Takes one event.
+    fn observe(&self, event: Event<'_>);
+}
+
+/// What happens in a build. `step` numbers are unique in one build.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A step begins; its name is docker's: `[stage 2/5] RUN make`.
+    Started {
+        /// Which.
+        step: u32,
+        /// Its name.
+        name: &'a str,
+    },
+    /// The step's result was in the cache; it is finished.
+    Cached {
+        /// Which.
+        step: u32,
+    },
+    /// The command of the step wrote something.
+    Output {
+        /// Which.
+        step: u32,
+        /// Where to.
+        stream: Stream,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// The step is over.
+    Finished {
+        /// Which.
+        step: u32,
+        /// How long it took.
+        took: Duration,
+        /// Why it failed.
+        error: Option<&'a str>,
+    },
+    /// Something in the Dockerfile that works but is not wise.
+    Warning {
+        /// What.
+        message: &'a str,
+        /// Where.
+        at: Span,
+    },
+}
+
+/// Ignores every event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl BuildObserver for NoObserver {
+    fn observe(&self, _: Event<'_>) {}
+}
