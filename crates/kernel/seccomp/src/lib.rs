@@ -9,6 +9,9 @@
 mod cache;
 mod compile;
 mod default;
+mod emit;
+mod rules;
+mod table;
 
 pub use cache::Cache;
 pub use compile::{Arch, Program, compile};
