@@ -51,6 +51,14 @@ pub enum FileKind {
     Socket,
 }
 
+impl FileKind {
+    /// The kind that a mode word of `stat` says.
+    #[must_use]
+    pub fn of_mode(mode: u32) -> Self {
+        read::kind_of(mode)
+    }
+}
+
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {

@@ -1,6 +1,20 @@
-use std::io::{Read, Write};
+mod gzip;
+mod gunzip;
+#[cfg(test)]
+mod tests;
+mod zstandard;
 
-use crate::Error;
+use std::io::{self, BufReader, Read, Write};
+
+use dhow_types::ErrorKind;
+
+use crate::{Context, Error};
+
+/// Bytes of compressed input read at once.
+const INPUT: usize = 128 << 10;
+
+/// Most memory that the dictionary of an xz stream may ask for.
+const XZ_MEMORY: u64 = 512 << 20;
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +37,7 @@ impl Compression {
     pub fn sniff(start: &[u8]) -> Self {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or a skippable frame before it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
@@ -33,11 +48,32 @@ impl Compression {
 
 /// The decompressed stream of `input`, whatever its compression is.
 ///
+/// Several gzip members, zstd frames, bzip2 or xz streams after each other are one stream. After the last gzip member
+/// zero bytes are padding; anything else is an error.
+///
 /// # Errors
 /// The failure of the first read. Reads of the result fail with `InvalidData` on damaged input and with
 /// `UnexpectedEof` on truncated input.
-pub fn decoder<'a>(_input: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
-    Err(crate::store::unfinished())
+pub fn decoder<'a>(mut input: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
+    let mut start = Vec::with_capacity(8);
+    (&mut input).take(6).read_to_end(&mut start).context(|| "read the start of a stream")?;
+    let compression = Compression::sniff(&start);
+    let whole = BufReader::with_capacity(INPUT, io::Cursor::new(start).chain(input));
+    let stream: Box<dyn Read + Send + 'a> = match compression {
+        Compression::None => Box::new(whole.into_inner()),
+        Compression::Gzip => Box::new(gunzip::Gunzip::new(whole)),
+        // The window of a frame is bounded by the library to 128 MiB.
+        Compression::Zstd => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(whole).context(|| "start the zstd decoder")?)
+        }
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Compression::Xz => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                .map_err(|error| Error::because(ErrorKind::Internal, "start the xz decoder", error))?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(whole, stream))
+        }
+    };
+    Ok((compression, stream))
 }
 
 /// Compresses `input` into `output`; returns the number of bytes written.
@@ -47,9 +83,58 @@ pub fn decoder<'a>(_input: impl Read + Send + 'a) -> Result<(Compression, Box<dy
 /// # Errors
 /// Failures of either side; `Unsupported` for bzip2 and xz.
 pub fn compress(
-    _input: impl Read + Send,
-    _output: &mut (impl Write + Send),
-    _compression: Compression,
+    input: impl Read + Send,
+    output: &mut (impl Write + Send),
+    compression: Compression,
 ) -> Result<u64, Error> {
-    Err(crate::store::unfinished())
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
+    compress_on(threads, input, output, compression)
+}
+
+fn compress_on(
+    threads: usize,
+    mut input: impl Read + Send,
+    output: &mut (impl Write + Send),
+    compression: Compression,
+) -> Result<u64, Error> {
+    match compression {
+        Compression::None => io::copy(&mut input, output).context(|| "copy a stream"),
+        Compression::Gzip => gzip::compress(threads, input, output),
+        Compression::Zstd => zstandard::compress(threads, input, output),
+        Compression::Bzip2 | Compression::Xz => {
+            Err(Error::new(ErrorKind::Unsupported, "layers are written as gzip, zstd or plain tar only"))
+        }
+    }
+}
+
+/// Fills `buffer` as far as the input goes.
+pub(crate) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut have = 0;
+    while have < buffer.len() {
+        match input.read(&mut buffer[have..]) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
+}
+
+/// Counts what goes through to a writer.
+struct Counted<'a, W> {
+    output: &'a mut W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let count = self.output.write(buf)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
 }

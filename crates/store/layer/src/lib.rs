@@ -21,16 +21,25 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod codec;
 mod entry;
 mod index;
+mod split;
+mod staging;
+mod state;
 mod store;
+mod stream;
 pub mod tar;
+mod unpack;
+mod varint;
+mod verify;
 
 pub use codec::{Compression, compress, decoder};
 pub use entry::{Entry, EntryKind};
 pub use index::{Entries, Index};
-pub use store::{Capture, Layer, LayerStore, Problem, TarStream, Unpack, Unpacked};
+pub use store::{Capture, Layer, LayerStore, Problem, Unpack, Unpacked};
+pub use stream::TarStream;
 
 dhow_types::define_error! {
     /// What failed on which layer or archive.
@@ -48,32 +57,33 @@ pub struct Limits {
     pub name: usize,
     /// Bytes of all files together, holes included.
     pub total: u64,
+    /// Bytes of holes of all sparse files together: they cost time to hash, though no disk.
+    pub holes: u64,
     /// Bytes of the archive after decompression.
     pub archive: u64,
     /// Bytes of the extended headers (PAX, GNU long names, sparse maps) of one entry.
     pub header: usize,
     /// Bytes of all extended attributes of one entry.
     pub xattrs: usize,
-    /// Most bytes out for one byte of compressed input, once the output is beyond [`Limits::RATIO_FREE`].
+    /// Most bytes out for one byte of compressed input, once the output is beyond [`Limits::ratio_free`].
     pub ratio: u64,
-}
-
-impl Limits {
-    /// Output up to this size is never taken for a decompression bomb.
-    pub const RATIO_FREE: u64 = 256 << 20;
+    /// Output up to this size is never taken for a decompression bomb: a file of zeros is a fair thing to ship.
+    pub ratio_free: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            entries: 4_000_000,
+            entries: 2_000_000,
             path: 4096,
             name: 255,
             total: 512 << 30,
+            holes: 16 << 30,
             archive: 512 << 30,
             header: 1 << 20,
             xattrs: 128 << 10,
-            ratio: 1000,
+            ratio: 200,
+            ratio_free: 4 << 30,
         }
     }
 }

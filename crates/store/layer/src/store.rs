@@ -1,17 +1,15 @@
-use std::io::Read;
+use std::fs::DirBuilder;
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dhow_types::{DiffId, ErrorKind};
+use dhow_types::{DiffId, Digest, ErrorKind};
 
-use crate::{Compression, Error, Index, Limits};
-
-pub(crate) fn unfinished() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "this part of the layer store is being written",
-    )
-}
+use crate::staging::{self, Staging};
+use crate::state::{Form, State, boot_id};
+use crate::stream::TarStream;
+use crate::{Compression, Context, Error, Index, Limits, capture, unpack, verify};
 
 /// The layers under one store directory.
 #[derive(Clone, Debug)]
@@ -49,8 +47,7 @@ pub struct Capture {
 pub struct Layer {
     diff_id: DiffId,
     path: PathBuf,
-    size: u64,
-    disk: u64,
+    state: State,
 }
 
 /// One way in which a stored layer is not what its index says.
@@ -62,25 +59,16 @@ pub struct Problem {
     pub what: String,
 }
 
-/// The uncompressed tar of a layer.
-#[derive(Debug)]
-pub struct TarStream(());
-
-impl Read for TarStream {
-    fn read(&mut self, _buf: &mut [u8]) -> std::io::Result<usize> {
-        Err(std::io::Error::other(unfinished()))
-    }
-}
-
 impl LayerStore {
     /// The layers under the store directory `root`; what is missing of its directories is made.
     ///
     /// # Errors
     /// Failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self {
-            root: Arc::new(root.to_owned()),
-        })
+        for part in ["layers", "tmp", "trash"] {
+            make_dir(&root.join(part))?;
+        }
+        Ok(Self { root: Arc::new(root.to_owned()) })
     }
 
     /// The store directory.
@@ -89,18 +77,31 @@ impl LayerStore {
         &self.root
     }
 
+    fn path(&self, diff: &DiffId) -> PathBuf {
+        let hex = diff.hex();
+        self.root.join("layers").join(&hex[..2]).join(hex)
+    }
+
     /// Whether the layer is stored.
     #[must_use]
-    pub fn contains(&self, _diff: &DiffId) -> bool {
-        false
+    pub fn contains(&self, diff: &DiffId) -> bool {
+        // The state is part of what the one rename makes visible.
+        self.path(diff).join("state").exists()
     }
 
     /// The stored layer.
     ///
     /// # Errors
-    /// `NotFound`.
-    pub fn layer(&self, _diff: &DiffId) -> Result<Layer, Error> {
-        Err(unfinished())
+    /// `NotFound`; `DataLoss` when its state is damaged.
+    pub fn layer(&self, diff: &DiffId) -> Result<Layer, Error> {
+        let path = self.path(diff);
+        match State::read(&path) {
+            Ok(state) => Ok(Layer { diff_id: *diff, path, state }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Error::new(ErrorKind::NotFound, format!("no layer {diff}")))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// All stored layers, sorted.
@@ -108,32 +109,56 @@ impl LayerStore {
     /// # Errors
     /// Failures of the file system.
     pub fn list(&self) -> Result<Vec<DiffId>, Error> {
-        Err(unfinished())
+        let layers = self.root.join("layers");
+        let what = || format!("list {}", layers.display());
+        let mut found = Vec::new();
+        for part in std::fs::read_dir(&layers).context(what)? {
+            let part = part.context(what)?;
+            let names = match std::fs::read_dir(part.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+                other => other.context(what)?,
+            };
+            for name in names {
+                let name = name.context(what)?.file_name();
+                if let Some(digest) = name.to_str().and_then(|hex| Digest::from_hex(hex).ok()) {
+                    found.push(DiffId(digest));
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
     /// Removes a layer from view; its files go later (see [`LayerStore::sweep`]).
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn remove(&self, _diff: &DiffId) -> Result<(), Error> {
-        Err(unfinished())
+    pub fn remove(&self, diff: &DiffId) -> Result<(), Error> {
+        staging::discard(&self.root, &self.path(diff)).context(|| format!("remove layer {diff}"))
     }
 
-    /// Deletes what was removed, and what processes that live no more left half-made.
+    /// Deletes what was removed, and what processes that live no more left half-made: everything in `ROOT/trash`, and
+    /// in `ROOT/tmp` all that nobody has locked.
     ///
     /// # Errors
     /// Failures of the file system; all that can be deleted is deleted first.
     pub fn sweep(&self) -> Result<(), Error> {
-        Err(unfinished())
+        staging::sweep(&self.root)
     }
 
     /// Unpacks one layer from a stream of any known compression.
     ///
+    /// The stream is read to its end even when the layer is stored already, so its reader may check it as a whole.
+    ///
     /// # Errors
     /// `InvalidArgument` for a malformed or hostile archive, `ResourceExhausted` beyond a limit or on a full disk,
-    /// `DataLoss` for a truncated or damaged stream and for a diff id that is not the expected one.
-    pub fn unpack(&self, _stream: impl Read + Send, _how: &Unpack) -> Result<Unpacked, Error> {
-        Err(unfinished())
+    /// `DataLoss` for a truncated or damaged stream and for a diff id that is not the expected one, `Unsupported` for
+    /// entries of an unknown type and for hard links to files of lower layers.
+    pub fn unpack(&self, stream: impl Read + Send, how: &Unpack) -> Result<Unpacked, Error> {
+        let staging = Staging::new(&self.root, "layer")?;
+        let made = unpack::unpack(stream, &staging.path(), how.expected, &how.limits)?;
+        let layer = self.publish(staging, made.diff_id, made.state)?;
+        Ok(Unpacked { layer, compression: made.compression })
     }
 
     /// Makes a layer of a directory on the same file system, which moves into the store.
@@ -148,8 +173,22 @@ impl LayerStore {
     ///
     /// # Errors
     /// As [`LayerStore::capture`].
-    pub fn capture_with(&self, _upper: &Path, _how: &Capture) -> Result<Layer, Error> {
-        Err(unfinished())
+    pub fn capture_with(&self, upper: &Path, how: &Capture) -> Result<Layer, Error> {
+        let staging = Staging::new(&self.root, "capture")?;
+        let (diff_id, state) = capture::capture(upper, &staging.path(), how)?;
+        self.publish(staging, diff_id, state)
+    }
+
+    fn publish(&self, staging: Staging, diff_id: DiffId, state: State) -> Result<Layer, Error> {
+        let path = self.path(&diff_id);
+        if let Some(parent) = path.parent() {
+            make_dir(parent)?;
+        }
+        if staging.publish(&path)? {
+            return Ok(Layer { diff_id, path, state });
+        }
+        // Somebody else was faster, with the same bytes.
+        self.layer(&diff_id)
     }
 
     /// Makes every layer written so far durable: one `syncfs`, then the flag in each `state`.
@@ -157,15 +196,62 @@ impl LayerStore {
     /// # Errors
     /// Failures of the disk.
     pub fn sync(&self) -> Result<(), Error> {
-        Err(unfinished())
+        let mut fresh = Vec::new();
+        for diff in self.list()? {
+            match self.layer(&diff) {
+                Ok(layer) if !layer.state.durable => fresh.push(layer),
+                // Removed meanwhile, or damaged: `verify` tells of that.
+                _ => (),
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let what = || format!("sync {}", self.root.display());
+        let root = std::fs::File::open(self.root.as_path()).context(what)?;
+        rustix::fs::syncfs(&root).map_err(io::Error::from).context(what)?;
+        for layer in fresh {
+            let state = State { durable: true, ..layer.state };
+            match state.replace(&layer.path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => (),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Layers that were written in another boot and never made durable: after a power cut their files may be empty.
+    ///
+    /// # Errors
+    /// Failures of the file system.
+    pub fn suspects(&self) -> Result<Vec<DiffId>, Error> {
+        let boot = boot_id()?;
+        let mut found = Vec::new();
+        for diff in self.list()? {
+            match self.layer(&diff) {
+                Ok(layer) if layer.state.durable || layer.state.boot == boot => (),
+                Err(error) if error.kind() == ErrorKind::NotFound => (),
+                // A state that cannot be read is what a power cut leaves, too.
+                _ => found.push(diff),
+            }
+        }
+        Ok(found)
     }
 
     /// Compares the files of a layer with its index; no problem found gives an empty list.
     ///
     /// # Errors
-    /// `NotFound`; `DataLoss` when the index itself cannot be read.
-    pub fn verify(&self, _diff: &DiffId) -> Result<Vec<Problem>, Error> {
-        Err(unfinished())
+    /// `NotFound`; `DataLoss` when the index or the state itself cannot be read.
+    pub fn verify(&self, diff: &DiffId) -> Result<Vec<Problem>, Error> {
+        let layer = self.layer(diff)?;
+        verify::verify(&layer.fs(), &layer.index()?, layer.state.owners)
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.context(|| format!("make the directory {}", path.display())),
     }
 }
 
@@ -187,19 +273,39 @@ impl Layer {
     /// # Errors
     /// `DataLoss` when the stored index is damaged.
     pub fn index(&self) -> Result<Index, Error> {
-        Err(unfinished())
+        let path = self.path.join("index");
+        let bytes = std::fs::read(&path).context(|| format!("read {}", path.display()))?;
+        Index::decode(bytes)
     }
 
     /// Bytes of all its files, holes included, each hard-linked file once.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.state.size
     }
 
-    /// Bytes of disk it takes (statx blocks), taken when it was made.
+    /// Bytes of disk it takes, its index included; taken when it was made.
     #[must_use]
     pub fn disk(&self) -> u64 {
-        self.disk
+        self.state.disk
+    }
+
+    /// Bytes of its uncompressed tar.
+    #[must_use]
+    pub fn tar_size(&self) -> u64 {
+        self.state.tar
+    }
+
+    /// Whether it hides all layers below it (an opaque marker in its root).
+    #[must_use]
+    pub fn is_opaque(&self) -> bool {
+        self.state.opaque_root
+    }
+
+    /// Number of its directories that its tar does not name.
+    #[must_use]
+    pub fn implied(&self) -> u64 {
+        self.state.implied
     }
 
     /// The uncompressed tar, byte for byte.
@@ -207,6 +313,9 @@ impl Layer {
     /// # Errors
     /// `DataLoss` when what is stored is damaged.
     pub fn tar(&self) -> Result<TarStream, Error> {
-        Err(unfinished())
+        match self.state.form {
+            Form::Split => TarStream::from_split(&self.path),
+            Form::Canonical => TarStream::from_index(&self.path, self.index()?),
+        }
     }
 }

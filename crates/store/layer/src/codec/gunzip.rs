@@ -1,0 +1,184 @@
+use std::io::{self, BufRead, Read};
+
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+
+/// Most bytes of the optional fields of a member's header (name, comment, extra).
+const MOST_HEADER: usize = 128 << 10;
+
+/// Reads gzip (RFC 1952): any number of members, then nothing but zero bytes.
+///
+/// The framing is our own because the readers of flate2 either stop after one member or end in silence when what
+/// follows is no member; here both are told apart.
+pub(super) struct Gunzip<R> {
+    input: R,
+    inflate: Decompress,
+    crc: Crc,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    First,
+    Body,
+    Between,
+    Done,
+}
+
+fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("gzip stream is damaged: {why}"))
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "gzip stream ends too early")
+}
+
+impl<R: BufRead> Gunzip<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self { input, inflate: Decompress::new(false), crc: Crc::new(), state: State::First }
+    }
+
+    fn byte(&mut self) -> io::Result<u8> {
+        let byte = *fill(&mut self.input)?.first().ok_or_else(truncated)?;
+        self.input.consume(1);
+        Ok(byte)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut out = [0; N];
+        for byte in &mut out {
+            *byte = self.byte()?;
+        }
+        Ok(out)
+    }
+
+    /// Reads a member's header; its first byte was seen already.
+    fn header(&mut self) -> io::Result<()> {
+        let [magic_1, magic_2, method, flags] = self.bytes()?;
+        if (magic_1, magic_2) != (0x1f, 0x8b) {
+            return Err(damaged("what follows a member is neither a member nor zero bytes"));
+        }
+        if method != 8 || flags & 0b1110_0000 != 0 {
+            return Err(damaged("its header has unknown flags"));
+        }
+        // Time, extra flags, operating system.
+        self.bytes::<6>()?;
+        if flags & 4 != 0 {
+            let length = u16::from_le_bytes(self.bytes()?);
+            for _ in 0..length {
+                self.byte()?;
+            }
+        }
+        // Name and comment.
+        for bit in [8, 16] {
+            let mut length = 0;
+            while flags & bit != 0 && self.byte()? != 0 {
+                length += 1;
+                if length > MOST_HEADER {
+                    return Err(damaged("its header is too long"));
+                }
+            }
+        }
+        // Checksum of the header: two bytes that hardly anybody writes; the body has a better one.
+        if flags & 2 != 0 {
+            self.bytes::<2>()?;
+        }
+        self.inflate.reset(false);
+        self.crc.reset();
+        self.state = State::Body;
+        Ok(())
+    }
+
+    fn trailer(&mut self) -> io::Result<()> {
+        let crc = u32::from_le_bytes(self.bytes()?);
+        let length = u32::from_le_bytes(self.bytes()?);
+        if crc != self.crc.sum() || length != self.crc.amount() {
+            return Err(damaged("a checksum is wrong"));
+        }
+        self.state = State::Between;
+        Ok(())
+    }
+
+    /// After a member: another one, padding, or the end.
+    fn between(&mut self) -> io::Result<()> {
+        match fill(&mut self.input)?.first() {
+            None => self.state = State::Done,
+            Some(0) => {
+                loop {
+                    let rest = fill(&mut self.input)?;
+                    if rest.is_empty() {
+                        break;
+                    }
+                    if rest.iter().any(|byte| *byte != 0) {
+                        return Err(damaged("what follows a member is neither a member nor zero bytes"));
+                    }
+                    let count = rest.len();
+                    self.input.consume(count);
+                }
+                self.state = State::Done;
+            }
+            Some(_) => self.header()?,
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let input = fill(&mut self.input)?;
+            if input.is_empty() {
+                return Err(truncated());
+            }
+            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+            let status = self
+                .inflate
+                .decompress(input, buf, FlushDecompress::None)
+                .map_err(|_| damaged("its data cannot be inflated"))?;
+            let used = usize::try_from(self.inflate.total_in() - before_in).unwrap_or(0);
+            let made = usize::try_from(self.inflate.total_out() - before_out).unwrap_or(0);
+            self.input.consume(used);
+            self.crc.update(&buf[..made]);
+            if status == Status::StreamEnd {
+                self.trailer()?;
+                return Ok(made);
+            }
+            if made > 0 {
+                return Ok(made);
+            }
+            if used == 0 {
+                return Err(damaged("its data cannot be inflated"));
+            }
+        }
+    }
+}
+
+/// `fill_buf` that goes on after a signal.
+fn fill(input: &mut impl BufRead) -> io::Result<&[u8]> {
+    loop {
+        match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+            // Asked for again because the borrow checker cannot see that the first answer is the result; it is buffered.
+            Ok(_) => return input.fill_buf(),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            match self.state {
+                State::First => self.header()?,
+                State::Between => self.between()?,
+                State::Done => return Ok(0),
+                State::Body => {
+                    let made = self.body(buf)?;
+                    if made > 0 {
+                        return Ok(made);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Directories in the making: under `tmp/`, locked by the process that makes them, gone when it fails or dies.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use dhow_rootpath::Root;
+use dhow_types::{ErrorKind, Failures};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with};
+use rustix::io::Errno;
+
+use crate::{Context, Error};
+
+/// Makes names differ within one process.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// Age below which what nobody has locked is left alone: its maker may be between making and locking it.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// A directory in the making. Dropped without [`Staging::publish`], it is removed.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    tmp: PathBuf,
+    name: OsString,
+    /// Holds the lock; the kernel frees it when the process ends in any way.
+    _lock: OwnedFd,
+    published: bool,
+}
+
+impl Staging {
+    /// Makes a new directory under `ROOT/tmp`, named `<kind>-<pid>-<serial>`.
+    pub(crate) fn new(root: &Path, kind: &str) -> Result<Self, Error> {
+        let tmp = root.join("tmp");
+        loop {
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let name = OsString::from(format!("{kind}-{}-{serial}", std::process::id()));
+            let path = tmp.join(&name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                // A process of that number in another pid namespace, or in another boot.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.context(|| format!("make the directory {}", path.display()))?,
+            }
+            let lock = lock(&path)
+                .map_err(io::Error::from)
+                .context(|| format!("lock the directory {}", path.display()))?;
+            return Ok(Self { tmp, name, _lock: lock, published: false });
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.tmp.join(&self.name)
+    }
+
+    /// Gives the directory its final name. `false` when that name is taken already: then it is removed.
+    pub(crate) fn publish(mut self, target: &Path) -> Result<bool, Error> {
+        match renameat_with(CWD, self.path(), CWD, target, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.published = true;
+                Ok(true)
+            }
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+            Err(errno) => Err(Error::wrap(io::Error::from(errno), format!("publish {}", target.display()))),
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.published {
+            // What cannot be removed now is swept later.
+            drop(remove(&self.tmp, &self.name));
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty())?;
+    flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(fd)
+}
+
+fn remove(dir: &Path, name: &OsStr) -> Result<(), Error> {
+    let root = Root::open(dir).context(|| format!("open {}", dir.display()))?;
+    root.remove_all(Path::new(name))
+        .context(|| format!("remove {}", dir.join(name).display()))
+}
+
+/// Removes everything in `ROOT/trash`, and in `ROOT/tmp` all that no living process makes.
+pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
+    let mut failures = Failures::new();
+    let trash = root.join("trash");
+    for name in names(&trash)? {
+        failures.record("empty the trash", remove(&trash, &name));
+    }
+    let tmp = root.join("tmp");
+    for name in names(&tmp)? {
+        let path = tmp.join(&name);
+        // Whoever holds the lock is alive; a link or a device is nothing that we make.
+        let Ok(held) = lock(&path) else { continue };
+        let fresh = std::fs::symlink_metadata(&path)
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < GRACE));
+        if fresh && owner_lives(&name) {
+            continue;
+        }
+        failures.record("sweep what was half-made", remove(&tmp, &name));
+        drop(held);
+    }
+    failures.into_result().context(|| format!("sweep the store {}", root.display()))
+}
+
+/// Whether the process in a name `kind-pid-serial` exists.
+fn owner_lives(name: &OsStr) -> bool {
+    let pid = name.to_str().and_then(|name| name.rsplit('-').nth(1)).and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
+}
+
+fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
+    let what = || format!("list {}", dir.display());
+    let mut names = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        other => other.context(what)?,
+    };
+    for entry in entries {
+        names.push(entry.context(what)?.file_name());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Moves `path` into `ROOT/trash`.
+///
+/// # Errors
+/// `NotFound` when it is not there.
+pub(crate) fn discard(root: &Path, path: &Path) -> Result<(), Error> {
+    let trash = root.join("trash");
+    loop {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let target = trash.join(format!("{}-{nanos}-{serial}", std::process::id()));
+        match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => (),
+            Ok(()) => return Ok(()),
+            Err(errno) => {
+                let kind = if errno == Errno::NOENT { ErrorKind::NotFound } else { ErrorKind::Internal };
+                let message = format!("move {} into the trash", path.display());
+                return Err(Error::wrap(io::Error::from(errno), message).with_kind(kind));
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The `state` file of a layer: lines `key value`, replaced as a whole by rename.
+
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use dhow_types::ErrorKind;
+
+use crate::{Context, Error};
+
+const HEADER: &str = "dhow-layer 1";
+
+/// Where the tar of a layer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Made again from the index by the writer of this crate.
+    Canonical,
+    /// Made again from the split form.
+    Split,
+}
+
+/// What is known of a layer beside its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Boot in which it was written.
+    pub(crate) boot: String,
+    /// Whether a `syncfs` came after it.
+    pub(crate) durable: bool,
+    pub(crate) form: Form,
+    /// Bytes of all files.
+    pub(crate) size: u64,
+    /// Bytes of disk.
+    pub(crate) disk: u64,
+    /// Bytes of the tar.
+    pub(crate) tar: u64,
+    /// Directories that the tar does not name.
+    pub(crate) implied: u64,
+    /// Whether it hides all layers below.
+    pub(crate) opaque_root: bool,
+    /// Whether owners, devices and attributes could be set on the files; else they are in the index only.
+    pub(crate) owners: bool,
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::new(ErrorKind::DataLoss, format!("{} is damaged", path.display()))
+}
+
+impl State {
+    pub(crate) fn read(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("state");
+        let text = std::fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
+        Self::parse(&text).ok_or_else(|| damaged(&path))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        if lines.next()? != HEADER || !text.ends_with('\n') {
+            return None;
+        }
+        let mut field = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
+        let flag = |text: &str| match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
+        Some(Self {
+            boot: field("boot")?.to_owned(),
+            durable: flag(field("durable")?)?,
+            form: match field("form")? {
+                "canonical" => Form::Canonical,
+                "split" => Form::Split,
+                _ => return None,
+            },
+            size: field("size")?.parse().ok()?,
+            disk: field("disk")?.parse().ok()?,
+            tar: field("tar")?.parse().ok()?,
+            implied: field("implied")?.parse().ok()?,
+            opaque_root: flag(field("opaque-root")?)?,
+            owners: flag(field("owners")?)?,
+        })
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{HEADER}\nboot {}\ndurable {}\nform {}\nsize {}\ndisk {}\ntar {}\nimplied {}\nopaque-root {}\nowners {}\n",
+            self.boot,
+            u8::from(self.durable),
+            match self.form {
+                Form::Canonical => "canonical",
+                Form::Split => "split",
+            },
+            self.size,
+            self.disk,
+            self.tar,
+            self.implied,
+            u8::from(self.opaque_root),
+            u8::from(self.owners),
+        )
+    }
+
+    /// Writes the file of a layer in the making.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
+        let path = dir.join("state");
+        std::fs::write(&path, self.text()).context(|| format!("write {}", path.display()))
+    }
+
+    /// Replaces the file of a published layer.
+    pub(crate) fn replace(&self, dir: &Path) -> Result<(), Error> {
+        let path = dir.join("state");
+        // A crash between the two leaves a name that the next replacement overwrites.
+        let next = dir.join("state.next");
+        std::fs::write(&next, self.text()).context(|| format!("write {}", next.display()))?;
+        std::fs::rename(&next, &path).context(|| format!("replace {}", path.display()))
+    }
+}
+
+/// The id of this boot.
+pub(crate) fn boot_id() -> Result<&'static str, Error> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
+    }
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text: io::Result<String> = std::fs::read_to_string(path);
+    let text = text.context(|| format!("read {path}"))?;
+    Ok(BOOT.get_or_init(|| text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> State {
+        State {
+            boot: "b".into(),
+            durable: false,
+            form: Form::Split,
+            size: 1,
+            disk: 2,
+            tar: 3,
+            implied: 4,
+            opaque_root: true,
+            owners: false,
+        }
+    }
+
+    #[test]
+    fn state_comes_back() {
+        assert_eq!(State::parse(&sample().text()), Some(sample()));
+    }
+
+    #[test]
+    fn every_cut_of_a_state_file_is_refused() {
+        let text = sample().text();
+        for end in 0..text.len() {
+            assert_eq!(State::parse(&text[..end]), None, "cut at {end}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Unpacking: two threads, one pass.
+//!
+//! The calling thread pulls the stream, inflates it and hashes the tar (the diff id); the other parses the tar, writes
+//! the files and hashes their contents. Buffers go round between them, so memory is bounded and nothing is copied.
+
+mod ledger;
+mod place;
+mod tree;
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use dhow_types::{DiffId, ErrorKind, Hasher};
+
+use self::tree::Tree;
+use crate::codec::{self, Compression};
+use crate::split::SplitWriter;
+use crate::state::{Form, State, boot_id};
+use crate::tar::{Parser, Source};
+use crate::{Context, Error, Index, Limits};
+
+pub(crate) use self::place::disk_of;
+
+/// Bytes of tar handed over at once.
+const CHUNK: usize = 256 << 10;
+
+/// Chunks between the threads.
+const CHUNKS: usize = 12;
+
+/// Part of a tar on its way to the writing thread.
+struct Chunk {
+    bytes: Box<[u8]>,
+    length: usize,
+}
+
+/// What was unpacked into a directory, not published yet.
+pub(crate) struct Made {
+    pub(crate) diff_id: DiffId,
+    pub(crate) compression: Compression,
+    pub(crate) state: State,
+}
+
+/// Unpacks `stream` into the empty directory `dir` as `fs`, `index`, `split`, `lost` and `state`.
+pub(crate) fn unpack(
+    stream: impl Read + Send,
+    dir: &Path,
+    expected: Option<DiffId>,
+    limits: &Limits,
+) -> Result<Made, Error> {
+    let read = Arc::new(AtomicU64::new(0));
+    let (compression, tar) = codec::decoder(Metered { input: stream, bytes: Arc::clone(&read) })?;
+    let (sender, receiver) = sync_channel(CHUNKS);
+    let (back, recycled) = channel();
+    let (pumped, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(move || write(Chunks::new(receiver, back), dir, limits));
+        let pumped = pump(tar, &read, limits, sender, &recycled);
+        let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
+        (pumped, writer.join().unwrap_or_else(|_| died()))
+    });
+    // When the writer fails, the pump stops for want of a receiver: the writer's word comes first.
+    let mut state = written?;
+    let (diff_id, length) = pumped?.ok_or_else(|| Error::new(ErrorKind::Internal, "the unpacking thread ended early"))?;
+    if let Some(expected) = expected
+        && expected != diff_id
+    {
+        let message = format!("layer {expected} was promised, but the tar is {diff_id}");
+        return Err(Error::new(ErrorKind::DataLoss, message));
+    }
+    state.tar = length;
+    state.write(dir)?;
+    Ok(Made { diff_id, compression, state })
+}
+
+/// Counts the compressed bytes that are read.
+struct Metered<R> {
+    input: R,
+    bytes: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buf)?;
+        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Inflates, hashes and hands over; the diff id and the length of the tar, or nothing when the other side ended.
+fn pump(
+    mut tar: impl Read,
+    read: &AtomicU64,
+    limits: &Limits,
+    sender: SyncSender<Result<Chunk, Error>>,
+    recycled: &Receiver<Chunk>,
+) -> Result<Option<(DiffId, u64)>, Error> {
+    let mut hasher = Hasher::new();
+    let mut total = 0_u64;
+    loop {
+        let mut chunk = recycled
+            .try_recv()
+            .unwrap_or_else(|_| Chunk { bytes: vec![0; CHUNK].into_boxed_slice(), length: 0 });
+        let filled = codec::fill(&mut tar, &mut chunk.bytes)
+            .context(|| "read the layer")
+            .and_then(|length| {
+                total += length as u64;
+                check_bomb(total, read.load(Ordering::Relaxed), limits)?;
+                Ok(length)
+            });
+        match filled {
+            Ok(0) => return Ok(Some((DiffId(hasher.finish()), total))),
+            Ok(length) => {
+                hasher.update(&chunk.bytes[..length]);
+                chunk.length = length;
+                if sender.send(Ok(chunk)).is_err() {
+                    return Ok(None);
+                }
+            }
+            Err(error) => {
+                // Either the writer reports it, or it has failed by itself before.
+                drop(sender.send(Err(error)));
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn check_bomb(out: u64, read: u64, limits: &Limits) -> Result<(), Error> {
+    let message = if out > limits.archive {
+        format!("the layer has more than {} bytes", limits.archive)
+    } else if out > limits.ratio_free && out / limits.ratio > read {
+        format!("the layer is a decompression bomb: {read} bytes became more than {out}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::ResourceExhausted, message))
+}
+
+/// The receiving end as a source of the parser.
+struct Chunks {
+    receiver: Receiver<Result<Chunk, Error>>,
+    back: Sender<Chunk>,
+    current: Option<Chunk>,
+    used: usize,
+}
+
+impl Chunks {
+    fn new(receiver: Receiver<Result<Chunk, Error>>, back: Sender<Chunk>) -> Self {
+        Self { receiver, back, current: None, used: 0 }
+    }
+}
+
+impl Source for Chunks {
+    fn fill(&mut self) -> Result<&[u8], Error> {
+        if self.current.as_ref().is_none_or(|chunk| chunk.length == self.used) {
+            if let Some(empty) = self.current.take() {
+                // Nobody takes it back when the stream is at its end.
+                drop(self.back.send(empty));
+            }
+            self.used = 0;
+            match self.receiver.recv() {
+                Ok(chunk) => self.current = Some(chunk?),
+                Err(_) => return Ok(&[]),
+            }
+        }
+        Ok(self.current.as_ref().map_or(&[][..], |chunk| &chunk.bytes[self.used..chunk.length]))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.used += count;
+    }
+}
+
+/// The other side: parses and writes; the state without the length of the tar.
+fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
+    let mut parser = Parser::new(chunks, limits.clone()).record();
+    let mut split = SplitWriter::create(&dir.join("split"))?;
+    let mut tree = Tree::create(dir, limits.clone())?;
+    while let Some(entry) = parser.next_entry()? {
+        if let Some(literal) = parser.literal() {
+            split.literal(literal)?;
+        }
+        let path = entry.path.clone();
+        tree.add(entry, &mut parser, &mut split)
+            .context(|| format!("unpack {:?}", String::from_utf8_lossy(&path)))?;
+    }
+    // The padding of the last body, the end marker, and whatever the packer put after it.
+    loop {
+        if let Some(literal) = parser.literal() {
+            split.literal(literal)?;
+        }
+        if !parser.trailer()? {
+            break;
+        }
+    }
+    split.finish()?;
+    let finished = tree.finish()?;
+    let index = Index::encode(&finished.entries)?;
+    std::fs::write(dir.join("index"), &index).context(|| "write the index of a layer")?;
+    let own_files = disk_of(index.len() as u64) + std::fs::metadata(dir.join("split")).map_or(0, |file| disk_of(file.len()));
+    Ok(State {
+        boot: boot_id()?.to_owned(),
+        durable: false,
+        form: Form::Split,
+        size: finished.size,
+        disk: finished.disk + own_files,
+        tar: 0,
+        implied: finished.entries.iter().filter(|entry| entry.implied).count() as u64,
+        opaque_root: finished.entries.first().is_some_and(|entry| entry.path.is_empty() && entry.opaque),
+        owners: finished.owners,
+    })
+}
