@@ -19,9 +19,24 @@
 
 #![forbid(unsafe_code)]
 
+mod background;
 mod blob;
+mod challenge;
 mod client;
+mod connect;
+mod credentials;
+mod download;
+mod exchange;
+mod failure;
+mod files;
+mod host;
+mod outgoing;
+mod place;
+mod proxy;
+mod push;
 mod settings;
+mod tls;
+mod token;
 
 pub use blob::{BlobReader, Body, Download, Fetched};
 pub use client::Client;

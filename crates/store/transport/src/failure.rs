@@ -1,0 +1,207 @@
+//! Answers that are errors, as errors: what was asked, what came back, in whose words, what to do.
+
+use bytes::Bytes;
+use dhow_types::ErrorKind;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::RETRY_AFTER;
+use hyper::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use crate::Error;
+use crate::exchange::Answer;
+
+/// Most of an error body that is read.
+const MAX_BODY: usize = 64 << 10;
+/// Most of it that is shown, in characters.
+const MAX_SHOWN: usize = 500;
+
+/// The body of a registry's error (distribution-spec, "Error Codes"), and of a token server's.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    errors: Vec<Entry>,
+    #[serde(default, alias = "message", alias = "error_description")]
+    details: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl Answer {
+    /// The answer when its status is one of `good`, else the error that it is.
+    pub(crate) async fn expect(self, good: &[StatusCode]) -> Result<Self, Error> {
+        if good.contains(&self.status()) {
+            Ok(self)
+        } else {
+            Err(self.into_error().await)
+        }
+    }
+
+    /// This answer as an error; reads its body.
+    pub(crate) async fn into_error(self) -> Error {
+        let status = self.status();
+        let asked = self.asked.clone();
+        let retry_after = seconds(self.response.headers());
+        let stall = self.stall;
+        let body = match tokio::time::timeout(stall, bounded(self.response.into_body(), MAX_BODY)).await {
+            Ok(Ok(body)) => body,
+            // The status says enough.
+            _ => Bytes::new(),
+        };
+        describe(&asked, status, &body, retry_after)
+    }
+}
+
+/// Reads a body of at most `max` bytes.
+pub(crate) async fn bounded(mut body: Incoming, max: usize) -> Result<Bytes, String> {
+    let mut out: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| chain(&error))?.into_data() else {
+            continue;
+        };
+        if out.len() + data.len() > max {
+            return Err(format!("more than {max} bytes"));
+        }
+        out.extend_from_slice(&data);
+    }
+    Ok(out.into())
+}
+
+/// `Retry-After` in seconds; the form with a date counts as absent (RFC 9110 leaves the pause to the client).
+pub(crate) fn seconds(headers: &HeaderMap) -> Option<u64> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The message of an error and its causes, since hyper's own says little.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !out.ends_with(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    out
+}
+
+fn describe(asked: &str, status: StatusCode, body: &[u8], retry_after: Option<u64>) -> Error {
+    let mut message = format!("{asked}: {status}");
+    let (words, codes) = words(body);
+    if !words.is_empty() {
+        message.push_str(": ");
+        message.push_str(&words);
+    }
+    let error = Error::new(kind_of(status), message);
+    match hint(status, &codes, retry_after) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+pub(crate) const fn kind_of(status: StatusCode) -> ErrorKind {
+    match status.as_u16() {
+        401 => ErrorKind::Unauthenticated,
+        403 => ErrorKind::PermissionDenied,
+        404 | 410 => ErrorKind::NotFound,
+        405 | 501 => ErrorKind::Unsupported,
+        409 | 412 => ErrorKind::FailedPrecondition,
+        413 | 429 | 507 => ErrorKind::ResourceExhausted,
+        408 | 500..=599 => ErrorKind::Unavailable,
+        400..=499 => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// The registry's own words, fit for one line of a terminal, and its error codes.
+fn words(body: &[u8]) -> (String, String) {
+    if let Ok(parsed) = serde_json::from_slice::<Body>(body) {
+        let mut codes = String::new();
+        let mut out: Vec<String> = Vec::new();
+        for entry in parsed.errors.iter().take(5) {
+            codes.push_str(&entry.code);
+            codes.push(' ');
+            let both = [entry.code.to_lowercase().replace('_', " "), entry.message.clone()];
+            let said: Vec<String> = both.into_iter().filter(|part| !part.is_empty()).collect();
+            out.push(said.join(": "));
+        }
+        out.extend(parsed.details);
+        return (clean(&out.join("; ")), codes);
+    }
+    let text = String::from_utf8_lossy(body);
+    // A page for browsers says nothing that the status does not.
+    let text = if text.trim_start().starts_with('<') {
+        String::new()
+    } else {
+        clean(&text)
+    };
+    (text, String::new())
+}
+
+/// Control characters could drive the terminal.
+fn clean(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars()
+        .filter(|character| !character.is_control())
+        .take(MAX_SHOWN)
+        .collect()
+}
+
+fn hint(status: StatusCode, codes: &str, retry_after: Option<u64>) -> Option<String> {
+    match status.as_u16() {
+        401 => {
+            Some("log in to the registry, or check the name: private and missing images look the same".into())
+        }
+        403 if codes.contains("DENIED") || codes.is_empty() => {
+            Some("log in to the registry as someone who may do this, or check the name".into())
+        }
+        429 => Some(match retry_after {
+            Some(seconds) => {
+                format!("the registry limits how much is asked: try again in {seconds} seconds, or log in")
+            }
+            None => "the registry limits how much is asked: try again later, or log in".into(),
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registrys_words_are_shown_without_what_could_drive_a_terminal() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"requested \u001b[31maccess\nis denied"}]}"#;
+        let error = describe(
+            "GET https://r/v2/x/manifests/1",
+            StatusCode::FORBIDDEN,
+            body,
+            None,
+        );
+        assert_eq!(
+            error.to_string(),
+            "GET https://r/v2/x/manifests/1: 403 Forbidden: denied: requested [31maccess is denied"
+        );
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let page = describe("GET u", StatusCode::BAD_GATEWAY, b"<html>long</html>", None);
+        assert_eq!(page.to_string(), "GET u: 502 Bad Gateway");
+        let long = describe("GET u", StatusCode::BAD_REQUEST, &vec![b'x'; 60_000], None);
+        assert!(long.to_string().len() < 600);
+    }
+
+    #[test]
+    fn a_rate_limit_says_how_long_to_wait() {
+        use dhow_types::Failure as _;
+        let error = describe("GET u", StatusCode::TOO_MANY_REQUESTS, b"", Some(90));
+        assert!(error.hint().unwrap().contains("90 seconds"));
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    }
+}

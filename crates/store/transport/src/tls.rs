@@ -1,0 +1,118 @@
+//! Which certificates are trusted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use dhow_types::ErrorKind;
+
+use crate::{Context as _, Error};
+
+/// Where distributions keep the bundle of authorities; the first that is there is taken.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Larger bundles are not read.
+const MAX_BUNDLE: u64 = 16 << 20;
+
+/// A configuration that trusts the system's authorities (or Mozilla's, where the system has none) and `extra`.
+pub(crate) fn verified(extra: &[PathBuf]) -> Result<Arc<ClientConfig>, Error> {
+    let mut roots = RootCertStore::empty();
+    for bundle in BUNDLES {
+        if let Ok(found) = certificates(Path::new(bundle)) {
+            // A bundle may hold a certificate that rustls does not take; the others still count.
+            roots.add_parsable_certificates(found);
+        }
+        if !roots.is_empty() {
+            break;
+        }
+    }
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    for file in extra {
+        for certificate in certificates(file)? {
+            roots.add(certificate).map_err(|error| {
+                let message = format!("trust the certificate in {}", file.display());
+                Error::because(ErrorKind::InvalidArgument, message, error)
+            })?;
+        }
+    }
+    let builder = builder()?.with_root_certificates(roots);
+    Ok(with_protocols(builder.with_no_client_auth()))
+}
+
+/// A configuration that takes any certificate: for loopback and for registries that the person named as insecure.
+pub(crate) fn unverified() -> Result<Arc<ClientConfig>, Error> {
+    let verifier = Arc::new(AnyCertificate(aws_lc_rs::default_provider()));
+    let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(with_protocols(builder.with_no_client_auth()))
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::because(ErrorKind::Internal, "set up TLS", error))
+}
+
+fn with_protocols(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let doing = || format!("read certificates from {}", file.display());
+    let pem = crate::files::read(file, MAX_BUNDLE).context(doing)?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::because(ErrorKind::InvalidArgument, doing(), error))
+}
+
+#[derive(Debug)]
+struct AnyCertificate(CryptoProvider);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
