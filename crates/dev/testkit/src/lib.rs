@@ -1,1 +1,22 @@
-//! For tests only: a tiny image maker, a fake registry, a sandbox.
+//! For tests only: makes tiny images, and serves them from a registry that can misbehave.
+//!
+//! - [`Tar`] writes layers entry by entry, hostile ones too: it checks nothing.
+//! - [`TinyImage`] is config, layers and manifest as bytes.
+//! - [`FakeRegistry`] speaks the distribution protocol on 127.0.0.1 with blocking sockets and threads. It keeps
+//!   everything in memory, logs every request, asks for credentials if told to, and fails on demand ([`Fault`]).
+//! - [`Recorder`] keeps what work says about itself.
+//!
+//! A test is the only caller: what cannot be done here panics.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends by a panic")]
+
+mod image;
+mod recorder;
+mod registry;
+mod tar;
+
+pub use image::{Layer, TinyImage, gzip, index};
+pub use recorder::Recorder;
+pub use registry::{Auth, FakeRegistry, Fault, Request};
+pub use tar::Tar;
