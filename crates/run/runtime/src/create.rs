@@ -1,12 +1,19 @@
 //! The parent's side of a container's birth.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use dhow_cgroup::Group;
+use dhow_sys::clone::Child;
 use dhow_types::ErrorKind;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::thread::UnshareFlags;
 
-use crate::{Error, Plan};
+use crate::init::{self, Setup};
+use crate::parent::{self, Answer, Link, Visit};
+use crate::plan::Source;
+use crate::report::Name;
+use crate::{Context as _, Error, Plan, idmap};
 
 /// The root file system of a container.
 #[derive(Debug)]
@@ -77,6 +84,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// Master of its terminal.
     pub terminal: Option<OwnedFd>,
+    link: Link,
+    name: Name,
 }
 
 /// A process that became its program.
@@ -95,10 +104,20 @@ pub struct Running {
 /// # Errors
 /// The step that failed with its subject. The child is reaped then.
 pub fn create(create: Create<'_>) -> Result<Created, Error> {
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!("create {:?}", create.rootfs),
-    ))
+    let plan = create.plan;
+    let (child, link) = begin(&create)?;
+    let terminal = match link.answer() {
+        Answer::Ready(terminal) => terminal,
+        answer => return Err(answer.into_error(&child, &plan.program.name, Some(&plan.program), Some(plan))),
+    };
+    let (pid, name) = (child.pid.as_raw_pid(), plan.program.name.clone());
+    Ok(Created {
+        pid,
+        pidfd: child.pidfd,
+        terminal,
+        link,
+        name,
+    })
 }
 
 /// [`create`] and [`Created::start`] in one, with one wait less for the child.
@@ -106,7 +125,10 @@ pub fn create(create: Create<'_>) -> Result<Created, Error> {
 /// # Errors
 /// As both.
 pub fn run(create: Create<'_>) -> Result<Running, Error> {
-    self::create(create)?.start()
+    let plan = create.plan;
+    let (child, link) = begin(&create)?;
+    link.tell();
+    parent::running(child, &link, &plan.program, Some(plan))
 }
 
 impl Created {
@@ -115,10 +137,133 @@ impl Created {
     /// # Errors
     /// `NotFound` and `PermissionDenied` for the program; the process is reaped then.
     pub fn start(self) -> Result<Running, Error> {
-        Ok(Running {
-            pid: self.pid,
-            pidfd: self.pidfd,
-            terminal: self.terminal,
-        })
+        self.link.tell();
+        match self.link.answer() {
+            Answer::Closed => Ok(Running {
+                pid: self.pid,
+                pidfd: self.pidfd,
+                terminal: self.terminal,
+            }),
+            answer => {
+                parent::reap(self.pidfd.as_fd());
+                Err(answer.into_failure(&self.name, None, None))
+            }
+        }
     }
+}
+
+/// Clones the child and does what only the parent can: groups, id maps.
+fn begin(create: &Create<'_>) -> Result<(Child, Link), Error> {
+    let plan = create.plan;
+    let streams = parent::streams(&create.stdio, plan.program.terminal)?;
+    let joins = joins(create)?;
+    let taken = taken(plan)?;
+    let joined = |kind: Namespace| create.namespaces.iter().any(|(given, _)| *given == kind);
+    let mut new = plan.new;
+    for (kind, _) in &create.namespaces {
+        kind.refuse_join()?;
+        new.remove(kind.flag());
+    }
+    let cgroup_namespace = plan.new.contains(UnshareFlags::NEWCGROUP) && !joined(Namespace::Cgroup);
+    // Made by the child itself, once it is in the group that is to be the namespace's root.
+    new.remove(UnshareFlags::NEWCGROUP);
+    // The child of a new user namespace has no right to enter namespaces of the host, so its parent does.
+    let (visits, join): (Vec<_>, Vec<_>) = joins
+        .into_iter()
+        .partition(|(kind, _)| *kind == Namespace::Pid || plan.has_users());
+    let join: Vec<OwnedFd> = join.into_iter().map(|(_, fd)| fd).collect();
+    let placed = parent::Place::of(create.group)?;
+    let (link, other) = Link::pair()?;
+    let mut link = Some(link);
+    let mut setup = Setup {
+        plan,
+        rootfs: &create.rootfs,
+        streams,
+        entrances: placed.entrances(),
+        join: &join,
+        taken: &taken,
+        cgroup_namespace,
+        wait_for_parent: plan.has_users() || placed.by_parent(),
+        link: other.as_fd(),
+    };
+    let visit = Visit::enter(&visits)?;
+    let protection = parent::protect(!plan.has_users())?;
+    let spawned = placed.spawn(new, |by_parent| {
+        setup.wait_for_parent |= by_parent;
+        // Closes the child's copy of the parent's end: only so does the end of the parent reach it.
+        drop(link.take());
+        init::begin(&setup)
+    });
+    drop(protection);
+    visit.leave()?;
+    let (child, by_parent) = spawned?;
+    drop(other);
+    let outcome = place(create, &child, by_parent);
+    let Some(link) = link.filter(|_| outcome.is_ok()) else {
+        parent::end(&child);
+        return Err(outcome
+            .err()
+            .unwrap_or_else(|| Error::new(ErrorKind::Internal, "no link to the child")));
+    };
+    if plan.has_users() || by_parent {
+        link.tell();
+    }
+    Ok((child, link))
+}
+
+fn place(create: &Create<'_>, child: &Child, by_parent: bool) -> Result<(), Error> {
+    let pid = child.pid.as_raw_pid();
+    if let (true, Some(group)) = (by_parent, create.group) {
+        group
+            .add(pid)
+            .context(|| format!("move process {pid} into its control group"))?;
+    }
+    if create.plan.has_users() {
+        idmap::write(pid, &create.plan.uid_mappings, &create.plan.gid_mappings)?;
+    }
+    Ok(())
+}
+
+/// Opens the namespaces to join: those given, and the spec's for other kinds.
+fn joins(create: &Create<'_>) -> Result<Vec<(Namespace, OwnedFd)>, Error> {
+    let mut joins = Vec::with_capacity(create.namespaces.len() + create.plan.join.len());
+    for (kind, fd) in &create.namespaces {
+        joins.push((
+            *kind,
+            fd.try_clone().context(|| "duplicate namespace descriptor")?,
+        ));
+    }
+    for (kind, path) in &create.plan.join {
+        if create.namespaces.iter().any(|(given, _)| given == kind) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
+        joins.push((
+            *kind,
+            fd.context(|| format!("open {kind:?} namespace {}", path.display()))?,
+        ));
+    }
+    Ok(joins)
+}
+
+/// Takes the sources that keep their propagation here, in the host's mount namespace: the child makes its copy of the
+/// host's tree private.
+fn taken(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, Error> {
+    let mut taken = Vec::new();
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        if let Source::Bind {
+            path,
+            recursive,
+            propagates: true,
+        } = &mount.source
+        {
+            let tree = init::target::copy_tree(CWD, path, *recursive).map_err(std::io::Error::from);
+            taken.push((
+                index,
+                tree.context(|| format!("open mount source {}", path.to_string_lossy()))?,
+            ));
+        }
+    }
+    Ok(taken)
 }

@@ -1,12 +1,21 @@
 //! One more process in a running container.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
 use dhow_oci::runtime::{Process, Seccomp};
 use dhow_types::ErrorKind;
 
-use crate::{Error, Running, Settings, Stdio};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{ThreadNameSpaceType as Kinds, UnshareFlags, move_into_thread_name_spaces};
+
+use crate::init::identity::{self, SetGroups};
+use crate::init::{self, terminal};
+use crate::parent::{self, Link, Place, Visit};
+use crate::plan::Program;
+use crate::report::{At, Failure, Step};
+use crate::{Context as _, Error, Running, Settings, Stdio};
 
 /// Everything [`exec`] needs.
 #[derive(Debug)]
@@ -28,10 +37,123 @@ pub struct Exec<'a> {
 /// Starts a process in all namespaces of a running container. It is a child of the caller.
 ///
 /// # Errors
-/// `NotFound` for a container that stopped; `NotFound` and `PermissionDenied` for the program; else the step.
+/// `FailedPrecondition` for a container that stopped; `NotFound` and `PermissionDenied` for the program; else the step.
 pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!("exec {:?}", exec.process.args),
-    ))
+    let program = Program::prepare(exec.process, exec.seccomp, exec.settings)?;
+    let streams = parent::streams(&exec.stdio, program.terminal)?;
+    let place = Place::of(exec.group)?;
+    let (link, other) = Link::pair()?;
+    let mut link = Some(link);
+    let entry = Entry {
+        program: &program,
+        init: exec.init,
+        streams,
+        entrances: place.entrances(),
+        link: other.as_fd(),
+    };
+    let protection = parent::protect(true)?;
+    let visit = Visit::enter_processes_of(exec.init).map_err(|error| stopped(error, exec.init))?;
+    let spawned = place.spawn(UnshareFlags::empty(), |by_parent| {
+        drop(link.take());
+        entry.begin(by_parent)
+    });
+    visit.leave()?;
+    drop(protection);
+    let (child, by_parent) = spawned?;
+    drop(other);
+    let pid = child.pid.as_raw_pid();
+    let placed = match exec.group {
+        Some(group) if by_parent => group
+            .add(pid)
+            .context(|| format!("move process {pid} into its control group")),
+        _ => Ok(()),
+    };
+    let Some(link) = link.filter(|_| placed.is_ok()) else {
+        parent::end(&child);
+        return Err(placed
+            .err()
+            .unwrap_or_else(|| Error::new(ErrorKind::Internal, "no link to the child")));
+    };
+    if by_parent {
+        link.tell();
+    }
+    parent::running(child, &link, &program, None).map_err(|error| stopped(error, exec.init))
+}
+
+/// The failure to enter a container that stopped meanwhile is told as that.
+fn stopped(error: Error, init: BorrowedFd<'_>) -> Error {
+    match dhow_sys::process::send_signal(init, 0) {
+        Err(gone) if gone.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+            Error::because(ErrorKind::FailedPrecondition, "container is not running", error)
+        }
+        _ => error,
+    }
+}
+
+/// What the parent hands to the child.
+struct Entry<'a> {
+    program: &'a Program,
+    init: BorrowedFd<'a>,
+    streams: Option<[BorrowedFd<'a>; 3]>,
+    entrances: &'a [OwnedFd],
+    link: BorrowedFd<'a>,
+}
+
+impl Entry<'_> {
+    /// The child's side. It is in the container's process id namespace from its birth, but not dumpable, so nobody there
+    /// can reach its memory, descriptors or program before it is the container's own.
+    fn begin(&self, wait_for_parent: bool) -> i32 {
+        let prepared = self.prepare(wait_for_parent).and_then(|terminal| {
+            init::announce(self.link, terminal.as_ref().map(AsFd::as_fd))?;
+            drop(terminal);
+            Ok(())
+        });
+        let failure = match prepared {
+            Ok(()) => identity::launch(self.program),
+            Err(failure) => failure,
+        };
+        init::fail(self.link, failure)
+    }
+
+    fn prepare(&self, wait_for_parent: bool) -> Result<Option<OwnedFd>, Failure> {
+        dhow_sys::process::reset_signals().at(Step::Signals)?;
+        if wait_for_parent {
+            init::wait_for_parent(self.link)?;
+        }
+        init::own_place(self.program, self.entrances)?;
+        let groups = join(self.init)?;
+        rustix::process::umask(Mode::empty());
+        let terminal = match self.streams {
+            Some(streams) => {
+                terminal::streams(streams, self.program.uid)?;
+                None
+            }
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Terminal)?;
+                Some(terminal::open(root.as_fd(), self.program, false)?)
+            }
+        };
+        identity::settle(self.program, groups)?;
+        dhow_sys::fd::cloexec_from(3).at(Step::CloseOnExec)?;
+        Ok(terminal)
+    }
+}
+
+/// Enters all namespaces of the container at once; root and working directory become those of its mount namespace.
+fn join(init: BorrowedFd<'_>) -> Result<SetGroups, Failure> {
+    let all = Kinds::MOUNT
+        | Kinds::CONTROL_GROUP
+        | Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | Kinds::INTER_PROCESS_COMMUNICATION
+        | Kinds::NETWORK;
+    match move_into_thread_name_spaces(init, all | Kinds::USER) {
+        Ok(()) => identity::become_root(),
+        // Entering the own user namespace is refused so (setns(2)): the container has none of its own.
+        Err(Errno::INVAL) => {
+            move_into_thread_name_spaces(init, all).at(Step::JoinNamespace)?;
+            Ok(SetGroups::Allowed)
+        }
+        Err(errno) => Err(errno).at(Step::JoinNamespace),
+    }
 }

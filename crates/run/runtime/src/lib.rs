@@ -25,7 +25,11 @@
 
 mod create;
 mod exec;
+mod idmap;
+mod init;
+mod parent;
 mod plan;
+mod report;
 mod wait;
 
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};

@@ -1,0 +1,106 @@
+//! Id maps of a user namespace, written by the parent (user_namespaces(7)).
+
+use std::fmt::Write as _;
+use std::io;
+use std::process::{Command, Stdio};
+
+use dhow_oci::runtime::IdMapping;
+use dhow_types::ErrorKind;
+use rustix::process::{getegid, geteuid};
+
+use crate::{Context as _, Error};
+
+/// Writes the maps of the process `pid`, which waits for them.
+///
+/// Root writes any. Who is not root may map the own id alone, with setgroups denied; more goes through the setuid
+/// programs newuidmap and newgidmap, which know the ranges of `/etc/subuid`.
+pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Error> {
+    let root = geteuid().is_root();
+    if root || is_own(uids, geteuid().as_raw()) {
+        file(pid, "uid_map", &lines(uids))?;
+    } else {
+        program("newuidmap", pid, uids)?;
+    }
+    if root {
+        return file(pid, "gid_map", &lines(gids));
+    }
+    if is_own(gids, getegid().as_raw()) {
+        file(pid, "setgroups", "deny")?;
+        return file(pid, "gid_map", &lines(gids));
+    }
+    program("newgidmap", pid, gids)
+}
+
+fn is_own(mappings: &[IdMapping], id: u32) -> bool {
+    matches!(mappings, [one] if one.size == 1 && one.host_id == id)
+}
+
+fn lines(mappings: &[IdMapping]) -> String {
+    mappings.iter().fold(String::new(), |mut lines, one| {
+        let IdMapping {
+            container_id,
+            host_id,
+            size,
+        } = one;
+        match writeln!(lines, "{container_id} {host_id} {size}") {
+            // Writing to a string cannot fail.
+            Ok(()) | Err(_) => lines,
+        }
+    })
+}
+
+fn file(pid: i32, name: &str, text: &str) -> Result<(), Error> {
+    std::fs::write(format!("/proc/{pid}/{name}"), text)
+        .context(|| format!("write {name} of the container: {}", text.trim_end()))
+}
+
+fn program(name: &str, pid: i32, mappings: &[IdMapping]) -> Result<(), Error> {
+    let numbers = mappings
+        .iter()
+        .flat_map(|one| [one.container_id, one.host_id, one.size]);
+    let mut command = Command::new(name);
+    command
+        .arg(pid.to_string())
+        .args(numbers.map(|number| number.to_string()))
+        .stdin(Stdio::null());
+    let output = match command.output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = format!("{name} is needed to map more than one id without root");
+            return Err(Error::because(ErrorKind::FailedPrecondition, message, error)
+                .with_hint("install the package uidmap (shadow-utils)"));
+        }
+        output => output.context(|| format!("run {name}"))?,
+    };
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(
+        Error::new(ErrorKind::FailedPrecondition, format!("{name} failed: {said}"))
+            .with_hint("check the ranges of the user in /etc/subuid and /etc/subgid"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_one_line_for_each_range() {
+        let map = [
+            IdMapping {
+                container_id: 0,
+                host_id: 1000,
+                size: 1,
+            },
+            IdMapping {
+                container_id: 1,
+                host_id: 100_000,
+                size: 65536,
+            },
+        ];
+        assert_eq!(lines(&map), "0 1000 1\n1 100000 65536\n");
+        assert!(is_own(&map[..1], 1000));
+        assert!(!is_own(&map, 1000));
+    }
+}

@@ -1,0 +1,162 @@
+//! The child's side: from the clone to execve.
+//!
+//! The steps run in a copy of a single-threaded process. They use what the plan holds ready and leave by one of two
+//! ways: execve, or a [`Failure`] that is sent to the parent.
+
+pub(crate) mod dev;
+mod groups;
+mod hide;
+pub(crate) mod identity;
+mod rootfs;
+pub(crate) mod target;
+pub(crate) mod terminal;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
+use rustix::thread::UnshareFlags;
+
+use self::identity::SetGroups;
+use crate::create::Rootfs;
+use crate::plan::{Plan, Program};
+use crate::report::{At, Failure, LENGTH, Message, Step};
+
+/// What the parent hands to the child of [`create`](crate::create).
+pub(crate) struct Setup<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) rootfs: &'a Rootfs,
+    pub(crate) streams: Option<[BorrowedFd<'a>; 3]>,
+    /// Files of version 1 groups to write "0" into.
+    pub(crate) entrances: &'a [OwnedFd],
+    /// Namespaces to enter.
+    pub(crate) join: &'a [OwnedFd],
+    /// Bind sources that the parent took, by index of the mount.
+    pub(crate) taken: &'a [(usize, OwnedFd)],
+    /// Whether a cgroup namespace is made here.
+    pub(crate) cgroup_namespace: bool,
+    /// Whether the parent says when to begin: it writes id maps or moves the process into a group first.
+    pub(crate) wait_for_parent: bool,
+    pub(crate) link: BorrowedFd<'a>,
+}
+
+/// Exit status of a child that failed and told its parent why.
+pub(crate) const FAILED: i32 = 255;
+
+/// Runs all steps; returns the exit status of a child that did not become its program.
+pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
+    let outcome = prepare(setup).and_then(|terminal| {
+        announce(setup.link, terminal.as_ref().map(AsFd::as_fd))?;
+        drop(terminal);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) if !told(setup.link) => FAILED,
+        Ok(()) => fail(setup.link, identity::launch(&setup.plan.program)),
+        Err(failure) => fail(setup.link, failure),
+    }
+}
+
+/// Tells the parent that everything is set up, with the master of the terminal.
+pub(crate) fn announce(link: BorrowedFd<'_>, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    dhow_sys::fd::send(link, &Message::Ready.encode(), terminal.as_slice()).at(Step::Report)?;
+    Ok(())
+}
+
+/// Waits until the parent has done its part, such as writing id maps.
+pub(crate) fn wait_for_parent(link: BorrowedFd<'_>) -> Result<(), Failure> {
+    if told(link) {
+        Ok(())
+    } else {
+        Err(Errno::PIPE).at(Step::Report)
+    }
+}
+
+/// Waits for a word of the parent; false when the parent is gone.
+fn told(link: BorrowedFd<'_>) -> bool {
+    let mut word = [0; 1];
+    loop {
+        match rustix::io::read(link, &mut word) {
+            Err(Errno::INTR) => {}
+            Ok(length) => return length > 0,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Sends the failure; a parent that is gone has nobody to tell.
+pub(crate) fn fail(link: BorrowedFd<'_>, failure: Failure) -> i32 {
+    let message: [u8; LENGTH] = Message::Failed(failure).encode();
+    match rustix::io::write(link, &message) {
+        Ok(_) | Err(_) => FAILED,
+    }
+}
+
+fn prepare(setup: &Setup<'_>) -> Result<Option<OwnedFd>, Failure> {
+    let plan = setup.plan;
+    dhow_sys::process::reset_signals().at(Step::Signals)?;
+    if setup.wait_for_parent {
+        wait_for_parent(setup.link)?;
+    }
+    own_place(&plan.program, setup.entrances)?;
+    for (index, namespace) in setup.join.iter().enumerate() {
+        dhow_sys::namespace::enter(namespace).at_index(Step::JoinNamespace, index)?;
+    }
+    let mut groups = SetGroups::Allowed;
+    if plan.has_users() {
+        groups = identity::become_root()?;
+        // Only now: the owner of /proc/<pid>/uid_map of a process that is not dumpable is root, whoever the parent is.
+        protect()?;
+    }
+    let membership = self::groups::membership(plan)?;
+    if setup.cgroup_namespace {
+        dhow_sys::namespace::unshare(UnshareFlags::NEWCGROUP).at(Step::CgroupNamespace)?;
+    }
+    names(plan)?;
+    let terminal = rootfs::enter(setup, membership.as_deref())?;
+    if let Some(streams) = setup.streams {
+        terminal::streams(streams, plan.program.uid)?;
+    }
+    identity::settle(&plan.program, groups)?;
+    dhow_sys::fd::cloexec_from(3).at(Step::CloseOnExec)?;
+    Ok(terminal)
+}
+
+/// Group, session and keyring of a process that `create` or `exec` made.
+pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), Failure> {
+    for (index, entrance) in entrances.iter().enumerate() {
+        rustix::io::write(entrance, b"0").at_index(Step::CgroupJoin, index)?;
+    }
+    if let Some(score) = &program.oom_score_adj {
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+        let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty());
+        rustix::io::write(file.at(Step::OomScore)?, score.as_bytes()).at(Step::OomScore)?;
+    }
+    rustix::process::setsid().at(Step::Session)?;
+    match dhow_sys::process::join_session_keyring().at(Step::Keyring) {
+        // A kernel without keyrings shares none; EDQUOT and EPERM (an outer seccomp filter) leave the caller's, as runc does.
+        Err(failure)
+            if ![Errno::NOSYS, Errno::PERM, Errno::DQUOT]
+                .map(Errno::raw_os_error)
+                .contains(&failure.errno) =>
+        {
+            Err(failure)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Until execve nobody may trace this process or open its memory, descriptors and program, which are the host's.
+pub(crate) fn protect() -> Result<(), Failure> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::Dumpable)
+}
+
+fn names(plan: &Plan) -> Result<(), Failure> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).at(Step::Hostname)?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).at(Step::Domainname)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Who the process is: limits, ids, capabilities, filter; then execve.
+
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+use crate::plan::Program;
+use crate::report::{At, Failure, Step};
+
+/// Whether a user namespace lets its processes change their supplementary groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetGroups {
+    Allowed,
+    /// Made without privilege: `/proc/<pid>/setgroups` says `deny` (user_namespaces(7)).
+    Denied,
+}
+
+/// Becomes root of the user namespace it is in.
+pub(crate) fn become_root() -> Result<SetGroups, Failure> {
+    let groups = match rustix::thread::set_thread_groups(&[]) {
+        Err(Errno::PERM) => SetGroups::Denied,
+        done => done.map(|()| SetGroups::Allowed).at(Step::Groups)?,
+    };
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).at(Step::Groups)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).at(Step::UserId)?;
+    Ok(groups)
+}
+
+/// Everything about the identity that can be done before the parent says start: all but filter and capabilities.
+pub(crate) fn settle(program: &Program, groups: SetGroups) -> Result<(), Failure> {
+    for (index, (resource, limit)) in program.rlimits.iter().enumerate() {
+        rustix::process::setrlimit(*resource, limit.clone()).at_index(Step::Rlimit, index)?;
+    }
+    if program.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
+    }
+    limit_bounding_set(program.masks.bounding)?;
+    // As root first: the user may be unable to reach a directory that was meant for it. If root cannot (a network file
+    // system that maps root away), the user tries.
+    let reached = enter_directory(program);
+    change_user(program, groups)?;
+    match reached {
+        Err(Errno::ACCESS | Errno::PERM) => enter_directory(program).at(Step::WorkingDirectory)?,
+        reached => reached.at(Step::WorkingDirectory)?,
+    }
+    verify_directory()?;
+    rustix::process::umask(program.umask.unwrap_or(rustix::fs::Mode::from_raw_mode(0o022)));
+    Ok(())
+}
+
+fn limit_bounding_set(keep: CapabilitySet) -> Result<(), Failure> {
+    for number in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if keep.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no capability of this number: all are done.
+            Err(Errno::INVAL) => return Ok(()),
+            done => done.at(Step::BoundingSet)?,
+        }
+    }
+    Ok(())
+}
+
+fn change_user(program: &Program, groups: SetGroups) -> Result<(), Failure> {
+    // Where the kernel forbids it, asking for no group but the primary one is fulfilled.
+    if groups == SetGroups::Allowed || program.groups.len() > 1 {
+        rustix::thread::set_thread_groups(&program.groups).at(Step::Groups)?;
+    }
+    rustix::thread::set_thread_res_gid(program.gid, program.gid, program.gid).at(Step::Groups)?;
+    if !program.uid.is_root() {
+        // Keeps what the ambient set and the seccomp filter will need; execve resets it.
+        rustix::thread::set_keep_capabilities(true).at(Step::UserId)?;
+    }
+    rustix::thread::set_thread_res_uid(program.uid, program.uid, program.uid).at(Step::UserId)
+}
+
+/// A directory that is missing is made, as runc does.
+fn enter_directory(program: &Program) -> rustix::io::Result<()> {
+    match rustix::process::chdir(program.cwd.as_c_str()) {
+        Err(Errno::NOENT) => {
+            make_directories(program.cwd.to_bytes())?;
+            rustix::process::chdir(program.cwd.as_c_str())
+        }
+        done => done,
+    }
+}
+
+/// `mkdir -p` inside the container's root, which is this process's root by now.
+fn make_directories(path: &[u8]) -> rustix::io::Result<()> {
+    let ends = path
+        .iter()
+        .enumerate()
+        .skip(1)
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at);
+    for end in ends.chain([path.len()]) {
+        let Some(prefix) = path.get(..end) else { break };
+        match rustix::fs::mkdir(prefix, rustix::fs::Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// CVE-2024-21626: a working directory like /proc/self/fd/7 leads to a directory of the host while the descriptors
+/// are still open. The kernel names a directory outside of the root "(unreachable)", and a removed one not at all.
+fn verify_directory() -> Result<(), Failure> {
+    let inside = match rustix::process::getcwd(Vec::new()) {
+        Ok(path) => path.to_bytes().starts_with(b"/"),
+        Err(_) => false,
+    };
+    if inside {
+        return Ok(());
+    }
+    Err(Failure {
+        step: Step::WorkingDirectoryEscape,
+        index: 0,
+        errno: Errno::NOENT.raw_os_error(),
+    })
+}
+
+/// The last steps: filter and capabilities, then the program. Returns only the failure.
+///
+/// With no_new_privs the filter needs no capability and comes last, so that it sees nothing but execve. Without, it
+/// needs CAP_SYS_ADMIN and comes before the capabilities are given up, so it also sees capset and prctl, as with runc.
+pub(crate) fn launch(program: &Program) -> Failure {
+    let prepared = if program.no_new_privileges {
+        take_capabilities(program).and_then(|()| load_filter(program))
+    } else {
+        raise_for_filter(program)
+            .and_then(|()| load_filter(program))
+            .and_then(|()| take_capabilities(program))
+    };
+    match prepared {
+        Ok(()) => execute(program),
+        Err(failure) => failure,
+    }
+}
+
+/// The change of user emptied the effective set.
+fn raise_for_filter(program: &Program) -> Result<(), Failure> {
+    if program.filter.is_none() || program.uid.is_root() {
+        return Ok(());
+    }
+    let held = rustix::thread::capabilities(None).at(Step::Capabilities)?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: held.permitted,
+            ..held
+        },
+    )
+    .at(Step::Capabilities)
+}
+
+fn load_filter(program: &Program) -> Result<(), Failure> {
+    let Some(filter) = &program.filter else {
+        return Ok(());
+    };
+    dhow_sys::process::install_filter(&filter.filter, filter.flags).at(Step::Seccomp)?;
+    Ok(())
+}
+
+fn take_capabilities(program: &Program) -> Result<(), Failure> {
+    let masks = program.masks;
+    let sets = CapabilitySets {
+        effective: masks.effective,
+        permitted: masks.permitted,
+        inheritable: masks.ambient,
+    };
+    set_capabilities(None, sets).at(Step::Capabilities)?;
+    rustix::thread::clear_ambient_capability_set().at(Step::Ambient)?;
+    for capability in masks.ambient.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true).at(Step::Ambient)?;
+    }
+    Ok(())
+}
+
+/// Tries the candidates as execvp does: a file that may not be executed does not end the search, but is what is
+/// reported when no other is found.
+fn execute(program: &Program) -> Failure {
+    let mut reported = Errno::NOENT.raw_os_error();
+    for candidate in &program.candidates {
+        let error = dhow_sys::exec::execve(candidate, &program.argv, &program.env);
+        let errno = error.raw_os_error().unwrap_or(reported);
+        match Errno::from_raw_os_error(errno) {
+            Errno::NOENT | Errno::NOTDIR if program.name.searched => {}
+            Errno::ACCESS if program.name.searched => reported = errno,
+            _ => {
+                return Failure {
+                    step: Step::Execute,
+                    index: 0,
+                    errno,
+                };
+            }
+        }
+    }
+    Failure {
+        step: Step::Execute,
+        index: 0,
+        errno: reported,
+    }
+}

@@ -1,0 +1,301 @@
+//! The container's root: mounts built detached, attached to targets opened in the root, then pivot_root.
+//!
+//! All of it happens before the pivot, while the host's tree is still there as the source of binds.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use dhow_sys::mount::{Attributes, attach_at, set_attributes, set_attributes_at};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags as Attr, MountPropagationFlags as Propagation, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+
+use super::target::{self, Kind, Links};
+use super::{Setup, dev, groups, hide, terminal};
+use crate::create::Rootfs;
+use crate::plan::{MountPlan, Plan, Source};
+use crate::report::{At, Failure, Step};
+
+/// Builds the root and moves into it; returns the master of the terminal, if the process has one.
+pub(crate) fn enter(setup: &Setup<'_>, membership: Option<&str>) -> Result<Option<OwnedFd>, Failure> {
+    let plan = setup.plan;
+    rustix::process::umask(Mode::empty());
+    let private = Attributes {
+        propagation: Some(Propagation::PRIVATE),
+        ..Attributes::default()
+    };
+    set_attributes_at(CWD, c"/", true, &private).at(Step::Propagation)?;
+    let copy;
+    let root = match setup.rootfs {
+        Rootfs::Mount(mount) => mount.as_fd(),
+        Rootfs::Path(path) => {
+            copy = copy_root(path).at(Step::RootFilesystem)?;
+            copy.as_fd()
+        }
+    };
+    // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
+    attach_at(root, CWD, c"/").at(Step::RootFilesystem)?;
+    mounts(setup, root, membership)?;
+    if plan.fill_dev {
+        dev::fill(root, plan)?;
+    }
+    let terminal = match &plan.program {
+        program if program.terminal => Some(terminal::open(root, program, plan.fill_dev)?),
+        _ => None,
+    };
+    hide::paths(root, plan)?;
+    if plan.readonly_root {
+        let readonly = Attributes {
+            set: bits(Attr::MOUNT_ATTR_RDONLY),
+            ..Attributes::default()
+        };
+        set_attributes(root, false, &readonly).at(Step::ReadOnlyRoot)?;
+    }
+    pivot(root).at(Step::Pivot)?;
+    if let Some((propagation, recursive)) = plan.root_propagation {
+        let change = Attributes {
+            propagation: Some(propagation),
+            ..Attributes::default()
+        };
+        set_attributes_at(CWD, c"/", recursive, &change).at(Step::RootPropagation)?;
+    }
+    Ok(terminal)
+}
+
+/// The directory with all that is mounted below it.
+fn copy_root(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let dir = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    target::copy_tree(dir.as_fd(), c"", true)
+}
+
+/// `pivot_root(".", ".")` stacks the old root over the new one, where the lazy unmount takes it away (pivot_root(2)).
+fn pivot(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")
+}
+
+fn mounts(setup: &Setup<'_>, root: BorrowedFd<'_>, membership: Option<&str>) -> Result<(), Failure> {
+    let mut settings_written = setup.plan.sysctls.is_empty();
+    for (index, mount) in setup.plan.mounts.iter().enumerate() {
+        match &mount.source {
+            Source::New { kind, .. } => {
+                let made = new(setup.plan, root, mount, index)?;
+                if !settings_written && kind.as_c_str() == c"proc" && made.fresh {
+                    sysctls(setup.plan, made.mount.as_fd())?;
+                    settings_written = true;
+                }
+                attach_at(&made.mount, &made.target, c"").at_index(Step::Mount, index)?;
+            }
+            Source::Bind { path, recursive, .. } => {
+                let taken = setup
+                    .taken
+                    .iter()
+                    .find(|(taken, _)| *taken == index)
+                    .map(|(_, tree)| tree);
+                let copy;
+                let tree = match taken {
+                    Some(tree) => tree,
+                    None => {
+                        copy = target::copy_tree(CWD, path, *recursive).at_index(Step::MountSource, index)?;
+                        &copy
+                    }
+                };
+                bind(root, mount, tree, index)?;
+            }
+            Source::Cgroup => groups::mount(setup, root, mount, membership, index)?,
+            Source::Remount => remount(root, mount, index)?,
+        }
+    }
+    if settings_written {
+        return Ok(());
+    }
+    // A container without a procfs has sysctls all the same: through one that is never attached.
+    let procfs = filesystem(c"proc", &[], Attr::empty(), None).at(Step::Sysctl)?;
+    sysctls(setup.plan, procfs.as_fd())
+}
+
+/// Writes the settings through a procfs that no path leads to: nothing can be mounted over any part of it
+/// (CVE-2019-16884, CVE-2025-52881), and no link in it is followed.
+fn sysctls(plan: &Plan, procfs: BorrowedFd<'_>) -> Result<(), Failure> {
+    use rustix::fs::{ResolveFlags, openat2};
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    for (index, sysctl) in plan.sysctls.iter().enumerate() {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat2(procfs, sysctl.file.as_c_str(), flags, Mode::empty(), resolve);
+        rustix::io::write(file.at_index(Step::Sysctl, index)?, &sysctl.value)
+            .at_index(Step::Sysctl, index)?;
+    }
+    Ok(())
+}
+
+struct Made {
+    target: OwnedFd,
+    mount: OwnedFd,
+    /// Whether it is a new instance, not a copy of the host's.
+    fresh: bool,
+}
+
+/// A new file system for its target, not attached yet.
+fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Result<Made, Failure> {
+    let Source::New { kind, parameters } = &mount.source else {
+        return Err(Failure {
+            step: Step::Mount,
+            index: 0,
+            errno: Errno::INVAL.raw_os_error(),
+        });
+    };
+    let kind = kind.as_c_str();
+    let special = kind == c"proc" || kind == c"sysfs";
+    // Devices will be made below /dev: through a link they would land elsewhere (CVE-2026-41579).
+    let links = if special || mount.target == Path::new("dev") {
+        Links::Refused
+    } else {
+        Links::Inside
+    };
+    let (place, mode) = if kind == c"tmpfs" && !parameters.iter().any(|(key, _)| key.as_c_str() == c"mode") {
+        existing_mode(root, mount, links, index)?
+    } else {
+        (
+            target::open_or_make(root, &mount.target, links, Kind::Directory, index)?,
+            None,
+        )
+    };
+    let made = filesystem(kind, parameters, mount.attributes, mode);
+    let (made, fresh) = match made {
+        // Not in a user namespace that does not own the network or process id namespace: the host's, as it is.
+        Err(Errno::PERM) if special && plan.has_users() => {
+            let host = if kind == c"proc" { c"/proc" } else { c"/sys" };
+            let copy = target::copy_tree(CWD, host, true).at_index(Step::Mount, index)?;
+            change(&copy, mount).at_index(Step::Mount, index)?;
+            (copy, false)
+        }
+        made => (made.at_index(Step::Mount, index)?, true),
+    };
+    if fresh && (mount.propagation.is_some() || !mount.recursive.is_empty()) {
+        change(&made, mount).at_index(Step::Mount, index)?;
+    }
+    Ok(Made {
+        target: place,
+        mount: made,
+        fresh,
+    })
+}
+
+/// A tmpfs over a directory of the image takes its mode over, as with runc: /run stays 755, /tmp 1777.
+fn existing_mode(
+    root: BorrowedFd<'_>,
+    mount: &MountPlan,
+    links: Links,
+    index: usize,
+) -> Result<(OwnedFd, Option<u32>), Failure> {
+    match target::open(root, &mount.target, links) {
+        Err(Errno::NOENT) => {
+            let made = target::open_or_make(root, &mount.target, links, Kind::Directory, index)?;
+            Ok((made, None))
+        }
+        opened => {
+            let opened = opened.at_index(Step::MountTarget, index)?;
+            let stat = rustix::fs::fstat(&opened).at_index(Step::MountTarget, index)?;
+            Ok((opened, Some(stat.st_mode & 0o7777)))
+        }
+    }
+}
+
+/// A detached mount of a new file system.
+pub(crate) fn filesystem(
+    kind: &std::ffi::CStr,
+    parameters: &[(std::ffi::CString, Option<std::ffi::CString>)],
+    attributes: Attr,
+    mode: Option<u32>,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in parameters {
+        match value {
+            Some(value) => fsconfig_set_string(&context, key.as_c_str(), value.as_c_str())?,
+            None => fsconfig_set_flag(&context, key.as_c_str())?,
+        }
+    }
+    if let Some(mode) = mode {
+        fsconfig_set_string(&context, c"mode", format!("{mode:o}"))?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &MountPlan, tree: &OwnedFd, index: usize) -> Result<(), Failure> {
+    change(tree, mount).at_index(Step::Mount, index)?;
+    let place = match target::open(root, &mount.target, Links::Inside) {
+        Err(Errno::NOENT) => {
+            let stat = rustix::fs::fstat(tree).at_index(Step::MountSource, index)?;
+            let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+            let kind = if directory { Kind::Directory } else { Kind::File };
+            target::open_or_make(root, &mount.target, Links::Inside, kind, index)?
+        }
+        opened => opened.at_index(Step::MountTarget, index)?,
+    };
+    attach_at(tree, &place, c"").at_index(Step::Mount, index)
+}
+
+/// Applies a plan's attributes and propagation to a detached tree.
+pub(crate) fn change(tree: &OwnedFd, mount: &MountPlan) -> std::io::Result<()> {
+    if !mount.attributes.is_empty() {
+        set_attributes(tree, false, &raised(mount.attributes))?;
+    }
+    if !mount.recursive.is_empty() {
+        set_attributes(tree, true, &raised(mount.recursive))?;
+    }
+    if let Some((propagation, recursive)) = mount.propagation {
+        set_attributes(
+            tree,
+            recursive,
+            &Attributes {
+                propagation: Some(propagation),
+                ..Attributes::default()
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn raised(attributes: Attr) -> Attributes<'static> {
+    let mode = if attributes.intersects(Attr::MOUNT_ATTR__ATIME) {
+        Attr::MOUNT_ATTR__ATIME
+    } else {
+        Attr::empty()
+    };
+    Attributes {
+        set: bits(attributes),
+        clear: bits(mode),
+        ..Attributes::default()
+    }
+}
+
+pub(crate) fn bits(attributes: Attr) -> u64 {
+    u64::from(attributes.bits())
+}
+
+/// New attributes for a mount that is there: what is not given is taken back, as mount(8) does.
+fn remount(root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Result<(), Failure> {
+    let all =
+        Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
+    let place = target::open(root, &mount.target, Links::Inside).at_index(Step::MountTarget, index)?;
+    let mut attributes = raised(mount.attributes);
+    attributes.clear |= bits(all.difference(mount.attributes));
+    set_attributes(&place, false, &attributes).at_index(Step::Mount, index)?;
+    let rest = MountPlan {
+        attributes: Attr::empty(),
+        source: Source::Remount,
+        target: mount.target.clone(),
+        ..*mount
+    };
+    change(&place, &rest).at_index(Step::Mount, index)
+}

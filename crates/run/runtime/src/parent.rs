@@ -1,0 +1,296 @@
+//! What `create` and `exec` do alike on the parent's side: the link to the child, its place, its end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use dhow_cgroup::Group;
+use dhow_sys::clone::{Child, Options};
+use dhow_sys::process::{block_signals, restore_signals};
+use dhow_types::ErrorKind;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
+use rustix::thread::UnshareFlags;
+
+use crate::create::{Namespace, Running, Stdio};
+use crate::plan::{Plan, Program};
+use crate::report::{Failure, LENGTH, Message, Name};
+use crate::{Context as _, Error};
+
+/// The parent's end of the socket between the two.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+/// What came from the child.
+pub(crate) enum Answer {
+    /// It is set up; with the master of its terminal.
+    Ready(Option<OwnedFd>),
+    /// A step failed.
+    Failed(Failure),
+    /// Its end closed: execve succeeded, or it died.
+    Closed,
+    /// The socket itself failed, or a message made no sense.
+    Broken(io::Error),
+}
+
+impl Link {
+    /// A socket that keeps the borders of messages: this end, and the child's.
+    pub(crate) fn pair() -> Result<(Self, OwnedFd), Error> {
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let (ours, theirs) = pair.map_err(io::Error::from).context(|| "make a socket pair")?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Says "go on" to the child. One that is gone answers by its end.
+    pub(crate) fn tell(&self) {
+        match dhow_sys::fd::send(&self.0, &[1], &[]) {
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Waits for the next message.
+    pub(crate) fn answer(&self) -> Answer {
+        let mut bytes = [0; LENGTH];
+        match dhow_sys::fd::receive(&self.0, &mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Answer::Closed,
+            Err(error) => Answer::Broken(error),
+            Ok((0, _)) => Answer::Closed,
+            Ok((length, fds)) => match bytes.get(..length).and_then(Message::decode) {
+                Some(Message::Ready) => Answer::Ready(fds.into_iter().next()),
+                Some(Message::Failed(failure)) => Answer::Failed(failure),
+                None => Answer::Broken(io::ErrorKind::InvalidData.into()),
+            },
+        }
+    }
+}
+
+impl Answer {
+    /// The error of a child that should have been ready; the child is ended and reaped.
+    pub(crate) fn into_error(
+        self,
+        child: &Child,
+        name: &Name,
+        program: Option<&Program>,
+        plan: Option<&Plan>,
+    ) -> Error {
+        end(child);
+        self.into_failure(name, program, plan)
+    }
+
+    /// The error this answer is.
+    pub(crate) fn into_failure(self, name: &Name, program: Option<&Program>, plan: Option<&Plan>) -> Error {
+        match self {
+            Self::Failed(failure) => failure.explain(name, program, plan),
+            Self::Broken(error) => Error::wrap(error, "receive the report of the container's process"),
+            Self::Closed | Self::Ready(_) => Error::new(
+                ErrorKind::Internal,
+                "container's process died while it was set up",
+            )
+            .with_hint("it may have run out of memory: look at the kernel log and the memory limit"),
+        }
+    }
+}
+
+/// Waits until a child that was told to go on has become its program.
+pub(crate) fn running(
+    child: Child,
+    link: &Link,
+    program: &Program,
+    plan: Option<&Plan>,
+) -> Result<Running, Error> {
+    let terminal = match link.answer() {
+        Answer::Ready(terminal) => terminal,
+        answer => return Err(answer.into_error(&child, &program.name, Some(program), plan)),
+    };
+    match link.answer() {
+        Answer::Closed => Ok(Running {
+            pid: child.pid.as_raw_pid(),
+            pidfd: child.pidfd,
+            terminal,
+        }),
+        answer => Err(answer.into_error(&child, &program.name, Some(program), plan)),
+    }
+}
+
+/// Kills and reaps a child that failed.
+pub(crate) fn end(child: &Child) {
+    match dhow_sys::process::send_signal(child.pidfd.as_fd(), libc::SIGKILL) {
+        // Gone already; what counts is that nothing of it is left, which waiting makes sure of.
+        Ok(()) | Err(_) => reap(child.pidfd.as_fd()),
+    }
+}
+
+/// Reaps a child that is about to exit.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) {
+    match crate::wait(pidfd) {
+        // A caller that ignores SIGCHLD has it reaped by the kernel.
+        Ok(_) | Err(_) => {}
+    }
+}
+
+/// The streams as the child takes them; none for a terminal.
+pub(crate) fn streams(stdio: &Stdio, terminal: bool) -> Result<Option<[BorrowedFd<'_>; 3]>, Error> {
+    match stdio {
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        } if !terminal => Ok(Some([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])),
+        Stdio::Terminal if terminal => Ok(None),
+        _ => {
+            let message = "process.terminal of the spec and the streams given do not fit together";
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+    }
+}
+
+/// How a child gets into its control group.
+pub(crate) struct Place<'a> {
+    /// Directory in the v2 tree to be born in.
+    born: Option<BorrowedFd<'a>>,
+    /// v1 files to write itself into.
+    entrances: Vec<OwnedFd>,
+    /// Whether neither is there for a group that is wanted.
+    by_parent: bool,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn of(group: Option<&'a Group>) -> Result<Self, Error> {
+        let Some(group) = group else {
+            return Ok(Self {
+                born: None,
+                entrances: Vec::new(),
+                by_parent: false,
+            });
+        };
+        let entrances = group
+            .entrances()
+            .context(|| format!("enter control group {}", group.path().display()))?;
+        let born = group.v2_fd();
+        Ok(Self {
+            by_parent: born.is_none() && entrances.is_empty(),
+            born,
+            entrances,
+        })
+    }
+
+    pub(crate) fn entrances(&self) -> &[OwnedFd] {
+        &self.entrances
+    }
+
+    pub(crate) fn by_parent(&self) -> bool {
+        self.by_parent
+    }
+
+    /// Clones the child with all signals blocked, so that none is delivered to code of the parent in it. Says whether
+    /// the parent has to move the child into the group: the kernel may refuse the birth in it (Linux before 5.7, a
+    /// threaded or populated inner group), and what the child is told by its argument is the same.
+    pub(crate) fn spawn(
+        &self,
+        namespaces: UnshareFlags,
+        mut child: impl FnMut(bool) -> i32,
+    ) -> Result<(Child, bool), Error> {
+        let mask = block_signals().context(|| "block signals")?;
+        let by_parent = self.by_parent;
+        let mut options = Options {
+            namespaces,
+            cgroup: self.born,
+        };
+        let mut spawned =
+            dhow_sys::clone::spawn(&options, || child(by_parent)).map(|child| (child, by_parent));
+        if spawned.is_err() && self.born.is_some() {
+            options.cgroup = None;
+            spawned = dhow_sys::clone::spawn(&options, || child(true)).map(|child| (child, true));
+        }
+        restore_signals(mask).context(|| "restore signals")?;
+        spawned.context(|| "clone the container's process")
+    }
+}
+
+/// Namespaces that the parent itself is in for the moment of the clone, and the way back.
+pub(crate) struct Visit(Vec<OwnedFd>);
+
+impl Visit {
+    pub(crate) fn enter(namespaces: &[(Namespace, OwnedFd)]) -> Result<Self, Error> {
+        let mut visit = Self(Vec::with_capacity(namespaces.len()));
+        for (kind, fd) in namespaces {
+            visit.0.push(home(*kind)?);
+            if let Err(error) = dhow_sys::namespace::enter(fd) {
+                visit.0.pop();
+                visit.leave()?;
+                return Err(Error::wrap(error, format!("enter {kind:?} namespace")));
+            }
+        }
+        Ok(visit)
+    }
+
+    /// Enters the process id namespace of a process, for children.
+    pub(crate) fn enter_processes_of(pidfd: BorrowedFd<'_>) -> Result<Self, Error> {
+        let home = home(Namespace::Pid)?;
+        let entered = rustix::thread::move_into_thread_name_spaces(
+            pidfd,
+            rustix::thread::ThreadNameSpaceType::PROCESS_ID,
+        );
+        entered
+            .map_err(io::Error::from)
+            .context(|| "enter the container's process id namespace")?;
+        Ok(Self(vec![home]))
+    }
+
+    pub(crate) fn leave(self) -> Result<(), Error> {
+        for home in self.0.iter().rev() {
+            dhow_sys::namespace::enter(home).context(|| "return to the host's namespace")?;
+        }
+        Ok(())
+    }
+}
+
+fn home(kind: Namespace) -> Result<OwnedFd, Error> {
+    let path = match kind {
+        Namespace::Cgroup => c"/proc/self/ns/cgroup",
+        Namespace::Ipc => c"/proc/self/ns/ipc",
+        Namespace::Mount => c"/proc/self/ns/mnt",
+        Namespace::Network => c"/proc/self/ns/net",
+        Namespace::Pid => c"/proc/self/ns/pid_for_children",
+        Namespace::User => c"/proc/self/ns/user",
+        Namespace::Uts => c"/proc/self/ns/uts",
+    };
+    let opened = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    opened
+        .map_err(io::Error::from)
+        .context(|| format!("open the host's {kind:?} namespace"))
+}
+
+/// Keeps the caller not dumpable while it lives: the child inherits that, so there is no moment in which a process of
+/// a shared process id namespace could trace it or open its program through `/proc/<pid>/exe` (CVE-2019-5736).
+#[must_use = "the protection ends when it is dropped"]
+pub(crate) struct Protection(bool);
+
+pub(crate) fn protect(wanted: bool) -> Result<Protection, Error> {
+    let dumpable = dumpable_behavior()
+        .map_err(io::Error::from)
+        .context(|| "ask whether the process is dumpable")?;
+    if !wanted || dumpable != DumpableBehavior::Dumpable {
+        return Ok(Protection(false));
+    }
+    let set = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    set.map_err(io::Error::from)
+        .context(|| "make the process not dumpable")?;
+    Ok(Protection(true))
+}
+
+impl Drop for Protection {
+    fn drop(&mut self) {
+        if self.0 {
+            match set_dumpable_behavior(DumpableBehavior::Dumpable) {
+                // Cannot fail for this value; staying protected would do no harm.
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The program and its rights, compiled: what `create` and `exec` share.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+
+use dhow_oci::runtime::{Process, Rlimit, Seccomp};
+use dhow_seccomp::{Arch, Cache, Program as Filter};
+use dhow_types::ErrorKind;
+use rustix::fs::Mode;
+use rustix::process::{Gid, Resource, Uid};
+use rustix::termios::Winsize;
+
+use super::capability::Masks;
+use super::{Settings, bytes, text};
+use crate::Error;
+use crate::report::Name;
+
+/// Where programs are looked for when the environment has no PATH (execvp's default).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Process fields of the spec that this runtime has no code for; a spec that uses one is refused.
+const UNSUPPORTED: [&str; 3] = ["scheduler", "ioPriority", "execCPUAffinity"];
+
+/// A compiled process.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) argv: dhow_sys::exec::Vector,
+    pub(crate) env: dhow_sys::exec::Vector,
+    /// Files to try, in order.
+    pub(crate) candidates: Vec<CString>,
+    /// The program as it was named.
+    pub(crate) name: Name,
+    pub(crate) cwd: CString,
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    /// Supplementary groups, the primary one among them.
+    pub(crate) groups: Vec<Gid>,
+    pub(crate) umask: Option<Mode>,
+    pub(crate) masks: Masks,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) rlimits: Vec<(Resource, rustix::process::Rlimit)>,
+    pub(crate) oom_score_adj: Option<String>,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) terminal: bool,
+    pub(crate) console_size: Option<Winsize>,
+}
+
+impl Program {
+    pub(crate) fn prepare(
+        process: &Process,
+        seccomp: Option<&Seccomp>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        refuse_unsupported(process)?;
+        let Some(name) = process.args.first().filter(|name| !name.is_empty()) else {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "process has no program: args is empty",
+            ));
+        };
+        let cwd = process.cwd.as_os_str().as_bytes();
+        if cwd.first() != Some(&b'/') {
+            let message = format!("cwd {:?} is not an absolute path", process.cwd);
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let (uid, gid) = (
+            identity(process.user.uid, "uid")?,
+            identity(process.user.gid, "gid")?,
+        );
+        Ok(Self {
+            argv: dhow_sys::exec::Vector::new(texts(&process.args, "argument")?),
+            env: dhow_sys::exec::Vector::new(texts(&process.env, "environment variable")?),
+            candidates: candidates(name, &process.env)?,
+            name: Name {
+                text: name.clone(),
+                searched: !name.contains('/'),
+            },
+            cwd: bytes(cwd, "cwd")?,
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(gid),
+            groups: groups(gid, &process.user.additional_gids)?,
+            umask: process.user.umask.map(|mask| Mode::from_raw_mode(mask & 0o777)),
+            masks: Masks::parse(process.capabilities.as_ref())?,
+            no_new_privileges: process.no_new_privileges,
+            rlimits: rlimits(&process.rlimits)?,
+            oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
+            filter: seccomp.map(|profile| filter(profile, settings)).transpose()?,
+            terminal: process.terminal,
+            console_size: process.console_size.as_ref().map(|size| Winsize {
+                ws_row: size.height,
+                ws_col: size.width,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            }),
+        })
+    }
+}
+
+fn refuse_unsupported(process: &Process) -> Result<(), Error> {
+    let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
+    if let Some(field) = UNSUPPORTED
+        .iter()
+        .find(|field| process.extra.get(**field).is_some_and(|v| !v.is_null()))
+    {
+        return unsupported(format!("process.{field} is not supported"));
+    }
+    match process.apparmor_profile.as_deref() {
+        None | Some("" | "unconfined") => {}
+        Some(profile) => return unsupported(format!("apparmor profile {profile:?} cannot be applied")),
+    }
+    match process.selinux_label.as_deref() {
+        None | Some("") => Ok(()),
+        Some(label) => unsupported(format!("selinux label {label:?} cannot be applied")),
+    }
+}
+
+/// An id as the kernel takes it: -1 means "no change" to setresuid and would keep root (CVE-2024-40635's class).
+fn identity(id: u32, what: &str) -> Result<u32, Error> {
+    if id == u32::MAX {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{what} {id} is not an id"),
+        ));
+    }
+    Ok(id)
+}
+
+fn texts(strings: &[String], what: &str) -> Result<Vec<CString>, Error> {
+    strings.iter().map(|string| text(string, what)).collect()
+}
+
+/// The primary group belongs to the supplementary ones: without it a file mode that denies the group would be passed
+/// by setgroups in the container (CVE-2022-36109, CVE-2023-25173).
+fn groups(primary: u32, additional: &[u32]) -> Result<Vec<Gid>, Error> {
+    let mut groups = vec![primary];
+    for gid in additional {
+        if !groups.contains(&identity(*gid, "gid")?) {
+            groups.push(*gid);
+        }
+    }
+    Ok(groups.into_iter().map(Gid::from_raw).collect())
+}
+
+/// The files that execvp would try for `name`. An empty element of PATH is skipped: it means the working directory,
+/// which is the image's to choose.
+fn candidates(name: &str, env: &[String]) -> Result<Vec<CString>, Error> {
+    if name.contains('/') {
+        return Ok(vec![text(name, "program")?]);
+    }
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
+    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+    directories
+        .map(|directory| text(&format!("{}/{name}", directory.trim_end_matches('/')), "program"))
+        .collect()
+}
+
+fn oom_score_adj(score: i32) -> Result<String, Error> {
+    if !(-1000..=1000).contains(&score) {
+        let message = format!("oomScoreAdj {score} is not between -1000 and 1000");
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(score.to_string())
+}
+
+fn filter(profile: &Seccomp, settings: &Settings) -> Result<Filter, Error> {
+    use crate::Context as _;
+    let arch = Arch::host();
+    let program = match &settings.seccomp_cache {
+        Some(directory) => Cache::new(directory).compile(profile, arch),
+        None => dhow_seccomp::compile(profile, arch),
+    }
+    .context(|| "compile seccomp profile")?;
+    if program.notify {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "seccomp action SCMP_ACT_NOTIFY is not supported",
+        ));
+    }
+    Ok(program)
+}
+
+fn rlimits(limits: &[Rlimit]) -> Result<Vec<(Resource, rustix::process::Rlimit)>, Error> {
+    let mut found: Vec<(Resource, rustix::process::Rlimit)> = Vec::with_capacity(limits.len());
+    for limit in limits {
+        let resource = resource(&limit.kind)?;
+        if found.iter().any(|(known, _)| *known == resource) {
+            let message = format!("{} is given twice", limit.kind);
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if limit.soft > limit.hard {
+            let message = format!(
+                "{}: soft limit {} is over the hard limit {}",
+                limit.kind, limit.soft, limit.hard
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let finite = |value: u64| (value != u64::MAX).then_some(value);
+        let rlimit = rustix::process::Rlimit {
+            current: finite(limit.soft),
+            maximum: finite(limit.hard),
+        };
+        found.push((resource, rlimit));
+    }
+    Ok(found)
+}
+
+fn resource(name: &str) -> Result<Resource, Error> {
+    Ok(match name {
+        "RLIMIT_AS" => Resource::As,
+        "RLIMIT_CORE" => Resource::Core,
+        "RLIMIT_CPU" => Resource::Cpu,
+        "RLIMIT_DATA" => Resource::Data,
+        "RLIMIT_FSIZE" => Resource::Fsize,
+        "RLIMIT_LOCKS" => Resource::Locks,
+        "RLIMIT_MEMLOCK" => Resource::Memlock,
+        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
+        "RLIMIT_NICE" => Resource::Nice,
+        "RLIMIT_NOFILE" => Resource::Nofile,
+        "RLIMIT_NPROC" => Resource::Nproc,
+        "RLIMIT_RSS" => Resource::Rss,
+        "RLIMIT_RTPRIO" => Resource::Rtprio,
+        "RLIMIT_RTTIME" => Resource::Rttime,
+        "RLIMIT_SIGPENDING" => Resource::Sigpending,
+        "RLIMIT_STACK" => Resource::Stack,
+        other => {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("unknown rlimit {other:?}"),
+            ));
+        }
+    })
+}

@@ -1,0 +1,262 @@
+use super::*;
+use dhow_oci::runtime::{Mount, Process, Rlimit};
+use rustix::mount::MountAttrFlags as Attr;
+
+fn spec(change: impl FnOnce(&mut Spec)) -> Spec {
+    let mut spec = Spec {
+        process: Some(Process {
+            args: vec!["true".into()],
+            cwd: "/".into(),
+            ..Process::default()
+        }),
+        linux: Some(Linux {
+            namespaces: vec![Wanted {
+                kind: "mount".into(),
+                path: None,
+            }],
+            ..Linux::default()
+        }),
+        ..Spec::default()
+    };
+    change(&mut spec);
+    spec
+}
+
+fn prepared(change: impl FnOnce(&mut Spec)) -> Result<Plan, Error> {
+    Plan::prepare(&spec(change), &Settings::default())
+}
+
+fn refused(change: impl FnOnce(&mut Spec)) -> (ErrorKind, String) {
+    let error = prepared(change).unwrap_err();
+    (error.kind(), error.to_string())
+}
+
+fn process(spec: &mut Spec) -> &mut Process {
+    spec.process.as_mut().unwrap()
+}
+
+fn linux(spec: &mut Spec) -> &mut Linux {
+    spec.linux.as_mut().unwrap()
+}
+
+#[test]
+fn a_minimal_spec_is_accepted_and_gets_the_default_devices() {
+    let plan = prepared(|_| ()).unwrap();
+    assert_eq!(plan.nodes.len(), 6);
+    assert!(plan.fill_dev);
+}
+
+#[test]
+fn hooks_are_refused_by_name() {
+    let (kind, message) = refused(|spec| {
+        let hook = dhow_oci::runtime::Hook::default();
+        spec.hooks = Some(Hooks {
+            poststart: vec![hook],
+            ..Hooks::default()
+        });
+    });
+    assert_eq!(kind, ErrorKind::Unsupported);
+    assert!(message.contains("poststart"), "{message}");
+}
+
+#[test]
+fn labels_of_absent_security_modules_are_refused_and_unconfined_is_not() {
+    assert_eq!(
+        refused(|s| process(s).apparmor_profile = Some("docker-default".into())).0,
+        ErrorKind::Unsupported
+    );
+    assert_eq!(
+        refused(|s| process(s).selinux_label = Some("a:b:c".into())).0,
+        ErrorKind::Unsupported
+    );
+    assert_eq!(
+        refused(|s| linux(s).mount_label = Some("a:b:c".into())).0,
+        ErrorKind::Unsupported
+    );
+    prepared(|s| process(s).apparmor_profile = Some("unconfined".into())).unwrap();
+}
+
+#[test]
+fn fields_without_code_are_refused_and_unknown_ones_ignored() {
+    let one = serde_json::json!({"class": "IOPRIO_CLASS_IDLE"});
+    assert_eq!(
+        refused(|s| drop(process(s).extra.insert("ioPriority".into(), one))).0,
+        ErrorKind::Unsupported
+    );
+    let two = serde_json::json!({"domain": "LINUX"});
+    assert_eq!(
+        refused(|s| drop(linux(s).extra.insert("personality".into(), two))).0,
+        ErrorKind::Unsupported
+    );
+    prepared(|s| drop(linux(s).extra.insert("somethingNew".into(), serde_json::json!(1)))).unwrap();
+}
+
+#[test]
+fn a_name_without_a_slash_is_looked_for_in_the_path_of_the_container() {
+    let plan = prepared(|s| process(s).env = vec!["PATH=/a:relative::/b/".into()]).unwrap();
+    assert_eq!(
+        plan.program.candidates,
+        [c"/a/true".to_owned(), c"/b/true".to_owned()]
+    );
+}
+
+#[test]
+fn an_id_that_means_no_change_is_refused() {
+    assert_eq!(
+        refused(|s| process(s).user.uid = u32::MAX).0,
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(|s| process(s).user.additional_gids = vec![u32::MAX]).0,
+        ErrorKind::InvalidArgument
+    );
+}
+
+#[test]
+fn the_primary_group_is_among_the_supplementary_ones() {
+    let plan = prepared(|s| {
+        process(s).user.gid = 7;
+        process(s).user.additional_gids = vec![8, 7];
+    });
+    let groups: Vec<_> = plan
+        .unwrap()
+        .program
+        .groups
+        .iter()
+        .map(|gid| gid.as_raw())
+        .collect();
+    assert_eq!(groups, [7, 8]);
+}
+
+#[test]
+fn sysctls_are_held_to_the_namespaces_of_the_container() {
+    let set = |name: &'static str, namespace: &'static str| {
+        move |s: &mut Spec| {
+            linux(s).sysctl.insert(name.into(), "1".into());
+            if !namespace.is_empty() {
+                linux(s).namespaces.push(Wanted {
+                    kind: namespace.into(),
+                    path: None,
+                });
+            }
+        }
+    };
+    prepared(set("net.ipv4.ip_forward", "network")).unwrap();
+    prepared(set("kernel.shmmax", "ipc")).unwrap();
+    assert_eq!(
+        refused(set("net.ipv4.ip_forward", "")).0,
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(set("kernel.core_pattern", "ipc")).0,
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(set("net.ipv4./././kernel/core_pattern", "network")).0,
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(set("kernel.shmmax=1+kernel.core_pattern", "ipc")).0,
+        ErrorKind::InvalidArgument
+    );
+}
+
+#[test]
+fn mount_options_become_attributes_and_parameters() {
+    let mount = Mount {
+        destination: "/dev".into(),
+        kind: Some("tmpfs".into()),
+        source: Some("tmpfs".into()),
+        options: ["nosuid", "strictatime", "mode=755,size=65536k", "ro", "rw"]
+            .map(String::from)
+            .to_vec(),
+        ..Mount::default()
+    };
+    let plan = MountPlan::parse(&mount).unwrap();
+    assert_eq!(
+        plan.attributes,
+        Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_STRICTATIME
+    );
+    let Source::New { parameters, .. } = plan.source else {
+        panic!("not a new file system")
+    };
+    let keys: Vec<_> = parameters.iter().map(|(key, _)| key.to_str().unwrap()).collect();
+    assert_eq!(keys, ["source", "mode", "size"]);
+}
+
+#[test]
+fn mounts_that_cannot_be_are_refused() {
+    let refused = |change: &dyn Fn(&mut Mount)| {
+        let mut mount = Mount {
+            destination: "/x".into(),
+            kind: Some("bind".into()),
+            ..Mount::default()
+        };
+        mount.source = Some("/y".into());
+        change(&mut mount);
+        MountPlan::parse(&mount).unwrap_err().kind()
+    };
+    assert_eq!(
+        refused(&|m| m.source = Some("relative".into())),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(&|m| m.destination = "/a/../../b".into()),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(&|m| m.options = vec!["size=1".into()]),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(&|m| m.options = vec!["tmpcopyup".into()]),
+        ErrorKind::Unsupported
+    );
+    assert_eq!(
+        refused(&|m| m.uid_mappings = vec![IdMapping::default()]),
+        ErrorKind::Unsupported
+    );
+    assert_eq!(refused(&|m| m.kind = None), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn limits_are_checked() {
+    let limit = |kind: &str, soft, hard| Rlimit {
+        kind: kind.into(),
+        soft,
+        hard,
+    };
+    assert_eq!(
+        refused(|s| process(s).rlimits = vec![limit("RLIMIT_NOFILE", 2, 1)]).0,
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(|s| process(s).rlimits = vec![limit("NOFILE", 1, 1)]).0,
+        ErrorKind::InvalidArgument
+    );
+    let twice = vec![limit("RLIMIT_CPU", 1, 1), limit("RLIMIT_CPU", 1, 1)];
+    assert_eq!(
+        refused(|s| process(s).rlimits = twice).0,
+        ErrorKind::InvalidArgument
+    );
+}
+
+#[test]
+fn hierarchies_are_found_and_the_own_group_in_them() {
+    let table = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+                 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                 33 31 0:30 /outer /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                 34 31 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+    let found = Hierarchies::parse(table);
+    assert!(!found.unified);
+    let membership = "2:cpu,cpuacct:/dhow/a\n1:name=systemd:/outer/dhow/a\n0::/dhow/b\n";
+    let own: Vec<_> = found
+        .mounts
+        .iter()
+        .map(|one| one.own(membership).unwrap())
+        .collect();
+    let wanted = ["cpu,cpuacct/dhow/a", "systemd/dhow/a", "unified/dhow/b"]
+        .map(|path| Path::new(hierarchy::ROOT).join(path));
+    assert_eq!(own, wanted);
+    assert!(Hierarchies::parse("30 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n").unified);
+}

@@ -1,0 +1,297 @@
+//! What the child tells its parent: which step failed, on which of the plan's things, with which errno.
+//!
+//! Messages are twelve bytes on a socket that keeps their borders; the socket closes on execve, so its end means
+//! that the program runs.
+
+use std::io;
+
+use dhow_types::ErrorKind;
+use rustix::io::Errno;
+
+use crate::plan::{Plan, Program, Source};
+use crate::{Context as _, Error};
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $name:ident = $words:literal,)*) => {
+        /// A step of the child; its words complete "unable to ...".
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub(crate) enum Step { $($(#[$doc])* $name,)* }
+
+        impl Step {
+            const ALL: &[Self] = &[$(Self::$name,)*];
+
+            const fn words(self) -> &'static str {
+                match self { $(Self::$name => $words,)* }
+            }
+        }
+    };
+}
+
+steps! {
+    Ambient = "raise the ambient capabilities",
+    BoundingSet = "limit the capability bounding set",
+    Capabilities = "apply capabilities",
+    CgroupJoin = "join the control group",
+    CgroupMount = "mount the control groups",
+    CgroupNamespace = "make a cgroup namespace",
+    CloseOnExec = "mark descriptors close-on-exec",
+    Console = "set up /dev/console",
+    Device = "make device node",
+    DeviceDirectory = "open /dev of the root file system",
+    DeviceLink = "make symbolic link in /dev",
+    Domainname = "set the domain name",
+    Dumpable = "protect the process",
+    Execute = "execute",
+    Groups = "set groups",
+    Hostname = "set the host name",
+    JoinNamespace = "join namespace",
+    Keyring = "join a session keyring",
+    Mask = "mask path",
+    Mount = "mount",
+    MountSource = "open the source of mount",
+    MountTarget = "open the target of mount",
+    NoNewPrivileges = "set no_new_privs",
+    NullDevice = "verify that /dev/null is the null device",
+    OomScore = "set oom_score_adj",
+    Pivot = "change to the root file system",
+    Propagation = "make the mounts private",
+    ReadOnly = "make path read-only",
+    ReadOnlyRoot = "make the root file system read-only",
+    Report = "report to the parent",
+    Rlimit = "set resource limit",
+    RootFilesystem = "open the root file system",
+    RootPropagation = "set the propagation of the root file system",
+    Seccomp = "load the seccomp filter",
+    Session = "start a session",
+    Signals = "reset signals",
+    Stdio = "set up standard streams",
+    Sysctl = "set sysctl",
+    Terminal = "set up the terminal",
+    UserId = "set the user",
+    WorkingDirectory = "change to the working directory",
+    WorkingDirectoryEscape = "accept the working directory: it is outside of the container's root file system",
+}
+
+/// A failed step. `index` says which of the plan's things it was about, where there are several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) step: Step,
+    pub(crate) index: u32,
+    pub(crate) errno: i32,
+}
+
+/// Names the step of a failed system call.
+pub(crate) trait At<T> {
+    fn at(self, step: Step) -> Result<T, Failure>;
+    fn at_index(self, step: Step, index: usize) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Code>> At<T> for Result<T, E> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.at_index(step, 0)
+    }
+
+    fn at_index(self, step: Step, index: usize) -> Result<T, Failure> {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        self.map_err(|error| Failure {
+            step,
+            index,
+            errno: error.into().0,
+        })
+    }
+}
+
+/// An errno, from whatever carries one.
+pub(crate) struct Code(i32);
+
+impl From<Errno> for Code {
+    fn from(errno: Errno) -> Self {
+        Self(errno.raw_os_error())
+    }
+}
+
+impl From<io::Error> for Code {
+    fn from(error: io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()))
+    }
+}
+
+impl From<dhow_rootpath::Error> for Code {
+    fn from(error: dhow_rootpath::Error) -> Self {
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            if let Some(errno) = inner
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error)
+            {
+                return Self(errno);
+            }
+            if let Some(errno) = inner.downcast_ref::<Errno>() {
+                return Self(errno.raw_os_error());
+            }
+            cause = inner.source();
+        }
+        Self(match error.kind() {
+            ErrorKind::FailedPrecondition => Errno::NOTDIR.raw_os_error(),
+            ErrorKind::NotFound => Errno::NOENT.raw_os_error(),
+            ErrorKind::PermissionDenied => Errno::ACCESS.raw_os_error(),
+            _ => Errno::INVAL.raw_os_error(),
+        })
+    }
+}
+
+/// Length of every message.
+pub(crate) const LENGTH: usize = 12;
+/// First word of the message "set up, waiting".
+const READY: u32 = u32::MAX;
+
+/// A message of the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Ready,
+    Failed(Failure),
+}
+
+impl Message {
+    pub(crate) fn encode(self) -> [u8; LENGTH] {
+        let (first, index, errno) = match self {
+            Self::Ready => (READY, 0, 0),
+            Self::Failed(failure) => (failure.step as u32, failure.index, failure.errno),
+        };
+        let mut bytes = [0; LENGTH];
+        let (head, tail) = bytes.split_at_mut(4);
+        let (middle, end) = tail.split_at_mut(4);
+        head.copy_from_slice(&first.to_ne_bytes());
+        middle.copy_from_slice(&index.to_ne_bytes());
+        end.copy_from_slice(&errno.to_ne_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        let (first, index, errno) = (word(0)?, word(4)?, word(8)?.cast_signed());
+        if bytes.len() != LENGTH {
+            return None;
+        }
+        if first == READY {
+            return Some(Self::Ready);
+        }
+        let step = *Step::ALL.get(usize::try_from(first).ok()?)?;
+        Some(Self::Failed(Failure { step, index, errno }))
+    }
+}
+
+impl Failure {
+    /// The error a person sees.
+    pub(crate) fn explain(self, name: &Name, program: Option<&Program>, plan: Option<&Plan>) -> Error {
+        let errno = io::Error::from_raw_os_error(self.errno);
+        if self.step == Step::Execute {
+            return not_executed(name, errno);
+        }
+        let mut message = format!("unable to {}", self.step.words());
+        if let Some(subject) = self.subject(program, plan) {
+            message.push(' ');
+            message.push_str(&subject);
+        }
+        Err::<(), _>(errno).context(|| message).map_or_else(
+            |error| match self.step {
+                // The kinds NotFound and PermissionDenied are for the program itself: they become exit codes 127 and 126.
+                Step::WorkingDirectory => error.with_kind(ErrorKind::InvalidArgument),
+                _ if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                    error.with_kind(ErrorKind::FailedPrecondition)
+                }
+                _ => error,
+            },
+            |()| Error::new(ErrorKind::Internal, "no failure"),
+        )
+    }
+
+    fn subject(self, program: Option<&Program>, plan: Option<&Plan>) -> Option<String> {
+        let index = usize::try_from(self.index).ok()?;
+        let absolute = |path: &std::path::Path| Some(format!("/{}", path.display()));
+        match self.step {
+            Step::Device => absolute(&plan?.nodes.get(index)?.target),
+            Step::Mask => absolute(plan?.masked.get(index)?),
+            Step::ReadOnly => absolute(plan?.readonly.get(index)?),
+            Step::Sysctl => Some(plan?.sysctls.get(index)?.name.clone()),
+            Step::Rlimit => program?
+                .rlimits
+                .get(index)
+                .map(|(resource, _)| format!("{resource:?}")),
+            Step::WorkingDirectory | Step::WorkingDirectoryEscape => {
+                Some(format!("{:?}", program?.cwd.to_string_lossy()))
+            }
+            Step::Mount | Step::MountSource | Step::MountTarget => {
+                let mount = plan?.mounts.get(index)?;
+                let source = match &mount.source {
+                    Source::Bind { path, .. } => path.to_string_lossy().into_owned(),
+                    Source::Cgroup => "cgroup".to_owned(),
+                    Source::Remount => "remount".to_owned(),
+                    Source::New { kind, .. } => kind.to_string_lossy().into_owned(),
+                };
+                Some(format!("{source} at /{}", mount.target.display()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The program as the person named it.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub(crate) text: String,
+    /// Whether it was looked for in PATH.
+    pub(crate) searched: bool,
+}
+
+/// runc's wording, which docker's clients know.
+fn not_executed(name: &Name, errno: io::Error) -> Error {
+    let (name, searched) = (&name.text, name.searched);
+    let missing = matches!(
+        errno.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    );
+    let message = match errno.kind() {
+        _ if missing && searched => format!("exec: {name:?}: executable file not found in $PATH"),
+        _ if missing => format!("exec: {name:?}: stat {name}: no such file or directory"),
+        io::ErrorKind::PermissionDenied => format!("exec: {name:?}: permission denied"),
+        _ if errno.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            format!("exec {name}: exec format error")
+        }
+        _ => format!("exec: {name:?}"),
+    };
+    let kind = match dhow_types::Failure::kind(&errno) {
+        _ if missing => ErrorKind::NotFound,
+        // docker's rule: what is there and cannot be invoked is 126.
+        ErrorKind::Internal => ErrorKind::PermissionDenied,
+        kind => kind,
+    };
+    Error::because(kind, message, errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire() {
+        for step in Step::ALL {
+            let message = Message::Failed(Failure {
+                step: *step,
+                index: 7,
+                errno: -3,
+            });
+            assert_eq!(Message::decode(&message.encode()), Some(message));
+        }
+        assert_eq!(Message::decode(&Message::Ready.encode()), Some(Message::Ready));
+    }
+
+    #[test]
+    fn a_malformed_message_is_no_message() {
+        assert_eq!(Message::decode(&[]), None);
+        assert_eq!(Message::decode(&[0; 11]), None);
+        assert_eq!(Message::decode(&[0; 13]), None);
+        assert_eq!(Message::decode(&[0xfe; 12]), None);
+    }
+}
