@@ -75,6 +75,20 @@ pub(crate) struct Answer {
     pub(crate) stall: Duration,
 }
 
+/// Why there is no answer.
+enum Trouble {
+    /// The request itself failed; another try may not.
+    Broken(Error),
+    /// No token could be had, and that was tried often enough.
+    Final(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
 impl Answer {
     pub(crate) fn status(&self) -> StatusCode {
         self.response.status()
@@ -148,6 +162,11 @@ impl Core {
             let body = body.unwrap_or_else(|| std::mem::replace(&mut call.body, Outgoing::empty()));
             let outcome = self.authorized(&call, body).await;
             let last = tried >= call.attempts || !repeatable;
+            let outcome = match outcome {
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Broken(error)) => Err(error),
+                Ok(answer) => Ok(answer),
+            };
             let asked_pause = match &outcome {
                 Ok(answer) if is_passing(answer.status()) => seconds(answer.response.headers()),
                 Err(error) if may_pass(error, &call.url) => None,
@@ -177,28 +196,30 @@ impl Core {
     }
 
     /// One try with credentials, where the registry wants any.
-    async fn authorized(&self, call: &Call, body: Outgoing) -> Result<Answer, Error> {
+    async fn authorized(&self, call: &Call, body: Outgoing) -> Result<Answer, Trouble> {
         let Some(identity) = &call.identity else {
-            return self.followed(call, body, None).await;
+            return Ok(self.followed(call, body, None).await?);
         };
-        let host = &identity.host;
+        let (host, scope) = (&identity.host, identity.scope.as_str());
         let again = body.again();
-        let authorization = host.authorization(self, &identity.scope).await?;
+        let authorization = host.authorization(self, scope).await.map_err(Trouble::Final)?;
         let answer = self.followed(call, body, authorization.as_ref()).await?;
-        let ours = host.is_at(&answer.url);
-        if answer.status() != StatusCode::UNAUTHORIZED || !ours {
+        let refused =
+            |answer: &Answer| answer.status() == StatusCode::UNAUTHORIZED && host.is_at(&answer.url);
+        if !refused(&answer) {
             return Ok(answer);
         }
-        let learned = host.learn(&answer, &identity.scope, authorization.as_ref());
+        let learned = host.learn(&answer, scope, authorization.as_ref());
         let Some(body) = again.filter(|_| learned) else {
-            return host.explain(self, answer).await;
+            return Err(Trouble::Final(host.explain(self, answer).await));
         };
-        let Some(authorization) = host.authorization(self, &identity.scope).await? else {
-            return host.explain(self, answer).await;
+        let Some(authorization) = host.authorization(self, scope).await.map_err(Trouble::Final)? else {
+            return Err(Trouble::Final(host.explain(self, answer).await));
         };
         let answer = self.followed(call, body, Some(&authorization)).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED && host.is_at(&answer.url) {
-            return host.explain(self, answer).await;
+        if refused(&answer) {
+            host.learn(&answer, scope, Some(&authorization));
+            return Err(Trouble::Final(host.explain(self, answer).await));
         }
         Ok(answer)
     }

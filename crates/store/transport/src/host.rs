@@ -226,10 +226,13 @@ impl Host {
     }
 
     /// Turns a final 401 into an error that says what is missing.
-    pub(crate) async fn explain(&self, core: &Core, answer: Answer) -> Result<Answer, Error> {
-        let stored = self.stored(core)?.clone();
+    pub(crate) async fn explain(&self, core: &Core, answer: Answer) -> Error {
+        let stored = match self.stored(core) {
+            Ok(stored) => stored.clone(),
+            Err(error) => return error,
+        };
         let error = answer.into_error().await;
-        Err(match stored {
+        match stored {
             Stored::ElsewhereIn(helper) => Error::wrap(error, self.elsewhere(&helper))
                 .with_kind(ErrorKind::Unsupported)
                 .with_hint(format!(
@@ -247,7 +250,7 @@ impl Host {
                     .replace("the registry", &self.name);
                 error.with_hint(hint)
             }
-        })
+        }
     }
 
     fn elsewhere(&self, helper: &str) -> String {

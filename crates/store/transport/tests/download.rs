@@ -1,0 +1,440 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use dhow_oci::{Descriptor, media_type};
+use dhow_transport::Client;
+use dhow_types::{Digest, ErrorKind, Failure as _};
+
+use crate::server::{Request, Server, answer, client, content, hasty, registry};
+
+fn layer(bytes: &[u8]) -> Descriptor {
+    Descriptor::of(media_type::OCI_LAYER, bytes)
+}
+
+/// Reads a blob to its end; the error as the kind that it maps to.
+fn pull(client: &Client, server: &Server, descriptor: &Descriptor) -> Result<Vec<u8>, (ErrorKind, String)> {
+    let mut out = Vec::new();
+    let mut blob = client
+        .blob(&server.reference("a/b:1"), descriptor)
+        .map_err(|error| (error.kind(), error.to_string()))?;
+    match blob.read_to_end(&mut out) {
+        Ok(_) => Ok(out),
+        Err(error) => {
+            let again = blob.read(&mut [0; 8]);
+            assert!(again.is_err(), "a failed blob must not look like an ended one");
+            Err((error.kind_of(), error.to_string()))
+        }
+    }
+}
+
+trait KindOf {
+    fn kind_of(&self) -> ErrorKind;
+}
+
+impl KindOf for std::io::Error {
+    fn kind_of(&self) -> ErrorKind {
+        dhow_types::Failure::kind(self)
+    }
+}
+
+fn head(out: &mut TcpStream, status: &str, length: usize, more: &str) {
+    let text = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{more}\r\n");
+    out.write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_manifest_comes_with_its_type_and_digest() {
+    let body = br#"{"schemaVersion":2}"#;
+    let digest = Digest::of(body);
+    let server = registry(move |_, request, out| {
+        assert!(
+            request
+                .header("accept")
+                .unwrap()
+                .contains(media_type::DOCKER_LIST)
+        );
+        let headers = format!(
+            "Content-Type: {}; charset=utf-8\r\nDocker-Content-Digest: {digest}\r\n",
+            media_type::OCI_INDEX
+        );
+        answer(out, "200 OK", &headers, body)
+    });
+    let fetched = client().manifest(&server.reference("a/b")).unwrap();
+    assert_eq!(fetched.bytes, body);
+    assert_eq!(fetched.descriptor, Descriptor::of(media_type::OCI_INDEX, body));
+    assert_eq!(server.requests()[0].path, "/v2/a/b/manifests/latest");
+}
+
+#[test]
+fn a_manifest_that_is_not_its_digest_is_data_loss() {
+    let server = registry(|_, request, out| {
+        let lie = if request.path.ends_with(":1") {
+            ""
+        } else {
+            "Docker-Content-Digest: sha256:00\r\n"
+        };
+        answer(out, "200 OK", lie, b"{}")
+    });
+    let client = client();
+    let wanted = Digest::of(b"something else");
+    let error = client.manifest_at(&server.reference("a"), &wanted).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataLoss);
+    let error = client.manifest(&server.reference("a:2")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataLoss, "the header lies");
+}
+
+#[test]
+fn a_manifest_without_end_is_cut_at_its_limit() {
+    let server = registry(|_, _, out| {
+        out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap();
+        let piece = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+        while out.write_all(&piece).is_ok() {}
+        false
+    });
+    let error = client().manifest(&server.reference("a:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+}
+
+#[test]
+fn a_missing_manifest_is_told_in_the_registrys_words_and_asked_for_once() {
+    let server = registry(|_, _, out| {
+        let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no such tag"}]}"#;
+        answer(out, "404 Not Found", "", body)
+    });
+    let error = client().manifest(&server.reference("a:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let expected = format!(
+        "GET http://{}/v2/a/manifests/1: 404 Not Found: manifest unknown: no such tag",
+        server.address
+    );
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_blob_comes_whole() {
+    let body = content(3_000_000);
+    let served = body.clone();
+    let server = registry(move |_, _, out| answer(out, "200 OK", "", &served));
+    assert_eq!(pull(&client(), &server, &layer(&body)).unwrap(), body);
+    let empty = registry(|_, _, out| answer(out, "200 OK", "", b""));
+    assert_eq!(pull(&client(), &empty, &layer(b"")).unwrap(), b"");
+}
+
+#[test]
+fn a_blob_with_the_wrong_digest_is_data_loss_at_its_end() {
+    let server = registry(|_, _, out| answer(out, "200 OK", "", b"wrong"));
+    let (kind, message) = pull(&client(), &server, &layer(b"right")).unwrap_err();
+    assert_eq!(kind, ErrorKind::DataLoss, "{message}");
+}
+
+#[test]
+fn a_blob_of_another_length_is_data_loss_before_a_byte_is_read() {
+    let server = registry(|_, _, out| answer(out, "200 OK", "", b"longer"));
+    let (kind, message) = pull(&client(), &server, &layer(b"long")).unwrap_err();
+    assert_eq!(kind, ErrorKind::DataLoss, "{message}");
+}
+
+#[test]
+fn an_endless_blob_is_stopped_where_it_should_end() {
+    let server = registry(|_, _, out| {
+        out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap();
+        while out.write_all(b"8\r\nendless!\r\n").is_ok() {}
+        false
+    });
+    let (kind, message) = pull(&client(), &server, &layer(&content(100_000))).unwrap_err();
+    assert_eq!(kind, ErrorKind::DataLoss, "{message}");
+    assert_eq!(server.requests().len(), 1);
+}
+
+/// Serves `body` in pieces that break after `limit` bytes, with ranges.
+fn breaking(body: Vec<u8>, limit: usize) -> Server {
+    registry(move |_, request, out| {
+        let start = range_start(request);
+        let (status, more) = match start {
+            0 => ("200 OK", String::new()),
+            _ => (
+                "206 Partial Content",
+                format!(
+                    "Content-Range: bytes {start}-{}/{}\r\n",
+                    body.len() - 1,
+                    body.len()
+                ),
+            ),
+        };
+        let rest = &body[start..];
+        head(out, status, rest.len(), &more);
+        out.write_all(&rest[..rest.len().min(limit)]).unwrap();
+        rest.len() <= limit
+    })
+}
+
+fn range_start(request: &Request) -> usize {
+    let range = request
+        .header("range")
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+    range.map_or(0, |start| start.parse().unwrap())
+}
+
+#[test]
+fn a_blob_that_breaks_off_goes_on_where_it_stopped() {
+    let body = content(1_000_000);
+    let server = breaking(body.clone(), 300_000);
+    assert_eq!(pull(&client(), &server, &layer(&body)).unwrap(), body);
+    let starts: Vec<usize> = server.requests().iter().map(range_start).collect();
+    assert_eq!(starts, [0, 300_000, 600_000, 900_000]);
+}
+
+#[test]
+fn a_blob_that_makes_no_progress_is_given_up() {
+    let body = content(1_000_000);
+    let served = body.clone();
+    let server = registry(move |_, request, out| {
+        let start = range_start(request);
+        let more = format!(
+            "Content-Range: bytes {start}-{}/{}\r\n",
+            served.len() - 1,
+            served.len()
+        );
+        let status = if start == 0 {
+            "200 OK"
+        } else {
+            "206 Partial Content"
+        };
+        head(out, status, served.len() - start, &more);
+        out.write_all(&served[start..start + 10]).unwrap();
+        false
+    });
+    let (kind, message) = pull(&client(), &server, &layer(&body)).unwrap_err();
+    assert_eq!(kind, ErrorKind::Unavailable, "{message}");
+    assert!(message.contains("of 1000000 bytes"), "{message}");
+    assert_eq!(server.requests().len(), 5);
+}
+
+#[test]
+fn a_server_without_ranges_is_read_again_from_the_start() {
+    let body = content(500_000);
+    let served = body.clone();
+    let server = registry(move |number, _, out| {
+        head(out, "200 OK", served.len(), "");
+        let end = if number == 0 { 200_000 } else { served.len() };
+        out.write_all(&served[..end]).unwrap();
+        number > 0
+    });
+    assert_eq!(pull(&client(), &server, &layer(&body)).unwrap(), body);
+}
+
+#[test]
+fn a_range_that_is_not_the_one_asked_for_is_refused() {
+    let body = content(500_000);
+    let served = body.clone();
+    let server = registry(move |number, _, out| {
+        if number == 0 {
+            head(out, "200 OK", served.len(), "");
+            out.write_all(&served[..200_000]).unwrap();
+        } else {
+            head(
+                out,
+                "206 Partial Content",
+                400_000,
+                "Content-Range: bytes 100000-499999/500000\r\n",
+            );
+            out.write_all(&served[100_000..]).unwrap();
+        }
+        false
+    });
+    let (kind, message) = pull(&client(), &server, &layer(&body)).unwrap_err();
+    assert_eq!(kind, ErrorKind::DataLoss, "{message}");
+}
+
+#[test]
+fn a_stalled_blob_is_asked_for_again() {
+    let body = content(200_000);
+    let served = body.clone();
+    let server = registry(move |number, request, out| {
+        let start = range_start(request);
+        let more = format!(
+            "Content-Range: bytes {start}-{}/{}\r\n",
+            served.len() - 1,
+            served.len()
+        );
+        head(
+            out,
+            if start == 0 {
+                "200 OK"
+            } else {
+                "206 Partial Content"
+            },
+            served.len() - start,
+            &more,
+        );
+        if number == 0 {
+            out.write_all(&served[..100_000]).unwrap();
+            std::thread::sleep(Duration::from_secs(3));
+            return false;
+        }
+        out.write_all(&served[start..]).is_ok()
+    });
+    let started = Instant::now();
+    assert_eq!(pull(&client(), &server, &layer(&body)).unwrap(), body);
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn failures_of_the_server_and_its_rate_limit_are_waited_out() {
+    let server = registry(|number, _, out| match number {
+        0 => answer(out, "500 Internal Server Error", "", b""),
+        1 => answer(out, "503 Service Unavailable", "Retry-After: 0\r\n", b""),
+        2 => answer(out, "429 Too Many Requests", "Retry-After: 1\r\n", b""),
+        3 => false,
+        _ => answer(out, "200 OK", "", b"ok"),
+    });
+    let started = Instant::now();
+    assert_eq!(pull(&client(), &server, &layer(b"ok")).unwrap(), b"ok");
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "Retry-After is honoured"
+    );
+}
+
+#[test]
+fn a_rate_limit_that_asks_for_too_long_is_an_error_that_says_so() {
+    let server = registry(|_, _, out| answer(out, "429 Too Many Requests", "Retry-After: 3600\r\n", b""));
+    let error = client().manifest(&server.reference("a:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    assert!(error.hint().unwrap().contains("3600 seconds"));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_server_that_says_nothing_is_given_up() {
+    let server = registry(|_, _, _| {
+        std::thread::sleep(Duration::from_secs(5));
+        false
+    });
+    let settings = dhow_transport::Settings {
+        attempts: 1,
+        ..hasty()
+    };
+    let client = Client::new(settings).unwrap();
+    let error = client.manifest(&server.reference("a:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().contains("no answer within 2 seconds"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nobody_listening_is_said_at_once() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let reference = dhow_reference::Reference::parse(&format!("localhost:{port}/a:1")).unwrap();
+    let started = Instant::now();
+    let client = Client::new(dhow_transport::Settings::default()).unwrap();
+    let error = client.manifest(&reference).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_redirect_loop_ends() {
+    let server = registry(|_, request, out| {
+        let headers = format!("Location: {}x\r\n", request.path);
+        answer(out, "307 Temporary Redirect", &headers, b"")
+    });
+    let (kind, message) = pull(&client(), &server, &layer(b"x")).unwrap_err();
+    assert_eq!(kind, ErrorKind::FailedPrecondition, "{message}");
+    assert_eq!(server.requests().len(), 11);
+}
+
+#[test]
+fn a_plain_url_is_fetched_from_many_threads_over_few_connections() {
+    let ports = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    let log = std::sync::Arc::clone(&ports);
+    let server = Server::start(move |_, request, out| {
+        log.lock().unwrap().insert(out.peer_addr().unwrap().port());
+        answer(out, "200 OK", "", request.path.as_bytes())
+    });
+    let client = client();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (client, server) = (client.clone(), &server);
+            scope.spawn(move || {
+                for file in 0..50 {
+                    let path = format!("/pool/{thread}/{file}.deb");
+                    let mut download = client.get(&format!("http://{}{path}", server.address)).unwrap();
+                    assert_eq!(download.length, Some(path.len() as u64));
+                    let mut out = String::new();
+                    download.body.read_to_string(&mut out).unwrap();
+                    assert_eq!(out, path);
+                }
+            });
+        }
+    });
+    let used = ports.lock().unwrap().len();
+    assert!(used <= 16, "{used} connections for 400 files");
+}
+
+#[test]
+fn a_plain_url_that_changes_on_the_way_is_not_joined_to_itself() {
+    let server = Server::start(|number, request, out| {
+        if number == 0 {
+            head(out, "200 OK", 100_000, "ETag: \"one\"\r\n");
+            out.write_all(&[1; 70_000]).unwrap();
+            return false;
+        }
+        assert_eq!(request.header("if-range"), Some("\"one\""));
+        answer(out, "200 OK", "ETag: \"two\"\r\n", &[2; 100_000])
+    });
+    let mut download = client().get(&format!("http://{}/file", server.address)).unwrap();
+    let error = download.body.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind_of(), ErrorKind::Unavailable, "{error}");
+}
+
+#[test]
+fn the_thread_is_gone_when_the_client_is() {
+    let threads = || {
+        let listing = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = listing.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "dhow-transport").count()
+    };
+    // Other tests run beside this one; so does their count. Only a client of our own in a process of our own could be
+    // counted exactly: what is checked here is that dropping waits for the thread.
+    let server = registry(|_, _, out| answer(out, "200 OK", "", b"ok"));
+    let client = client();
+    assert_eq!(pull(&client, &server, &layer(b"ok")).unwrap(), b"ok");
+    assert!(threads() >= 1);
+    let reader = client.blob(&server.reference("a:1"), &layer(b"ok")).unwrap();
+    drop(client);
+    let mut reader = reader;
+    let mut out = Vec::new();
+    reader.read_to_end(&mut out).unwrap();
+    assert_eq!(out, b"ok", "an open body keeps the thread");
+}
+
+#[test]
+fn tags_are_read_over_all_pages() {
+    let server = registry(|_, request, out| match request.path.as_str() {
+        "/v2/a/tags/list" => {
+            let link = "Link: </v2/a/tags/list?n=2&last=b>; rel=\"next\"\r\n";
+            answer(
+                out,
+                "200 OK",
+                link,
+                br#"{"name":"a","tags":["a","b","\u001b[31m"]}"#,
+            )
+        }
+        "/v2/a/tags/list?n=2&last=b" => answer(out, "200 OK", "", br#"{"name":"a","tags":["c"]}"#),
+        other => panic!("{other}"),
+    });
+    assert_eq!(client().tags(&server.reference("a")).unwrap(), ["a", "b", "c"]);
+    let empty = registry(|_, _, out| answer(out, "200 OK", "", br#"{"name":"a","tags":null}"#));
+    assert!(client().tags(&empty.reference("a")).unwrap().is_empty());
+}
