@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn alternatives_versions_qualifiers_and_architectures_are_read() {
-        let clauses = parse("libc6 (>= 2.36), debconf:any (>=0.5)|debconf-2.0 , xx [!i386 !arm64], ").unwrap();
+        let clauses =
+            parse("libc6 (>= 2.36), debconf:any (>=0.5)|debconf-2.0 , xx [!i386 !arm64], ").unwrap();
         assert_eq!(clauses.len(), 3);
         assert_eq!(clauses[0][0].to_string(), "libc6 (>= 2.36)");
         assert_eq!(clauses[1].len(), 2);

@@ -17,17 +17,26 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bootstrap;
+mod clean;
+mod configure;
 pub mod control;
+mod deb;
 pub mod depends;
+mod dpkg;
+mod fetch;
+mod filter;
 pub mod openpgp;
 mod outcome;
 pub mod packages;
+mod parallel;
 pub mod release;
 mod request;
 pub mod resolve;
 pub mod sources;
 mod target;
+mod unpack;
 pub mod version;
 
 pub use bootstrap::bootstrap;
@@ -38,4 +47,10 @@ pub use target::{Target, Variant};
 dhow_types::define_error! {
     /// Why no base file system could be made.
     pub struct Error;
+}
+
+impl From<dhow_rootpath::Error> for Error {
+    fn from(source: dhow_rootpath::Error) -> Self {
+        Self::wrap(source, "cannot change the new root")
+    }
 }

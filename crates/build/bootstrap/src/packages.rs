@@ -89,6 +89,19 @@ impl Universe {
         Ok(count)
     }
 
+    /// Adds what another universe has; of equal versions the one that is here already stays.
+    pub fn merge(&mut self, other: Self) {
+        for (name, package) in other.packages {
+            let newer = self
+                .packages
+                .get(&name)
+                .is_none_or(|known| version::compare(&package.version, &known.version).is_gt());
+            if newer {
+                self.packages.insert(name, package);
+            }
+        }
+    }
+
     /// The package of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Package> {

@@ -42,6 +42,8 @@ pub struct Release {
     pub components: Vec<String>,
     /// Architectures.
     pub architectures: Vec<String>,
+    /// Whether the index of each architecture has the packages for all architectures too.
+    pub all_in_each: bool,
     /// Whether files can be had under `by-hash/SHA256/<hex>`, which cannot change between index and file.
     pub by_hash: bool,
     files: HashMap<String, Listed>,
@@ -83,6 +85,9 @@ impl Release {
             valid_until,
             components: words("Components"),
             architectures: words("Architectures"),
+            all_in_each: paragraph
+                .get("No-Support-for-Architecture-all")
+                .is_some_and(|value| value.split_whitespace().any(|word| word == "Packages")),
             by_hash: paragraph
                 .get("Acquire-By-Hash")
                 .is_some_and(|value| value.eq_ignore_ascii_case("yes")),

@@ -195,7 +195,10 @@ fn text_around_inside_or_twice_around_the_frame_is_refused() {
         ),
         (
             "between text and signature",
-            clear.replace("-----BEGIN PGP SIGNATURE", &format!("{evil}-----BEGIN PGP SIGNATURE")),
+            clear.replace(
+                "-----BEGIN PGP SIGNATURE",
+                &format!("{evil}-----BEGIN PGP SIGNATURE"),
+            ),
         ),
         (
             "an inner frame",
