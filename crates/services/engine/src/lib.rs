@@ -1,1 +1,58 @@
-//! Runs things on this host: the one place that wires stores, runtime, network and builder.
+//! Runs things on this host: the one place that wires stores, runtime, network and builder together.
+//!
+//! An [`Engine`] is a view of one root folder. It holds no state that is not on disk, so any number of processes
+//! may have one at once, and a command that needs no images opens no database. Each use case is a module; each
+//! mutation reserves, records its intent, acts and records the result, so that a kill at any point leaves
+//! something that the next command completes or undoes.
+//!
+//! ```text
+//! ROOT/containers/<id>/config.json   what was asked, never changed
+//!                     /state.json    what became of it, replaced by rename by whoever holds the lock
+//!                     /hosts, resolv.conf, hostname, log.json
+//! ROOT/names/<name>                  the id, made by O_EXCL: the reservation of the name
+//! ROOT/volumes/<name>/{volume.json,_data/}
+//! RUN/<id>/lock                      held by the monitor while it lives, or by a command that changes the container
+//!         /attach.sock               the monitor's socket
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod apart;
+mod bootstrap;
+mod build;
+mod change;
+pub mod container;
+mod doctor;
+mod engine;
+mod image;
+mod network;
+mod system;
+mod volume;
+mod worker;
+
+pub use bootstrap::BootstrapRequest;
+pub use build::BuildFailure;
+
+pub use doctor::{Check, Verdict};
+pub use engine::{Engine, Settings};
+pub use network::{NetworkChoice, NetworkView};
+pub use system::{Info, SystemCheck, SystemUsage};
+pub use volume::{Volume, VolumeRequest};
+
+pub use dhow_image::{
+    Check as CheckStore, Finding, HistoryLine, Image, Import, LabelFilter, Loaded, Prune, Pruned, Pulled, Pushed, Removed, Summary,
+};
+pub use dhow_monitor::{
+    Health, HealthStatus, Record, RestartPolicy, Stream, format_time, frame,
+};
+pub use dhow_network::{CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest};
+pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
+pub use dhow_sys::signal::Signals;
+pub use dhow_build::{BuildObserver, Built, Event as BuildEvent, Failed, Ignore, Network as BuildNetwork, Request as BuildRequest, Secret, Stream as BuildStream};
+pub use dhow_oci::Healthcheck;
+pub use dhow_transport::{Proxies, Settings as TransportSettings};
+
+dhow_types::define_error! {
+    /// What can go wrong on this host.
+    pub struct Error;
+}

@@ -1,0 +1,81 @@
+//! `create`: a container of an image that is here, or is fetched first.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_types::{ErrorKind, Silent};
+
+use crate::flags::ContainerFlags;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "create",
+    about: "Create a new container",
+    flags: |command| ContainerFlags::augment_args(command),
+    run,
+};
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: ContainerFlags = crate::flags::read(matches)?;
+    let id = create(context, &flags)?;
+    println!("{id}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Creates the container, with its image if that is missing; failures exit with docker's 125.
+pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_types::ContainerId, CliError> {
+    let request = flags.request().map_err(|error| error.with_code(125))?;
+    if let Some(path) = &flags.cidfile
+        && path.exists()
+    {
+        let message = format!("container ID file found, make sure the other container isn't running or delete {}", path.display());
+        return Err(CliError::plain(message).with_code(125));
+    }
+    let engine = context.engine()?;
+    if flags.pull == "always" {
+        pull(context, flags)?;
+    }
+    let created = match engine.create(&request) {
+        Err(error) if error.kind() == ErrorKind::NotFound && flags.pull == "missing" && !has_image(context, flags) => {
+            if !flags.quiet {
+                eprintln!("Unable to find image '{}' locally", flags.image);
+            }
+            pull(context, flags)?;
+            engine.create(&request)
+        }
+        created => created,
+    };
+    let created = created.map_err(|error| CliError::from(error).with_code(125))?;
+    for warning in &created.warnings {
+        eprintln!("WARNING: {warning}");
+    }
+    if let Some(path) = &flags.cidfile {
+        std::fs::write(path, created.id.as_str()).map_err(|error| {
+            CliError::plain(format!("write the container ID to {}: {error}", path.display())).with_code(125)
+        })?;
+    }
+    Ok(created.id)
+}
+
+fn has_image(context: &Context, flags: &ContainerFlags) -> bool {
+    context.engine().is_ok_and(|engine| engine.image(&flags.image).is_ok())
+}
+
+/// Pulls in a process of its own, so that this one stays single-threaded and may start the container.
+fn pull(context: &Context, flags: &ContainerFlags) -> Result<(), CliError> {
+    let quiet = flags.quiet;
+    let pulled = context.engine()?.apart(|engine| {
+        let progress = crate::render::Progress::new(quiet);
+        let observer: &dyn dhow_types::Observer = if quiet { &Silent } else { &progress };
+        let pulled = engine.pull(&flags.image, flags.platform.clone(), observer)?;
+        progress.finish();
+        if !quiet {
+            eprintln!("Digest: {}\nStatus: {}", pulled.digest, pulled.status);
+        }
+        Ok(())
+    });
+    pulled.map_err(|error| {
+        let code = if error.kind() == ErrorKind::Cancelled { 130 } else { 125 };
+        CliError::from(error).with_code(code)
+    })
+}

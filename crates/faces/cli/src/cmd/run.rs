@@ -1,0 +1,71 @@
+//! `run`: create, start, and stay attached unless told otherwise.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use crate::attach::{Attached, End, exit_byte, pump, start_failure};
+use crate::flags::ContainerFlags;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "run",
+    about: "Create and run a new container from an image",
+    flags: |command| RunFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct RunFlags {
+    /// Run container in background and print container ID
+    #[arg(short, long)]
+    detach: bool,
+    /// Proxy received signals to the process
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sig_proxy: bool,
+    #[command(flatten)]
+    container: ContainerFlags,
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: RunFlags = crate::flags::read(matches)?;
+    let container = &flags.container;
+    if container.tty && container.interactive && !flags.detach && !is_terminal() {
+        return Err(CliError::plain("the input device is not a TTY").with_code(1));
+    }
+    let id = super::create::create(context, container)?;
+    let engine = context.engine()?;
+    let started = match engine.start(id.as_str(), !flags.detach) {
+        Ok(started) => started,
+        Err(error) => {
+            let code = start_failure(error.kind());
+            if container.rm {
+                // The failure to start is what the person needs to hear; what is left shows in `ps -a`.
+                drop(engine.remove_container(id.as_str(), true, true));
+            }
+            return Err(CliError::from(error).with_code(code));
+        }
+    };
+    let Some(socket) = started.attached else {
+        println!("{id}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let how = Attached { stdin: container.interactive, tty: container.tty, signals: flags.sig_proxy && !container.tty };
+    let end = pump(socket, how, |number| {
+        // It may have ended already; its exit code comes next.
+        drop(engine.kill(id.as_str(), &number.to_string()));
+    })?;
+    match end {
+        End::Exit(code) => {
+            if container.rm {
+                engine.settled(&id)?;
+            }
+            Ok(ExitCode::from(exit_byte(code)))
+        }
+        End::Detached => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdin())
+}

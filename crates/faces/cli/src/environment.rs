@@ -1,0 +1,90 @@
+//! What the person's environment says.
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use dhow_engine::{Proxies, Settings, TransportSettings};
+
+use crate::CliError;
+
+/// The environment, read once.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    root: PathBuf,
+    run: PathBuf,
+    home: Option<PathBuf>,
+    /// Whether to say more about failures.
+    pub(crate) debug: bool,
+}
+
+impl Environment {
+    /// Reads flags and variables.
+    ///
+    /// # Errors
+    /// When no folder to keep things in can be found.
+    pub(crate) fn read(matches: &ArgMatches) -> Result<Self, CliError> {
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let privileged = rustix::process::geteuid().is_root();
+        let flag = matches.get_one::<String>("root").map(PathBuf::from);
+        let variable = std::env::var_os("DHOW_ROOT").map(PathBuf::from);
+        let (root, run) = match (flag.or(variable), privileged) {
+            (Some(root), _) => {
+                let root = std::path::absolute(&root)
+                    .map_err(|error| CliError::plain(format!("--root {}: {error}", root.display())))?;
+                let run = root.join("run");
+                (root, run)
+            }
+            (None, true) => (PathBuf::from("/var/lib/dhow"), PathBuf::from("/run/dhow")),
+            (None, false) => {
+                let data = std::env::var_os("XDG_DATA_HOME")
+                    .map(PathBuf::from)
+                    .or_else(|| home.as_ref().map(|home| home.join(".local/share")))
+                    .ok_or_else(|| CliError::plain("there is no HOME to keep things in: name a folder with --root"))?;
+                let root = data.join("dhow");
+                let run = std::env::var_os("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("dhow"));
+                let run = run.unwrap_or_else(|| root.join("run"));
+                (root, run)
+            }
+        };
+        Ok(Self { root, run, home, debug: matches.get_flag("debug") })
+    }
+
+    /// What the engine needs to know.
+    pub(crate) fn settings(&self) -> Settings {
+        let mut transport = TransportSettings { auth: self.docker_configs(), ..TransportSettings::default() };
+        let either = |name: &str| {
+            std::env::var(name).or_else(|_| std::env::var(name.to_ascii_uppercase())).ok().filter(|v| !v.is_empty())
+        };
+        transport.proxies = Proxies {
+            http: either("http_proxy"),
+            https: either("https_proxy"),
+            no_proxy: either("no_proxy").unwrap_or_default(),
+        };
+        transport.insecure = std::env::var("DHOW_INSECURE_REGISTRIES")
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Settings {
+            root: self.root.clone(),
+            run: self.run.clone(),
+            transport,
+            apt: PathBuf::from("/etc/apt"),
+        }
+    }
+
+    /// Where docker and podman keep credentials, in the order in which they count.
+    fn docker_configs(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        if let Some(file) = std::env::var_os("REGISTRY_AUTH_FILE") {
+            files.push(PathBuf::from(file));
+        }
+        match std::env::var_os("DOCKER_CONFIG") {
+            Some(folder) => files.push(PathBuf::from(folder).join("config.json")),
+            None => files.extend(self.home.as_ref().map(|home| home.join(".docker/config.json"))),
+        }
+        files
+    }
+}

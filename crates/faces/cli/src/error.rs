@@ -1,0 +1,78 @@
+//! An error as a person sees it: said once, with the way out.
+
+use std::process::ExitCode;
+
+use dhow_types::Failure;
+
+/// What ends a verb.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    message: String,
+    hints: Vec<String>,
+    code: u8,
+    /// Whether the message has been shown already, as by a build that draws its own.
+    silent: bool,
+}
+
+impl CliError {
+    /// A failure of the command line's own.
+    pub(crate) fn plain(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new(), code: 1, silent: false }
+    }
+
+    /// Nothing more to say: only the exit code.
+    pub(crate) fn exit(code: u8) -> Self {
+        Self { message: String::new(), hints: Vec::new(), code, silent: true }
+    }
+
+    /// The same with another exit code.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// The same with a way out.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The whole message, for lists of failures.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Says it, and gives the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        if !self.silent {
+            eprintln!("dhow: {}", self.message);
+            for hint in &self.hints {
+                eprintln!("hint: {hint}");
+            }
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: Failure> From<E> for CliError {
+    fn from(error: E) -> Self {
+        let kind = error.kind();
+        let hints = error.hint().map(str::to_owned).into_iter().collect();
+        Self { message: chain(&error), hints, code: kind.exit_code(), silent: false }
+    }
+}
+
+/// The chain of causes as one line. A cause that repeats what was said is left out.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,470 @@
+//! The flags of `run` and `create`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use dhow_engine::container::{Attachment, CreateContainer, LogConfig, NamespaceChoice, SecurityOption};
+use dhow_engine::{Limits, NamespaceMode, RestartPolicy, SeccompChoice, Ulimit};
+use dhow_types::{ByteSize, parse_duration};
+
+use super::{env_pairs, key_value, labels, mount, port, restart_policy};
+use crate::CliError;
+
+/// The flags of `run` and `create`, in docker's words.
+#[derive(Args, Debug)]
+pub(crate) struct ContainerFlags {
+    /// Assign a name to the container
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Set environment variables
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read in a file of environment variables
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<String>,
+    /// Set metadata on the container
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Read in a file of labels
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<String>,
+    /// Overwrite the default ENTRYPOINT of the image
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Username or UID (format: name|uid[:group|gid])
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Add additional groups to join
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Working directory inside the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// Container host name
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Container NIS domain name
+    #[arg(long)]
+    domainname: Option<String>,
+    /// Allocate a pseudo-TTY
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Keep STDIN open even if not attached
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Bind mount a volume ([source:]target[:options])
+    #[arg(short, long, value_name = "VOLUME")]
+    volume: Vec<String>,
+    /// Attach a file system mount to the container
+    #[arg(long)]
+    mount: Vec<String>,
+    /// Mount a tmpfs directory
+    #[arg(long)]
+    tmpfs: Vec<String>,
+    /// Publish a container's port(s) to the host
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<String>,
+    /// Publish all exposed ports to random ports
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// Expose a port or a range of ports
+    #[arg(long)]
+    expose: Vec<String>,
+    /// Connect a container to a network
+    #[arg(long, visible_alias = "net")]
+    network: Vec<String>,
+    /// Add network-scoped alias for the container
+    #[arg(long, visible_alias = "net-alias")]
+    network_alias: Vec<String>,
+    /// IPv4 address (e.g., 172.30.100.104)
+    #[arg(long)]
+    ip: Option<std::net::Ipv4Addr>,
+    /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
+    #[arg(long)]
+    mac_address: Option<String>,
+    /// Set custom DNS servers
+    #[arg(long)]
+    dns: Vec<String>,
+    /// Set custom DNS search domains
+    #[arg(long)]
+    dns_search: Vec<String>,
+    /// Set DNS options
+    #[arg(long, visible_alias = "dns-opt")]
+    dns_option: Vec<String>,
+    /// Add a custom host-to-IP mapping (host:ip)
+    #[arg(long, value_name = "HOST:IP")]
+    add_host: Vec<String>,
+    /// Memory limit
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<ByteSize>,
+    /// Memory soft limit
+    #[arg(long, value_name = "BYTES")]
+    memory_reservation: Option<ByteSize>,
+    /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Tune container memory swappiness (0 to 100)
+    #[arg(long)]
+    memory_swappiness: Option<u64>,
+    /// Disable OOM Killer
+    #[arg(long)]
+    oom_kill_disable: bool,
+    /// Number of CPUs
+    #[arg(long)]
+    cpus: Option<f64>,
+    /// CPU shares (relative weight)
+    #[arg(short, long)]
+    cpu_shares: Option<u64>,
+    /// Limit CPU CFS period, in microseconds
+    #[arg(long)]
+    cpu_period: Option<u64>,
+    /// Limit CPU CFS quota, in microseconds
+    #[arg(long, allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// CPUs in which to allow execution (0-3, 0,1)
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// MEMs in which to allow execution (0-3, 0,1)
+    #[arg(long)]
+    cpuset_mems: Option<String>,
+    /// Tune container pids limit (set -1 for unlimited)
+    #[arg(long, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Block IO (relative weight), between 10 and 1000
+    #[arg(long)]
+    blkio_weight: Option<u16>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<ByteSize>,
+    /// Ulimit options
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+    /// Add Linux capabilities
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop Linux capabilities
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// Give extended privileges to this container
+    #[arg(long)]
+    privileged: bool,
+    /// Mount the container's root filesystem as read only
+    #[arg(long)]
+    read_only: bool,
+    /// Security options
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Add a host device to the container
+    #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
+    device: Vec<String>,
+    /// Add a rule to the cgroup allowed devices list
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+    /// Sysctl options
+    #[arg(long, value_name = "NAME=VALUE")]
+    sysctl: Vec<String>,
+    /// Tune host's OOM preferences (-1000 to 1000)
+    #[arg(long, allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+    /// PID namespace to use (host)
+    #[arg(long)]
+    pid: Option<String>,
+    /// IPC mode to use (private, host)
+    #[arg(long)]
+    ipc: Option<String>,
+    /// UTS namespace to use (host)
+    #[arg(long)]
+    uts: Option<String>,
+    /// Cgroup namespace to use (host|private)
+    #[arg(long)]
+    cgroupns: Option<String>,
+    /// Parent cgroup for the container
+    #[arg(long)]
+    cgroup_parent: Option<String>,
+    /// Restart policy to apply when a container exits
+    #[arg(long, value_parser = restart_policy, default_value = "no", hide_default_value = true)]
+    restart: RestartPolicy,
+    /// Signal to stop the container
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Timeout (in seconds) to stop a container
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u64>,
+    /// Command to run to check health
+    #[arg(long, value_name = "COMMAND")]
+    health_cmd: Option<String>,
+    /// Time between running the check (ms|s|m|h)
+    #[arg(long, value_name = "DURATION")]
+    health_interval: Option<String>,
+    /// Maximum time to allow one check to run (ms|s|m|h)
+    #[arg(long, value_name = "DURATION")]
+    health_timeout: Option<String>,
+    /// Start period for the container to initialize (ms|s|m|h)
+    #[arg(long, value_name = "DURATION")]
+    health_start_period: Option<String>,
+    /// Time between running the check during the start period (ms|s|m|h)
+    #[arg(long, value_name = "DURATION")]
+    health_start_interval: Option<String>,
+    /// Consecutive failures needed to report unhealthy
+    #[arg(long, value_name = "N")]
+    health_retries: Option<u64>,
+    /// Disable any container-specified HEALTHCHECK
+    #[arg(long)]
+    no_healthcheck: bool,
+    /// Automatically remove the container when it exits
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Logging driver for the container (local, json-file, none)
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    /// Log driver options
+    #[arg(long, value_name = "NAME=VALUE")]
+    log_opt: Vec<String>,
+    /// Write the container ID to the file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// Pull image before running ("always", "missing", "never")
+    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
+    pub(crate) pull: String,
+    /// Set platform if the image has several
+    #[arg(long)]
+    pub(crate) platform: Option<dhow_types::Platform>,
+    /// Suppress the pull output
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl ContainerFlags {
+    /// What the flags mean.
+    pub(crate) fn request(&self) -> Result<CreateContainer, CliError> {
+        let bad = |message: String| CliError::plain(message).with_code(125);
+        let mut mounts = Vec::new();
+        for text in &self.volume {
+            mounts.push(mount::volume(text).map_err(bad)?);
+        }
+        for text in &self.mount {
+            mounts.push(mount::mount(text).map_err(bad)?);
+        }
+        for text in &self.tmpfs {
+            mounts.push(mount::tmpfs(text).map_err(bad)?);
+        }
+        let mut ports = Vec::new();
+        for text in &self.publish {
+            ports.extend(port::parse(text).map_err(bad)?);
+        }
+        Ok(CreateContainer {
+            image: self.image.clone(),
+            name: self.name.clone(),
+            command: self.command.clone(),
+            entrypoint: self.entrypoint.clone().map(|program| vec![program]),
+            env: env_pairs(&self.env, &self.env_file)?,
+            labels: labels(&self.label, &self.label_file)?,
+            user: self.user.clone(),
+            group_add: self.group_add.clone(),
+            workdir: self.workdir.clone(),
+            hostname: self.hostname.clone(),
+            domainname: self.domainname.clone(),
+            tty: self.tty,
+            console_size: self.tty.then(crate::terminal::size).flatten(),
+            interactive: self.interactive,
+            mounts,
+            ports,
+            expose: self.expose.iter().map(|port| with_protocol(port)).collect(),
+            publish_all: self.publish_all,
+            networks: self.networks(),
+            dns: self.dns.clone(),
+            dns_search: self.dns_search.clone(),
+            dns_options: self.dns_option.clone(),
+            extra_hosts: self.add_host.clone(),
+            limits: self.limits().map_err(bad)?,
+            shm_size: self.shm_size.map(|size| size.0),
+            ulimits: self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>().map_err(bad)?,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            privileged: self.privileged,
+            read_only: self.read_only,
+            security: self.security_opt.iter().map(|text| security(text)).collect::<Result<_, _>>()?,
+            devices: self.device.iter().map(|text| device(text)).collect::<Result<_, _>>().map_err(bad)?,
+            device_rules: self.device_cgroup_rule.clone(),
+            sysctls: self.sysctl.iter().map(|text| key_value(text)).collect(),
+            oom_score_adj: self.oom_score_adj,
+            namespaces: self.namespaces().map_err(bad)?,
+            cgroup_parent: self.cgroup_parent.clone(),
+            restart: self.restart_with_rm().map_err(bad)?,
+            stop_signal: self.stop_signal.clone(),
+            stop_timeout: self.stop_timeout,
+            health: self.health().map_err(bad)?,
+            no_healthcheck: self.no_healthcheck,
+            auto_remove: self.rm,
+            log: self.log(),
+        })
+    }
+
+    fn networks(&self) -> Vec<Attachment> {
+        let mut networks: Vec<Attachment> = self
+            .network
+            .iter()
+            .map(|name| Attachment { network: name.clone(), ..Attachment::default() })
+            .collect();
+        let wishes = self.ip.is_some() || self.mac_address.is_some() || !self.network_alias.is_empty();
+        if networks.is_empty() && wishes {
+            networks.push(Attachment { network: "bridge".to_owned(), ..Attachment::default() });
+        }
+        if let Some(first) = networks.first_mut() {
+            first.ip = self.ip;
+            first.mac.clone_from(&self.mac_address);
+        }
+        for network in &mut networks {
+            network.aliases.clone_from(&self.network_alias);
+        }
+        networks
+    }
+
+    fn limits(&self) -> Result<Limits, String> {
+        let memory_swap = match self.memory_swap.as_deref() {
+            None => None,
+            Some("-1") => Some(-1),
+            Some(text) => {
+                let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
+                Some(i64::try_from(size.0).map_err(|_| format!("{text} is too much swap"))?)
+            }
+        };
+        let nano_cpus = match self.cpus {
+            None => None,
+            Some(cpus) if cpus > 0.0 && cpus < 1e6 => {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
+                let nano = (cpus * 1e9).round() as u64;
+                Some(nano)
+            }
+            Some(cpus) => return Err(format!("--cpus {cpus} is not a number of CPUs")),
+        };
+        Ok(Limits {
+            memory: self.memory.map(|size| size.0),
+            memory_swap,
+            memory_reservation: self.memory_reservation.map(|size| size.0),
+            memory_swappiness: self.memory_swappiness,
+            oom_kill_disable: self.oom_kill_disable.then_some(true),
+            nano_cpus,
+            cpu_shares: self.cpu_shares,
+            cpu_quota: self.cpu_quota,
+            cpu_period: self.cpu_period,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+            ..Limits::default()
+        })
+    }
+
+    fn namespaces(&self) -> Result<Vec<NamespaceChoice>, String> {
+        let mode = |flag: &str, text: &str| match text {
+            "host" => Ok(NamespaceMode::Host),
+            "private" | "" => Ok(NamespaceMode::Private),
+            other => Err(format!("--{flag} {other} is not supported: use host or private")),
+        };
+        let mut choices = Vec::new();
+        if let Some(text) = &self.pid {
+            choices.push(NamespaceChoice::Pid(mode("pid", text)?));
+        }
+        if let Some(text) = &self.ipc {
+            choices.push(NamespaceChoice::Ipc(mode("ipc", text)?));
+        }
+        if let Some(text) = &self.uts {
+            choices.push(NamespaceChoice::Uts(mode("uts", text)?));
+        }
+        if let Some(text) = &self.cgroupns {
+            choices.push(NamespaceChoice::Cgroup(mode("cgroupns", text)?));
+        }
+        Ok(choices)
+    }
+
+    fn restart_with_rm(&self) -> Result<RestartPolicy, String> {
+        if self.rm && self.restart != RestartPolicy::No {
+            return Err("conflicting options: cannot specify both --restart and --rm".to_owned());
+        }
+        Ok(self.restart)
+    }
+
+    fn health(&self) -> Result<Option<dhow_engine::Healthcheck>, String> {
+        let nanoseconds = |text: &Option<String>| -> Result<u64, String> {
+            let Some(text) = text else { return Ok(0) };
+            let duration = parse_duration(text).map_err(|error| error.to_string())?;
+            u64::try_from(duration.as_nanos()).map_err(|_| format!("{text} is too long"))
+        };
+        let health = dhow_engine::Healthcheck {
+            test: match &self.health_cmd {
+                Some(command) => vec!["CMD-SHELL".to_owned(), command.clone()],
+                None => Vec::new(),
+            },
+            interval: nanoseconds(&self.health_interval)?,
+            timeout: nanoseconds(&self.health_timeout)?,
+            start_period: nanoseconds(&self.health_start_period)?,
+            start_interval: nanoseconds(&self.health_start_interval)?,
+            retries: self.health_retries.unwrap_or(0),
+        };
+        Ok((health != dhow_engine::Healthcheck::default()).then_some(health))
+    }
+
+    fn log(&self) -> Option<LogConfig> {
+        if self.log_driver.is_none() && self.log_opt.is_empty() {
+            return None;
+        }
+        Some(LogConfig {
+            driver: self.log_driver.clone().unwrap_or_else(|| "local".to_owned()),
+            options: self.log_opt.iter().map(|text| key_value(text)).collect::<BTreeMap<_, _>>(),
+        })
+    }
+}
+
+fn with_protocol(port: &str) -> String {
+    if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") }
+}
+
+fn ulimit(text: &str) -> Result<Ulimit, String> {
+    let bad = || format!("invalid ulimit {text:?}: write name=soft[:hard]");
+    let (name, values) = text.split_once('=').ok_or_else(bad)?;
+    let number = |text: &str| if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| bad()) };
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+}
+
+fn device(text: &str) -> Result<(PathBuf, PathBuf, String), String> {
+    let access = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'));
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, container, mode) = match parts.as_slice() {
+        [host] => (*host, *host, "rwm"),
+        [host, mode] if access(mode) => (*host, *host, *mode),
+        [host, container] => (*host, *container, "rwm"),
+        [host, container, mode] if access(mode) => (*host, *container, *mode),
+        _ => return Err(format!("invalid device {text:?}: write host[:container[:rwm]]")),
+    };
+    if !host.starts_with('/') || !container.starts_with('/') {
+        return Err(format!("invalid device {text:?}: paths must be absolute"));
+    }
+    Ok((host.into(), container.into(), mode.to_owned()))
+}
+
+/// Both `name=value` and docker's older `name:value`.
+fn security(text: &str) -> Result<SecurityOption, CliError> {
+    let (name, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
+    match (name, value) {
+        ("no-new-privileges", "" | "true") => Ok(SecurityOption::NoNewPrivileges),
+        ("seccomp", "unconfined") => Ok(SecurityOption::Seccomp(SeccompChoice::Unconfined)),
+        ("seccomp", "builtin") => Ok(SecurityOption::Seccomp(SeccompChoice::Default)),
+        ("apparmor", profile) if !profile.is_empty() => Ok(SecurityOption::AppArmor(profile.to_owned())),
+        ("systempaths", "unconfined") => Ok(SecurityOption::SystemPathsUnconfined),
+        _ => {
+            let message = format!("security option {text:?} is not supported");
+            Err(CliError::plain(message).with_code(125).with_hint(
+                "use no-new-privileges, seccomp=unconfined, apparmor=PROFILE or systempaths=unconfined",
+            ))
+        }
+    }
+}

@@ -1,0 +1,610 @@
+//! `create`: what a person asked for, joined with the image and resolved.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use dhow_bundle::{
+    BindMount, Device, Limits, MountRequest, NamespaceMode, Propagation, Request, SeccompChoice, TmpfsMount,
+    Ulimit,
+};
+use dhow_image::Image;
+use dhow_monitor::RestartPolicy;
+use dhow_network::PortMapping;
+use dhow_oci::{Healthcheck, Labels};
+use dhow_types::{ContainerId, ErrorKind};
+
+use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
+use crate::{Context as _, Engine, Error};
+
+/// What `docker run`'s flags say, each in its own words.
+#[derive(Clone, Debug, Default)]
+pub struct CreateContainer {
+    /// The image.
+    pub image: String,
+    /// The name; made up when absent.
+    pub name: Option<String>,
+    /// Arguments after the image.
+    pub command: Vec<String>,
+    /// `--entrypoint`.
+    pub entrypoint: Option<Vec<String>>,
+    /// `NAME=value`; a name alone has been resolved by the caller.
+    pub env: Vec<String>,
+    /// Labels.
+    pub labels: Labels,
+    /// `name|uid[:group|gid]`.
+    pub user: Option<String>,
+    /// `--group-add`.
+    pub group_add: Vec<String>,
+    /// Working directory.
+    pub workdir: Option<PathBuf>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// Domain name.
+    pub domainname: Option<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Size of the terminal in rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// Whether its input is open.
+    pub interactive: bool,
+    /// Mounts.
+    pub mounts: Vec<MountSpec>,
+    /// Published ports.
+    pub ports: Vec<PortSpec>,
+    /// `--expose`.
+    pub expose: Vec<String>,
+    /// Publish every exposed port.
+    pub publish_all: bool,
+    /// Networks: names, `host`, `none`, `bridge` or `container:<id>`.
+    pub networks: Vec<Attachment>,
+    /// `--dns`.
+    pub dns: Vec<String>,
+    /// `--dns-search`.
+    pub dns_search: Vec<String>,
+    /// `--dns-option`.
+    pub dns_options: Vec<String>,
+    /// `--add-host`.
+    pub extra_hosts: Vec<String>,
+    /// Limits.
+    pub limits: Limits,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--cap-add`.
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`.
+    pub cap_drop: Vec<String>,
+    /// `--privileged`.
+    pub privileged: bool,
+    /// `--read-only`.
+    pub read_only: bool,
+    /// `--security-opt`.
+    pub security: Vec<SecurityOption>,
+    /// `--device`, host path, container path, access.
+    pub devices: Vec<(PathBuf, PathBuf, String)>,
+    /// `--device-cgroup-rule`.
+    pub device_rules: Vec<String>,
+    /// `--sysctl`.
+    pub sysctls: BTreeMap<String, String>,
+    /// `--oom-score-adj`.
+    pub oom_score_adj: Option<i32>,
+    /// `--pid`, `--ipc`, `--uts`, `--cgroupns`.
+    pub namespaces: Vec<NamespaceChoice>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// `--restart`.
+    pub restart: RestartPolicy,
+    /// `--stop-signal`.
+    pub stop_signal: Option<String>,
+    /// `--stop-timeout`, seconds.
+    pub stop_timeout: Option<u64>,
+    /// `--health-*`; over the image's, field by field.
+    pub health: Option<Healthcheck>,
+    /// `--no-healthcheck`.
+    pub no_healthcheck: bool,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// `--log-driver` and `--log-opt`.
+    pub log: Option<LogConfig>,
+}
+
+/// One mount as a person says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSpec {
+    /// A path of the host.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Whether it may not be written.
+        read_only: bool,
+        /// Whether a source that is not there is made as a folder (`-v` does, `--mount` does not).
+        create: bool,
+        /// How later mounts travel.
+        propagation: Propagation,
+    },
+    /// A volume; without a name a new one that goes with the container.
+    Volume {
+        /// Its name.
+        name: Option<String>,
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Whether it may not be written.
+        read_only: bool,
+        /// Whether the image's content is not copied into an empty volume.
+        no_copy: bool,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Options as `--tmpfs` takes them.
+        options: Vec<String>,
+    },
+}
+
+/// One published port as a person says it, ranges expanded.
+pub type PortSpec = PortMapping;
+
+/// One `--security-opt`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SecurityOption {
+    /// `no-new-privileges`.
+    NoNewPrivileges,
+    /// `seccomp=`.
+    Seccomp(SeccompChoice),
+    /// `apparmor=`.
+    AppArmor(String),
+    /// `systempaths=unconfined`.
+    SystemPathsUnconfined,
+}
+
+/// One namespace that is not the container's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamespaceChoice {
+    /// `--pid`.
+    Pid(NamespaceMode),
+    /// `--ipc`.
+    Ipc(NamespaceMode),
+    /// `--uts`.
+    Uts(NamespaceMode),
+    /// `--cgroupns`.
+    Cgroup(NamespaceMode),
+}
+
+/// A container that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: ContainerId,
+    /// What the person should know.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Creates a container of a local image; nothing of it runs yet.
+    ///
+    /// # Errors
+    /// `NotFound` for an image that is not here, `AlreadyExists` for a name in use, `InvalidArgument`.
+    pub fn create(&self, wanted: &CreateContainer) -> Result<Created, Error> {
+        let image = self.store()?.resolve(&wanted.image).context(|| "create container")?;
+        let id = ContainerId::from_random(random_bytes()?);
+        let mut warnings = Vec::new();
+        let config = self.config(wanted, &image, &id, &mut warnings)?;
+        self.containers().create(&config)?;
+        Ok(Created { id, warnings })
+    }
+
+    fn config(
+        &self,
+        wanted: &CreateContainer,
+        image: &Image,
+        id: &ContainerId,
+        warnings: &mut Vec<String>,
+    ) -> Result<Config, Error> {
+        let defaults = &image.config.config;
+        let args = dhow_bundle::command(defaults, wanted.entrypoint.as_deref(), &wanted.command);
+        if args.first().is_none_or(String::is_empty) {
+            let message = "no command specified: the image has neither ENTRYPOINT nor CMD";
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .with_hint("give a command after the image, or --entrypoint"));
+        }
+        let (network, networks) = self.connection(wanted)?;
+        let mounts = self.mounts(wanted, image)?;
+        let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
+        let platform = image.config.platform();
+        if !dhow_types::Platform::host().accepts(&platform) && !image.config.architecture.is_empty() {
+            warnings.push(format!(
+                "The requested image's platform ({platform}) does not match the detected host platform ({})",
+                dhow_types::Platform::host()
+            ));
+        }
+        let mut exposed: Vec<String> = defaults.exposed_ports.keys().cloned().collect();
+        exposed.extend(wanted.expose.iter().cloned());
+        exposed.sort();
+        exposed.dedup();
+        let mut labels = defaults.labels.clone();
+        labels.extend(wanted.labels.clone());
+        Ok(Config {
+            id: id.clone(),
+            name: wanted.name.clone().map_or_else(|| self.fresh_name(id), Ok)?,
+            created: dhow_monitor::format_time(std::time::SystemTime::now()),
+            image_name: wanted.image.clone(),
+            image: image.id,
+            layers: image.config.rootfs.diff_ids.clone(),
+            user: wanted.user.clone().unwrap_or_else(|| defaults.user.clone()),
+            group_add: wanted.group_add.clone(),
+            request,
+            command: args,
+            mounts,
+            network,
+            networks,
+            ports: all_ports(wanted, &exposed)?,
+            exposed,
+            dns: wanted.dns.clone(),
+            dns_search: wanted.dns_search.clone(),
+            dns_options: wanted.dns_options.clone(),
+            extra_hosts: wanted.extra_hosts.clone(),
+            labels,
+            restart: wanted.restart,
+            stop_signal: wanted
+                .stop_signal
+                .clone()
+                .or_else(|| defaults.stop_signal.clone())
+                .unwrap_or_else(|| "SIGTERM".to_owned()),
+            stop_timeout: wanted.stop_timeout.or(defaults.stop_timeout).unwrap_or(10),
+            health: health(wanted, defaults.healthcheck.as_ref()),
+            open_stdin: wanted.interactive,
+            auto_remove: wanted.auto_remove,
+            log: log_config(wanted)?,
+        })
+    }
+
+    fn connection(&self, wanted: &CreateContainer) -> Result<(NetworkMode, Vec<Attachment>), Error> {
+        let default = [Attachment { network: "bridge".to_owned(), ..Attachment::default() }];
+        let asked = if wanted.networks.is_empty() { &default[..] } else { &wanted.networks };
+        let alone = |what: &str| {
+            if asked.len() == 1 {
+                return Ok(());
+            }
+            let message = format!("network {what} cannot be joined together with other networks");
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        };
+        for attachment in asked {
+            let mode = match attachment.network.as_str() {
+                "host" => NetworkMode::Host,
+                "none" => NetworkMode::None,
+                name => match name.strip_prefix("container:") {
+                    Some(other) => NetworkMode::Container(self.containers().find(other)?.config.id),
+                    None => {
+                        // `default` is docker's other word for the default bridge.
+                        if !matches!(name, "bridge" | "default") {
+                            self.networks()?.find(name).context(|| "create container")?;
+                        }
+                        continue;
+                    }
+                },
+            };
+            alone(&attachment.network)?;
+            if !wanted.ports.is_empty() && mode != NetworkMode::Host {
+                let message = "conflicting options: port publishing and the network mode";
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+            return Ok((mode, Vec::new()));
+        }
+        let mut networks = asked.to_vec();
+        for attachment in &mut networks {
+            if attachment.network == "default" {
+                "bridge".clone_into(&mut attachment.network);
+            }
+        }
+        Ok((NetworkMode::Networks, networks))
+    }
+
+    /// Every mount: those of the person, then the image's volumes that the person did not mount over.
+    fn mounts(&self, wanted: &CreateContainer, image: &Image) -> Result<Vec<MountRecord>, Error> {
+        let mut records = Vec::new();
+        for spec in &wanted.mounts {
+            records.push(self.mount_record(spec)?);
+        }
+        for path in image.config.config.volumes.keys() {
+            let covered = records.iter().any(|record: &MountRecord| same_path(&record.destination, path));
+            if !covered {
+                let target = PathBuf::from(path);
+                let spec = MountSpec::Volume { name: None, target, read_only: false, no_copy: false };
+                records.push(self.mount_record(&spec)?);
+            }
+        }
+        Ok(records)
+    }
+
+    fn mount_record(&self, spec: &MountSpec) -> Result<MountRecord, Error> {
+        match spec {
+            MountSpec::Bind { source, target, read_only, create, .. } => {
+                absolute(target)?;
+                if *create && !source.exists() {
+                    std::fs::create_dir_all(source)
+                        .context(|| format!("make the folder {} to mount", source.display()))?;
+                }
+                if !source.exists() {
+                    let message = format!(
+                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                        source.display()
+                    );
+                    return Err(Error::new(ErrorKind::InvalidArgument, message));
+                }
+                Ok(MountRecord {
+                    kind: "bind".to_owned(),
+                    name: None,
+                    source: text(source)?,
+                    destination: text(target)?,
+                    writable: !read_only,
+                    copy_up: false,
+                    anonymous: false,
+                })
+            }
+            MountSpec::Volume { name, target, read_only, no_copy } => {
+                absolute(target)?;
+                let volume = match name {
+                    Some(name) => self.volume_or_create(name)?,
+                    None => self.anonymous_volume()?,
+                };
+                Ok(MountRecord {
+                    kind: "volume".to_owned(),
+                    source: text(&volume.data)?,
+                    destination: text(target)?,
+                    writable: !read_only,
+                    copy_up: !no_copy,
+                    anonymous: name.is_none(),
+                    name: Some(volume.name),
+                })
+            }
+            MountSpec::Tmpfs { target, .. } => {
+                absolute(target)?;
+                Ok(MountRecord {
+                    kind: "tmpfs".to_owned(),
+                    name: None,
+                    source: String::new(),
+                    destination: text(target)?,
+                    writable: true,
+                    copy_up: false,
+                    anonymous: false,
+                })
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        wanted: &CreateContainer,
+        image: &Image,
+        id: &ContainerId,
+        args: Vec<String>,
+        mounts: &[MountRecord],
+        network: &NetworkMode,
+    ) -> Result<Request, Error> {
+        let defaults = &image.config.config;
+        let hostname = wanted.hostname.clone().unwrap_or_else(|| match network {
+            NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            _ => id.short().to_owned(),
+        });
+        let mut request = Request {
+            args,
+            env: dhow_bundle::merge_env(&defaults.env, &wanted.env),
+            cwd: wanted.workdir.clone().unwrap_or_else(|| PathBuf::from(&defaults.working_dir)),
+            hostname,
+            domainname: wanted.domainname.clone().unwrap_or_default(),
+            tty: wanted.tty,
+            console_size: wanted.console_size,
+            mounts: mount_requests(wanted, mounts),
+            limits: wanted.limits.clone(),
+            ulimits: wanted.ulimits.clone(),
+            cap_add: wanted.cap_add.clone(),
+            cap_drop: wanted.cap_drop.clone(),
+            privileged: wanted.privileged,
+            read_only: wanted.read_only,
+            device_rules: wanted.device_rules.clone(),
+            sysctls: wanted.sysctls.clone(),
+            oom_score_adj: wanted.oom_score_adj,
+            cgroup_path: format!(
+                "{}/{id}",
+                wanted.cgroup_parent.as_deref().unwrap_or("dhow").trim_matches('/')
+            ),
+            ..Request::default()
+        };
+        if let Some(size) = wanted.shm_size {
+            request.shm_size = size;
+        }
+        for (host, container, access) in &wanted.devices {
+            request.devices.push(device(host, container, access)?);
+        }
+        for option in &wanted.security {
+            match option.clone() {
+                SecurityOption::NoNewPrivileges => request.no_new_privileges = true,
+                SecurityOption::Seccomp(choice) => request.seccomp = choice,
+                SecurityOption::AppArmor(profile) => request.apparmor = Some(profile),
+                SecurityOption::SystemPathsUnconfined => {
+                    request.masked_paths = Some(Vec::new());
+                    request.readonly_paths = Some(Vec::new());
+                }
+            }
+        }
+        for choice in wanted.namespaces.iter().cloned() {
+            match choice {
+                NamespaceChoice::Pid(mode) => request.namespaces.pid = mode,
+                NamespaceChoice::Ipc(mode) => request.namespaces.ipc = mode,
+                NamespaceChoice::Uts(mode) => request.namespaces.uts = mode,
+                NamespaceChoice::Cgroup(mode) => request.namespaces.cgroup = Some(mode),
+            }
+        }
+        Ok(request)
+    }
+
+    /// A name in docker's manner, an adjective and a word, from the id's own randomness.
+    fn fresh_name(&self, id: &ContainerId) -> Result<String, Error> {
+        const FIRST: [&str; 16] = [
+            "able", "bold", "calm", "deft", "eager", "fair", "glad", "keen", "kind", "lively", "merry", "neat",
+            "quick", "steady", "sunny", "wise",
+        ];
+        const SECOND: [&str; 16] = [
+            "anchor", "breeze", "compass", "dhow", "ebb", "fleet", "gull", "harbor", "island", "keel", "lantern",
+            "mast", "oar", "pilot", "reef", "sail",
+        ];
+        let digit = |at: usize| usize::from_str_radix(&id.as_str()[at..=at], 16).unwrap_or(0);
+        let plain = format!("{}_{}", FIRST[digit(0)], SECOND[digit(1)]);
+        let free = !self.settings().root.join("names").join(&plain).exists();
+        Ok(if free { plain } else { format!("{plain}_{}", &id.as_str()[2..10]) })
+    }
+}
+
+pub(crate) fn random_bytes() -> Result<[u8; 32], Error> {
+    let mut raw = [0; 32];
+    rustix::rand::getrandom(&mut raw, rustix::rand::GetRandomFlags::empty())
+        .map_err(std::io::Error::from)
+        .context(|| "draw a random id")?;
+    Ok(raw)
+}
+
+fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) -> Vec<MountRequest> {
+    let request = |(index, record): (usize, &MountRecord)| match (record.kind.as_str(), wanted.mounts.get(index)) {
+        ("tmpfs", Some(MountSpec::Tmpfs { target, options })) => {
+            MountRequest::Tmpfs(TmpfsMount { destination: target.clone(), options: options.clone() })
+        }
+        (_, spec) => MountRequest::Bind(BindMount {
+            source: PathBuf::from(&record.source),
+            destination: PathBuf::from(&record.destination),
+            read_only: !record.writable,
+            recursive: true,
+            propagation: match spec {
+                Some(MountSpec::Bind { propagation, .. }) => *propagation,
+                _ => Propagation::default(),
+            },
+        }),
+    };
+    records.iter().enumerate().map(request).collect()
+}
+
+fn all_ports(wanted: &CreateContainer, exposed: &[String]) -> Result<Vec<PortMapping>, Error> {
+    let mut ports = wanted.ports.clone();
+    if !wanted.publish_all {
+        return Ok(ports);
+    }
+    for text in exposed {
+        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let bad = || Error::new(ErrorKind::InvalidArgument, format!("invalid exposed port {text:?}"));
+        let container_port = number.parse().map_err(|_| bad())?;
+        let protocol = match protocol {
+            "tcp" => dhow_network::Protocol::Tcp,
+            "udp" => dhow_network::Protocol::Udp,
+            "sctp" => dhow_network::Protocol::Sctp,
+            _ => return Err(bad()),
+        };
+        let covered = ports.iter().any(|p| p.container_port == container_port && p.protocol == protocol);
+        if !covered {
+            ports.push(PortMapping { host_ip: None, host_port: None, container_port, protocol });
+        }
+    }
+    Ok(ports)
+}
+
+fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healthcheck> {
+    if wanted.no_healthcheck {
+        return None;
+    }
+    let mut health = image.cloned().unwrap_or_default();
+    if let Some(over) = &wanted.health {
+        if !over.test.is_empty() {
+            health.test.clone_from(&over.test);
+        }
+        for (mine, theirs) in [
+            (&mut health.interval, over.interval),
+            (&mut health.timeout, over.timeout),
+            (&mut health.start_period, over.start_period),
+            (&mut health.start_interval, over.start_interval),
+            (&mut health.retries, over.retries),
+        ] {
+            if theirs != 0 {
+                *mine = theirs;
+            }
+        }
+    }
+    let some = health.test.first().is_some_and(|first| first != "NONE");
+    some.then_some(health)
+}
+
+fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
+    let config = wanted
+        .log
+        .clone()
+        .unwrap_or_else(|| LogConfig { driver: "local".to_owned(), options: BTreeMap::new() });
+    if !matches!(config.driver.as_str(), "local" | "json-file" | "none") {
+        let message = format!("log driver {:?} is not supported", config.driver);
+        return Err(Error::new(ErrorKind::Unsupported, message).with_hint("use local, json-file or none"));
+    }
+    for (name, value) in &config.options {
+        let good = match name.as_str() {
+            "max-size" => value.parse::<dhow_types::ByteSize>().is_ok(),
+            "max-file" => value.parse::<u32>().is_ok_and(|count| count > 0),
+            _ => false,
+        };
+        if !good {
+            let message = format!("log option {name}={value} is not supported");
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("use max-size or max-file"));
+        }
+    }
+    Ok(config)
+}
+
+fn device(host: &Path, container: &Path, access: &str) -> Result<Device, Error> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let metadata =
+        std::fs::metadata(host).context(|| format!("error gathering device information for {}", host.display()))?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_char_device() => "c",
+        kind if kind.is_block_device() => "b",
+        _ => {
+            let message = format!("{} is not a device", host.display());
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    };
+    Ok(Device {
+        path: container.to_owned(),
+        kind: kind.to_owned(),
+        major: rustix::fs::major(metadata.rdev()),
+        minor: rustix::fs::minor(metadata.rdev()),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        access: access.to_owned(),
+    })
+}
+
+fn absolute(target: &Path) -> Result<(), Error> {
+    let root = target.components().all(|part| matches!(part, std::path::Component::RootDir));
+    if target.is_absolute() && !root {
+        return Ok(());
+    }
+    let message = format!("invalid mount path {:?}: it must be absolute and not '/'", target.display().to_string());
+    Err(Error::new(ErrorKind::InvalidArgument, message))
+}
+
+fn text(path: &Path) -> Result<String, Error> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, format!("path {} is not UTF-8", path.display()))
+    })
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    Path::new(a).components().eq(Path::new(b).components())
+}
+
+/// An IPv4 address in docker's `--ip` words.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn parse_ip(text: &str) -> Result<Ipv4Addr, Error> {
+    text.parse().map_err(|_| Error::new(ErrorKind::InvalidArgument, format!("invalid IPv4 address: {text}")))
+}

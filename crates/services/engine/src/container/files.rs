@@ -1,0 +1,87 @@
+//! The files that the engine writes for a container: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`.
+
+use std::path::PathBuf;
+
+use dhow_bundle::GeneratedFile;
+use dhow_network::{Endpoint, HostEntry, ResolvOptions};
+use dhow_types::ErrorKind;
+
+use super::folder::write_file;
+use super::record::{Config, NetworkMode};
+use crate::{Context as _, Engine, Error};
+
+impl Engine {
+    /// Writes the three files and says where to bind them.
+    pub(super) fn generate_files(
+        &self,
+        config: &Config,
+        endpoints: &[Endpoint],
+        own_resolver: bool,
+    ) -> Result<Vec<GeneratedFile>, Error> {
+        let folder = self.containers().folder(&config.id);
+        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let hosts = hosts(config, endpoints)?;
+        let resolv = dhow_network::resolv_conf(&host, &resolv_options(config, own_resolver)?)
+            .context(|| "write the container's resolv.conf")?;
+        let hostname = format!("{}\n", config.request.hostname);
+        let mut files = Vec::with_capacity(3);
+        for (name, content) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
+            let path = folder.join(name);
+            write_file(&path, content.as_bytes())?;
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .context(|| format!("make {} readable", path.display()))?;
+            let destination = PathBuf::from("/etc").join(name);
+            let mounted = config.mounts.iter().any(|mount| PathBuf::from(&mount.destination) == destination);
+            if !mounted {
+                files.push(GeneratedFile { source: path, destination, read_only: false });
+            }
+        }
+        Ok(files)
+    }
+}
+
+fn hosts(config: &Config, endpoints: &[Endpoint]) -> Result<String, Error> {
+    let mut entries = Vec::new();
+    for line in &config.extra_hosts {
+        // `name:address`, and since docker 28 also `name=address`, which an IPv6 address needs.
+        let (name, address) = line
+            .split_once('=')
+            .or_else(|| line.split_once(':'))
+            .ok_or_else(|| bad_host(line))?;
+        let address = match (address, endpoints.iter().find_map(|endpoint| endpoint.gateway)) {
+            ("host-gateway", Some(gateway)) => gateway.into(),
+            (text, _) => text.trim_matches(['[', ']']).parse().map_err(|_| bad_host(line))?,
+        };
+        entries.push(HostEntry { ip: address, names: vec![name.to_owned()] });
+    }
+    let own: Vec<std::net::IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
+    let mut names = vec![config.request.hostname.clone()];
+    if !config.request.domainname.is_empty() {
+        names.insert(0, format!("{}.{}", config.request.hostname, config.request.domainname));
+    }
+    entries.extend(own.into_iter().map(|ip| HostEntry { ip, names: names.clone() }));
+    if config.network == NetworkMode::Host {
+        entries.push(HostEntry { ip: std::net::Ipv4Addr::new(127, 0, 1, 1).into(), names });
+    }
+    dhow_network::hosts_file(&entries).context(|| "write the container's hosts file")
+}
+
+fn bad_host(line: &str) -> Error {
+    let message = format!("invalid --add-host {line:?}: write name:address");
+    Error::new(ErrorKind::InvalidArgument, message)
+}
+
+fn resolv_options(config: &Config, own_resolver: bool) -> Result<ResolvOptions, Error> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| {
+            Error::new(ErrorKind::InvalidArgument, format!("invalid --dns {text:?}: it is not an address"))
+        })
+    };
+    Ok(ResolvOptions {
+        servers: config.dns.iter().map(parse).collect::<Result<_, _>>()?,
+        search: config.dns_search.clone(),
+        options: config.dns_options.clone(),
+        embedded: own_resolver,
+        host_network: config.network == NetworkMode::Host,
+    })
+}

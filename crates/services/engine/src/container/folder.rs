@@ -1,0 +1,354 @@
+//! Containers as folders: reserve a name, write, read, find, list.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use dhow_types::{ContainerId, ErrorKind, validate_name};
+use rustix::fs::FlockOperation;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::record::{Config, State, Status};
+use crate::{Context as _, Error};
+
+/// Largest record that is read.
+const MAX_RECORD: u64 = 4 << 20;
+
+/// All containers of one root.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    root: PathBuf,
+    run: PathBuf,
+}
+
+/// A container as it stands now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    /// What was asked for.
+    pub config: Config,
+    /// What became of it.
+    pub state: State,
+}
+
+impl Containers {
+    pub(crate) fn new(root: &Path, run: &Path) -> Self {
+        Self { root: root.to_owned(), run: run.to_owned() }
+    }
+
+    pub(crate) fn folder(&self, id: &ContainerId) -> PathBuf {
+        self.root.join("containers").join(id.as_str())
+    }
+
+    /// Folder of what does not outlive a boot.
+    pub(crate) fn run_folder(&self, id: &ContainerId) -> PathBuf {
+        self.run.join(id.as_str())
+    }
+
+    pub(crate) fn socket(&self, id: &ContainerId) -> PathBuf {
+        self.run_folder(id).join("attach.sock")
+    }
+
+    pub(crate) fn log(&self, id: &ContainerId) -> PathBuf {
+        self.folder(id).join("log.json")
+    }
+
+    /// Writes a new container: the folder first, then the name, so that a name always has its container.
+    pub(crate) fn create(&self, config: &Config) -> Result<(), Error> {
+        validate_name(&config.name)
+            .map_err(|error| Error::because(ErrorKind::InvalidArgument, "create container", error))?;
+        let folder = self.folder(&config.id);
+        make_folder(&folder)?;
+        let written = write_json(&folder.join("config.json"), config)
+            .and_then(|()| write_json(&folder.join("state.json"), &State::default()))
+            .and_then(|()| self.reserve(&config.name, &config.id));
+        if written.is_err() {
+            // The folder has no name, so nobody can have seen it.
+            drop(fs::remove_dir_all(&folder));
+        }
+        written
+    }
+
+    fn reserve(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
+        let names = self.root.join("names");
+        make_folder(&names)?;
+        let path = names.join(name);
+        for _ in 0..2 {
+            let made = fs::File::options().write(true).create_new(true).mode(0o600).open(&path);
+            match made {
+                Ok(mut file) => {
+                    return file
+                        .write_all(id.as_str().as_bytes())
+                        .context(|| format!("reserve the name {name:?}"));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    let owner = fs::read_to_string(&path).unwrap_or_default();
+                    let alive = owner
+                        .parse::<ContainerId>()
+                        .is_ok_and(|owner| self.folder(&owner).join("config.json").exists());
+                    if alive {
+                        return Err(taken(name, &owner));
+                    }
+                    // A crash between the removal of a container and that of its name left it.
+                    drop(fs::remove_file(&path));
+                }
+                Err(error) => return Err(Error::wrap(error, format!("reserve the name {name:?}"))),
+            }
+        }
+        Err(taken(name, ""))
+    }
+
+    /// Gives a container another name.
+    pub(crate) fn rename(&self, container: &Container, name: &str) -> Result<(), Error> {
+        validate_name(name)
+            .map_err(|error| Error::because(ErrorKind::InvalidArgument, "rename container", error))?;
+        self.reserve(name, &container.config.id)?;
+        let config = Config { name: name.to_owned(), ..container.config.clone() };
+        write_json(&self.folder(&config.id).join("config.json"), &config)?;
+        self.release_name(&container.config.name)
+    }
+
+    pub(crate) fn release_name(&self, name: &str) -> Result<(), Error> {
+        match fs::remove_file(self.root.join("names").join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::wrap(error, format!("release the name {name:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a container's folder away: by rename first, so that it is gone at once and whole.
+    pub(crate) fn remove(&self, container: &Container) -> Result<(), Error> {
+        let id = &container.config.id;
+        let trash = self.root.join("trash");
+        make_folder(&trash)?;
+        let grave = trash.join(format!("container-{id}"));
+        match fs::rename(self.folder(id), &grave) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::wrap(error, format!("remove container {}", id.short())));
+            }
+            _ => {}
+        }
+        self.release_name(&container.config.name)?;
+        drop(fs::remove_dir_all(self.run_folder(id)));
+        match fs::remove_dir_all(&grave) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::wrap(error, format!("empty the trash of container {}", id.short())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the state record. The caller holds the container's lock.
+    pub(crate) fn write_state(&self, id: &ContainerId, state: &State) -> Result<(), Error> {
+        write_json(&self.folder(id).join("state.json"), state)
+    }
+
+    pub(crate) fn load_state(&self, id: &ContainerId) -> Result<State, Error> {
+        read_json(&self.folder(id).join("state.json"))
+    }
+
+    pub(crate) fn load(&self, id: &ContainerId) -> Result<Container, Error> {
+        let folder = self.folder(id);
+        let config: Config = read_json(&folder.join("config.json"))
+            .map_err(|error| no_such(id.as_str(), error))?;
+        let state: State = read_json(&folder.join("state.json"))?;
+        Ok(Container { state: settle(state), config })
+    }
+
+    /// Every container, newest first. One that vanishes meanwhile is left out.
+    ///
+    /// # Errors
+    /// What reading the folder said.
+    pub fn list(&self) -> Result<Vec<Container>, Error> {
+        let mut all = Vec::new();
+        for id in self.ids()? {
+            match self.load(&id) {
+                Ok(container) => all.push(container),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        all.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+        Ok(all)
+    }
+
+    pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
+        let entries = match fs::read_dir(self.root.join("containers")) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::wrap(error, "list containers")),
+        };
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// The container of this name, id or beginning of an id.
+    ///
+    /// # Errors
+    /// `NotFound` in docker's words; `InvalidArgument` when several ids begin so.
+    pub fn find(&self, wanted: &str) -> Result<Container, Error> {
+        let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
+        let missing = || Error::new(ErrorKind::NotFound, format!("No such container: {wanted}"));
+        if wanted.is_empty() || wanted.contains('/') {
+            return Err(missing());
+        }
+        if let Ok(id) = wanted.parse::<ContainerId>() {
+            return self.load(&id);
+        }
+        if let Ok(text) = fs::read_to_string(self.root.join("names").join(wanted))
+            && let Ok(id) = text.parse::<ContainerId>()
+        {
+            return self.load(&id).map_err(|_| missing());
+        }
+        let mut matching = self.ids()?.into_iter().filter(|id| id.as_str().starts_with(wanted));
+        match (matching.next(), matching.next()) {
+            (Some(id), None) => self.load(&id),
+            (Some(_), Some(_)) => {
+                let message = format!("multiple containers begin with {wanted:?}");
+                Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("give more of the id"))
+            }
+            (None, _) => Err(missing()),
+        }
+    }
+
+    /// Takes the container's lock without waiting: `None` when its monitor or another command has it.
+    pub(crate) fn try_lock(&self, id: &ContainerId) -> Result<Option<OwnedFd>, Error> {
+        let file = self.lock_file(id)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(Error::wrap(std::io::Error::from(errno), "lock the container")),
+        }
+    }
+
+    fn lock_file(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        let folder = self.run_folder(id);
+        make_folder(&folder)?;
+        let path = folder.join("lock");
+        let file = fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        file.map(OwnedFd::from).context(|| format!("open the lock {}", path.display()))
+    }
+
+    /// Waits until whoever holds the container's lock has let it go, and takes it.
+    pub(crate) fn lock(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        let file = self.lock_file(id)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::wrap(std::io::Error::from(errno), "lock the container")),
+            }
+        }
+    }
+}
+
+fn taken(name: &str, owner: &str) -> Error {
+    let message = format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". \
+         You have to remove (or rename) that container to be able to reuse that name."
+    );
+    Error::new(ErrorKind::AlreadyExists, message)
+}
+
+fn no_such(id: &str, error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        return Error::new(ErrorKind::NotFound, format!("No such container: {id}"));
+    }
+    error
+}
+
+/// A record that says "running" of a process that is no more: the monitor was killed, or the machine was.
+fn settle(mut state: State) -> State {
+    let alive = matches!(state.status, Status::Running | Status::Paused);
+    if alive && process_start(state.pid) != Some(state.pid_start) {
+        state.status = Status::Exited;
+        state.exit_code = 255;
+        state.pid = 0;
+    }
+    state
+}
+
+/// Start time of a process in clock ticks since boot: field 22 of `/proc/<pid>/stat` (proc(5)).
+pub(crate) fn process_start(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = &stat[stat.rfind(')')? + 2..];
+    // A zombie has ended, though its number is still taken.
+    if after_name.starts_with('Z') {
+        return None;
+    }
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("make the folder {}", path.display()))
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let what = || format!("read {}", path.display());
+    let file = fs::File::open(path).context(what)?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECORD), &mut bytes).context(what)?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::because(ErrorKind::DataLoss, what(), error))
+}
+
+/// Writes a record beside its place and renames it there: a reader sees the old one or the new one.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let what = || format!("write {}", path.display());
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
+    write_file(path, &bytes)
+}
+
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let what = || format!("write {}", path.display());
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .and_then(|mut file| file.write_all(bytes))
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        drop(fs::remove_file(&beside));
+    }
+    written.context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_a_start_time_and_a_number_nobody_has_has_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(process_start(own).is_some());
+        assert_eq!(process_start(i32::MAX), None);
+    }
+
+    #[test]
+    fn a_record_of_a_dead_process_is_read_as_exited() {
+        let state = State { status: Status::Running, pid: i32::MAX, pid_start: 1, ..State::default() };
+        let settled = settle(state);
+        assert_eq!((settled.status, settled.exit_code, settled.pid), (Status::Exited, 255, 0));
+    }
+
+    #[test]
+    fn records_are_replaced_whole_and_unreadable_ones_are_data_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        write_json(&path, &State::default()).unwrap();
+        assert_eq!(read_json::<State>(&path).unwrap(), State::default());
+        fs::write(&path, "{").unwrap();
+        assert_eq!(read_json::<State>(&path).unwrap_err().kind(), ErrorKind::DataLoss);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,372 @@
+//! What a container's monitor calls at each turn of the container's life.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use dhow_cgroup::Group;
+use dhow_monitor::{Change, Exit, Health, Launched, Life, Probe, format_time};
+use dhow_network::{Endpoint, EndpointRequest};
+use dhow_oci::runtime::Spec;
+use dhow_rootpath::Root;
+use dhow_runtime::{Create, Namespace, Plan, Rootfs, Running, Stdio};
+use dhow_types::ErrorKind;
+
+use super::folder::process_start;
+use super::record::{Config, NetworkMode, State, Status};
+use crate::{Context as _, Engine, Error};
+
+/// A container, seen from its monitor.
+#[derive(Debug)]
+pub(super) struct ContainerLife {
+    engine: Engine,
+    config: Config,
+    held: Option<Held>,
+    oom_killed: bool,
+}
+
+/// What is there while the program runs.
+#[derive(Debug)]
+struct Held {
+    group: Group,
+    init: Option<OwnedFd>,
+    network: Connection,
+    /// Kept only for health checks.
+    spec: Option<Box<Spec>>,
+}
+
+/// How the running container is connected.
+#[derive(Debug, Default)]
+struct Connection {
+    netns: Option<OwnedFd>,
+    endpoints: Vec<Endpoint>,
+    /// Sockets that hold the published ports.
+    ports: Vec<OwnedFd>,
+    resolver: Option<dhow_network::dns::Server>,
+}
+
+impl ContainerLife {
+    pub(super) fn new(engine: Engine, config: Config) -> Self {
+        Self { engine, config, held: None, oom_killed: false }
+    }
+
+    fn start(&mut self) -> Result<Launched, Error> {
+        let mount = self.root()?;
+        let root = Root::from_fd(mount.try_clone().context(|| "duplicate the root's descriptor")?);
+        self.engine.copy_up(&self.config, &root)?;
+        let network = self.connect().map_err(before_program)?;
+        // From here on `ended` undoes what was made.
+        self.remember(&network.endpoints)?;
+        let spec = self.spec(&root, &network).map_err(before_program)?;
+        let resources = spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        let group = Group::create(&PathBuf::from(&self.config.request.cgroup_path), &resources)
+            .context(|| "make the container's control group")
+            .map_err(before_program)?;
+        let (launched, init) = self.run(&spec, mount, &group, &network)?;
+        let spec = self.config.health.is_some().then(|| Box::new(spec));
+        self.held = Some(Held { group, init: Some(init), network, spec });
+        Ok(launched)
+    }
+
+    /// The root file system as a mount that nobody on the host sees.
+    fn root(&self) -> Result<OwnedFd, Error> {
+        let snapshots = self.engine.snapshots()?;
+        let key = self.config.id.as_str();
+        let active = match snapshots.active(key) {
+            Err(error) if error.kind() == ErrorKind::NotFound => snapshots.prepare(key, &self.config.layers),
+            active => active,
+        };
+        active
+            .and_then(|active| active.mount_detached())
+            .context(|| "mount the container's root file system")
+            .map_err(before_program)
+    }
+
+    fn connect(&self) -> Result<Connection, Error> {
+        let mut connection = Connection::default();
+        match &self.config.network {
+            NetworkMode::Host => return Ok(connection),
+            NetworkMode::Container(other) => {
+                connection.netns = Some(self.engine.namespace_of(other, "net")?);
+                return Ok(connection);
+            }
+            NetworkMode::None | NetworkMode::Networks => {}
+        }
+        let netns = dhow_network::sandbox().context(|| "make the network namespace")?;
+        let joined = self.join(netns.as_fd(), &mut connection);
+        if let Err(error) = joined {
+            self.leave(&connection.endpoints);
+            return Err(error);
+        }
+        connection.netns = Some(netns);
+        Ok(connection)
+    }
+
+    fn join(&self, netns: BorrowedFd<'_>, connection: &mut Connection) -> Result<(), Error> {
+        let mut names = false;
+        for (index, attachment) in self.config.networks.iter().enumerate() {
+            let networks = self.engine.networks()?;
+            let network = if attachment.network == "bridge" {
+                networks.default_bridge()
+            } else {
+                networks.find(&attachment.network)
+            };
+            let network = network.context(|| "join the network")?;
+            names |= network.has_names();
+            let mac = attachment.mac.as_deref().map(str::parse).transpose().map_err(|error| {
+                Error::because(ErrorKind::InvalidArgument, "read the hardware address", error)
+            })?;
+            let request = EndpointRequest {
+                container: &self.config.id,
+                name: &self.config.name,
+                aliases: &attachment.aliases,
+                ip: attachment.ip,
+                ip6: None,
+                mac,
+                ports: if index == 0 { &self.config.ports } else { &[] },
+            };
+            let (endpoint, ports) = networks
+                .attach(&network, netns, &request)
+                .context(|| format!("join the network {}", network.name))?;
+            connection.endpoints.push(endpoint);
+            connection.ports.extend(ports);
+        }
+        if names {
+            let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let own = self.config.dns.iter().filter_map(|ip| Some(std::net::SocketAddr::new(ip.parse().ok()?, 53)));
+            let mut upstreams: Vec<_> = own.collect();
+            if upstreams.is_empty() {
+                upstreams = dhow_network::host_resolvers(&host);
+            }
+            let root = &self.engine.settings().root;
+            let server = dhow_network::dns::Server::open(netns, root, &self.config.id, upstreams)
+                .context(|| "serve names to the container")?;
+            connection.resolver = Some(server);
+        }
+        Ok(())
+    }
+
+    fn leave(&self, endpoints: &[Endpoint]) {
+        if let Ok(networks) = self.engine.networks() {
+            for endpoint in endpoints {
+                // What cannot be taken back now is found as stale by the next attach or `system prune`.
+                drop(networks.detach(endpoint));
+            }
+        }
+    }
+
+    /// Writes down the places in networks before the program runs, so that a kill at any point leaves a record.
+    fn remember(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        self.change(|state| state.endpoints = endpoints.to_vec())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+        let mut state = self.engine.containers().load_state(&self.config.id)?;
+        change(&mut state);
+        self.engine.containers().write_state(&self.config.id, &state)
+    }
+
+    fn spec(&self, root: &Root, network: &Connection) -> Result<Spec, Error> {
+        let mut request = self.config.request.clone();
+        request.identity = super::exec::identity(root, &self.config.user)?;
+        request.extra_groups = super::exec::groups(root, &self.config.group_add)?;
+        request.files = self.engine.generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;
+        if self.config.network == NetworkMode::Host {
+            request.namespaces.net = dhow_bundle::NamespaceMode::Host;
+        }
+        dhow_bundle::spec(&request, &crate::system::bundle_host()).context(|| "write the runtime spec")
+    }
+
+    fn run(
+        &self,
+        spec: &Spec,
+        mount: OwnedFd,
+        group: &Group,
+        network: &Connection,
+    ) -> Result<(Launched, OwnedFd), Error> {
+        let plan = Plan::prepare(spec, &self.engine.runtime_settings())
+            .context(|| "prepare the container")
+            .map_err(before_program)?;
+        let mut namespaces = Vec::new();
+        if let Some(netns) = &network.netns {
+            let netns = netns.try_clone().context(|| "duplicate the network namespace")?;
+            namespaces.push((Namespace::Network, netns));
+        }
+        let (stdio, ours) = if self.config.request.tty {
+            (Stdio::Terminal, Pipes::default())
+        } else {
+            Pipes::new(self.config.open_stdin)?
+        };
+        let create = Create { plan: &plan, rootfs: Rootfs::Mount(mount), stdio, group: Some(group), namespaces };
+        let Running { pid, pidfd, terminal } =
+            dhow_runtime::run(create).context(|| format!("start container {}", self.config.id.short()))?;
+        let init = pidfd.try_clone().context(|| "duplicate the process handle")?;
+        let Pipes { stdin, stdout, stderr } = ours;
+        Ok((Launched { pid, pidfd, stdin, stdout, stderr, terminal }, init))
+    }
+
+    fn end(&mut self) {
+        let Some(held) = self.held.take() else {
+            // The launch failed somewhere: take apart by the records.
+            if let Ok(state) = self.engine.containers().load_state(&self.config.id) {
+                drop(self.engine.release(&self.config, &state));
+            }
+            return;
+        };
+        self.oom_killed = held.group.oom_count().is_ok_and(|count| count > 0);
+        self.leave(&held.network.endpoints);
+        drop(held.network);
+        // Whatever shares the pid namespace of another may have left processes behind.
+        drop(held.group.kill_all());
+        drop(held.group.delete());
+    }
+
+    fn write_end(&self, exit: &Exit, restarting: Option<u32>) -> Result<(), Error> {
+        let oom_killed = self.oom_killed;
+        self.change(|state| {
+            state.status = if restarting.is_some() { Status::Restarting } else { Status::Exited };
+            state.restart_count = restarting.unwrap_or(state.restart_count);
+            state.pid = 0;
+            state.pid_start = 0;
+            state.exit_code = exit.code;
+            state.finished = Some(format_time(exit.at));
+            state.error = exit.error.clone().unwrap_or_default();
+            state.oom_killed = oom_killed;
+            state.endpoints.clear();
+        })?;
+        if restarting.is_none() && self.config.auto_remove {
+            let container = self.engine.containers().load(&self.config.id)?;
+            self.engine.erase(&container, true)?;
+        }
+        Ok(())
+    }
+}
+
+impl Life for ContainerLife {
+    fn launch(&mut self) -> Result<Launched, dhow_monitor::Error> {
+        self.start().map_err(|error| match std::error::Error::source(&error) {
+            // The runtime's own sentence is what docker's users know; our step before it adds nothing.
+            Some(_) | None => dhow_monitor::Error::wrap(error, "failed to start the container"),
+        })
+    }
+
+    fn ended(&mut self, _last: bool) {
+        self.end();
+    }
+
+    fn record(&mut self, change: &Change<'_>) {
+        let written = match change {
+            Change::Started { pid, at } => self.change(|state| {
+                state.status = Status::Running;
+                state.pid = *pid;
+                state.pid_start = process_start(*pid).unwrap_or(0);
+                state.started = Some(format_time(*at));
+                state.finished = None;
+                state.exit_code = 0;
+                state.error.clear();
+                state.oom_killed = false;
+            }),
+            Change::Ended { exit, restarting } => self.write_end(exit, *restarting),
+            Change::Health(health) => self.change(|state| state.health = Some(Health::clone(health))),
+        };
+        // A full disk must not end the container. What cannot be written is seen again at the next change; a
+        // record that says "running" of a process that is gone is read as exited.
+        drop(written);
+    }
+
+    fn probe(&mut self) -> Result<Probe, dhow_monitor::Error> {
+        self.check_health().map_err(|error| dhow_monitor::Error::wrap(error, "start the health check"))
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let resolver = self.held.as_ref().and_then(|held| held.network.resolver.as_ref());
+        resolver.map(|resolver| resolver.fds().to_vec()).unwrap_or_default()
+    }
+
+    fn serve(&mut self) {
+        if let Some(resolver) = self.held.as_mut().and_then(|held| held.network.resolver.as_mut()) {
+            resolver.ready(Instant::now());
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.held.as_ref()?.network.resolver.as_ref()?.timeout(Instant::now())
+    }
+}
+
+impl ContainerLife {
+    fn check_health(&mut self) -> Result<Probe, Error> {
+        let gone = || Error::new(ErrorKind::FailedPrecondition, "the container does not run");
+        let held = self.held.as_ref().ok_or_else(gone)?;
+        let (Some(spec), Some(init)) = (&held.spec, &held.init) else { return Err(gone()) };
+        let Some(health) = &self.config.health else { return Err(gone()) };
+        let mut process = spec.process.clone().unwrap_or_default();
+        process.terminal = false;
+        process.args = health_command(&health.test, &self.config)?;
+        let (reader, writer) = pipe()?;
+        let null = File::open("/dev/null").context(|| "open /dev/null")?;
+        let stderr = writer.try_clone().context(|| "duplicate a pipe")?;
+        let running = dhow_runtime::exec(dhow_runtime::Exec {
+            init: init.as_fd(),
+            process: &process,
+            seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
+            group: Some(&held.group),
+            stdio: Stdio::Fds { stdin: null.into(), stdout: writer, stderr },
+            settings: &self.engine.runtime_settings(),
+        })
+        .context(|| "run the health check")?;
+        Ok(Probe { pidfd: running.pidfd, output: reader })
+    }
+}
+
+fn health_command(test: &[String], config: &Config) -> Result<Vec<String>, Error> {
+    match test.split_first() {
+        Some((kind, rest)) if kind == "CMD" && !rest.is_empty() => Ok(rest.to_vec()),
+        Some((kind, [text])) if kind == "CMD-SHELL" => {
+            Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()])
+        }
+        _ => {
+            let message = format!("container {} has a health check that is none", config.id.short());
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+    }
+}
+
+/// Our ends of a container's pipes.
+#[derive(Default)]
+struct Pipes {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Pipes {
+    fn new(open_stdin: bool) -> Result<(Stdio, Self), Error> {
+        let (stdout_reader, stdout) = pipe()?;
+        let (stderr_reader, stderr) = pipe()?;
+        let (stdin, stdin_writer) = if open_stdin {
+            let (reader, writer) = pipe()?;
+            (reader, Some(writer))
+        } else {
+            (OwnedFd::from(File::open("/dev/null").context(|| "open /dev/null")?), None)
+        };
+        let ours = Self { stdin: stdin_writer, stdout: Some(stdout_reader), stderr: Some(stderr_reader) };
+        Ok((Stdio::Fds { stdin, stdout, stderr }, ours))
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(std::io::Error::from)
+        .context(|| "make a pipe")
+}
+
+/// Only a missing or forbidden program of the container is "not found" or "denied" to those who start it (exit
+/// codes 127 and 126); what our own preparation misses is a failure to start.
+fn before_program(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => error.with_kind(ErrorKind::FailedPrecondition),
+        _ => error,
+    }
+}

@@ -1,0 +1,26 @@
+//! Containers: their records and every verb on them.
+
+mod copy_up;
+mod create;
+mod exec;
+mod files;
+mod folder;
+mod life;
+mod logs;
+mod record;
+mod remove;
+mod start;
+mod stats;
+mod stop;
+mod wait;
+
+pub use create::{CreateContainer, Created, MountSpec, NamespaceChoice, PortSpec, SecurityOption};
+pub use exec::{ExecRequest, ExecStarted};
+pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};
+pub use folder::{Container, Containers};
+pub use logs::LogRequest;
+pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};
+pub use start::Started;
+pub(crate) use create::random_bytes;
+pub(crate) use exec::identity;
+pub use stats::Sample;

@@ -1,0 +1,198 @@
+//! What is written down of a container.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dhow_bundle::Request;
+use dhow_monitor::{Health, RestartPolicy};
+use dhow_network::PortMapping;
+use dhow_oci::{Healthcheck, Labels};
+use dhow_types::{ContainerId, DiffId, ImageId};
+use serde::{Deserialize, Serialize};
+
+/// What was asked for, with everything resolved that does not change from start to start. Written once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// The id.
+    pub id: ContainerId,
+    /// The name, without docker's leading slash.
+    pub name: String,
+    /// When it was created, RFC 3339 with nanoseconds.
+    pub created: String,
+    /// The image's name as the person gave it.
+    pub image_name: String,
+    /// The image.
+    pub image: ImageId,
+    /// The image's layers, lowest first.
+    pub layers: Vec<DiffId>,
+    /// The user as text; looked up in the container's own files at each start.
+    pub user: String,
+    /// Groups to add, as texts.
+    pub group_add: Vec<String>,
+    /// What the runtime spec is made from.
+    pub request: Request,
+    /// First word of the image's entrypoint and the rest, as `docker ps` shows them.
+    pub command: Vec<String>,
+    /// Volumes and binds, for `inspect` and for copy-up.
+    pub mounts: Vec<MountRecord>,
+    /// How it is connected.
+    pub network: NetworkMode,
+    /// Networks to join, first the one of the default route.
+    pub networks: Vec<Attachment>,
+    /// Published ports.
+    pub ports: Vec<PortMapping>,
+    /// Ports that the image or the person exposes without publishing, `80/tcp`.
+    pub exposed: Vec<String>,
+    /// Name servers of the person.
+    pub dns: Vec<String>,
+    /// Search domains of the person.
+    pub dns_search: Vec<String>,
+    /// Resolver options of the person.
+    pub dns_options: Vec<String>,
+    /// `name:address` lines for `/etc/hosts`.
+    pub extra_hosts: Vec<String>,
+    /// Labels of the image and the person.
+    pub labels: Labels,
+    /// When to start again.
+    pub restart: RestartPolicy,
+    /// Signal that asks it to end.
+    pub stop_signal: String,
+    /// Seconds to wait after that signal.
+    pub stop_timeout: u64,
+    /// How to check its health.
+    pub health: Option<Healthcheck>,
+    /// Whether its input stays open.
+    pub open_stdin: bool,
+    /// Whether it goes away when it ends.
+    pub auto_remove: bool,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// Which log driver, with its options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// `json-file`, `local` or `none`.
+    pub driver: String,
+    /// Options as given.
+    pub options: BTreeMap<String, String>,
+}
+
+/// One mount of a person or an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRecord {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: String,
+    /// The volume's name.
+    pub name: Option<String>,
+    /// The path on the host.
+    pub source: String,
+    /// The path in the container.
+    pub destination: String,
+    /// Whether it may be written.
+    pub writable: bool,
+    /// Whether an empty volume takes the image's content first.
+    pub copy_up: bool,
+    /// Whether the volume has no name of the person's and goes with the container.
+    pub anonymous: bool,
+}
+
+/// How a container is connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// By networks of ours.
+    Networks,
+    /// With the host's own network.
+    Host,
+    /// Not at all.
+    None,
+    /// With another container's network.
+    Container(ContainerId),
+}
+
+/// One network to join.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attachment {
+    /// Its name.
+    pub network: String,
+    /// Further names of the container there.
+    pub aliases: Vec<String>,
+    /// Address of the person.
+    pub ip: Option<std::net::Ipv4Addr>,
+    /// Hardware address of the person.
+    pub mac: Option<String>,
+}
+
+/// Where a container stands in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Never started.
+    #[default]
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program is frozen.
+    Paused,
+    /// Its program ended and will be started again.
+    Restarting,
+    /// Its program ended.
+    Exited,
+    /// It could not be removed whole.
+    Dead,
+}
+
+impl Status {
+    /// Docker's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// What became of it. Replaced by rename.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// Where it stands.
+    pub status: Status,
+    /// Process id on the host while it runs, else 0.
+    pub pid: i32,
+    /// Start time of that process in clock ticks since boot: with it, a reused process id is told apart.
+    pub pid_start: u64,
+    /// When it was last started, RFC 3339.
+    pub started: Option<String>,
+    /// When it last ended.
+    pub finished: Option<String>,
+    /// Last exit code.
+    pub exit_code: i32,
+    /// Whether the kernel's OOM killer ended it.
+    pub oom_killed: bool,
+    /// Why it could not start.
+    pub error: String,
+    /// How often the restart policy started it.
+    pub restart_count: u32,
+    /// Its health.
+    pub health: Option<Health>,
+    /// Its places in networks.
+    pub endpoints: Vec<dhow_network::Endpoint>,
+    /// Whether a person stopped it.
+    pub manually_stopped: bool,
+}
+
+impl Config {
+    /// How long a stop waits before it kills.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.stop_timeout)
+    }
+}

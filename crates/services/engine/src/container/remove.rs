@@ -1,0 +1,113 @@
+//! `rm` and `container prune`.
+
+use std::path::Path;
+
+use dhow_types::{ErrorKind, Failures};
+
+use super::folder::Container;
+use super::record::{Config, State, Status};
+use crate::{Context as _, Engine, Error};
+
+impl Engine {
+    /// Removes a container; a running one only by `force`. With `volumes`, those without a name go too.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it runs and `force` is not given.
+    pub fn remove_container(&self, wanted: &str, force: bool, volumes: bool) -> Result<(), Error> {
+        let container = self.containers().find(wanted)?;
+        let id = container.config.id.clone();
+        if matches!(container.state.status, Status::Running | Status::Paused | Status::Restarting) {
+            if !force {
+                let message = format!(
+                    "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
+                    container.config.name,
+                    container.state.status.as_str()
+                );
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
+            if container.state.status == Status::Paused {
+                self.unpause(wanted)?;
+            }
+            self.stop(wanted, Some("KILL"), None)?;
+        }
+        if !self.containers().folder(&id).exists() {
+            // It was to go by itself when it ended (`--rm`).
+            return Ok(());
+        }
+        let _lock = self.containers().lock(&id)?;
+        match self.containers().load(&id) {
+            Ok(container) => self.erase(&container, volumes || container.config.auto_remove),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes away all that a container left. The caller holds its lock. Every step is tried; "already gone" is done.
+    pub(super) fn erase(&self, container: &Container, volumes: bool) -> Result<(), Error> {
+        let config = &container.config;
+        let mut failures = Failures::new();
+        failures.record("release its networks", self.release(config, &container.state));
+        failures.record("remove its snapshot", self.remove_snapshot(config));
+        failures.record("remove its folder", self.containers().remove(container));
+        if volumes {
+            for mount in config.mounts.iter().filter(|mount| mount.anonymous) {
+                let gone = self.remove_unused_volume(mount.name.as_deref().unwrap_or(""));
+                failures.record("remove its volume", gone);
+            }
+        }
+        failures
+            .into_result()
+            .map_err(|failures| Error::wrap(failures, format!("remove container {}", config.id.short())))
+    }
+
+    fn remove_unused_volume(&self, name: &str) -> Result<(), Error> {
+        if !self.volume_users(name)?.is_empty() {
+            return Ok(());
+        }
+        self.remove_volume(name)
+    }
+
+    fn remove_snapshot(&self, config: &Config) -> Result<(), Error> {
+        let folder = self.settings().root.join("snapshots").join(config.id.as_str());
+        if !Path::new(&folder).exists() {
+            return Ok(());
+        }
+        self.store()?.snapshots.remove(config.id.as_str()).context(|| "remove the container's snapshot")
+    }
+
+    /// Takes apart what a launch made outside of processes: places in networks and the control group.
+    pub(super) fn release(&self, config: &Config, state: &State) -> Result<(), Error> {
+        let mut failures = Failures::new();
+        for endpoint in &state.endpoints {
+            let detached =
+                self.networks().and_then(|networks| networks.detach(endpoint).context(|| endpoint.network.clone()));
+            failures.record("leave the network", detached);
+        }
+        failures.record("remove the control group", self.remove_group(config));
+        failures.into_result().map_err(|failures| Error::wrap(failures, "release what the container held"))
+    }
+
+    /// Removes containers that do not run; those removed, with the bytes that this freed.
+    ///
+    /// # Errors
+    /// What a removal said.
+    pub fn prune_containers(&self) -> Result<Vec<(Container, u64)>, Error> {
+        let mut removed = Vec::new();
+        for container in self.containers().list()? {
+            if matches!(container.state.status, Status::Created | Status::Exited | Status::Dead) {
+                let bytes = self.container_size(&container);
+                self.remove_container(container.config.id.as_str(), false, false)?;
+                removed.push((container, bytes));
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Bytes that a container's own changes take on disk.
+    #[must_use]
+    pub fn container_size(&self, container: &Container) -> u64 {
+        crate::system::tree_size(
+            &self.settings().root.join("snapshots").join(container.config.id.as_str()).join("upper"),
+        )
+    }
+}

@@ -1,0 +1,171 @@
+//! `start` and `restart`.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dhow_cgroup::Group;
+use dhow_snapshot::Snapshots;
+use dhow_monitor::{HealthSettings, Launch, LogSettings};
+use dhow_oci::Healthcheck;
+use dhow_types::{ByteSize, ContainerId, ErrorKind};
+
+use super::folder::Container;
+use super::life::ContainerLife;
+use super::record::{Config, Status};
+use crate::{Context as _, Engine, Error};
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// Which.
+    pub container: Container,
+    /// Its streams from the first byte on, when asked for.
+    pub attached: Option<UnixStream>,
+}
+
+/// Log limits when nobody says: five files of 20 MB, as docker's `local` driver.
+const LOG_SIZE: u64 = 20_000_000;
+const LOG_FILES: u32 = 5;
+
+impl Engine {
+    /// Starts a container; in the foreground, its streams come with it. One that runs already is left alone.
+    /// The caller must be single-threaded.
+    ///
+    /// # Errors
+    /// `NotFound` and `PermissionDenied` for the container's program (exit codes 127 and 126); else what failed.
+    pub fn start(&self, wanted: &str, foreground: bool) -> Result<Started, Error> {
+        let container = self.containers().find(wanted)?;
+        let id = container.config.id.clone();
+        let Some(lock) = self.containers().try_lock(&id)? else {
+            if matches!(container.state.status, Status::Running | Status::Paused) && !foreground {
+                return Ok(Started { container, attached: None });
+            }
+            let message = format!("container {} is being changed by another command, or runs already", id.short());
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        };
+        // The lock is free, so no monitor is there: if the record says that the program runs, its monitor was killed.
+        let container = self.containers().load(&id)?;
+        if matches!(container.state.status, Status::Running | Status::Paused) {
+            let message = format!("container {} runs without its monitor", id.short());
+            return Err(Error::new(ErrorKind::FailedPrecondition, message)
+                .with_hint("stop it, then start it again"));
+        }
+        self.release(&container.config, &container.state)?;
+        let launch = Launch {
+            socket: self.containers().socket(&id),
+            lock,
+            log: log_settings(&container.config, self.containers().log(&id)),
+            restart: container.config.restart,
+            health: container.config.health.as_ref().map(health_settings),
+            foreground,
+        };
+        let engine = Self::open(self.settings().clone())?;
+        let life = ContainerLife::new(engine, container.config.clone());
+        match dhow_monitor::launch(launch, Box::new(life)) {
+            Ok(started) => {
+                // With `--rm` and a short program it may be gone by now.
+                let container = self.containers().load(&id).unwrap_or(container);
+                Ok(Started { container, attached: started.attached })
+            }
+            Err(error) => {
+                self.note_failure(&container, &error)?;
+                Err(Error::wrap(error, format!("failed to start container {:?}", container.config.name)))
+            }
+        }
+    }
+
+    fn note_failure(&self, container: &Container, error: &dhow_monitor::Error) -> Result<(), Error> {
+        let _lock = self.containers().lock(&container.config.id)?;
+        let mut state = self.containers().load_state(&container.config.id)?;
+        state.status = Status::Created;
+        state.exit_code = start_exit_code(error.kind());
+        state.error = error.to_string();
+        state.endpoints.clear();
+        self.containers().write_state(&container.config.id, &state)
+    }
+
+    /// Stops a container if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`] and [`Engine::start`].
+    pub fn restart(&self, wanted: &str, signal: Option<&str>, grace: Option<Duration>) -> Result<(), Error> {
+        self.stop(wanted, signal, grace)?;
+        self.start(wanted, false).map(drop)
+    }
+
+    /// The snapshots alone, without the index database: what a monitor needs and may hold over a fork.
+    pub(crate) fn snapshots(&self) -> Result<Snapshots, Error> {
+        let root = &self.settings().root;
+        let layers = dhow_layer::LayerStore::open(root).context(|| "open the layers")?;
+        Snapshots::open(root, layers).context(|| "open the snapshots")
+    }
+
+    pub(crate) fn runtime_settings(&self) -> dhow_runtime::Settings {
+        dhow_runtime::Settings { seccomp_cache: Some(self.settings().run.join("seccomp")) }
+    }
+
+    /// The container's control group.
+    pub(super) fn group(&self, config: &Config) -> Result<Group, Error> {
+        Group::open(&PathBuf::from(&config.request.cgroup_path))
+            .context(|| format!("open the control group of container {}", config.id.short()))
+    }
+
+    pub(super) fn remove_group(&self, config: &Config) -> Result<(), Error> {
+        match self.group(config) {
+            Ok(group) => {
+                group.kill_all().and_then(|()| group.delete()).context(|| "remove the container's control group")
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a namespace of a running container.
+    pub(super) fn namespace_of(&self, id: &ContainerId, kind: &str) -> Result<std::os::fd::OwnedFd, Error> {
+        let container = self.containers().load(id)?;
+        if container.state.pid == 0 {
+            let message = format!("cannot join the namespace of a container that does not run: {}", id.short());
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        let path = format!("/proc/{}/ns/{kind}", container.state.pid);
+        std::fs::File::open(&path).map(Into::into).context(|| format!("open {path}"))
+    }
+}
+
+/// Exit code of a start that failed so (docker run(1), "EXIT STATUS").
+const fn start_exit_code(kind: ErrorKind) -> i32 {
+    match kind {
+        ErrorKind::NotFound => 127,
+        ErrorKind::PermissionDenied => 126,
+        _ => 125,
+    }
+}
+
+fn log_settings(config: &Config, path: PathBuf) -> LogSettings {
+    let option = |name: &str| config.log.options.get(name);
+    let max_size = option("max-size").and_then(|text| text.parse::<ByteSize>().ok()).map(|size| size.0);
+    let max_files = option("max-file").and_then(|text| text.parse().ok());
+    // docker's json-file driver keeps everything unless told otherwise.
+    let limited = config.log.driver != "json-file";
+    let path = if config.log.driver == "none" { PathBuf::from("/dev/null") } else { path };
+    LogSettings {
+        path,
+        max_size: max_size.unwrap_or(if limited { LOG_SIZE } else { 0 }),
+        max_files: max_files.unwrap_or(if limited { LOG_FILES } else { 1 }),
+    }
+}
+
+fn health_settings(health: &Healthcheck) -> HealthSettings {
+    let or = |nanoseconds: u64, seconds: u64| match nanoseconds {
+        0 => Duration::from_secs(seconds),
+        nanoseconds => Duration::from_nanos(nanoseconds),
+    };
+    HealthSettings {
+        interval: or(health.interval, 30),
+        timeout: or(health.timeout, 30),
+        start_period: or(health.start_period, 0),
+        start_interval: or(health.start_interval, 5),
+        retries: if health.retries == 0 { 3 } else { health.retries },
+    }
+}

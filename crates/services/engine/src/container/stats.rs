@@ -1,0 +1,100 @@
+//! `stats` and `top`.
+
+use std::time::{Duration, Instant};
+
+use dhow_cgroup::Stats;
+use dhow_types::ErrorKind;
+
+use super::folder::Container;
+use super::record::Status;
+use crate::{Context as _, Engine, Error};
+
+/// What a container uses.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Which.
+    pub container: Container,
+    /// Its control group's figures.
+    pub stats: Stats,
+    /// CPU in percent of one CPU, over the time between two readings.
+    pub cpu_percent: f64,
+    /// Memory that counts as its limit: its own, or all of the host's.
+    pub memory_limit: u64,
+    /// Bytes received and sent on its interfaces.
+    pub network: (u64, u64),
+}
+
+impl Engine {
+    /// Measures running containers, all of them when none is named, over `interval`.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` for a named one that does not run.
+    pub fn stats(&self, wanted: &[String], interval: Duration) -> Result<Vec<Sample>, Error> {
+        let containers = if wanted.is_empty() {
+            self.containers().list()?
+        } else {
+            wanted.iter().map(|name| self.containers().find(name)).collect::<Result<_, _>>()?
+        };
+        let mut first = Vec::new();
+        for container in containers {
+            let running = matches!(container.state.status, Status::Running | Status::Paused);
+            if !running && !wanted.is_empty() {
+                let message = format!("container {} is not running", container.config.name);
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
+            if running && let Ok(group) = self.group(&container.config) {
+                let stats = group.stats().context(|| "measure the container")?;
+                first.push((container, group, stats, Instant::now()));
+            }
+        }
+        if !first.is_empty() {
+            std::thread::sleep(interval);
+        }
+        let host_memory = rustix::system::sysinfo();
+        let host_memory = host_memory.totalram.saturating_mul(u64::from(host_memory.mem_unit));
+        let mut samples = Vec::new();
+        for (container, group, before, at) in first {
+            // One that ended meanwhile is left out.
+            let Ok(stats) = group.stats() else { continue };
+            let used = stats.cpu.usage.saturating_sub(before.cpu.usage) as f64;
+            let elapsed = at.elapsed().as_nanos() as f64;
+            samples.push(Sample {
+                cpu_percent: if elapsed > 0.0 { used / elapsed * 100.0 } else { 0.0 },
+                memory_limit: stats.memory.limit.map_or(host_memory, |limit| limit.min(host_memory)),
+                network: traffic(container.state.pid),
+                stats,
+                container,
+            });
+        }
+        Ok(samples)
+    }
+
+    /// Process ids of a running container on the host.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it does not run.
+    pub fn processes(&self, wanted: &str) -> Result<Vec<i32>, Error> {
+        let container = self.containers().find(wanted)?;
+        if container.state.pid == 0 {
+            let message = format!("container {} is not running", container.config.id);
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        self.group(&container.config)?.procs().context(|| "list the container's processes")
+    }
+}
+
+/// Bytes received and sent by the interfaces of a process' network namespace, without loopback.
+fn traffic(pid: i32) -> (u64, u64) {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    let mut total = (0_u64, 0_u64);
+    for line in text.lines().skip(2) {
+        let Some((name, numbers)) = line.split_once(':') else { continue };
+        if name.trim() == "lo" {
+            continue;
+        }
+        let mut numbers = numbers.split_ascii_whitespace().map(|word| word.parse().unwrap_or(0));
+        total.0 = total.0.saturating_add(numbers.next().unwrap_or(0));
+        total.1 = total.1.saturating_add(numbers.nth(7).unwrap_or(0));
+    }
+    total
+}

@@ -1,0 +1,245 @@
+//! `stop`, `kill`, `pause`, `unpause`, `restart`: asking a program to end, or making it.
+
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use dhow_monitor::frame;
+use dhow_types::{ContainerId, ErrorKind};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::folder::{Container, process_start};
+use super::record::Status;
+use crate::{Context as _, Engine, Error};
+
+/// How long after a kill the container's end may take to be written down.
+const AFTERMATH: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Ends a container: its stop signal, then after `grace` (its own when absent) `SIGKILL`. Returns when the end
+    /// is written down. Ok means that it does not run; it may not have run before.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` when it does not end.
+    pub fn stop(&self, wanted: &str, signal: Option<&str>, grace: Option<Duration>) -> Result<(), Error> {
+        let container = self.containers().find(wanted)?;
+        let id = &container.config.id;
+        self.forbid_restart(id);
+        let Some(pidfd) = open_process(&container)? else { return self.settle_end(id) };
+        let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
+        if container.state.status == Status::Paused {
+            self.unpause(wanted)?;
+        }
+        send(&pidfd, signal)?;
+        if !ended_within(&pidfd, grace.unwrap_or_else(|| container.config.grace())) {
+            send(&pidfd, Signal::KILL)?;
+            if !ended_within(&pidfd, AFTERMATH) {
+                let message = format!("container {} does not end, though it was killed", id.short());
+                return Err(Error::new(ErrorKind::Unavailable, message)
+                    .with_hint("a program that waits for a dead disk or mount cannot be killed; look at its state in /proc"));
+            }
+        }
+        self.settle_end(id)
+    }
+
+    /// Sends a signal to a container's program.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it does not run; `InvalidArgument` for an unknown signal.
+    pub fn kill(&self, wanted: &str, signal: &str) -> Result<(), Error> {
+        let container = self.containers().find(wanted)?;
+        let signal = parse_signal(signal)?;
+        let Some(pidfd) = open_process(&container)? else {
+            let message =
+                format!("cannot kill container: {wanted}: container {} is not running", container.config.id);
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        };
+        if matches!(signal, Signal::KILL | Signal::TERM | Signal::INT | Signal::QUIT) {
+            self.forbid_restart(&container.config.id);
+        }
+        send(&pidfd, signal)?;
+        if signal == Signal::KILL && ended_within(&pidfd, AFTERMATH) {
+            return self.settle_end(&container.config.id);
+        }
+        Ok(())
+    }
+
+    /// Freezes every process of a container.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it does not run or is frozen already.
+    pub fn pause(&self, wanted: &str) -> Result<(), Error> {
+        self.freeze(wanted, Status::Running, Status::Paused)
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it is not frozen.
+    pub fn unpause(&self, wanted: &str) -> Result<(), Error> {
+        self.freeze(wanted, Status::Paused, Status::Running)
+    }
+
+    fn freeze(&self, wanted: &str, from: Status, to: Status) -> Result<(), Error> {
+        let container = self.containers().find(wanted)?;
+        let id = &container.config.id;
+        if container.state.status != from {
+            let message = format!("Container {} is {}, not {}", id, container.state.status.as_str(), from.as_str());
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        let group = self.group(&container.config)?;
+        let done = if to == Status::Paused { group.freeze() } else { group.thaw() };
+        done.context(|| format!("change container {}", id.short()))?;
+        // The monitor writes this record only when the program starts, ends or is checked; a pause changes the
+        // status alone, and the monitor keeps it when it writes next.
+        let mut state = container.state;
+        state.status = to;
+        self.containers().write_state(id, &state)
+    }
+
+    /// Tells the monitor that the restart policy no longer holds. No monitor, no policy.
+    fn forbid_restart(&self, id: &ContainerId) {
+        if let Ok(mut socket) = self.connect(id) {
+            // If the monitor ends at this moment, there is nothing left to forbid.
+            drop(socket.write_all(&frame::frame(frame::NO_RESTART, &[])));
+        }
+    }
+
+    /// Connects to a container's monitor.
+    pub(super) fn connect(&self, id: &ContainerId) -> Result<UnixStream, Error> {
+        let what = || format!("attach to container {}", id.short());
+        let folder = std::fs::File::open(self.containers().run_folder(id)).context(what)?;
+        // Through the folder's descriptor, since a socket's address holds 107 bytes and a root may be deep.
+        let path = format!("/proc/self/fd/{}/attach.sock", folder.as_raw_fd());
+        UnixStream::connect(path).context(what)
+    }
+
+    /// Writes down the end of a container whose monitor could not, and releases what it held.
+    pub(crate) fn settle_record(&self, id: &ContainerId) -> Result<(), Error> {
+        let _lock = self.containers().lock(id)?;
+        let container = self.containers().load(id)?;
+        self.release(&container.config, &container.state)?;
+        let mut state = container.state;
+        if state.status != Status::Created {
+            state.status = Status::Exited;
+        }
+        state.pid = 0;
+        state.endpoints.clear();
+        self.containers().write_state(id, &state)
+    }
+
+    /// Waits until the monitor has written down the end: it holds the lock until then.
+    pub(super) fn settle_end(&self, id: &ContainerId) -> Result<(), Error> {
+        if !self.containers().folder(id).exists() {
+            return Ok(());
+        }
+        let patience = Instant::now() + AFTERMATH;
+        while Instant::now() < patience {
+            if self.containers().try_lock(id)?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let message = format!("container {} ended, but its monitor does not", id.short());
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+}
+
+/// A handle of the container's program, if it still is that program.
+pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Error> {
+    let Some(pid) = Pid::from_raw(container.state.pid) else { return Ok(None) };
+    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(errno) => return Err(Error::wrap(std::io::Error::from(errno), "open the container's process")),
+    };
+    // Checked after the handle is open: from here on it cannot become another process.
+    let same = process_start(container.state.pid) == Some(container.state.pid_start);
+    Ok(same.then_some(pidfd))
+}
+
+pub(super) fn send(pidfd: &OwnedFd, signal: Signal) -> Result<(), Error> {
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(Error::wrap(std::io::Error::from(errno), "send a signal to the container")),
+    }
+}
+
+/// Waits for a process that need not be our child.
+pub(super) fn ended_within(pidfd: &OwnedFd, wait: Duration) -> bool {
+    let until = Instant::now() + wait;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(0) if left.is_zero() => return false,
+            Ok(count) if count > 0 => return true,
+            _ => {}
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+    }
+}
+
+/// A signal by number or name, with or without `SIG` (moby `pkg/signal`).
+pub(super) fn parse_signal(text: &str) -> Result<Signal, Error> {
+    let bad = || Error::new(ErrorKind::InvalidArgument, format!("Invalid signal: {text}"));
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::from_named_raw(number).ok_or_else(bad);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal).ok_or_else(bad)
+}
+
+const NAMES: [(&str, Signal); 30] = [
+    ("ABRT", Signal::ABORT),
+    ("ALRM", Signal::ALARM),
+    ("BUS", Signal::BUS),
+    ("CHLD", Signal::CHILD),
+    ("CONT", Signal::CONT),
+    ("FPE", Signal::FPE),
+    ("HUP", Signal::HUP),
+    ("ILL", Signal::ILL),
+    ("INT", Signal::INT),
+    ("IO", Signal::IO),
+    ("IOT", Signal::ABORT),
+    ("KILL", Signal::KILL),
+    ("PIPE", Signal::PIPE),
+    ("PROF", Signal::PROF),
+    ("PWR", Signal::POWER),
+    ("QUIT", Signal::QUIT),
+    ("SEGV", Signal::SEGV),
+    ("STOP", Signal::STOP),
+    ("SYS", Signal::SYS),
+    ("TERM", Signal::TERM),
+    ("TRAP", Signal::TRAP),
+    ("TSTP", Signal::TSTP),
+    ("TTIN", Signal::TTIN),
+    ("TTOU", Signal::TTOU),
+    ("URG", Signal::URG),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+    ("VTALRM", Signal::VTALARM),
+    ("WINCH", Signal::WINCH),
+    ("XCPU", Signal::XCPU),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_go_by_number_and_by_name_with_and_without_sig() {
+        for text in ["9", "KILL", "SIGKILL", "sigkill"] {
+            assert_eq!(parse_signal(text).unwrap(), Signal::KILL, "{text}");
+        }
+        for bad in ["", "0", "-1", "SIG", "NOPE", "99999"] {
+            assert_eq!(parse_signal(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
+    }
+}

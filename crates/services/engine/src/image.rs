@@ -1,0 +1,147 @@
+//! Images: thin words over the store, with what only the engine knows (the client, who uses what).
+
+use std::io::{Read, Write};
+
+use dhow_image::{
+    HistoryLine, Image, Import, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed, Summary, Use,
+};
+use dhow_reference::Reference;
+use dhow_types::{ErrorKind, ImageId, Observer, Platform};
+
+use crate::container::Status;
+use crate::{Context as _, Engine, Error};
+
+impl Engine {
+    /// Pulls an image.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unauthenticated`, `PermissionDenied`, `Unavailable`, `DataLoss`: what the registry said or sent.
+    pub fn pull(
+        &self,
+        name: &str,
+        platform: Option<Platform>,
+        observer: &dyn Observer,
+    ) -> Result<Pulled, Error> {
+        let reference = parse(name)?.or_latest();
+        let how = Pull { platform, ..Pull::default() };
+        let pulled = self
+            .store()?
+            .pull(self.client()?, &reference, &how, observer)
+            .context(|| format!("pull {}", reference.familiar()))?;
+        self.store()?.sync().context(|| "write the image to disk")?;
+        Ok(pulled)
+    }
+
+    /// Pushes an image to the registry that its name says.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub fn push(&self, name: &str, observer: &dyn Observer) -> Result<Pushed, Error> {
+        let reference = parse(name)?.or_latest();
+        self.store()?
+            .push(self.client()?, &reference, observer)
+            .context(|| format!("push {}", reference.familiar()))
+    }
+
+    /// The image of this name, id or beginning of an id.
+    ///
+    /// # Errors
+    /// `NotFound` in docker's words.
+    pub fn image(&self, name: &str) -> Result<Image, Error> {
+        self.store()?.resolve(name).context(|| format!("look at image {name}"))
+    }
+
+    /// Every image in short.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn images(&self) -> Result<Vec<Summary>, Error> {
+        self.store()?.summaries().context(|| "list images")
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for a name that is none.
+    pub fn tag(&self, source: &str, target: &str) -> Result<(), Error> {
+        let image = self.image(source)?;
+        let name = parse(target)?;
+        if name.digest().is_some() {
+            let message = format!("tag {target}: refusing to create a tag with a digest reference");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        self.store()?.tag(&image.id, &name.or_latest()).context(|| format!("tag {source} as {target}"))
+    }
+
+    /// Takes a name from an image and, with its last name, the image.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when containers or other names hold it.
+    pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, Error> {
+        self.store()?.remove(name, force, &self.uses()?).context(|| format!("remove image {name}"))
+    }
+
+    /// What made an image, newest first.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>, Error> {
+        let image = self.image(name)?;
+        self.store()?.history(&image).context(|| format!("read the history of {name}"))
+    }
+
+    /// Writes images as one archive that docker loads.
+    ///
+    /// # Errors
+    /// `NotFound`, and what writing said.
+    pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<(), Error> {
+        self.store()?.save(names, output).context(|| "save images")
+    }
+
+    /// Reads images from an archive.
+    ///
+    /// # Errors
+    /// `InvalidArgument` or `DataLoss` for an archive that is none.
+    pub fn load(&self, input: impl Read + Send, observer: &dyn Observer) -> Result<Vec<Loaded>, Error> {
+        let loaded = self.store()?.load(input, observer).context(|| "load images")?;
+        self.store()?.sync().context(|| "write the images to disk")?;
+        Ok(loaded)
+    }
+
+    /// Makes an image of a root file system in a tar.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<ImageId, Error> {
+        self.store()?.import(input, how).context(|| "import an image")
+    }
+
+    /// Removes images that no name or container holds, or that no container holds.
+    ///
+    /// # Errors
+    /// What a removal said.
+    pub fn prune_images(&self, what: &Prune) -> Result<Pruned, Error> {
+        self.store()?.prune(what, &self.uses()?).context(|| "prune images")
+    }
+
+    /// Which containers hold which images and layers.
+    pub(crate) fn uses(&self) -> Result<Vec<Use>, Error> {
+        let containers = self.containers().list()?;
+        Ok(containers
+            .into_iter()
+            .map(|container| Use {
+                container: container.config.id.to_string(),
+                image: container.config.image,
+                layers: container.config.layers,
+                running: matches!(
+                    container.state.status,
+                    Status::Running | Status::Paused | Status::Restarting
+                ),
+            })
+            .collect())
+    }
+}
+
+pub(crate) fn parse(name: &str) -> Result<Reference, Error> {
+    Reference::parse(name).context(|| format!("read the image name {name:?}"))
+}

@@ -1,0 +1,91 @@
+//! Networks as the person sees them.
+
+use std::collections::HashSet;
+
+use dhow_network::{CreateNetwork, Endpoint, Network};
+use dhow_types::ContainerId;
+
+use crate::container::Status;
+use crate::{Context as _, Engine, Error};
+
+pub use dhow_network::CreateNetwork as NetworkChoice;
+
+/// A network with the containers on it.
+#[derive(Clone, Debug)]
+pub struct NetworkView {
+    /// The network.
+    pub network: Network,
+    /// Who is on it.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Engine {
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `InvalidArgument`, `Unsupported`.
+    pub fn create_network(&self, wanted: &CreateNetwork) -> Result<Network, Error> {
+        self.networks()?.create(wanted).context(|| format!("create network {}", wanted.name))
+    }
+
+    /// Every network, by name.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn list_networks(&self) -> Result<Vec<Network>, Error> {
+        self.networks()?.list().context(|| "list networks")
+    }
+
+    /// One network and who is on it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn network(&self, name: &str) -> Result<NetworkView, Error> {
+        let networks = self.networks()?;
+        let network = networks.find(name).context(|| format!("look at network {name}"))?;
+        let endpoints = networks.endpoints(&network).context(|| "list the containers of the network")?;
+        Ok(NetworkView { network, endpoints })
+    }
+
+    /// Removes a network that nobody is on.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while someone is; `NotFound`.
+    pub fn remove_network(&self, name: &str) -> Result<Network, Error> {
+        self.release_stale()?;
+        self.networks()?.remove(name).context(|| format!("remove network {name}"))
+    }
+
+    /// Takes back addresses, ports and rules that killed processes left.
+    pub(crate) fn release_stale(&self) -> Result<usize, Error> {
+        let alive: HashSet<ContainerId> = self
+            .containers()
+            .list()?
+            .into_iter()
+            .filter(|container| !matches!(container.state.status, Status::Exited | Status::Created | Status::Dead))
+            .map(|container| container.config.id)
+            .collect();
+        let released = self.networks()?.release_stale(&alive).context(|| "release stale addresses")?;
+        Ok(released.len())
+    }
+
+    /// Removes every network that no container, running or not, wants.
+    ///
+    /// # Errors
+    /// What a removal said.
+    pub fn prune_networks(&self) -> Result<Vec<String>, Error> {
+        let containers = self.containers().list()?;
+        let mut removed = Vec::new();
+        for network in self.list_networks()? {
+            let wanted = containers
+                .iter()
+                .flat_map(|container| &container.config.networks)
+                .any(|attachment| attachment.network == network.name);
+            if !network.is_predefined() && !wanted {
+                self.remove_network(&network.name)?;
+                removed.push(network.name);
+            }
+        }
+        Ok(removed)
+    }
+}

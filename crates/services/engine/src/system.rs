@@ -1,0 +1,275 @@
+//! `info`, `system df`, `system prune`, `system check`.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use dhow_bundle::Host;
+use dhow_image::{Check, DiskUsage, Finding};
+use dhow_types::ContainerId;
+
+use crate::container::{Container, Status};
+use crate::{Context as _, Engine, Error, Volume};
+
+/// What `info` shows.
+#[derive(Clone, Debug, Default)]
+pub struct Info {
+    /// Containers by how they stand: running, paused, and all others.
+    pub containers: (usize, usize, usize),
+    /// Number of images.
+    pub images: usize,
+    /// Root folder.
+    pub root: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Name of the operating system.
+    pub system: String,
+    /// CPU architecture in the kernel's words.
+    pub architecture: String,
+    /// Number of CPUs.
+    pub cpus: usize,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Host name.
+    pub name: String,
+    /// 1 or 2.
+    pub cgroup_version: u8,
+    /// Storage back end.
+    pub storage: String,
+    /// Security mechanisms in force.
+    pub security: Vec<String>,
+}
+
+/// What `system df` shows.
+#[derive(Clone, Debug, Default)]
+pub struct SystemUsage {
+    /// Images and layers.
+    pub images: DiskUsage,
+    /// Containers with the bytes of their own changes.
+    pub containers: Vec<(Container, u64)>,
+    /// Volumes with their bytes and the number of containers that have them.
+    pub volumes: Vec<(Volume, u64, usize)>,
+    /// Number of records and bytes of the build cache.
+    pub cache: (usize, u64),
+}
+
+/// What `system check` found.
+#[derive(Clone, Debug, Default)]
+pub struct SystemCheck {
+    /// All that was found; empty means clean.
+    pub findings: Vec<Finding>,
+    /// Images, layers, blobs and containers that were looked at.
+    pub looked_at: [usize; 4],
+}
+
+impl SystemCheck {
+    /// Whether nothing is wrong, or all that was wrong is healed.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.findings.iter().all(|finding| finding.healed.is_some())
+    }
+}
+
+impl Engine {
+    /// What this host is and how much there is of everything.
+    ///
+    /// # Errors
+    /// What reading the store said.
+    pub fn info(&self) -> Result<Info, Error> {
+        let mut info = Info { images: self.images()?.len(), ..Info::default() };
+        for container in self.containers().list()? {
+            match container.state.status {
+                Status::Running => info.containers.0 += 1,
+                Status::Paused => info.containers.1 += 1,
+                _ => info.containers.2 += 1,
+            }
+        }
+        let uname = rustix::system::uname();
+        let memory = rustix::system::sysinfo();
+        info.root = self.settings().root.display().to_string();
+        info.kernel = uname.release().to_string_lossy().into_owned();
+        info.architecture = uname.machine().to_string_lossy().into_owned();
+        info.name = uname.nodename().to_string_lossy().into_owned();
+        info.system = system_name();
+        info.cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        info.memory = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
+        info.cgroup_version = if bundle_host().cgroup_v2 { 2 } else { 1 };
+        "overlay".clone_into(&mut info.storage);
+        info.security = security();
+        Ok(info)
+    }
+
+    /// What takes how much disk.
+    ///
+    /// # Errors
+    /// What reading the store said.
+    pub fn disk_usage(&self) -> Result<SystemUsage, Error> {
+        let store = self.store()?;
+        let images = store.disk_usage(&self.uses()?).context(|| "measure the images")?;
+        let containers: Vec<_> = self
+            .containers()
+            .list()?
+            .into_iter()
+            .map(|container| {
+                let size = self.container_size(&container);
+                (container, size)
+            })
+            .collect();
+        let mut volumes = Vec::new();
+        for volume in self.volumes()? {
+            let users = containers
+                .iter()
+                .filter(|(container, _)| {
+                    container.config.mounts.iter().any(|mount| mount.name.as_deref() == Some(&volume.name))
+                })
+                .count();
+            let size = tree_size(&volume.data);
+            volumes.push((volume, size, users));
+        }
+        let caches = store.meta.caches().context(|| "list the build cache")?;
+        let cache = (caches.len(), caches.iter().map(|record| record.bytes).sum());
+        Ok(SystemUsage { images, containers, volumes, cache })
+    }
+
+    /// Checks everything; with `repair`, heals what can be healed.
+    ///
+    /// # Errors
+    /// When it cannot even be looked at.
+    pub fn check(&self, how: Check) -> Result<SystemCheck, Error> {
+        let mut found = SystemCheck::default();
+        let report = self.store()?.check(how).context(|| "check the store")?;
+        found.findings = report.findings;
+        found.looked_at = [report.images, report.layers, report.blobs, 0];
+        self.check_containers(how.repair, &mut found)?;
+        self.check_snapshots(how.repair, &mut found)?;
+        Ok(found)
+    }
+
+    fn check_containers(&self, repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
+        let ids = self.containers().ids()?;
+        found.looked_at[3] = ids.len();
+        for id in &ids {
+            let problem = match self.containers().load(id) {
+                Err(error) => Some(format!("container {}: {}", id.short(), crate::worker::chain(&error))),
+                Ok(container) => self.half_dead(&container)?,
+            };
+            let Some(what) = problem else { continue };
+            let healed = if repair { self.heal_container(id)? } else { None };
+            found.findings.push(Finding { what, healed });
+        }
+        for entry in fs::read_dir(self.settings().root.join("names")).into_iter().flatten().flatten() {
+            let owner = fs::read_to_string(entry.path()).unwrap_or_default();
+            if owner.parse::<ContainerId>().is_ok_and(|owner| ids.contains(&owner)) {
+                continue;
+            }
+            let what = format!("name {} is reserved for a container that is not there", entry.path().display());
+            let healed = (repair && fs::remove_file(entry.path()).is_ok()).then(|| "released".to_owned());
+            found.findings.push(Finding { what, healed });
+        }
+        Ok(())
+    }
+
+    /// A container whose monitor died: its record holds what nobody will release.
+    fn half_dead(&self, container: &Container) -> Result<Option<String>, Error> {
+        let id = &container.config.id;
+        let running = matches!(container.state.status, Status::Running | Status::Paused | Status::Restarting);
+        if self.containers().try_lock(id)?.is_none() {
+            return Ok(None);
+        }
+        let what = if running {
+            Some(format!("container {} runs without its monitor", id.short()))
+        } else if container.state.endpoints.is_empty() {
+            None
+        } else {
+            Some(format!("container {} ended but holds its places in networks", id.short()))
+        };
+        Ok(what)
+    }
+
+    fn heal_container(&self, id: &ContainerId) -> Result<Option<String>, Error> {
+        match self.containers().load(id) {
+            Ok(container) if container.state.pid != 0 => {
+                self.stop(id.as_str(), None, None)?;
+                self.settle_record(id)?;
+                Ok(Some("stopped".to_owned()))
+            }
+            Ok(_) => {
+                self.settle_record(id)?;
+                Ok(Some("released".to_owned()))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn check_snapshots(&self, repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
+        let store = self.store()?;
+        let owners: HashSet<String> = self.containers().ids()?.iter().map(ToString::to_string).collect();
+        for key in store.snapshots.list().context(|| "list snapshots")? {
+            let owner = key.strip_prefix("build-").and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
+            let alive = match owner {
+                Some(pid) => crate::container::process_start(pid).is_some(),
+                None => owners.contains(&key),
+            };
+            if alive {
+                continue;
+            }
+            let healed = repair && store.snapshots.remove(&key).is_ok();
+            found.findings.push(Finding {
+                what: format!("snapshot {key} belongs to nobody"),
+                healed: healed.then(|| "removed".to_owned()),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What `bundle` needs to know of this host.
+pub(crate) fn bundle_host() -> Host {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|word| word.parse().unwrap_or(0));
+    let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    Host {
+        // The unified hierarchy alone, without the tmpfs of version 1 above it, has this file at its top.
+        cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+        rootless: !rustix::process::geteuid().is_root(),
+        kernel,
+    }
+}
+
+/// Bytes that a tree takes on disk, each inode once; symbolic links are not followed.
+pub(crate) fn tree_size(path: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let mut pending = vec![path.to_owned()];
+    let mut total = 0_u64;
+    while let Some(path) = pending.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.nlink() < 2 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
+            total += metadata.blocks() * 512;
+        }
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    total
+}
+
+fn system_name() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+fn security() -> Vec<String> {
+    let mut found = vec!["seccomp".to_owned()];
+    let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    for name in ["apparmor", "selinux"] {
+        if modules.split(',').any(|module| module.trim() == name) {
+            found.push(name.to_owned());
+        }
+    }
+    if bundle_host().cgroup_v2 {
+        found.push("cgroupns".to_owned());
+    }
+    found
+}

@@ -1,0 +1,162 @@
+//! Volumes: folders that outlive containers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+
+use dhow_types::{ContainerId, ErrorKind, validate_name};
+use serde::{Deserialize, Serialize};
+
+use crate::container::{Container, make_folder, random_bytes, read_json, write_json};
+use crate::{Context as _, Engine, Error};
+
+/// What `volume create` asks for.
+#[derive(Clone, Debug, Default)]
+pub struct VolumeRequest {
+    /// Its name; 64 hexadecimal characters when absent.
+    pub name: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where its content is on the host.
+    pub data: PathBuf,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    created: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl Engine {
+    fn volume_folder(&self, name: &str) -> PathBuf {
+        self.settings().root.join("volumes").join(name)
+    }
+
+    /// Makes a volume. One that is there already is returned as it is, as docker does.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that cannot be one.
+    pub fn create_volume(&self, wanted: &VolumeRequest) -> Result<Volume, Error> {
+        let name = match &wanted.name {
+            Some(name) => name.clone(),
+            None => ContainerId::from_random(random_bytes()?).to_string(),
+        };
+        validate_name(&name).map_err(|error| {
+            Error::because(ErrorKind::InvalidArgument, format!("create volume {name}"), error)
+        })?;
+        let folder = self.volume_folder(&name);
+        if let Ok(volume) = self.volume(&name) {
+            return Ok(volume);
+        }
+        make_folder(&folder)?;
+        let data = folder.join("_data");
+        match fs::DirBuilder::new().mode(0o755).create(&data) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::wrap(error, format!("make the volume {name}")));
+            }
+            _ => {}
+        }
+        let created = dhow_monitor::format_time(std::time::SystemTime::now());
+        let record = Record { created, labels: wanted.labels.clone() };
+        write_json(&folder.join("volume.json"), &record)?;
+        self.volume(&name)
+    }
+
+    pub(crate) fn volume_or_create(&self, name: &str) -> Result<Volume, Error> {
+        self.create_volume(&VolumeRequest { name: Some(name.to_owned()), ..VolumeRequest::default() })
+    }
+
+    pub(crate) fn anonymous_volume(&self) -> Result<Volume, Error> {
+        self.create_volume(&VolumeRequest::default())
+    }
+
+    /// The volume of this name.
+    ///
+    /// # Errors
+    /// `NotFound` in docker's words.
+    pub fn volume(&self, name: &str) -> Result<Volume, Error> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("get {name}: no such volume"));
+        validate_name(name).map_err(|_| missing())?;
+        let folder = self.volume_folder(name);
+        let record: Record = match read_json(&folder.join("volume.json")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
+            record => record?,
+        };
+        Ok(Volume {
+            name: name.to_owned(),
+            data: folder.join("_data"),
+            created: record.created,
+            labels: record.labels,
+        })
+    }
+
+    /// Every volume, by name.
+    ///
+    /// # Errors
+    /// What reading the folder said.
+    pub fn volumes(&self) -> Result<Vec<Volume>, Error> {
+        let entries = match fs::read_dir(self.settings().root.join("volumes")) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::wrap(error, "list volumes")),
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut volumes: Vec<_> = names.filter_map(|name| self.volume(&name).ok()).collect();
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    /// Containers that mount the volume, running or not.
+    pub(crate) fn volume_users(&self, name: &str) -> Result<Vec<Container>, Error> {
+        let uses = |container: &Container| {
+            container.config.mounts.iter().any(|mount| mount.name.as_deref() == Some(name))
+        };
+        Ok(self.containers().list()?.into_iter().filter(uses).collect())
+    }
+
+    /// Removes a volume and all that is in it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while a container has it; `NotFound`.
+    pub fn remove_volume(&self, name: &str) -> Result<(), Error> {
+        let volume = self.volume(name)?;
+        if let Some(user) = self.volume_users(name)?.first() {
+            let message = format!("remove {name}: volume is in use - [{}]", user.config.id);
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        let trash = self.settings().root.join("trash");
+        make_folder(&trash)?;
+        let grave = trash.join(format!("volume-{}-{}", volume.name, std::process::id()));
+        fs::rename(self.volume_folder(name), &grave).context(|| format!("remove the volume {name}"))?;
+        fs::remove_dir_all(&grave).context(|| format!("empty the trash of the volume {name}"))
+    }
+
+    /// Removes volumes that no container has: those without a name of a person's, or all of them.
+    ///
+    /// # Errors
+    /// What a removal said.
+    pub fn prune_volumes(&self, all: bool) -> Result<Vec<String>, Error> {
+        let mut removed = Vec::new();
+        for volume in self.volumes()? {
+            let anonymous = volume.name.parse::<ContainerId>().is_ok();
+            if (all || anonymous) && self.volume_users(&volume.name)?.is_empty() {
+                self.remove_volume(&volume.name)?;
+                removed.push(volume.name);
+            }
+        }
+        Ok(removed)
+    }
+}
