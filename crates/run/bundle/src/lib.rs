@@ -7,10 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+mod capability;
+mod check;
 mod command;
+mod mounts;
 pub mod passwd;
 mod request;
+mod resources;
 mod spec;
+mod sysctl;
 
 pub use command::{command, merge_env};
 pub use passwd::Identity;
