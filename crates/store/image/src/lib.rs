@@ -28,16 +28,21 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
+mod check;
 mod commit;
 mod documents;
 mod image;
+mod load;
 mod names;
 mod parallel;
 mod pipe;
 mod pull;
 mod push;
-mod skeleton;
+mod remove;
+mod save;
 mod store;
+mod sweep;
 mod types;
 
 pub use image::{HistoryLine, Image, Summary};

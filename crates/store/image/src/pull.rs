@@ -87,6 +87,14 @@ impl Puller<'_> {
             .client
             .manifest(&self.name)
             .context(|| format!("pull {shown}"))?;
+        // After an unclean boot a layer may be there in name only: it is fetched again, instead of surviving.
+        for diff in self.store.heal_suspects()? {
+            let warning = format!(
+                "layer {} was damaged by a power cut and is fetched again if needed",
+                diff.short()
+            );
+            self.observer.observe(Progress::Warning(&warning));
+        }
         let lease = Lease::acquire(&self.store.root)?;
         let (id, fetched) = match self.known(&top, &lease)? {
             Some(id) => (id, None),

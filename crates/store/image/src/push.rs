@@ -248,7 +248,7 @@ impl Pusher<'_> {
             self.observer.observe(Progress::Begin {
                 id: &job.short,
                 what: "Pushing",
-                total: Some(layer.size()),
+                total: Some(layer.tar_size()),
             });
             match self.stream(&layer, job, stop) {
                 // The body of a request cannot be sent twice by the client, but it can be made twice here.

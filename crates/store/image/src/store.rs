@@ -8,7 +8,7 @@ use dhow_content::Local;
 use dhow_layer::LayerStore;
 use dhow_meta::Meta;
 use dhow_snapshot::Snapshots;
-use dhow_types::ErrorKind;
+use dhow_types::{DiffId, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use crate::{Context as _, Error};
@@ -79,7 +79,34 @@ impl Store {
     /// # Errors
     /// Failures of the disk.
     pub fn sync(&self) -> Result<(), Error> {
-        self.layers.sync().context(|| "sync the store to disk")
+        self.layers.sync().context(|| "sync the layers to disk")?;
+        // Nothing to do when the line before had something to do: then all is clean by now.
+        let what = || format!("sync {}", self.root.display());
+        let root = std::fs::File::open(&self.root).context(what)?;
+        rustix::fs::syncfs(&root)
+            .map_err(std::io::Error::from)
+            .context(what)
+    }
+
+    /// Layers that a power cut may have damaged, and did: they are taken away, so that they are fetched again.
+    ///
+    /// # Errors
+    /// When the layers cannot be read.
+    pub(crate) fn heal_suspects(&self) -> Result<Vec<DiffId>, Error> {
+        let mut damaged = self
+            .layers
+            .suspects()
+            .context(|| "look for layers that a power cut may have damaged")?;
+        damaged.retain(|diff| !self.layers.verify(diff).is_ok_and(|problems| problems.is_empty()));
+        for diff in &damaged {
+            match self.layers.remove(diff) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context(|| format!("remove the damaged layer {}", diff.short()));
+                }
+                _ => {}
+            }
+        }
+        Ok(damaged)
     }
 
     /// A fresh name in `tmp/` that says whose it is.

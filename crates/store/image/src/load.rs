@@ -1,0 +1,541 @@
+//! Load: archives of docker (old and new) and OCI layouts, in one pass and without a temporary file.
+//!
+//! A layer is unpacked when it comes by, whatever it will turn out to belong to; documents are kept in memory,
+//! bounded. When the archive is at its end, images are put together and checked: the diff ids of the config decide.
+
+use std::collections::HashMap;
+use std::io::{self, Cursor, Read};
+
+use dhow_content::ContentStore as _;
+use dhow_layer::tar::Reader;
+use dhow_layer::{Compression, Entry, EntryKind, Unpack, decoder};
+use dhow_meta::{BlobRecord, Lease};
+use dhow_oci::{Descriptor, Document, Index, MAX_DOCUMENT, Manifest};
+use dhow_reference::Reference;
+use dhow_types::{DiffId, Digest, ErrorKind, Hasher, ImageId, Observer, Platform, Progress};
+
+use crate::archive::{ArchiveImage, FULL_NAME, INDEX, MANIFEST, REF_NAME, REPOSITORIES, blob_path, promised};
+use crate::documents::{check_config, check_manifest, clip, runs_on};
+use crate::parallel::{Metered, Stop};
+use crate::types::Loaded;
+use crate::{Context as _, Error, Store};
+
+/// Bytes of all documents of an archive together.
+const MAX_DOCUMENTS: u64 = 64 << 20;
+/// Entries that are not layers, and links.
+const MAX_ENTRIES: usize = 100_000;
+/// Links from link to link: docker writes one.
+const MAX_HOPS: usize = 8;
+/// As much of a file as tells what it is: one block of a tar.
+const HEAD: u64 = 512;
+
+/// A layer of the archive that is now in the store.
+#[derive(Clone)]
+struct Found {
+    diff: DiffId,
+    /// The compressed blob, when it was one and was verified.
+    blob: Option<(Digest, u64)>,
+}
+
+/// What was read of an archive.
+struct Loader<'a> {
+    store: &'a Store,
+    observer: &'a dyn Observer,
+    documents: HashMap<String, Vec<u8>>,
+    bytes: u64,
+    layers: HashMap<String, Found>,
+    links: HashMap<String, String>,
+}
+
+/// An image of the archive, checked.
+struct Complete {
+    config: dhow_oci::ImageConfig,
+    config_bytes: Vec<u8>,
+    manifest: Option<(Manifest, Vec<u8>)>,
+    layers: Vec<Found>,
+    names: Vec<Reference>,
+}
+
+impl Store {
+    /// Loads every image of an archive, compressed or not: `docker save` of any version since 1.10, `podman save`,
+    /// and OCI layouts.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no such archive or is malformed, `DataLoss` when bytes do not have the digest
+    /// that is promised, `ResourceExhausted` beyond bounds. Then no image of the archive is loaded.
+    pub fn load(&self, input: impl Read + Send, observer: &dyn Observer) -> Result<Vec<Loaded>, Error> {
+        let lease = Lease::acquire(&self.root)?;
+        // What the archive holds is known only at its end.
+        lease.pin_everything()?;
+        let mut loader = Loader {
+            store: self,
+            observer,
+            documents: HashMap::new(),
+            bytes: 0,
+            layers: HashMap::new(),
+            links: HashMap::new(),
+        };
+        loader.read(input)?;
+        let images = loader.images()?;
+        let mut loaded = Vec::with_capacity(images.len());
+        for image in images {
+            loaded.push(self.keep(image)?);
+        }
+        Ok(loaded)
+    }
+
+    fn keep(&self, image: Complete) -> Result<Loaded, Error> {
+        let id = ImageId(Digest::of(&image.config_bytes));
+        let mut record = self.record_of(&id, &image.config)?;
+        self.content
+            .put(&image.config_bytes)
+            .context(|| "store the image config")?;
+        let manifest = match &image.manifest {
+            Some((manifest, bytes)) => {
+                let digest = self.content.put(bytes).context(|| "store the manifest")?;
+                Some((digest, manifest))
+            }
+            None => None,
+        };
+        self.edit(|edit| {
+            if let Some(old) = edit.image(&id)? {
+                record.parent = old.parent;
+                record.manifest = old.manifest;
+                record.media_type = old.media_type;
+            }
+            if let Some((digest, manifest)) = &manifest {
+                record.manifest = Some(*digest);
+                manifest.media_type().clone_into(&mut record.media_type);
+                for (layer, blob) in image.layers.iter().zip(&manifest.layers) {
+                    if layer.blob == Some((blob.digest, blob.size)) {
+                        let known = BlobRecord {
+                            diff: layer.diff,
+                            digest: blob.digest,
+                            size: blob.size,
+                            media_type: blob.media_type.clone(),
+                        };
+                        edit.record_blob(&known, None)?;
+                    }
+                }
+            }
+            edit.put_image(&record)?;
+            self.write_names(edit, &image.names, &id)
+        })?;
+        Ok(Loaded {
+            image: id,
+            names: image.names.iter().map(Reference::familiar).collect(),
+        })
+    }
+}
+
+impl Loader<'_> {
+    fn read(&mut self, input: impl Read + Send) -> Result<(), Error> {
+        let (_, stream) = decoder(input).context(|| "read the archive")?;
+        let mut tar = Reader::new(stream);
+        while let Some(entry) = tar.next_entry().context(|| "read the archive")? {
+            if self.documents.len() + self.links.len() + self.layers.len() > MAX_ENTRIES {
+                return Err(too_much("entries"));
+            }
+            let Ok(path) = String::from_utf8(entry.path.clone()) else {
+                continue;
+            };
+            match entry.kind {
+                EntryKind::File => self.read_file(path, &entry, &mut tar)?,
+                EntryKind::Symlink | EntryKind::Hardlink => self.read_link(path, &entry),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Docker before 25 wrote a layer that comes twice as a link to the first.
+    fn read_link(&mut self, path: String, entry: &Entry) {
+        let Ok(target) = String::from_utf8(entry.link.clone()) else {
+            return;
+        };
+        let target = if entry.kind == EntryKind::Symlink {
+            beside(&path, &target)
+        } else {
+            target
+        };
+        self.links.insert(path, target);
+    }
+
+    fn read_file(&mut self, path: String, entry: &Entry, body: &mut (impl Read + Send)) -> Result<(), Error> {
+        let mut head = Vec::with_capacity(512);
+        let what = || format!("read {} of the archive", clip(&path));
+        (&mut *body).take(HEAD).read_to_end(&mut head).context(what)?;
+        let compression = Compression::sniff(&head);
+        if !named_as_document(&path) && (compression != Compression::None || looks_like_tar(&head)) {
+            let found = self.read_layer(&path, entry.size, compression, head, body)?;
+            self.layers.insert(path, found);
+            return Ok(());
+        }
+        // What is neither a layer nor small is nothing that an image could be made of.
+        if entry.size > MAX_DOCUMENT {
+            return Ok(());
+        }
+        self.bytes += entry.size;
+        if self.bytes > MAX_DOCUMENTS {
+            return Err(too_much("bytes of documents"));
+        }
+        body.take(MAX_DOCUMENT).read_to_end(&mut head).context(what)?;
+        if let Some(digest) = promised(&path) {
+            verify(&path, &digest, &Digest::of(&head))?;
+        }
+        self.documents.insert(path, head);
+        Ok(())
+    }
+
+    fn read_layer(
+        &self,
+        path: &str,
+        size: u64,
+        compression: Compression,
+        head: Vec<u8>,
+        body: &mut (impl Read + Send),
+    ) -> Result<Found, Error> {
+        let promise = promised(path);
+        if let Some(found) = promise.and_then(|digest| self.already_here(&digest, compression, size)) {
+            return Ok(found);
+        }
+        let what = || format!("load layer {} of the archive", clip(path));
+        let (id, stop) = (short_name(path), Stop::default());
+        self.observer.observe(Progress::Begin {
+            id: &id,
+            what: "Loading layer",
+            total: Some(size),
+        });
+        let metered = Metered::new(Cursor::new(head).chain(body), &id, self.observer, &stop, None);
+        // An uncompressed layer's own hash is computed anyway.
+        let hasher = promise
+            .filter(|_| compression != Compression::None)
+            .map(|_| Hasher::new());
+        let mut stream = Hashing {
+            inner: metered,
+            hasher,
+        };
+        let unpacked = self.store.layers.unpack(&mut stream, &Unpack::default());
+        let unpacked = match (unpacked, stream.inner.take_failure()) {
+            (_, Some(error)) => return Err(Error::wrap(error, what())),
+            (outcome, None) => outcome.context(what)?,
+        };
+        io::copy(&mut stream, &mut io::sink()).context(what)?;
+        let diff = unpacked.layer.diff_id();
+        let mut blob = None;
+        if let Some(promise) = promise {
+            let actual = stream.hasher.map_or(diff.0, Hasher::finish);
+            verify(path, &promise, &actual)?;
+            blob = (compression != Compression::None).then_some((actual, size));
+        }
+        self.observer.observe(Progress::End {
+            id: &id,
+            status: "Loaded layer",
+        });
+        Ok(Found { diff, blob })
+    }
+
+    /// A layer of the store that this blob is known to hold: then its bytes are not read at all. The image gets
+    /// what the store has under that hash, whatever the archive holds.
+    fn already_here(&self, digest: &Digest, compression: Compression, size: u64) -> Option<Found> {
+        let plain = compression == Compression::None;
+        let diff = if plain {
+            Some(DiffId(*digest))
+        } else {
+            self.store.meta.by_blob(digest).ok()?
+        };
+        let diff = diff.filter(|diff| self.store.layers.contains(diff))?;
+        Some(Found {
+            diff,
+            blob: (!plain).then_some((*digest, size)),
+        })
+    }
+
+    fn images(&self) -> Result<Vec<Complete>, Error> {
+        if let Some(bytes) = self.documents.get(MANIFEST) {
+            let list: Vec<ArchiveImage> = serde_json::from_slice(bytes).map_err(|error| {
+                Error::because(
+                    ErrorKind::InvalidArgument,
+                    format!("parse {MANIFEST} of the archive"),
+                    error,
+                )
+            })?;
+            return list.iter().map(|image| self.docker_image(image)).collect();
+        }
+        if let Some(bytes) = self.documents.get(INDEX) {
+            let Document::Index(index) = Document::parse(bytes, None).context(|| format!("read {INDEX}"))?
+            else {
+                let message = format!("{INDEX} of the archive is no index");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            };
+            let mut images = Vec::new();
+            for descriptor in &index.manifests {
+                images.extend(self.layout_image(descriptor)?);
+            }
+            if images.is_empty() {
+                let message = "the archive has no image for this machine";
+                return Err(Error::new(ErrorKind::NotFound, message));
+            }
+            return Ok(images);
+        }
+        let error = Error::new(
+            ErrorKind::InvalidArgument,
+            format!("not an image archive: it has neither {MANIFEST} nor {INDEX}"),
+        );
+        Err(if self.documents.contains_key(REPOSITORIES) {
+            error.with_hint("it was saved by docker before 1.10: load and save it with a newer one")
+        } else {
+            error.with_hint("for the tar of a root file system use import")
+        })
+    }
+
+    fn docker_image(&self, image: &ArchiveImage) -> Result<Complete, Error> {
+        let config_bytes = self.document(&image.config)?;
+        let paths = image.layers.as_deref().unwrap_or_default();
+        let layers = paths
+            .iter()
+            .map(|path| self.layer(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let what = format!("image {} of the archive", clip(&image.config));
+        let config = check_config(config_bytes, layers.len(), &what)?;
+        if let Some(hex) = image.config.strip_suffix(".json")
+            && let Ok(promise) = Digest::from_hex(hex)
+        {
+            verify(&image.config, &promise, &Digest::of(config_bytes))?;
+        }
+        let tags = image.repo_tags.as_deref().unwrap_or_default();
+        let names = tags
+            .iter()
+            .map(|tag| archive_name(tag))
+            .collect::<Result<Vec<_>, _>>()?;
+        let complete = Complete {
+            manifest: self.manifest_for(&Digest::of(config_bytes)),
+            config,
+            config_bytes: config_bytes.to_vec(),
+            layers,
+            names,
+        };
+        complete.check(&what)
+    }
+
+    /// The manifest that the archive's index has for a config, if it is one that a registry could serve: the
+    /// manifests that docker writes into archives name uncompressed layers, and are of no use later.
+    fn manifest_for(&self, config: &Digest) -> Option<(Manifest, Vec<u8>)> {
+        let Ok(Document::Index(index)) = Document::parse(self.documents.get(INDEX)?, None) else {
+            return None;
+        };
+        index.manifests.iter().find_map(|descriptor| {
+            let bytes = self.documents.get(&blob_path(&descriptor.digest))?;
+            match Document::parse(bytes, None) {
+                Ok(Document::Manifest(manifest)) if manifest.config.digest == *config => {
+                    let compressed = |layer: &Descriptor| {
+                        self.layers
+                            .get(&blob_path(&layer.digest))
+                            .is_some_and(|found| found.blob.is_some())
+                    };
+                    manifest
+                        .layers
+                        .iter()
+                        .all(compressed)
+                        .then(|| (manifest, bytes.clone()))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// The image that a descriptor of the layout's index leads to; `None` when it is none, or none for this machine.
+    fn layout_image(&self, top: &Descriptor) -> Result<Option<Complete>, Error> {
+        let what = format!("manifest {} of the archive", top.digest.short());
+        let bytes = self.document(&blob_path(&top.digest))?;
+        let (manifest, bytes) = match Document::parse(bytes, None).context(|| format!("read {what}"))? {
+            Document::Manifest(manifest) => (manifest, bytes),
+            Document::Index(index) => match self.chosen(&index)? {
+                Some(chosen) => chosen,
+                None => return Ok(None),
+            },
+        };
+        // Attestations and other artifacts may lie beside the images.
+        if manifest.artifact_type.is_some() || top.annotations.contains_key("vnd.docker.reference.type") {
+            return Ok(None);
+        }
+        check_manifest(&manifest, &what)?;
+        let config_bytes = self.document(&blob_path(&manifest.config.digest))?;
+        let config = check_config(config_bytes, manifest.layers.len(), &what)?;
+        let layers = manifest
+            .layers
+            .iter()
+            .map(|layer| self.layer(&blob_path(&layer.digest)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let compressed = layers.iter().all(|layer| layer.blob.is_some());
+        let complete = Complete {
+            manifest: compressed.then(|| (manifest, bytes.to_vec())),
+            config,
+            config_bytes: config_bytes.to_vec(),
+            layers,
+            names: layout_names(top)?,
+        };
+        complete.check(&what).map(Some)
+    }
+
+    /// The manifest for this machine in an index of the archive, if it is there.
+    fn chosen(&self, index: &Index) -> Result<Option<(Manifest, &[u8])>, Error> {
+        let host = Platform::host();
+        let Some(descriptor) = index.choose(&host) else {
+            return Ok(None);
+        };
+        let bytes = self.document(&blob_path(&descriptor.digest))?;
+        let parsed = Document::parse(bytes, None).context(|| "read a manifest of the archive")?;
+        let Document::Manifest(manifest) = parsed else {
+            let message = "the archive has an index where its index says manifest";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        };
+        let config = self.document(&blob_path(&manifest.config.digest))?;
+        let config = check_config(config, manifest.layers.len(), "an image of the archive")?;
+        Ok(runs_on(&config, &host).then_some((manifest, bytes)))
+    }
+
+    fn document(&self, path: &str) -> Result<&[u8], Error> {
+        let real = self.real(path)?;
+        let found = self.documents.get(real).map(Vec::as_slice);
+        found.ok_or_else(|| malformed(&format!("{} is missing", clip(path))))
+    }
+
+    fn layer(&self, path: &str) -> Result<Found, Error> {
+        let real = self.real(path)?;
+        let found = self.layers.get(real).cloned();
+        found.ok_or_else(|| malformed(&format!("layer {} is missing", clip(path))))
+    }
+
+    /// Follows the links of the archive.
+    fn real<'b>(&'b self, path: &'b str) -> Result<&'b str, Error> {
+        let mut path = path;
+        for _ in 0..MAX_HOPS {
+            match self.links.get(path) {
+                Some(target) => path = target,
+                None => return Ok(path),
+            }
+        }
+        Err(malformed(&format!("{} is a chain of links", clip(path))))
+    }
+}
+
+impl Complete {
+    /// The config decides what the layers must be.
+    fn check(self, what: &str) -> Result<Self, Error> {
+        let promised = &self.config.rootfs.diff_ids;
+        let wrong = promised
+            .iter()
+            .zip(&self.layers)
+            .find(|(diff, layer)| **diff != layer.diff);
+        if let Some((diff, layer)) = wrong {
+            let message = format!(
+                "{what}: its config names layer {diff}, the archive has {} there",
+                layer.diff
+            );
+            return Err(Error::new(ErrorKind::DataLoss, message));
+        }
+        Ok(self)
+    }
+}
+
+/// Hashes what is read, if asked to.
+struct Hashing<R> {
+    inner: R,
+    hasher: Option<Hasher>,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buf[..count]);
+        }
+        Ok(count)
+    }
+}
+
+fn malformed(why: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("the image archive is malformed: {why}"),
+    )
+}
+
+fn too_much(of: &str) -> Error {
+    Error::new(
+        ErrorKind::ResourceExhausted,
+        format!("the image archive has too many {of}"),
+    )
+}
+
+fn verify(path: &str, promised: &Digest, actual: &Digest) -> Result<(), Error> {
+    if promised == actual {
+        return Ok(());
+    }
+    let message = format!("{} of the archive is damaged: its bytes are {actual}", clip(path));
+    Err(Error::new(ErrorKind::DataLoss, message))
+}
+
+/// A name that an archive gives: one with a tag.
+fn archive_name(text: &str) -> Result<Reference, Error> {
+    let name = Reference::parse(text).context(|| format!("read the name {:?} of the archive", clip(text)))?;
+    crate::names::taggable(&name)
+}
+
+/// The names of an image of an OCI layout. A bare tag ("latest") is no name: nobody knows of what.
+fn layout_names(descriptor: &Descriptor) -> Result<Vec<Reference>, Error> {
+    let full = descriptor.annotations.get(FULL_NAME);
+    let short = descriptor
+        .annotations
+        .get(REF_NAME)
+        .filter(|name| name.contains(['/', ':']));
+    full.or(short)
+        .map(|name| archive_name(name))
+        .into_iter()
+        .collect()
+}
+
+/// Documents whose bytes could be taken for something else by accident.
+fn named_as_document(path: &str) -> bool {
+    path.ends_with(".json")
+        || matches!(
+            path.rsplit('/').next(),
+            Some("json" | "VERSION" | "oci-layout" | "repositories")
+        )
+}
+
+/// Whether these are the first bytes of a tar: a header whose checksum is right, or the end of an empty one.
+fn looks_like_tar(head: &[u8]) -> bool {
+    let Some(block) = head.first_chunk::<512>() else {
+        return false;
+    };
+    if block.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    let blank = u32::from(b' ') * 8;
+    let sum = |range: std::ops::Range<usize>| block[range].iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    let actual = sum(0..148) + blank + sum(156..512);
+    let digits = std::str::from_utf8(&block[148..156]).unwrap_or_default();
+    u32::from_str_radix(digits.trim_matches([' ', '\0']), 8).is_ok_and(|stored| stored == actual)
+}
+
+/// The path that a relative link beside `path` means.
+fn beside(path: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}
+
+/// What identifies a layer to a person: the start of its hash, from whichever part of the path holds it.
+fn short_name(path: &str) -> String {
+    let named = path.split('/').rfind(|part| part.len() >= 64).unwrap_or(path);
+    named.chars().take(12).collect()
+}

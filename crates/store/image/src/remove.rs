@@ -1,0 +1,200 @@
+//! Removing names and images, with docker's rules and words (moby `daemon/images/image_delete.go`).
+
+use std::collections::HashSet;
+
+use dhow_meta::Edit;
+use dhow_reference::Reference;
+use dhow_types::{ErrorKind, ImageId};
+
+use crate::image::{Image, familiar};
+use crate::types::{Prune, Pruned, Removed, Use};
+use crate::{Context as _, Error, LabelFilter, Store};
+
+impl Store {
+    /// Removes a name, or the image with this id; an image goes when its last name goes. Its layers go when no
+    /// image, container, lease or build cache needs them.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` with docker's words when a container or another name is in the way.
+    pub fn remove(&self, name: &str, force: bool, uses: &[Use]) -> Result<Vec<Removed>, Error> {
+        let (id, reference) = self.find(name)?;
+        let image = self.image_or_damaged(&id)?;
+        let users: Vec<&Use> = uses.iter().filter(|user| user.image == id).collect();
+        let removed = match reference {
+            Some(reference) => self.remove_by_name(&image, &reference, force, &users)?,
+            None => self.remove_by_id(&image, force, &users)?,
+        };
+        if removed.iter().any(|step| matches!(step, Removed::Deleted(_))) {
+            self.sweep(uses)?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes images that nobody uses: those without a name, or all of them.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn prune(&self, what: &Prune, uses: &[Use]) -> Result<Pruned, Error> {
+        let used: HashSet<ImageId> = uses.iter().map(|user| user.image).collect();
+        let mut pruned = Pruned::default();
+        for summary in self.summaries()? {
+            let id = summary.record.id;
+            let dangling = summary.names.is_empty();
+            let old = what.until.is_none_or(|until| summary.record.created < until);
+            if used.contains(&id) || !(what.all || dangling) || !old {
+                continue;
+            }
+            if !what.labels.is_empty() && !self.labels_match(&id, &what.labels) {
+                continue;
+            }
+            pruned.removed.extend(self.delete(&id)?);
+        }
+        pruned.reclaimed = self.sweep(uses)?.bytes;
+        Ok(pruned)
+    }
+
+    fn labels_match(&self, id: &ImageId, filters: &[LabelFilter]) -> bool {
+        let Ok(config) = self.config(id) else {
+            return false;
+        };
+        filters.iter().all(|filter| {
+            let found = config.config.labels.get(&filter.name);
+            let holds = found.is_some_and(|value| filter.value.as_ref().is_none_or(|wanted| wanted == value));
+            holds != filter.negate
+        })
+    }
+
+    /// The image; one whose config is damaged can be removed all the same.
+    fn image_or_damaged(&self, id: &ImageId) -> Result<Image, Error> {
+        let Some(record) = self.meta.image(id)? else {
+            return Err(crate::image::no_such_image(&id.to_string()));
+        };
+        Ok(Image {
+            id: *id,
+            config: self.config(id).unwrap_or_default(),
+            names: self.meta.tags_of(id)?,
+            digests: self.meta.digests_of(id)?,
+            record,
+        })
+    }
+
+    fn remove_by_name(
+        &self,
+        image: &Image,
+        name: &Reference,
+        force: bool,
+        users: &[&Use],
+    ) -> Result<Vec<Removed>, Error> {
+        if !force
+            && one_name_only(image)
+            && let Some(user) = users.first()
+        {
+            let message = format!(
+                "conflict: unable to remove repository reference {:?} (must force) - container {} is using its referenced image {}",
+                name.familiar(),
+                clip(&user.container),
+                image.id.short()
+            );
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        self.edit(|edit| {
+            let mut removed = Vec::new();
+            self.untag(edit, name, &mut removed)?;
+            let mut tags = image.names.clone();
+            tags.retain(|tag| *tag != name.canonical());
+            let mut digests = image.digests.clone();
+            digests.retain(|(repo, digest)| name.digest() != Some(digest) || *repo != name.name());
+            // The last tag of a repository takes the repository's digests with it.
+            let repository = format!("{}:", name.name());
+            if name.digest().is_none() && !tags.iter().any(|tag| tag.starts_with(&repository)) {
+                for (repo, digest) in digests.iter().filter(|(repo, _)| *repo == name.name()) {
+                    let pinned = parse(&format!("{repo}@{digest}"))?;
+                    self.untag(edit, &pinned, &mut removed)?;
+                }
+                digests.retain(|(repo, _)| *repo != name.name());
+            }
+            // A container that still uses it keeps the image, without a name.
+            if tags.is_empty() && digests.is_empty() && users.is_empty() {
+                edit.remove_image(&image.id)?;
+                removed.push(Removed::Deleted(image.id));
+            }
+            Ok(removed)
+        })
+    }
+
+    fn remove_by_id(&self, image: &Image, force: bool, users: &[&Use]) -> Result<Vec<Removed>, Error> {
+        let conflict = |how: &str, why: String| {
+            let message = format!("conflict: unable to delete {} ({how}) - {why}", image.id.short());
+            Err(Error::new(ErrorKind::FailedPrecondition, message))
+        };
+        if let Some(user) = users.iter().find(|user| user.running) {
+            let why = format!(
+                "image is being used by running container {}",
+                clip(&user.container)
+            );
+            return conflict("cannot be forced", why);
+        }
+        if !force && let Some(user) = users.first() {
+            let why = format!(
+                "image is being used by stopped container {}",
+                clip(&user.container)
+            );
+            return conflict("must be forced", why);
+        }
+        if !force && !one_name_only(image) {
+            return conflict(
+                "must be forced",
+                "image is referenced in multiple repositories".to_owned(),
+            );
+        }
+        self.delete(&image.id)
+    }
+
+    /// Takes an image away with all its names.
+    pub(crate) fn delete(&self, id: &ImageId) -> Result<Vec<Removed>, Error> {
+        self.edit(|edit| {
+            let mut removed = Vec::new();
+            let tags = edit.tags_of(id)?.into_iter();
+            let digests = edit
+                .digests_of(id)?
+                .into_iter()
+                .map(|(repo, digest)| format!("{repo}@{digest}"));
+            for name in tags.chain(digests) {
+                self.untag(edit, &parse(&name)?, &mut removed)?;
+            }
+            if edit.remove_image(id)? {
+                removed.push(Removed::Deleted(*id));
+            }
+            Ok(removed)
+        })
+    }
+
+    fn untag(&self, edit: &Edit<'_>, name: &Reference, removed: &mut Vec<Removed>) -> Result<(), Error> {
+        if self.remove_name(edit, name)? {
+            removed.push(Removed::Untagged(familiar(&name.canonical())));
+        }
+        Ok(())
+    }
+}
+
+fn parse(canonical: &str) -> Result<Reference, Error> {
+    Reference::parse(canonical).context(|| format!("read the name {canonical:?} of the index"))
+}
+
+/// Whether the image has at most one tag, and no digest of another repository: then its id means all its names.
+fn one_name_only(image: &Image) -> bool {
+    let repositories: HashSet<&str> = image.digests.iter().map(|(repo, _)| repo.as_str()).collect();
+    match image.names.as_slice() {
+        [] => repositories.len() <= 1,
+        [tag] => {
+            let own = tag.rsplit_once(':').map_or(tag.as_str(), |(repo, _)| repo);
+            repositories.iter().all(|repo| *repo == own)
+        }
+        _ => false,
+    }
+}
+
+/// The first twelve characters of a container's id, as docker shows it.
+fn clip(container: &str) -> String {
+    container.chars().take(12).collect()
+}

@@ -1,0 +1,154 @@
+//! What nobody needs goes: layers, configs, manifests. And what there is, in bytes.
+
+use std::collections::{HashMap, HashSet};
+
+use dhow_content::ContentStore as _;
+use dhow_meta::{SweepLock, live_pins, sweep_leases};
+use dhow_types::{DiffId, Digest, ErrorKind};
+
+use crate::types::{DiskUsage, LayerUsage, Swept, Usage, Use};
+use crate::{Context as _, Error, Store};
+
+impl Store {
+    /// Deletes the layers, configs and manifests that no image, container, lease or build cache needs.
+    ///
+    /// What goes is renamed away under the sweeper's lock, and deleted without it: nobody waits for a deletion.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written; what is left goes next time.
+    pub fn sweep(&self, uses: &[Use]) -> Result<Swept, Error> {
+        self.refresh()?;
+        let swept = self.take_away(uses)?;
+        if !swept.layers.is_empty() {
+            self.meta
+                .edit(|edit| swept.layers.iter().try_for_each(|diff| edit.forget_blobs(diff)))?;
+        }
+        self.layers.sweep().context(|| "delete what was swept")?;
+        sweep_leases(&self.root, true)?;
+        Ok(swept)
+    }
+
+    fn take_away(&self, uses: &[Use]) -> Result<Swept, Error> {
+        let lock = SweepLock::acquire(&self.root)?;
+        let pins = live_pins(&self.root)?;
+        let mut swept = Swept::default();
+        if pins.everything {
+            return Ok(swept);
+        }
+        let images = self.meta.images()?;
+        let mut layers: HashSet<DiffId> = images
+            .iter()
+            .flat_map(|image| image.layers.iter().copied())
+            .collect();
+        layers.extend(uses.iter().flat_map(|user| user.layers.iter().copied()));
+        layers.extend(self.meta.caches()?.into_iter().flat_map(|cache| cache.layers));
+        let mut documents: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
+        documents.extend(images.iter().filter_map(|image| image.manifest));
+        for diff in self.layers.list().context(|| "list the layers")? {
+            if layers.contains(&diff) || pins.contains(&diff.0) {
+                continue;
+            }
+            // A layer whose size cannot be read goes as well: it is of no use to anybody.
+            swept.bytes += self.layers.layer(&diff).map_or(0, |layer| layer.disk());
+            gone(self.layers.remove(&diff)).context(|| format!("remove layer {}", diff.short()))?;
+            swept.layers.push(diff);
+        }
+        for digest in self.content.list().context(|| "list the blobs")? {
+            if documents.contains(&digest) || pins.contains(&digest) {
+                continue;
+            }
+            swept.bytes += self
+                .content
+                .size(&digest)
+                .context(|| "measure a blob")?
+                .unwrap_or(0);
+            gone(self.content.remove(&digest)).context(|| format!("remove blob {}", digest.short()))?;
+            swept.blobs.push(digest);
+        }
+        drop(lock);
+        Ok(swept)
+    }
+
+    /// Bytes of disk by image and layer, from what was measured when each layer was made: no tree is walked.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn disk_usage(&self, uses: &[Use]) -> Result<DiskUsage, Error> {
+        let summaries = self.summaries()?;
+        let mut sharers: HashMap<DiffId, usize> = HashMap::new();
+        for summary in &summaries {
+            let own: HashSet<DiffId> = summary.record.layers.iter().copied().collect();
+            own.into_iter()
+                .for_each(|diff| *sharers.entry(diff).or_default() += 1);
+        }
+        let mut usage = DiskUsage::default();
+        let mut disk: HashMap<DiffId, u64> = HashMap::new();
+        let used: HashSet<_> = uses.iter().map(|user| user.image).collect();
+        let mut needed: HashSet<DiffId> = uses.iter().flat_map(|user| user.layers.iter().copied()).collect();
+        for summary in summaries
+            .iter()
+            .filter(|summary| used.contains(&summary.record.id))
+        {
+            needed.extend(summary.record.layers.iter().copied());
+        }
+        for diff in self.layers.list().context(|| "list the layers")? {
+            let Ok(layer) = self.layers.layer(&diff) else {
+                continue;
+            };
+            disk.insert(diff, layer.disk());
+            usage.layers_total += layer.disk();
+            if !needed.contains(&diff) {
+                usage.reclaimable += layer.disk();
+            }
+            usage.layers.push(LayerUsage {
+                diff_id: diff,
+                disk: layer.disk(),
+                images: sharers.get(&diff).copied().unwrap_or(0),
+            });
+        }
+        for summary in summaries {
+            let own: HashSet<DiffId> = summary.record.layers.iter().copied().collect();
+            let bytes = |shared: bool| -> u64 {
+                let counted = own
+                    .iter()
+                    .filter(|diff| (sharers.get(diff).copied().unwrap_or(0) > 1) == shared);
+                counted.filter_map(|diff| disk.get(diff)).sum()
+            };
+            let (shared, unique) = (bytes(true), bytes(false));
+            usage.images.push(Usage {
+                image: summary.record.id,
+                names: summary.names,
+                created: summary.record.created,
+                size: shared + unique,
+                shared,
+                unique,
+                containers: uses.iter().filter(|user| user.image == summary.record.id).count(),
+            });
+        }
+        usage.documents = self.documents_bytes()?;
+        Ok(usage)
+    }
+
+    fn documents_bytes(&self) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for digest in self.content.list().context(|| "list the blobs")? {
+            bytes += self
+                .content
+                .size(&digest)
+                .context(|| "measure a blob")?
+                .unwrap_or(0);
+        }
+        for name in ["meta.db", "meta.db-wal", "meta.db-shm"] {
+            bytes += std::fs::metadata(self.root.join(name)).map_or(0, |metadata| metadata.len());
+        }
+        Ok(bytes)
+    }
+}
+
+/// "Already gone" counts as done.
+fn gone<E: dhow_types::Failure>(outcome: Result<(), E>) -> Result<(), E> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
