@@ -178,6 +178,7 @@ impl Checked {
         }
         let mut rules = Vec::with_capacity(profile.syscalls.len());
         let mut uses = Vec::with_capacity(profile.syscalls.iter().map(|rule| rule.names.len()).sum());
+        let mut hint = 0;
         for entry in &profile.syscalls {
             let parsed = rules::parse_rule(entry)?;
             let first = rules.len();
@@ -187,7 +188,9 @@ impl Checked {
                         "SCMP_ACT_NOTIFY cannot be used for write, which reports the listener to the agent",
                     );
                 }
-                if let Some(numbers) = table::numbers(name) {
+                if let Some(place) = table::place(name, hint) {
+                    hint = place + 1;
+                    let numbers = &table::CALLS[place].1;
                     uses.extend((first..first + parsed.len()).map(|rule| (numbers, rule)));
                 }
             }

@@ -9,10 +9,14 @@ const __: u32 = u32::MAX;
 /// Columns: x86_64, x86, x32 (without its bit 30), aarch64, arm.
 pub(crate) type Numbers = [u32; 5];
 
-/// The numbers of the call `name`.
-pub(crate) fn numbers(name: &str) -> Option<&'static Numbers> {
-    let index = CALLS.binary_search_by(|(other, _)| (*other).cmp(name)).ok()?;
-    Some(&CALLS[index].1)
+/// Place of the call `name` in [`CALLS`]. Profiles list names in rising order, so the places right after `hint` (the
+/// last one found) are looked at first.
+pub(crate) fn place(name: &str, hint: usize) -> Option<usize> {
+    let near = CALLS.get(hint..).unwrap_or_default().iter().take(4);
+    match near.map(|(other, _)| *other).position(|other| other == name) {
+        Some(ahead) => Some(hint + ahead),
+        None => CALLS.binary_search_by(|(other, _)| (*other).cmp(name)).ok(),
+    }
 }
 
 /// All calls.
