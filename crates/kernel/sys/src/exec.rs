@@ -1,8 +1,9 @@
-//! execve without an allocation: the vectors are made before the clone.
+//! Programs: execveat without an allocation: the vectors are made before the clone.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::ptr;
 
 /// Strings and the null-terminated array of pointers to them that execve takes.
@@ -33,11 +34,13 @@ impl fmt::Debug for Vector {
     }
 }
 
-/// Replaces the program of this process; returns only when that failed.
+/// Replaces the program of this process by the file `program`; returns only when that failed.
 #[must_use]
-pub fn execve(path: &CStr, argv: &Vector, envp: &Vector) -> io::Error {
-    // SAFETY: `path` and every pointer of the two vectors are null-terminated strings that live as long as their
-    // owners, which the borrows keep alive (a `CString` keeps its bytes in place when it moves); both arrays end in null.
-    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+pub fn execveat(program: impl AsFd, argv: &Vector, envp: &Vector) -> io::Error {
+    let (argv, envp) = (argv.pointers.as_ptr(), envp.pointers.as_ptr());
+    let (fd, path) = (program.as_fd().as_raw_fd(), c"".as_ptr());
+    // SAFETY: every pointer of the two vectors is a null-terminated string that lives as long as its owner, which the
+    // borrows keep alive (a `CString` keeps its bytes in place when it moves); both arrays end in null.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, path, argv, envp, libc::AT_EMPTY_PATH) };
     io::Error::last_os_error()
 }

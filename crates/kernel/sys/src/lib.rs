@@ -5,7 +5,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`clone`] | fork and clone3 of a single-threaded process, with pidfd, new namespaces and a cgroup |
-//! | [`exec`] | execve with vectors that were built before the clone |
+//! | [`exec`], [`stub`] | execve with vectors that were built before the clone, never from this program directly |
 //! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
@@ -30,6 +30,7 @@ pub mod fd;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod stub;
 pub mod signal;
 
 dhow_types::define_error! {

@@ -109,7 +109,7 @@ impl Entry<'_> {
             Ok(())
         });
         let failure = match prepared {
-            Ok(()) => identity::launch(self.program),
+            Ok(()) => identity::launch(self.program, self.link),
             Err(failure) => failure,
         };
         init::fail(self.link, failure)

@@ -52,7 +52,7 @@ pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
     });
     match outcome {
         Ok(()) if !told(setup.link) => FAILED,
-        Ok(()) => fail(setup.link, identity::launch(&setup.plan.program)),
+        Ok(()) => fail(setup.link, identity::launch(&setup.plan.program, setup.link)),
         Err(failure) => fail(setup.link, failure),
     }
 }

@@ -66,6 +66,7 @@ steps! {
     Session = "start a session",
     Signals = "reset signals",
     Stdio = "set up standard streams",
+    Stub = "execute the stub (memfd; does the seccomp profile allow execveat, vm.memfd_noexec executable memory?)",
     Sysctl = "set sysctl",
     Terminal = "set up the terminal",
     UserId = "set the user",

@@ -1,5 +1,7 @@
 //! Who the process is: limits, ids, capabilities, filter; then execve.
 
+use std::os::fd::BorrowedFd;
+
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
@@ -126,7 +128,7 @@ fn verify_directory() -> Result<(), Failure> {
 ///
 /// With no_new_privs the filter needs no capability and comes last, so that it sees nothing but execve. Without, it
 /// needs CAP_SYS_ADMIN and comes before the capabilities are given up, so it also sees capset and prctl, as with runc.
-pub(crate) fn launch(program: &Program) -> Failure {
+pub(crate) fn launch(program: &Program, link: BorrowedFd<'_>) -> Failure {
     let prepared = if program.no_new_privileges {
         take_capabilities(program).and_then(|()| load_filter(program))
     } else {
@@ -135,7 +137,7 @@ pub(crate) fn launch(program: &Program) -> Failure {
             .and_then(|()| take_capabilities(program))
     };
     match prepared {
-        Ok(()) => execute(program),
+        Ok(()) => execute(program, link),
         Err(failure) => failure,
     }
 }
@@ -179,28 +181,11 @@ fn take_capabilities(program: &Program) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tries the candidates as execvp does: a file that may not be executed does not end the search, but is what is
-/// reported when no other is found.
-fn execute(program: &Program) -> Failure {
-    let mut reported = Errno::NOENT.raw_os_error();
-    for candidate in &program.candidates {
-        let error = dhow_sys::exec::execve(candidate, &program.argv, &program.env);
-        let errno = error.raw_os_error().unwrap_or(reported);
-        match Errno::from_raw_os_error(errno) {
-            Errno::NOENT | Errno::NOTDIR if program.name.searched => {}
-            Errno::ACCESS if program.name.searched => reported = errno,
-            _ => {
-                return Failure {
-                    step: Step::Execute,
-                    index: 0,
-                    errno,
-                };
-            }
-        }
-    }
-    Failure {
-        step: Step::Execute,
-        index: 0,
-        errno: reported,
-    }
+/// Executes by way of a stub, since this program is still what `/proc/self/exe` is during execve (CVE-2019-5736).
+fn execute(program: &Program, link: BorrowedFd<'_>) -> Failure {
+    let (argv, env, search) = (&program.argv, &program.env, program.name.searched);
+    let word = Step::Execute as u32;
+    let error = dhow_sys::stub::execute(&program.candidates, search, argv, env, link, word);
+    let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+    Failure { step: Step::Stub, index: 0, errno }
 }

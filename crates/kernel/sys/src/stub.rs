@@ -1,0 +1,261 @@
+//! A program of two hundred bytes that stands between this program and the container's.
+//!
+//! While a process calls execve, `/proc/self/exe` is still the program that calls. An image whose entry point is
+//! `/proc/self/exe`, or a script with `#!/proc/self/exe`, would therefore run the *host's* binary inside the container,
+//! where it can be opened and, once it is not running, overwritten (CVE-2019-5736). So the last execve but one is that
+//! of a sealed memfd holding this stub: it knows nothing, and holds one socket. It tries the candidate paths as execvp
+//! does and reports an errno when all fail. Executed once more by way of `/proc/self/exe`, it finds the socket closed
+//! and exits.
+//!
+//! The image is: ELF header, program header, code, then the words and strings that [`execute`] appends.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+
+use crate::exec::Vector;
+
+/// Exit status of a stub that could not execute anything.
+pub const FAILED: i32 = 255;
+
+/// Where the image is mapped.
+const BASE: u64 = 0x40_0000;
+/// Sizes of the two headers of a 64-bit ELF file.
+const EHDR: usize = 64;
+const PHDR: usize = 56;
+
+#[cfg(target_arch = "x86_64")]
+const MACHINE: u16 = 62;
+#[cfg(target_arch = "aarch64")]
+const MACHINE: u16 = 183;
+
+// Data after the code: link descriptor, first word of a report, whether to search on (each 32 bits), then
+// null-terminated paths up to an empty one. Calls: fcntl(link, F_SETFD, FD_CLOEXEC), execve for each path, write(link,
+// {word, 0, errno}, 12), exit_group(255).
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.dhow_stub,\"a\",@progbits",
+    ".globl dhow_stub_begin",
+    ".globl dhow_stub_end",
+    ".hidden dhow_stub_begin",
+    ".hidden dhow_stub_end",
+    "dhow_stub_begin:",
+    "mov r13, [rsp]",
+    "lea r14, [rsp + 8]",
+    "lea r15, [r14 + r13*8 + 8]",
+    "lea rbx, [rip + dhow_stub_end]",
+    "mov eax, 72",
+    "mov edi, [rbx]",
+    "mov esi, 2",
+    "mov edx, 1",
+    "syscall",
+    "test rax, rax",
+    "js 9f",
+    "mov r12d, 2",
+    "lea rbp, [rbx + 12]",
+    "2:",
+    "cmp byte ptr [rbp], 0",
+    "je 5f",
+    "mov eax, 59",
+    "mov rdi, rbp",
+    "mov rsi, r14",
+    "mov rdx, r15",
+    "syscall",
+    "neg eax",
+    "cmp dword ptr [rbx + 8], 0",
+    "je 4f",
+    "cmp eax, 2",
+    "je 3f",
+    "cmp eax, 20",
+    "je 3f",
+    "cmp eax, 13",
+    "jne 4f",
+    "mov r12d, eax",
+    "3:",
+    "inc rbp",
+    "cmp byte ptr [rbp - 1], 0",
+    "jne 3b",
+    "jmp 2b",
+    "4:",
+    "mov r12d, eax",
+    "5:",
+    "sub rsp, 16",
+    "mov ecx, [rbx + 4]",
+    "mov [rsp], ecx",
+    "mov dword ptr [rsp + 4], 0",
+    "mov [rsp + 8], r12d",
+    "mov eax, 1",
+    "mov edi, [rbx]",
+    "mov rsi, rsp",
+    "mov edx, 12",
+    "syscall",
+    "9:",
+    "mov eax, 231",
+    "mov edi, 255",
+    "syscall",
+    "ud2",
+    ".balign 8",
+    "dhow_stub_end:",
+    ".popsection",
+);
+
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.dhow_stub,\"a\",@progbits",
+    ".globl dhow_stub_begin",
+    ".globl dhow_stub_end",
+    ".hidden dhow_stub_begin",
+    ".hidden dhow_stub_end",
+    ".balign 8",
+    "dhow_stub_begin:",
+    "ldr x20, [sp]",
+    "add x21, sp, #8",
+    "add x22, x21, x20, lsl #3",
+    "add x22, x22, #8",
+    "adr x23, dhow_stub_end",
+    "mov x8, #25",
+    "ldr w0, [x23]",
+    "mov x1, #2",
+    "mov x2, #1",
+    "svc #0",
+    "tbnz x0, #63, 9f",
+    "mov w24, #2",
+    "add x25, x23, #12",
+    "2:",
+    "ldrb w9, [x25]",
+    "cbz w9, 5f",
+    "mov x8, #221",
+    "mov x0, x25",
+    "mov x1, x21",
+    "mov x2, x22",
+    "svc #0",
+    "neg w0, w0",
+    "ldr w9, [x23, #8]",
+    "cbz w9, 4f",
+    "cmp w0, #2",
+    "b.eq 3f",
+    "cmp w0, #20",
+    "b.eq 3f",
+    "cmp w0, #13",
+    "b.ne 4f",
+    "mov w24, w0",
+    "3:",
+    "ldrb w9, [x25], #1",
+    "cbnz w9, 3b",
+    "b 2b",
+    "4:",
+    "mov w24, w0",
+    "5:",
+    "sub sp, sp, #16",
+    "ldr w9, [x23, #4]",
+    "str w9, [sp]",
+    "str wzr, [sp, #4]",
+    "str w24, [sp, #8]",
+    "mov x8, #64",
+    "ldr w0, [x23]",
+    "mov x1, sp",
+    "mov x2, #12",
+    "svc #0",
+    "9:",
+    "mov x8, #94",
+    "mov x0, #255",
+    "svc #0",
+    "udf #0",
+    ".balign 8",
+    "dhow_stub_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static dhow_stub_begin: [u8; 0];
+    static dhow_stub_end: [u8; 0];
+}
+
+/// The machine code of the stub.
+fn code() -> &'static [u8] {
+    let begin = (&raw const dhow_stub_begin).cast::<u8>();
+    let length = (&raw const dhow_stub_end).addr() - begin.addr();
+    // SAFETY: the two symbols enclose the assembled bytes above, in one read-only section of this program.
+    unsafe { std::slice::from_raw_parts(begin, length) }
+}
+
+/// Executes the first of `paths` that can be, by way of the stub; returns only when the stub itself could not be run.
+///
+/// When no path can be executed, the process writes twelve bytes to `link` (`word`, 0, errno, in the machine's byte
+/// order) and exits with [`FAILED`]. `search` goes on after a path that is missing, or that may not be executed, as
+/// execvp does. Every descriptor that is to be gone must be close-on-exec already; `link` is closed by a success.
+#[must_use]
+pub fn execute(
+    paths: &[CString],
+    search: bool,
+    argv: &Vector,
+    envp: &Vector,
+    link: BorrowedFd<'_>,
+    word: u32,
+) -> io::Error {
+    let stub = match sealed(&image(paths, search, link, word)) {
+        Ok(stub) => stub,
+        Err(errno) => return errno.into(),
+    };
+    if let Err(errno) = fcntl_setfd(link, FdFlags::empty()) {
+        return errno.into();
+    }
+    let error = crate::exec::execveat(&stub, argv, envp);
+    match fcntl_setfd(link, FdFlags::CLOEXEC) {
+        Ok(()) => error,
+        Err(errno) => errno.into(),
+    }
+}
+
+/// The image as a file that nobody can change.
+fn sealed(image: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match memfd_create(c"init", flags | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every memfd is executable.
+        Err(Errno::INVAL) => memfd_create(c"init", flags)?,
+        made => made?,
+    };
+    if rustix::io::write(&file, image)? != image.len() {
+        return Err(Errno::NOSPC);
+    }
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// An ELF file with one segment, the whole of itself, readable and executable.
+fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32) -> Vec<u8> {
+    let code = code();
+    let strings: usize = paths.iter().map(|path| path.as_bytes_with_nul().len()).sum();
+    let length = EHDR + PHDR + code.len() + 12 + strings + 1;
+    let mut image = Vec::with_capacity(length);
+    // e_ident: 64 bits, byte order of the machine (little-endian on both), version 1.
+    image.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    image.extend_from_slice(&2_u16.to_ne_bytes()); // e_type: ET_EXEC
+    image.extend_from_slice(&MACHINE.to_ne_bytes());
+    image.extend_from_slice(&1_u32.to_ne_bytes()); // e_version
+    image.extend_from_slice(&(BASE + (EHDR + PHDR) as u64).to_ne_bytes()); // e_entry
+    image.extend_from_slice(&(EHDR as u64).to_ne_bytes()); // e_phoff
+    image.extend_from_slice(&[0; 12]); // e_shoff, e_flags
+    for half in [64_u16, 56, 1, 0, 0, 0] {
+        // e_ehsize, e_phentsize, e_phnum, and no sections
+        image.extend_from_slice(&half.to_ne_bytes());
+    }
+    image.extend_from_slice(&1_u32.to_ne_bytes()); // p_type: PT_LOAD
+    image.extend_from_slice(&5_u32.to_ne_bytes()); // p_flags: PF_R | PF_X
+    for double in [0, BASE, BASE, length as u64, length as u64, 0x1000] {
+        // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+        image.extend_from_slice(&double.to_ne_bytes());
+    }
+    image.extend_from_slice(code);
+    for single in [link.as_raw_fd().cast_unsigned(), word, u32::from(search)] {
+        image.extend_from_slice(&single.to_ne_bytes());
+    }
+    for path in paths {
+        image.extend_from_slice(path.as_bytes_with_nul());
+    }
+    image.push(0);
+    image
+}
