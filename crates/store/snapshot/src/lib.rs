@@ -5,9 +5,11 @@
 //!
 //! # On disk
 //! ```text
-//! ROOT/snapshots/<key>/stack    the diff ids, lowest first, one per line
-//!                     /upper    changes; absent in a view
-//!                     /work     overlayfs' own
+//! ROOT/snapshots/<key>/upper    changes; absent in a view
+//!                     /work     overlayfs' own; absent in a view
+//!                     /patch-N  what the layer number N of the stack implies but cannot know by itself (see `patch`)
+//!                     /stack    the diff ids, lowest first, one per line; written last: without it nothing is there
+//! ROOT/snapshots/.empty/{a,b}   lower directories for stacks that have none
 //! ```
 //!
 //! # Locks
@@ -15,11 +17,22 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+mod active;
+mod patch;
+mod stack;
+
+pub use active::{Active, MountGuard};
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use dhow_layer::{Capture, Layer, LayerStore};
+use dhow_rootpath::Root;
 use dhow_types::{DiffId, ErrorKind};
 
 dhow_types::define_error! {
@@ -27,12 +40,8 @@ dhow_types::define_error! {
     pub struct Error;
 }
 
-fn unfinished() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "this part of the snapshots is being written",
-    )
-}
+/// Makes names in the trash differ within one process.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// The snapshots under one store directory.
 #[derive(Clone, Debug)]
@@ -41,81 +50,20 @@ pub struct Snapshots {
     layers: LayerStore,
 }
 
-/// A snapshot that can be mounted.
-#[derive(Clone, Debug)]
-pub struct Active {
-    key: String,
-    upper: Option<PathBuf>,
-}
-
-/// A mounted snapshot: unmounted when dropped.
-#[derive(Debug)]
-pub struct MountGuard {
-    target: PathBuf,
-}
-
 impl Snapshots {
     /// The snapshots under the store directory `root`, over the layers of `layers`.
     ///
     /// # Errors
     /// Failures of the file system.
     pub fn open(root: &Path, layers: LayerStore) -> Result<Self, Error> {
-        Ok(Self {
+        let snapshots = Self {
             root: Arc::new(root.to_owned()),
             layers,
-        })
-    }
-
-    /// Makes a writable snapshot over `stack` (lowest layer first; may be empty).
-    ///
-    /// # Errors
-    /// `AlreadyExists` when the key is taken; `NotFound` when a layer is missing; `InvalidArgument` for a key that is
-    /// no plain file name.
-    pub fn prepare(&self, _key: &str, _stack: &[DiffId]) -> Result<Active, Error> {
-        Err(unfinished())
-    }
-
-    /// Makes a read-only snapshot of `stack`.
-    ///
-    /// # Errors
-    /// As [`Snapshots::prepare`].
-    pub fn view(&self, _key: &str, _stack: &[DiffId]) -> Result<Active, Error> {
-        Err(unfinished())
-    }
-
-    /// The snapshot made before under `key`.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub fn active(&self, _key: &str) -> Result<Active, Error> {
-        Err(unfinished())
-    }
-
-    /// Makes a layer of the changes of a writable snapshot, which is spent. It must not be mounted any more.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` for a view; the failures of [`LayerStore::capture`].
-    pub fn capture(&self, active: Active, how: &Capture) -> Result<Layer, Error> {
-        let upper = active.upper().ok_or_else(unfinished)?;
-        self.layers
-            .capture_with(upper, how)
-            .context(|| format!("capture snapshot {}", active.key))
-    }
-
-    /// Removes a snapshot and its changes. One that is not there is done already.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` when it is mounted.
-    pub fn remove(&self, _key: &str) -> Result<(), Error> {
-        Err(unfinished())
-    }
-
-    /// All keys, sorted.
-    ///
-    /// # Errors
-    /// Failures of the file system.
-    pub fn list(&self) -> Result<Vec<String>, Error> {
-        Err(unfinished())
+        };
+        for dir in ["snapshots/.empty/a", "snapshots/.empty/b", "trash"] {
+            make_dirs(&root.join(dir))?;
+        }
+        Ok(snapshots)
     }
 
     /// The store directory.
@@ -123,52 +71,173 @@ impl Snapshots {
     pub fn root(&self) -> &Path {
         &self.root
     }
-}
 
-impl Active {
-    /// Its key.
-    #[must_use]
-    pub fn key(&self) -> &str {
-        &self.key
+    fn dir(&self) -> PathBuf {
+        self.root.join("snapshots")
     }
 
-    /// The directory that takes the changes; `None` for a view.
-    #[must_use]
-    pub fn upper(&self) -> Option<&Path> {
-        self.upper.as_deref()
-    }
-
-    /// The mount, not attached to any tree yet: to be moved into place, or used through the descriptor.
+    /// Makes a writable snapshot over `stack` (lowest layer first; may be empty, may hold a layer twice).
     ///
     /// # Errors
-    /// `PermissionDenied`; `Unsupported` when the kernel has no overlayfs.
-    pub fn mount_detached(&self) -> Result<OwnedFd, Error> {
-        Err(unfinished())
+    /// `AlreadyExists` when the key is taken; `NotFound` when a layer is missing; `InvalidArgument` for a key that is
+    /// no plain file name.
+    pub fn prepare(&self, key: &str, stack: &[DiffId]) -> Result<Active, Error> {
+        self.make(key, stack, true)
     }
 
-    /// Mounts it on the directory `target`.
+    /// Makes a read-only snapshot of `stack`.
     ///
     /// # Errors
-    /// As [`Active::mount_detached`].
-    pub fn mount(&self, target: &Path) -> Result<MountGuard, Error> {
-        Ok(MountGuard {
-            target: target.to_owned(),
+    /// As [`Snapshots::prepare`].
+    pub fn view(&self, key: &str, stack: &[DiffId]) -> Result<Active, Error> {
+        self.make(key, stack, false)
+    }
+
+    fn make(&self, key: &str, stack: &[DiffId], writable: bool) -> Result<Active, Error> {
+        check_key(key)?;
+        let layers = stack::layers(&self.layers, stack)?;
+        let dir = self.dir().join(key);
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.context(|| format!("make the snapshot {}", dir.display()))?;
+        self.fill(key, &dir, stack, &layers, writable).inspect_err(|_| {
+            // The failure itself is what the caller must see; a rest is removed with the key.
+            drop(self.remove(key));
         })
     }
-}
 
-impl MountGuard {
-    /// Where it is mounted.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.target
+    fn fill(
+        &self,
+        key: &str,
+        dir: &Path,
+        stack: &[DiffId],
+        layers: &[Layer],
+        writable: bool,
+    ) -> Result<Active, Error> {
+        if writable {
+            for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
+                make_dir(&dir.join(name), mode)?;
+            }
+        }
+        let patches = patch::build(dir, layers)?;
+        stack::write(dir, stack)?;
+        Ok(Active::new(key, dir, &self.dir(), layers, &patches, writable))
     }
 
-    /// Unmounts now.
+    /// The snapshot made before under `key`.
     ///
     /// # Errors
-    /// `FailedPrecondition` when something still uses it.
-    pub fn unmount(self) -> Result<(), Error> {
-        Err(unfinished())
+    /// `NotFound`; `DataLoss` when a layer of it is gone.
+    pub fn active(&self, key: &str) -> Result<Active, Error> {
+        let stack = self.stack(key)?;
+        let dir = self.dir().join(key);
+        let layers = stack::layers(&self.layers, &stack)
+            .map_err(|error| error.with_kind(ErrorKind::DataLoss))
+            .context(|| format!("open the snapshot {key}"))?;
+        let patches = patch::existing(&dir, &layers);
+        let writable = dir.join("upper").exists();
+        Ok(Active::new(key, &dir, &self.dir(), &layers, &patches, writable))
     }
+
+    /// The layers that the snapshot `key` was made of, lowest first.
+    ///
+    /// # Errors
+    /// `NotFound`; `DataLoss` when its list is damaged.
+    pub fn stack(&self, key: &str) -> Result<Vec<DiffId>, Error> {
+        check_key(key)?;
+        stack::read(&self.dir().join(key), key)
+    }
+
+    /// Makes a layer of the changes of a writable snapshot, which is spent. It must not be mounted any more.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a view; the failures of [`LayerStore::capture`], after which the snapshot is as it was.
+    pub fn capture(&self, active: Active, how: &Capture) -> Result<Layer, Error> {
+        let Some(upper) = active.upper() else {
+            let message = format!(
+                "the snapshot {} is a view: it has no changes to capture",
+                active.key()
+            );
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        };
+        let layer = self
+            .layers
+            .capture_with(upper, how)
+            .context(|| format!("capture the snapshot {}", active.key()))?;
+        self.remove(active.key())?;
+        Ok(layer)
+    }
+
+    /// Removes a snapshot and its changes. One that is not there is done already.
+    ///
+    /// It leaves the view by one rename, then its files go. A mount of it that is still there somewhere keeps working
+    /// on what is deleted; unmount before.
+    ///
+    /// # Errors
+    /// Failures of the file system; what is left then lies in the trash.
+    pub fn remove(&self, key: &str) -> Result<(), Error> {
+        check_key(key)?;
+        let nanos = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_nanos());
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("snapshot-{}-{nanos}-{serial}", std::process::id());
+        let trash = self.root.join("trash");
+        match std::fs::rename(self.dir().join(key), trash.join(&name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.context(|| format!("remove the snapshot {key}"))?,
+        }
+        Root::open(&trash)
+            .and_then(|trash| trash.remove_all(Path::new(&name)))
+            .context(|| format!("delete the files of the snapshot {key}"))
+    }
+
+    /// All keys, sorted.
+    ///
+    /// # Errors
+    /// Failures of the file system.
+    pub fn list(&self) -> Result<Vec<String>, Error> {
+        let dir = self.dir();
+        let what = || format!("list {}", dir.display());
+        let mut keys = Vec::new();
+        for entry in std::fs::read_dir(&dir).context(what)? {
+            let name = entry.context(what)?.file_name();
+            if let Some(key) = name.to_str()
+                && check_key(key).is_ok()
+            {
+                keys.push(key.to_owned());
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+}
+
+/// A key is a plain file name: letters, digits, `_`, `.`, `-`; the first is none of the last two.
+fn check_key(key: &str) -> Result<(), Error> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if !key.is_empty() && key.len() <= 255 && key.bytes().all(good) && !key.starts_with(['.', '-']) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        format!("{key:?} cannot name a snapshot"),
+    ))
+}
+
+fn make_dirs(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("make the directory {}", path.display()))
+}
+
+/// Makes a directory with exactly this mode.
+fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
+    let what = || format!("make the directory {}", path.display());
+    DirBuilder::new().mode(mode).create(path).context(what)?;
+    let exact = rustix::fs::Mode::from_raw_mode(mode);
+    rustix::fs::chmod(path, exact)
+        .map_err(io::Error::from)
+        .context(what)
 }

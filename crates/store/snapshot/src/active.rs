@@ -1,0 +1,172 @@
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use dhow_layer::Layer;
+use dhow_sys::mount;
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::{Context, Error};
+
+/// A snapshot that can be mounted.
+#[derive(Clone, Debug)]
+pub struct Active {
+    key: String,
+    dir: PathBuf,
+    /// Lower directories, topmost first.
+    lower: Vec<PathBuf>,
+    upper: Option<PathBuf>,
+    volatile: bool,
+}
+
+/// A mounted snapshot: unmounted when dropped.
+#[derive(Debug)]
+pub struct MountGuard {
+    /// Taken when it was unmounted.
+    target: Option<PathBuf>,
+}
+
+impl Active {
+    pub(crate) fn new(
+        key: &str,
+        dir: &Path,
+        snapshots: &Path,
+        layers: &[Layer],
+        patches: &[Option<PathBuf>],
+        writable: bool,
+    ) -> Self {
+        let mut lower = Vec::with_capacity(layers.len() + 1);
+        for (layer, patch) in layers.iter().zip(patches).rev() {
+            lower.extend(patch.clone());
+            lower.push(layer.fs());
+        }
+        // Overlayfs wants one lower directory below an upper one, and two without it.
+        for empty in ["a", "b"] {
+            if lower.len() < if writable { 1 } else { 2 } {
+                lower.push(snapshots.join(".empty").join(empty));
+            }
+        }
+        Self {
+            key: key.to_owned(),
+            dir: dir.to_owned(),
+            lower,
+            upper: writable.then(|| dir.join("upper")),
+            volatile: false,
+        }
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The directory that takes the changes; `None` for a view.
+    #[must_use]
+    pub fn upper(&self) -> Option<&Path> {
+        self.upper.as_deref()
+    }
+
+    /// The directories under the changes, topmost first.
+    #[must_use]
+    pub fn lower(&self) -> &[PathBuf] {
+        &self.lower
+    }
+
+    /// The same snapshot, whose mounts never wait for the disk (overlayfs' `volatile`): for what may be lost with the
+    /// power, such as a build step or a container that is removed when it ends. Without it every unmount, and every
+    /// `sync` inside, flushes the whole file system of the store.
+    #[must_use]
+    pub fn volatile(mut self) -> Self {
+        self.volatile = true;
+        self
+    }
+
+    /// The mount, not attached to any tree yet: to be moved into place, or used through the descriptor.
+    ///
+    /// # Errors
+    /// `PermissionDenied`; `Unsupported` when the kernel has no overlayfs.
+    pub fn mount_detached(&self) -> Result<OwnedFd, Error> {
+        let lower: Vec<&Path> = self.lower.iter().map(PathBuf::as_path).collect();
+        // What is in a layer must be whole by itself: no file without its data, no directory that is elsewhere. And no
+        // index: it would bind the changes to the inodes of these lower directories for ever.
+        let mut options = Vec::with_capacity(6);
+        let work = self.dir.join("work");
+        if self.upper.is_some() {
+            options.extend([
+                ("index", Some("off")),
+                ("metacopy", Some("off")),
+                ("redirect_dir", Some("off")),
+            ]);
+            if self.volatile {
+                forget_volatile(&work)?;
+                options.push(("volatile", None));
+            }
+        }
+        if !dhow_layer::privileged() {
+            options.push(("userxattr", None));
+        }
+        let work = self.upper.is_some().then_some(work.as_path());
+        mount::overlay(&lower, self.upper.as_deref(), work, &options)
+            .context(|| format!("mount the snapshot {}", self.key))
+    }
+
+    /// Mounts it on the directory `target`.
+    ///
+    /// # Errors
+    /// As [`Active::mount_detached`].
+    pub fn mount(&self, target: &Path) -> Result<MountGuard, Error> {
+        let fd = self.mount_detached()?;
+        mount::attach(&fd, target)
+            .context(|| format!("mount the snapshot {} on {}", self.key, target.display()))?;
+        Ok(MountGuard {
+            target: Some(target.to_owned()),
+        })
+    }
+}
+
+/// Takes away the mark of an earlier volatile mount, which would forbid another: whoever asks for `volatile` again has
+/// accepted what it stands for.
+fn forget_volatile(work: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(work.join("work/incompat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.context(|| format!("clear {}", work.display())),
+    }
+}
+
+impl MountGuard {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.target.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Unmounts now.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when something still uses it; it is unmounted then as soon as nothing does.
+    pub fn unmount(mut self) -> Result<(), Error> {
+        let Some(target) = self.target.take() else {
+            return Ok(());
+        };
+        let done = unmount(&target, UnmountFlags::NOFOLLOW);
+        if done.is_err() {
+            detach(&target);
+        }
+        done.map_err(io::Error::from)
+            .context(|| format!("unmount {}", target.display()))
+    }
+}
+
+impl Drop for MountGuard {
+    fn drop(&mut self) {
+        if let Some(target) = self.target.take() {
+            detach(&target);
+        }
+    }
+}
+
+/// Unmounts as soon as nobody uses it. A failure means that it is gone already.
+fn detach(target: &Path) {
+    drop(mount::detach(target));
+}

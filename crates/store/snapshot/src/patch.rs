@@ -1,0 +1,334 @@
+//! What a layer cannot know without the layers below it.
+//!
+//! A layer is unpacked by itself. When its tar names `tmp/x` but not `tmp/`, the directory is *implied*: docker, which
+//! unpacks over the layers below, leaves the `tmp` that is there alone, whatever its mode and owner. Here the implied
+//! one would hide it (a `/tmp` of mode 0755: containerd#13030 and its kin). So, where a layer below says something
+//! about an implied directory, a patch directory just above the layer holds that directory once more with the right
+//! owner, mode and attributes; overlayfs takes them from the topmost.
+//!
+//! Where the layer below has a symbolic link at that place (`lib -> usr/lib`), docker follows it. The patch then holds
+//! the link again, and, where it leads, hard links to what the layer has below the implied directory.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use dhow_layer::{Entry, EntryKind, Index, Layer};
+use dhow_rootpath::{FileKind, Root};
+use rustix::fs::{Timespec, Timestamps, XattrFlags};
+
+use crate::{Context, Error, make_dir};
+
+/// Links followed from one implied directory.
+const MOST_LINKS: u32 = 40;
+
+/// Builds the patches of a stack (lowest first); one place for each layer.
+pub(crate) fn build(dir: &Path, layers: &[Layer]) -> Result<Vec<Option<PathBuf>>, Error> {
+    let mut patches = vec![None; layers.len()];
+    for (at, layer) in layers.iter().enumerate() {
+        // The common case ends here, without an index being read.
+        if at == 0 || layer.implied() == 0 {
+            continue;
+        }
+        let below = Below::load(&layers[..at])?;
+        let path = name(dir, at);
+        if one(&path, layer, &below).context(|| format!("fit layer {} to those below", layer.diff_id()))? {
+            patches[at] = Some(path);
+        }
+    }
+    Ok(patches)
+}
+
+/// The patches that were built before.
+pub(crate) fn existing(dir: &Path, layers: &[Layer]) -> Vec<Option<PathBuf>> {
+    let patch = |(at, layer): (usize, &Layer)| {
+        (layer.implied() > 0)
+            .then(|| name(dir, at))
+            .filter(|path| path.exists())
+    };
+    layers.iter().enumerate().map(patch).collect()
+}
+
+fn name(dir: &Path, at: usize) -> PathBuf {
+    dir.join(format!("patch-{at}"))
+}
+
+/// The indexes of the layers below, topmost first.
+struct Below(Vec<Index>);
+
+impl Below {
+    fn load(layers: &[Layer]) -> Result<Self, Error> {
+        let load = |layer: &Layer| layer.index().context(|| "read the index of a lower layer");
+        Ok(Self(layers.iter().rev().map(load).collect::<Result<_, _>>()?))
+    }
+
+    /// What the layers below say about `path`: the topmost that names it and is not implied itself.
+    fn find(&self, path: &[u8]) -> Option<Entry> {
+        for index in &self.0 {
+            if let Some(entry) = index.find(path) {
+                if entry.kind == EntryKind::Whiteout {
+                    return None;
+                }
+                if !entry.implied {
+                    return Some(entry);
+                }
+            }
+            if hidden_in(index, path) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Where `path` leads in the layers below; nothing when that is no directory, or not to be told.
+    fn follow(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let mut todo: Vec<Vec<u8>> = parts(path);
+        let mut real: Vec<u8> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            if part == b".." {
+                real.truncate(real.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+                continue;
+            }
+            let next = join(&real, &part);
+            match self.find(&next) {
+                Some(entry) if entry.kind == EntryKind::Symlink => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return None;
+                    }
+                    if entry.link.starts_with(b"/") {
+                        real.clear();
+                    }
+                    todo.extend(parts(&entry.link));
+                }
+                Some(entry) if entry.kind != EntryKind::Directory => return None,
+                _ => real = next,
+            }
+        }
+        Some(real)
+    }
+}
+
+/// Whether something above `path` in this layer hides what lies lower.
+fn hidden_in(index: &Index, path: &[u8]) -> bool {
+    let slashes = path
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at);
+    slashes.into_iter().any(|at| {
+        index
+            .find(&path[..at])
+            .is_some_and(|entry| entry.opaque || entry.kind != EntryKind::Directory)
+    })
+}
+
+/// Components, last first.
+fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+    let parts = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !matches!(*part, b"" | b"."));
+    parts.rev().map(<[u8]>::to_vec).collect()
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() {
+        name.to_vec()
+    } else {
+        [dir, b"/", name].concat()
+    }
+}
+
+fn inside(path: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+/// Builds the patch of one layer; whether there was anything to patch.
+fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
+    let index = layer.index().context(|| "read its index")?;
+    let mut patch = Patch {
+        path,
+        root: None,
+        source: None,
+    };
+    // Below a link that was followed, all is done already.
+    let mut done: Option<Vec<u8>> = None;
+    for entry in index
+        .entries()
+        .filter(|entry| entry.implied && !entry.path.is_empty())
+    {
+        if done.as_ref().is_some_and(|done| entry.path.starts_with(done)) {
+            continue;
+        }
+        match below.find(&entry.path) {
+            Some(lower) if lower.kind == EntryKind::Directory => {
+                if (lower.mode, lower.uid, lower.gid, lower.xattrs.is_empty()) != (0o755, 0, 0, true) {
+                    patch.directory(&entry.path, &lower)?;
+                }
+            }
+            Some(lower) if lower.kind == EntryKind::Symlink => {
+                if let Some(target) = below.follow(&entry.path) {
+                    patch.link(&lower)?;
+                    patch.moved(layer, &index, below, &entry.path, &target)?;
+                    done = Some([entry.path.as_slice(), b"/"].concat());
+                }
+            }
+            _ => (),
+        }
+    }
+    Ok(patch.root.is_some())
+}
+
+/// A patch directory; made with the first thing that goes into it.
+struct Patch<'a> {
+    path: &'a Path,
+    root: Option<Root>,
+    source: Option<Root>,
+}
+
+impl Patch<'_> {
+    fn root(&mut self) -> Result<&Root, Error> {
+        let root = match self.root.take() {
+            Some(root) => root,
+            None => {
+                make_dir(self.path, 0o755)?;
+                Root::open(self.path).context(|| "open a patch")?
+            }
+        };
+        Ok(self.root.insert(root))
+    }
+
+    /// A directory with the owner, mode, attributes and time of `like`.
+    fn directory(&mut self, path: &[u8], like: &Entry) -> Result<(), Error> {
+        let full = self.path.join(inside(path));
+        let root = self.root()?;
+        let owner = dhow_layer::privileged().then_some((like.uid, like.gid));
+        root.create_dir_all(inside(path), 0o755, None)
+            .context(|| "make a directory")?;
+        let fd = root
+            .resolve_nofollow(inside(path))
+            .context(|| "open a directory")?;
+        let what = || format!("dress {}", full.display());
+        // The tree is our own and new: the name cannot lead elsewhere.
+        if let Some((uid, gid)) = owner {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+            rustix::fs::chown(&full, Some(uid), Some(gid))
+                .map_err(io::Error::from)
+                .context(what)?;
+        }
+        let mode = rustix::fs::Mode::from_raw_mode(like.mode);
+        rustix::fs::chmod(&full, mode)
+            .map_err(io::Error::from)
+            .context(what)?;
+        for (key, value) in &like.xattrs {
+            rustix::fs::lsetxattr(&full, key.as_slice(), value, XattrFlags::empty())
+                .map_err(io::Error::from)
+                .context(what)?;
+        }
+        drop(fd);
+        let time = Timespec {
+            tv_sec: like.mtime,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::utimensat(
+            rustix::fs::CWD,
+            &full,
+            &times,
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(io::Error::from)
+        .context(what)
+    }
+
+    /// The directories above `path`, as the layers below have them.
+    fn parents(&mut self, path: &[u8], below: &Below) -> Result<(), Error> {
+        for at in path
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(at, _)| at)
+        {
+            let parent = &path[..at];
+            if self
+                .root()?
+                .exists(inside(parent))
+                .context(|| "look into a patch")?
+            {
+                continue;
+            }
+            let like = below
+                .find(parent)
+                .filter(|entry| entry.kind == EntryKind::Directory);
+            let like = like.unwrap_or_else(|| Entry::new(parent, EntryKind::Directory, 0o755));
+            self.directory(parent, &like)?;
+        }
+        Ok(())
+    }
+
+    /// The symbolic link of a lower layer.
+    fn link(&mut self, lower: &Entry) -> Result<(), Error> {
+        let owner = dhow_layer::privileged().then_some((lower.uid, lower.gid));
+        if let Some(slash) = lower.path.iter().rposition(|byte| *byte == b'/') {
+            self.root()?
+                .create_dir_all(inside(&lower.path[..slash]), 0o755, None)
+                .context(|| "make a directory")?;
+        }
+        self.root()?
+            .symlink(inside(&lower.link), inside(&lower.path), owner)
+            .context(|| "make a symbolic link")
+    }
+
+    /// What the layer has below `from` appears at `to`.
+    fn moved(
+        &mut self,
+        layer: &Layer,
+        index: &Index,
+        below: &Below,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<(), Error> {
+        if self.source.is_none() {
+            self.source = Some(Root::open(&layer.fs()).context(|| "open a layer")?);
+        }
+        self.parents(&[to, b"/"].concat(), below)?;
+        for entry in index.below(from).into_iter().filter(|entry| entry.path != from) {
+            let target = join(to, &entry.path[from.len() + 1..]);
+            if entry.kind == EntryKind::Directory {
+                let like = if entry.implied {
+                    below.find(&target).unwrap_or(entry)
+                } else {
+                    entry
+                };
+                self.directory(&target, &like)?;
+                continue;
+            }
+            let Some(source) = &self.source else { continue };
+            let (old_dir, old) = source
+                .parent_of(inside(&entry.path))
+                .context(|| "find a file of a layer")?;
+            let (new_dir, new) = self
+                .root()?
+                .parent_of(inside(&target))
+                .context(|| "find a place for a file")?;
+            rustix::fs::linkat(&old_dir, &old, &new_dir, &new, rustix::fs::AtFlags::empty())
+                .map_err(io::Error::from)
+                .context(|| format!("link {}", String::from_utf8_lossy(&target)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Kept out of the tree above: what kind of thing a patch may hold.
+#[cfg(test)]
+fn kind(root: &Root, path: &str) -> FileKind {
+    FileKind::of_mode(
+        root.symlink_metadata(Path::new(path))
+            .expect("it is there")
+            .st_mode,
+    )
+}
