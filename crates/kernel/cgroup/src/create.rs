@@ -298,6 +298,9 @@ pub(crate) fn enable(
     wanted: Controllers,
     needed: Controllers,
 ) -> Result<(), Error> {
+    if wanted == Controllers::NONE {
+        return Ok(());
+    }
     dir.controllers = available(dir)?;
     if dir.controllers.contains(wanted) {
         return Ok(());

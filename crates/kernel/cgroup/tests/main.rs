@@ -380,3 +380,37 @@ fn the_v2_device_filter_holds_on_the_running_kernel() {
     assert_eq!(shell.0.wait().unwrap().code(), Some(0));
     group.delete().unwrap();
 }
+
+#[test]
+#[ignore = "prints a measurement"]
+fn speed_of_create_and_delete() {
+    let rule = |allow, minor| DeviceRule {
+        allow,
+        kind: Some("c".to_owned()),
+        major: Some(1),
+        minor: Some(minor),
+        access: Some("rwm".to_owned()),
+    };
+    let mut devices = vec![DeviceRule {
+        allow: false,
+        access: Some("rwm".to_owned()),
+        ..DeviceRule::default()
+    }];
+    devices.extend((3..13).map(|minor| rule(true, minor)));
+    let resources = Resources {
+        devices,
+        ..Resources::default()
+    };
+    let mut times: Vec<_> = (0..50)
+        .map(|_| {
+            let start = Instant::now();
+            let group = group(&resources).unwrap();
+            let made = start.elapsed();
+            let again = Instant::now();
+            group.delete().unwrap();
+            (made, again.elapsed())
+        })
+        .collect();
+    times.sort();
+    println!("median create and delete: {:?}", times[25]);
+}
