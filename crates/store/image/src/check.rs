@@ -39,6 +39,10 @@ impl Store {
         checker.layers()?;
         checker.images()?;
         checker.names()?;
+        if how.repair {
+            // What was found damaged lies in the trash now.
+            self.layers.sweep().context(|| "delete what was damaged")?;
+        }
         Ok(checker.report)
     }
 

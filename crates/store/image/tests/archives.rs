@@ -136,7 +136,7 @@ fn an_id_is_saved_without_a_name() {
 fn old_docker(image: &TinyImage) -> Vec<u8> {
     let config = format!("{}.json", image.id().hex());
     let ids: Vec<String> = (0..image.layers.len())
-        .map(|number| Digest::of(&[number as u8]).hex())
+        .map(|number| Digest::of(&number.to_ne_bytes()).hex())
         .collect();
     let manifest = json!([{
         "Config": config,

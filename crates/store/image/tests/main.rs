@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod archives;
+mod fuzz;
 mod hostile;
+mod kills;
 mod names;
 mod pulls;
 mod pushes;
