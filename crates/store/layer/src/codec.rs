@@ -1,5 +1,5 @@
-mod gzip;
 mod gunzip;
+mod gzip;
 #[cfg(test)]
 mod tests;
 mod zstandard;
@@ -54,9 +54,14 @@ impl Compression {
 /// # Errors
 /// The failure of the first read. Reads of the result fail with `InvalidData` on damaged input and with
 /// `UnexpectedEof` on truncated input.
-pub fn decoder<'a>(mut input: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
+pub fn decoder<'a>(
+    mut input: impl Read + Send + 'a,
+) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
     let mut start = Vec::with_capacity(8);
-    (&mut input).take(6).read_to_end(&mut start).context(|| "read the start of a stream")?;
+    (&mut input)
+        .take(6)
+        .read_to_end(&mut start)
+        .context(|| "read the start of a stream")?;
     let compression = Compression::sniff(&start);
     let whole = BufReader::with_capacity(INPUT, io::Cursor::new(start).chain(input));
     let stream: Box<dyn Read + Send + 'a> = match compression {
@@ -68,8 +73,9 @@ pub fn decoder<'a>(mut input: impl Read + Send + 'a) -> Result<(Compression, Box
         }
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
         Compression::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
-                .map_err(|error| Error::because(ErrorKind::Internal, "start the xz decoder", error))?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                    .map_err(|error| Error::because(ErrorKind::Internal, "start the xz decoder", error))?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(whole, stream))
         }
     };
@@ -101,9 +107,10 @@ fn compress_on(
         Compression::None => io::copy(&mut input, output).context(|| "copy a stream"),
         Compression::Gzip => gzip::compress(threads, input, output),
         Compression::Zstd => zstandard::compress(threads, input, output),
-        Compression::Bzip2 | Compression::Xz => {
-            Err(Error::new(ErrorKind::Unsupported, "layers are written as gzip, zstd or plain tar only"))
-        }
+        Compression::Bzip2 | Compression::Xz => Err(Error::new(
+            ErrorKind::Unsupported,
+            "layers are written as gzip, zstd or plain tar only",
+        )),
     }
 }
 

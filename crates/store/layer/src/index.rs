@@ -25,7 +25,9 @@ pub struct Index {
 
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Index").field("entries", &self.count).finish_non_exhaustive()
+        f.debug_struct("Index")
+            .field("entries", &self.count)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +120,10 @@ impl Index {
 }
 
 fn damaged(why: &str) -> Error {
-    Error::new(ErrorKind::DataLoss, format!("the stored index of a layer is damaged: {why}"))
+    Error::new(
+        ErrorKind::DataLoss,
+        format!("the stored index of a layer is damaged: {why}"),
+    )
 }
 
 /// Iterator over the entries of an [`Index`].

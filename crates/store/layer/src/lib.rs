@@ -24,6 +24,7 @@
 mod capture;
 mod codec;
 mod entry;
+mod hash;
 mod index;
 mod split;
 mod staging;
@@ -44,6 +45,17 @@ pub use stream::TarStream;
 dhow_types::define_error! {
     /// What failed on which layer or archive.
     pub struct Error;
+}
+
+/// Whether this process is root of the initial user namespace: only then can files be given away, devices be made, and
+/// overlayfs be told things by `trusted.*` attributes. Otherwise what fails of these is in the index only.
+#[must_use]
+pub fn privileged() -> bool {
+    static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+        rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+    })
 }
 
 /// Bounds on what an archive may hold. The defaults are far above every image seen in the wild.

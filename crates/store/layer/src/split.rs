@@ -36,15 +36,27 @@ impl SplitWriter {
         let file = File::create_new(path).context(|| format!("create {}", path.display()))?;
         let mut output = zstd::stream::write::Encoder::new(BufWriter::new(file), LEVEL)
             .context(|| "start the zstd encoder")?;
-        output.include_checksum(true).context(|| "start the zstd encoder")?;
-        output.write_all(MAGIC).context(|| "write the split form of a layer")?;
-        Ok(Self { output, literal: Vec::with_capacity(2 * LITERAL), bodies: 0 })
+        output
+            .include_checksum(true)
+            .context(|| "start the zstd encoder")?;
+        output
+            .write_all(MAGIC)
+            .context(|| "write the split form of a layer")?;
+        Ok(Self {
+            output,
+            literal: Vec::with_capacity(2 * LITERAL),
+            bodies: 0,
+        })
     }
 
     /// Takes the bytes out of `literal`.
     pub(crate) fn literal(&mut self, literal: &mut Vec<u8>) -> Result<(), Error> {
         self.literal.append(literal);
-        if self.literal.len() >= LITERAL { self.flush() } else { Ok(()) }
+        if self.literal.len() >= LITERAL {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// A body that is in the tree at `path`; its number.
@@ -68,7 +80,10 @@ impl SplitWriter {
     pub(crate) fn finish(mut self) -> Result<(), Error> {
         self.flush()?;
         self.write(&[0])?;
-        let mut file = self.output.finish().context(|| "write the split form of a layer")?;
+        let mut file = self
+            .output
+            .finish()
+            .context(|| "write the split form of a layer")?;
         file.flush().context(|| "write the split form of a layer")
     }
 
@@ -88,7 +103,9 @@ impl SplitWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.output.write_all(bytes).context(|| "write the split form of a layer")
+        self.output
+            .write_all(bytes)
+            .context(|| "write the split form of a layer")
     }
 }
 
@@ -96,7 +113,12 @@ impl SplitWriter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Literal(Vec<u8>),
-    Body { number: u32, path: Vec<u8>, stored: u64, pieces: Vec<(u64, u64)> },
+    Body {
+        number: u32,
+        path: Vec<u8>,
+        stored: u64,
+        pieces: Vec<(u64, u64)>,
+    },
 }
 
 /// Reads the split form.
@@ -113,7 +135,10 @@ impl SplitReader {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).context(|| format!("open {}", path.display()))?;
         let decoder = zstd::stream::read::Decoder::new(file).context(|| "start the zstd decoder")?;
-        let mut reader = Self { input: BufReader::with_capacity(LITERAL, decoder), bodies: 0 };
+        let mut reader = Self {
+            input: BufReader::with_capacity(LITERAL, decoder),
+            bodies: 0,
+        };
         if reader.bytes(MAGIC.len() as u64)? != MAGIC {
             return Err(damaged());
         }
@@ -141,7 +166,12 @@ impl SplitReader {
                 }
                 let number = self.bodies;
                 self.bodies += 1;
-                Ok(Some(Part::Body { number, path, stored, pieces }))
+                Ok(Some(Part::Body {
+                    number,
+                    path,
+                    stored,
+                    pieces,
+                }))
             }
             _ => Err(damaged()),
         }
@@ -174,6 +204,10 @@ impl SplitReader {
             .take(length)
             .read_to_end(&mut bytes)
             .context(|| "read the split form of a layer")?;
-        if bytes.len() as u64 == length { Ok(bytes) } else { Err(damaged()) }
+        if bytes.len() as u64 == length {
+            Ok(bytes)
+        } else {
+            Err(damaged())
+        }
     }
 }

@@ -48,7 +48,12 @@ impl Staging {
             let lock = lock(&path)
                 .map_err(io::Error::from)
                 .context(|| format!("lock the directory {}", path.display()))?;
-            return Ok(Self { tmp, name, _lock: lock, published: false });
+            return Ok(Self {
+                tmp,
+                name,
+                _lock: lock,
+                published: false,
+            });
         }
     }
 
@@ -64,7 +69,10 @@ impl Staging {
                 Ok(true)
             }
             Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
-            Err(errno) => Err(Error::wrap(io::Error::from(errno), format!("publish {}", target.display()))),
+            Err(errno) => Err(Error::wrap(
+                io::Error::from(errno),
+                format!("publish {}", target.display()),
+            )),
         }
     }
 }
@@ -105,19 +113,28 @@ pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
         let Ok(held) = lock(&path) else { continue };
         let fresh = std::fs::symlink_metadata(&path)
             .and_then(|metadata| metadata.modified())
-            .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age < GRACE));
+            .is_ok_and(|time| {
+                SystemTime::now()
+                    .duration_since(time)
+                    .is_ok_and(|age| age < GRACE)
+            });
         if fresh && owner_lives(&name) {
             continue;
         }
         failures.record("sweep what was half-made", remove(&tmp, &name));
         drop(held);
     }
-    failures.into_result().context(|| format!("sweep the store {}", root.display()))
+    failures
+        .into_result()
+        .context(|| format!("sweep the store {}", root.display()))
 }
 
 /// Whether the process in a name `kind-pid-serial` exists.
 fn owner_lives(name: &OsStr) -> bool {
-    let pid = name.to_str().and_then(|name| name.rsplit('-').nth(1)).and_then(|pid| pid.parse::<u32>().ok());
+    let pid = name
+        .to_str()
+        .and_then(|name| name.rsplit('-').nth(1))
+        .and_then(|pid| pid.parse::<u32>().ok());
     pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }
 
@@ -143,13 +160,19 @@ pub(crate) fn discard(root: &Path, path: &Path) -> Result<(), Error> {
     let trash = root.join("trash");
     loop {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let nanos = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_nanos());
         let target = trash.join(format!("{}-{nanos}-{serial}", std::process::id()));
         match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => (),
             Ok(()) => return Ok(()),
             Err(errno) => {
-                let kind = if errno == Errno::NOENT { ErrorKind::NotFound } else { ErrorKind::Internal };
+                let kind = if errno == Errno::NOENT {
+                    ErrorKind::NotFound
+                } else {
+                    ErrorKind::Internal
+                };
                 let message = format!("move {} into the trash", path.display());
                 return Err(Error::wrap(io::Error::from(errno), message).with_kind(kind));
             }

@@ -68,7 +68,9 @@ impl LayerStore {
         for part in ["layers", "tmp", "trash"] {
             make_dir(&root.join(part))?;
         }
-        Ok(Self { root: Arc::new(root.to_owned()) })
+        Ok(Self {
+            root: Arc::new(root.to_owned()),
+        })
     }
 
     /// The store directory.
@@ -96,7 +98,11 @@ impl LayerStore {
     pub fn layer(&self, diff: &DiffId) -> Result<Layer, Error> {
         let path = self.path(diff);
         match State::read(&path) {
-            Ok(state) => Ok(Layer { diff_id: *diff, path, state }),
+            Ok(state) => Ok(Layer {
+                diff_id: *diff,
+                path,
+                state,
+            }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(Error::new(ErrorKind::NotFound, format!("no layer {diff}")))
             }
@@ -158,7 +164,10 @@ impl LayerStore {
         let staging = Staging::new(&self.root, "layer")?;
         let made = unpack::unpack(stream, &staging.path(), how.expected, &how.limits)?;
         let layer = self.publish(staging, made.diff_id, made.state)?;
-        Ok(Unpacked { layer, compression: made.compression })
+        Ok(Unpacked {
+            layer,
+            compression: made.compression,
+        })
     }
 
     /// Makes a layer of a directory on the same file system, which moves into the store.
@@ -211,7 +220,10 @@ impl LayerStore {
         let root = std::fs::File::open(self.root.as_path()).context(what)?;
         rustix::fs::syncfs(&root).map_err(io::Error::from).context(what)?;
         for layer in fresh {
-            let state = State { durable: true, ..layer.state };
+            let state = State {
+                durable: true,
+                ..layer.state
+            };
             match state.replace(&layer.path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => (),
                 other => other?,

@@ -64,7 +64,13 @@ impl TarStream {
 
     fn new(dir: &Path, source: Source) -> Result<Self, Error> {
         let fs = Root::open(&dir.join("fs")).context(|| "open the tree of a layer")?;
-        Ok(Self { fs, source, ready: Vec::new(), used: 0, body: None })
+        Ok(Self {
+            fs,
+            source,
+            ready: Vec::new(),
+            used: 0,
+            body: None,
+        })
     }
 
     /// Makes more bytes ready, or a body; `false` at the end.
@@ -77,7 +83,12 @@ impl TarStream {
                 match split.next_part()? {
                     None => self.source = Source::Done,
                     Some(Part::Literal(bytes)) => self.ready = bytes,
-                    Some(Part::Body { number, path, stored, pieces }) => {
+                    Some(Part::Body {
+                        number,
+                        path,
+                        stored,
+                        pieces,
+                    }) => {
                         self.body = Some(open_body(&self.fs, lost, number, path, stored, pieces)?);
                     }
                 }
@@ -121,8 +132,18 @@ fn open_body(
         Err(error) if error.kind() == io::ErrorKind::NotFound => open(fs, &path)?,
         other => other.context(|| format!("open {}", kept.display()))?,
     };
-    let pieces = if pieces.is_empty() { vec![(0, stored)] } else { pieces };
-    Ok(Body { file, path, left: 0, pieces: pieces.into_iter(), padding: 0 })
+    let pieces = if pieces.is_empty() {
+        vec![(0, stored)]
+    } else {
+        pieces
+    };
+    Ok(Body {
+        file,
+        path,
+        left: 0,
+        pieces: pieces.into_iter(),
+        padding: 0,
+    })
 }
 
 fn open(fs: &Root, path: &[u8]) -> Result<File, Error> {

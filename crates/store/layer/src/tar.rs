@@ -7,8 +7,8 @@
 
 mod header;
 mod name;
-mod pax;
 mod parser;
+mod pax;
 mod reader;
 mod sparse;
 mod writer;

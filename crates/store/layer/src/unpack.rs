@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use dhow_types::{DiffId, ErrorKind, Hasher};
+use dhow_types::{DiffId, ErrorKind};
 
 use self::tree::Tree;
 use crate::codec::{self, Compression};
+use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
@@ -51,7 +52,10 @@ pub(crate) fn unpack(
     limits: &Limits,
 ) -> Result<Made, Error> {
     let read = Arc::new(AtomicU64::new(0));
-    let (compression, tar) = codec::decoder(Metered { input: stream, bytes: Arc::clone(&read) })?;
+    let (compression, tar) = codec::decoder(Metered {
+        input: stream,
+        bytes: Arc::clone(&read),
+    })?;
     let (sender, receiver) = sync_channel(CHUNKS);
     let (back, recycled) = channel();
     let (pumped, written) = std::thread::scope(|scope| {
@@ -62,7 +66,8 @@ pub(crate) fn unpack(
     });
     // When the writer fails, the pump stops for want of a receiver: the writer's word comes first.
     let mut state = written?;
-    let (diff_id, length) = pumped?.ok_or_else(|| Error::new(ErrorKind::Internal, "the unpacking thread ended early"))?;
+    let (diff_id, length) =
+        pumped?.ok_or_else(|| Error::new(ErrorKind::Internal, "the unpacking thread ended early"))?;
     if let Some(expected) = expected
         && expected != diff_id
     {
@@ -71,7 +76,11 @@ pub(crate) fn unpack(
     }
     state.tar = length;
     state.write(dir)?;
-    Ok(Made { diff_id, compression, state })
+    Ok(Made {
+        diff_id,
+        compression,
+        state,
+    })
 }
 
 /// Counts the compressed bytes that are read.
@@ -99,9 +108,10 @@ fn pump(
     let mut hasher = Hasher::new();
     let mut total = 0_u64;
     loop {
-        let mut chunk = recycled
-            .try_recv()
-            .unwrap_or_else(|_| Chunk { bytes: vec![0; CHUNK].into_boxed_slice(), length: 0 });
+        let mut chunk = recycled.try_recv().unwrap_or_else(|_| Chunk {
+            bytes: vec![0; CHUNK].into_boxed_slice(),
+            length: 0,
+        });
         let filled = codec::fill(&mut tar, &mut chunk.bytes)
             .context(|| "read the layer")
             .and_then(|length| {
@@ -148,13 +158,22 @@ struct Chunks {
 
 impl Chunks {
     fn new(receiver: Receiver<Result<Chunk, Error>>, back: Sender<Chunk>) -> Self {
-        Self { receiver, back, current: None, used: 0 }
+        Self {
+            receiver,
+            back,
+            current: None,
+            used: 0,
+        }
     }
 }
 
 impl Source for Chunks {
     fn fill(&mut self) -> Result<&[u8], Error> {
-        if self.current.as_ref().is_none_or(|chunk| chunk.length == self.used) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|chunk| chunk.length == self.used)
+        {
             if let Some(empty) = self.current.take() {
                 // Nobody takes it back when the stream is at its end.
                 drop(self.back.send(empty));
@@ -165,7 +184,10 @@ impl Source for Chunks {
                 Err(_) => return Ok(&[]),
             }
         }
-        Ok(self.current.as_ref().map_or(&[][..], |chunk| &chunk.bytes[self.used..chunk.length]))
+        Ok(self
+            .current
+            .as_ref()
+            .map_or(&[][..], |chunk| &chunk.bytes[self.used..chunk.length]))
     }
 
     fn consume(&mut self, count: usize) {
@@ -199,7 +221,8 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
     let finished = tree.finish()?;
     let index = Index::encode(&finished.entries)?;
     std::fs::write(dir.join("index"), &index).context(|| "write the index of a layer")?;
-    let own_files = disk_of(index.len() as u64) + std::fs::metadata(dir.join("split")).map_or(0, |file| disk_of(file.len()));
+    let own_files = disk_of(index.len() as u64)
+        + std::fs::metadata(dir.join("split")).map_or(0, |file| disk_of(file.len()));
     Ok(State {
         boot: boot_id()?.to_owned(),
         durable: false,
@@ -208,7 +231,10 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
         disk: finished.disk + own_files,
         tar: 0,
         implied: finished.entries.iter().filter(|entry| entry.implied).count() as u64,
-        opaque_root: finished.entries.first().is_some_and(|entry| entry.path.is_empty() && entry.opaque),
+        opaque_root: finished
+            .entries
+            .first()
+            .is_some_and(|entry| entry.path.is_empty() && entry.opaque),
         owners: finished.owners,
     })
 }

@@ -4,9 +4,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use dhow_rootpath::{FileKind, Root};
-use dhow_types::{Digest, ErrorKind, Hasher};
+use dhow_types::{Digest, ErrorKind};
 use rustix::fs::Stat;
 
+use crate::hash::Hasher;
 use crate::{Context, Entry, EntryKind, Error, Index, Problem};
 
 /// Most problems that are listed.
@@ -15,7 +16,12 @@ const MOST: usize = 1000;
 /// Compares the tree `fs` with its index: what is missing, what is too much, what is different.
 pub(crate) fn verify(fs: &Path, index: &Index, owners: bool) -> Result<Vec<Problem>, Error> {
     let root = Root::open(fs).context(|| format!("open {}", fs.display()))?;
-    let mut check = Check { root, owners, inodes: HashMap::new(), problems: Vec::new() };
+    let mut check = Check {
+        root,
+        owners,
+        inodes: HashMap::new(),
+        problems: Vec::new(),
+    };
     for entry in index.entries() {
         check.entry(&entry)?;
         if check.problems.len() >= MOST {
@@ -36,7 +42,10 @@ struct Check {
 
 impl Check {
     fn found(&mut self, path: &[u8], what: impl Into<String>) {
-        self.problems.push(Problem { path: path.to_vec(), what: what.into() });
+        self.problems.push(Problem {
+            path: path.to_vec(),
+            what: what.into(),
+        });
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -89,7 +98,10 @@ impl Check {
         if let Some(inode) = self.inodes.get(&entry.link) {
             return Ok(Some(*inode));
         }
-        match self.root.symlink_metadata(Path::new(std::ffi::OsStr::from_bytes(&entry.link))) {
+        match self
+            .root
+            .symlink_metadata(Path::new(std::ffi::OsStr::from_bytes(&entry.link)))
+        {
             Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::wrap(error, "verify a layer")),
@@ -107,7 +119,9 @@ impl Check {
             // Whatever it is linked to; the inode decides.
             EntryKind::Hardlink => {
                 let path = Path::new(std::ffi::OsStr::from_bytes(&entry.path));
-                self.root.symlink_metadata(path).map_or(FileKind::File, |stat| FileKind::of_mode(stat.st_mode))
+                self.root
+                    .symlink_metadata(path)
+                    .map_or(FileKind::File, |stat| FileKind::of_mode(stat.st_mode))
             }
         }
     }
@@ -117,19 +131,33 @@ impl Check {
             return;
         }
         if entry.kind != EntryKind::Symlink && stat.st_mode & 0o7777 != entry.mode {
-            self.found(&entry.path, format!("has mode {:o}, not {:o}", stat.st_mode & 0o7777, entry.mode));
+            self.found(
+                &entry.path,
+                format!("has mode {:o}, not {:o}", stat.st_mode & 0o7777, entry.mode),
+            );
         }
         if self.owners && (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
-            self.found(&entry.path, format!("belongs to {}:{}, not {}:{}", stat.st_uid, stat.st_gid, entry.uid, entry.gid));
+            self.found(
+                &entry.path,
+                format!(
+                    "belongs to {}:{}, not {}:{}",
+                    stat.st_uid, stat.st_gid, entry.uid, entry.gid
+                ),
+            );
         }
     }
 
     fn content(&mut self, entry: &Entry, path: &Path, stat: &Stat) -> Result<(), Error> {
         if u64::try_from(stat.st_size) != Ok(entry.size) {
-            self.found(&entry.path, format!("has {} bytes, not {}", stat.st_size, entry.size));
+            self.found(
+                &entry.path,
+                format!("has {} bytes, not {}", stat.st_size, entry.size),
+            );
             return Ok(());
         }
-        let Some(expected) = entry.content else { return Ok(()) };
+        let Some(expected) = entry.content else {
+            return Ok(());
+        };
         match hash(&self.root, path) {
             Ok(digest) if digest == expected => (),
             Ok(_) => self.found(&entry.path, "has another content"),
@@ -146,7 +174,11 @@ impl Check {
             let path = Path::new(std::ffi::OsStr::from_bytes(&dir));
             for name in self.root.read_dir(path).context(|| "verify a layer")? {
                 let bytes = name.name.as_bytes();
-                let inner = if dir.is_empty() { bytes.to_vec() } else { [&dir, &b"/"[..], bytes].concat() };
+                let inner = if dir.is_empty() {
+                    bytes.to_vec()
+                } else {
+                    [&dir, &b"/"[..], bytes].concat()
+                };
                 if index.find(&inner).is_none() {
                     self.found(&inner, "is not in the index");
                 } else if name.kind == FileKind::Directory {

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_layer::{Entry, EntryKind, Index, Layer};
-use dhow_rootpath::{FileKind, Root};
+use dhow_rootpath::Root;
 use rustix::fs::{Timespec, Timestamps, XattrFlags};
 
 use crate::{Context, Error, make_dir};
@@ -170,7 +170,7 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
             Some(lower) if lower.kind == EntryKind::Symlink => {
                 if let Some(target) = below.follow(&entry.path) {
                     patch.link(&lower)?;
-                    patch.moved(layer, &index, below, &entry.path, &target)?;
+                    patch.moved(&entry.path, &target)?;
                     done = Some([entry.path.as_slice(), b"/"].concat());
                 }
             }
@@ -183,8 +183,10 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
 /// A patch directory; made with the first thing that goes into it.
 struct Patch<'a> {
     path: &'a Path,
+    layer: &'a Layer,
+    index: &'a Index,
+    below: &'a Below,
     root: Option<Root>,
-    source: Option<Root>,
 }
 
 impl Patch<'_> {
@@ -226,7 +228,6 @@ impl Patch<'_> {
                 .map_err(io::Error::from)
                 .context(what)?;
         }
-        drop(fd);
         let time = Timespec {
             tv_sec: like.mtime,
             tv_nsec: 0,
@@ -245,8 +246,8 @@ impl Patch<'_> {
         .context(what)
     }
 
-    /// The directories above `path`, as the layers below have them.
-    fn parents(&mut self, path: &[u8], below: &Below) -> Result<(), Error> {
+    /// The directories above `path`, as they are without the patch.
+    fn parents(&mut self, path: &[u8]) -> Result<(), Error> {
         for at in path
             .iter()
             .enumerate()
@@ -261,9 +262,9 @@ impl Patch<'_> {
             {
                 continue;
             }
-            let like = below
-                .find(parent)
-                .filter(|entry| entry.kind == EntryKind::Directory);
+            let own = self.index.find(parent).filter(|entry| !entry.implied);
+            let like = own.or_else(|| self.below.find(parent));
+            let like = like.filter(|entry| entry.kind == EntryKind::Directory);
             let like = like.unwrap_or_else(|| Entry::new(parent, EntryKind::Directory, 0o755));
             self.directory(parent, &like)?;
         }
@@ -284,30 +285,25 @@ impl Patch<'_> {
     }
 
     /// What the layer has below `from` appears at `to`.
-    fn moved(
-        &mut self,
-        layer: &Layer,
-        index: &Index,
-        below: &Below,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<(), Error> {
-        if self.source.is_none() {
-            self.source = Some(Root::open(&layer.fs()).context(|| "open a layer")?);
-        }
-        self.parents(&[to, b"/"].concat(), below)?;
-        for entry in index.below(from).into_iter().filter(|entry| entry.path != from) {
+    fn moved(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        let source = Root::open(&self.layer.fs()).context(|| "open a layer")?;
+        self.parents(&[to, b"/"].concat())?;
+        for entry in self
+            .index
+            .below(from)
+            .into_iter()
+            .filter(|entry| entry.path != from)
+        {
             let target = join(to, &entry.path[from.len() + 1..]);
             if entry.kind == EntryKind::Directory {
                 let like = if entry.implied {
-                    below.find(&target).unwrap_or(entry)
+                    self.below.find(&target).unwrap_or(entry)
                 } else {
                     entry
                 };
                 self.directory(&target, &like)?;
                 continue;
             }
-            let Some(source) = &self.source else { continue };
             let (old_dir, old) = source
                 .parent_of(inside(&entry.path))
                 .context(|| "find a file of a layer")?;
@@ -321,14 +317,4 @@ impl Patch<'_> {
         }
         Ok(())
     }
-}
-
-/// Kept out of the tree above: what kind of thing a patch may hold.
-#[cfg(test)]
-fn kind(root: &Root, path: &str) -> FileKind {
-    FileKind::of_mode(
-        root.symlink_metadata(Path::new(path))
-            .expect("it is there")
-            .st_mode,
-    )
 }

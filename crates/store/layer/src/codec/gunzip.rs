@@ -25,7 +25,10 @@ enum State {
 }
 
 fn damaged(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("gzip stream is damaged: {why}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("gzip stream is damaged: {why}"),
+    )
 }
 
 fn truncated() -> io::Error {
@@ -34,7 +37,12 @@ fn truncated() -> io::Error {
 
 impl<R: BufRead> Gunzip<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, inflate: Decompress::new(false), crc: Crc::new(), state: State::First }
+        Self {
+            input,
+            inflate: Decompress::new(false),
+            crc: Crc::new(),
+            state: State::First,
+        }
     }
 
     fn byte(&mut self) -> io::Result<u8> {
@@ -55,7 +63,9 @@ impl<R: BufRead> Gunzip<R> {
     fn header(&mut self) -> io::Result<()> {
         let [magic_1, magic_2, method, flags] = self.bytes()?;
         if (magic_1, magic_2) != (0x1f, 0x8b) {
-            return Err(damaged("what follows a member is neither a member nor zero bytes"));
+            return Err(damaged(
+                "what follows a member is neither a member nor zero bytes",
+            ));
         }
         if method != 8 || flags & 0b1110_0000 != 0 {
             return Err(damaged("its header has unknown flags"));
@@ -109,7 +119,9 @@ impl<R: BufRead> Gunzip<R> {
                         break;
                     }
                     if rest.iter().any(|byte| *byte != 0) {
-                        return Err(damaged("what follows a member is neither a member nor zero bytes"));
+                        return Err(damaged(
+                            "what follows a member is neither a member nor zero bytes",
+                        ));
                     }
                     let count = rest.len();
                     self.input.consume(count);

@@ -38,7 +38,11 @@ struct Done {
 
 /// One gzip member, its blocks deflated at the same time; each block ends on a byte border and sees the end of the
 /// block before as its dictionary, as in pigz, so little is lost and any inflate reads it.
-pub(super) fn compress(threads: usize, mut input: impl Read + Send, output: &mut impl Write) -> Result<u64, Error> {
+pub(super) fn compress(
+    threads: usize,
+    mut input: impl Read + Send,
+    output: &mut impl Write,
+) -> Result<u64, Error> {
     let (job_sender, job_receiver) = mpsc::sync_channel::<Job>(threads);
     let (done_sender, done_receiver) = mpsc::channel::<Done>();
     let job_receiver = Mutex::new(job_receiver);
@@ -65,7 +69,14 @@ fn work(jobs: &Mutex<Receiver<Job>>, done: &mpsc::Sender<Done>) {
         let mut crc = Crc::new();
         crc.update(&job.bytes[job.dictionary..]);
         let compressed = deflate_block(&mut deflate, &job);
-        if done.send(Done { number: job.number, compressed, crc }).is_err() {
+        if done
+            .send(Done {
+                number: job.number,
+                compressed,
+                crc,
+            })
+            .is_err()
+        {
             return;
         }
     }
@@ -79,10 +90,18 @@ fn deflate_block(deflate: &mut Compress, job: &Job) -> Result<Vec<u8>, Error> {
         deflate.set_dictionary(dictionary).map_err(failed)?;
     }
     let mut out = Vec::with_capacity(block.len() / 2 + 1024);
-    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let flush = if job.last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
     loop {
-        let used = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX).min(block.len());
-        let status = deflate.compress_vec(&block[used..], &mut out, flush).map_err(failed)?;
+        let used = usize::try_from(deflate.total_in())
+            .unwrap_or(usize::MAX)
+            .min(block.len());
+        let status = deflate
+            .compress_vec(&block[used..], &mut out, flush)
+            .map_err(failed)?;
         let all_in = deflate.total_in() == block.len() as u64;
         // A flush is over when room is left in the output.
         if status == Status::StreamEnd || (!job.last && all_in && out.len() < out.capacity()) {
@@ -99,21 +118,39 @@ fn run(
     jobs: SyncSender<Job>,
     done: &Receiver<Done>,
 ) -> Result<u64, Error> {
-    let mut sink = Ordered { output, waiting: Vec::new(), next: 0, crc: Crc::new(), bytes: 0 };
+    let mut sink = Ordered {
+        output,
+        waiting: Vec::new(),
+        next: 0,
+        crc: Crc::new(),
+        bytes: 0,
+    };
     sink.write(&HEADER)?;
     let mut window = Vec::new();
     let mut block = read_block(input)?;
     let mut sent = 0;
     loop {
         // The last block must know that it is the last.
-        let following = if block.len() < BLOCK { Vec::new() } else { read_block(input)? };
+        let following = if block.len() < BLOCK {
+            Vec::new()
+        } else {
+            read_block(input)?
+        };
         let last = following.is_empty();
         let dictionary = window.len();
         let tail = block.len().saturating_sub(WINDOW);
         let mut bytes = window;
         bytes.extend_from_slice(&block);
         window = block[tail..].to_vec();
-        if jobs.send(Job { number: sent, bytes, dictionary, last }).is_err() {
+        if jobs
+            .send(Job {
+                number: sent,
+                bytes,
+                dictionary,
+                last,
+            })
+            .is_err()
+        {
             return Err(Error::new(ErrorKind::Internal, "the compression threads ended"));
         }
         sent += 1;

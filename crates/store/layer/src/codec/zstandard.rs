@@ -18,9 +18,11 @@ pub(super) fn compress(threads: usize, mut input: impl Read, output: &mut impl W
     let mut encoder = zstd::stream::write::Encoder::new(counted, LEVEL).context(started)?;
     // Without threads the library frames differently, so at least one is used always.
     let workers = u32::try_from(threads.max(1)).unwrap_or(1);
-    for parameter in
-        [CParameter::NbWorkers(workers), CParameter::JobSize(JOB), CParameter::ChecksumFlag(true)]
-    {
+    for parameter in [
+        CParameter::NbWorkers(workers),
+        CParameter::JobSize(JOB),
+        CParameter::ChecksumFlag(true),
+    ] {
         encoder.set_parameter(parameter).context(started)?;
     }
     io::copy(&mut input, &mut encoder).context(|| "compress a stream")?;

@@ -32,7 +32,12 @@ const KINDS: [EntryKind; 8] = [
 ];
 
 pub(super) fn encode(entries: &[Entry]) -> Result<Vec<u8>, Error> {
-    let too_big = || Error::new(ErrorKind::InvalidArgument, "the layer has too many entries for an index");
+    let too_big = || {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            "the layer has too many entries for an index",
+        )
+    };
     let count = u32::try_from(entries.len()).map_err(|_| too_big())?;
     let table = HEADER + entries.len() * 4;
     let mut bytes = Vec::with_capacity(table + entries.len() * 128);
@@ -44,7 +49,10 @@ pub(super) fn encode(entries: &[Entry]) -> Result<Vec<u8>, Error> {
     for (at, entry) in entries.iter().enumerate() {
         if before.is_some_and(|before| before >= entry.path.as_slice()) {
             let path = String::from_utf8_lossy(&entry.path);
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("index entry {path} is out of order")));
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("index entry {path} is out of order"),
+            ));
         }
         before = Some(&entry.path);
         let offset = u32::try_from(bytes.len() - table).map_err(|_| too_big())?;
@@ -77,7 +85,12 @@ fn put(out: &mut Vec<u8>, entry: &Entry) {
     varint::put_bytes(out, &entry.link);
     out.push(entry.kind as u8);
     out.push(flags);
-    for number in [u64::from(entry.mode), u64::from(entry.uid), u64::from(entry.gid), entry.size] {
+    for number in [
+        u64::from(entry.mode),
+        u64::from(entry.uid),
+        u64::from(entry.gid),
+        entry.size,
+    ] {
         varint::put(out, number);
     }
     varint::put(out, varint::zigzag(entry.mtime));
@@ -118,7 +131,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, Error> {
     if crc.sum().to_le_bytes() != sum {
         return Err(damaged("its checksum is wrong"));
     }
-    let count = word(bytes, 12).and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let count = word(bytes, 12)
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(usize::MAX);
     if count > body.len() / 4 || HEADER + count * 4 > body.len() {
         return Err(damaged("it is shorter than its table"));
     }

@@ -40,14 +40,21 @@ impl Header {
         if stored == Some(unsigned) || stored == Some(signed) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::InvalidArgument, "tar header has a wrong checksum: this is no tar archive"))
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "tar header has a wrong checksum: this is no tar archive",
+        ))
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
         match &self.0[257..265] {
             b"ustar  \0" => Dialect::Gnu,
             magic if magic.starts_with(b"ustar\0") => {
-                if &self.0[508..512] == b"tar\0" { Dialect::Star } else { Dialect::Ustar }
+                if &self.0[508..512] == b"tar\0" {
+                    Dialect::Star
+                } else {
+                    Dialect::Ustar
+                }
             }
             _ => Dialect::V7,
         }
@@ -174,12 +181,17 @@ fn id(field: &[u8], what: &str) -> Result<u32, Error> {
 }
 
 pub(crate) fn malformed(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("tar header has a malformed {what}"))
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("tar header has a malformed {what}"),
+    )
 }
 
 /// Writes `value` as octal digits with a final zero byte; whether it fits.
 pub(crate) fn put_octal(field: &mut [u8], value: u64) -> bool {
-    let Some((end, digits)) = field.split_last_mut() else { return false };
+    let Some((end, digits)) = field.split_last_mut() else {
+        return false;
+    };
     *end = 0;
     let mut rest = value;
     for digit in digits.iter_mut().rev() {

@@ -42,5 +42,8 @@ pub(crate) fn clean(raw: &[u8], limits: &Limits) -> Result<Vec<u8>, Error> {
 
 fn bad(raw: &[u8], why: &str) -> Error {
     let shown = &raw[..raw.len().min(200)];
-    Error::new(ErrorKind::InvalidArgument, format!("name {:?} {why}", String::from_utf8_lossy(shown)))
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("name {:?} {why}", String::from_utf8_lossy(shown)),
+    )
 }

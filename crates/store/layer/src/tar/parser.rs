@@ -132,13 +132,21 @@ impl<S: Source> Parser<S> {
     }
 
     fn entry(&mut self, header: &Header, extension: Extension) -> Result<Entry, Error> {
-        let Extension { mut pax, long_name, long_link, .. } = extension;
+        let Extension {
+            mut pax,
+            long_name,
+            long_link,
+            ..
+        } = extension;
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(self.exhausted("entries", self.limits.entries));
         }
         let sparse_name = pax.sparse.name.take();
-        let raw = sparse_name.or(long_name).or(pax.path.take()).unwrap_or_else(|| header.name());
+        let raw = sparse_name
+            .or(long_name)
+            .or(pax.path.take())
+            .unwrap_or_else(|| header.name());
         let kind = kind_of(header, &raw)?;
         let mut entry = Entry::new(clean(&raw, &self.limits)?, kind, header.mode()?);
         let (uid, gid) = match (pax.uid, pax.gid) {
@@ -155,7 +163,9 @@ impl<S: Source> Parser<S> {
             (entry.major, entry.minor) = header.device()?;
         }
         if matches!(kind, EntryKind::Symlink | EntryKind::Hardlink) {
-            let raw = long_link.or(pax.link.take()).unwrap_or_else(|| header.link_name().to_vec());
+            let raw = long_link
+                .or(pax.link.take())
+                .unwrap_or_else(|| header.link_name().to_vec());
             entry.link = self.link(kind, &raw)?;
         }
         if kind == EntryKind::File {
@@ -169,7 +179,11 @@ impl<S: Source> Parser<S> {
         let bad = |why: &str| Error::new(ErrorKind::InvalidArgument, format!("a link of the archive {why}"));
         if kind == EntryKind::Hardlink {
             let target = clean(raw, &self.limits)?;
-            return if target.is_empty() { Err(bad("leads to the root")) } else { Ok(target) };
+            return if target.is_empty() {
+                Err(bad("leads to the root"))
+            } else {
+                Ok(target)
+            };
         }
         if raw.is_empty() || raw.contains(&0) {
             return Err(bad("has no target"));
@@ -218,7 +232,10 @@ impl<S: Source> Parser<S> {
         if !pax.sparse.present {
             return Ok(None);
         }
-        let real_size = pax.sparse.real_size.ok_or_else(|| header::malformed("sparse size"))?;
+        let real_size = pax
+            .sparse
+            .real_size
+            .ok_or_else(|| header::malformed("sparse size"))?;
         match (pax.sparse.major.unwrap_or(0), pax.sparse.minor.unwrap_or(0)) {
             (0, _) => SparseMap::new(&pax.sparse.map, real_size, stored).map(Some),
             (1, 0) => {
@@ -235,7 +252,10 @@ impl<S: Source> Parser<S> {
                 }
                 SparseMap::new(&front.into_numbers(), real_size, self.left).map(Some)
             }
-            _ => Err(Error::new(ErrorKind::Unsupported, "the archive has a sparse file of an unknown version")),
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
+                "the archive has a sparse file of an unknown version",
+            )),
         }
     }
 
@@ -260,7 +280,10 @@ impl<S: Source> Parser<S> {
             return Err(early_end());
         }
         let count = usize::try_from(most).map_or(bytes.len(), |most| most.min(bytes.len()));
-        Ok(Some(Piece { offset, bytes: &bytes[..count] }))
+        Ok(Some(Piece {
+            offset,
+            bytes: &bytes[..count],
+        }))
     }
 
     /// Marks `count` bytes of the last [`Parser::piece`] as used.
@@ -269,7 +292,10 @@ impl<S: Source> Parser<S> {
         self.left -= count as u64;
         self.done += count as u64;
         if let Some(map) = &self.map
-            && map.data.get(self.piece).is_some_and(|(_, length)| *length == self.done)
+            && map
+                .data
+                .get(self.piece)
+                .is_some_and(|(_, length)| *length == self.done)
         {
             self.piece += 1;
             self.done = 0;
@@ -334,7 +360,9 @@ impl<S: Source> Parser<S> {
 
     /// The next header; `None` at the end.
     fn header(&mut self) -> Result<Option<Header>, Error> {
-        let Some(block) = self.block()? else { return Ok(None) };
+        let Some(block) = self.block()? else {
+            return Ok(None);
+        };
         let header = Header(block);
         if !header.is_zero() {
             header.check()?;
@@ -389,7 +417,10 @@ impl<S: Source> Parser<S> {
     }
 
     fn exhausted(&self, what: &str, limit: u64) -> Error {
-        let message = format!("the archive has more than {limit} {what}, at entry {}", self.entries);
+        let message = format!(
+            "the archive has more than {limit} {what}, at entry {}",
+            self.entries
+        );
         Error::new(ErrorKind::ResourceExhausted, message)
     }
 }
@@ -406,7 +437,10 @@ fn kind_of(header: &Header, name: &[u8]) -> Result<EntryKind, Error> {
         b'5' => EntryKind::Directory,
         b'6' => EntryKind::Fifo,
         other => {
-            let message = format!("the archive has an entry of the unknown type {:?}", char::from(other));
+            let message = format!(
+                "the archive has an entry of the unknown type {:?}",
+                char::from(other)
+            );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
     })

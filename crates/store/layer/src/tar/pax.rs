@@ -28,7 +28,10 @@ pub(crate) struct SparseRecords {
 }
 
 fn malformed(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("extended tar header has a malformed {what}"))
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("extended tar header has a malformed {what}"),
+    )
 }
 
 impl Pax {
@@ -45,7 +48,8 @@ impl Pax {
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                 xattr_bytes += name.len() + value.len();
                 if xattr_bytes > xattr_limit {
-                    let message = format!("extended attributes of one entry take more than {xattr_limit} bytes");
+                    let message =
+                        format!("extended attributes of one entry take more than {xattr_limit} bytes");
                     return Err(Error::new(ErrorKind::ResourceExhausted, message));
                 }
                 if name.is_empty() || name.len() > 255 || name.contains(&0) {
@@ -89,11 +93,16 @@ impl SparseRecords {
             b"size" | b"realsize" => self.real_size = optional(value, decimal, "sparse size")?,
             b"offset" | b"numbytes" => {
                 // Version 0.0: records in turn.
-                let wanted = if self.map.len() % 2 == 0 { &b"offset"[..] } else { b"numbytes" };
+                let wanted = if self.map.len() % 2 == 0 {
+                    &b"offset"[..]
+                } else {
+                    b"numbytes"
+                };
                 if key != wanted {
                     return Err(malformed("sparse map"));
                 }
-                self.map.push(decimal(value).ok_or_else(|| malformed("sparse map"))?);
+                self.map
+                    .push(decimal(value).ok_or_else(|| malformed("sparse map"))?);
             }
             b"map" => {
                 // Version 0.1.

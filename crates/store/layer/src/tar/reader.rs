@@ -55,8 +55,17 @@ impl<R: Read> Reader<R> {
 
     /// Reads the uncompressed archive `input` within `limits`.
     pub fn with_limits(input: R, limits: Limits) -> Self {
-        let source = Buffered { input, buffer: vec![0; BUFFER], start: 0, end: 0 };
-        Self { parser: Parser::new(source, limits), size: 0, position: 0 }
+        let source = Buffered {
+            input,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+        };
+        Self {
+            parser: Parser::new(source, limits),
+            size: 0,
+            position: 0,
+        }
     }
 
     /// The next entry; `None` at the end of the archive. Bytes after the end marker are not read.
@@ -77,11 +86,15 @@ impl<R: Read> Reader<R> {
     /// `ResourceExhausted` when it is larger; as [`Reader::next_entry`].
     pub fn body(&mut self, max: u64) -> Result<Vec<u8>, Error> {
         if self.size > max {
-            let message = format!("an entry of the archive has {} bytes, more than the {max} allowed here", self.size);
+            let message = format!(
+                "an entry of the archive has {} bytes, more than the {max} allowed here",
+                self.size
+            );
             return Err(Error::new(ErrorKind::ResourceExhausted, message));
         }
         let mut bytes = Vec::new();
-        self.read_to_end(&mut bytes).context(|| "read an entry of the archive")?;
+        self.read_to_end(&mut bytes)
+            .context(|| "read an entry of the archive")?;
         Ok(bytes)
     }
 }

@@ -104,7 +104,10 @@ impl FrontMap {
             }
             let pairs = usize::try_from(value).ok().filter(|pairs| *pairs <= most);
             let pairs = pairs.ok_or_else(|| {
-                Error::new(ErrorKind::ResourceExhausted, format!("sparse map has more than {most} pieces"))
+                Error::new(
+                    ErrorKind::ResourceExhausted,
+                    format!("sparse map has more than {most} pieces"),
+                )
             })?;
             self.wanted = Some(pairs * 2);
         }

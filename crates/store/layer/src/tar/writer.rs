@@ -25,7 +25,11 @@ const BUFFER: usize = 64 << 10;
 impl<W: Write> Writer<W> {
     /// Writes to `output`.
     pub fn new(output: W) -> Self {
-        Self { output, records: Vec::new(), buffer: Vec::new() }
+        Self {
+            output,
+            records: Vec::new(),
+            buffer: Vec::new(),
+        }
     }
 
     /// Adds one entry; `body` is read for exactly `entry.size` bytes when it is a file.
@@ -36,7 +40,11 @@ impl<W: Write> Writer<W> {
     /// failures of the output.
     pub fn append(&mut self, entry: &Entry, body: impl Read) -> Result<(), Error> {
         self.append_header(entry)?;
-        if entry.kind == EntryKind::File { self.body(entry, body) } else { Ok(()) }
+        if entry.kind == EntryKind::File {
+            self.body(entry, body)
+        } else {
+            Ok(())
+        }
     }
 
     /// Adds one entry without the body of a file and its padding, which the caller puts into the output.
@@ -57,7 +65,9 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Failures of the output.
     pub fn finish(mut self) -> Result<W, Error> {
-        self.output.write_all(&[0; 2 * BLOCK]).context(|| "write the end of an archive")?;
+        self.output
+            .write_all(&[0; 2 * BLOCK])
+            .context(|| "write the end of an archive")?;
         Ok(self.output)
     }
 
@@ -90,11 +100,17 @@ impl<W: Write> Writer<W> {
             seal(&mut pax, b'x');
             let padding = (BLOCK - self.records.len() % BLOCK) % BLOCK;
             self.records.resize(self.records.len() + padding, 0);
-            self.output.write_all(&pax).context(|| "write an archive header")?;
-            self.output.write_all(&self.records).context(|| "write an archive header")?;
+            self.output
+                .write_all(&pax)
+                .context(|| "write an archive header")?;
+            self.output
+                .write_all(&self.records)
+                .context(|| "write an archive header")?;
         }
         seal(&mut header, flag);
-        self.output.write_all(&header).context(|| "write an archive header")
+        self.output
+            .write_all(&header)
+            .context(|| "write an archive header")
     }
 
     fn fill(&mut self, header: &mut [u8; BLOCK], entry: &Entry, name: &[u8], flag: u8) -> Result<(), Error> {
@@ -128,7 +144,11 @@ impl<W: Write> Writer<W> {
                 let message = format!("the extended attribute name {shown:?} does not fit an archive");
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
-            pax::put(&mut self.records, &[b"SCHILY.xattr.", key.as_slice()].concat(), value);
+            pax::put(
+                &mut self.records,
+                &[b"SCHILY.xattr.", key.as_slice()].concat(),
+                value,
+            );
         }
         Ok(())
     }
@@ -161,17 +181,21 @@ impl<W: Write> Writer<W> {
                 let message = format!("{shown} is {left} bytes shorter than its entry says");
                 return Err(Error::new(ErrorKind::DataLoss, message));
             }
-            self.output.write_all(&self.buffer[..count]).context(|| "write an archive")?;
+            self.output
+                .write_all(&self.buffer[..count])
+                .context(|| "write an archive")?;
             left -= count as u64;
         }
         self.pad(entry.size)
     }
 
     /// Fills up to the next block after a body of `size` bytes.
-    fn pad(&mut self, size: u64) -> Result<(), Error> {
+    pub(crate) fn pad(&mut self, size: u64) -> Result<(), Error> {
         let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
         let padding = (BLOCK - over) % BLOCK;
-        self.output.write_all(&[0; BLOCK][..padding]).context(|| "write an archive")
+        self.output
+            .write_all(&[0; BLOCK][..padding])
+            .context(|| "write an archive")
     }
 }
 
@@ -188,14 +212,21 @@ fn name_and_flag(entry: &Entry) -> (Vec<u8>, u8) {
         EntryKind::Directory => ([path.as_slice(), b"/"].concat(), b'5'),
         EntryKind::Fifo => (path, b'6'),
         EntryKind::Whiteout => {
-            let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+            let at = path
+                .iter()
+                .rposition(|byte| *byte == b'/')
+                .map_or(0, |slash| slash + 1);
             ([&path[..at], b".wh.", &path[at..]].concat(), b'0')
         }
     }
 }
 
 fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+    if dir.is_empty() {
+        name.to_vec()
+    } else {
+        [dir, b"/", name].concat()
+    }
 }
 
 fn put_text(field: &mut [u8], value: &[u8]) {

@@ -40,7 +40,11 @@ impl Ledger {
             slot.alive = false;
         }
         self.links += usize::from(entry.kind == EntryKind::Hardlink);
-        self.slots.push(Slot { entry, body, alive: true });
+        self.slots.push(Slot {
+            entry,
+            body,
+            alive: true,
+        });
         Ok(())
     }
 
@@ -83,7 +87,9 @@ impl Ledger {
     /// number and path.
     pub(super) fn forget(&mut self, path: &[u8]) -> Result<Vec<(u32, Vec<u8>)>, Error> {
         let mut gone = Vec::new();
-        let Some(at) = self.names().remove(path) else { return Ok(gone) };
+        let Some(at) = self.names().remove(path) else {
+            return Ok(gone);
+        };
         self.opaque.remove(path);
         let kind = self.slots[at as usize].entry.kind;
         self.kill(at, &mut gone)?;
@@ -91,8 +97,11 @@ impl Ledger {
             self.count_rewrite()?;
             let prefix = [path, b"/"].concat();
             let names = self.names();
-            let below: Vec<u32> =
-                names.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, at)| *at).collect();
+            let below: Vec<u32> = names
+                .iter()
+                .filter(|(path, _)| path.starts_with(&prefix))
+                .map(|(_, at)| *at)
+                .collect();
             names.retain(|path, _| !path.starts_with(&prefix));
             self.opaque.retain(|path| !path.starts_with(&prefix));
             for at in below {
@@ -109,7 +118,12 @@ impl Ledger {
             gone.push((body, slot.entry.path.clone()));
         }
         let kind = slot.entry.kind;
-        if self.links == 0 || matches!(kind, EntryKind::Directory | EntryKind::Hardlink | EntryKind::Whiteout) {
+        if self.links == 0
+            || matches!(
+                kind,
+                EntryKind::Directory | EntryKind::Hardlink | EntryKind::Whiteout
+            )
+        {
             return Ok(());
         }
         self.promote(at)
@@ -126,9 +140,14 @@ impl Ledger {
             })
             .collect();
         self.count_rewrite()?;
-        let Some((first, rest)) = heirs.split_first() else { return Ok(()) };
+        let Some((first, rest)) = heirs.split_first() else {
+            return Ok(());
+        };
         let path = std::mem::take(&mut self.slots[*first].entry.path);
-        self.slots[*first].entry = Entry { path: path.clone(), ..old };
+        self.slots[*first].entry = Entry {
+            path: path.clone(),
+            ..old
+        };
         for at in rest {
             self.slots[*at].entry.link.clone_from(&path);
         }
@@ -147,8 +166,12 @@ impl Ledger {
     /// The living entries sorted by path, opaque ones marked.
     pub(super) fn into_entries(self) -> Vec<Entry> {
         let opaque = self.opaque;
-        let mut entries: Vec<Entry> =
-            self.slots.into_iter().filter(|slot| slot.alive).map(|slot| slot.entry).collect();
+        let mut entries: Vec<Entry> = self
+            .slots
+            .into_iter()
+            .filter(|slot| slot.alive)
+            .map(|slot| slot.entry)
+            .collect();
         // Stable: of two of one path the later stays behind the earlier.
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         entries.dedup_by(|later, earlier| {

@@ -3,8 +3,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use dhow_types::ErrorKind;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, fstat, futimens, lsetxattr, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
+    fchown, fsetxattr, fstat, futimens, lsetxattr, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -28,7 +28,9 @@ pub(super) fn failure(errno: Errno, what: &str) -> Error {
         Errno::DQUOT | Errno::NOSPC | Errno::FBIG | Errno::MFILE | Errno::NFILE | Errno::MLINK => {
             ErrorKind::ResourceExhausted
         }
-        Errno::ISDIR | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV => ErrorKind::InvalidArgument,
+        Errno::ISDIR | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV => {
+            ErrorKind::InvalidArgument
+        }
         _ => return Error::wrap(io::Error::from(errno), what),
     };
     Error::because(kind, what, io::Error::from(errno))
@@ -43,14 +45,16 @@ impl Host {
     /// Looks at this process; `dir` is where files will be made.
     pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<Self, Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = openat(dir, ".probe", flags, Mode::from_raw_mode(0o777)).map_err(|e| failure(e, "create a file"))?;
+        let fd = openat(dir, ".probe", flags, Mode::from_raw_mode(0o777))
+            .map_err(|e| failure(e, "create a file"))?;
         unlinkat(dir, ".probe", AtFlags::empty()).map_err(|e| failure(e, "remove a file"))?;
         let stat = fstat(&fd).map_err(|e| failure(e, "stat a file"))?;
-        let uid = rustix::process::geteuid().as_raw();
-        let identity = std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
-            map.split_whitespace().eq(["0", "0", "4294967295"])
-        });
-        Ok(Self { uid: stat.st_uid, gid: stat.st_gid, masked: 0o777 & !stat.st_mode, privileged: uid == 0 && identity })
+        Ok(Self {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            masked: 0o777 & !stat.st_mode,
+            privileged: crate::privileged(),
+        })
     }
 
     /// Whether a new file of `mode` needs no `chmod`.
@@ -124,7 +128,11 @@ impl Host {
             // Overlayfs' whiteout is the character device 0:0; since Linux 5.8 everybody may make that one.
             _ => FileType::CharacterDevice,
         };
-        let mode = if self.is_direct(entry.mode) { entry.mode } else { 0o600 };
+        let mode = if self.is_direct(entry.mode) {
+            entry.mode
+        } else {
+            0o600
+        };
         let number = rustix::fs::makedev(entry.major, entry.minor);
         match mknodat(dir, name, kind, Mode::from_raw_mode(mode), number) {
             Err(Errno::PERM) if !self.privileged => Ok(false),
@@ -139,7 +147,8 @@ impl Host {
             self.chmod(dir, name, entry.mode)?;
         }
         self.attributes(dir, name, entry)?;
-        utimensat(dir, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failure(e, "set the time"))
+        utimensat(dir, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| failure(e, "set the time"))
     }
 
     /// Gives a name its owner, when that is not what new files have.
@@ -154,7 +163,8 @@ impl Host {
 
     /// Sets the mode of a name in a tree that only this process sees, and that is no link.
     pub(super) fn chmod(&self, dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<(), Error> {
-        rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(|e| failure(e, "chmod"))
+        rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())
+            .map_err(|e| failure(e, "chmod"))
     }
 
     /// Sets the attributes of a name.
@@ -171,16 +181,25 @@ impl Host {
 
     /// Marks a directory as hiding all below it.
     pub(super) fn make_opaque(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
-        let key: &[u8] =
-            if self.privileged { b"trusted.overlay.opaque" } else { b"user.overlay.opaque" };
+        let key: &[u8] = if self.privileged {
+            b"trusted.overlay.opaque"
+        } else {
+            b"user.overlay.opaque"
+        };
         set_xattr(dir, name, key, b"y").map_err(|e| failure(e, "mark a directory as opaque"))
     }
 }
 
 /// Modification and access time.
 pub(super) fn times(seconds: i64) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }
 
 /// There is no `lsetxattr` below a directory before Linux 6.13; the `/proc` name of the descriptor stands for it.

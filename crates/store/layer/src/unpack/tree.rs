@@ -3,12 +3,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_rootpath::Root;
-use dhow_types::{ErrorKind, Hasher};
-use rustix::fs::{AtFlags, FileType, StatxFlags, ftruncate, linkat, readlinkat, renameat, statat, statx, utimensat};
+use dhow_types::ErrorKind;
+use rustix::fs::{
+    AtFlags, FileType, StatxFlags, ftruncate, linkat, readlinkat, renameat, statat, statx, utimensat,
+};
 use rustix::io::Errno;
 
 use super::ledger::Ledger;
 use super::place::{Host, disk_of, failure, open_dir, open_host, times};
+use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::tar::{Parser, Source};
 use crate::{Context, Entry, EntryKind, Error, Limits};
@@ -71,7 +74,11 @@ fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+    if dir.is_empty() {
+        name.to_vec()
+    } else {
+        [dir, b"/", name].concat()
+    }
 }
 
 impl Tree {
@@ -117,7 +124,10 @@ impl Tree {
             return keep(parser, split);
         }
         let (dir, name) = split_path(&entry.path);
-        if dir.split(|byte| *byte == b'/').any(|part| part.starts_with(WHITEOUT)) {
+        if dir
+            .split(|byte| *byte == b'/')
+            .any(|part| part.starts_with(WHITEOUT))
+        {
             return Err(refused("names that begin with .wh. are reserved"));
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
@@ -192,7 +202,11 @@ impl Tree {
         entry.content = Some(hasher.finish());
         self.host.dress_file(fd.as_fd(), &entry)?;
         self.size += entry.size;
-        self.disk += if sparse { blocks(fd.as_fd())? } else { disk_of(entry.size) };
+        self.disk += if sparse {
+            blocks(fd.as_fd())?
+        } else {
+            disk_of(entry.size)
+        };
         self.ledger.push(entry, body)
     }
 
@@ -205,10 +219,13 @@ impl Tree {
                 let stat = stat.map_err(|e| failure(e, "look at it"))?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                     // Named twice, or implied before: the last word on owner and mode wins.
-                    self.host.chmod(self.current(), name, self.host.first_dir_mode(entry.mode))?;
+                    self.host
+                        .chmod(self.current(), name, self.host.first_dir_mode(entry.mode))?;
                 } else {
                     self.clear(&entry.path)?;
-                    self.making(&entry.path, |host, dir, name| host.make_dir(dir, name, entry.mode))?;
+                    self.making(&entry.path, |host, dir, name| {
+                        host.make_dir(dir, name, entry.mode)
+                    })?;
                 }
             }
             Err(errno) => return Err(failure(errno, "make the directory")),
@@ -228,10 +245,14 @@ impl Tree {
                 ErrorKind::Unsupported,
                 format!("it is a hard link to {shown:?}, which is not in this layer"),
             )
-            .with_hint("a layer that links to files of lower layers cannot be stored by itself: repack the image"));
+            .with_hint(
+                "a layer that links to files of lower layers cannot be stored by itself: repack the image",
+            ));
         };
         let kind = match original.kind {
-            EntryKind::Directory | EntryKind::Whiteout => return Err(refused("it is a hard link to a directory")),
+            EntryKind::Directory | EntryKind::Whiteout => {
+                return Err(refused("it is a hard link to a directory"));
+            }
             kind => {
                 entry.link.clone_from(&original.path);
                 kind
@@ -265,7 +286,8 @@ impl Tree {
             _ => host.node(dir, name, &entry),
         })?;
         if made {
-            self.host.dress_other(self.current(), split_path(&entry.path).1, &entry)?;
+            self.host
+                .dress_other(self.current(), split_path(&entry.path).1, &entry)?;
         }
         if entry.link.len() >= 60 {
             // Longer ones do not fit the inode of ext4.
@@ -299,7 +321,11 @@ impl Tree {
             // The layer has something of its own there, which hides what is below by itself
             // ("can only be hidden by whiteout files in subsequent layers"); a directory must be told to.
             Err(Errno::EXIST) => {
-                if self.ledger.find(&entry.path).is_some_and(|there| there.kind == EntryKind::Directory) {
+                if self
+                    .ledger
+                    .find(&entry.path)
+                    .is_some_and(|there| there.kind == EntryKind::Directory)
+                {
                     self.ledger.mark_opaque(entry.path);
                 }
                 Ok(())
@@ -313,7 +339,10 @@ impl Tree {
         // The open directories may be below it.
         self.here.clear();
         self.levels.clear();
-        let was_whiteout = self.ledger.find(path).is_some_and(|entry| entry.kind == EntryKind::Whiteout);
+        let was_whiteout = self
+            .ledger
+            .find(path)
+            .is_some_and(|entry| entry.kind == EntryKind::Whiteout);
         let lost = self.dir.join("lost");
         for (number, path) in self.ledger.forget(path)? {
             if !self.lost {
@@ -326,7 +355,8 @@ impl Tree {
         }
         let root = Root::from_fd(self.fs.try_clone().context(|| "duplicate a directory handle")?);
         let shown = std::ffi::OsStr::from_bytes(path);
-        root.remove_all(Path::new(shown)).context(|| "replace what was there")?;
+        root.remove_all(Path::new(shown))
+            .context(|| "replace what was there")?;
         if was_whiteout {
             // What is made here now must go on hiding what is below; only a directory has to be told.
             self.ledger.mark_opaque(path.to_vec());
@@ -336,14 +366,22 @@ impl Tree {
 
     /// The open directory of the last `enter`.
     fn current(&self) -> BorrowedFd<'_> {
-        self.levels.last().and_then(|level| level.fd.as_ref()).unwrap_or(&self.fs).as_fd()
+        self.levels
+            .last()
+            .and_then(|level| level.fd.as_ref())
+            .unwrap_or(&self.fs)
+            .as_fd()
     }
 
     /// Goes to the directory `dir`, following links inside and making what is missing; its real path.
     fn enter(&mut self, dir: &[u8], mtime: i64) -> Result<Vec<u8>, Error> {
         match self.walk(dir, mtime) {
             Err(Errno::NOTDIR | Errno::LOOP) => (),
-            other => return other.map(|()| dir.to_vec()).map_err(|e| failure(e, "open its directory")),
+            other => {
+                return other
+                    .map(|()| dir.to_vec())
+                    .map_err(|e| failure(e, "open its directory"));
+            }
         }
         let real = self.follow(dir)?;
         match self.walk(&real, mtime) {
@@ -351,13 +389,23 @@ impl Tree {
             other => return other.map(|()| real).map_err(|e| failure(e, "open its directory")),
         }
         // A whiteout on the way: the layer deletes something and puts a directory in its place.
-        for (at, _) in real.iter().enumerate().filter(|(_, byte)| **byte == b'/').chain([(real.len(), &b'/')]) {
+        for (at, _) in real
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .chain([(real.len(), &b'/')])
+        {
             let part = &real[..at];
-            if self.ledger.find(part).is_some_and(|entry| entry.kind == EntryKind::Whiteout) {
+            if self
+                .ledger
+                .find(part)
+                .is_some_and(|entry| entry.kind == EntryKind::Whiteout)
+            {
                 self.clear(part)?;
             }
         }
-        self.walk(&real, mtime).map_err(|e| failure(e, "open its directory"))?;
+        self.walk(&real, mtime)
+            .map_err(|e| failure(e, "open its directory"))?;
         Ok(real)
     }
 
@@ -384,7 +432,10 @@ impl Tree {
             if start > 0 {
                 start += 1;
             }
-            let end = dir[start..].iter().position(|byte| *byte == b'/').map_or(dir.len(), |at| start + at);
+            let end = dir[start..]
+                .iter()
+                .position(|byte| *byte == b'/')
+                .map_or(dir.len(), |at| start + at);
             let opened = self.step(dir, start, end, mtime);
             match opened {
                 Ok(fd) => self.levels.push(Level { end, fd: Some(fd) }),
@@ -420,7 +471,11 @@ impl Tree {
 
     /// The real path of the directory `dir` after all links in it; what is missing stays as it is named.
     fn follow(&self, dir: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut todo: Vec<Vec<u8>> = dir.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
+        let mut todo: Vec<Vec<u8>> = dir
+            .split(|byte| *byte == b'/')
+            .rev()
+            .map(<[u8]>::to_vec)
+            .collect();
         let mut real = Vec::new();
         let mut links = 0;
         while let Some(part) = todo.pop() {
@@ -462,11 +517,20 @@ impl Tree {
         self.levels.clear();
         let entries = std::mem::take(&mut self.ledger).into_entries();
         // Deepest first: when we are not root, a directory closed to us would hide those in it.
-        for entry in entries.iter().rev().filter(|entry| entry.kind == EntryKind::Directory) {
+        for entry in entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.kind == EntryKind::Directory)
+        {
             self.finish_dir(entry)
                 .context(|| format!("finish {:?}", String::from_utf8_lossy(&entry.path)))?;
         }
-        Ok(Finished { entries, size: self.size, disk: self.disk, owners: self.owners })
+        Ok(Finished {
+            entries,
+            size: self.size,
+            disk: self.disk,
+            owners: self.owners,
+        })
     }
 
     fn finish_dir(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -480,11 +544,21 @@ impl Tree {
         if self.host.dir_needs_mode(entry.mode) {
             self.host.chmod(fs, &entry.path, entry.mode)?;
         }
-        let stat = statx(fs, entry.path.as_slice(), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BLOCKS)
-            .map_err(|e| failure(e, "look at it"))?;
+        let stat = statx(
+            fs,
+            entry.path.as_slice(),
+            AtFlags::SYMLINK_NOFOLLOW,
+            StatxFlags::BLOCKS,
+        )
+        .map_err(|e| failure(e, "look at it"))?;
         self.disk += stat.stx_blocks * 512;
-        utimensat(fs, entry.path.as_slice(), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| failure(e, "set the time"))
+        utimensat(
+            fs,
+            entry.path.as_slice(),
+            &times(entry.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(|e| failure(e, "set the time"))
     }
 }
 
@@ -515,7 +589,8 @@ fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
 
 /// Bytes of disk that an open file takes now.
 fn blocks(fd: BorrowedFd<'_>) -> Result<u64, Error> {
-    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BLOCKS).map_err(|e| failure(e, "look at it"))?;
+    let stat =
+        statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BLOCKS).map_err(|e| failure(e, "look at it"))?;
     Ok(stat.stx_blocks * 512)
 }
 
@@ -538,10 +613,14 @@ fn filter_xattrs(entry: &mut Entry) -> Result<(), Error> {
     for (name, _) in &entry.xattrs {
         if name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.") {
             let shown = String::from_utf8_lossy(name);
-            return Err(refused(format!("the extended attribute {shown:?} must not come with a layer")));
+            return Err(refused(format!(
+                "the extended attribute {shown:?} must not come with a layer"
+            )));
         }
     }
     // Labels and measurements of the packer's own host (security.selinux, security.ima, system.*) stay out.
-    entry.xattrs.retain(|(name, _)| name == b"security.capability" || name.starts_with(b"user."));
+    entry
+        .xattrs
+        .retain(|(name, _)| name == b"security.capability" || name.starts_with(b"user."));
     Ok(())
 }
