@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 
 use crate::bridge::{self, Bridge};
+use crate::firewall::Firewall;
 use crate::model::{Driver, Endpoint, EndpointRequest, MacAddress, Network, Subnet};
 use crate::netlink::{Batch, Socket, route};
 use crate::store::{
@@ -23,6 +24,16 @@ use crate::{Context as _, Error, namespace, port, sysctl};
 
 /// More interfaces than this in one container are a mistake.
 const MAX_INTERFACES: u32 = 64;
+
+/// An endpoint whose detach is half done: nobody reaches it any more, its link and its address are still there.
+#[derive(Debug)]
+#[must_use = "bury it, or its address stays leased until release_stale"]
+pub struct Retired {
+    endpoint: Endpoint,
+    /// Closing a socket that has deleted elements waits until their memory is freed (`nft_rcv_nl_event`): 8 ms
+    /// measured. Kept until the removal of the link has waited anyway.
+    firewall: Option<Firewall>,
+}
 
 impl Networks {
     /// Puts the namespace on the network. The descriptors hold the published ports of the host for as long
@@ -64,40 +75,97 @@ impl Networks {
         }
     }
 
-    /// Takes the endpoint away: rules, link, record, addresses. All steps are tried; what is gone counts as done.
+    /// Takes the endpoint away: rules, record, link, addresses. All steps are tried; what is gone counts as done.
     ///
     /// # Errors
     /// The steps that failed.
     pub fn detach(&self, endpoint: &Endpoint) -> Result<(), Error> {
         let mut failures = Failures::new();
+        match self.retire(endpoint) {
+            Ok(retired) => failures.record("remove the link", self.bury(retired)),
+            Err(error) => {
+                failures.record("retire the endpoint", Err(error));
+                let (endpoint, firewall) = (endpoint.clone(), None);
+                failures.record("remove the link", self.bury(Retired { endpoint, firewall }));
+            }
+        }
+        failures.into_result().context(|| {
+            format!(
+                "detach container {} from network {}",
+                endpoint.container.short(),
+                endpoint.network
+            )
+        })
+    }
+
+    /// The quick first half of [`Networks::detach`], for a container that has ended: its ports are no longer published
+    /// and its record is gone, so its end can be told. [`Networks::bury`] does the rest, for which the kernel
+    /// needs 10 ms and more (several RCU grace periods). Between the two the address stays leased.
+    ///
+    /// # Errors
+    /// The steps that failed.
+    pub fn retire(&self, endpoint: &Endpoint) -> Result<Retired, Error> {
+        let mut failures = Failures::new();
+        let mut firewall = None;
         if !endpoint.ports.is_empty() {
-            failures.record("unpublish its ports", self.unpublish(endpoint));
+            failures.record(
+                "unpublish the ports",
+                self.unpublish(endpoint).map(|used| firewall = Some(used)),
+            );
         }
-        failures.record("remove its link", delete_link(&endpoint.veth));
-        let network = self.path(&endpoint.network);
         // A later endpoint of the same container (a restart) is not ours to remove.
-        let path = endpoint_path(&network, endpoint.container.as_str());
-        match read_record::<Endpoint>(&path) {
-            Ok(Some(record)) if record.veth != endpoint.veth => {}
-            Ok(_) | Err(_) => failures.record("remove its record", std::fs::remove_file(&path)),
-        }
-        let leases = self.leases(&endpoint.network);
-        let addresses = [Some(IpAddr::V4(endpoint.ip)), endpoint.ip6.map(IpAddr::V6)];
-        let renewed: Vec<IpAddr> = read_record::<Endpoint>(&path)
-            .ok()
-            .flatten()
-            .map(|record| vec![Some(IpAddr::V4(record.ip)), record.ip6.map(IpAddr::V6)])
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
-        for ip in addresses.into_iter().flatten().filter(|ip| !renewed.contains(ip)) {
-            failures.record("release its address", leases.release(ip, &endpoint.container));
+        let path = endpoint_path(&self.path(&endpoint.network), endpoint.container.as_str());
+        let renewed = read_record::<Endpoint>(&path)
+            .is_ok_and(|record| record.is_some_and(|r| r.veth != endpoint.veth));
+        if !renewed {
+            failures.record("remove the record", std::fs::remove_file(&path));
         }
         failures.record("announce it", self.announce());
         failures.into_result().context(|| {
             format!(
-                "detach container {} from network {}",
+                "retire container {} from network {}",
+                endpoint.container.short(),
+                endpoint.network
+            )
+        })?;
+        Ok(Retired {
+            endpoint: endpoint.clone(),
+            firewall,
+        })
+    }
+
+    /// The second half of [`Networks::detach`]: removes the link, then gives the addresses back.
+    ///
+    /// # Errors
+    /// The steps that failed.
+    pub fn bury(&self, retired: Retired) -> Result<(), Error> {
+        let Retired { endpoint, firewall } = retired;
+        let mut failures = Failures::new();
+        failures.record("remove the link", delete_link(&endpoint.veth));
+        let path = endpoint_path(&self.path(&endpoint.network), endpoint.container.as_str());
+        let renewed = read_record::<Endpoint>(&path)
+            .ok()
+            .flatten()
+            .map(|record| (record.ip, record.ip6));
+        let leases = self.leases(&endpoint.network);
+        if renewed.is_none_or(|(ip, _)| ip != endpoint.ip) {
+            failures.record(
+                "release the address",
+                leases.release(endpoint.ip.into(), &endpoint.container),
+            );
+        }
+        if let Some(ip) = endpoint.ip6
+            && renewed.is_none_or(|(_, ip6)| ip6 != Some(ip))
+        {
+            failures.record(
+                "release the IPv6 address",
+                leases.release(ip.into(), &endpoint.container),
+            );
+        }
+        drop(firewall);
+        failures.into_result().context(|| {
+            format!(
+                "remove container {}'s link from network {}",
                 endpoint.container.short(),
                 endpoint.network
             )
@@ -280,18 +348,25 @@ impl Networks {
         // The host's end is a port of the bridge and needs no address, not even a link-local one.
         sysctl::write_if_there(&format!("ipv6/conf/{}/disable_ipv6", endpoint.veth), "1")?;
         let mut batch = Batch::new();
-        route::set_port_up(&mut batch, &endpoint.veth, !network.icc);
+        let port = route::Port {
+            isolated: !network.icc,
+            // With br_netfilter the bridge itself carries a DNATed packet to its container, also back to its sender.
+            hairpin: sysctl::is("bridge/bridge-nf-call-iptables", "1"),
+        };
+        route::set_port_up(&mut batch, &endpoint.veth, port);
         socket
             .demand(&mut batch, &mut |_, _| ())
             .context(|| format!("set {} up", endpoint.veth))?;
         namespace::within(netns, || configure(endpoint, number))
     }
 
-    fn unpublish(&self, endpoint: &Endpoint) -> Result<(), Error> {
+    fn unpublish(&self, endpoint: &Endpoint) -> Result<Firewall, Error> {
         let _lock = self.lock()?;
-        self.firewall()?
+        let mut firewall = self.firewall()?;
+        firewall
             .unpublish(endpoint)
-            .context(|| "remove the ports from the packet filter")
+            .context(|| "remove the ports from the packet filter")?;
+        Ok(firewall)
     }
 
     /// Tells the name servers, which watch the time stamp of the directory, that some membership changed.
@@ -367,6 +442,7 @@ fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
     sysctl::write_if_there(&format!("ipv6/conf/{interface}/disable_ipv6"), disabled)?;
     if endpoint.ip6.is_some() {
         sysctl::write_if_there(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
+        sysctl::write_if_there(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
     }
     let mut batch = Batch::new();
     let mut address = |ip: IpAddr, prefix: u8| -> Result<(), Error> {

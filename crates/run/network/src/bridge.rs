@@ -72,6 +72,9 @@ fn make(socket: &mut Socket, network: &Network) -> Result<Bridge, Error> {
     if network.v6().is_none() {
         // No link-local address, no router solicitation, no reachability that nobody asked for (CVE-2024-32473).
         sysctl::write_if_there(&format!("ipv6/conf/{device}/disable_ipv6"), "1")?;
+    } else {
+        // Until the search for duplicates of the link-local address ends (2 s) nothing can be forwarded to a container.
+        sysctl::write_if_there(&format!("ipv6/conf/{device}/accept_dad"), "0")?;
     }
     // Connections of the host to 127.0.0.1:<published port> leave by the bridge with a loopback source until
     // postrouting; the table's raw chain keeps loopback addresses off the wires, which makes this safe.

@@ -618,7 +618,8 @@ pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.context(what)?,
     };
-    let mut bytes = Vec::new();
+    // Room for a usual record, so that one read gets it.
+    let mut bytes = Vec::with_capacity(2048);
     file.take(MAX_RECORD).read_to_end(&mut bytes).context(what)?;
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
         Error::because(

@@ -1,5 +1,5 @@
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 
 use dhow_types::ErrorKind;
 
@@ -36,7 +36,10 @@ fn put(key: &str, value: &str) -> io::Result<()> {
         .write_all(value.as_bytes())
 }
 
-/// Whether the key is there and has this value.
+/// Whether the key is there and has this short value.
 pub(crate) fn is(key: &str, value: &str) -> bool {
-    std::fs::read_to_string(path(key)).is_ok_and(|now| now.trim_end() == value)
+    let mut now = [0; 16];
+    File::open(path(key))
+        .and_then(|mut file| file.read(&mut now))
+        .is_ok_and(|length| now[..length].trim_ascii_end() == value.as_bytes())
 }

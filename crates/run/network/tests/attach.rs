@@ -119,10 +119,7 @@ fn a_second_network_can_be_connected_and_disconnected_while_running() {
         let one = world.container(&first, 1, &[]);
         let other = world.container(&second, 2, &[]);
         tcp_server(&other.netns, 80);
-        assert!(
-            tcp(&one.netns, other.endpoint.ip, 80).is_err(),
-            "networks are apart"
-        );
+        assert!(closed(&one.netns, other.endpoint.ip, 80), "networks are apart");
         let (endpoint, _) = world
             .networks
             .attach(&second, one.netns.as_fd(), &EndpointRequest::new(&one.id))
@@ -138,7 +135,7 @@ fn a_second_network_can_be_connected_and_disconnected_while_running() {
         world.networks.detach(&one.endpoint).unwrap();
         assert_eq!(tcp(&one.netns, OUTSIDE, 81), Ok(HOST.to_string()));
         world.networks.detach(&endpoint).unwrap();
-        assert!(tcp(&one.netns, OUTSIDE, 81).is_err());
+        assert!(closed(&one.netns, OUTSIDE, 81));
         world.networks.detach(&endpoint).unwrap();
     });
 }
@@ -156,9 +153,11 @@ fn two_hundred_attaches_and_detaches_leave_nothing() {
         world.networks.release_stale(&Default::default()).unwrap();
         let before = count();
         for round in 0..200u8 {
+            // Each time another port: a child of a test beside this one may hold the old one until its exec.
+            let port = 8000 + u16::from(round);
             let ports = [
-                publish(None, 8080, 80, Protocol::Tcp),
-                publish(None, 8080, 80, Protocol::Udp),
+                publish(None, port, 80, Protocol::Tcp),
+                publish(None, port, 80, Protocol::Udp),
             ];
             let one = world.container(&network, round, &ports);
             assert_eq!(one.held.len(), 2);
@@ -172,7 +171,7 @@ fn two_hundred_attaches_and_detaches_leave_nothing() {
         assert_eq!(left, 0);
         if has_nft() {
             let rules = inside(&world.host, || sh("nft list ruleset"));
-            assert!(!rules.contains("8080"), "{rules}");
+            assert!(!rules.contains("tcp . 8"), "{rules}");
         }
     });
 }

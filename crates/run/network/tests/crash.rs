@@ -43,7 +43,6 @@ fn what_a_killed_attach_leaves_is_released() {
 #[test]
 fn kill_nine_at_any_moment_leaves_nothing_that_release_stale_does_not_find() {
     with_world(|world| {
-        use std::os::fd::AsRawFd as _;
         let network = world.networks.default_bridge().unwrap();
         let first = world.container(&network, 250, &[]);
         world.networks.detach(&first.endpoint).unwrap();
@@ -65,7 +64,6 @@ fn kill_nine_at_any_moment_leaves_nothing_that_release_stale_does_not_find() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        let _ = world.host.as_raw_fd();
         world.networks.release_stale(&HashSet::new()).unwrap();
         let leases = std::fs::read_dir(world.root.path().join("networks/bridge/leases"))
             .unwrap()
@@ -79,7 +77,7 @@ fn kill_nine_at_any_moment_leaves_nothing_that_release_stale_does_not_find() {
         // And the network still works.
         let one = world.container(&network, 1, &[publish(None, 8080, 80, Protocol::Tcp)]);
         tcp_server(&one.netns, 80);
-        assert!(tcp(&world.outside, HOST, 8080).is_ok());
+        assert_eq!(tcp(&world.outside, HOST, 8080), Ok(OUTSIDE.to_string()));
         if has_nft() {
             let rules = inside(&world.host, || sh("nft list ruleset"));
             assert!(!rules.contains("8099"), "{rules}");

@@ -5,5 +5,6 @@ mod world;
 
 mod attach;
 mod crash;
+mod names;
 mod records;
 mod rules;

@@ -179,7 +179,7 @@ fn options_set_mtu_and_name_of_the_bridge() {
 #[test]
 fn a_device_that_is_no_bridge_is_left_alone() {
     with_world(|world| {
-        inside(&world.host, || sh("ip link add odd0 type dummy"));
+        inside(&world.host, || sh("ip link add odd0 type veth peer name odd1"));
         let network = world.network("odd", |wanted| {
             wanted
                 .options

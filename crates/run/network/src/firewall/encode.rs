@@ -20,7 +20,7 @@ const DELSETELEM: u16 = SUBSYSTEM | 14;
 
 /// Reply to [`get_chain`].
 pub(super) const CHAIN: u16 = NEWCHAIN;
-/// Reply to [`get_element`].
+/// Reply to [`find_element`].
 pub(super) const ELEMENT: u16 = NEWSETELEM;
 /// `NFTA_CHAIN_USE` in that reply: number of its rules.
 pub(super) const CHAIN_USE: u16 = 6;
@@ -34,6 +34,7 @@ pub(super) const ELEM_DATA: u16 = 2;
 pub(super) const DATA_VALUE: u16 = 1;
 
 const ELEM_KEY: u16 = 1;
+const ELEM_FLAGS: u16 = 3;
 
 /// `struct nfgenmsg`: family, version, resource.
 const HEADER: [u8; 4] = [NFPROTO_INET, 0, 0, 0];
@@ -115,14 +116,31 @@ pub(super) struct Set<'a> {
     pub(super) key: (u32, u32),
     /// Type and length of the value of a map.
     pub(super) data: Option<(u32, u32)>,
+    /// Keys are ranges: each has an element where it starts and one, marked as end, behind it.
+    pub(super) interval: bool,
+    /// The key is in the machine's byte order, which nft must know to show it.
+    pub(super) host_order: bool,
+}
+
+/// One element of a set or map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Element {
+    pub(super) set: &'static str,
+    pub(super) key: Vec<u8>,
+    /// Whether it is the end of a range. Sorts before a start at the same place, the end of the neighbour.
+    pub(super) start: bool,
+    /// Value of a map; empty in a set.
+    pub(super) data: Vec<u8>,
 }
 
 pub(super) fn new_set(batch: &mut Batch, table: &str, set: &Set<'_>) {
+    const INTERVAL: u32 = 4;
     const MAP: u32 = 8;
+    let flags = if set.data.is_some() { MAP } else { 0 } | if set.interval { INTERVAL } else { 0 };
     batch.request(NEWSET, CREATE | ACK, &HEADER, |message| {
         message.text(1, table);
         message.text(2, set.name);
-        message.be32(3, if set.data.is_some() { MAP } else { 0 });
+        message.be32(3, flags);
         message.be32(4, set.key.0);
         message.be32(5, set.key.1);
         if let Some((kind, length)) = set.data {
@@ -130,26 +148,29 @@ pub(super) fn new_set(batch: &mut Batch, table: &str, set: &Set<'_>) {
             message.be32(7, length);
         }
         message.be32(10, set.id);
+        if set.host_order {
+            // libnftnl's NFTNL_UDATA_SET_KEYBYTEORDER: type 0, length 4, 1 for the machine's order.
+            let [a, b, c, d] = 1u32.to_ne_bytes();
+            message.raw(13, &[0, 4, a, b, c, d]);
+        }
     });
 }
 
-fn elements(
-    batch: &mut Batch,
-    kind: u16,
-    flags: u16,
-    table: &str,
-    set: &str,
-    elements: &[(Vec<u8>, Vec<u8>)],
-) {
+fn elements(batch: &mut Batch, kind: u16, flags: u16, table: &str, all: &[Element]) {
+    const INTERVAL_END: u32 = 1;
+    let Some(first) = all.first() else { return };
     batch.request(kind, flags | ACK, &HEADER, |message| {
         message.text(1, table);
-        message.text(2, set);
+        message.text(2, first.set);
         message.nest(ELEMENTS, |list| {
-            for (key, data) in elements {
-                list.nest(LIST_ELEM, |element| {
-                    element.nest(ELEM_KEY, |value| value.raw(DATA_VALUE, key));
-                    if !data.is_empty() {
-                        element.nest(ELEM_DATA, |value| value.raw(DATA_VALUE, data));
+            for element in all {
+                list.nest(LIST_ELEM, |out| {
+                    out.nest(ELEM_KEY, |value| value.raw(DATA_VALUE, &element.key));
+                    if !element.start {
+                        out.be32(ELEM_FLAGS, INTERVAL_END);
+                    }
+                    if !element.data.is_empty() && kind == NEWSETELEM {
+                        out.nest(ELEM_DATA, |value| value.raw(DATA_VALUE, &element.data));
                     }
                 });
             }
@@ -157,20 +178,24 @@ fn elements(
     });
 }
 
-/// Adds elements (key and, for a map, value); one that is there with the same value is no error.
-pub(super) fn add_elements(batch: &mut Batch, table: &str, set: &str, all: &[(Vec<u8>, Vec<u8>)]) {
-    // One attribute holds at most 64 KiB; an element takes under 100 bytes.
-    for chunk in all.chunks(256) {
-        elements(batch, NEWSETELEM, CREATE, table, set, chunk);
+/// Adds elements, sorted by set; one that is there with the same value is no error.
+pub(super) fn add_elements(batch: &mut Batch, table: &str, all: &[Element]) {
+    for of_set in all.chunk_by(|a, b| a.set == b.set) {
+        // One attribute holds at most 64 KiB; an element takes under 100 bytes.
+        for chunk in of_set.chunks(256) {
+            elements(batch, NEWSETELEM, CREATE, table, chunk);
+        }
     }
 }
 
-pub(super) fn delete_element(batch: &mut Batch, table: &str, set: &str, key: &[u8]) {
-    elements(batch, DELSETELEM, 0, table, set, &[(key.to_vec(), Vec::new())]);
+pub(super) fn delete_elements(batch: &mut Batch, table: &str, all: &[Element]) {
+    for of_set in all.chunk_by(|a, b| a.set == b.set) {
+        elements(batch, DELSETELEM, 0, table, of_set);
+    }
 }
 
-pub(super) fn get_element(batch: &mut Batch, table: &str, set: &str, key: &[u8]) {
-    elements(batch, GETSETELEM, 0, table, set, &[(key.to_vec(), Vec::new())]);
+pub(super) fn find_element(batch: &mut Batch, table: &str, element: &Element) {
+    elements(batch, GETSETELEM, 0, table, std::slice::from_ref(element));
 }
 
 /// Appends a rule.

@@ -6,6 +6,7 @@
 //!        same         bridge . bridge: traffic that stays on its network
 //!        internal     bridges without a way out
 //!        outbound     bridges whose packets get an address of the host when they leave
+//!        sources4     the ranges of the networks (and sources6)
 //! maps   published4   protocol . host address . port : container address . port      (and published6)
 //!        everywhere4  protocol . port : container address . port                     (and everywhere6)
 //! raw         drops 127/8 from any wire: with route_localnet a neighbour could else reach the host's loopback, and
@@ -25,9 +26,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::io::Errno;
 
-use crate::netlink::{Attributes, Batch, Socket};
+use crate::netlink::{Attributes, Batch, Socket, route};
+use ipnet::IpNet;
+
 use crate::{Endpoint, Network, PublishedPort};
-use encode::{Ct, Hook, Meta, R1, R2, Set, Step, WORD1, WORD2, WORD5, datatype};
+use encode::{Ct, Element, Hook, Meta, R1, R2, Set, Step, WORD1, WORD2, WORD5, datatype};
 
 /// Name of an empty chain that says which rules are in the table; another layout of another version is replaced.
 const LAYOUT: &str = "layout-1";
@@ -41,9 +44,6 @@ const FAMILY_V4: u32 = 2;
 const FAMILY_V6: u32 = 10;
 /// An interface name as the packet path keeps it.
 const IFNAMSIZ: usize = 16;
-
-/// One element: set, key, value (empty in a plain set).
-type Element = (&'static str, Vec<u8>, Vec<u8>);
 
 /// The table of one root in the namespace in which it was opened.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ impl Firewall {
         let mut batch = Batch::new();
         encode::get_chain(&mut batch, &self.table, LAYOUT);
         encode::get_chain(&mut batch, &self.table, "forward");
-        for (set, key, _) in network.map(network_elements).unwrap_or_default() {
-            encode::get_element(&mut batch, &self.table, set, &key);
+        for element in network.map(device_elements).unwrap_or_default() {
+            encode::find_element(&mut batch, &self.table, &element);
         }
         let mut rules = 0;
         let refused = self.socket.exchange(&mut batch, &mut |kind, payload| {
@@ -96,18 +96,11 @@ impl Firewall {
             write_rules(batch, table);
             let mut all: Vec<Element> = networks.iter().flat_map(network_elements).collect();
             all.extend(endpoints.iter().flat_map(endpoint_elements));
-            for set in SETS {
-                let mut of_set: Vec<(Vec<u8>, Vec<u8>)> = all
-                    .iter()
-                    .filter(|(name, _, _)| *name == set.name)
-                    .map(|(_, key, data)| (key.clone(), data.clone()))
-                    .collect();
-                // Two records for one port cannot be (the port was reserved); if one is stale, either will do,
-                // but a double key would fail the transaction.
-                of_set.sort();
-                of_set.dedup_by(|a, b| a.0 == b.0);
-                encode::add_elements(batch, table, set.name, &of_set);
-            }
+            all.sort();
+            // Two records for one port cannot be (the port was reserved); if one is stale, either will do, but a
+            // double key would fail the transaction.
+            all.dedup_by(|a, b| (a.set, &a.key, a.start) == (b.set, &b.key, b.start));
+            encode::add_elements(batch, table, &all);
         });
         self.socket.allow(batch.size())?;
         self.socket.demand(&mut batch, &mut |_, _| ())
@@ -131,12 +124,12 @@ impl Firewall {
     /// Ends the publishing of an endpoint's ports. A port that another endpoint has by now is left alone.
     pub(crate) fn unpublish(&mut self, endpoint: &Endpoint) -> io::Result<()> {
         let elements = endpoint_elements(endpoint);
-        let mut batch = Batch::new();
-        for (set, key, _) in &elements {
-            encode::get_element(&mut batch, &self.table, set, key);
-        }
-        if batch.len() == 0 {
+        if elements.is_empty() {
             return Ok(());
+        }
+        let mut batch = Batch::new();
+        for element in &elements {
+            encode::find_element(&mut batch, &self.table, element);
         }
         let mut values = Vec::new();
         self.socket.exchange(&mut batch, &mut |kind, payload| {
@@ -147,17 +140,15 @@ impl Firewall {
         // The value names the container's address, which stays leased until the end of a detach.
         let own: Vec<Element> = elements
             .into_iter()
-            .filter(|(_, _, data)| values.contains(data))
+            .filter(|element| values.contains(&element.data))
             .collect();
         self.remove(&own)
     }
 
     /// Removes the table.
     pub(crate) fn delete(&mut self) -> io::Result<()> {
-        let mut batch = Batch::new();
-        encode::transaction(&mut batch, |batch| encode::delete_table(batch, &self.table));
-        match self.socket.demand(&mut batch, &mut |_, _| ()) {
-            Err(error) if crate::netlink::route::is(&error, Errno::NOENT) => Ok(()),
+        match self.change(encode::delete_table) {
+            Err(error) if route::is(&error, Errno::NOENT) => Ok(()),
             other => other,
         }
     }
@@ -166,28 +157,11 @@ impl Firewall {
         if elements.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        encode::transaction(&mut batch, |batch| {
-            for (set, key, data) in elements {
-                encode::add_elements(batch, &self.table, set, &[(key.clone(), data.clone())]);
-            }
-        });
-        match self.socket.demand(&mut batch, &mut |_, _| ()) {
+        match self.change(|batch, table| encode::add_elements(batch, table, elements)) {
             // Another value under this key: left by a container that died with its records. We hold the port.
-            Err(error)
-                if crate::netlink::route::is(&error, Errno::BUSY)
-                    || crate::netlink::route::is(&error, Errno::EXIST) =>
-            {
-                for (set, key, _) in elements {
-                    self.remove(&[(set, key.clone(), Vec::new())])?;
-                }
-                batch = Batch::new();
-                encode::transaction(&mut batch, |batch| {
-                    for (set, key, data) in elements {
-                        encode::add_elements(batch, &self.table, set, &[(key.clone(), data.clone())]);
-                    }
-                });
-                self.socket.demand(&mut batch, &mut |_, _| ())
+            Err(error) if route::is(&error, Errno::BUSY) || route::is(&error, Errno::EXIST) => {
+                self.remove(elements)?;
+                self.change(|batch, table| encode::add_elements(batch, table, elements))
             }
             other => other,
         }
@@ -195,33 +169,30 @@ impl Firewall {
 
     /// Removes elements; those that are not there are done.
     fn remove(&mut self, elements: &[Element]) -> io::Result<()> {
-        let delete = |these: &[Element]| {
-            let mut batch = Batch::new();
-            encode::transaction(&mut batch, |batch| {
-                for (set, key, _) in these {
-                    encode::delete_element(batch, &self.table, set, key);
-                }
-            });
-            batch
-        };
         if elements.is_empty() {
             return Ok(());
         }
-        match self.socket.demand(&mut delete(elements), &mut |_, _| ()) {
-            Err(error) if crate::netlink::route::is(&error, Errno::NOENT) => {}
+        match self.change(|batch, table| encode::delete_elements(batch, table, elements)) {
+            Err(error) if route::is(&error, Errno::NOENT) => {}
             other => return other,
         }
         // One was missing and the kernel did none of them: one by one.
         for element in elements {
             match self
-                .socket
-                .demand(&mut delete(std::slice::from_ref(element)), &mut |_, _| ())
+                .change(|batch, table| encode::delete_elements(batch, table, std::slice::from_ref(element)))
             {
-                Err(error) if crate::netlink::route::is(&error, Errno::NOENT) => {}
+                Err(error) if route::is(&error, Errno::NOENT) => {}
                 other => other?,
             }
         }
         Ok(())
+    }
+
+    /// One transaction.
+    fn change(&mut self, body: impl FnOnce(&mut Batch, &str)) -> io::Result<()> {
+        let mut batch = Batch::new();
+        encode::transaction(&mut batch, |batch| body(batch, &self.table));
+        self.socket.demand(&mut batch, &mut |_, _| ())
     }
 }
 
@@ -241,21 +212,60 @@ fn ifname(device: &str) -> [u8; IFNAMSIZ] {
     raw
 }
 
-fn network_elements(network: &Network) -> Vec<Element> {
+fn device_elements(network: &Network) -> Vec<Element> {
     if network.device.is_empty() {
         return Vec::new();
     }
     let name = ifname(&network.device);
-    let mut all = vec![
-        ("bridges", name.to_vec(), Vec::new()),
-        ("same", [name, name].concat(), Vec::new()),
-    ];
+    let element = |set, key: &[u8]| Element {
+        set,
+        key: key.to_vec(),
+        start: true,
+        data: Vec::new(),
+    };
+    let mut all = vec![element("bridges", &name), element("same", &[name, name].concat())];
     if network.internal {
-        all.push(("internal", name.to_vec(), Vec::new()));
+        all.push(element("internal", &name));
     } else if network.masquerade {
-        all.push(("outbound", name.to_vec(), Vec::new()));
+        all.push(element("outbound", &name));
     }
     all
+}
+
+fn network_elements(network: &Network) -> Vec<Element> {
+    let mut all = device_elements(network);
+    for subnet in &network.subnets {
+        all.extend(range_elements(subnet.subnet));
+    }
+    all
+}
+
+/// Start of the range and the address behind its end; a range up to the last address has no end.
+fn range_elements(net: IpNet) -> Vec<Element> {
+    let (set, first, behind) = match net {
+        IpNet::V4(net) => {
+            let behind = u32::from(net.broadcast())
+                .checked_add(1)
+                .map(|raw| raw.to_be_bytes().to_vec());
+            ("sources4", net.network().octets().to_vec(), behind)
+        }
+        IpNet::V6(net) => {
+            let behind = u128::from(net.broadcast())
+                .checked_add(1)
+                .map(|raw| raw.to_be_bytes().to_vec());
+            ("sources6", net.network().octets().to_vec(), behind)
+        }
+    };
+    let element = |key, start| Element {
+        set,
+        key,
+        start,
+        data: Vec::new(),
+    };
+    [Some(element(first, true)), behind.map(|key| element(key, false))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn endpoint_elements(endpoint: &Endpoint) -> Vec<Element> {
@@ -293,7 +303,12 @@ fn port_element(endpoint: &Endpoint, port: &PublishedPort) -> Option<Element> {
     key.extend_from_slice(&[0; 2]);
     data.extend_from_slice(&port.container_port.to_be_bytes());
     data.extend_from_slice(&[0; 2]);
-    Some((set, key, data))
+    Some(Element {
+        set,
+        key,
+        start: true,
+        data,
+    })
 }
 
 /// A set of the table: its name, the parts of its key, those of its value; each part is a type and a length.
@@ -328,6 +343,16 @@ const SETS: &[Layout] = &[
     Layout {
         name: "outbound",
         key: &[NAME],
+        data: &[],
+    },
+    Layout {
+        name: "sources4",
+        key: &[V4],
+        data: &[],
+    },
+    Layout {
+        name: "sources6",
+        key: &[V6],
         data: &[],
     },
     Layout {
@@ -371,6 +396,8 @@ fn write_sets(batch: &mut Batch, table: &str) {
                 id,
                 key: whole(layout.key),
                 data,
+                interval: layout.name.starts_with("sources"),
+                host_order: layout.key == [NAME],
             },
         );
     }
@@ -445,14 +472,30 @@ const POSTROUTING: &[Rule] = &[
         Step::Equal(&[127]),
         Step::Masquerade,
     ],
-    // A container that reaches its own network by a published port: else the answer would go straight back, unchanged.
+    // A container that reaches a container by a published port: on one network the answer would else go straight
+    // back, unchanged. By source, not by incoming interface: with br_netfilter there is none here.
     &[
+        Step::Meta(Meta::OutName, R1),
+        Step::In("bridges"),
         Step::Ct(Ct::Status),
         Step::Mask(STATUS_DNAT),
         Step::Differs(&[0; 4]),
-        Step::Meta(Meta::InName, R1),
-        Step::Meta(Meta::OutName, R2),
-        Step::In("same"),
+        IS_V4[0],
+        IS_V4[1],
+        Step::Network(12, 4, R1),
+        Step::In("sources4"),
+        Step::Masquerade,
+    ],
+    &[
+        Step::Meta(Meta::OutName, R1),
+        Step::In("bridges"),
+        Step::Ct(Ct::Status),
+        Step::Mask(STATUS_DNAT),
+        Step::Differs(&[0; 4]),
+        Step::Meta(Meta::Family, R1),
+        Step::Equal(&[10]),
+        Step::Network(8, 16, R1),
+        Step::In("sources6"),
         Step::Masquerade,
     ],
     &[

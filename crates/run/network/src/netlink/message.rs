@@ -30,11 +30,6 @@ impl Batch {
         }
     }
 
-    /// How many requests there are.
-    pub(crate) fn len(&self) -> usize {
-        self.starts.len()
-    }
-
     /// How many bytes they take.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len()

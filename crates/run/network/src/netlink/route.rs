@@ -29,6 +29,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 const IFA_ADDRESS: u16 = 1;
@@ -126,14 +127,27 @@ pub(crate) fn set_up(batch: &mut Batch, index: u32) {
     batch.request(RTM_SETLINK, ACK, &ifinfo(index, IFF_UP), |_| ());
 }
 
-/// Sets an interface up by its name; as a bridge port that may not talk to other isolated ports when `isolated`.
-pub(crate) fn set_port_up(batch: &mut Batch, name: &str, isolated: bool) {
-    batch.request(RTM_SETLINK, ACK, &ifinfo(0, IFF_UP), |link| {
+/// What a port of a bridge may do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Port {
+    /// Not talk to other isolated ports.
+    pub(crate) isolated: bool,
+    /// Get back what it sent.
+    pub(crate) hairpin: bool,
+}
+
+/// Sets a port of a bridge up by its name.
+pub(crate) fn set_port_up(batch: &mut Batch, name: &str, port: Port) {
+    // Only NEWLINK looks at the data of a port (`rtnl_changelink`); without CREATE it changes what is there.
+    batch.request(RTM_NEWLINK, ACK, &ifinfo(0, IFF_UP), |link| {
         link.text(IFLA_IFNAME, name);
-        if isolated {
+        if port.isolated || port.hairpin {
             link.nest(IFLA_LINKINFO, |info| {
                 info.text(IFLA_INFO_SLAVE_KIND, "bridge");
-                info.nest(IFLA_INFO_SLAVE_DATA, |data| data.raw(IFLA_BRPORT_ISOLATED, &[1]));
+                info.nest(IFLA_INFO_SLAVE_DATA, |data| {
+                    data.raw(IFLA_BRPORT_MODE, &[u8::from(port.hairpin)]);
+                    data.raw(IFLA_BRPORT_ISOLATED, &[u8::from(port.isolated)]);
+                });
             });
         }
     });
