@@ -10,12 +10,16 @@
 //! the link again, and, where it leads, hard links to what the layer has below the implied directory.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_layer::{Entry, EntryKind, Index, Layer};
 use dhow_rootpath::Root;
-use rustix::fs::{Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr, futimens,
+    linkat, openat,
+};
 
 use crate::{Context, Error, make_dir};
 
@@ -149,16 +153,18 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
     let index = layer.index().context(|| "read its index")?;
     let mut patch = Patch {
         path,
+        layer,
+        index: &index,
+        below,
         root: None,
-        source: None,
     };
     // Below a link that was followed, all is done already.
-    let mut done: Option<Vec<u8>> = None;
+    let mut done: Vec<Vec<u8>> = Vec::new();
     for entry in index
         .entries()
         .filter(|entry| entry.implied && !entry.path.is_empty())
     {
-        if done.as_ref().is_some_and(|done| entry.path.starts_with(done)) {
+        if done.iter().any(|done| entry.path.starts_with(done)) {
             continue;
         }
         match below.find(&entry.path) {
@@ -171,7 +177,7 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
                 if let Some(target) = below.follow(&entry.path) {
                     patch.link(&lower)?;
                     patch.moved(&entry.path, &target)?;
-                    done = Some([entry.path.as_slice(), b"/"].concat());
+                    done.push([entry.path.as_slice(), b"/"].concat());
                 }
             }
             _ => (),
@@ -203,47 +209,13 @@ impl Patch<'_> {
 
     /// A directory with the owner, mode, attributes and time of `like`.
     fn directory(&mut self, path: &[u8], like: &Entry) -> Result<(), Error> {
-        let full = self.path.join(inside(path));
-        let root = self.root()?;
-        let owner = dhow_layer::privileged().then_some((like.uid, like.gid));
-        root.create_dir_all(inside(path), 0o755, None)
+        self.parents(path)?;
+        let made = self
+            .root()?
+            .create_dir_all(inside(path), 0o755, None)
             .context(|| "make a directory")?;
-        let fd = root
-            .resolve_nofollow(inside(path))
-            .context(|| "open a directory")?;
-        let what = || format!("dress {}", full.display());
-        // The tree is our own and new: the name cannot lead elsewhere.
-        if let Some((uid, gid)) = owner {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-            rustix::fs::chown(&full, Some(uid), Some(gid))
-                .map_err(io::Error::from)
-                .context(what)?;
-        }
-        let mode = rustix::fs::Mode::from_raw_mode(like.mode);
-        rustix::fs::chmod(&full, mode)
-            .map_err(io::Error::from)
-            .context(what)?;
-        for (key, value) in &like.xattrs {
-            rustix::fs::lsetxattr(&full, key.as_slice(), value, XattrFlags::empty())
-                .map_err(io::Error::from)
-                .context(what)?;
-        }
-        let time = Timespec {
-            tv_sec: like.mtime,
-            tv_nsec: 0,
-        };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        rustix::fs::utimensat(
-            rustix::fs::CWD,
-            &full,
-            &times,
-            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(io::Error::from)
-        .context(what)
+        let what = || format!("dress {}", String::from_utf8_lossy(path));
+        dress(&made, like).map_err(io::Error::from).context(what)
     }
 
     /// The directories above `path`, as they are without the patch.
@@ -274,11 +246,7 @@ impl Patch<'_> {
     /// The symbolic link of a lower layer.
     fn link(&mut self, lower: &Entry) -> Result<(), Error> {
         let owner = dhow_layer::privileged().then_some((lower.uid, lower.gid));
-        if let Some(slash) = lower.path.iter().rposition(|byte| *byte == b'/') {
-            self.root()?
-                .create_dir_all(inside(&lower.path[..slash]), 0o755, None)
-                .context(|| "make a directory")?;
-        }
+        self.parents(&lower.path)?;
         self.root()?
             .symlink(inside(&lower.link), inside(&lower.path), owner)
             .context(|| "make a symbolic link")
@@ -296,11 +264,10 @@ impl Patch<'_> {
         {
             let target = join(to, &entry.path[from.len() + 1..]);
             if entry.kind == EntryKind::Directory {
-                let like = if entry.implied {
-                    self.below.find(&target).unwrap_or(entry)
-                } else {
-                    entry
-                };
+                let lower = entry.implied.then(|| self.below.find(&target)).flatten();
+                let like = lower
+                    .filter(|entry| entry.kind == EntryKind::Directory)
+                    .unwrap_or(entry);
                 self.directory(&target, &like)?;
                 continue;
             }
@@ -311,10 +278,35 @@ impl Patch<'_> {
                 .root()?
                 .parent_of(inside(&target))
                 .context(|| "find a place for a file")?;
-            rustix::fs::linkat(&old_dir, &old, &new_dir, &new, rustix::fs::AtFlags::empty())
+            linkat(&old_dir, &old, &new_dir, &new, AtFlags::empty())
                 .map_err(io::Error::from)
                 .context(|| format!("link {}", String::from_utf8_lossy(&target)))?;
         }
         Ok(())
     }
+}
+
+/// Gives an open directory the owner, mode, attributes and time of `like`: always through its descriptor, since names in
+/// a patch come from layers.
+fn dress(dir: &OwnedFd, like: &Entry) -> Result<(), rustix::io::Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = openat(dir, ".", flags, Mode::empty())?;
+    if dhow_layer::privileged() {
+        fchown(&dir, Some(Uid::from_raw(like.uid)), Some(Gid::from_raw(like.gid)))?;
+    }
+    fchmod(&dir, Mode::from_raw_mode(like.mode))?;
+    for (key, value) in &like.xattrs {
+        fsetxattr(&dir, key.as_slice(), value, XattrFlags::empty())?;
+    }
+    let time = Timespec {
+        tv_sec: like.mtime,
+        tv_nsec: 0,
+    };
+    futimens(
+        &dir,
+        &Timestamps {
+            last_access: time,
+            last_modification: time,
+        },
+    )
 }
