@@ -30,8 +30,8 @@ pub mod fd;
 pub mod mount;
 pub mod namespace;
 pub mod process;
-pub mod stub;
 pub mod signal;
+pub mod stub;
 
 dhow_types::define_error! {
     /// A system call that failed, with the call and what the kernel said about it.

@@ -45,7 +45,11 @@ pub(crate) fn block(set: &libc::sigset_t) -> io::Result<SignalMask> {
     let mut old: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: both sets are valid for the call.
     let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, &raw mut old) };
-    if result == 0 { Ok(SignalMask(old)) } else { Err(io::Error::from_raw_os_error(result)) }
+    if result == 0 {
+        Ok(SignalMask(old))
+    } else {
+        Err(io::Error::from_raw_os_error(result))
+    }
 }
 
 fn change_mask(new: &libc::sigset_t) -> io::Result<libc::sigset_t> {
@@ -62,10 +66,13 @@ fn change_mask(new: &libc::sigset_t) -> io::Result<libc::sigset_t> {
 /// # Errors
 /// Never in practice.
 pub fn reset_signals() -> io::Result<()> {
+    // The kernel's struct sigaction of all 64-bit machines: handler (zero is SIG_DFL), flags, restorer, 64-bit mask.
+    let default = [0_u64; 4];
     for signal in 1..=SIGNALS {
-        // SAFETY: sets a default action; no handler of ours is involved. KILL, STOP and the two signals that libc keeps
-        // for itself are refused with EINVAL, which is right to pass over.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let (new, old) = (default.as_ptr(), ptr::null_mut::<u64>());
+        // SAFETY: sets a default action from a valid structure; no handler of ours is involved. The raw call also reaches the
+        // two signals that libc keeps for itself. KILL and STOP are refused with EINVAL, which is right to pass over.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) };
     }
     // SAFETY: sigset_t is a plain array of integers; zero is the empty set.
     let empty: libc::sigset_t = unsafe { mem::zeroed() };

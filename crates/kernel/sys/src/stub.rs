@@ -221,7 +221,10 @@ fn sealed(image: &[u8]) -> rustix::io::Result<OwnedFd> {
     if rustix::io::write(&file, image)? != image.len() {
         return Err(Errno::NOSPC);
     }
-    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
     Ok(file)
 }
 

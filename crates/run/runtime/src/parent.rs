@@ -56,8 +56,16 @@ impl Link {
     /// Waits for the next message.
     pub(crate) fn answer(&self) -> Answer {
         let mut bytes = [0; LENGTH];
-        match dhow_sys::fd::receive(&self.0, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Answer::Closed,
+        let mut received = dhow_sys::fd::receive(&self.0, &mut bytes);
+        // A child that exits with a word of ours unread resets the connection (unix_release_sock); that is reported
+        // once, before what it had sent.
+        if received
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+        {
+            received = dhow_sys::fd::receive(&self.0, &mut bytes);
+        }
+        match received {
             Err(error) => Answer::Broken(error),
             Ok((0, _)) => Answer::Closed,
             Ok((length, fds)) => match bytes.get(..length).and_then(Message::decode) {

@@ -31,7 +31,7 @@ pub(crate) fn become_root() -> Result<SetGroups, Failure> {
 /// Everything about the identity that can be done before the parent says start: all but filter and capabilities.
 pub(crate) fn settle(program: &Program, groups: SetGroups) -> Result<(), Failure> {
     for (index, (resource, limit)) in program.rlimits.iter().enumerate() {
-        rustix::process::setrlimit(*resource, limit.clone()).at_index(Step::Rlimit, index)?;
+        rustix::process::setrlimit(*resource, *limit).at_index(Step::Rlimit, index)?;
     }
     if program.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
@@ -187,5 +187,9 @@ fn execute(program: &Program, link: BorrowedFd<'_>) -> Failure {
     let word = Step::Execute as u32;
     let error = dhow_sys::stub::execute(&program.candidates, search, argv, env, link, word);
     let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
-    Failure { step: Step::Stub, index: 0, errno }
+    Failure {
+        step: Step::Stub,
+        index: 0,
+        errno,
+    }
 }

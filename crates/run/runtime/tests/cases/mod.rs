@@ -1,0 +1,30 @@
+//! All tests by name.
+
+mod exec;
+mod hostile;
+mod identity;
+mod mounts;
+mod start;
+
+/// A test's name and its function.
+pub(crate) type Case = (&'static str, fn());
+
+/// Every test of every file; a file lists its own.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        start::TESTS,
+        identity::TESTS,
+        mounts::TESTS,
+        exec::TESTS,
+        hostile::TESTS,
+    ]
+    .concat()
+}
+
+/// Names the tests of a file.
+macro_rules! tests {
+    ($($name:ident)*) => {
+        pub(crate) const TESTS: &[super::Case] = &[$((stringify!($name), $name as fn()),)*];
+    };
+}
+pub(crate) use tests;
