@@ -69,9 +69,13 @@ pub trait Life {
     /// Whatever failed; [`Life::ended`] is called all the same.
     fn launch(&mut self) -> Result<Launched, Error>;
 
-    /// Takes apart what [`Life::launch`] made. Called after every end, also of a launch that failed; `last` says
-    /// that no launch follows. Never fails: what cannot be done now is left for the next command to finish.
-    fn ended(&mut self, last: bool);
+    /// Takes apart what [`Life::launch`] made and what others could still see of it. Called after every end, also of a
+    /// launch that failed. Never fails: what cannot be done now is left for the next command to finish.
+    fn ended(&mut self);
+
+    /// Does what takes the kernel long and nobody waits for. Called after [`Life::ended`], when the end is written down
+    /// and told; after the last one the container's lock is free already.
+    fn bury(&mut self);
 
     /// Writes down what happened.
     fn record(&mut self, change: &Change<'_>);

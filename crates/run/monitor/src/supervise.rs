@@ -19,10 +19,10 @@ pub(crate) fn supervise(
     foreground: Option<OwnedFd>,
     started: impl FnOnce(Result<i32, &Error>),
 ) {
-    let log = match LogWriter::open(launch.log).context(|| "start the container's log") {
+    let log = match LogWriter::open(launch.log.clone()).context(|| "start the container's log") {
         Ok(log) => log,
         Err(error) => {
-            life.ended(true);
+            life.ended();
             return started(Err(&error));
         }
     };
@@ -35,7 +35,8 @@ pub(crate) fn supervise(
         if let Some(started) = started.take() {
             started(launched.as_ref().map(|launched| launched.pid));
             if launched.is_err() {
-                return life.ended(true);
+                life.ended();
+                return life.bury();
             }
         }
         let exit = match launched {
@@ -51,22 +52,22 @@ pub(crate) fn supervise(
         } else {
             restarts.next(exit.code, begun.elapsed())
         };
-        life.ended(again.is_none());
+        life.ended();
         life.record(&Change::Ended {
             exit: &exit,
             restarting: again.map(|(_, count)| count),
         });
-        let Some((wait, _)) = again else {
-            return session.finish(exit.code);
-        };
-        if session.pause(life, wait) {
-            life.ended(true);
-            life.record(&Change::Ended {
-                exit: &exit,
-                restarting: None,
-            });
-            return session.finish(exit.code);
+        if let Some((wait, _)) = again {
+            life.bury();
+            if !session.pause(life, wait) {
+                continue;
+            }
+            life.record(&Change::Ended { exit: &exit, restarting: None });
         }
+        session.finish(exit.code);
+        // From here on others may start or remove the container.
+        drop(launch.lock);
+        return life.bury();
     }
 }
 

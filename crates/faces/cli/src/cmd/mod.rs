@@ -3,6 +3,7 @@
 //! To add a verb: write its module with a `VERB`, and list it in [`TOP`] or in one of [`GROUPS`], or both.
 
 mod create;
+mod exec;
 mod import;
 mod run;
 mod start;
@@ -15,7 +16,7 @@ use clap::{ArgMatches, Command};
 use crate::{CliError, Context, Verb};
 
 /// Verbs at the top, as docker has them.
-const TOP: &[&Verb] = &[&run::VERB, &create::VERB, &start::VERB, &stop::VERB, &import::VERB];
+const TOP: &[&Verb] = &[&run::VERB, &create::VERB, &start::VERB, &stop::VERB, &import::VERB, &exec::VERB];
 
 /// Groups of verbs: `dhow container ls`.
 const GROUPS: &[(&str, &str, &[&Verb])] = &[(

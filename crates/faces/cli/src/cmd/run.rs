@@ -56,12 +56,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         drop(engine.kill(id.as_str(), &number.to_string()));
     })?;
     match end {
-        End::Exit(code) => {
-            if container.rm {
-                engine.settled(&id)?;
-            }
-            Ok(ExitCode::from(exit_byte(code)))
-        }
+        // With `--rm` the container was gone before its exit was told.
+        End::Exit(code) => Ok(ExitCode::from(exit_byte(code))),
         End::Detached => Ok(ExitCode::SUCCESS),
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct ContainerLife {
     config: Config,
     held: Option<Held>,
     oom_killed: bool,
+    /// Places in networks that are gone for everyone but the kernel.
+    retired: Vec<dhow_network::Retired>,
 }
 
 /// What is there while the program runs.
@@ -48,7 +50,7 @@ struct Connection {
 
 impl ContainerLife {
     pub(super) fn new(engine: Engine, config: Config) -> Self {
-        Self { engine, config, held: None, oom_killed: false }
+        Self { engine, config, held: None, oom_killed: false, retired: Vec::new() }
     }
 
     fn start(&mut self) -> Result<Launched, Error> {
@@ -77,7 +79,10 @@ impl ContainerLife {
             Err(error) if error.kind() == ErrorKind::NotFound => snapshots.prepare(key, &self.config.layers),
             active => active,
         };
+        // What goes away with the container need not be written to disk when it is unmounted.
+        let volatile = self.config.auto_remove;
         active
+            .map(|active| if volatile { active.volatile() } else { active })
             .and_then(|active| active.mount_detached())
             .context(|| "mount the container's root file system")
             .map_err(before_program)
@@ -156,6 +161,14 @@ impl ContainerLife {
         }
     }
 
+    /// Takes the container off its networks for everyone else; the kernel's part is left for [`Life::bury`].
+    fn retire(&mut self, endpoints: &[Endpoint]) {
+        if let Ok(networks) = self.engine.networks() {
+            // As in `leave`.
+            self.retired.extend(endpoints.iter().filter_map(|endpoint| networks.retire(endpoint).ok()));
+        }
+    }
+
     /// Writes down the places in networks before the program runs, so that a kill at any point leaves a record.
     fn remember(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
         self.change(|state| state.endpoints = endpoints.to_vec())
@@ -215,7 +228,7 @@ impl ContainerLife {
             return;
         };
         self.oom_killed = held.group.oom_count().is_ok_and(|count| count > 0);
-        self.leave(&held.network.endpoints);
+        self.retire(&held.network.endpoints);
         drop(held.network);
         // Whatever shares the pid namespace of another may have left processes behind.
         drop(held.group.kill_all());
@@ -251,8 +264,18 @@ impl Life for ContainerLife {
         })
     }
 
-    fn ended(&mut self, _last: bool) {
+    fn ended(&mut self) {
         self.end();
+    }
+
+    fn bury(&mut self) {
+        let retired = std::mem::take(&mut self.retired);
+        if let Ok(networks) = self.engine.networks() {
+            for retired in retired {
+                // As in `leave`.
+                drop(networks.bury(retired));
+            }
+        }
     }
 
     fn record(&mut self, change: &Change<'_>) {
