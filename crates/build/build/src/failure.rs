@@ -123,3 +123,44 @@ pub(crate) fn invalid(message: impl Into<String>) -> Error {
 pub(crate) fn unsupported(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unsupported, message)
 }
+
+/// Why a stage ends early.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// Another stage failed; that one tells why.
+    Elsewhere,
+    /// This one failed.
+    Here(Box<Trouble>),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Here(Box::new(Trouble::from(error)))
+    }
+}
+
+impl From<Trouble> for Halt {
+    fn from(trouble: Trouble) -> Self {
+        Self::Here(Box::new(trouble))
+    }
+}
+
+impl Halt {
+    /// The same with a place, unless it has a more exact one.
+    #[must_use]
+    pub(crate) fn at(self, span: Span) -> Self {
+        match self {
+            Self::Elsewhere => Self::Elsewhere,
+            Self::Here(trouble) => Self::Here(Box::new(trouble.at(span))),
+        }
+    }
+
+    /// The same with the name of the step, unless it has one.
+    #[must_use]
+    pub(crate) fn in_step(self, step: &str) -> Self {
+        match self {
+            Self::Elsewhere => Self::Elsewhere,
+            Self::Here(trouble) => Self::Here(Box::new(trouble.in_step(step))),
+        }
+    }
+}

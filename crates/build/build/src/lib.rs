@@ -31,9 +31,33 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
+mod base;
+mod cache;
+mod chmod;
+mod context;
+mod copy;
+mod digests;
 mod failure;
+mod history;
+mod ignore;
+mod keys;
+mod layer_step;
+mod metadata;
+mod mounts;
+mod plan;
 mod request;
+mod run;
+mod schedule;
+mod source;
+mod stage;
+mod state;
 mod step;
+mod stubs;
+mod tree;
+mod users;
+mod write;
+mod xattr;
 
 pub use failure::{Error, Failed, Place};
 pub use request::{Ignore, Request, Secret};
@@ -41,7 +65,16 @@ pub use step::{BuildObserver, Event, Executor, Images, MountSource, NoObserver, 
 
 pub use dhow_dockerfile::{Network, Security};
 
-use dhow_image::Image;
+use std::sync::atomic::Ordering;
+
+use dhow_dockerfile::Span;
+use dhow_image::{Image, Store};
+use dhow_meta::Lease;
+
+use crate::failure::{Context as _, Trouble};
+use crate::plan::Plan;
+use crate::schedule::{Build, Parts};
+use crate::state::State;
 
 /// What a build gave.
 #[derive(Clone, Debug)]
@@ -67,13 +100,71 @@ pub struct Stats {
 /// `InvalidArgument` for a Dockerfile that is wrong, `Unsupported` for what is not done here (the message names the
 /// flag), `NotFound` for a source file or base image, `FailedPrecondition` for a command that failed, `Cancelled`.
 pub fn build(
-    store: &dhow_image::Store,
+    store: &Store,
     images: &dyn Images,
     executor: &dyn Executor,
     request: &Request,
     observer: &dyn BuildObserver,
 ) -> Result<Built, Failed> {
-    let _ = (store, images, executor, observer);
-    let error = failure::unsupported("builds are being written");
-    Err(failure::Trouble::from(error).into_failed(&request.dockerfile_name))
+    go(store, images, executor, request, observer)
+        .map_err(|trouble| trouble.into_failed(&request.dockerfile_name))
+}
+
+fn go(
+    store: &Store,
+    images: &dyn Images,
+    executor: &dyn Executor,
+    request: &Request,
+    observer: &dyn BuildObserver,
+) -> Result<Built, Trouble> {
+    let file = dhow_dockerfile::parse(&request.dockerfile).map_err(|errors| {
+        let mut errors = errors.into_iter();
+        let first = errors.next().map(Trouble::from);
+        let mut trouble = first.unwrap_or_else(|| Trouble::from(failure::invalid("the Dockerfile is wrong")));
+        trouble.more = errors.collect();
+        trouble
+    })?;
+    let plan = Plan::new(&file, request)?;
+    let lease = Lease::acquire(store.root()).context(|| "keep the layers of the build")?;
+    lease
+        .pin_everything()
+        .context(|| "keep the layers of the build")?;
+    let build = Build::new(Parts {
+        store,
+        images,
+        executor,
+        request,
+        observer,
+        file: &file,
+        plan: &plan,
+    })?;
+    for warning in &file.warnings {
+        build.warn(&warning.message, warning.at);
+    }
+    let result = build.run();
+    if let Some(context) = &build.context
+        && let Err(error) = context.save()
+    {
+        // The next build reads the files again: slower, not wrong.
+        build.warn(&error.to_string(), Span::default());
+    }
+    let state = result?;
+    let image = commit(store, request, &state)?;
+    Ok(Built {
+        image,
+        stats: Stats {
+            steps: build.steps.load(Ordering::Relaxed),
+            cached: build.cached.load(Ordering::Relaxed),
+        },
+    })
+}
+
+/// Writes the image and its names.
+fn commit(store: &Store, request: &Request, state: &State) -> Result<Image, Error> {
+    let mut config = state.image.clone();
+    config.config.labels.extend(request.labels.clone());
+    let id = store
+        .commit_on(config, &request.tags, state.parent)
+        .context(|| "write the image")?;
+    store.image(&id).context(|| "read the image")
 }

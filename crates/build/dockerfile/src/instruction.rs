@@ -157,7 +157,7 @@ impl Reading<'_> {
             return Ok(Duration::ZERO);
         };
         let value = flag_value(flag)?;
-        if value.is_empty() {
+        if value.is_empty() || value == "0" {
             return Ok(Duration::ZERO);
         }
         let duration = parse_duration(value).map_err(|error| flag_error(flag, error.to_string()))?;

@@ -191,6 +191,18 @@ pub struct Command {
     pub heredocs: Vec<Heredoc>,
 }
 
+impl Command {
+    /// The here-document when the command is nothing else: its body is then the script.
+    #[must_use]
+    pub fn lone_heredoc(&self) -> Option<&Heredoc> {
+        let Form::Shell(text) = &self.form else {
+            return None;
+        };
+        let announced = crate::heredoc::parse_word(text)?;
+        self.heredocs.iter().find(|body| body.name == announced.name)
+    }
+}
+
 /// The two forms of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {

@@ -1,0 +1,42 @@
+//! Base images and the sources of `--from`: the store first, the registry when it is not there.
+
+use dhow_image::Image;
+use dhow_reference::Reference;
+use dhow_types::{ErrorKind, Platform};
+
+use crate::failure::{Context as _, Error};
+use crate::schedule::Build;
+
+/// The image that `name` means. What is in the store is used without asking anyone, unless `--pull` was given or it
+/// is for another platform.
+pub(crate) fn image(build: &Build<'_>, name: &str, platform: &Platform) -> Result<Image, Error> {
+    let local = match build.store.resolve(name) {
+        Ok(image) => Some(image),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::wrap(error, format!("failed to parse stage name {name:?}"))),
+    };
+    let fits = |image: &Image| {
+        let found = image.config.platform();
+        // Images that were imported may not say what they are for.
+        found.architecture.is_empty() || platform.accepts(&found)
+    };
+    let reference = Reference::parse(name);
+    if let Some(image) = local {
+        let is_id = reference.is_err() || image.id.hex().starts_with(name);
+        if is_id || (fits(&image) && !build.request.pull) {
+            return Ok(image);
+        }
+    }
+    let reference = reference
+        .context(|| format!("failed to parse stage name {name:?}"))?
+        .or_latest();
+    build
+        .images
+        .pull(&reference, platform)
+        .context(|| format!("{name}: failed to resolve source metadata"))
+}
+
+/// A name in full, for the names of steps: `docker.io/library/debian:12`.
+pub(crate) fn full_name(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.or_latest().canonical())
+}

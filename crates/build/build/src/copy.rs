@@ -1,0 +1,447 @@
+//! `COPY` and `ADD`.
+
+use std::path::Path;
+
+use dhow_dockerfile::{Copy, Instruction, Quotes};
+use dhow_layer::Layer;
+use dhow_rootpath::Root;
+use dhow_types::{DiffId, Digest, ErrorKind};
+
+use crate::cache::Outcome;
+use crate::chmod::Chmod;
+use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
+use crate::ignore::Patterns;
+use crate::keys::KeyWriter;
+use crate::layer_step::{LayerStep, Scratch};
+use crate::run::owner_in;
+use crate::source::{Item, Pick, Picked, Source, clip, filter, pick, resolve};
+use crate::stage::{Stage, unplaced};
+use crate::tree::StackSource;
+use crate::write::{Destination, Writer};
+use crate::{archive, users};
+
+/// Where sources come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Context,
+    Stack(Vec<DiffId>),
+}
+
+/// A `COPY` or `ADD` with all variables expanded.
+#[derive(Debug)]
+struct Job {
+    add: bool,
+    /// Whether archives are unpacked.
+    unpack: bool,
+    paths: Vec<String>,
+    /// Here-documents: name and body.
+    files: Vec<(String, String)>,
+    destination: Destination,
+    origin: Origin,
+    chown: Option<String>,
+    chmod: Option<(String, Chmod)>,
+    excludes: Vec<String>,
+    parents: bool,
+    link: bool,
+}
+
+impl Job {
+    fn how(&self) -> Result<Pick, Error> {
+        Ok(Pick {
+            excludes: Patterns::compile(&self.excludes)?,
+        })
+    }
+
+    /// The history's text.
+    fn text(&self, written: &str) -> String {
+        let mut text = if self.add { "ADD" } else { "COPY" }.to_owned();
+        if self.parents {
+            text.push_str(" --parents");
+        }
+        if let Some(chown) = &self.chown {
+            text.push_str(" --chown=");
+            text.push_str(chown);
+        }
+        if let Some((chmod, _)) = &self.chmod {
+            text.push_str(" --chmod=");
+            text.push_str(chmod);
+        }
+        for path in &self.paths {
+            text.push(' ');
+            text.push_str(path);
+        }
+        for (name, _) in &self.files {
+            text.push_str(" <<");
+            text.push_str(name);
+        }
+        format!("{text} {written} # buildkit")
+    }
+
+    fn write_key(&self, key: &mut KeyWriter) {
+        key.number(u64::from(self.add)).number(u64::from(self.unpack));
+        key.number(u64::from(self.parents)).number(u64::from(self.link));
+        key.texts(&self.paths);
+        for (name, body) in &self.files {
+            key.text(name).text(body);
+        }
+        key.text(&self.destination.to_string());
+        key.option(self.chown.as_deref());
+        key.option(self.chmod.as_ref().map(|(text, _)| text.as_str()));
+        key.texts(&self.excludes);
+    }
+}
+
+impl Stage<'_, '_> {
+    /// `COPY`, or `ADD`.
+    pub(crate) fn copy(&mut self, instruction: &Instruction, copy: &Copy, add: bool) -> Result<(), Halt> {
+        let job = self.job(instruction, copy, add)?;
+        let shown = self.shown(instruction);
+        let title = self.title(&shown);
+        self.counted(&title, instruction.at, |stage, number| {
+            let text = job.text(&stage.expand(&copy.destination)?);
+            let outcome = stage.copy_layer(number, job)?;
+            Ok(stage.state.add_layer(outcome.layer, text, outcome.created)?)
+        })
+    }
+
+    fn job(&self, instruction: &Instruction, copy: &Copy, add: bool) -> Result<Job, Halt> {
+        let refuse = |flag: &str, message: String| -> Halt {
+            Trouble::from(unsupported(message))
+                .at(instruction.flag_at(flag))
+                .into()
+        };
+        if copy.keep_git_dir.is_some() {
+            return Err(refuse(
+                "keep-git-dir",
+                "ADD --keep-git-dir is not supported".to_owned(),
+            ));
+        }
+        let words = |words: &[String]| -> Result<Vec<String>, Trouble> {
+            words.iter().map(|word| self.expand(word)).collect()
+        };
+        let paths = words(&copy.paths)?;
+        if let Some(remote) = paths.iter().find(|path| is_remote(path)) {
+            if add {
+                return Err(refuse("", format!("ADD of a URL is not supported: {remote}")));
+            }
+            return Err(invalid("source can't be a URL for COPY").into());
+        }
+        if copy.checksum.is_some() {
+            return Err(invalid("checksum requires HTTP(S) or Git sources").into());
+        }
+        let chmod = copy.chmod.as_deref().map(|text| self.expand(text)).transpose()?;
+        let chmod = match chmod.filter(|text| !text.is_empty()) {
+            Some(text) => {
+                let parsed = Chmod::parse(&text)
+                    .map_err(|error| Trouble::from(error).at(instruction.flag_at("chmod")))?;
+                Some((text, parsed))
+            }
+            None => None,
+        };
+        let chown = copy.chown.as_deref().map(|text| self.expand(text)).transpose()?;
+        let destination = self.expand(&copy.destination)?;
+        Ok(Job {
+            add,
+            unpack: copy.unpack.unwrap_or(add),
+            paths,
+            files: self.inline_files(copy)?,
+            destination: Destination::relative(&destination, self.state.cwd()),
+            origin: match &copy.from {
+                None => Origin::Context,
+                Some(from) => self.copy_origin(instruction, from)?,
+            },
+            chown: chown.filter(|text| !text.is_empty()),
+            chmod,
+            excludes: words(&copy.excludes)?,
+            parents: copy.parents,
+            link: copy.link,
+        })
+    }
+
+    fn copy_origin(&self, instruction: &Instruction, from: &str) -> Result<Origin, Halt> {
+        let at = instruction.flag_at("from");
+        if from.contains('$') {
+            let error = invalid("variable expansion is not supported for --from")
+                .with_hint("define a new stage with FROM using ARG from global scope as a workaround");
+            return Err(Trouble::from(error).at(at).into());
+        }
+        let stack = self.from_stack(from).map_err(|halt| halt.at(at))?;
+        Ok(Origin::Stack(stack))
+    }
+
+    /// Bodies of here-documents: variables are expanded unless the delimiter was quoted.
+    fn inline_files(&self, copy: &Copy) -> Result<Vec<(String, String)>, Trouble> {
+        copy.files
+            .iter()
+            .map(|heredoc| {
+                let body = heredoc.body();
+                if !heredoc.expand {
+                    return Ok((heredoc.name.clone(), body));
+                }
+                let settings = dhow_dockerfile::Expand {
+                    escape: '\\',
+                    quotes: Quotes::Literal,
+                    limit: 32 << 20,
+                    ..dhow_dockerfile::Expand::default()
+                };
+                let body = settings
+                    .word(&body, &|name| self.state.lookup(name))
+                    .map_err(unplaced)?;
+                Ok((heredoc.name.clone(), body))
+            })
+            .collect()
+    }
+
+    fn copy_layer(&self, number: u32, mut job: Job) -> Result<Outcome, Halt> {
+        // A linked copy does not look at what is below: names of owners are looked up now.
+        let stack: &[DiffId] = if job.link { &[] } else { self.state.stack() };
+        if job.link
+            && let Some(chown) = job.chown.as_ref().filter(|chown| !users::is_numeric(chown))
+        {
+            let (uid, gid) = self.owner_below(chown)?;
+            job.chown = Some(format!("{uid}:{gid}"));
+        }
+        let base_key = || {
+            let mut key = KeyWriter::new("copy");
+            job.write_key(&mut key);
+            key.option(self.build.plan.epoch.map(|epoch| epoch.to_string()).as_deref());
+            key
+        };
+        let how = job.how()?;
+        let picked = |by_content| self.picked_key(&job, &how, by_content);
+        let mut definition = base_key();
+        definition.text("stack").stack(stack).digest(&picked(false)?);
+        let content = || -> Result<Digest, Halt> {
+            let mut key = base_key();
+            key.text("tree").digest(&self.build.trees.tree(stack)?.merkle());
+            key.digest(&picked(true)?);
+            Ok(key.finish())
+        };
+        let step = LayerStep {
+            definition: definition.finish(),
+            content: &content,
+        };
+        self.layer(number, &step, || self.copy_files(&job, &how, stack))
+    }
+
+    fn picked_key(&self, job: &Job, how: &Pick, by_content: bool) -> Result<Digest, Halt> {
+        if job.parents {
+            return self.parents_key(job, how, by_content);
+        }
+        pick_key(self, &job.origin, &job.paths, how, by_content)
+    }
+
+    fn owner_below(&self, chown: &str) -> Result<(u32, u32), Error> {
+        let view = StackSource {
+            tree: self.build.trees.tree(self.state.stack())?,
+            layers: &self.build.store.layers,
+        };
+        let read = |path: &[u8]| -> Result<Vec<u8>, Error> {
+            let Some(item) = resolve(&view, path)?.filter(|item| !item.is_dir()) else {
+                return Ok(Vec::new());
+            };
+            let (file, _) = view.open(&item)?;
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::Read::take(file, users::MAX_FILE), &mut bytes)
+                .context(|| "read the users of the image")?;
+            Ok(bytes)
+        };
+        users::owner(chown, &read(b"etc/passwd")?, &read(b"etc/group")?)
+    }
+
+    fn copy_files(&self, job: &Job, how: &Pick, stack: &[DiffId]) -> Result<Layer, Halt> {
+        let scratch = Scratch::prepare(self.build, stack)?;
+        let mount = scratch
+            .active()?
+            .mount_detached()
+            .context(|| "mount a step's snapshot")?;
+        let root = Root::from_fd(mount);
+        let owner = job
+            .chown
+            .as_ref()
+            .map(|chown| owner_in(&root, chown))
+            .transpose()?;
+        let mut writer = Writer::new(root, self.build);
+        writer.owner = owner;
+        writer.chmod = job.chmod.as_ref().map(|(_, chmod)| chmod.clone());
+        let destination = &job.destination;
+        self.check_destination(job, &writer)?;
+        with_source(self, &job.origin, |source| {
+            for path in &job.paths {
+                if job.parents {
+                    writer.copy_parents(&with_parents(source, path, how)?, source, destination)?;
+                    continue;
+                }
+                for picked in pick(source, path, how)? {
+                    self.build.check()?;
+                    if job.unpack && archive::unpack(source, &picked.top, &mut writer, destination)? {
+                        continue;
+                    }
+                    writer.copy(source, &picked, destination)?;
+                }
+            }
+            Ok(())
+        })?;
+        for (name, body) in &job.files {
+            writer.inline(name, body.as_bytes(), destination)?;
+        }
+        writer.finish()?;
+        drop(writer);
+        Ok(scratch.capture()?)
+    }
+
+    /// Several sources need a directory to go to.
+    fn check_destination(&self, job: &Job, writer: &Writer<'_>) -> Result<(), Error> {
+        let sources = job.paths.len() + job.files.len();
+        if sources < 2 || job.destination.slash || writer.is_dir(&job.destination)? {
+            return Ok(());
+        }
+        let keyword = if job.add { "ADD" } else { "COPY" };
+        Err(invalid(format!(
+            "when using {keyword} with more than one source file, the destination must be a directory and end with a /"
+        ))
+        .with_hint(format!("write {}/", job.destination)))
+    }
+
+    fn parents_key(&self, job: &Job, how: &Pick, by_content: bool) -> Result<Digest, Halt> {
+        if let (Origin::Stack(stack), false) = (&job.origin, by_content) {
+            return Ok(stack_key(stack));
+        }
+        with_source(self, &job.origin, |source| {
+            let mut key = KeyWriter::new("parents");
+            for path in &job.paths {
+                let mut found = with_parents(source, path, how)?;
+                hash_items(source, &mut found)?;
+                for (name, item) in &found {
+                    key.item(name, item);
+                }
+            }
+            Ok(key.finish())
+        })
+    }
+}
+
+fn is_remote(path: &str) -> bool {
+    ["http://", "https://", "git://", "git@", "ssh://"]
+        .iter()
+        .any(|scheme| path.starts_with(scheme))
+}
+
+fn stack_key(stack: &[DiffId]) -> Digest {
+    let mut key = KeyWriter::new("source stack");
+    key.stack(stack);
+    key.finish()
+}
+
+fn hash_items(source: &dyn Source, items: &mut [(Vec<u8>, Item)]) -> Result<(), Error> {
+    let mut plain: Vec<Item> = items.iter().map(|(_, item)| item.clone()).collect();
+    source.hash(&mut plain)?;
+    for ((_, item), hashed) in items.iter_mut().zip(plain) {
+        *item = hashed;
+    }
+    Ok(())
+}
+
+/// Runs `work` with the source that an origin means.
+fn with_source<T>(
+    stage: &Stage<'_, '_>,
+    origin: &Origin,
+    work: impl FnOnce(&dyn Source) -> Result<T, Halt>,
+) -> Result<T, Halt> {
+    let build = stage.build;
+    match origin {
+        Origin::Stack(stack) => work(&StackSource {
+            tree: build.trees.tree(stack)?,
+            layers: &build.store.layers,
+        }),
+        Origin::Context => match &build.context {
+            Some(context) => work(context),
+            None => work(&StackSource {
+                tree: build.trees.tree(&[])?,
+                layers: &build.store.layers,
+            }),
+        },
+    }
+}
+
+/// Key of what sources name. A stack that is not looked into is its layers; the context is always looked into.
+pub(crate) fn pick_key(
+    stage: &Stage<'_, '_>,
+    origin: &Origin,
+    paths: &[String],
+    how: &Pick,
+    by_content: bool,
+) -> Result<Digest, Halt> {
+    if let (Origin::Stack(stack), false) = (origin, by_content) {
+        return Ok(stack_key(stack));
+    }
+    with_source(stage, origin, |source| {
+        let mut key = KeyWriter::new("sources");
+        for path in paths {
+            for picked in pick(source, path, how)? {
+                write_picked(source, &mut key, picked)?;
+            }
+        }
+        Ok(key.finish())
+    })
+}
+
+fn write_picked(source: &dyn Source, key: &mut KeyWriter, mut picked: Picked) -> Result<(), Error> {
+    if picked.top.is_dir() {
+        // Of the top directory itself nothing is copied.
+        key.text("directory").number(picked.below.len() as u64);
+        hash_items(source, &mut picked.below)?;
+        for (name, item) in &picked.below {
+            key.item(name, item);
+        }
+        return Ok(());
+    }
+    let mut top = [picked.top];
+    source.hash(&mut top)?;
+    let [top] = top;
+    key.text("file").item(&picked.name, &top);
+    Ok(())
+}
+
+/// `--parents`: what the path, its `/./` marking where the kept part begins, matches; with the directories that
+/// lead there.
+fn with_parents(source: &dyn Source, written: &str, how: &Pick) -> Result<Vec<(Vec<u8>, Item)>, Error> {
+    let (base, pattern) = written.split_once("/./").unwrap_or(("", written));
+    let (base, pattern) = (clip(base), clip(pattern));
+    let wild = |text: &str| text.contains(['*', '?', '[']);
+    let found = resolve(source, base.as_bytes())?.filter(Item::is_dir);
+    let Some(top) = found else {
+        if wild(&base) {
+            return Err(unsupported("a wildcard before /./ of --parents is not supported"));
+        }
+        return Err(missing(written));
+    };
+    let mut all = Vec::new();
+    source.walk(&top.path, &mut all)?;
+    let skip = if top.path.is_empty() {
+        0
+    } else {
+        top.path.len() + 1
+    };
+    let relative = all.into_iter().map(|item| (item.path[skip..].to_vec(), item));
+    let wanted = if pattern.is_empty() {
+        relative.collect()
+    } else {
+        filter(relative, &Patterns::compile([&pattern])?, true)
+    };
+    if wanted.is_empty() && !wild(&pattern) && !pattern.is_empty() {
+        return Err(missing(written));
+    }
+    if how.excludes.is_empty() {
+        return Ok(wanted);
+    }
+    Ok(filter(wanted.into_iter(), &how.excludes, false))
+}
+
+fn missing(path: &str) -> Error {
+    let path = Path::new("/").join(path.trim_start_matches('/'));
+    Error::new(
+        ErrorKind::NotFound,
+        format!("failed to compute cache key: {path:?}: not found"),
+    )
+}

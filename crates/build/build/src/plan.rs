@@ -1,0 +1,340 @@
+//! From the text to the graph of stages: global arguments, bases, what the target reaches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dhow_dockerfile::{Dockerfile, Expand, Instruction, Mount, Op, suggest};
+use dhow_types::{ErrorKind, Platform};
+
+use crate::failure::{Error, Trouble, invalid, unsupported};
+use crate::request::Request;
+
+/// Where a stage begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    Image(String),
+    Scratch,
+    Stage(usize),
+}
+
+/// What `--from` names.
+pub(crate) type From = Base;
+
+/// One stage as far as the text says.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedStage {
+    pub(crate) base: Base,
+    /// Its name in the names of steps; empty when there is only one stage.
+    pub(crate) label: String,
+    /// Platform of its base.
+    pub(crate) platform: Platform,
+}
+
+/// The graph.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) stages: Vec<PlannedStage>,
+    pub(crate) target: usize,
+    /// Stages that the target needs, the target included.
+    pub(crate) reached: BTreeSet<usize>,
+    /// Arguments from before the first `FROM`, and those that every build has.
+    pub(crate) globals: BTreeMap<String, String>,
+    /// `SOURCE_DATE_EPOCH`.
+    pub(crate) epoch: Option<i64>,
+    names: Vec<Option<String>>,
+}
+
+impl Plan {
+    /// Makes the plan of a file for a request.
+    pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Self, Trouble> {
+        let names: Vec<Option<String>> = file.stages.iter().map(|stage| stage.name.clone()).collect();
+        let target = target(&names, request.target.as_deref())?;
+        let platform = host_platform(request)?;
+        let target_name = names[target].clone();
+        let mut plan = Self {
+            stages: Vec::new(),
+            target,
+            reached: BTreeSet::new(),
+            globals: predefined(request, &platform, target_name.as_deref()),
+            epoch: None,
+            names,
+        };
+        plan.read_globals(file, request)?;
+        plan.epoch = epoch(request, &plan.globals)?;
+        plan.read_stages(file, &platform)?;
+        plan.check_order(file)?;
+        plan.reach(file)?;
+        Ok(plan)
+    }
+
+    fn expand(&self, escape: char, word: &str) -> Result<String, dhow_dockerfile::SyntaxError> {
+        let settings = Expand {
+            escape,
+            ..Expand::default()
+        };
+        settings.word(word, &|name| self.globals.get(name).cloned())
+    }
+
+    fn read_globals(&mut self, file: &Dockerfile, request: &Request) -> Result<(), Trouble> {
+        for instruction in &file.args {
+            let Op::Arg(definitions) = &instruction.op else {
+                continue;
+            };
+            for definition in definitions {
+                let value = match (request.build_args.get(&definition.name), &definition.default) {
+                    (Some(value), _) => value.clone(),
+                    (None, Some(default)) => self
+                        .expand(file.escape, default)
+                        .map_err(|error| Trouble::from(error).at_instruction(instruction))?,
+                    (None, None) => continue,
+                };
+                self.globals.insert(definition.name.clone(), value);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_stages(&mut self, file: &Dockerfile, platform: &Platform) -> Result<(), Trouble> {
+        let only_one = file.stages.len() == 1;
+        for (index, stage) in file.stages.iter().enumerate() {
+            let at_stage = |error: dhow_dockerfile::SyntaxError| {
+                let mut trouble = Trouble::from(error);
+                trouble.span = Some(stage.at);
+                trouble
+            };
+            let base = self.expand(file.escape, &stage.base).map_err(at_stage)?;
+            if base.is_empty() {
+                let error = invalid(format!("base name ({}) should not be blank", stage.base))
+                    .with_hint("give the argument a default: ARG name=value before FROM");
+                return Err(Trouble::from(error).at(stage.at));
+            }
+            let earlier = self.names[..index]
+                .iter()
+                .rposition(|name| name.as_deref() == Some(&base.to_lowercase()));
+            let base = match earlier {
+                Some(earlier) => Base::Stage(earlier),
+                None if base == "scratch" => Base::Scratch,
+                None => Base::Image(base),
+            };
+            let platform = match &stage.platform {
+                None => platform.clone(),
+                Some(text) => {
+                    let text = self.expand(file.escape, text).map_err(at_stage)?;
+                    text.parse().map_err(|error| {
+                        let what = format!("failed to parse platform {text}");
+                        Trouble::from(Error::because(ErrorKind::InvalidArgument, what, error)).at(stage.at)
+                    })?
+                }
+            };
+            let label = match (&stage.name, only_one) {
+                (_, true) => String::new(),
+                (Some(name), false) => name.clone(),
+                (None, false) => format!("stage-{index}"),
+            };
+            self.stages.push(PlannedStage {
+                base,
+                label,
+                platform,
+            });
+        }
+        Ok(())
+    }
+
+    /// What `--from=name` means in stage `current`.
+    pub(crate) fn find_from(&self, current: usize, name: &str) -> Result<From, Error> {
+        if let Ok(index) = name.parse::<usize>() {
+            if index >= self.names.len() {
+                return Err(invalid(format!("invalid stage index {index}")));
+            }
+            return Ok(Base::Stage(index));
+        }
+        let wanted = name.to_lowercase();
+        let is_wanted = |other: &Option<String>| other.as_deref() == Some(&wanted);
+        let found = self.names[..current]
+            .iter()
+            .rposition(is_wanted)
+            .or_else(|| self.names.iter().position(is_wanted));
+        Ok(match found {
+            Some(index) => Base::Stage(index),
+            None if wanted == "scratch" => Base::Scratch,
+            None => Base::Image(name.to_owned()),
+        })
+    }
+
+    /// Stages that the instruction reads.
+    fn sources(&self, current: usize, instruction: &Instruction) -> Result<Vec<usize>, Trouble> {
+        let mut names = Vec::new();
+        match &instruction.op {
+            Op::Copy(copy) => names.extend(copy.from.clone()),
+            Op::Run(run) => {
+                for flag in &run.mounts {
+                    // Only `from` is of interest, and that is never expanded.
+                    let mount = Mount::parse(&flag.text, &mut |value| Ok(value.to_owned()));
+                    names.extend(mount.ok().and_then(|mount| mount.from));
+                }
+            }
+            _ => {}
+        }
+        let mut found = Vec::new();
+        for name in names {
+            match self.find_from(current, &name) {
+                Ok(Base::Stage(index)) => found.push(index),
+                Ok(_) => {}
+                Err(error) => return Err(Trouble::from(error).at(instruction.flag_at("from"))),
+            }
+        }
+        Ok(found)
+    }
+
+    fn name_of(&self, index: usize) -> String {
+        self.names[index].clone().unwrap_or_else(|| index.to_string())
+    }
+
+    /// Only earlier stages can be read; this also makes the graph free of cycles.
+    pub(crate) fn check_source(&self, current: usize, source: usize, cycle: bool) -> Result<(), Error> {
+        if source < current {
+            return Ok(());
+        }
+        let name = self.name_of(source);
+        if source == current || cycle {
+            return Err(invalid(format!("circular dependency detected on stage: {name}")));
+        }
+        Err(invalid(format!(
+            "cannot copy from stage {name:?}, it needs to be defined before current stage {:?}",
+            self.name_of(current)
+        )))
+    }
+
+    fn check_order(&self, file: &Dockerfile) -> Result<(), Trouble> {
+        let mut edges: Vec<BTreeSet<usize>> = Vec::new();
+        for (index, stage) in file.stages.iter().enumerate() {
+            let mut to = BTreeSet::new();
+            if let Base::Stage(base) = self.stages[index].base {
+                to.insert(base);
+            }
+            for instruction in &stage.instructions {
+                to.extend(self.sources(index, instruction)?);
+            }
+            edges.push(to);
+        }
+        for (index, stage) in file.stages.iter().enumerate() {
+            for instruction in &stage.instructions {
+                for source in self.sources(index, instruction)? {
+                    let cycle = source > index && leads_to(&edges, source, index);
+                    self.check_source(index, source, cycle)
+                        .map_err(|error| Trouble::from(error).at(instruction.flag_at("from")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reach(&mut self, file: &Dockerfile) -> Result<(), Trouble> {
+        let mut todo = vec![self.target];
+        while let Some(index) = todo.pop() {
+            if !self.reached.insert(index) {
+                continue;
+            }
+            if let Base::Stage(base) = self.stages[index].base {
+                todo.push(base);
+            }
+            for instruction in &file.stages[index].instructions {
+                todo.extend(self.sources(index, instruction)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Trouble {
+    /// The same at the place of an instruction: a place inside an expanded word says nothing about the file.
+    pub(crate) fn at_instruction(mut self, instruction: &Instruction) -> Self {
+        self.span = Some(instruction.at);
+        self
+    }
+}
+
+fn leads_to(edges: &[BTreeSet<usize>], from: usize, to: usize) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut todo = vec![from];
+    while let Some(index) = todo.pop() {
+        if index == to {
+            return true;
+        }
+        if seen.insert(index) {
+            todo.extend(&edges[index]);
+        }
+    }
+    false
+}
+
+fn target(names: &[Option<String>], wanted: Option<&str>) -> Result<usize, Error> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+        return Ok(names.len() - 1);
+    };
+    let lower = wanted.to_lowercase();
+    let by_name = names.iter().rposition(|name| name.as_deref() == Some(&lower));
+    let by_number = || wanted.parse::<usize>().ok().filter(|index| *index < names.len());
+    by_name.or_else(by_number).ok_or_else(|| {
+        let error = invalid(format!("target stage {wanted:?} could not be found"));
+        match suggest(wanted, names.iter().flatten().map(String::as_str)) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error,
+        }
+    })
+}
+
+/// The platform of the build, which must be one that runs here.
+fn host_platform(request: &Request) -> Result<Platform, Error> {
+    let host = Platform::host();
+    let Some(wanted) = &request.platform else {
+        return Ok(host);
+    };
+    if wanted.os == host.os && wanted.architecture == host.architecture {
+        return Ok(wanted.clone());
+    }
+    Err(unsupported(format!(
+        "a build for {wanted} is not possible on {host}: emulation is not supported"
+    ))
+    .with_hint(format!(
+        "build on a machine of that platform, or use --platform={host}"
+    )))
+}
+
+/// Arguments that every build has; a build argument of that name wins.
+fn predefined(request: &Request, platform: &Platform, target: Option<&str>) -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let mut found = BTreeMap::new();
+    for (prefix, platform) in [("BUILD", &host), ("TARGET", platform)] {
+        for (name, value) in [
+            ("PLATFORM", platform.to_string()),
+            ("OS", platform.os.clone()),
+            ("OSVERSION", platform.os_version.clone().unwrap_or_default()),
+            ("ARCH", platform.architecture.clone()),
+            ("VARIANT", platform.variant.clone().unwrap_or_default()),
+        ] {
+            found.insert(format!("{prefix}{name}"), value);
+        }
+    }
+    found.insert("TARGETSTAGE".to_owned(), target.unwrap_or("default").to_owned());
+    for (name, value) in &mut found {
+        if let Some(given) = request.build_args.get(name) {
+            value.clone_from(given);
+        }
+    }
+    found
+}
+
+fn epoch(request: &Request, globals: &BTreeMap<String, String>) -> Result<Option<i64>, Error> {
+    let name = "SOURCE_DATE_EPOCH";
+    let given = request.build_args.get(name).or_else(|| globals.get(name));
+    match given.map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        None => Ok(request.source_date_epoch),
+        Some(text) => match text.parse::<i64>() {
+            // Years up to 9999 can be written as RFC 3339.
+            Ok(seconds) if (0..=253_402_300_799).contains(&seconds) => Ok(Some(seconds)),
+            Ok(_) => Err(invalid(format!("{name}={text} is out of range"))),
+            Err(_) => Err(unsupported(format!("{name}={text} is not supported"))
+                .with_hint("write the number of seconds since 1970")),
+        },
+    }
+}

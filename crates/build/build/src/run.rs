@@ -1,0 +1,294 @@
+//! `RUN` and `WORKDIR`.
+
+use std::path::Path;
+
+use dhow_dockerfile::{Form, Instruction, Network, Run};
+use dhow_layer::Layer;
+use dhow_rootpath::Root;
+use dhow_types::{DiffId, Digest, ErrorKind};
+
+use crate::cache::Outcome;
+use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
+use crate::history;
+use crate::keys::KeyWriter;
+use crate::layer_step::{LayerStep, Scratch};
+use crate::mounts::{MountPlan, Prepared};
+use crate::stage::Stage;
+use crate::step::{Event, RunStep};
+use crate::{stubs, users};
+
+/// Bytes of `/dev/shm` when nothing is said (docker's default).
+const SHM_SIZE: u64 = 64 << 20;
+/// Variables that every command gets when they are build arguments; they are in no key and no history.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// A command ready to be run.
+struct Ready<'r> {
+    run: &'r Run,
+    args: Vec<String>,
+    /// Environment of the image and arguments.
+    env: Vec<String>,
+    /// A script to mount, and where: for a here-document that begins with `#!`.
+    script: Option<(String, String)>,
+    network: Network,
+    mounts: Vec<MountPlan>,
+}
+
+impl Stage<'_, '_> {
+    /// `RUN`.
+    pub(crate) fn run(&mut self, instruction: &Instruction, run: &Run) -> Result<(), Halt> {
+        if let Some(device) = run.devices.first() {
+            let error = unsupported(format!("RUN --device={device} is not supported"));
+            return Err(Trouble::from(error).at(instruction.flag_at("device")).into());
+        }
+        let (args, script) = self.run_args(run)?;
+        let mut shown = self.shown(instruction);
+        if let Some(heredoc) = run.command.heredocs.first() {
+            let body = heredoc.content.trim();
+            let (first, more) = match body.split_once('\n') {
+                Some((first, _)) => (first, "..."),
+                None => (body, ""),
+            };
+            shown = format!("{shown} ({}{more})", first.trim_end());
+        }
+        let title = self.title(&shown);
+        self.counted(&title, instruction.at, |stage, number| {
+            let ready = Ready {
+                run,
+                args,
+                env: stage.run_env(),
+                script,
+                network: match run.network {
+                    Network::Default => stage.build.request.network,
+                    other => other,
+                },
+                mounts: stage.plan_mounts(run)?,
+            };
+            let text = history::run(&stage.state.args_in_scope(), &ready.args);
+            let outcome = stage.run_layer(number, &ready)?;
+            Ok(stage.state.add_layer(outcome.layer, text, outcome.created)?)
+        })
+    }
+
+    /// Words to run, and the script to mount.
+    fn run_args(&self, run: &Run) -> Result<(Vec<String>, Option<(String, String)>), Error> {
+        let command = &run.command;
+        let text = match &command.form {
+            Form::Exec(words) if !words.is_empty() => return Ok((words.clone(), None)),
+            Form::Shell(text) if !text.is_empty() => text,
+            Form::Exec(_) | Form::Shell(_) => {
+                return Err(invalid("RUN requires at least one argument"));
+            }
+        };
+        let mut script = None;
+        let text = if let Some(heredoc) = command.lone_heredoc() {
+            let body = heredoc.body();
+            if body.starts_with("#!") {
+                if heredoc.name.contains('/') {
+                    return Err(invalid("the delimiter of a script must be a plain file name"));
+                }
+                let path = format!("/dev/pipes/{}", heredoc.name);
+                script = Some((path.clone(), body));
+                path
+            } else {
+                body
+            }
+        } else {
+            let mut whole = text.clone();
+            for heredoc in &command.heredocs {
+                whole.push('\n');
+                whole.push_str(&heredoc.content);
+                whole.push_str(&heredoc.name);
+            }
+            whole
+        };
+        let mut words = self.state.shell();
+        words.push(text);
+        Ok((words, script))
+    }
+
+    /// The image's environment, then the arguments that it does not hide.
+    fn run_env(&self) -> Vec<String> {
+        let mut env = self.state.image.config.env.clone();
+        for (name, value) in self.state.args_in_scope() {
+            if let Some(value) = value
+                && self.state.env(&name).is_none()
+            {
+                env.push(format!("{name}={value}"));
+            }
+        }
+        env
+    }
+
+    fn hostname(&self) -> &str {
+        let arguments = &self.build.request.build_args;
+        arguments
+            .get("BUILDKIT_SANDBOX_HOSTNAME")
+            .map_or("buildkitsandbox", String::as_str)
+    }
+
+    /// What both keys have in common.
+    fn run_key(&self, ready: &Ready<'_>) -> KeyWriter {
+        let build = self.build;
+        let mut key = KeyWriter::new("run");
+        key.texts(&ready.args).texts(&ready.env);
+        key.text(self.state.cwd()).text(&self.state.image.config.user);
+        key.number(ready.network as u64).number(ready.run.security as u64);
+        key.text(&build.plan.stages[self.index].platform.to_string());
+        key.option(ready.script.as_ref().map(|(_, body)| body.as_str()));
+        key.option(build.plan.epoch.map(|epoch| epoch.to_string()).as_deref());
+        key.text(self.hostname());
+        // Which hosts there are counts, their addresses do not.
+        let hosts = build.request.extra_hosts.iter().map(|(name, _)| name.as_str());
+        key.texts(&hosts.collect::<Vec<_>>());
+        key
+    }
+
+    fn run_layer(&self, number: u32, ready: &Ready<'_>) -> Result<Outcome, Halt> {
+        let stack = self.state.stack();
+        let mut definition = self.run_key(ready);
+        definition.text("stack").stack(stack);
+        for mount in &ready.mounts {
+            mount.write_key(self, &mut definition, false)?;
+        }
+        let content = || -> Result<Digest, Halt> {
+            let mut key = self.run_key(ready);
+            key.text("tree").digest(&self.build.trees.tree(stack)?.merkle());
+            for mount in &ready.mounts {
+                mount.write_key(self, &mut key, true)?;
+            }
+            Ok(key.finish())
+        };
+        let step = LayerStep {
+            definition: definition.finish(),
+            content: &content,
+        };
+        self.layer(number, &step, || self.execute(number, stack, ready))
+    }
+
+    /// Runs the command in a snapshot and makes the layer of what it changed.
+    fn execute(&self, number: u32, stack: &[DiffId], ready: &Ready<'_>) -> Result<Layer, Halt> {
+        let build = self.build;
+        let scratch = Scratch::prepare(build, stack)?;
+        let prepared = Prepared::new(self, &ready.mounts, ready.script.as_ref())?;
+        let mut env = ready.env.clone();
+        env.extend(self.proxies());
+        env.extend(prepared.env.iter().cloned());
+        let step = RunStep {
+            snapshot: scratch.active()?,
+            args: &ready.args,
+            env: &env,
+            cwd: self.state.cwd(),
+            user: &self.state.image.config.user,
+            network: ready.network,
+            security: ready.run.security,
+            mounts: &prepared.mounts,
+            hostname: self.hostname(),
+            shm_size: build.request.shm_size.unwrap_or(SHM_SIZE),
+            extra_hosts: &build.request.extra_hosts,
+            cancel: &build.request.cancel,
+        };
+        let observer = build.observer;
+        let code = build.executor.run(&step, &mut |stream, bytes| {
+            observer.observe(Event::Output {
+                step: number,
+                stream,
+                bytes,
+            });
+        })?;
+        // A command that was killed because of the cancel ends with some code of its own.
+        build.check()?;
+        if code != 0 {
+            let message = format!(
+                "process {:?} did not complete successfully: exit code: {code}",
+                ready.args.join(" ")
+            );
+            return Err(Error::new(ErrorKind::FailedPrecondition, message).into());
+        }
+        let points = step.mount_points();
+        prepared.release()?;
+        if let Some(upper) = scratch.active()?.upper() {
+            stubs::remove(upper, &build.trees.tree(stack)?, &points)?;
+        }
+        Ok(scratch.capture()?)
+    }
+
+    fn proxies(&self) -> Vec<String> {
+        let arguments = &self.build.request.build_args;
+        PROXIES
+            .iter()
+            .flat_map(|name| [(*name).to_owned(), name.to_ascii_lowercase()])
+            .filter_map(|name| arguments.get(&name).map(|value| format!("{name}={value}")))
+            .collect()
+    }
+
+    /// `WORKDIR`: makes the directory, owned by the user of the stage, unless it is `/`.
+    pub(crate) fn workdir(&mut self, instruction: &Instruction, path: &str) -> Result<(), Halt> {
+        let path = self.expand(path)?;
+        if path.is_empty() {
+            return Err(invalid("WORKDIR expands to an empty path").into());
+        }
+        let joined = if path.starts_with('/') {
+            path
+        } else {
+            format!("{}/{path}", self.state.cwd())
+        };
+        let dir = crate::ignore::clean(&joined);
+        self.state.image.config.working_dir.clone_from(&dir);
+        let shown = self.shown(instruction);
+        let title = self.title(&shown);
+        if dir == "/" {
+            return Ok(self.state.record(format!("WORKDIR {dir}"))?);
+        }
+        self.counted(&title, instruction.at, |stage, number| {
+            let outcome = stage.workdir_layer(number, &dir)?;
+            let text = format!("WORKDIR {dir}");
+            Ok(stage.state.add_layer(outcome.layer, text, outcome.created)?)
+        })
+    }
+
+    fn workdir_layer(&self, number: u32, dir: &str) -> Result<Outcome, Halt> {
+        let stack = self.state.stack();
+        let user = &self.state.image.config.user;
+        let key = || {
+            let mut key = KeyWriter::new("workdir");
+            key.text(dir).text(user);
+            key.option(self.build.plan.epoch.map(|epoch| epoch.to_string()).as_deref());
+            key
+        };
+        let content = || -> Result<Digest, Halt> {
+            let tree = self.build.trees.tree(stack)?;
+            Ok(key().text("tree").digest(&tree.merkle()).finish())
+        };
+        let step = LayerStep {
+            definition: key().text("stack").stack(stack).finish(),
+            content: &content,
+        };
+        self.layer(number, &step, || {
+            let scratch = Scratch::prepare(self.build, stack)?;
+            let mount = scratch
+                .active()?
+                .mount_detached()
+                .context(|| "mount a step's snapshot")?;
+            let root = Root::from_fd(mount);
+            let owner = owner_in(&root, user)?;
+            root.create_dir_all(Path::new(dir), 0o755, Some(owner))
+                .context(|| format!("make the working directory {dir}"))?;
+            drop(root);
+            Ok(scratch.capture()?)
+        })
+    }
+}
+
+/// The owner that a user text means in a mounted root file system; nobody said is root.
+pub(crate) fn owner_in(root: &Root, user: &str) -> Result<(u32, u32), Error> {
+    if users::is_numeric(user) {
+        return users::owner(user, b"", b"");
+    }
+    let read = |path: &str| match root.read(Path::new(path), users::MAX_FILE) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::wrap(error, format!("look up the user {user}"))),
+    };
+    users::owner(user, &read("/etc/passwd")?, &read("/etc/group")?)
+}

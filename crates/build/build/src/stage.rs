@@ -1,0 +1,218 @@
+//! One stage from its `FROM` to its end.
+
+use std::time::Instant;
+
+use dhow_dockerfile::{Expand, Instruction, Op, Quotes, Span, SyntaxError, Unset, parse_trigger};
+
+use crate::failure::{Halt, Trouble, invalid};
+use crate::plan::{Base, From as Source};
+use crate::schedule::Build;
+use crate::state::State;
+use crate::step::Event;
+use crate::{base, metadata};
+
+/// A stage at work.
+pub(crate) struct Stage<'a, 'b> {
+    pub(crate) build: &'a Build<'b>,
+    pub(crate) index: usize,
+    pub(crate) state: State,
+    /// Whether `CMD` was set in this stage: `ENTRYPOINT` clears only an inherited one.
+    pub(crate) cmd_set: bool,
+    /// Number of steps that are counted in names, and of those that were begun.
+    total: usize,
+    begun: usize,
+    /// Triggers of the base, which are no text of this file; their errors are shown at the `FROM`.
+    in_trigger: bool,
+}
+
+/// Runs a stage to its end.
+pub(crate) fn run(build: &Build<'_>, index: usize) -> Result<State, Halt> {
+    let (mut stage, triggers) = begin(build, index)?;
+    let from_at = build.file.stages[index].at;
+    let triggers = triggers
+        .iter()
+        .map(|text| trigger(text).map_err(|trouble| Halt::from(trouble.at(from_at))))
+        .collect::<Result<Vec<Instruction>, Halt>>()?;
+    stage.total += triggers.len();
+    stage.in_trigger = true;
+    for instruction in &triggers {
+        stage.instruction(instruction, from_at)?;
+    }
+    stage.in_trigger = false;
+    for instruction in &build.file.stages[index].instructions {
+        stage.instruction(instruction, instruction.at)?;
+    }
+    Ok(stage.state)
+}
+
+/// Gets the base and counts the steps.
+fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, Vec<String>), Halt> {
+    let planned = &build.plan.stages[index];
+    let from = &build.file.stages[index];
+    let counted = from.instructions.iter().filter(|instruction| {
+        matches!(
+            instruction.op,
+            Op::Add(_) | Op::Copy(_) | Op::Run(_) | Op::Workdir(_)
+        )
+    });
+    let mut stage = Stage {
+        build,
+        index,
+        state: State::scratch(&planned.platform),
+        cmd_set: false,
+        total: counted.count(),
+        begun: 0,
+        in_trigger: false,
+    };
+    let triggers = match &planned.base {
+        Base::Scratch => Vec::new(),
+        Base::Stage(base) => {
+            let base = build.stage(*base)?;
+            let (state, triggers) = State::from_stage(&base);
+            stage.state = state;
+            triggers
+        }
+        Base::Image(name) => {
+            stage.total += 1;
+            let title = stage.title(&format!("FROM {}", base::full_name(name)));
+            let image = stage.counted(&title, from.at, |stage, _| {
+                let _permit = stage.build.permit();
+                Ok(base::image(stage.build, name, &planned.platform)?)
+            })?;
+            let (state, triggers) = State::from_image(&image);
+            stage.state = state;
+            triggers
+        }
+    };
+    Ok((stage, triggers))
+}
+
+fn trigger(text: &str) -> Result<Instruction, Trouble> {
+    parse_trigger(text).map_err(|errors| {
+        let first = errors.into_iter().next();
+        let message = first.map_or_else(String::new, |error| error.message);
+        Trouble::from(invalid(format!(
+            "the base image has a malformed ONBUILD trigger {:?}: {message}",
+            text.chars().take(128).collect::<String>()
+        )))
+    })
+}
+
+impl Stage<'_, '_> {
+    /// The name of the next counted step.
+    pub(crate) fn title(&mut self, text: &str) -> String {
+        self.begun += 1;
+        let label = &self.build.plan.stages[self.index].label;
+        let space = if label.is_empty() { "" } else { " " };
+        let width = self.total.max(1).to_string().len();
+        let trigger = if self.in_trigger { "ONBUILD " } else { "" };
+        format!(
+            "[{label}{space}{:width$}/{}] {trigger}{text}",
+            self.begun, self.total
+        )
+    }
+
+    /// Runs a step and tells the observer about it; the step is given its number.
+    pub(crate) fn counted<T>(
+        &mut self,
+        title: &str,
+        at: Span,
+        work: impl FnOnce(&mut Self, u32) -> Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        let at = self.place(at);
+        self.build.check().map_err(|halt| halt.at(at))?;
+        let step = self.build.step_number();
+        let observer = self.build.observer;
+        observer.observe(Event::Started { step, name: title });
+        let start = Instant::now();
+        let result = work(self, step).map_err(|halt| halt.at(at).in_step(title));
+        let message = match &result {
+            Err(Halt::Here(trouble)) => Some(trouble.error.to_string()),
+            Err(Halt::Elsewhere) => Some("another stage failed".to_owned()),
+            Ok(_) => None,
+        };
+        observer.observe(Event::Finished {
+            step,
+            took: start.elapsed(),
+            error: message.as_deref(),
+        });
+        result
+    }
+
+    /// A place in the file: triggers have none of their own.
+    fn place(&self, at: Span) -> Span {
+        if self.in_trigger {
+            self.build.file.stages[self.index].at
+        } else {
+            at
+        }
+    }
+
+    fn instruction(&mut self, instruction: &Instruction, at: Span) -> Result<(), Halt> {
+        self.build.check()?;
+        let result = match &instruction.op {
+            Op::Run(run) => self.run(instruction, run),
+            Op::Copy(copy) => self.copy(instruction, copy, false),
+            Op::Add(copy) => self.copy(instruction, copy, true),
+            Op::Workdir(path) => self.workdir(instruction, path),
+            _ => metadata::apply(self, instruction).map_err(Halt::from),
+        };
+        result.map_err(|halt| halt.at(at))
+    }
+
+    /// How words of this file are expanded.
+    pub(crate) fn settings(&self) -> Expand {
+        Expand {
+            escape: self.build.file.escape,
+            ..Expand::default()
+        }
+    }
+
+    /// Expands one word; its errors are shown at the instruction.
+    pub(crate) fn expand(&self, word: &str) -> Result<String, Trouble> {
+        self.settings()
+            .word(word, &|name| self.state.lookup(name))
+            .map_err(unplaced)
+    }
+
+    /// The text of an instruction for the name of a step: known variables replaced, quotes kept.
+    pub(crate) fn shown(&self, instruction: &Instruction) -> String {
+        let settings = Expand {
+            quotes: Quotes::Keep,
+            unset: Unset::Keep,
+            ..self.settings()
+        };
+        let text = settings
+            .word(&instruction.text, &|name| self.state.lookup(name))
+            .unwrap_or_else(|_| instruction.text.clone());
+        match text.split_once(char::is_whitespace) {
+            Some((_, rest)) => format!("{} {rest}", instruction.op.keyword()),
+            None => text,
+        }
+    }
+
+    /// The stack of what `--from` names.
+    pub(crate) fn from_stack(&self, name: &str) -> Result<Vec<dhow_types::DiffId>, Halt> {
+        match self.build.plan.find_from(self.index, name)? {
+            Source::Stage(index) => {
+                // Triggers can name stages that the plan did not see.
+                self.build.plan.check_source(self.index, index, false)?;
+                let state = self.build.stage(index)?;
+                Ok(state.stack().to_vec())
+            }
+            Source::Scratch => Ok(Vec::new()),
+            Source::Image(name) => {
+                let platform = &self.build.plan.stages[self.index].platform;
+                let image = base::image(self.build, &name, platform)?;
+                Ok(image.config.rootfs.diff_ids)
+            }
+        }
+    }
+}
+
+/// An error of an expansion: its place is in the word, not in the file.
+pub(crate) fn unplaced(error: SyntaxError) -> Trouble {
+    let mut trouble = Trouble::from(error);
+    trouble.span = None;
+    trouble
+}
