@@ -50,12 +50,17 @@ fn best<T>(rounds: usize, mut round: impl FnMut() -> Outcome<T>) -> Outcome<(Dur
         last = Some(round()?);
         shortest = shortest.min(start.elapsed());
     }
-    last.map(|last| (shortest, last)).ok_or_else(|| "no rounds".into())
+    last.map(|last| (shortest, last))
+        .ok_or_else(|| "no rounds".into())
 }
 
 fn report(out: &mut impl Write, what: &str, time: Duration, bytes: u64) -> io::Result<()> {
     let rate = bytes as f64 / 1e6 / time.as_secs_f64();
-    writeln!(out, "{what:>20}: {:8.1} ms  {rate:7.0} MB/s", time.as_secs_f64() * 1e3)
+    writeln!(
+        out,
+        "{what:>20}: {:8.1} ms  {rate:7.0} MB/s",
+        time.as_secs_f64() * 1e3
+    )
 }
 
 fn drain(mut input: impl Read) -> Outcome<u64> {

@@ -71,7 +71,7 @@ pub fn decoder<'a>(
         Compression::Zstd => {
             Box::new(zstd::stream::read::Decoder::with_buffer(whole).context(|| "start the zstd decoder")?)
         }
-        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Compression::Bzip2 => Box::new(DataErrors(bzip2::bufread::MultiBzDecoder::new(whole))),
         Compression::Xz => {
             let stream =
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
@@ -126,6 +126,18 @@ pub(crate) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize
         }
     }
     Ok(have)
+}
+
+/// Calls damaged input by its name: bzip2 reports it as a wrong argument.
+struct DataErrors<R>(R);
+
+impl<R: Read> Read for DataErrors<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => io::Error::new(io::ErrorKind::InvalidData, error),
+            _ => error,
+        })
+    }
 }
 
 /// Counts what goes through to a writer.

@@ -222,7 +222,6 @@ impl Tree {
                     self.host
                         .chmod(self.current(), name, self.host.first_dir_mode(entry.mode))?;
                 } else {
-                    self.clear(&entry.path)?;
                     self.making(&entry.path, |host, dir, name| {
                         host.make_dir(dir, name, entry.mode)
                     })?;

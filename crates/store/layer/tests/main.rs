@@ -1,0 +1,75 @@
+//! The layer store as its callers see it, on real directories.
+
+mod capture;
+mod crash;
+mod hostile;
+mod maker;
+mod rebuild;
+mod unpack;
+
+/// A store in a directory of its own, beside which nothing may appear.
+struct Place {
+    dir: tempfile::TempDir,
+    store: dhow_layer::LayerStore,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        std::fs::write(dir.path().join("outside/secret"), b"untouched").unwrap();
+        let store = dhow_layer::LayerStore::open(&dir.path().join("store")).unwrap();
+        Self { dir, store }
+    }
+
+    fn unpack(&self, tar: &[u8]) -> Result<dhow_layer::Layer, dhow_layer::Error> {
+        let how = dhow_layer::Unpack::default();
+        self.store.unpack(tar, &how).map(|unpacked| unpacked.layer)
+    }
+
+    /// Asserts that nothing is half-made, and that nothing was written outside the store.
+    fn assert_clean(&self, what: &str) {
+        let names = |path: &str| {
+            let mut names: Vec<_> = std::fs::read_dir(self.dir.path().join(path))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(
+            names("store/tmp"),
+            Vec::<String>::new(),
+            "{what}: half-made things in tmp"
+        );
+        assert_eq!(
+            names("store"),
+            ["layers", "tmp", "trash"],
+            "{what}: strangers in the store"
+        );
+        assert_eq!(
+            names(""),
+            ["outside", "store"],
+            "{what}: something was made outside"
+        );
+        assert_eq!(names("outside"), ["secret"], "{what}: something was made outside");
+        let secret = self.dir.path().join("outside/secret");
+        assert_eq!(
+            std::fs::read(&secret).unwrap(),
+            b"untouched",
+            "{what}: a file outside was changed"
+        );
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&secret).unwrap().permissions());
+        assert_eq!(mode & 0o7000, 0, "{what}: the mode of a file outside was changed");
+    }
+}
+
+/// Whether this test may make devices and give files away; says so when not.
+fn is_root(test: &str) -> bool {
+    let root = dhow_layer::privileged();
+    if !root {
+        eprintln!("skipped {test}: it needs root");
+    }
+    root
+}
