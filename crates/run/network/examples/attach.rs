@@ -1,6 +1,8 @@
 //! Measures attach and detach on a bridge: `cargo run --profile quick -p dhow-network --example attach [rounds]`.
 //! Runs in a network namespace of its own; needs root.
 
+#![allow(clippy::print_stdout, reason = "it is run for what it prints")]
+
 use std::error::Error;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};

@@ -324,6 +324,9 @@ impl Networks {
         } else {
             self.rebuild(&mut firewall)?;
         }
+        firewall
+            .forget_flows(endpoint)
+            .context(|| "forget what conntrack knows of the ports")?;
         Ok((socket, bridge))
     }
 

@@ -284,7 +284,7 @@ mod tests {
             subnet: Some(net("fd01::/64")),
             ..SubnetRequest::default()
         };
-        let chosen = choose(&[wish.clone()], false, &id(), &Taken::default(), 0).unwrap();
+        let chosen = choose(std::slice::from_ref(&wish), false, &id(), &Taken::default(), 0).unwrap();
         assert_eq!(chosen.len(), 2);
         assert_eq!(chosen[1].gateway.to_string(), "fd01::1");
         assert!(choose(&[wish.clone(), wish], false, &id(), &Taken::default(), 0).is_err());

@@ -349,3 +349,28 @@ fn silent_clients_and_silent_upstreams_hold_nobody_up() {
         drop(idle);
     });
 }
+
+#[test]
+fn a_container_may_have_port_53_of_every_address_for_itself() {
+    with_world(|world| {
+        let network = world.network("net1", |_| ());
+        let one = attach(world, &network, 1, "one", &[]);
+        let two = attach(world, &network, 2, "two", &[]);
+        let _server = run(world, &one, Vec::new());
+        udp_server(&one.netns, 53);
+        tcp_server(&one.netns, 53);
+        assert_eq!(ask_udp(&one.netns, "two", A), address(&two));
+        assert_eq!(ask_tcp(&one.netns, "two", A), address(&two));
+        assert_eq!(
+            udp(&two.netns, one.endpoint.ip, 53),
+            Ok(two.endpoint.ip.to_string())
+        );
+        assert_eq!(
+            tcp(&two.netns, one.endpoint.ip, 53),
+            Ok(two.endpoint.ip.to_string())
+        );
+        // A monitor that takes over after another died.
+        let _successor = run(world, &one, Vec::new());
+        assert_eq!(ask_tcp(&one.netns, "two", A), address(&two));
+    });
+}

@@ -286,3 +286,56 @@ fn a_stale_element_of_a_lost_container_is_replaced() {
         assert_eq!(tcp(&world.outside, HOST, 8080), Ok(OUTSIDE.to_string()));
     });
 }
+
+/// A UDP server that answers with its number.
+fn numbered_server(netns: &std::os::fd::OwnedFd, number: u8) {
+    let socket = inside(netns, || std::net::UdpSocket::bind(("0.0.0.0", 53)).unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            drop(socket.send_to(&[number], from));
+        }
+    });
+}
+
+#[test]
+fn a_udp_client_that_never_falls_silent_reaches_the_next_container() {
+    with_world(|world| {
+        let network = world.networks.default_bridge().unwrap();
+        // The rules are there, so conntrack sees the client's first datagrams, which find nobody.
+        let first = world.container(&network, 9, &[]);
+        world.networks.detach(&first.endpoint).unwrap();
+        let ports = [publish(None, 5353, 53, Protocol::Udp)];
+        let client = inside(&world.outside, || {
+            std::net::UdpSocket::bind((OUTSIDE, 40_000)).unwrap()
+        });
+        client
+            .set_read_timeout(Some(std::time::Duration::from_secs(3)))
+            .unwrap();
+        let ask = || {
+            client.send_to(b"who", (HOST, 5353)).unwrap();
+            let mut buffer = [0; 64];
+            client.recv(&mut buffer).map(|length| buffer[..length].to_vec())
+        };
+        numbered_server(&world.host, 0);
+        client.send_to(b"who", (HOST, 53)).unwrap();
+        let holder = inside(&world.host, || {
+            std::net::UdpSocket::bind(("0.0.0.0", 5353)).unwrap()
+        });
+        client.send_to(b"who", (HOST, 5353)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(holder);
+        client.recv(&mut [0; 8]).unwrap();
+        let mut keep = Vec::new();
+        for number in [1, 2] {
+            let server = world.container(&network, number, &ports);
+            numbered_server(&server.netns, number);
+            assert_eq!(ask().unwrap(), [number]);
+            // The first one lives on, unpublished: what still reached it would be answered by it.
+            keep.push(world.networks.retire(&server.endpoint).unwrap());
+        }
+        for retired in keep {
+            world.networks.bury(retired).unwrap();
+        }
+    });
+}

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use dhow_types::ContainerId;
 use rustix::event::epoll;
 
+use crate::firewall::redirect_dns;
 use crate::{Context as _, Error, namespace};
 use forward::{Forwarded, Questions};
 use names::Names;
@@ -108,7 +109,7 @@ impl Resolver {
 }
 
 impl Server {
-    /// Binds 127.0.0.11:53 (udp and tcp) in `netns`. Single-threaded callers only. `root` is the store's root;
+    /// Answers at 127.0.0.11:53 (udp and tcp) in `netns`. Single-threaded callers only. `root` is the store's root;
     /// `upstreams` come from [`crate::host_resolvers`] and are reached from the caller's namespace.
     ///
     /// # Errors
@@ -119,17 +120,7 @@ impl Server {
         container: &ContainerId,
         upstreams: Vec<SocketAddr>,
     ) -> Result<Self, Error> {
-        let place = SocketAddr::from((ADDRESS, PORT));
-        let (udp, listener) = namespace::within(netns, || {
-            let bound = || -> io::Result<(UdpSocket, TcpListener)> {
-                let udp = UdpSocket::bind(place)?;
-                udp.set_nonblocking(true)?;
-                let listener = TcpListener::bind(place)?;
-                listener.set_nonblocking(true)?;
-                Ok((udp, listener))
-            };
-            bound().context(|| format!("bind the container's name server to {place}"))
-        })?;
+        let (udp, listener) = namespace::within(netns, listen)?;
         let watch = || -> io::Result<OwnedFd> {
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             epoll::add(
@@ -257,6 +248,27 @@ impl Server {
     fn tell(&self, ended: Forwarded) {
         // A client that is gone, or whose buffer is full, asks again.
         drop(self.udp.send_to(&ended.answer, ended.client));
+    }
+}
+
+/// The sockets, in the container's namespace: on free ports to which port 53 is redirected, so that the container may use
+/// port 53 itself; on port 53 where the kernel lacks nf_tables.
+fn listen() -> Result<(UdpSocket, TcpListener), Error> {
+    let bind = |port: u16| -> io::Result<(UdpSocket, TcpListener)> {
+        let udp = UdpSocket::bind((ADDRESS, port))?;
+        udp.set_nonblocking(true)?;
+        let listener = TcpListener::bind((ADDRESS, port))?;
+        listener.set_nonblocking(true)?;
+        Ok((udp, listener))
+    };
+    let what = || format!("bind the container's name server to {ADDRESS}");
+    let (udp, listener) = bind(0).context(what)?;
+    let ports =
+        || -> io::Result<(u16, u16)> { Ok((udp.local_addr()?.port(), listener.local_addr()?.port())) };
+    let (udp_port, tcp_port) = ports().context(what)?;
+    match redirect_dns(ADDRESS, udp_port, tcp_port) {
+        Ok(()) => Ok((udp, listener)),
+        Err(_) => bind(PORT).context(what),
     }
 }
 

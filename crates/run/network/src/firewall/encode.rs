@@ -41,14 +41,14 @@ const HEADER: [u8; 4] = [NFPROTO_INET, 0, 0, 0];
 
 /// Type numbers of nft's listing (`datatype.h`); the kernel only keeps them.
 pub(super) mod datatype {
-    pub(in super::super) const IPV4: u32 = 7;
-    pub(in super::super) const IPV6: u32 = 8;
-    pub(in super::super) const PROTOCOL: u32 = 12;
-    pub(in super::super) const SERVICE: u32 = 13;
-    pub(in super::super) const IFNAME: u32 = 41;
+    pub(in crate::firewall) const IPV4: u32 = 7;
+    pub(in crate::firewall) const IPV6: u32 = 8;
+    pub(in crate::firewall) const PROTOCOL: u32 = 12;
+    pub(in crate::firewall) const SERVICE: u32 = 13;
+    pub(in crate::firewall) const IFNAME: u32 = 41;
 
     /// A concatenation: six bits for each part.
-    pub(in super::super) fn concat(parts: &[u32]) -> u32 {
+    pub(in crate::firewall) fn concat(parts: &[u32]) -> u32 {
         parts.iter().fold(0, |all, part| (all << 6) | part)
     }
 }
@@ -263,6 +263,10 @@ pub(super) enum Step<'a> {
     Map(&'a str),
     /// Loads the kind of the destination address into [`R1`]: 2 is local.
     DestinationKind,
+    /// Loads bytes into [`R1`].
+    Load(&'a [u8]),
+    /// Writes the two bytes in [`R1`] into the transport header, which has its checksum there: offset, that of the sum.
+    WriteTransport(u32, u32),
     /// Changes the destination: family, register of the port (the address is in [`R1`]).
     Dnat(u32, u32),
     /// Gives the packet the address of the interface it leaves by.
@@ -314,6 +318,19 @@ impl Step<'_> {
                 data.be32(1, R1);
                 data.be32(2, 3);
                 data.be32(3, 2);
+            }),
+            Self::Load(bytes) => expression("immediate", &|data| {
+                data.be32(1, R1);
+                data.nest(2, |value| value.raw(DATA_VALUE, bytes));
+            }),
+            Self::WriteTransport(offset, sum) => expression("payload", &|data| {
+                data.be32(2, 2);
+                data.be32(3, offset);
+                data.be32(4, 2);
+                data.be32(5, R1);
+                // An Internet checksum (RFC 1071), which the kernel corrects.
+                data.be32(6, 1);
+                data.be32(7, sum);
             }),
             Self::Dnat(family, port) => expression("nat", &|data| {
                 data.be32(1, 1);
