@@ -253,3 +253,6 @@ fn utf8(bytes: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(bytes)
         .map_err(|error| Error::because(ErrorKind::InvalidArgument, "a release file is not UTF-8", error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,39 +208,10 @@ fn cached(path: &PathBuf, listed: Listed) -> Result<Option<File>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::sync::Mutex;
-
     use dhow_types::Silent;
 
     use super::*;
-
-    /// Answers from memory and counts.
-    struct Shelf {
-        bodies: HashMap<String, Vec<u8>>,
-        asked: Mutex<Vec<String>>,
-    }
-
-    impl Fetch for Shelf {
-        fn get(&self, url: &str) -> Result<Box<dyn Read + Send>, Error> {
-            self.asked.lock().unwrap().push(url.to_owned());
-            match self.bodies.get(url) {
-                Some(body) => Ok(Box::new(io::Cursor::new(body.clone()))),
-                None => Err(Error::new(ErrorKind::NotFound, format!("no {url}"))),
-            }
-        }
-    }
-
-    fn shelf(bodies: &[(&str, &[u8])]) -> Shelf {
-        let bodies = bodies
-            .iter()
-            .map(|(url, body)| ((*url).to_owned(), body.to_vec()))
-            .collect();
-        Shelf {
-            bodies,
-            asked: Mutex::new(Vec::new()),
-        }
-    }
+    use crate::testing::Shelf;
 
     fn listed(bytes: &[u8]) -> Listed {
         Listed {
@@ -258,7 +229,7 @@ mod tests {
     #[test]
     fn a_file_is_downloaded_once() {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = shelf(&[("http://h/a", b"hello")]);
+        let shelf = Shelf::new(&[("http://h/a", b"hello")]);
         let downloads = Downloads::new(directory.path(), &shelf, &Silent).unwrap();
         for _ in 0..3 {
             let file = downloads
@@ -274,7 +245,7 @@ mod tests {
     fn wrong_bytes_short_bytes_and_extra_bytes_are_refused_and_leave_nothing() {
         for wrong in [b"hellO".as_slice(), b"hell", b"hello!", b""] {
             let directory = tempfile::tempdir().unwrap();
-            let shelf = shelf(&[("http://h/a", wrong)]);
+            let shelf = Shelf::new(&[("http://h/a", wrong)]);
             let downloads = Downloads::new(directory.path(), &shelf, &Silent).unwrap();
             let error = downloads
                 .file("a", &["http://h/a".to_owned()], listed(b"hello"))
@@ -289,7 +260,7 @@ mod tests {
     #[test]
     fn the_next_address_is_asked_when_the_first_has_nothing_good() {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = shelf(&[("http://h/stale", b"hellx"), ("http://h/good", b"hello")]);
+        let shelf = Shelf::new(&[("http://h/stale", b"hellx"), ("http://h/good", b"hello")]);
         let downloads = Downloads::new(directory.path(), &shelf, &Silent).unwrap();
         let urls = ["http://h/none", "http://h/stale", "http://h/good"].map(str::to_owned);
         assert_eq!(
@@ -301,7 +272,7 @@ mod tests {
     #[test]
     fn a_rotten_file_of_the_cache_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = shelf(&[("http://h/a", b"hello")]);
+        let shelf = Shelf::new(&[("http://h/a", b"hello")]);
         let downloads = Downloads::new(directory.path(), &shelf, &Silent).unwrap();
         let hex = Digest::of(b"hello").hex();
         let path = directory.path().join(&hex[..2]).join(&hex);
@@ -318,7 +289,7 @@ mod tests {
     #[test]
     fn a_small_file_has_a_bound() {
         let directory = tempfile::tempdir().unwrap();
-        let shelf = shelf(&[("http://h/a", b"hello")]);
+        let shelf = Shelf::new(&[("http://h/a", b"hello")]);
         let downloads = Downloads::new(directory.path(), &shelf, &Silent).unwrap();
         assert_eq!(downloads.small("http://h/a", 5).unwrap(), b"hello");
         assert!(downloads.small("http://h/a", 4).is_err());

@@ -36,6 +36,8 @@ mod request;
 pub mod resolve;
 pub mod sources;
 mod target;
+#[cfg(test)]
+mod testing;
 mod unpack;
 pub mod version;
 

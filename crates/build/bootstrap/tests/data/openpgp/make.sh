@@ -26,3 +26,14 @@ print=$(g --list-keys --with-colons "archive plain" | awk -F: '/^fpr/{print $10;
 sed 's/^:-----/-----/' "$home/openpgp-revocs.d/$print.rev" > "$home/plain.rev"
 g --import "$home/plain.rev"
 g --armor --export "$print" > "$here/revoked.asc"
+# A small archive: what it offers is never installed, only found.
+printf 'Package: aa\nVersion: 1.0\nArchitecture: amd64\nEssential: yes\nFilename: pool/aa.deb\nSize: 3\nSHA256: %s\n' \
+    "$(printf deb | sha256sum | cut -d' ' -f1)" | gzip -9n > "$here/Packages.gz"
+{
+    printf 'Origin: Debian\nLabel: Debian\nSuite: stable\nVersion: 12.0\nCodename: bookworm\n'
+    printf 'Date: Thu, 02 Jan 2020 00:00:00 UTC\nValid-Until: Thu, 09 Jan 2020 00:00:00 UTC\nAcquire-By-Hash: yes\n'
+    printf 'Architectures: amd64\nComponents: main\nSHA256:\n %s %s main/binary-amd64/Packages.gz\n' \
+        "$(sha256sum < "$here/Packages.gz" | cut -d' ' -f1)" "$(wc -c < "$here/Packages.gz")"
+} > "$here/Release"
+at 20200102T000000! --local-user "archive ed25519" --clearsign --output "$here/InRelease" "$here/Release"
+at 20200102T000000! --local-user "archive ed25519" --armor --detach-sign --output "$here/Release.gpg" "$here/Release"
