@@ -96,6 +96,11 @@ impl Group {
         &self.path
     }
 
+    /// Its directories, one for every hierarchy it is in; on a pure v2 host the one.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().map(|dir| dir.at.as_path())
+    }
+
     /// The directory in the v2 tree, for `CLONE_INTO_CGROUP`; also there on a hybrid host.
     #[must_use]
     pub fn v2_fd(&self) -> Option<BorrowedFd<'_>> {

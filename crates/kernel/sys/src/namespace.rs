@@ -1,7 +1,7 @@
 //! Namespaces of the calling, single-threaded process.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -59,4 +59,22 @@ pub fn within_net<T>(fd: impl AsFd, work: impl FnOnce() -> T) -> io::Result<T> {
     let outcome = work();
     move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
     Ok(outcome)
+}
+
+/// Brings the loopback device of the current network namespace up, which also gives it its addresses.
+///
+/// # Errors
+/// What the kernel says; `PermissionDenied` without CAP_NET_ADMIN in the namespace.
+pub fn loopback_up() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: ifreq is a plain structure of integers and a union of such.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *slot = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
+    // SAFETY: SIOCSIFFLAGS reads an ifreq with name and flags, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    crate::check(result.into()).map(drop)
 }

@@ -11,8 +11,10 @@ mod rootfs;
 pub(crate) mod target;
 pub(crate) mod terminal;
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use dhow_cgroup::Group;
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::UnshareFlags;
@@ -35,6 +37,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) taken: &'a [(usize, OwnedFd)],
     /// Whether a cgroup namespace is made here.
     pub(crate) cgroup_namespace: bool,
+    /// Whether the network namespace comes from the parent, which makes it meanwhile.
+    pub(crate) network: bool,
+    /// The control group, for its view inside.
+    pub(crate) group: Option<&'a Group>,
     /// Whether the parent says when to begin: it writes id maps or moves the process into a group first.
     pub(crate) wait_for_parent: bool,
     pub(crate) link: BorrowedFd<'a>,
@@ -84,6 +90,25 @@ fn told(link: BorrowedFd<'_>) -> bool {
     }
 }
 
+/// Enters the network namespace that the parent made and sends, when it is first needed.
+pub(crate) struct Network<'a> {
+    link: BorrowedFd<'a>,
+    pending: Cell<bool>,
+}
+
+impl Network<'_> {
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        if !self.pending.replace(false) {
+            return Ok(());
+        }
+        let (length, fds) = dhow_sys::fd::receive(self.link, &mut [0; 1]).at(Step::Network)?;
+        match fds.first() {
+            Some(network) if length > 0 => dhow_sys::namespace::enter(network).at(Step::Network),
+            _ => Err(Errno::PIPE).at(Step::Network),
+        }
+    }
+}
+
 /// Sends the failure; a parent that is gone has nobody to tell.
 pub(crate) fn fail(link: BorrowedFd<'_>, failure: Failure) -> i32 {
     let message: [u8; LENGTH] = Message::Failed(failure).encode();
@@ -108,12 +133,18 @@ fn prepare(setup: &Setup<'_>) -> Result<Option<OwnedFd>, Failure> {
         // Only now: the owner of /proc/<pid>/uid_map of a process that is not dumpable is root, whoever the parent is.
         protect()?;
     }
-    let membership = self::groups::membership(plan)?;
     if setup.cgroup_namespace {
         dhow_sys::namespace::unshare(UnshareFlags::NEWCGROUP).at(Step::CgroupNamespace)?;
     }
+    if plan.has_users() && plan.new.contains(UnshareFlags::NEWNET) {
+        dhow_sys::namespace::loopback_up().at(Step::Network)?;
+    }
     names(plan)?;
-    let terminal = rootfs::enter(setup, membership.as_deref())?;
+    let network = Network {
+        link: setup.link,
+        pending: Cell::new(setup.network),
+    };
+    let terminal = rootfs::enter(setup, &network)?;
     if let Some(streams) = setup.streams {
         terminal::streams(streams, plan.program.uid)?;
     }

@@ -53,6 +53,16 @@ impl Link {
         }
     }
 
+    /// Hands a descriptor to the child. One that is gone answers by its end.
+    pub(crate) fn hand(&self, fd: &OwnedFd) -> Result<(), Error> {
+        match dhow_sys::fd::send(&self.0, &[1], &[fd.as_fd()]) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::wrap(error, "hand a namespace to the container's process"))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Waits for the next message.
     pub(crate) fn answer(&self) -> Answer {
         let mut bytes = [0; LENGTH];
@@ -256,6 +266,15 @@ impl Visit {
         }
         Ok(())
     }
+}
+
+/// Makes a network namespace with its loopback device up, and comes back.
+pub(crate) fn network() -> Result<OwnedFd, Error> {
+    let home = home(Namespace::Network)?;
+    let network = dhow_sys::namespace::unshare_net().context(|| "make a network namespace")?;
+    let up = dhow_sys::namespace::loopback_up().context(|| "bring the loopback device up");
+    dhow_sys::namespace::enter(&home).context(|| "return to the host's network namespace")?;
+    up.map(|()| network)
 }
 
 fn home(kind: Namespace) -> Result<OwnedFd, Error> {

@@ -2,7 +2,6 @@
 
 pub(crate) mod capability;
 mod device;
-pub(crate) mod hierarchy;
 mod mount;
 pub(crate) mod program;
 mod sysctl;
@@ -18,7 +17,6 @@ use rustix::mount::MountPropagationFlags as Propagation;
 use rustix::thread::UnshareFlags;
 
 pub(crate) use device::Node;
-pub(crate) use hierarchy::Hierarchies;
 pub(crate) use mount::{MountPlan, Source};
 pub(crate) use program::Program;
 pub(crate) use sysctl::Sysctl;
@@ -53,8 +51,6 @@ pub struct Plan {
     pub(crate) sysctls: Vec<Sysctl>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) readonly: Vec<PathBuf>,
-    /// Where the host's control groups are; read only when a mount wants them.
-    pub(crate) hierarchies: Hierarchies,
 }
 
 impl Plan {
@@ -89,7 +85,6 @@ impl Plan {
         let fill_dev = !mounts
             .iter()
             .any(|m| m.target == dev && matches!(m.source, Source::Bind { .. }));
-        let wants_groups = mounts.iter().any(|mount| matches!(mount.source, Source::Cgroup));
         let inside = |paths: &[PathBuf]| {
             paths
                 .iter()
@@ -112,11 +107,6 @@ impl Plan {
             sysctls: sysctl::sysctls(&linux.sysctl, own)?,
             masked: inside(&linux.masked_paths)?,
             readonly: inside(&linux.readonly_paths)?,
-            hierarchies: if wants_groups {
-                Hierarchies::read()?
-            } else {
-                Hierarchies::default()
-            },
         })
     }
 

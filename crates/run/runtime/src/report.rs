@@ -51,6 +51,7 @@ steps! {
     Mount = "mount",
     MountSource = "open the source of mount",
     MountTarget = "open the target of mount",
+    Network = "enter the new network namespace",
     NoNewPrivileges = "set no_new_privs",
     NullDevice = "verify that /dev/null is the null device",
     OomScore = "set oom_score_adj",

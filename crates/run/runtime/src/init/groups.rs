@@ -4,33 +4,28 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
+use dhow_cgroup::Group;
 use dhow_sys::mount::{Attributes, attach_at, set_attributes};
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
 
+use super::Setup;
 use super::rootfs::{bits, change, filesystem};
 use super::target::{self, Kind, Links};
-use super::{Setup, rootfs};
-use crate::plan::{MountPlan, Plan};
+use crate::plan::MountPlan;
 use crate::report::{At, Failure, Step};
 
-/// Which group this process is in, in every hierarchy; read before a cgroup namespace hides it, and only when wanted.
-pub(crate) fn membership(plan: &Plan) -> Result<Option<String>, Failure> {
-    if plan.hierarchies.mounts.is_empty() || plan.hierarchies.unified {
-        return Ok(None);
-    }
-    std::fs::read_to_string("/proc/self/cgroup")
-        .map(Some)
-        .at(Step::CgroupMount)
-}
+/// The conventional place of all hierarchies.
+const ROOT: &str = "/sys/fs/cgroup";
+/// Magic number of the version 2 file system (`include/uapi/linux/magic.h`).
+const CGROUP2: u64 = 0x6367_7270;
 
 /// Mounts the groups at the mount's target.
 pub(crate) fn mount(
     setup: &Setup<'_>,
     root: BorrowedFd<'_>,
     mount: &MountPlan,
-    membership: Option<&str>,
     index: usize,
 ) -> Result<(), Failure> {
     let place = target::open_or_make(root, &mount.target, Links::Inside, Kind::Directory, index)?;
@@ -39,10 +34,11 @@ pub(crate) fn mount(
     if setup.plan.has_users() && !setup.cgroup_namespace {
         attributes |= Attr::MOUNT_ATTR_RDONLY;
     }
-    let tree = match membership {
-        None => unified(attributes, mount).at(Step::CgroupMount)?,
-        Some(membership) => return legacy(setup, &place, attributes, membership),
-    };
+    let magic = rustix::fs::statfs(ROOT).at(Step::CgroupMount)?.f_type;
+    if u64::try_from(magic).ok() != Some(CGROUP2) {
+        return legacy(setup.group, &place, attributes);
+    }
+    let tree = unified(attributes, mount).at(Step::CgroupMount)?;
     attach_at(&tree, &place, c"").at(Step::CgroupMount)
 }
 
@@ -67,40 +63,34 @@ fn unified(attributes: Attr, mount: &MountPlan) -> std::io::Result<OwnedFd> {
     }
 }
 
-/// Version 1 and hybrid: a tmpfs with the container's own group of each hierarchy bound into it. A bind of the group's
+/// Version 1 and hybrid: a tmpfs with the container's own directory of each hierarchy bound into it. A bind of a
 /// directory costs no new superblock, and needs no cgroup namespace to show nothing of the others. Hierarchies in which
 /// the container has no group of its own are left out: there it would see the host's.
-fn legacy(setup: &Setup<'_>, place: &OwnedFd, attributes: Attr, membership: &str) -> Result<(), Failure> {
+fn legacy(group: Option<&Group>, place: &OwnedFd, attributes: Attr) -> Result<(), Failure> {
     let writable = attributes.difference(Attr::MOUNT_ATTR_RDONLY);
     let tmpfs = filesystem(c"tmpfs", &[], writable, Some(0o755)).at(Step::CgroupMount)?;
     attach_at(&tmpfs, place, c"").at(Step::CgroupMount)?;
-    for hierarchy in &setup.plan.hierarchies.mounts {
-        let Some(own) = hierarchy.own(membership).filter(|own| *own != hierarchy.point) else {
+    for own in group.into_iter().flat_map(Group::directories) {
+        // /sys/fs/cgroup/cpu,cpuacct/dhow/<id> is known to programs as /sys/fs/cgroup/cpu,cpuacct.
+        let Some(name) = own.strip_prefix(ROOT).ok().and_then(|below| below.iter().next()) else {
             continue;
         };
-        let tree = CString::new(own.as_os_str().as_bytes()).map_err(|_| Errno::INVAL);
-        let tree = tree.and_then(|own| target::copy_tree(CWD, &own, false));
-        let tree = match tree {
-            Err(Errno::NOENT) => continue,
-            tree => tree.at(Step::CgroupMount)?,
+        let text = |bytes: &[u8]| {
+            CString::new(bytes)
+                .map_err(|_| Errno::INVAL)
+                .at(Step::CgroupMount)
         };
-        set_attributes(
-            &tree,
-            false,
-            &Attributes {
-                set: rootfs::bits(attributes),
-                ..Attributes::default()
-            },
-        )
-        .at(Step::CgroupMount)?;
-        rustix::fs::mkdirat(&tmpfs, &*hierarchy.name, Mode::from_raw_mode(0o755)).at(Step::CgroupMount)?;
-        let name = CString::new(&*hierarchy.name)
-            .map_err(|_| Errno::INVAL)
-            .at(Step::CgroupMount)?;
-        attach_at(&tree, tmpfs.as_fd(), &name).at(Step::CgroupMount)?;
-        if hierarchy.name.contains(',') {
-            for alias in hierarchy.name.split(',') {
-                rustix::fs::symlinkat(&*hierarchy.name, &tmpfs, alias).at(Step::CgroupMount)?;
+        let tree = target::copy_tree(CWD, &text(own.as_os_str().as_bytes())?, false).at(Step::CgroupMount)?;
+        let change = Attributes {
+            set: bits(attributes),
+            ..Attributes::default()
+        };
+        set_attributes(&tree, false, &change).at(Step::CgroupMount)?;
+        rustix::fs::mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).at(Step::CgroupMount)?;
+        attach_at(&tree, tmpfs.as_fd(), &text(name.as_bytes())?).at(Step::CgroupMount)?;
+        if name.as_bytes().contains(&b',') {
+            for alias in name.as_bytes().split(|byte| *byte == b',') {
+                rustix::fs::symlinkat(name, &tmpfs, alias).at(Step::CgroupMount)?;
             }
         }
     }

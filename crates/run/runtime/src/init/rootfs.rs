@@ -14,13 +14,13 @@ use rustix::mount::{
 };
 
 use super::target::{self, Kind, Links};
-use super::{Setup, dev, groups, hide, terminal};
+use super::{Network, Setup, dev, groups, hide, terminal};
 use crate::create::Rootfs;
 use crate::plan::{MountPlan, Plan, Source};
 use crate::report::{At, Failure, Step};
 
 /// Builds the root and moves into it; returns the master of the terminal, if the process has one.
-pub(crate) fn enter(setup: &Setup<'_>, membership: Option<&str>) -> Result<Option<OwnedFd>, Failure> {
+pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<OwnedFd>, Failure> {
     let plan = setup.plan;
     rustix::process::umask(Mode::empty());
     let private = Attributes {
@@ -38,10 +38,15 @@ pub(crate) fn enter(setup: &Setup<'_>, membership: Option<&str>) -> Result<Optio
     };
     // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
     attach_at(root, CWD, c"/").at(Step::RootFilesystem)?;
-    mounts(setup, root, membership)?;
+    // What hangs below /sys waits, as far as it goes, for the network namespace, which the parent makes meanwhile: sysfs
+    // shows the one it is mounted in.
+    let procfs = mounts(setup, root, network, |mount| !mount.target.starts_with("sys"))?;
     if plan.fill_dev {
         dev::fill(root, plan)?;
     }
+    network.enter()?;
+    mounts(setup, root, network, |mount| mount.target.starts_with("sys"))?;
+    sysctls(plan, procfs)?;
     let terminal = match &plan.program {
         program if program.terminal => Some(terminal::open(root, program, plan.fill_dev)?),
         _ => None,
@@ -83,17 +88,31 @@ fn pivot(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::process::chdir(c"/")
 }
 
-fn mounts(setup: &Setup<'_>, root: BorrowedFd<'_>, membership: Option<&str>) -> Result<(), Failure> {
-    let mut settings_written = setup.plan.sysctls.is_empty();
-    for (index, mount) in setup.plan.mounts.iter().enumerate() {
+/// Makes the mounts that are wanted, in order; returns the procfs among them.
+fn mounts(
+    setup: &Setup<'_>,
+    root: BorrowedFd<'_>,
+    network: &Network<'_>,
+    wanted: impl Fn(&MountPlan) -> bool,
+) -> Result<Option<OwnedFd>, Failure> {
+    let mut procfs = None;
+    for (index, mount) in setup
+        .plan
+        .mounts
+        .iter()
+        .enumerate()
+        .filter(|(_, mount)| wanted(mount))
+    {
         match &mount.source {
             Source::New { kind, .. } => {
-                let made = new(setup.plan, root, mount, index)?;
-                if !settings_written && kind.as_c_str() == c"proc" && made.fresh {
-                    sysctls(setup.plan, made.mount.as_fd())?;
-                    settings_written = true;
+                if kind.as_c_str() == c"sysfs" {
+                    network.enter()?;
                 }
+                let made = new(setup.plan, root, mount, index)?;
                 attach_at(&made.mount, &made.target, c"").at_index(Step::Mount, index)?;
+                if kind.as_c_str() == c"proc" && !setup.plan.has_users() {
+                    procfs = Some(made.mount);
+                }
             }
             Source::Bind { path, recursive, .. } => {
                 let taken = setup
@@ -111,26 +130,28 @@ fn mounts(setup: &Setup<'_>, root: BorrowedFd<'_>, membership: Option<&str>) -> 
                 };
                 bind(root, mount, tree, index)?;
             }
-            Source::Cgroup => groups::mount(setup, root, mount, membership, index)?,
+            Source::Cgroup => groups::mount(setup, root, mount, index)?,
             Source::Remount => remount(root, mount, index)?,
         }
     }
-    if settings_written {
-        return Ok(());
-    }
-    // A container without a procfs has sysctls all the same: through one that is never attached.
-    let procfs = filesystem(c"proc", &[], Attr::empty(), None).at(Step::Sysctl)?;
-    sysctls(setup.plan, procfs.as_fd())
+    Ok(procfs)
 }
 
-/// Writes the settings through a procfs that no path leads to: nothing can be mounted over any part of it
-/// (CVE-2019-16884, CVE-2025-52881), and no link in it is followed.
-fn sysctls(plan: &Plan, procfs: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Writes the settings through the descriptor of a procfs that this process just made: no path of the image leads to
+/// it, nothing that is mounted over a part of it is entered and no link in it followed (CVE-2019-16884, CVE-2025-52881).
+fn sysctls(plan: &Plan, procfs: Option<OwnedFd>) -> Result<(), Failure> {
     use rustix::fs::{ResolveFlags, openat2};
+    if plan.sysctls.is_empty() {
+        return Ok(());
+    }
+    let procfs = match procfs {
+        Some(procfs) => procfs,
+        None => filesystem(c"proc", &[], Attr::empty(), None).at(Step::Sysctl)?,
+    };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for (index, sysctl) in plan.sysctls.iter().enumerate() {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat2(procfs, sysctl.file.as_c_str(), flags, Mode::empty(), resolve);
+        let file = openat2(&procfs, sysctl.file.as_c_str(), flags, Mode::empty(), resolve);
         rustix::io::write(file.at_index(Step::Sysctl, index)?, &sysctl.value)
             .at_index(Step::Sysctl, index)?;
     }
@@ -140,8 +161,6 @@ fn sysctls(plan: &Plan, procfs: BorrowedFd<'_>) -> Result<(), Failure> {
 struct Made {
     target: OwnedFd,
     mount: OwnedFd,
-    /// Whether it is a new instance, not a copy of the host's.
-    fresh: bool,
 }
 
 /// A new file system for its target, not attached yet.
@@ -170,23 +189,25 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
         )
     };
     let made = filesystem(kind, parameters, mount.attributes, mode);
-    let (made, fresh) = match made {
+    let made = match made {
         // Not in a user namespace that does not own the network or process id namespace: the host's, as it is.
         Err(Errno::PERM) if special && plan.has_users() => {
             let host = if kind == c"proc" { c"/proc" } else { c"/sys" };
             let copy = target::copy_tree(CWD, host, true).at_index(Step::Mount, index)?;
             change(&copy, mount).at_index(Step::Mount, index)?;
-            (copy, false)
+            return Ok(Made {
+                target: place,
+                mount: copy,
+            });
         }
-        made => (made.at_index(Step::Mount, index)?, true),
+        made => made.at_index(Step::Mount, index)?,
     };
-    if fresh && (mount.propagation.is_some() || !mount.recursive.is_empty()) {
+    if mount.propagation.is_some() || !mount.recursive.is_empty() {
         change(&made, mount).at_index(Step::Mount, index)?;
     }
     Ok(Made {
         target: place,
         mount: made,
-        fresh,
     })
 }
 

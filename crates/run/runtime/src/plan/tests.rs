@@ -240,23 +240,3 @@ fn limits_are_checked() {
         ErrorKind::InvalidArgument
     );
 }
-
-#[test]
-fn hierarchies_are_found_and_the_own_group_in_them() {
-    let table = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-                 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
-                 33 31 0:30 /outer /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
-                 34 31 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-    let found = Hierarchies::parse(table);
-    assert!(!found.unified);
-    let membership = "2:cpu,cpuacct:/dhow/a\n1:name=systemd:/outer/dhow/a\n0::/dhow/b\n";
-    let own: Vec<_> = found
-        .mounts
-        .iter()
-        .map(|one| one.own(membership).unwrap())
-        .collect();
-    let wanted = ["cpu,cpuacct/dhow/a", "systemd/dhow/a", "unified/dhow/b"]
-        .map(|path| Path::new(hierarchy::ROOT).join(path));
-    assert_eq!(own, wanted);
-    assert!(Hierarchies::parse("30 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n").unified);
-}

@@ -16,6 +16,7 @@ tests! {
     the_mask_for_new_files_is_what_the_spec_says
     limits_and_score_are_set
     signals_are_neither_ignored_nor_blocked
+    a_new_network_has_its_loopback_up
     sysctls_are_set_inside_alone
     the_working_directory_is_made_when_missing
     a_user_namespace_maps_ids_and_binds_devices
@@ -140,6 +141,17 @@ fn signals_are_neither_ignored_nor_blocked() {
         (field("SigIgn"), field("SigBlk")),
         ("0000000000000000".into(), "0000000000000000".into())
     );
+}
+
+fn a_new_network_has_its_loopback_up() {
+    let image = Image::new();
+    let before = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    // sysfs shows the network it was mounted in: the new one has nothing but its loopback device, which is up (1).
+    assert_eq!(
+        image.sh("ls /sys/class/net; cat /sys/class/net/lo/flags", |_| ()),
+        "lo\n0x9\n"
+    );
+    assert_eq!(std::fs::read_link("/proc/thread-self/ns/net").unwrap(), before);
 }
 
 fn sysctls_are_set_inside_alone() {
