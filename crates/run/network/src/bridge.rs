@@ -60,7 +60,6 @@ fn make(socket: &mut Socket, network: &Network) -> Result<Bridge, Error> {
         &mut batch,
         device,
         MacAddress::of(gateway.unwrap_or(Ipv4Addr::UNSPECIFIED)),
-        mtu,
     );
     socket
         .demand(&mut batch, &mut |_, _| ())
@@ -80,6 +79,7 @@ fn make(socket: &mut Socket, network: &Network) -> Result<Bridge, Error> {
     // postrouting; the table's raw chain keeps loopback addresses off the wires, which makes this safe.
     sysctl::write(&format!("ipv4/conf/{device}/route_localnet"), "1")?;
     let mut batch = Batch::new();
+    route::set_mtu(&mut batch, index, mtu);
     for subnet in &network.subnets {
         let net = IpNet::new(subnet.gateway, subnet.subnet.prefix_len())
             .map_err(|error| Error::because(ErrorKind::Internal, "gateway and prefix do not fit", error))?;

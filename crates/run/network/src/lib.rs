@@ -21,11 +21,12 @@
 //! - A port in use is refused in docker's words, because the port is really held (`rules.rs`).
 //!
 //! Measured (two cores, Linux 6.18, 100 rounds, median): [`sandbox`] 0.8 ms, [`Networks::attach`] with a published port
-//! 1.2 ms, [`Networks::retire`] 0.13 ms; the first attach, which makes bridge and rules, 9 to 18 ms. [`Networks::bury`]
+//! 1.2 to 1.5 ms, [`Networks::retire`] 0.13 ms; the first attach, which makes bridge and rules, 9 to 18 ms. [`Networks::bury`]
 //! takes 10 to 30 ms, in which the kernel waits for readers of the link; nobody else has to wait for it.
 //!
 //! Known limits: the host reaches a published port of an IPv4 container by 127.0.0.1, not by `::1` (which is refused at
-//! once, so clients go on to 127.0.0.1).
+//! once, so clients go on to 127.0.0.1). The first attach turns on forwarding for the whole host, and leaves the policy for
+//! traffic between the host's other interfaces to the administrator. Drivers other than bridge are refused.
 
 #![forbid(unsafe_code)]
 

@@ -70,6 +70,19 @@ fn interface_has_name_mac_mtu_and_no_ipv6() {
 }
 
 #[test]
+fn the_bridge_keeps_the_uplinks_mtu_when_its_last_port_goes() {
+    with_world(|world| {
+        let network = world.networks.default_bridge().unwrap();
+        for number in 1..3 {
+            let one = world.container(&network, number, &[]);
+            let link = inside(&one.netns, || sh("ip -o link show eth0"));
+            assert!(link.contains(" mtu 1400 "), "round {number}: {link}");
+            world.networks.detach(&one.endpoint).unwrap();
+        }
+    });
+}
+
+#[test]
 fn wished_addresses_are_given_once() {
     with_world(|world| {
         let network = world.network("net1", |wanted| {

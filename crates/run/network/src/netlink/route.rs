@@ -74,12 +74,19 @@ const fn family(ip: IpAddr) -> u8 {
 }
 
 /// A new bridge, down. Its hardware address is fixed, or else it would change with every port.
-pub(crate) fn add_bridge(batch: &mut Batch, name: &str, mac: MacAddress, mtu: u32) {
+pub(crate) fn add_bridge(batch: &mut Batch, name: &str, mac: MacAddress) {
     batch.request(RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, 0), |link| {
         link.text(IFLA_IFNAME, name);
         link.raw(IFLA_ADDRESS, &mac.0);
-        link.u32(IFLA_MTU, mtu);
         link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
+    });
+}
+
+/// Sets the MTU. For a bridge this must be a request of its own: only then it counts as the person's wish (`br_change_mtu`)
+/// and stays; else it follows that of the ports, and is 1500 when the last one goes.
+pub(crate) fn set_mtu(batch: &mut Batch, index: u32, mtu: u32) {
+    batch.request(RTM_SETLINK, ACK, &ifinfo(index, 0), |link| {
+        link.u32(IFLA_MTU, mtu)
     });
 }
 
