@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_types::{Digest, ErrorKind};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::ingest::Sink;
 use crate::{ContentStore, Context, Error, Ingest, VerifiedReader};
@@ -107,23 +108,29 @@ impl ContentStore for Local {
     }
 
     fn begin(&self) -> Result<Ingest, Error> {
-        let name = format!(
-            "blob-{}-{}",
-            std::process::id(),
-            SERIAL.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = self.tmp.join(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .context(|| format!("create {}", path.display()))?;
-        Ok(Ingest::new(Box::new(Staged {
-            file,
-            path: Some(path),
-            store: self.clone(),
-        })))
+        loop {
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let path = self.tmp.join(format!("blob-{}-{serial}", std::process::id()));
+            let opened = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            let file = match opened {
+                // A process of that number in another pid namespace, or in another boot.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.context(|| format!("create {}", path.display()))?,
+            };
+            // The sweep of the store takes what nobody holds.
+            flock(&file, FlockOperation::NonBlockingLockExclusive)
+                .map_err(io::Error::from)
+                .context(|| format!("lock {}", path.display()))?;
+            return Ok(Ingest::new(Box::new(Staged {
+                file,
+                path: Some(path),
+                store: self.clone(),
+            })));
+        }
     }
 
     fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {

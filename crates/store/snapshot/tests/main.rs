@@ -1,0 +1,410 @@
+//! Snapshots as their callers see them: real overlay mounts on real directories.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use dhow_layer::tar::Writer;
+use dhow_layer::{Capture, Entry, EntryKind, LayerStore, Unpack};
+use dhow_snapshot::Snapshots;
+use dhow_types::{DiffId, Digest, ErrorKind};
+
+const EMPTY: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+
+struct Place {
+    dir: tempfile::TempDir,
+    layers: LayerStore,
+    snapshots: Snapshots,
+}
+
+impl Place {
+    /// Nothing when this process may not mount.
+    fn new(test: &str) -> Option<Self> {
+        if !dhow_layer::privileged() {
+            eprintln!("skipped {test}: it needs root");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("mnt")).unwrap();
+        let layers = LayerStore::open(dir.path()).unwrap();
+        let snapshots = Snapshots::open(dir.path(), layers.clone()).unwrap();
+        Some(Self {
+            dir,
+            layers,
+            snapshots,
+        })
+    }
+
+    fn layer(&self, entries: &[(&str, &str)]) -> DiffId {
+        let mut writer = Writer::new(Vec::new());
+        for (path, what) in entries {
+            let (entry, body) = entry(path, what);
+            writer.append(&entry, body.as_bytes()).unwrap();
+        }
+        let tar = writer.finish().unwrap();
+        self.layers
+            .unpack(tar.as_slice(), &Unpack::default())
+            .unwrap()
+            .layer
+            .diff_id()
+    }
+
+    fn mnt(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+}
+
+/// `dir:MODE`, `link:TARGET`, or the content of a file.
+fn entry(path: &str, what: &str) -> (Entry, String) {
+    if let Some(mode) = what.strip_prefix("dir:") {
+        let mode = u32::from_str_radix(mode, 8).unwrap();
+        return (
+            Entry::new(path.as_bytes(), EntryKind::Directory, mode),
+            String::new(),
+        );
+    }
+    if let Some(target) = what.strip_prefix("link:") {
+        let mut entry = Entry::new(path.as_bytes(), EntryKind::Symlink, 0o777);
+        entry.link = target.as_bytes().to_vec();
+        return (entry, String::new());
+    }
+    let mut entry = Entry::new(path.as_bytes(), EntryKind::File, 0o644);
+    entry.size = what.len() as u64;
+    (entry, what.to_owned())
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn changes_over_a_stack_become_a_layer_that_shows_them_again() {
+    let Some(place) = Place::new("changes_over_a_stack_become_a_layer_that_shows_them_again") else {
+        return;
+    };
+    let base = place.layer(&[
+        ("etc", "dir:755"),
+        ("etc/a", "a"),
+        ("etc/b", "b"),
+        ("old", "dir:755"),
+        ("old/x", "x"),
+    ]);
+    let active = place.snapshots.prepare("step", &[base]).unwrap().volatile();
+    let mounted = active.mount(&place.mnt()).unwrap();
+    let at = |path: &str| mounted.path().join(path);
+    assert_eq!(std::fs::read(at("etc/a")).unwrap(), b"a");
+    std::fs::remove_file(at("etc/a")).unwrap();
+    std::fs::write(at("etc/c"), b"c").unwrap();
+    std::fs::remove_dir_all(at("old")).unwrap();
+    std::fs::create_dir(at("old")).unwrap();
+    std::fs::write(at("old/new"), b"n").unwrap();
+    symlink("c", at("etc/link")).unwrap();
+    let created = std::fs::metadata(at("")).unwrap();
+    assert_eq!((created.mode() & 0o7777, created.uid()), (0o755, 0));
+    mounted.unmount().unwrap();
+    let layer = place.snapshots.capture(active, &Capture::default()).unwrap();
+    let names_of: Vec<_> = layer
+        .index()
+        .unwrap()
+        .entries()
+        .map(|entry| (String::from_utf8(entry.path).unwrap(), entry.kind, entry.opaque))
+        .collect();
+    assert_eq!(
+        names_of,
+        [
+            ("etc".into(), EntryKind::Directory, false),
+            ("etc/a".into(), EntryKind::Whiteout, false),
+            ("etc/c".into(), EntryKind::File, false),
+            ("etc/link".into(), EntryKind::Symlink, false),
+            ("old".into(), EntryKind::Directory, true),
+            ("old/new".into(), EntryKind::File, false),
+        ]
+    );
+    assert_eq!(
+        place.snapshots.list().unwrap(),
+        Vec::<String>::new(),
+        "the snapshot is spent"
+    );
+
+    let view = place.snapshots.view("look", &[base, layer.diff_id()]).unwrap();
+    let mounted = view.mount(&place.mnt()).unwrap();
+    assert_eq!(names(&mounted.path().join("etc")), ["b", "c", "link"]);
+    assert_eq!(names(&mounted.path().join("old")), ["new"]);
+    assert!(
+        std::fs::write(mounted.path().join("x"), b"").is_err(),
+        "a view is read-only"
+    );
+    assert_eq!(
+        place
+            .snapshots
+            .capture(view, &Capture::default())
+            .unwrap_err()
+            .kind(),
+        ErrorKind::FailedPrecondition
+    );
+}
+
+#[test]
+fn an_untouched_snapshot_is_the_canonical_empty_layer() {
+    let Some(place) = Place::new("an_untouched_snapshot_is_the_canonical_empty_layer") else {
+        return;
+    };
+    let base = place.layer(&[("tmp/x", "implied"), ("f", "f")]);
+    let active = place.snapshots.prepare("idle", &[base]).unwrap();
+    active.mount(&place.mnt()).unwrap().unmount().unwrap();
+    let layer = place.snapshots.capture(active, &Capture::default()).unwrap();
+    assert_eq!(layer.diff_id().to_string(), EMPTY);
+}
+
+#[test]
+fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted() {
+    let Some(place) = Place::new("empty_stacks_single_layers_and_repeated_layers_can_be_mounted") else {
+        return;
+    };
+    let a = place.layer(&[("a", "a")]);
+    let b = place.layer(&[("b", "b")]);
+    for (key, stack, expected) in [
+        ("none", &[][..], &[][..]),
+        ("one", &[a], &["a"]),
+        ("twice", &[a, a], &["a"]),
+        ("again", &[a, b, a], &["a", "b"]),
+    ] {
+        for writable in [true, false] {
+            let make = |key: &str| {
+                if writable {
+                    place.snapshots.prepare(key, stack)
+                } else {
+                    place.snapshots.view(key, stack)
+                }
+            };
+            let active = make(key).unwrap();
+            let mounted = active.mount(&place.mnt()).unwrap();
+            assert_eq!(names(mounted.path()), expected, "{key}");
+            assert_eq!(
+                std::fs::write(mounted.path().join("new"), b"").is_ok(),
+                writable,
+                "{key}"
+            );
+            mounted.unmount().unwrap();
+            assert_eq!(place.snapshots.stack(key).unwrap(), stack);
+            place.snapshots.remove(key).unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_hundred_layers_can_be_mounted_and_too_many_are_refused() {
+    let Some(place) = Place::new("two_hundred_layers_can_be_mounted_and_too_many_are_refused") else {
+        return;
+    };
+    let stack: Vec<DiffId> = (0..200)
+        .map(|n| place.layer(&[(&format!("f{n}"), "x")]))
+        .collect();
+    let active = place.snapshots.prepare("many", &stack).unwrap();
+    let mounted = active.mount(&place.mnt()).unwrap();
+    assert_eq!(names(mounted.path()).len(), 200);
+    mounted.unmount().unwrap();
+    let more: Vec<DiffId> = (200..501)
+        .map(|n| place.layer(&[(&format!("f{n}"), "x")]))
+        .collect();
+    let error = place
+        .snapshots
+        .prepare("toomany", &[stack, more].concat())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(place.snapshots.list().unwrap(), ["many"]);
+}
+
+#[test]
+fn an_opaque_root_hides_all_layers_below() {
+    let Some(place) = Place::new("an_opaque_root_hides_all_layers_below") else {
+        return;
+    };
+    let below = place.layer(&[("below", "x")]);
+    let hides = place.layer(&[(".wh..wh..opq", ""), ("middle", "x")]);
+    let top = place.layer(&[("top", "x")]);
+    let view = place.snapshots.view("v", &[below, hides, top]).unwrap();
+    let mounted = view.mount(&place.mnt()).unwrap();
+    assert_eq!(names(mounted.path()), ["middle", "top"]);
+}
+
+#[test]
+fn implied_directories_look_as_the_layers_below_say() {
+    let Some(place) = Place::new("implied_directories_look_as_the_layers_below_say") else {
+        return;
+    };
+    let base = place.layer(&[
+        ("tmp", "dir:1777"),
+        ("tmp/base", "b"),
+        ("home", "dir:751"),
+        ("home/secret", "dir:700"),
+        ("usr", "dir:755"),
+        ("usr/lib", "dir:711"),
+        ("usr/lib/base.so", "b"),
+        ("lib", "link:usr/lib"),
+    ]);
+    // No directory is named: ko, jib, bazel and hand-made layers are so.
+    let app = place.layer(&[
+        ("tmp/x", "x"),
+        ("home/secret/y", "y"),
+        ("lib/app.so", "app"),
+        ("lib/sub/deep.so", "deep"),
+        ("own/z", "z"),
+    ]);
+    let top = place.layer(&[("usr/lib/.wh.app.so", ""), ("usr/lib/top.so", "t")]);
+    for (key, stack, libraries) in [
+        ("app", vec![base, app], vec!["app.so", "base.so", "sub"]),
+        ("top", vec![base, app, top], vec!["base.so", "sub", "top.so"]),
+    ] {
+        place.snapshots.prepare(key, &stack).unwrap();
+        // As another process opens it later.
+        let active = place.snapshots.active(key).unwrap();
+        let mounted = active.mount(&place.mnt()).unwrap();
+        let mode = |path: &str| {
+            mounted
+                .path()
+                .join(path)
+                .symlink_metadata()
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777
+        };
+        assert_eq!(
+            (mode("tmp"), mode("home"), mode("home/secret"), mode("own")),
+            (0o1777, 0o751, 0o700, 0o755)
+        );
+        assert_eq!(names(&mounted.path().join("tmp")), ["base", "x"]);
+        assert_eq!(
+            std::fs::read_link(mounted.path().join("lib")).unwrap(),
+            Path::new("usr/lib")
+        );
+        assert_eq!(names(&mounted.path().join("usr/lib")), libraries, "{key}");
+        assert_eq!(
+            mode("usr/lib"),
+            if key == "app" { 0o711 } else { mode("usr/lib") }
+        );
+        assert_eq!(
+            std::fs::read(mounted.path().join("usr/lib/sub/deep.so")).unwrap(),
+            b"deep"
+        );
+        mounted.unmount().unwrap();
+        let layer = place.snapshots.capture(active, &Capture::default()).unwrap();
+        assert_eq!(layer.diff_id().to_string(), EMPTY, "patches are no changes");
+    }
+}
+
+#[test]
+fn a_patch_never_follows_a_link_of_a_layer_on_the_host() {
+    let Some(place) = Place::new("a_patch_never_follows_a_link_of_a_layer_on_the_host") else {
+        return;
+    };
+    let victim = place.dir.path().join("victim");
+    std::fs::create_dir_all(victim.join("a")).unwrap();
+    std::fs::set_permissions(victim.join("a"), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let target = format!("link:{}", victim.display());
+    let inner = victim.strip_prefix("/").unwrap().to_str().unwrap().to_owned();
+    let base = place.layer(&[
+        ("lib", &target),
+        ("lib-x", &target),
+        (&inner, "dir:700"),
+        (&format!("{inner}/a"), "dir:1777"),
+    ]);
+    let evil = place.layer(&[("lib/a/b", "x"), ("lib-x/a/c", "x"), ("lib/a/d/e", "x")]);
+    drop(place.snapshots.prepare("p", &[base, evil]));
+    assert_eq!(victim.join("a").metadata().unwrap().mode() & 0o7777, 0o711);
+    assert_eq!(names(&victim.join("a")), Vec::<String>::new());
+}
+
+#[test]
+fn keys_are_plain_names_and_taken_once() {
+    let Some(place) = Place::new("keys_are_plain_names_and_taken_once") else {
+        return;
+    };
+    for bad in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "../x",
+        ".empty",
+        "-x",
+        "a b",
+        &"x".repeat(256),
+    ] {
+        assert_eq!(
+            place.snapshots.prepare(bad, &[]).unwrap_err().kind(),
+            ErrorKind::InvalidArgument,
+            "{bad:?}"
+        );
+        assert_eq!(
+            place.snapshots.remove(bad).unwrap_err().kind(),
+            ErrorKind::InvalidArgument,
+            "{bad:?}"
+        );
+    }
+    place.snapshots.prepare("good", &[]).unwrap();
+    assert_eq!(
+        place.snapshots.prepare("good", &[]).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+    assert_eq!(place.snapshots.list().unwrap(), ["good"]);
+    place.snapshots.remove("good").unwrap();
+    place.snapshots.remove("good").unwrap();
+    assert_eq!(
+        place.snapshots.active("good").unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(names(&place.dir.path().join("trash")), Vec::<String>::new());
+}
+
+#[test]
+fn missing_layers_and_cut_lists_are_told() {
+    let Some(place) = Place::new("missing_layers_and_cut_lists_are_told") else {
+        return;
+    };
+    let nobody = DiffId(Digest::of(b"nobody"));
+    assert_eq!(
+        place.snapshots.prepare("p", &[nobody]).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(place.snapshots.list().unwrap(), Vec::<String>::new());
+    let base = place.layer(&[("a", "a")]);
+    place.snapshots.prepare("q", &[base]).unwrap();
+    let list = place.dir.path().join("snapshots/q/stack");
+    let text = std::fs::read_to_string(&list).unwrap();
+    for end in 0..text.len() {
+        std::fs::write(&list, &text[..end]).unwrap();
+        assert_eq!(
+            place.snapshots.active("q").unwrap_err().kind(),
+            ErrorKind::DataLoss,
+            "cut at {end}"
+        );
+    }
+    std::fs::write(&list, &text).unwrap();
+    place.layers.remove(&base).unwrap();
+    assert_eq!(
+        place.snapshots.active("q").unwrap_err().kind(),
+        ErrorKind::DataLoss
+    );
+}
+
+#[test]
+fn a_volatile_snapshot_can_be_mounted_again() {
+    let Some(place) = Place::new("a_volatile_snapshot_can_be_mounted_again") else {
+        return;
+    };
+    let active = place.snapshots.prepare("v", &[]).unwrap().volatile();
+    for round in 0..3 {
+        let mounted = active.mount(&place.mnt()).unwrap();
+        std::fs::write(mounted.path().join(round.to_string()), b"").unwrap();
+        mounted.unmount().unwrap();
+    }
+    assert_eq!(names(active.upper().unwrap()), ["0", "1", "2"]);
+    let detached = active.mount_detached().unwrap();
+    assert!(rustix::fs::statat(&detached, "2", rustix::fs::AtFlags::empty()).is_ok());
+}
