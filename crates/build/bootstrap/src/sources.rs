@@ -171,11 +171,11 @@ fn signed_by(value: &str) -> Result<SignedBy, Error> {
     if !words.is_empty() && words.iter().all(|word| word.starts_with('/')) {
         return Ok(SignedBy::Files(words.into_iter().map(PathBuf::from).collect()));
     }
-    let fingerprint = |word: &&str| {
+    let fingerprint = |word: &str| {
         let word = word.trim_end_matches('!');
         word.len() == 40 && word.bytes().all(|b| b.is_ascii_hexdigit())
     };
-    if !words.is_empty() && words.iter().all(|word| fingerprint(&word)) {
+    if !words.is_empty() && words.iter().all(|word| fingerprint(word)) {
         let upper = words
             .iter()
             .map(|word| word.trim_end_matches('!').to_ascii_uppercase());

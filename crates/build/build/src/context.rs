@@ -21,7 +21,7 @@ use crate::failure::{Context as _, Error, invalid};
 use crate::ignore::{Matched, Patterns};
 use crate::keys::xattr_digest;
 use crate::request::{Ignore, Request};
-use crate::source::{Item, ItemKind, Opened, Source, join};
+use crate::source::{Item, ItemKind, Opened, Source, Xattrs, join};
 
 /// Deepest nesting of a context: one descriptor is open for each level.
 const MAX_DEPTH: usize = 500;
@@ -262,7 +262,7 @@ impl Source for Context {
         Ok((file, xattrs))
     }
 
-    fn directory_xattrs(&self, item: &Item) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn directory_xattrs(&self, item: &Item) -> Result<Xattrs, Error> {
         Ok(crate::xattr::read(self.directory(&item.path)?.as_fd()))
     }
 

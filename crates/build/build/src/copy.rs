@@ -165,7 +165,7 @@ impl Stage<'_, '_> {
                 .with_hint("define a new stage with FROM using ARG from global scope as a workaround");
             return Err(Trouble::from(error).at(at).into());
         }
-        let stack = self.from_stack(from).map_err(|halt| halt.at(at))?;
+        let stack = self.stack_of(from).map_err(|halt| halt.at(at))?;
         Ok(Origin::Stack(stack))
     }
 

@@ -41,8 +41,10 @@ impl<'a> Scratch<'a> {
         let active = build
             .store
             .snapshots
-            .prepare(&key, &mountable(stack))
-            .context(|| "prepare the snapshot of a step")?;
+            .prepare(&key, stack)
+            .context(|| "prepare the snapshot of a step")?
+            // A step that is lost with the power is run again.
+            .volatile();
         Ok(Self {
             build,
             active: Some(active),
@@ -82,17 +84,6 @@ impl Drop for Scratch<'_> {
             drop(self.build.store.snapshots.remove(active.key()));
         }
     }
-}
-
-/// The layers of a stack that matter for a mount: the empty layer hides nothing, and of a layer that is there twice
-/// only the upper one is seen (overlayfs refuses the same directory twice).
-pub(crate) fn mountable(stack: &[DiffId]) -> Vec<DiffId> {
-    stack
-        .iter()
-        .enumerate()
-        .filter(|(index, diff)| !stack[index + 1..].contains(diff))
-        .map(|(_, diff)| *diff)
-        .collect()
 }
 
 impl Stage<'_, '_> {
@@ -171,17 +162,5 @@ impl Stage<'_, '_> {
         };
         text.map(|time| time.to_string())
             .map_err(|error| Error::because(ErrorKind::Internal, "write a time", error))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_equal_layers_only_the_topmost_is_mounted() {
-        let [a, b, c] = [b"a", b"b", b"c"].map(|text| DiffId(Digest::of(text)));
-        assert_eq!(mountable(&[a, b, a, c, b]), [a, c, b]);
-        assert!(mountable(&[]).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use crate::cache::lock;
 use crate::copy::{Origin, pick_key};
 use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
 use crate::keys::KeyWriter;
-use crate::layer_step::{Scratch, mountable};
+use crate::layer_step::Scratch;
 use crate::schedule::Build;
 use crate::source::{Pick, pick, resolve};
 use crate::stage::Stage;
@@ -114,7 +114,7 @@ impl Stage<'_, '_> {
         }
         let origin = match (mount.kind, &mount.from) {
             (MountKind::Bind, None) => Some(Origin::Context),
-            (MountKind::Bind, Some(from)) => Some(Origin::Stack(self.from_stack(from)?)),
+            (MountKind::Bind, Some(from)) => Some(Origin::Stack(self.stack_of(from)?)),
             _ => None,
         };
         Ok(MountPlan {
@@ -138,14 +138,18 @@ pub(crate) struct Prepared<'a> {
     locks: Vec<File>,
 }
 
-/// A directory of this process, removed with all that is in it when dropped.
+/// A directory of this process, removed with all that is in it when dropped. Its lock tells the sweeper of `tmp/`
+/// that its maker lives.
 #[derive(Debug)]
-struct RemovedDir(PathBuf);
+struct RemovedDir {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Drop for RemovedDir {
     fn drop(&mut self) {
         // What stays carries the pid of this process and is swept later.
-        drop(std::fs::remove_dir_all(&self.0));
+        drop(std::fs::remove_dir_all(&self.path));
     }
 }
 
@@ -156,7 +160,12 @@ impl RemovedDir {
             .mode(0o700)
             .create(&path)
             .context(|| format!("create {}", path.display()))?;
-        Ok(Self(path))
+        let locked = File::open(&path).and_then(|dir| {
+            rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(dir)
+        });
+        let _lock = locked.context(|| format!("lock {}", path.display()))?;
+        Ok(Self { path, _lock })
     }
 }
 
@@ -184,7 +193,7 @@ impl<'a> Prepared<'a> {
         }
         if let Some((path, body)) = script {
             let dir = RemovedDir::make(stage.build.store.root().join("tmp").join(stage.build.key()))?;
-            let file = dir.0.join("script");
+            let file = dir.path.join("script");
             write_new(&file, body.as_bytes(), 0o755, (0, 0))?;
             prepared.dirs.push(dir);
             prepared.add(path, MountSource::Bind(file), true);
@@ -232,11 +241,11 @@ impl<'a> Prepared<'a> {
         let Some(found) = resolve(&view, source.as_bytes())? else {
             return Err(not_found(source).into());
         };
-        let scratch = Scratch::prepare(build, &mountable(stack))?;
+        let scratch = Scratch::prepare(build, stack)?;
         let dir = RemovedDir::make(build.store.root().join("tmp").join(build.key()))?;
         let guard = scratch
             .active()?
-            .mount(&dir.0)
+            .mount(&dir.path)
             .context(|| "mount a source of RUN --mount")?;
         let path = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(
             &found.path,
@@ -254,7 +263,7 @@ impl<'a> Prepared<'a> {
         let build = stage.build;
         let context = build.context.as_ref().ok_or_else(|| not_found(source))?;
         let dir = RemovedDir::make(build.store.root().join("tmp").join(build.key()))?;
-        let root = dhow_rootpath::Root::open(&dir.0).context(|| "open a copy of the build context")?;
+        let root = dhow_rootpath::Root::open(&dir.path).context(|| "open a copy of the build context")?;
         let mut writer = Writer::new(root, build);
         let picked = pick(context, source, &Pick::default())?;
         let [top] = picked.as_slice() else {
@@ -263,7 +272,7 @@ impl<'a> Prepared<'a> {
         let destination = Destination::new("/context", false);
         writer.copy(context, top, &destination)?;
         writer.finish()?;
-        let host = dir.0.join("context");
+        let host = dir.path.join("context");
         self.dirs.push(dir);
         Ok(host)
     }
@@ -344,7 +353,7 @@ impl<'a> Prepared<'a> {
         }
         if !plan.target.is_empty() {
             let dir = RemovedDir::make(build.request.run_dir.join(build.key()))?;
-            let file = dir.0.join("secret");
+            let file = dir.path.join("secret");
             let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
             write_new(&file, &secret.0, mount.mode.unwrap_or(0o400), owner)?;
             self.dirs.push(dir);

@@ -22,6 +22,9 @@ const SHM_SIZE: u64 = 64 << 20;
 /// Variables that every command gets when they are build arguments; they are in no key and no history.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// A script that is mounted: its path in the container, and its text.
+type Script = (String, String);
+
 /// A command ready to be run.
 struct Ready<'r> {
     run: &'r Run,
@@ -29,7 +32,7 @@ struct Ready<'r> {
     /// Environment of the image and arguments.
     env: Vec<String>,
     /// A script to mount, and where: for a here-document that begins with `#!`.
-    script: Option<(String, String)>,
+    script: Option<Script>,
     network: Network,
     mounts: Vec<MountPlan>,
 }
@@ -71,7 +74,7 @@ impl Stage<'_, '_> {
     }
 
     /// Words to run, and the script to mount.
-    fn run_args(&self, run: &Run) -> Result<(Vec<String>, Option<(String, String)>), Error> {
+    fn run_args(&self, run: &Run) -> Result<(Vec<String>, Option<Script>), Error> {
         let command = &run.command;
         let text = match &command.form {
             Form::Exec(words) if !words.is_empty() => return Ok((words.clone(), None)),

@@ -55,8 +55,11 @@ impl Item {
     }
 }
 
+/// Extended attributes: names and values, sorted.
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An opened file and its extended attributes.
-pub(crate) type Opened = (File, Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) type Opened = (File, Xattrs);
 
 /// A tree to copy from.
 pub(crate) trait Source {
@@ -69,7 +72,7 @@ pub(crate) trait Source {
     /// Opens a file.
     fn open(&self, item: &Item) -> Result<Opened, Error>;
     /// Extended attributes of a directory.
-    fn directory_xattrs(&self, item: &Item) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
+    fn directory_xattrs(&self, item: &Item) -> Result<Xattrs, Error>;
     /// Fills in the hashes of file contents.
     fn hash(&self, items: &mut [Item]) -> Result<(), Error>;
     /// Why something may be missing, for the hint of the error.

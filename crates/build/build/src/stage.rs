@@ -33,7 +33,7 @@ pub(crate) fn run(build: &Build<'_>, index: usize) -> Result<State, Halt> {
         .iter()
         .map(|text| trigger(text).map_err(|trouble| Halt::from(trouble.at(from_at))))
         .collect::<Result<Vec<Instruction>, Halt>>()?;
-    stage.total += triggers.len();
+    stage.total += counted(&triggers);
     stage.in_trigger = true;
     for instruction in &triggers {
         stage.instruction(instruction, from_at)?;
@@ -49,18 +49,12 @@ pub(crate) fn run(build: &Build<'_>, index: usize) -> Result<State, Halt> {
 fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, Vec<String>), Halt> {
     let planned = &build.plan.stages[index];
     let from = &build.file.stages[index];
-    let counted = from.instructions.iter().filter(|instruction| {
-        matches!(
-            instruction.op,
-            Op::Add(_) | Op::Copy(_) | Op::Run(_) | Op::Workdir(_)
-        )
-    });
     let mut stage = Stage {
         build,
         index,
         state: State::scratch(&planned.platform),
         cmd_set: false,
-        total: counted.count(),
+        total: counted(&from.instructions),
         begun: 0,
         in_trigger: false,
     };
@@ -85,6 +79,17 @@ fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, V
         }
     };
     Ok((stage, triggers))
+}
+
+/// How many instructions have a number in their names.
+fn counted(instructions: &[Instruction]) -> usize {
+    let has_number = |instruction: &&Instruction| {
+        matches!(
+            instruction.op,
+            Op::Add(_) | Op::Copy(_) | Op::Run(_) | Op::Workdir(_)
+        )
+    };
+    instructions.iter().filter(has_number).count()
 }
 
 fn trigger(text: &str) -> Result<Instruction, Trouble> {
@@ -192,7 +197,7 @@ impl Stage<'_, '_> {
     }
 
     /// The stack of what `--from` names.
-    pub(crate) fn from_stack(&self, name: &str) -> Result<Vec<dhow_types::DiffId>, Halt> {
+    pub(crate) fn stack_of(&self, name: &str) -> Result<Vec<dhow_types::DiffId>, Halt> {
         match self.build.plan.find_from(self.index, name)? {
             Source::Stage(index) => {
                 // Triggers can name stages that the plan did not see.

@@ -13,7 +13,7 @@ use dhow_types::{DiffId, Digest};
 
 use crate::failure::{Context as _, Error};
 use crate::keys::{KeyWriter, xattr_digest};
-use crate::source::{Item, ItemKind, Opened, Source, join};
+use crate::source::{Item, ItemKind, Opened, Source, Xattrs, join};
 
 /// The merged tree of a stack.
 #[derive(Clone, Debug)]
@@ -379,7 +379,7 @@ impl Source for StackSource<'_> {
         Ok((file, xattrs.unwrap_or_default()))
     }
 
-    fn directory_xattrs(&self, item: &Item) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn directory_xattrs(&self, item: &Item) -> Result<Xattrs, Error> {
         let entry = self.tree.entry(&item.path);
         Ok(entry.map(|entry| entry.xattrs.clone()).unwrap_or_default())
     }

@@ -1,0 +1,272 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use crate::bench::{Bench, bench, chain};
+
+fn prepared() -> Option<Bench> {
+    let bench = bench()?;
+    bench.file("a.txt", "A");
+    bench.file("b.txt", "B");
+    bench.file("dir/x", "X");
+    bench.file("dir/sub/y", "Y");
+    bench.file("other/z", "Z");
+    Some(bench)
+}
+
+/// The paths that `instructions` add to `FROM scratch`, with what they are.
+fn copied(bench: &Bench, instructions: &str) -> Vec<String> {
+    let built = bench.build(&format!("FROM scratch\n{instructions}\n"));
+    let tree = bench.tree(&built.image);
+    tree.into_iter()
+        .filter(|(_, what)| !what.starts_with('d'))
+        .map(|(path, what)| format!("{path}={}", what.split(' ').nth(3).unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn sources_and_destinations_follow_the_rules() {
+    let Some(bench) = prepared() else { return };
+    let table: &[(&str, &[&str])] = &[
+        ("COPY a.txt /x", &["x=A"]),
+        ("COPY a.txt /x/", &["x/a.txt=A"]),
+        ("COPY a.txt .", &["a.txt=A"]),
+        ("COPY a.txt x/y/z", &["x/y/z=A"]),
+        ("COPY a.txt b.txt /d/", &["d/a.txt=A", "d/b.txt=B"]),
+        ("COPY dir /d", &["d/sub/y=Y", "d/x=X"]),
+        ("COPY dir/ /d/", &["d/sub/y=Y", "d/x=X"]),
+        ("COPY dir /", &["sub/y=Y", "x=X"]),
+        ("COPY dir other /d/", &["d/sub/y=Y", "d/x=X", "d/z=Z"]),
+        ("COPY *.txt /d/", &["d/a.txt=A", "d/b.txt=B"]),
+        ("COPY d* /d", &["d/sub/y=Y", "d/x=X"]),
+        ("COPY */x /d/", &["d/x=X"]),
+        ("COPY [ab].txt /d/", &["d/a.txt=A", "d/b.txt=B"]),
+        ("COPY ?.none /d/", &[]),
+        ("COPY /a.txt ../../b.txt /d/", &["d/a.txt=A", "d/b.txt=B"]),
+        ("WORKDIR /w\nCOPY a.txt .\nCOPY a.txt ../v", &["v=A", "w/a.txt=A"]),
+        ("COPY [\"a.txt\", \"/with space/\"]", &["with space/a.txt=A"]),
+        ("ENV n=a.txt d=/q\nCOPY $n ${d}/", &["q/a.txt=A"]),
+        ("COPY --exclude=sub --exclude=*.none dir /d", &["d/x=X"]),
+        ("COPY --exclude=** --exclude=!sub/y dir /d", &["d/sub/y=Y"]),
+        (
+            "COPY --parents dir/sub/y other /d/",
+            &["d/dir/sub/y=Y", "d/other/z=Z"],
+        ),
+        ("COPY --parents ./dir/./sub/y /d/", &["d/sub/y=Y"]),
+        ("COPY --parents **/y /d/", &["d/dir/sub/y=Y"]),
+        (
+            "COPY <<one <<\"two\" /d/\nhi $PATH2\none\nhi $x\ntwo",
+            &["d/one=hi", "d/two=hi"],
+        ),
+    ];
+    for (instructions, wanted) in table {
+        assert_eq!(copied(&bench, instructions), *wanted, "{instructions}");
+    }
+    bench.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_copied_is_an_error_with_its_place() {
+    let Some(bench) = prepared() else { return };
+    bench.file(".dockerignore", "dir\n");
+    let table = [
+        (
+            "COPY none /x",
+            "failed to compute cache key: \"/none\": not found",
+        ),
+        (
+            "COPY dir /x",
+            "\"/dir\": not found | the file is there, but .dockerignore leaves it out",
+        ),
+        (
+            "COPY a.txt b.txt /x",
+            "the destination must be a directory and end with a / | write /x/",
+        ),
+        ("COPY a.txt /x\nCOPY other /x", "cannot copy to non-directory: /x"),
+        (
+            "COPY other /o\nCOPY other /d/z\nCOPY other/z /d/",
+            "cannot replace to directory /d/z with file",
+        ),
+        ("COPY --chmod=999 a.txt /x", "invalid chmod parameter: '999'"),
+        ("COPY --chown=nobody a.txt /x", "unable to find user nobody"),
+        (
+            "COPY --from=$x a.txt /x",
+            "variable expansion is not supported for --from",
+        ),
+        ("COPY --parents none/y /x/", "\"/none/y\": not found"),
+        (
+            "ADD http://example.com/x /x",
+            "ADD of a URL is not supported: http://example.com/x",
+        ),
+        ("COPY https://example.com/x /x", "source can't be a URL for COPY"),
+        (
+            "ADD --checksum=sha256:00 a.txt /x",
+            "checksum requires HTTP(S) or Git sources",
+        ),
+        (
+            "ADD --keep-git-dir a.txt /x",
+            "ADD --keep-git-dir is not supported",
+        ),
+        ("COPY ${a?} /x", "a: is not allowed to be unset"),
+        ("COPY a[ /x", "syntax error in pattern \"a[\""),
+    ];
+    for (instructions, message) in table {
+        let failed = bench.fails(&format!("FROM scratch\n{instructions}\n"));
+        assert!(
+            chain(&failed).contains(message),
+            "{instructions}: {}",
+            chain(&failed)
+        );
+        let place = failed.place.as_ref().unwrap();
+        assert!(place.span.start >= "FROM scratch\n".len(), "{instructions}");
+        bench.assert_clean();
+    }
+}
+
+#[test]
+fn owners_and_modes_come_from_flags_sources_and_the_image() {
+    let Some(bench) = prepared() else { return };
+    fs::set_permissions(
+        bench.context.path().join("a.txt"),
+        fs::Permissions::from_mode(0o4750),
+    )
+    .unwrap();
+    std::os::unix::fs::chown(bench.context.path().join("a.txt"), Some(1234), Some(1234)).unwrap();
+    fs::set_permissions(
+        bench.context.path().join("a.txt"),
+        fs::Permissions::from_mode(0o4750),
+    )
+    .unwrap();
+    let built = bench.build(
+        "FROM base:1\nUSER app\nCOPY a.txt /plain\nCOPY --chown=app a.txt /named/\nCOPY --chown=app:staff a.txt /group\n\
+         COPY --chown=7 a.txt /number\nCOPY --chmod=600 a.txt /octal\nCOPY --chmod=u=rwX,go=rX dir /symbolic\n\
+         COPY --chown=app --link a.txt /linked\nCOPY --chown=7:8 --chmod=640 <<x /inline\nbody\nx\nWORKDIR /home/app/w\n\
+         FROM base:1\nCOPY --from=0 /number /kept\nCOPY --from=0 /home/app /home/\n",
+    );
+    let first = {
+        let mut request = bench.request("");
+        request.dockerfile = "FROM base:1\nUSER app\nCOPY a.txt /plain\nCOPY --chown=app a.txt /named/\nCOPY --chown=app:staff a.txt /group\n\
+         COPY --chown=7 a.txt /number\nCOPY --chmod=600 a.txt /octal\nCOPY --chmod=u=rwX,go=rX dir /symbolic\n\
+         COPY --chown=app --link a.txt /linked\nCOPY --chown=7:8 --chmod=640 <<x /inline\nbody\nx\nWORKDIR /home/app/w\n"
+            .into();
+        bench.tree(&bench.built(&request).image)
+    };
+    assert_eq!(first["plain"], "f 4750 0:0 A");
+    assert_eq!(first["named"], "d 755 1000:1001 ");
+    assert_eq!(first["named/a.txt"], "f 4750 1000:1001 A");
+    assert_eq!(first["group"], "f 4750 1000:50 A");
+    assert_eq!(first["number"], "f 4750 7:7 A");
+    assert_eq!(first["octal"], "f 600 0:0 A");
+    assert_eq!(first["symbolic/sub"], "d 755 0:0 ");
+    assert_eq!(first["symbolic/x"], "f 644 0:0 X");
+    assert_eq!(first["linked"], "f 4750 1000:1001 A");
+    assert_eq!(first["inline"], "f 640 7:8 body\n");
+    assert_eq!(first["home/app/w"], "d 755 1000:1001 ");
+    let last = bench.tree(&built.image);
+    assert_eq!(last["kept"], "f 4750 7:7 A");
+    assert_eq!(last["home/w"], "d 755 1000:1001 ");
+}
+
+#[test]
+fn links_are_followed_in_source_paths_and_destinations_but_kept_in_trees() {
+    let Some(bench) = prepared() else { return };
+    symlink("dir", bench.context.path().join("to-dir")).unwrap();
+    symlink("../a.txt", bench.context.path().join("dir/up")).unwrap();
+    symlink("/dir/x", bench.context.path().join("abs")).unwrap();
+    assert_eq!(copied(&bench, "COPY to-dir/x abs /d/"), ["d/abs=X", "d/x=X"]);
+    assert_eq!(
+        copied(&bench, "COPY dir /d"),
+        ["d/sub/y=Y", "d/up=../a.txt", "d/x=X"]
+    );
+    let built = bench.build("FROM base:1\nRUN link /srv /short\nCOPY a.txt /short/\nCOPY b.txt /short/old\n");
+    let tree = bench.tree(&built.image);
+    assert_eq!(tree["srv/a.txt"], "f 644 0:0 A");
+    assert_eq!(tree["srv/old"], "f 644 0:0 B");
+    assert_eq!(tree["short"].split(' ').next_back(), Some("/srv"));
+    // A linked copy does not look at what is below.
+    let built = bench.build("FROM base:1\nRUN link /srv /short\nCOPY --link a.txt /short/\n");
+    let tree = bench.tree(&built.image);
+    assert_eq!(tree["short/a.txt"], "f 644 0:0 A");
+    assert!(!tree.contains_key("srv/a.txt"));
+}
+
+#[test]
+fn hard_links_fifos_and_times_are_kept() {
+    let Some(bench) = prepared() else { return };
+    let at = |name: &str| bench.context.path().join(name);
+    fs::hard_link(at("dir/x"), at("dir/x2")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        at("dir/pipe"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::open(at("dir/x")).unwrap().set_modified(time).unwrap();
+    fs::File::open(at("dir/sub")).unwrap().set_modified(time).unwrap();
+    let built = bench.build("FROM scratch\nCOPY dir /d\n");
+    let top = built.image.config.rootfs.diff_ids[0];
+    let index = bench.store.layers.layer(&top).unwrap().index().unwrap();
+    let kind = |path: &str| index.find(path.as_bytes()).unwrap().kind;
+    let kinds = [kind("d/x"), kind("d/x2")];
+    assert!(kinds.contains(&dhow_layer::EntryKind::Hardlink), "{kinds:?}");
+    assert_eq!(kind("d/pipe"), dhow_layer::EntryKind::Fifo);
+    assert_eq!(index.find(b"d/sub").unwrap().mtime, 1_000_000_000);
+    let file = index
+        .entries()
+        .find(|entry| entry.path.starts_with(b"d/x"))
+        .unwrap();
+    assert_eq!(file.mtime, 1_000_000_000);
+}
+
+#[test]
+fn add_unpacks_archives_by_content_and_copies_everything_else() {
+    let Some(bench) = prepared() else { return };
+    let mut archive = dhow_layer::tar::Writer::new(Vec::new());
+    let mut file = dhow_layer::Entry::new("in/file", dhow_layer::EntryKind::File, 0o640);
+    (file.size, file.uid, file.gid, file.mtime) = (4, 11, 12, 1_000);
+    archive.append(&file, &b"body"[..]).unwrap();
+    let mut link = dhow_layer::Entry::new("in/link", dhow_layer::EntryKind::Symlink, 0o777);
+    link.link = b"/etc".to_vec();
+    archive.append(&link, &b""[..]).unwrap();
+    let mut through = dhow_layer::Entry::new("in/link/through", dhow_layer::EntryKind::File, 0o644);
+    through.size = 1;
+    archive.append(&through, &b"T"[..]).unwrap();
+    let bytes = archive.finish().unwrap();
+    fs::write(bench.context.path().join("plain.bin"), &bytes).unwrap();
+    let mut zipped = Vec::new();
+    dhow_layer::compress(&bytes[..], &mut zipped, dhow_layer::Compression::Gzip).unwrap();
+    fs::write(bench.context.path().join("zipped"), &zipped).unwrap();
+    let mut text = Vec::new();
+    dhow_layer::compress(&b"just text"[..], &mut text, dhow_layer::Compression::Gzip).unwrap();
+    fs::write(bench.context.path().join("text.gz"), &text).unwrap();
+    fs::write(
+        bench.context.path().join("cut.tar.gz"),
+        &zipped[..zipped.len() / 2],
+    )
+    .unwrap();
+
+    let built = bench.build(
+        "FROM base:1\nADD plain.bin /p\nADD zipped /z/\nADD --chown=5 zipped /c\nADD --unpack=false zipped /raw\nADD text.gz /t\nADD a.txt dir /many/\n",
+    );
+    let tree = bench.tree(&built.image);
+    assert_eq!(tree["p/in/file"], "f 640 11:12 body");
+    assert_eq!(tree["z/in/file"], "f 640 11:12 body");
+    assert_eq!(tree["c/in/file"], "f 640 5:5 body");
+    // The absolute link of the archive leads into the image, not into the host.
+    assert_eq!(tree["etc/through"], "f 644 5:5 T");
+    assert!(tree["raw"].starts_with("f 644"));
+    assert!(tree["t"].starts_with("f 644"));
+    assert_eq!(tree["many/a.txt"], "f 644 0:0 A");
+    assert!(!std::path::Path::new("/etc/through").exists());
+}
+
+#[test]
+fn an_existing_directory_keeps_what_it_has_and_nested_ones_take_the_source_over() {
+    let Some(bench) = prepared() else { return };
+    let built = bench.build("FROM base:1\nRUN mkdir /d/sub; chmod 700 /d; chmod 700 /d/sub\nCOPY dir /d\n");
+    let tree = bench.tree(&built.image);
+    assert_eq!(tree["d"], "d 700 0:0 ");
+    assert_eq!(tree["d/sub"], "d 755 0:0 ");
+}
