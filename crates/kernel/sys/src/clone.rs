@@ -136,3 +136,24 @@ pub fn spawn(options: &Options<'_>, child: impl FnOnce() -> i32) -> io::Result<C
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// Linux 5.7; libc's constant does not fit its own type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_counted_and_refused() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || stopped.recv());
+        assert!(threads().unwrap() >= 2);
+        assert!(fork().unwrap_err().to_string().contains("threads"));
+        assert!(
+            spawn(&Options::default(), || 0)
+                .unwrap_err()
+                .to_string()
+                .contains("threads")
+        );
+        drop(stop);
+        assert!(thread.join().unwrap().is_err());
+    }
+}

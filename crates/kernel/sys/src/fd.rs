@@ -29,7 +29,8 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    // The space is rounded up, so it alone would let one more through.
+    if fds.len() > MAX_PASSED || !(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds))) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     Ok(sendmsg(
@@ -65,4 +66,56 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<Ow
         }
     }
     Ok((message.bytes, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn descriptors_travel_with_bytes_and_the_end_is_seen() {
+        let (one, two) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(send(&one, b"word", &[null.as_fd(), null.as_fd()]).unwrap(), 4);
+        assert_eq!(send(&one, b"x", &[]).unwrap(), 1);
+        let mut bytes = [0; 16];
+        let (length, fds) = receive(&two, &mut bytes).unwrap();
+        assert_eq!((&bytes[..length], fds.len()), (&b"word"[..], 2));
+        for fd in &fds {
+            assert!(
+                rustix::io::fcntl_getfd(fd)
+                    .unwrap()
+                    .contains(rustix::io::FdFlags::CLOEXEC)
+            );
+            let (own, sent) = (rustix::fs::fstat(&null).unwrap(), rustix::fs::fstat(fd).unwrap());
+            assert_eq!((own.st_dev, own.st_ino), (sent.st_dev, sent.st_ino));
+        }
+        assert_eq!(receive(&two, &mut bytes).unwrap().0, 1);
+        drop(one);
+        assert_eq!(receive(&two, &mut bytes).unwrap().0, 0);
+        assert!(send(&two, b"late", &[]).is_err());
+    }
+
+    #[test]
+    fn too_many_descriptors_are_refused() {
+        let (one, _two) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let fds = [one.as_fd(); MAX_PASSED + 1];
+        assert_eq!(
+            send(&one, b"", &fds).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
 }

@@ -227,3 +227,95 @@ pub fn attach_at(mount: impl AsFd, dir: impl AsFd, name: &CStr) -> io::Result<()
 pub fn detach(target: &Path) -> io::Result<()> {
     Ok(unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether mounts can be made here; says so when not.
+    fn privileged() -> bool {
+        let root = rustix::process::geteuid().is_root();
+        if !root {
+            eprintln!("skipped: mounts need root");
+        }
+        root
+    }
+
+    #[test]
+    fn an_overlay_is_made_detached_with_the_top_layer_first() {
+        if !privileged() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = |name: &str| {
+            let path = scratch.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        // Names with the characters that the one-string form would have to escape.
+        let (top, bottom, upper, work) = (dir("to:p"), dir("bott\\om"), dir("upper"), dir("work"));
+        std::fs::write(top.join("both"), "top").unwrap();
+        std::fs::write(bottom.join("both"), "bottom").unwrap();
+        std::fs::write(bottom.join("below"), "bottom").unwrap();
+        let mount = overlay(&[&top, &bottom], Some(&upper), Some(&work), &[]).unwrap();
+        let read = |name: &str| {
+            let file = rustix::fs::openat(&mount, name, OFlags::RDONLY, Mode::empty()).unwrap();
+            std::io::read_to_string(std::fs::File::from(file)).unwrap()
+        };
+        assert_eq!((read("both"), read("below")), ("top".into(), "bottom".into()));
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(upper.to_str().unwrap()), "the mount is attached");
+    }
+
+    #[test]
+    fn many_layers_and_long_names_fit() {
+        if !privileged() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let long = scratch.path().join("a".repeat(200)).join("b".repeat(100));
+        let layers: Vec<_> = (0..200).map(|number| long.join(number.to_string())).collect();
+        for layer in &layers {
+            std::fs::create_dir_all(layer).unwrap();
+            std::fs::write(layer.join(layer.file_name().unwrap()), "").unwrap();
+        }
+        let lower: Vec<&Path> = layers.iter().map(std::path::PathBuf::as_path).collect();
+        let mount = overlay(&lower, None, None, &[]).unwrap();
+        let entries = rustix::fs::Dir::read_from(
+            rustix::fs::openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap(),
+        );
+        // Two more for the directory itself and its parent.
+        assert_eq!(entries.unwrap().count(), 202);
+    }
+
+    #[test]
+    fn a_failure_carries_the_words_of_the_kernel() {
+        if !privileged() {
+            return;
+        }
+        let error = overlay(&[Path::new("/proc/self/no/such")], None, None, &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("lowerdir+"), "{error}");
+        let error = overlay(&[Path::new("/")], None, None, &[("nonsense", Some("x"))]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("nonsense"), "{error}");
+    }
+
+    #[test]
+    fn attributes_are_set_on_a_detached_mount() {
+        if !privileged() {
+            return;
+        }
+        let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_create(&context).unwrap();
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        let make = |name: &str| rustix::fs::mkdirat(&mount, name, Mode::RWXU);
+        make("before").unwrap();
+        let readonly = Attributes {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..Attributes::default()
+        };
+        set_attributes(&mount, false, &readonly).unwrap();
+        assert_eq!(make("after"), Err(Errno::ROFS));
+    }
+}

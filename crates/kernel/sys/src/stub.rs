@@ -262,3 +262,51 @@ fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32) -> Ve
     image.push(0);
     image
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    /// Runs the stub the way a shell would run any program, with `link` as its descriptor.
+    fn run(paths: &[&str], search: bool) -> (std::process::ExitStatus, Vec<u8>) {
+        let paths: Vec<CString> = paths.iter().map(|path| CString::new(*path).unwrap()).collect();
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let stub = sealed(&image(&paths, search, write.as_fd(), 7)).unwrap();
+        fcntl_setfd(&write, FdFlags::empty()).unwrap();
+        let program = format!("/proc/self/fd/{}", stub.as_raw_fd());
+        let status = std::process::Command::new(program)
+            .arg("-c")
+            .arg("exit 3")
+            .status()
+            .unwrap();
+        drop(write);
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut said).unwrap();
+        (status, said)
+    }
+
+    #[test]
+    fn the_stub_executes_the_first_program_there_is_and_reports_the_errno_of_none() {
+        let missing = "/no/such/program";
+        let (status, said) = run(&[missing, "/bin/sh"], true);
+        assert_eq!((status.code(), said.len()), (Some(3), 0));
+        let words = |errno: i32| [7_u32.to_ne_bytes(), 0_u32.to_ne_bytes(), errno.to_ne_bytes()].concat();
+        let (status, said) = run(&[missing, "/bin/sh"], false);
+        assert_eq!((status.code(), said), (Some(FAILED), words(libc::ENOENT)));
+        // A file that may not be executed does not end the search, but is what is told in the end.
+        let (status, said) = run(&["/etc/passwd", missing], true);
+        assert_eq!((status.code(), said), (Some(FAILED), words(libc::EACCES)));
+        let (status, said) = run(&[], true);
+        assert_eq!((status.code(), said), (Some(FAILED), words(libc::ENOENT)));
+    }
+
+    #[test]
+    fn the_stub_cannot_be_changed() {
+        let paths = [CString::new("/bin/true").unwrap()];
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let stub = sealed(&image(&paths, false, null.as_fd(), 0)).unwrap();
+        assert_eq!(rustix::io::pwrite(&stub, b"x", 0), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&stub, 0), Err(Errno::PERM));
+    }
+}
