@@ -8,12 +8,14 @@
 //! and an errno, and becomes an [`Error`] with runc's wording.
 //!
 //! # What it promises
-//! - No second program is executed and no thread exists: the caller must be single-threaded, and a caller with threads is
-//!   refused. Hence there is no binary of ours inside the container to overwrite (CVE-2019-5736): the child is a copy
-//!   of the caller that is not dumpable until it has become the container's own program.
+//! - The host's binary is out of the container's reach (CVE-2019-5736). The child is a copy of the caller and not dumpable
+//!   from its birth (with a user namespace: from the moment its id maps are written), so nobody can open its program; and
+//!   what it executes is a sealed stub ([`dhow_sys::stub`]), which executes the program: `/proc/self/exe` as an entry point
+//!   finds the stub. The caller must be single-threaded; one with threads is refused.
 //! - Everything in the root file system is reached by file descriptor and resolved by the kernel inside the root
 //!   (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579); every mount is built detached and attached to a descriptor.
-//! - procfs is written only through a private instance that was never attached when written (CVE-2019-16884, CVE-2025-52881).
+//! - procfs is written only through the descriptor of an instance made for it, without entering mounts or following
+//!   links (CVE-2019-16884, CVE-2025-52881).
 //! - No descriptor of the host survives execve, and the working directory is inside the root (CVE-2024-21626).
 //! - What a spec asks for and this runtime cannot do is an `Unsupported` error, never passed over.
 //!
