@@ -102,7 +102,7 @@ impl Executor for Steps {
 
 impl Steps {
     fn step(&self, step: &RunStep<'_>, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32, Error> {
-        let mount = step.snapshot.mount_detached().context(|| "mount the step's root file system")?;
+        let mount = step.snapshot.clone().volatile().mount_detached().context(|| "mount the step's root file system")?;
         let job = job(step);
         let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
         let mut buffer = vec![0; 32 << 10];
