@@ -1,7 +1,10 @@
 //! Makes whole base systems from the archive that this host's apt uses. Skipped without root, network or Debian.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![allow(clippy::print_stderr, reason = "what a test skips and how long it took is for people")]
+#![allow(
+    clippy::print_stderr,
+    reason = "what a test skips and how long it took is for people"
+)]
 
 mod chroot;
 mod http;
@@ -216,14 +219,5 @@ fn a_package_that_is_not_the_signed_one_never_reaches_the_tree() {
         assert_eq!(error.kind(), kind, "{part}: {error}");
         std::fs::remove_dir_all(&root).unwrap();
         std::fs::create_dir_all(&root).unwrap();
-    }
-}
-#[test]
-fn adhoc() {
-    for t in ["debian:trixie-slim", "debian:bullseye", "debian:sid-slim"] {
-        let p = format!("/tmp/bs/r-{}", t.replace(':', "-"));
-        let n = Notes::default();
-        let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| make(t, Path::new(&p), Path::new("/tmp/bs/dcache"), &n)));
-        eprintln!("RESULT {t}: {:?} warnings {:?}", r.map(|o| (o.labels, o.history)).is_ok(), n.warnings.lock().unwrap());
     }
 }

@@ -79,7 +79,9 @@ impl Case {
     }
 
     fn failure(&self) -> String {
-        let Err(error) = self.run() else { return "no failure".to_owned() };
+        let Err(error) = self.run() else {
+            return "no failure".to_owned();
+        };
         let cause = std::error::Error::source(&error)
             .map(ToString::to_string)
             .unwrap_or_default();
