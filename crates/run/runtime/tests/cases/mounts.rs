@@ -173,6 +173,7 @@ fn a_recursive_read_only_bind_covers_what_is_below() {
                 .push(mount("/all", "bind", &source, &["rbind", "rro"]));
         },
     );
+    host(&format!("umount -l {}/below", volume.display()));
     assert!(out.contains("written") && out.contains("refused"), "{out}");
 }
 
@@ -192,10 +193,10 @@ fn propagation_from_the_host_reaches_a_slave_bind() {
             .push(mount("/private", "bind", &source, &["rbind", "rprivate"]));
     });
     host(&format!("mount -t tmpfs x {path}/late && touch {path}/late/seen"));
-    assert_eq!(
-        sleeper.sh("ls /slave/late /private/late", |_| ()),
-        "/private/late:\n\n/slave/late:\nseen\n"
-    );
+    let out = sleeper.sh("ls /slave/late /private/late", |_| ());
+    drop(sleeper);
+    host(&format!("umount -l {path}"));
+    assert_eq!(out, "/private/late:\n\n/slave/late:\nseen\n");
 }
 
 fn a_tmpfs_keeps_the_mode_of_what_it_covers() {
