@@ -368,10 +368,10 @@ proptest! {
         key[place] = byte;
         key.truncate(cut.index(key.len()) + 1);
         let mut broken = Keyring::new();
-        if broken.add(&key).is_ok() {
-            if let Ok((text, _)) = verify_cleartext(clear, &broken, MADE) {
-                prop_assert!(text.starts_with("Origin: Example"));
-            }
+        if broken.add(&key).is_ok()
+            && let Ok((text, _)) = verify_cleartext(clear, &broken, MADE)
+        {
+            prop_assert!(text.starts_with("Origin: Example"));
         }
     }
 
