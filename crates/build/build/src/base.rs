@@ -1,5 +1,7 @@
 //! Base images and the sources of `--from`: the store first, the registry when it is not there.
 
+use std::sync::PoisonError;
+
 use dhow_image::Image;
 use dhow_reference::Reference;
 use dhow_types::{ErrorKind, Platform};
@@ -30,10 +32,18 @@ pub(crate) fn image(build: &Build<'_>, name: &str, platform: &Platform) -> Resul
     let reference = reference
         .context(|| format!("failed to parse stage name {name:?}"))?
         .or_latest();
-    build
+    // Stages that begin with the same image wait for one pull.
+    let pulled = build.pulled(&format!("{} {platform}", reference.canonical()));
+    let mut pulled = pulled.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(image) = pulled.as_ref() {
+        return Ok(image.clone());
+    }
+    let image = build
         .images
         .pull(&reference, platform)
-        .context(|| format!("{name}: failed to resolve source metadata"))
+        .context(|| format!("{name}: failed to resolve source metadata"))?;
+    *pulled = Some(image.clone());
+    Ok(image)
 }
 
 /// A name in full, for the names of steps: `docker.io/library/debian:12`.

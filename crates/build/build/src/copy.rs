@@ -209,8 +209,11 @@ impl Stage<'_, '_> {
         };
         let how = job.how()?;
         let picked = |by_content| self.picked_key(&job, &how, by_content);
-        let mut definition = base_key();
-        definition.text("stack").stack(stack).digest(&picked(false)?);
+        let definition = || -> Result<Digest, Halt> {
+            let mut key = base_key();
+            key.text("stack").stack(stack).digest(&picked(false)?);
+            Ok(key.finish())
+        };
         let content = || -> Result<Digest, Halt> {
             let mut key = base_key();
             key.text("tree").digest(&self.build.trees.tree(stack)?.merkle());
@@ -218,8 +221,9 @@ impl Stage<'_, '_> {
             Ok(key.finish())
         };
         let step = LayerStep {
-            definition: definition.finish(),
+            definition: definition()?,
             content: &content,
+            again: &definition,
         };
         self.layer(number, &step, || self.copy_files(&job, &how, stack))
     }

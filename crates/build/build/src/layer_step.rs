@@ -19,6 +19,8 @@ pub(crate) struct LayerStep<'s> {
     pub(crate) definition: Digest,
     /// Key by the contents of trees.
     pub(crate) content: &'s dyn Fn() -> Result<Digest, Halt>,
+    /// The definition key once more, after the work: the person may have changed a file of the context meanwhile.
+    pub(crate) again: &'s dyn Fn() -> Result<Digest, Halt>,
 }
 
 /// A snapshot of a step, removed when dropped unless it was captured.
@@ -136,6 +138,11 @@ impl Stage<'_, '_> {
             layer: layer.diff_id(),
             created: self.timestamp()?,
         };
+        if (step.again)()? != step.definition {
+            let message = "the build context changed while it was used; the step is not cached";
+            build.warn(message, build.file.stages[self.index].at);
+            return Ok(outcome);
+        }
         let content = match content {
             Some(content) => content,
             None => (step.content)()?,

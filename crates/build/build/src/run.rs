@@ -149,11 +149,14 @@ impl Stage<'_, '_> {
 
     fn run_layer(&self, number: u32, ready: &Ready<'_>) -> Result<Outcome, Halt> {
         let stack = self.state.stack();
-        let mut definition = self.run_key(ready);
-        definition.text("stack").stack(stack);
-        for mount in &ready.mounts {
-            mount.write_key(self, &mut definition, false)?;
-        }
+        let definition = || -> Result<Digest, Halt> {
+            let mut key = self.run_key(ready);
+            key.text("stack").stack(stack);
+            for mount in &ready.mounts {
+                mount.write_key(self, &mut key, false)?;
+            }
+            Ok(key.finish())
+        };
         let content = || -> Result<Digest, Halt> {
             let mut key = self.run_key(ready);
             key.text("tree").digest(&self.build.trees.tree(stack)?.merkle());
@@ -163,8 +166,9 @@ impl Stage<'_, '_> {
             Ok(key.finish())
         };
         let step = LayerStep {
-            definition: definition.finish(),
+            definition: definition()?,
             content: &content,
+            again: &definition,
         };
         self.layer(number, &step, || self.execute(number, stack, ready))
     }
@@ -263,9 +267,11 @@ impl Stage<'_, '_> {
             let tree = self.build.trees.tree(stack)?;
             Ok(key().text("tree").digest(&tree.merkle()).finish())
         };
+        let definition = || -> Result<Digest, Halt> { Ok(key().text("stack").stack(stack).finish()) };
         let step = LayerStep {
-            definition: key().text("stack").stack(stack).finish(),
+            definition: definition()?,
             content: &content,
+            again: &definition,
         };
         self.layer(number, &step, || {
             let scratch = Scratch::prepare(self.build, stack)?;

@@ -1,10 +1,11 @@
 //! The stages at work: each runs once, in whichever thread asks for it first.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use dhow_dockerfile::Dockerfile;
-use dhow_image::Store;
+use dhow_image::{Image, Store};
 use dhow_types::ErrorKind;
 
 use crate::cache::cancelled;
@@ -37,11 +38,15 @@ pub(crate) struct Build<'a> {
     permits: Permits,
     failed: AtomicBool,
     first_trouble: Mutex<Option<Trouble>>,
+    pulls: Mutex<HashMap<String, Pulled>>,
     numbers: AtomicU32,
     serial: AtomicU32,
     pub(crate) steps: AtomicU32,
     pub(crate) cached: AtomicU32,
 }
+
+/// An image that this build pulled, once it has.
+type Pulled = Arc<Mutex<Option<Image>>>;
 
 /// What is known of a stage.
 #[derive(Clone, Debug)]
@@ -107,6 +112,7 @@ impl<'a> Build<'a> {
             },
             failed: AtomicBool::new(false),
             first_trouble: Mutex::new(None),
+            pulls: Mutex::new(HashMap::new()),
             numbers: AtomicU32::new(0),
             serial: AtomicU32::new(0),
             steps: AtomicU32::new(0),
@@ -197,6 +203,12 @@ impl<'a> Build<'a> {
         }
         *free -= 1;
         Permit(&self.permits)
+    }
+
+    /// The place for an image that is to be pulled once.
+    pub(crate) fn pulled(&self, name: &str) -> Pulled {
+        let mut pulls = lock(&self.pulls);
+        Arc::clone(pulls.entry(name.to_owned()).or_default())
     }
 
     /// A number for a step's events.

@@ -330,6 +330,7 @@ impl Words {
                 }
                 return 99;
             }
+            ["host", path, text] => fs::write(path, text).unwrap(),
             ["exit", code] => return code.parse().unwrap(),
             other => panic!("unknown words {other:?}"),
         }
@@ -369,16 +370,18 @@ impl Executor for Words {
     }
 }
 
-/// A registry that has nothing.
+/// A registry that has one image under all names, or nothing.
 #[derive(Default)]
 pub(crate) struct Hub {
     pub(crate) asked: Mutex<Vec<String>>,
+    pub(crate) has: Mutex<Option<Image>>,
 }
 
 impl Images for Hub {
     fn pull(&self, reference: &Reference, _: &Platform) -> Result<Image, Error> {
         self.asked.lock().unwrap().push(reference.canonical());
-        Err(Error::new(ErrorKind::NotFound, "not found in the registry"))
+        let found = self.has.lock().unwrap().clone();
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "not found in the registry"))
     }
 }
 

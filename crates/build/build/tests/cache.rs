@@ -174,3 +174,21 @@ fn a_file_changed_within_the_same_second_is_seen() {
         );
     }
 }
+
+#[test]
+fn a_context_that_changes_under_a_step_gives_no_record() {
+    let Some(bench) = bench() else { return };
+    bench.file("f", "before");
+    // The command itself changes the file that is bound for it.
+    let path = bench.context.path().join("f").display().to_string();
+    let text = format!("FROM base:1\nRUN --mount=target=/m,source=f host {path} after; write /x 1\n");
+    bench.build(&text);
+    let warned = bench
+        .log
+        .take()
+        .iter()
+        .any(|line| line.contains("the build context changed"));
+    assert!(warned);
+    bench.file("f", "before");
+    assert_eq!(bench.build(&text).stats.cached, 0);
+}

@@ -9,4 +9,5 @@ mod copying;
 mod failures;
 mod parallel;
 mod running;
+mod speed;
 mod stages;

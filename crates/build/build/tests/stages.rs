@@ -239,3 +239,18 @@ fn source_date_epoch_makes_builds_equal_to_the_bit() {
             .contains("not supported")
     );
 }
+
+#[test]
+fn stages_of_one_missing_base_share_one_pull() {
+    let Some(bench) = bench() else { return };
+    let image = bench.store.resolve("base:1").unwrap();
+    bench.hub.has.lock().unwrap().replace(image);
+    bench.build("FROM far/base:2 AS a\nRUN write /a 1\nFROM far/base:2\nCOPY --from=a /a /\nCOPY --from=far/base:2 /srv /s\n");
+    assert_eq!(*bench.hub.asked.lock().unwrap(), ["docker.io/far/base:2"]);
+    // With --pull the registry is asked although the image is here.
+    bench.hub.asked.lock().unwrap().clear();
+    let mut request = bench.request("FROM base:1\nLABEL a=b\n");
+    request.pull = true;
+    bench.built(&request);
+    assert_eq!(*bench.hub.asked.lock().unwrap(), ["docker.io/library/base:1"]);
+}
