@@ -131,7 +131,7 @@ pub enum Event<'a> {
         /// Its name.
         name: &'a str,
     },
-    /// The step's result was in the cache; it is finished.
+    /// The step's result was in the cache; [`Event::Finished`] follows.
     Cached {
         /// Which.
         step: u32,
