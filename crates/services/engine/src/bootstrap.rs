@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use dhow_bootstrap::{Configure, Fetch, Request, SourceFile, Target};
-use dhow_bundle::Request as RunRequest;
+use dhow_bundle::{MountRequest, Request as RunRequest, TmpfsMount};
 use dhow_image::Image;
 use dhow_layer::Capture;
 use dhow_oci::{History, ImageConfig, RunConfig};
@@ -59,7 +59,7 @@ impl Engine {
         let configure = Inside { worker: &worker };
         let outcome = dhow_bootstrap::bootstrap(&request, &fetch, &configure, observer).context(what)?;
         let store = self.store()?;
-        let capture = Capture { clamp: Some(outcome.created), ..Capture::default() };
+        let capture = Capture { clamp: Some(outcome.created) };
         let layer = store.layers.capture_with(&root, &capture).context(|| "store the new root file system")?;
         drop(scratch);
         let config = image_config(&outcome, layer.diff_id());
@@ -216,7 +216,12 @@ impl Configure for Inside<'_> {
                 args: argv.iter().map(|&word| word.to_owned()).collect(),
                 env: env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
                 hostname: "bootstrap".to_owned(),
-                // dpkg calls sync for every file it writes; the whole root is written to disk at the end instead.
+                // dpkg writes each change of a status here first and waits for the disk, some 700 times; the whole root
+                // is written to disk at the end instead.
+                mounts: vec![MountRequest::Tmpfs(TmpfsMount {
+                    destination: PathBuf::from("/var/lib/dpkg/updates"),
+                    options: vec!["size=64m".to_owned(), "mode=0755".to_owned()],
+                })],
                 ..RunRequest::default()
             },
             user: "0:0".to_owned(),

@@ -69,6 +69,21 @@ impl Engine {
         Ok(released.len())
     }
 
+    /// Removes what this root has in the kernel's network: bridges and rules. Records stay, and the next container makes
+    /// it all again.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while a container runs; the steps that failed.
+    pub fn teardown(&self) -> Result<(), Error> {
+        let running = self.containers().list()?.into_iter().find(|container| container.state.pid != 0);
+        if let Some(container) = running {
+            let message = format!("container {} runs", container.config.name);
+            return Err(Error::new(dhow_types::ErrorKind::FailedPrecondition, message).with_hint("stop it first"));
+        }
+        self.release_stale()?;
+        self.networks()?.teardown().context(|| "remove bridges and rules")
+    }
+
     /// Removes every network that no container, running or not, wants.
     ///
     /// # Errors

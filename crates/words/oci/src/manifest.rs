@@ -67,6 +67,7 @@ pub struct Index {
 
 /// A manifest or an index, told apart by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, never in a list")]
 pub enum Document {
     /// A list.
     Index(Index),

@@ -47,7 +47,7 @@ impl FromStr for ByteSize {
             return whole.checked_mul(1 << shift).map(Self).ok_or_else(bad);
         }
         let value = number.parse::<f64>().map_err(|_| bad())? * (1_u64 << shift) as f64;
-        if !value.is_finite() || value < 0.0 || value >= 9.0e18 {
+        if !(0.0..9.0e18).contains(&value) {
             return Err(bad());
         }
         #[expect(
@@ -83,11 +83,8 @@ fn scaled(bytes: u64, base: f64, units: &[&str], precision: usize) -> String {
 
 /// Go's `%.{precision}g` for values in the range that sizes have.
 fn significant(value: f64, precision: usize) -> String {
-    let whole_digits = if value < 1.0 {
-        1
-    } else {
-        value.log10().floor() as usize + 1
-    };
+    // Scaled values have at most four digits before the point.
+    let whole_digits = 1 + [10.0, 100.0, 1000.0].iter().filter(|bound| value >= **bound).count();
     let text = format!("{value:.*}", precision.saturating_sub(whole_digits));
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()

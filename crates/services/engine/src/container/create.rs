@@ -1,7 +1,6 @@
 //! `create`: what a person asked for, joined with the image and resolved.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use dhow_bundle::{
@@ -599,12 +598,4 @@ fn text(path: &Path) -> Result<String, Error> {
 
 fn same_path(a: &str, b: &str) -> bool {
     Path::new(a).components().eq(Path::new(b).components())
-}
-
-/// An IPv4 address in docker's `--ip` words.
-///
-/// # Errors
-/// `InvalidArgument`.
-pub fn parse_ip(text: &str) -> Result<Ipv4Addr, Error> {
-    text.parse().map_err(|_| Error::new(ErrorKind::InvalidArgument, format!("invalid IPv4 address: {text}")))
 }

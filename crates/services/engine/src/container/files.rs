@@ -1,6 +1,6 @@
 //! The files that the engine writes for a container: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dhow_bundle::GeneratedFile;
 use dhow_network::{Endpoint, HostEntry, ResolvOptions};
@@ -31,7 +31,7 @@ impl Engine {
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
                 .context(|| format!("make {} readable", path.display()))?;
             let destination = PathBuf::from("/etc").join(name);
-            let mounted = config.mounts.iter().any(|mount| PathBuf::from(&mount.destination) == destination);
+            let mounted = config.mounts.iter().any(|mount| Path::new(&mount.destination) == destination);
             if !mounted {
                 files.push(GeneratedFile { source: path, destination, read_only: false });
             }

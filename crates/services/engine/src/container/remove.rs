@@ -87,6 +87,15 @@ impl Engine {
         failures.into_result().map_err(|failures| Error::wrap(failures, "release what the container held"))
     }
 
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` for a name in use; `InvalidArgument` for one that cannot be.
+    pub fn rename_container(&self, wanted: &str, name: &str) -> Result<(), Error> {
+        let container = self.containers().find(wanted)?;
+        self.containers().rename(&container, name)
+    }
+
     /// Removes containers that do not run; those removed, with the bytes that this freed.
     ///
     /// # Errors
