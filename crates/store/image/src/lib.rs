@@ -34,6 +34,7 @@ mod commit;
 mod documents;
 mod image;
 mod load;
+mod loaded;
 mod names;
 mod parallel;
 mod pipe;

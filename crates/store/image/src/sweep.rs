@@ -10,7 +10,7 @@ use crate::types::{DiskUsage, LayerUsage, Swept, Usage, Use};
 use crate::{Context as _, Error, Store};
 
 impl Store {
-    /// Deletes the layers, configs and manifests that no image, container, lease or build cache needs.
+    /// Deletes the layers, configs and manifests that no image, container, snapshot, lease or build cache needs.
     ///
     /// What goes is renamed away under the sweeper's lock, and deleted without it: nobody waits for a deletion.
     ///
@@ -41,6 +41,7 @@ impl Store {
             .flat_map(|image| image.layers.iter().copied())
             .collect();
         layers.extend(uses.iter().flat_map(|user| user.layers.iter().copied()));
+        layers.extend(self.snapshot_layers()?);
         layers.extend(self.meta.caches()?.into_iter().flat_map(|cache| cache.layers));
         let mut documents: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
         documents.extend(images.iter().filter_map(|image| image.manifest));
@@ -67,6 +68,20 @@ impl Store {
         }
         drop(lock);
         Ok(swept)
+    }
+
+    /// The layers below every snapshot: a container keeps its root file system, whatever its caller forgot to say.
+    fn snapshot_layers(&self) -> Result<HashSet<DiffId>, Error> {
+        let mut layers = HashSet::new();
+        for key in self.snapshots.list().context(|| "list the snapshots")? {
+            match self.snapshots.stack(&key) {
+                Ok(stack) => layers.extend(stack),
+                // Removed since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context(|| format!("read the stack of snapshot {key}")),
+            }
+        }
+        Ok(layers)
     }
 
     /// Bytes of disk by image and layer, from what was measured when each layer was made: no tree is walked.

@@ -184,6 +184,17 @@ fn the_layers_of_a_container_stay_when_its_image_goes() {
 }
 
 #[test]
+fn the_layers_below_a_snapshot_stay_until_it_goes() {
+    let (world, id, _) = pulled();
+    let stack = world.store.image(&id).unwrap().record.layers;
+    world.store.snapshots.prepare("container", &stack).unwrap();
+    world.store.remove(&id.hex(), true, &[]).unwrap();
+    assert_eq!(world.store.layers.list().unwrap().len(), 2);
+    world.store.snapshots.remove("container").unwrap();
+    assert_eq!(world.store.sweep(&[]).unwrap().layers.len(), 2);
+}
+
+#[test]
 fn forcing_a_name_away_from_a_container_keeps_the_image_without_it() {
     let (world, id, name) = pulled();
     let users = [user(&world, id, true)];

@@ -120,6 +120,22 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// The tags of one image, as this transaction sees it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn tags_of(&self, id: &ImageId) -> Result<Vec<String>, Error> {
+        self.read(|connection| find_tags(connection, id))
+    }
+
+    /// The repo digests of one image, as this transaction sees it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn digests_of(&self, id: &ImageId) -> Result<Vec<(String, Digest)>, Error> {
+        self.read(|connection| find_digests(connection, id))
+    }
+
     /// A number remembered with [`Edit::set_fact`], as this transaction sees it.
     ///
     /// # Errors
@@ -234,12 +250,7 @@ impl Meta {
     /// # Errors
     /// When the database cannot be read.
     pub fn tags_of(&self, id: &ImageId) -> Result<Vec<String>, Error> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT name FROM tags WHERE image = ?1 ORDER BY name")?;
-            let rows = statement.query_map([id.0.as_bytes()], |row| row.get(0))?;
-            rows.collect()
-        })
+        self.read(|connection| find_tags(connection, id))
     }
 
     /// Records under which manifest digest a repository has this image.
@@ -270,12 +281,7 @@ impl Meta {
     /// # Errors
     /// When the database cannot be read.
     pub fn digests_of(&self, id: &ImageId) -> Result<Vec<(String, Digest)>, Error> {
-        self.read(|connection| {
-            let sql = "SELECT repo, manifest FROM digests WHERE image = ?1 ORDER BY repo, manifest";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([id.0.as_bytes()], |row| Ok((row.get(0)?, digest(row, 1)?)))?;
-            rows.collect()
-        })
+        self.read(|connection| find_digests(connection, id))
     }
 
     /// The image that a repository has under this manifest digest.
@@ -311,6 +317,19 @@ fn find_image(connection: &Connection, id: &ImageId) -> rusqlite::Result<Option<
         .prepare_cached(&sql)?
         .query_row([id.0.as_bytes()], record)
         .optional()
+}
+
+fn find_tags(connection: &Connection, id: &ImageId) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached("SELECT name FROM tags WHERE image = ?1 ORDER BY name")?;
+    let rows = statement.query_map([id.0.as_bytes()], |row| row.get(0))?;
+    rows.collect()
+}
+
+fn find_digests(connection: &Connection, id: &ImageId) -> rusqlite::Result<Vec<(String, Digest)>> {
+    let sql = "SELECT repo, manifest FROM digests WHERE image = ?1 ORDER BY repo, manifest";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([id.0.as_bytes()], |row| Ok((row.get(0)?, digest(row, 1)?)))?;
+    rows.collect()
 }
 
 fn find_fact(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {

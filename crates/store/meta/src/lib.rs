@@ -75,7 +75,8 @@ impl Meta {
         })
     }
 
-    /// Runs `work` as one write transaction: all of it happens, or nothing.
+    /// Runs `work` as one write transaction: all of it happens, or nothing. `work` reads and writes through the
+    /// [`Edit`]: a method of this `Meta` would wait for the transaction that it is part of, for ever.
     ///
     /// # Errors
     /// What `work` returns; `Unavailable` when another process kept the database busy for 5 s.
