@@ -59,6 +59,9 @@ impl Engine {
         let configure = Inside { worker: &worker };
         let outcome = dhow_bootstrap::bootstrap(&request, &fetch, &configure, observer).context(what)?;
         let store = self.store()?;
+        // The layer has no image yet that would keep it from the sweeper.
+        let lease = dhow_meta::Lease::acquire(store.root()).context(|| "keep the new layer")?;
+        lease.pin_everything().context(|| "keep the new layer")?;
         let capture = Capture { clamp: Some(outcome.created) };
         let layer = store.layers.capture_with(&root, &capture).context(|| "store the new root file system")?;
         drop(scratch);

@@ -237,6 +237,30 @@ pub(crate) fn bundle_host() -> Host {
     }
 }
 
+/// The runtime spec of a request on this host. Capabilities that this process does not have itself cannot be given, not
+/// even to a privileged container: they are left out, as dockerd does.
+pub(crate) fn runtime_spec(request: &dhow_bundle::Request) -> Result<dhow_oci::runtime::Spec, Error> {
+    let mut spec = dhow_bundle::spec(request, &bundle_host()).context(|| "write the runtime spec")?;
+    let own = rustix::thread::capabilities(None).map_err(std::io::Error::from).context(|| "read own capabilities")?;
+    let held = |name: &String| {
+        let set = rustix::thread::CapabilitySet::from_name(name.strip_prefix("CAP_").unwrap_or(name));
+        set.is_none_or(|set| own.permitted.contains(set))
+    };
+    if let Some(capabilities) = spec.process.as_mut().and_then(|process| process.capabilities.as_mut()) {
+        let sets = [
+            &mut capabilities.bounding,
+            &mut capabilities.effective,
+            &mut capabilities.permitted,
+            &mut capabilities.inheritable,
+            &mut capabilities.ambient,
+        ];
+        for set in sets {
+            set.retain(held);
+        }
+    }
+    Ok(spec)
+}
+
 /// Bytes that a tree takes on disk, each inode once; symbolic links are not followed.
 pub(crate) fn tree_size(path: &Path) -> u64 {
     let mut seen = HashSet::new();

@@ -237,7 +237,7 @@ fn perform(
     let netns = connect(&mut made, &id, job.network, &mut request)?;
     request.files = files(&made, &request, job.network, &job.extra_hosts)?;
     request.cgroup_path = format!("dhow/{id}");
-    let spec = dhow_bundle::spec(&request, &crate::system::bundle_host()).context(|| "write the runtime spec")?;
+    let spec = crate::system::runtime_spec(&request)?;
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
     let group = Group::create(Path::new(&request.cgroup_path), &resources).context(|| "make the control group")?;
     let group = made.group.insert(group);

@@ -117,7 +117,7 @@ impl Engine {
         if let Some(workdir) = &wanted.workdir {
             request.cwd.clone_from(workdir);
         }
-        let spec = dhow_bundle::spec(&request, &crate::system::bundle_host()).context(|| "prepare the exec")?;
+        let spec = crate::system::runtime_spec(&request)?;
         let seccomp = spec.linux.and_then(|linux| linux.seccomp);
         Ok((spec.process.unwrap_or_default(), seccomp))
     }

@@ -171,6 +171,9 @@ impl ContainerLife {
 
     /// Writes down the places in networks before the program runs, so that a kill at any point leaves a record.
     fn remember(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        if endpoints.is_empty() {
+            return Ok(());
+        }
         self.change(|state| state.endpoints = endpoints.to_vec())
     }
 
@@ -188,7 +191,7 @@ impl ContainerLife {
         if self.config.network == NetworkMode::Host {
             request.namespaces.net = dhow_bundle::NamespaceMode::Host;
         }
-        dhow_bundle::spec(&request, &crate::system::bundle_host()).context(|| "write the runtime spec")
+        crate::system::runtime_spec(&request)
     }
 
     fn run(
@@ -236,6 +239,12 @@ impl ContainerLife {
     }
 
     fn write_end(&self, exit: &Exit, restarting: Option<u32>) -> Result<(), Error> {
+        if restarting.is_none() && self.config.auto_remove {
+            let mut container = self.engine.containers().load(&self.config.id)?;
+            // They are retired already, and buried soon.
+            container.state.endpoints.clear();
+            return self.engine.erase(&container, true);
+        }
         let oom_killed = self.oom_killed;
         self.change(|state| {
             state.status = if restarting.is_some() { Status::Restarting } else { Status::Exited };
@@ -247,12 +256,7 @@ impl ContainerLife {
             state.error = exit.error.clone().unwrap_or_default();
             state.oom_killed = oom_killed;
             state.endpoints.clear();
-        })?;
-        if restarting.is_none() && self.config.auto_remove {
-            let container = self.engine.containers().load(&self.config.id)?;
-            self.engine.erase(&container, true)?;
-        }
-        Ok(())
+        })
     }
 }
 
