@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::Digest as _;
+use aws_lc_rs::digest::{Context, SHA256, SHA512};
 
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,43 +97,42 @@ impl fmt::Debug for Digest {
 }
 
 /// Computes a [`Digest`] piece by piece; a clone goes on from the same point.
-#[derive(Clone, Debug)]
-pub(crate) enum Hasher {
-    Sha256(sha2::Sha256),
-    Sha512(Box<sha2::Sha512>),
+///
+/// By aws-lc, which TLS brings anyway: on a processor without SHA instructions it was measured at twice the speed of
+/// portable code (250 against 120 MB/s on the same busy machine), with them at the same.
+#[derive(Clone)]
+pub(crate) struct Hasher(Algorithm, Context);
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hasher").field(&self.0).finish_non_exhaustive()
+    }
 }
 
 impl Hasher {
     pub(crate) fn new(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha512 => Self::Sha512(Box::default()),
-        }
+        Self(
+            algorithm,
+            Context::new(match algorithm {
+                Algorithm::Sha256 => &SHA256,
+                Algorithm::Sha512 => &SHA512,
+            }),
+        )
     }
 
     pub(crate) const fn algorithm(&self) -> Algorithm {
-        match self {
-            Self::Sha256(_) => Algorithm::Sha256,
-            Self::Sha512(_) => Algorithm::Sha512,
-        }
+        self.0
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
-        }
+        self.1.update(bytes);
     }
 
     pub(crate) fn finish(self) -> Digest {
-        let algorithm = self.algorithm();
-        let mut text = String::with_capacity(8 + algorithm.hex_length());
-        text.push_str(algorithm.name());
+        let mut text = String::with_capacity(8 + self.0.hex_length());
+        text.push_str(self.0.name());
         text.push(':');
-        match self {
-            Self::Sha256(hasher) => push_hex(&hasher.finalize(), &mut text),
-            Self::Sha512(hasher) => push_hex(&hasher.finalize(), &mut text),
-        }
+        push_hex(self.1.finish().as_ref(), &mut text);
         Digest(text.into())
     }
 }

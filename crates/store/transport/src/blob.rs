@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use dhow_oci::Descriptor;
-use dhow_types::{Digest, ErrorKind, Hasher};
+use dhow_types::{Digest, ErrorKind};
 use tokio::sync::mpsc;
 
 use crate::Error;
 use crate::client::Shared;
+use crate::hash::Hasher;
 
 /// A manifest or index as a registry served it.
 #[derive(Clone, Debug)]
@@ -157,7 +158,7 @@ impl BlobReader {
             );
             return Err(into_io(Error::new(ErrorKind::DataLoss, message)));
         }
-        let found = std::mem::take(&mut self.hasher).finish();
+        let found = self.hasher.clone().finish();
         if found != self.digest {
             let message = format!(
                 "blob {} has the digest {found}: it was changed or damaged",

@@ -29,6 +29,7 @@ mod download;
 mod exchange;
 mod failure;
 mod files;
+mod hash;
 mod host;
 mod outgoing;
 mod place;

@@ -6,13 +6,14 @@ use std::sync::{Arc, mpsc as blocking};
 use bytes::Bytes;
 use dhow_oci::Descriptor;
 use dhow_reference::Reference;
-use dhow_types::{Digest, ErrorKind, Hasher};
+use dhow_types::{Digest, ErrorKind};
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::mpsc;
 
 use crate::client::{CONTENT_DIGEST, Place};
 use crate::exchange::{Answer, Call, Core, Identity};
+use crate::hash::Hasher;
 use crate::outgoing::{Outgoing, Pieces};
 use crate::{Client, Context as _, Error, place};
 

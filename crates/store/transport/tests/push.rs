@@ -170,3 +170,59 @@ fn a_blob_is_looked_for_by_head() {
     assert!(client.has_blob(&reference, &Digest::of(b"x")).unwrap());
     assert!(!client.has_blob(&reference, &Digest::of(b"x")).unwrap());
 }
+
+#[test]
+fn a_server_that_dies_under_an_upload_is_an_error_and_the_client_can_be_dropped() {
+    for method in ["PUT", "PATCH"] {
+        let server = crate::server::Server::start(move |_, request, out| match request.method.as_str() {
+            "GET" => answer(out, "200 OK", "", b"{}"),
+            "POST" => answer(out, "202 Accepted", "Location: /upload/7\r\n", b""),
+            _ => false,
+        });
+        let (client, reference) = (client(), server.reference("a:1"));
+        let body = content(20_000_000);
+        let error = match method {
+            "PUT" => {
+                let descriptor = Descriptor::of("x", &body);
+                client.push_blob(&reference, &descriptor, &mut body.as_slice()).unwrap_err()
+            }
+            _ => client.push_stream(&reference, &mut body.as_slice()).unwrap_err(),
+        };
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        drop(client);
+    }
+}
+
+#[test]
+fn clients_start_and_end_without_waiting_for_each_other() {
+    let server = registry(|_, _, out| answer(out, "200 OK", "", b"{}"));
+    for _ in 0..200 {
+        let client = client();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let (client, reference) = (client.clone(), server.reference("a:1"));
+                scope.spawn(move || client.has_blob(&reference, &Digest::of(b"x")).unwrap());
+            }
+        });
+        drop(client);
+    }
+}
+
+#[test]
+fn many_threads_that_find_nobody_listening_all_come_back() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reference = dhow_reference::Reference::parse(&format!("127.0.0.1:{port}/a:1")).unwrap();
+    for _ in 0..100 {
+        let client = dhow_transport::Client::new(dhow_transport::Settings::default()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let (client, reference) = (&client, &reference);
+                scope.spawn(move || {
+                    let error = client.has_blob(reference, &Digest::of(b"x")).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::Unavailable);
+                    client.push_stream(reference, &mut [1; 1000].as_slice()).unwrap_err();
+                });
+            }
+        });
+    }
+}
