@@ -1,5 +1,7 @@
 //! One suite for every place that holds blobs.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 

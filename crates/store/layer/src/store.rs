@@ -65,9 +65,10 @@ impl LayerStore {
     /// # Errors
     /// Failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for part in ["layers", "tmp", "trash"] {
+        for part in ["layers", "trash"] {
             make_dir(&root.join(part))?;
         }
+        staging::make_tmp(root)?;
         Ok(Self {
             root: Arc::new(root.to_owned()),
         })

@@ -27,8 +27,8 @@ pub struct TarStream {
 }
 
 enum Source {
-    /// From the split form; the directory has the lost bodies.
-    Split(SplitReader, PathBuf),
+    /// From the split form; the directory has the lost bodies, when there are any.
+    Split(SplitReader, Option<PathBuf>),
     /// From the entries, and the next of them.
     Entries(Index, usize),
     Done,
@@ -54,7 +54,8 @@ impl TarStream {
     /// The tar of the layer in `dir`, from its split form.
     pub(crate) fn from_split(dir: &Path) -> Result<Self, Error> {
         let split = SplitReader::open(&dir.join("split"))?;
-        Self::new(dir, Source::Split(split, dir.join("lost")))
+        let lost = dir.join("lost");
+        Self::new(dir, Source::Split(split, lost.exists().then_some(lost)))
     }
 
     /// The canonical tar of the entries, with contents from the tree in `dir`.
@@ -89,7 +90,14 @@ impl TarStream {
                         stored,
                         pieces,
                     }) => {
-                        self.body = Some(open_body(&self.fs, lost, number, path, stored, pieces)?);
+                        self.body = Some(open_body(
+                            &self.fs,
+                            lost.as_deref(),
+                            number,
+                            path,
+                            stored,
+                            pieces,
+                        )?);
                     }
                 }
                 Ok(true)
@@ -121,16 +129,16 @@ impl TarStream {
 
 fn open_body(
     fs: &Root,
-    lost: &Path,
+    lost: Option<&Path>,
     number: u32,
     path: Vec<u8>,
     stored: u64,
     pieces: Vec<(u64, u64)>,
 ) -> Result<Body, Error> {
-    let kept = lost.join(number.to_string());
-    let file = match File::open(&kept) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => open(fs, &path)?,
-        other => other.context(|| format!("open {}", kept.display()))?,
+    let kept = lost.map(|lost| lost.join(number.to_string()));
+    let file = match kept.filter(|kept| kept.exists()) {
+        None => open(fs, &path)?,
+        Some(kept) => File::open(&kept).context(|| format!("open {}", kept.display()))?,
     };
     let pieces = if pieces.is_empty() {
         vec![(0, stored)]

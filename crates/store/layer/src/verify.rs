@@ -83,10 +83,10 @@ impl Check {
                     self.found(&entry.path, "is no longer linked");
                 }
             }
-            EntryKind::CharDevice | EntryKind::BlockDevice => {
-                if stat.st_rdev != rustix::fs::makedev(entry.major, entry.minor) {
-                    self.found(&entry.path, "is another device");
-                }
+            EntryKind::CharDevice | EntryKind::BlockDevice
+                if stat.st_rdev != rustix::fs::makedev(entry.major, entry.minor) =>
+            {
+                self.found(&entry.path, "is another device");
             }
             EntryKind::Whiteout if stat.st_rdev != 0 => self.found(&entry.path, "is no whiteout"),
             _ => (),

@@ -1,5 +1,11 @@
 //! The layer store as its callers see it, on real directories.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, one that cannot run says so"
+)]
+
 mod capture;
 mod crash;
 mod hostile;
@@ -72,4 +78,13 @@ fn is_root(test: &str) -> bool {
         eprintln!("skipped {test}: it needs root");
     }
     root
+}
+
+/// The mode, with which this process can read its own file or directory again: root reads everything.
+fn readable(mode: u32) -> u32 {
+    if dhow_layer::privileged() {
+        mode
+    } else {
+        mode | 0o700
+    }
 }

@@ -263,7 +263,7 @@ mod arbitrary {
             "[abc./]{1,4}",
         );
         let one = one.prop_map(|(name, kind, content, mode, mtime, link)| {
-            let mut entry = Entry::new(name.as_bytes(), kind, mode);
+            let mut entry = Entry::new(name.as_bytes(), kind, crate::readable(mode));
             entry.mtime = i64::from(mtime);
             match kind {
                 EntryKind::File => entry.size = content.len() as u64,

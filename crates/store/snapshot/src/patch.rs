@@ -168,10 +168,8 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
             continue;
         }
         match below.find(&entry.path) {
-            Some(lower) if lower.kind == EntryKind::Directory => {
-                if (lower.mode, lower.uid, lower.gid, lower.xattrs.is_empty()) != (0o755, 0, 0, true) {
-                    patch.directory(&entry.path, &lower)?;
-                }
+            Some(lower) if lower.kind == EntryKind::Directory && !is_plain(&lower) => {
+                patch.directory(&entry.path, &lower)?;
             }
             Some(lower) if lower.kind == EntryKind::Symlink => {
                 if let Some(target) = below.follow(&entry.path) {
@@ -184,6 +182,11 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
         }
     }
     Ok(patch.root.is_some())
+}
+
+/// Whether a directory looks as an implied one does.
+fn is_plain(dir: &Entry) -> bool {
+    (dir.mode, dir.uid, dir.gid) == (0o755, 0, 0) && dir.xattrs.is_empty()
 }
 
 /// A patch directory; made with the first thing that goes into it.

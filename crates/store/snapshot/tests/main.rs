@@ -1,5 +1,11 @@
 //! Snapshots as their callers see them: real overlay mounts on real directories.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, one that cannot run says so"
+)]
+
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 

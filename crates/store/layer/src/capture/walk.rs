@@ -226,11 +226,9 @@ impl Walk {
     /// understood without the layers below; the rest is of no use to a layer.
     fn overlay(&mut self, target: &[u8], key: &[u8], meaning: &[u8], entry: &mut Entry) -> Result<(), Error> {
         match meaning {
-            b"opaque" => {
-                if self.value(target, key, entry)? == b"y" {
-                    entry.opaque = true;
-                    return Ok(());
-                }
+            b"opaque" if self.value(target, key, entry)? == b"y" => {
+                entry.opaque = true;
+                return Ok(());
             }
             b"redirect" | b"metacopy" | b"whiteout" => {
                 let path = String::from_utf8_lossy(&entry.path);

@@ -93,7 +93,7 @@ impl SparseRecords {
             b"size" | b"realsize" => self.real_size = optional(value, decimal, "sparse size")?,
             b"offset" | b"numbytes" => {
                 // Version 0.0: records in turn.
-                let wanted = if self.map.len() % 2 == 0 {
+                let wanted = if self.map.len().is_multiple_of(2) {
                     &b"offset"[..]
                 } else {
                     b"numbytes"

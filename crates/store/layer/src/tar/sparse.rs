@@ -21,7 +21,7 @@ impl SparseMap {
     /// # Errors
     /// `InvalidArgument` when the pieces overlap, are out of order, beyond the end, or not `stored` bytes together.
     pub(crate) fn new(numbers: &[u64], real_size: u64, stored: u64) -> Result<Self, Error> {
-        if numbers.len() % 2 != 0 {
+        if !numbers.len().is_multiple_of(2) {
             return Err(malformed("has an odd number of fields"));
         }
         let mut data = Vec::with_capacity(numbers.len() / 2);

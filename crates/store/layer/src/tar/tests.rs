@@ -138,7 +138,10 @@ fn the_canonical_form_never_changes() {
         (with(b"z", EntryKind::Directory, |e| e.opaque = true), vec![]),
     ];
     let digest = dhow_types::Digest::of(&written(&entries));
-    assert_eq!(digest.to_string(), "sha256:0eb9a34afefe7485781a6587a670fa85116eecb67660a39503f150e26bd07c04");
+    assert_eq!(
+        digest.to_string(),
+        "sha256:0eb9a34afefe7485781a6587a670fa85116eecb67660a39503f150e26bd07c04"
+    );
 }
 
 #[test]
