@@ -1,0 +1,193 @@
+//! `kill -9` at any moment: what is left is whole, or healed by `system check --repair`, and the next command works.
+
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage};
+
+use crate::samples::{busybox_tar, noise};
+use crate::served::Served;
+use crate::world::{PATIENCE, World, wait};
+
+const ROUNDS: u32 = 20;
+
+/// Kills the command, or its whole group, after a part of the time that it takes.
+fn killed(mut child: Child, round: u32, whole: Duration) {
+    // Two thirds of the rounds spread over the whole time, the rest cluster at its beginning.
+    let part = if round.is_multiple_of(3) { round } else { round * 3 };
+    std::thread::sleep(whole.mul_f64(f64::from(part) / f64::from(ROUNDS * 3)));
+    let pid = rustix::process::Pid::from_child(&child);
+    // It may have ended already.
+    if round.is_multiple_of(2) {
+        rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).unwrap_or(());
+    } else {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or(());
+    }
+    wait(&mut child, PATIENCE).expect("what was killed ends");
+}
+
+/// Nothing that a killed command forked may still be at work when its traces are looked at.
+fn settle(world: &World) {
+    let root = world.root().to_string_lossy().into_owned();
+    crate::world::eventually("its children end, too", || {
+        crate::world::processes(&root).is_empty()
+    });
+}
+
+fn timed(deed: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    deed();
+    began.elapsed()
+}
+
+#[test]
+fn a_killed_pull_is_taken_up_again() {
+    let Some(world) = World::new() else { return };
+    let registry = FakeRegistry::start();
+    let more = Tar::new().file("noise", 0o644, &noise(2_000_000, 5)).finish();
+    let image = TinyImage::oci(vec![Layer::gzip(busybox_tar()), Layer::gzip(more)]);
+    registry.put_image("box", "1", &image);
+    let name = registry.name("box:1");
+    let whole = timed(|| drop(world.dhow(&["pull", &name]).ok()));
+    for round in 0..ROUNDS {
+        world.dhow(&["rmi", "-f", &name]).exits_any();
+        killed(world.spawn(&["pull", &name]), round, whole);
+        settle(&world);
+        world.clean_or_healed();
+    }
+    world.dhow(&["pull", &name]).ok();
+    assert_eq!(
+        world
+            .dhow(&["run", "--rm", "--network", "none", &name, "echo", "ran"])
+            .ok(),
+        "ran"
+    );
+    world.clean();
+    assert_eq!(
+        crate::world::names(&world.root().join("tmp")),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_killed_push_is_taken_up_again() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let served = Served::start(&world.path("registry"));
+    let mut whole = Duration::from_millis(300);
+    for round in 0..ROUNDS {
+        let name = served.name(&format!("box{round}:1"));
+        world.dhow(&["tag", "busybox", &name]).ok();
+        if round == 0 {
+            whole = timed(|| drop(world.dhow(&["push", &name]).ok()));
+        }
+        killed(world.spawn(&["push", &name]), round, whole);
+        if round % 5 == 4 {
+            settle(&world);
+            world.clean_or_healed();
+            world.dhow(&["push", &name]).ok();
+            world.dhow(&["rmi", &name]).ok();
+            world.dhow(&["pull", &name]).ok();
+        }
+    }
+    world.clean();
+}
+
+#[test]
+fn a_killed_build_is_taken_up_again() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.file("ctx/file", "x");
+    let folder = world.path("ctx").display().to_string();
+    let dockerfile = |round: u32| {
+        format!(
+            "FROM busybox\nCOPY file /f{round}\nRUN echo {round} > /r; sleep 0.05\nRUN dd if=/dev/zero of=/big bs=1M count=3 2>/dev/null\n"
+        )
+    };
+    world.file("ctx/Dockerfile", dockerfile(1000));
+    let whole = timed(|| drop(world.dhow(&["build", "-t", "t:1000", &folder]).exits(0)));
+    for round in 0..ROUNDS {
+        world.file("ctx/Dockerfile", dockerfile(round));
+        killed(
+            world.spawn(&["build", "-t", &format!("t:{round}"), &folder]),
+            round,
+            whole,
+        );
+        settle(&world);
+        world.clean_or_healed();
+        if round % 5 == 4 {
+            world
+                .dhow(&["build", "-t", &format!("t:{round}"), &folder])
+                .exits(0);
+            let script = format!("cat /r; test -e /f{round}");
+            assert_eq!(
+                world
+                    .dhow(&[
+                        "run",
+                        "--rm",
+                        "--network",
+                        "none",
+                        &format!("t:{round}"),
+                        "sh",
+                        "-c",
+                        &script
+                    ])
+                    .ok(),
+                round.to_string()
+            );
+        }
+    }
+    world.clean();
+    assert_eq!(
+        crate::world::mounts(&world.root().to_string_lossy()),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_killed_run_leaves_what_can_be_seen_and_removed() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let whole = timed(|| drop(world.say("run --rm busybox true").exits(0)));
+    for round in 0..ROUNDS {
+        let name = format!("r{round}");
+        killed(
+            world.spawn(&[
+                "run",
+                "--name",
+                &name,
+                "-v",
+                &format!("v{round}:/v"),
+                "busybox",
+                "sleep",
+                "0.1",
+            ]),
+            round,
+            whole,
+        );
+        // The monitor of a container that was started goes on, and must: wait until it is done.
+        crate::world::eventually("the container ends", || {
+            let status = world.dhow(&["inspect", "--format", "{{.State.Status}}", &name]);
+            status.code != 0 || !["running", "created"].contains(&status.stdout.trim()) || { settled(&world) }
+        });
+        world.clean_or_healed();
+        world.dhow(&["rm", "-f", &name]).exits_any();
+        assert_eq!(
+            world
+                .dhow(&["run", "--rm", "--name", &name, "busybox", "echo", "ran"])
+                .ok(),
+            "ran",
+            "round {round}"
+        );
+    }
+    assert_eq!(world.say("ps -aq").ok(), "");
+    assert_eq!(world.containers(), Vec::<String>::new());
+    world.clean();
+}
+
+fn settled(world: &World) -> bool {
+    crate::world::processes(&world.root().to_string_lossy()).is_empty()
+}

@@ -1,0 +1,454 @@
+//! Containers in the background: logs, exec, stop, restart, health; and when their monitor is killed.
+
+use crate::world::{World, eventually, wait};
+
+fn status(world: &World, name: &str) -> String {
+    world.inspect(name, "{{.State.Status}}")
+}
+
+#[test]
+fn a_detached_container_is_seen_logged_entered_and_stopped() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let script = "echo started; echo wrong >&2; trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
+    let id = world
+        .dhow(&["run", "-d", "--name", "web", "busybox", "sh", "-c", script])
+        .ok();
+    assert_eq!(id.len(), 64);
+    let ps = world.say("ps").ok();
+    let mut lines = ps.lines();
+    let columns: Vec<_> = lines
+        .next()
+        .unwrap()
+        .split("  ")
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            "CONTAINER ID",
+            "IMAGE",
+            "COMMAND",
+            "CREATED",
+            "STATUS",
+            "PORTS",
+            "NAMES"
+        ]
+    );
+    let line = lines.next().unwrap();
+    assert!(
+        line.starts_with(&id[..12]) && line.contains("Up ") && line.ends_with("web"),
+        "{ps}"
+    );
+    eventually("both lines are logged", || {
+        world.say("logs web").exits(0).stderr.contains("wrong")
+    });
+    let logs = world.say("logs web").exits(0);
+    assert_eq!(
+        (logs.stdout.as_str(), logs.stderr.as_str()),
+        ("started\n", "wrong\n")
+    );
+    assert_eq!(
+        world
+            .dhow(&["exec", "web", "sh", "-c", "echo $0 in $(hostname)"])
+            .ok(),
+        format!("sh in {}", &id[..12])
+    );
+    world.say("stop web").ok();
+    assert_eq!(
+        world.inspect("web", "{{.State.Status}} {{.State.ExitCode}}"),
+        "exited 0"
+    );
+    assert!(world.say("logs --tail 1 web").exits(0).stdout.contains("bye"));
+    world.say("exec web true").one_error(1).says("is not running");
+    world.say("rm web").ok();
+    world.nothing_left(&id);
+}
+
+#[test]
+fn logs_follow_until_the_end_and_tell_times() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .dhow(&[
+            "run",
+            "-d",
+            "--name",
+            "l",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            "for i in 1 2 3; do echo $i; sleep 0.2; done",
+        ])
+        .ok();
+    assert_eq!(world.say("logs -f l").ok(), "1\n2\n3");
+    assert_eq!(world.say("logs --tail 2 l").ok(), "2\n3");
+    let stamped = world.say("logs -t --tail 1 l").ok();
+    assert!(
+        stamped.ends_with(" 3") && stamped.contains('T') && stamped.contains('Z'),
+        "{stamped}"
+    );
+    world
+        .say("logs no-such")
+        .one_error(1)
+        .says("no such container: no-such");
+}
+
+#[test]
+fn exec_has_its_own_user_folder_environment_and_exit_code() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("run -d --name e --network none -e FROM=run busybox sleep 100")
+        .ok();
+    let exec = |flags: &str, script: &str| {
+        let mut args = vec!["exec"];
+        args.extend(flags.split_whitespace());
+        args.extend(["e", "sh", "-c", script]);
+        world.dhow(&args)
+    };
+    assert_eq!(
+        exec("-u ada -w /tmp -e X=y", "id -u; pwd; echo $X $FROM").ok(),
+        "1000\n/tmp\ny run"
+    );
+    exec("", "exit 7").exits(7);
+    exec("", "kill -9 $$").exits(137);
+    world.say("exec e nosuch").one_error(127).says("nosuch");
+    world.say("exec e /etc/not-a-program").one_error(126);
+    assert_eq!(world.feed(&["exec", "-i", "e", "cat"], "through").ok(), "through");
+    exec("-d", "sleep 50").exits(0);
+    assert!(world.say("top e").ok().contains("sleep 50"));
+    let status = exec("", "grep -E '^(CapInh|CapEff|Seccomp):' /proc/self/status").ok();
+    assert!(
+        status.contains("CapInh:\t0000000000000000") && status.contains("00000000a80425fb"),
+        "{status}"
+    );
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+}
+
+#[test]
+fn stop_kills_after_the_time_and_uses_the_signal_that_was_asked_for() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let stubborn = "trap '' TERM; while :; do sleep 0.1; done";
+    world
+        .dhow(&[
+            "run",
+            "-d",
+            "--name",
+            "stubborn",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            stubborn,
+        ])
+        .ok();
+    world.say("stop -t 1 stubborn").ok();
+    assert_eq!(world.inspect("stubborn", "{{.State.ExitCode}}"), "137");
+    let picky = "trap 'exit 4' USR1; echo ready; while :; do sleep 0.1; done";
+    world
+        .dhow(&[
+            "run",
+            "-d",
+            "--name",
+            "picky",
+            "--network",
+            "none",
+            "--stop-signal",
+            "SIGUSR1",
+            "busybox",
+            "sh",
+            "-c",
+            picky,
+        ])
+        .ok();
+    eventually("the trap is set", || world.say("logs picky").ok() == "ready");
+    world.say("stop picky").ok();
+    assert_eq!(world.inspect("picky", "{{.State.ExitCode}}"), "4");
+    world.say("stop picky").ok();
+    world.say("kill picky").one_error(1).says("is not running");
+    world.say("kill -s NOSUCH stubborn").exits(1);
+}
+
+#[test]
+fn a_stopped_container_starts_again_with_its_files() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .dhow(&[
+            "create",
+            "--name",
+            "again",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            "echo x >> /count; wc -l < /count",
+        ])
+        .ok();
+    assert_eq!(status(&world, "again"), "created");
+    assert_eq!(world.say("start -a again").ok(), "1");
+    assert_eq!(world.say("start -a again").ok(), "2");
+    world.say("restart again").ok();
+    assert_eq!(world.say("wait again").ok(), "0");
+    assert_eq!(world.say("logs again").ok(), "1\n2\n3");
+}
+
+#[test]
+fn a_restart_policy_starts_it_again_as_often_as_it_says() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .dhow(&[
+            "run",
+            "-d",
+            "--name",
+            "twice",
+            "--network",
+            "none",
+            "--restart",
+            "on-failure:2",
+            "busybox",
+            "sh",
+            "-c",
+            "echo try; exit 3",
+        ])
+        .ok();
+    eventually("it gave up", || {
+        world.inspect("twice", "{{.State.Status}} {{.RestartCount}}") == "exited 2"
+    });
+    assert_eq!(world.say("logs twice").ok(), "try\ntry\ntry");
+    assert_eq!(world.inspect("twice", "{{.State.ExitCode}}"), "3");
+    world
+        .say("run -d --name forever --network none --restart always busybox sleep 0.2")
+        .ok();
+    eventually("it was started again", || {
+        world
+            .inspect("forever", "{{.RestartCount}}")
+            .parse::<u32>()
+            .unwrap()
+            >= 2
+    });
+    world.say("stop forever").ok();
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    assert_eq!(status(&world, "forever"), "exited", "a stopped one stays stopped");
+    world
+        .say("run -d --name fine --network none --restart on-failure busybox true")
+        .ok();
+    eventually("it ended", || {
+        world.inspect("fine", "{{.State.Status}} {{.RestartCount}}") == "exited 0"
+    });
+}
+
+#[test]
+fn health_goes_from_starting_to_healthy_to_unhealthy() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let flags = [
+        "run",
+        "-d",
+        "--name",
+        "h",
+        "--network",
+        "none",
+        "--health-interval",
+        "200ms",
+        "--health-retries",
+        "2",
+    ];
+    let mut args = flags.to_vec();
+    args.extend([
+        "--health-cmd",
+        "test -e /ok",
+        "busybox",
+        "sh",
+        "-c",
+        "touch /ok; sleep 100",
+    ]);
+    world.dhow(&args).ok();
+    let health = || world.inspect("h", "{{.State.Health.Status}}");
+    eventually("healthy", || health() == "healthy");
+    assert!(world.say("ps").ok().contains("(healthy)"));
+    world.say("exec h rm /ok").ok();
+    eventually("unhealthy", || health() == "unhealthy");
+    assert_eq!(
+        world.say("ps --filter health=unhealthy --format {{.Names}}").ok(),
+        "h"
+    );
+    assert_eq!(
+        status(&world, "h"),
+        "running",
+        "an unhealthy container is not killed"
+    );
+}
+
+#[test]
+fn pause_freezes_and_unpause_lets_go() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("run -d --name p --network none busybox sleep 100").ok();
+    world.say("pause p").ok();
+    assert_eq!(status(&world, "p"), "paused");
+    assert!(world.say("ps").ok().contains("(Paused)"));
+    world.say("exec p true").one_error(1).says("paused");
+    world.say("unpause p").ok();
+    assert_eq!(status(&world, "p"), "running");
+    world.say("pause p").ok();
+    world.say("rm -f p").ok();
+}
+
+#[test]
+fn a_running_container_is_removed_only_by_force() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let id = world
+        .say("run -d --name busy --network none busybox sleep 100")
+        .ok();
+    world.say("rm busy").one_error(1).says("running");
+    assert_eq!(status(&world, "busy"), "running");
+    assert_eq!(world.say("rm -f busy").ok(), "busy");
+    world.nothing_left(&id);
+    world.say("rm -f busy").exits(0);
+}
+
+#[test]
+fn a_name_in_use_is_refused_with_dockers_words() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let id = world.say("create --name taken busybox true").ok();
+    let ran = world.say("run -d --name taken busybox true").one_error(125);
+    ran.says("name \"/taken\" is already in use by container")
+        .says(&id);
+    assert_eq!(
+        world.say("ps -aq --no-trunc").ok(),
+        id,
+        "nothing is left of the refused one"
+    );
+    world.say("rename taken free").ok();
+    world.say("create --name taken busybox true").ok();
+    world.say("rename free taken").one_error(1).says("already in use");
+    world.clean();
+}
+
+#[test]
+fn a_killed_monitor_is_noticed_and_the_rest_can_be_stopped_and_removed() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    for deed in ["rm -f", "stop -t 1", "system check --repair", "kill"] {
+        let id = world.say("run -d --name orphan busybox sleep 1000").ok();
+        let init: u32 = world.inspect("orphan", "{{.State.Pid}}").parse().unwrap();
+        let monitor = parent(init);
+        assert!(monitor > 1, "the container's parent is its monitor");
+        kill(monitor);
+        eventually("the monitor is gone", || {
+            !std::path::Path::new(&format!("/proc/{monitor}")).exists()
+        });
+        world.say("ps -a").exits(0).prints("orphan");
+        world.inspect("orphan", "{{.Name}}");
+        let line = if deed.starts_with("system") {
+            deed.to_owned()
+        } else {
+            format!("{deed} orphan")
+        };
+        world.dhow(&line.split(' ').collect::<Vec<_>>()).exits(0);
+        if deed != "rm -f" {
+            eventually("it is not running", || status(&world, "orphan") != "running");
+            world.say("rm -f orphan").exits(0);
+        }
+        world.clean_or_healed();
+        world.nothing_left(&id);
+        assert!(
+            !std::path::Path::new(&format!("/proc/{init}")).exists(),
+            "after {deed}"
+        );
+        assert_eq!(world.say("run --rm --name orphan busybox echo fine").ok(), "fine");
+    }
+}
+
+#[test]
+fn a_killed_command_leaves_a_foreground_container_that_can_be_removed() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let mut child = world.spawn(&[
+        "run",
+        "--name",
+        "fg",
+        "--network",
+        "none",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    eventually("it runs", || world.say("ps -q --filter name=fg").stdout.len() > 5);
+    drop(child.kill());
+    assert_eq!(wait(&mut child, crate::world::PATIENCE), Some(137));
+    assert_eq!(
+        status(&world, "fg"),
+        "running",
+        "the container does not need the command"
+    );
+    world.say("rm -f fg").ok();
+    world.clean();
+}
+
+#[test]
+fn files_go_in_and_out() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("create --name c busybox true").ok();
+    let file = world.file("in", "cargo");
+    world
+        .dhow(&["cp", &file.display().to_string(), "c:/tmp/there"])
+        .exits(0);
+    let out = world.path("out").display().to_string();
+    world.dhow(&["cp", "c:/tmp/there", &out]).exits(0);
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "cargo");
+    world.say("cp c:/no/such /tmp").exits(1);
+    assert!(world.say("diff c").ok().contains("A /tmp/there"));
+    let tar = world.say("export c").exits(0).bytes;
+    let names: Vec<String> = tar::Archive::new(&tar[..])
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert!(
+        names
+            .iter()
+            .any(|name| name.trim_start_matches("./") == "tmp/there"),
+        "{names:?}"
+    );
+}
+
+fn parent(pid: u32) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix("PPid:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}

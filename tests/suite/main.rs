@@ -1,0 +1,38 @@
+//! The black-box suite: the built binary, from outside, as a person or a script meets it.
+//!
+//! It runs `dist/dhow` (`cargo xtask dist` makes it), or what `DHOW_BIN` names. Each test has a root folder of its own
+//! ([`World`](world::World)) and removes all that it made, also after a failure. Tests that need root say so and pass
+//! when there is none; those with `unprivileged` in their name run as a normal user. Only module `bootstrap` uses the
+//! network, for the mirror in the host's own package sources.
+//!
+//! - `world`: the harness; `samples`: busybox as an image, tars, OCI layouts; `served`: our own registry
+//! - all other modules: one capability each
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on ends by a panic"
+)]
+
+mod samples;
+mod served;
+mod world;
+
+mod bootstrap;
+mod build;
+mod build_kept;
+mod disk;
+mod exit;
+mod flags;
+mod hostile;
+mod images;
+mod interop;
+mod kills;
+mod lifecycle;
+mod limits;
+mod network;
+mod pulls;
+mod registry;
+mod run;
+mod unprivileged;
+mod volumes;

@@ -1,0 +1,322 @@
+//! Pulls from a registry that misbehaves: a retry that works, or one clear error, and nothing half-made.
+
+use std::time::{Duration, Instant};
+
+use dhow_testkit::{Auth, FakeRegistry, Fault, Layer, TinyImage};
+
+use crate::samples::busybox_tar;
+use crate::world::World;
+
+fn registry() -> (FakeRegistry, TinyImage) {
+    let registry = FakeRegistry::start();
+    let image = TinyImage::oci(vec![Layer::gzip(busybox_tar())]);
+    registry.put_image("box", "1", &image);
+    (registry, image)
+}
+
+#[test]
+fn a_pulled_image_is_the_one_that_was_asked_for() {
+    let Some(world) = World::new() else { return };
+    let (registry, image) = registry();
+    let name = registry.name("box:1");
+    let said = world.dhow(&["pull", &name]).ok();
+    assert!(said.contains(&format!("Digest: {}", image.digest())), "{said}");
+    assert!(
+        said.contains(&format!("Status: Downloaded newer image for {name}")),
+        "{said}"
+    );
+    assert!(said.ends_with(&name), "{said}");
+    assert_eq!(world.inspect(&name, "{{.Id}}"), image.id().to_string());
+    let said = world.dhow(&["pull", &name]).ok();
+    assert!(
+        said.contains(&format!("Status: Image is up to date for {name}")),
+        "{said}"
+    );
+    assert_eq!(world.dhow(&["pull", "-q", &name]).ok(), name);
+    let by_digest = registry.name(&format!("box@{}", image.digest()));
+    world.dhow(&["pull", &by_digest]).ok();
+    assert_eq!(
+        world
+            .dhow(&["run", "--rm", "--network", "none", &by_digest, "echo", "ran"])
+            .ok(),
+        "ran"
+    );
+    assert_eq!(
+        world
+            .dhow(&[
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "--pull",
+                "always",
+                &name,
+                "echo",
+                "ran"
+            ])
+            .ok(),
+        "ran"
+    );
+}
+
+/// Faults after which a client tries again.
+fn passing() -> Vec<(&'static str, &'static str, Fault)> {
+    vec![
+        ("a reset in a layer", "/blobs/", Fault::Reset(100_000)),
+        ("a body that is cut", "/blobs/", Fault::Truncate(200_000)),
+        (
+            "a server error on a blob",
+            "/blobs/",
+            Fault::Status(500, Vec::new()),
+        ),
+        (
+            "a bad gateway on the manifest",
+            "/manifests/",
+            Fault::Status(502, Vec::new()),
+        ),
+        (
+            "busy, with a time to come back",
+            "/manifests/",
+            Fault::Status(503, vec![("Retry-After", "1".to_owned())]),
+        ),
+        (
+            "too many requests",
+            "/blobs/",
+            Fault::Status(429, vec![("Retry-After", "1".to_owned())]),
+        ),
+        (
+            "a slow body",
+            "/blobs/",
+            Fault::Slow(400_000, Duration::from_millis(100)),
+        ),
+        ("a reset before the answer", "/manifests/", Fault::Reset(0)),
+    ]
+}
+
+#[test]
+fn a_fault_that_passes_is_ridden_out() {
+    let Some(world) = World::new() else { return };
+    for (what, part, fault) in passing() {
+        let (registry, image) = registry();
+        registry.fail("GET", part, 1, fault);
+        let ran = world.dhow(&["pull", &registry.name("box:1")]);
+        assert_eq!(ran.code, 0, "{what}: {ran:?}");
+        assert_eq!(
+            world.inspect(&registry.name("box:1"), "{{.Id}}"),
+            image.id().to_string(),
+            "{what}"
+        );
+        world.dhow(&["rmi", &registry.name("box:1")]).ok();
+        world.clean();
+    }
+}
+
+/// Faults that do not pass, and a word that the error must have.
+fn lasting() -> Vec<(&'static str, &'static str, Fault, &'static str)> {
+    vec![
+        (
+            "not there",
+            "/manifests/",
+            Fault::Status(404, Vec::new()),
+            "not found",
+        ),
+        (
+            "not allowed",
+            "/manifests/",
+            Fault::Status(401, Vec::new()),
+            "auth",
+        ),
+        (
+            "forbidden",
+            "/manifests/",
+            Fault::Status(403, Vec::new()),
+            "denied",
+        ),
+        (
+            "an error for ever",
+            "/blobs/",
+            Fault::Status(500, Vec::new()),
+            "500",
+        ),
+        ("one wrong byte", "/blobs/", Fault::WrongBytes, "digest"),
+        (
+            "a manifest that is no JSON",
+            "/manifests/",
+            Fault::Body(b"{".to_vec()),
+            "manifest",
+        ),
+        (
+            "an empty manifest",
+            "/manifests/",
+            Fault::Body(b"{}".to_vec()),
+            "manifest",
+        ),
+        (
+            "a page of HTML",
+            "/manifests/",
+            Fault::Header("content-type", "text/html".to_owned()),
+            "text/html",
+        ),
+        (
+            "another digest by header",
+            "/manifests/",
+            Fault::Header("docker-content-digest", format!("sha256:{}", "0".repeat(64))),
+            "digest",
+        ),
+        (
+            "a redirect in a circle",
+            "/manifests/",
+            Fault::Redirect(String::new()),
+            "redirect",
+        ),
+        (
+            "a redirect to a file",
+            "/blobs/",
+            Fault::Redirect("file:///etc/passwd".to_owned()),
+            "file",
+        ),
+        (
+            "a manifest of 40 MB",
+            "/manifests/",
+            Fault::Body(vec![b' '; 40 << 20]),
+            "manifest",
+        ),
+    ]
+}
+
+#[test]
+fn a_fault_that_lasts_is_one_error_and_leaves_nothing() {
+    let Some(world) = World::new() else { return };
+    let mut wrong = Vec::new();
+    for (what, part, fault, word) in lasting() {
+        let (registry, _) = registry();
+        let fault = match fault {
+            Fault::Redirect(url) if url.is_empty() => {
+                Fault::Redirect(format!("http://{}/v2/box/manifests/1", registry.host()))
+            }
+            other => other,
+        };
+        registry.fail("", part, 1000, fault);
+        let began = Instant::now();
+        let ran = world.dhow(&["pull", &registry.name("box:1")]);
+        let errors = ran
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("dhow: "))
+            .count();
+        let said = ran.stderr.to_lowercase();
+        if ran.code != 1
+            || errors != 1
+            || !said.contains(word)
+            || said.contains("panicked")
+            || began.elapsed().as_secs() > 40
+        {
+            wrong.push(format!(
+                "{what}: exit {} after {:?}, without {word:?}: {}",
+                ran.code,
+                began.elapsed(),
+                ran.stderr
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(world.say("images -qa").ok(), "");
+    world.clean();
+    assert_eq!(
+        crate::world::names(&world.root().join("tmp")),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_told_so() {
+    let Some(world) = World::new() else { return };
+    let name = format!("127.0.0.1:{}/box:1", crate::world::free_port());
+    world.dhow(&["pull", &name]).one_error(1).says("refused");
+    world
+        .dhow(&["run", "--rm", &name, "true"])
+        .one_error(125)
+        .says("refused");
+    world.clean();
+}
+
+#[test]
+fn plain_http_is_refused_unless_on_loopback_or_named() {
+    let Some(world) = World::new() else { return };
+    let Some(address) = crate::world::host_address() else {
+        return;
+    };
+    let served = crate::served::Served::start_on(&world.path("registry"), "0.0.0.0");
+    let port = served.host().rsplit(':').next().unwrap().to_owned();
+    world.import_busybox(&served.name("box:1"));
+    world.dhow(&["push", &served.name("box:1")]).ok();
+    let name = format!("{address}:{port}/box:1");
+    let ran = world.dhow(&["pull", &name]).one_error(1);
+    ran.says("DHOW_INSECURE_REGISTRIES");
+    let mut command = world.command(&["pull", "-q", &name]);
+    command.env("DHOW_INSECURE_REGISTRIES", format!("{address}:{port}"));
+    assert_eq!(crate::world::finish(command, Vec::new()).ok(), name);
+}
+
+#[test]
+fn credentials_are_asked_for_and_used() {
+    let Some(world) = World::new() else { return };
+    for auth in [Auth::Basic("ada", "secret"), Auth::TokenFor("ada", "secret")] {
+        let (registry, _) = registry();
+        registry.require(auth);
+        let name = registry.name("box:1");
+        world.dhow(&["pull", &name]).one_error(1).says("auth");
+        let auths = |text: &str| format!(r#"{{"auths":{{"{}":{{"auth":"{text}"}}}}}}"#, registry.host());
+        let pull = |text: String| {
+            let folder = world
+                .file("docker/config.json", text)
+                .parent()
+                .unwrap()
+                .to_owned();
+            let mut command = world.command(&["pull", "-q", &name]);
+            command.env("DOCKER_CONFIG", folder);
+            crate::world::finish(command, Vec::new())
+        };
+        // ada:secret and ada:wrong in Base64.
+        assert_eq!(pull(auths("YWRhOnNlY3JldA==")).ok(), name);
+        world.dhow(&["rmi", &name]).ok();
+        let ran = pull(auths("YWRhOndyb25n")).one_error(1);
+        assert!(
+            !ran.stderr.contains("wrong") && !ran.stderr.contains("YWRh"),
+            "no secret in an error: {ran:?}"
+        );
+        pull("{ not json".to_owned()).one_error(1).says("config.json");
+    }
+}
+
+#[test]
+fn an_image_for_another_machine_is_told_apart() {
+    let Some(world) = World::new() else { return };
+    let registry = FakeRegistry::start();
+    let here = TinyImage::oci(vec![Layer::gzip(busybox_tar())]);
+    let there = TinyImage::on(vec![Layer::gzip(busybox_tar())], "linux/s390x");
+    let platform = dhow_types::Platform::host().to_string();
+    for image in [&here, &there] {
+        registry.put_image("box", "single", image);
+    }
+    let both = dhow_testkit::index(&[(&there, "linux/s390x"), (&here, &platform)]);
+    registry.put_manifest("box", "both", "application/vnd.oci.image.index.v1+json", &both);
+    let other = dhow_testkit::index(&[(&there, "linux/s390x")]);
+    registry.put_manifest("box", "other", "application/vnd.oci.image.index.v1+json", &other);
+    world.dhow(&["pull", &registry.name("box:both")]).ok();
+    assert_eq!(
+        world.inspect(&registry.name("box:both"), "{{.Id}}"),
+        here.id().to_string()
+    );
+    world
+        .dhow(&["pull", &registry.name("box:other")])
+        .one_error(1)
+        .says(&platform);
+    world
+        .dhow(&["pull", "--platform", "linux/s390x", &registry.name("box:other")])
+        .ok();
+    assert_eq!(
+        world.inspect(&registry.name("box:other"), "{{.Architecture}}"),
+        "s390x"
+    );
+}

@@ -1,0 +1,192 @@
+//! Volumes and bind mounts.
+
+use std::fs;
+
+use crate::world::World;
+
+#[test]
+fn a_named_volume_lives_longer_than_its_containers() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.sh("--network none -v keep:/v", "echo one > /v/f").ok();
+    assert_eq!(world.sh("--network none -v keep:/v", "cat /v/f").ok(), "one");
+    assert_eq!(
+        world
+            .sh(
+                "--network none --mount type=volume,source=keep,target=/w",
+                "cat /w/f"
+            )
+            .ok(),
+        "one"
+    );
+    assert_eq!(world.say("volume ls -q").ok(), "keep");
+    let place = world.say("volume inspect --format {{.Mountpoint}} keep").ok();
+    assert_eq!(fs::read_to_string(format!("{place}/f")).unwrap(), "one\n");
+}
+
+#[test]
+fn a_volume_in_use_is_not_removed() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("create --name user -v mine:/v busybox true").ok();
+    world.say("volume rm mine").one_error(1).says("in use");
+    world.say("rm user").ok();
+    assert_eq!(world.say("volume rm mine").ok(), "mine");
+    world
+        .say("volume rm mine")
+        .one_error(1)
+        .says("no such volume: mine");
+    world.say("volume rm -f mine").exits(0);
+}
+
+#[test]
+fn an_empty_volume_is_filled_from_the_image_once() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    assert_eq!(
+        world.sh("--network none -v filled:/data", "cat /data/seed").ok(),
+        "from the image"
+    );
+    world
+        .sh(
+            "--network none -v filled:/data",
+            "rm /data/seed; echo x > /data/other",
+        )
+        .ok();
+    assert_eq!(
+        world.sh("--network none -v filled:/data", "ls /data").ok(),
+        "other",
+        "only once"
+    );
+    assert_eq!(
+        world.sh("--network none -v plain:/data:nocopy", "ls /data").ok(),
+        ""
+    );
+}
+
+#[test]
+fn an_anonymous_volume_goes_with_rm_v() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("create --name anon -v /scratch busybox true").ok();
+    let name = world.say("volume ls -q").ok();
+    assert_eq!(name.len(), 64, "{name}");
+    world.say("rm anon").ok();
+    assert_eq!(world.say("volume ls -q").ok(), name, "rm alone keeps it");
+    world.say("volume prune -f").exits(0);
+    assert_eq!(world.say("volume ls -q").ok(), "");
+    world.say("create --name anon -v /scratch busybox true").ok();
+    world.say("rm -v anon").ok();
+    assert_eq!(world.say("volume ls -q").ok(), "");
+}
+
+#[test]
+fn a_bind_mount_shows_the_hosts_files() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let file = world.file("host/file", "of the host");
+    let folder = file.parent().unwrap().display().to_string();
+    assert_eq!(
+        world
+            .sh(
+                &format!("--network none -v {folder}:/h"),
+                "cat /h/file; echo new > /h/new"
+            )
+            .ok(),
+        "of the host"
+    );
+    assert_eq!(fs::read_to_string(format!("{folder}/new")).unwrap(), "new\n");
+    world
+        .sh(&format!("--network none -v {folder}:/h:ro"), "echo x > /h/file")
+        .exits(1)
+        .says("read-only");
+    let flag = format!("--network none --mount type=bind,src={folder}/file,dst=/one,readonly");
+    world
+        .sh(&flag, "cat /one; echo x > /one")
+        .exits(1)
+        .prints("of the host")
+        .says("read-only");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "of the host");
+}
+
+#[test]
+fn a_bind_source_that_is_missing_is_made_by_v_and_refused_by_mount() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let made = world.path("made/by/v");
+    world
+        .sh(
+            &format!("--network none -v {}:/h", made.display()),
+            "echo x > /h/f",
+        )
+        .ok();
+    assert!(made.join("f").exists());
+    let missing = world.path("missing");
+    let flag = format!(
+        "--network none --mount type=bind,source={},target=/h",
+        missing.display()
+    );
+    world.sh(&flag, "true").one_error(125).says("missing");
+    assert!(!missing.exists());
+}
+
+#[test]
+fn a_link_in_the_image_cannot_lead_a_mount_out() {
+    let Some(world) = World::new() else { return };
+    let outside = world.path("outside");
+    fs::create_dir_all(&outside).unwrap();
+    let target = outside.display().to_string();
+    // The folders of the target path exist on the host: a mount that followed the link there would succeed.
+    let bin = crate::samples::busybox_tar();
+    let tar = dhow_testkit::Tar::new()
+        .raw(&bin[..bin.len() - 1024])
+        .symlink("door", &target)
+        .finish();
+    world.feed(&["import", "-", "trap"], tar).ok();
+    let host = world.file("bound/f", "x");
+    let flag = format!("{}:/door/in", host.parent().unwrap().display());
+    world
+        .dhow(&["run", "--rm", "--network", "none", "-v", &flag, "trap", "true"])
+        .exits(0);
+    assert_eq!(
+        fs::read_dir(&outside).unwrap().count(),
+        0,
+        "nothing was made on the host"
+    );
+    world
+        .dhow(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-w",
+            "/door/work",
+            "trap",
+            "true",
+        ])
+        .exits(0);
+    assert_eq!(
+        fs::read_dir(&outside).unwrap().count(),
+        0,
+        "nothing was made on the host"
+    );
+}
+
+#[test]
+fn a_volume_name_is_checked() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    for name in ["../up", "a/b", ".", "-x", "a b"] {
+        world.dhow(&["volume", "create", "--", name]).one_error(1);
+    }
+    assert_eq!(world.say("volume create --label a=b good").ok(), "good");
+    assert_eq!(world.say("volume create good").ok(), "good", "twice is once");
+    assert_eq!(world.say("volume ls -q --filter label=a").ok(), "good");
+}
