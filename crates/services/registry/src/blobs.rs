@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use dhow_types::ErrorKind;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use crate::Error;
@@ -32,7 +34,10 @@ pub(crate) async fn serve(
                 .blob_size(&name, &digest)
                 .await?
                 .ok_or_else(Fault::blob_unknown)?;
-            Ok(described(StatusCode::OK, &digest, Outgoing::Announced(size)))
+            let mut reply = described(StatusCode::OK, &digest, Outgoing::Announced(size));
+            // hyper says nothing of a body of no bytes, and clients of HEAD want to know.
+            reply::set(&mut reply, CONTENT_LENGTH, size.to_string());
+            Ok(reply)
         }
         Method::DELETE => delete(state, name, digest).await,
         _ => Err(Fault::method()),

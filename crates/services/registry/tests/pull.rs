@@ -104,6 +104,8 @@ fn a_large_blob_and_an_empty_one_come_whole() {
             server.get(&format!("/v2/a/blobs/{digest}")).is(200).body == bytes,
             "{size}"
         );
+        let head = server.head(&format!("/v2/a/blobs/{digest}")).is(200);
+        assert_eq!(head.header("content-length"), Some(size.to_string().as_str()));
     }
 }
 
