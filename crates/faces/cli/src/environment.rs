@@ -49,6 +49,16 @@ impl Environment {
         Ok(Self { root, run, home, debug: matches.get_flag("debug") })
     }
 
+    /// Where things are kept.
+    pub(crate) fn root(&self) -> &std::path::Path {
+        &self.root
+    }
+
+    /// Where what ends with a boot is kept.
+    pub(crate) fn run(&self) -> &std::path::Path {
+        &self.run
+    }
+
     /// What the engine needs to know.
     pub(crate) fn settings(&self) -> Settings {
         let mut transport = TransportSettings { auth: self.docker_configs(), ..TransportSettings::default() };

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use dhow_types::Failure;
 
+use crate::render::note;
+
 /// What ends a verb.
 #[derive(Debug)]
 pub(crate) struct CliError {
@@ -37,17 +39,23 @@ impl CliError {
         self
     }
 
-    /// The whole message, for lists of failures.
+    /// The whole message.
+    #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Whether this only ends a command whose reader went away.
+    pub(crate) const fn is_quiet_success(&self) -> bool {
+        self.silent && self.code == 0
     }
 
     /// Says it, and gives the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if !self.silent {
-            eprintln!("dhow: {}", self.message);
+            note(&format!("dhow: {}", self.message));
             for hint in &self.hints {
-                eprintln!("hint: {hint}");
+                note(&format!("hint: {hint}"));
             }
         }
         ExitCode::from(self.code)
@@ -66,12 +74,14 @@ impl<E: Failure> From<E> for CliError {
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
+    let mut last = text.clone();
     while let Some(inner) = cause {
         let more = inner.to_string();
-        if !text.ends_with(&more) {
+        if more != last && !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }
+        last = more;
         cause = inner.source();
     }
     text

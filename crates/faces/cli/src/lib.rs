@@ -9,15 +9,16 @@
 //! once: `dhow: what: why`, then `hint: what to do`.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one crate that speaks to the terminal")]
 
 mod attach;
 mod cmd;
 mod environment;
 mod error;
 mod flags;
+mod interrupt;
 mod render;
 mod terminal;
+mod view;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,11 @@ pub(crate) struct Context {
 impl Context {
     /// The engine, opened when first asked for.
     pub(crate) fn engine(&self) -> Result<&dhow_engine::Engine, CliError> {
+        Ok(self.opened()?)
+    }
+
+    /// The same with the engine's own error.
+    pub(crate) fn opened(&self) -> Result<&dhow_engine::Engine, dhow_engine::Error> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
         }

@@ -40,7 +40,12 @@ pub(crate) fn size() -> Option<(u16, u16)> {
 
 /// Whether colour and redrawing make sense on standard error.
 pub(crate) fn is_lively() -> bool {
-    std::io::stderr().is_terminal()
+    takes_colour(&std::io::stderr())
+}
+
+/// Whether this stream is a terminal that takes colour, and the person wants it.
+pub(crate) fn takes_colour(stream: &impl std::io::IsTerminal) -> bool {
+    stream.is_terminal()
         && std::env::var_os("NO_COLOR").is_none()
         && std::env::var("TERM").is_ok_and(|term| term != "dumb")
 }

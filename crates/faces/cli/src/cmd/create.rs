@@ -6,6 +6,7 @@ use clap::{ArgMatches, Args};
 use dhow_types::{ErrorKind, Silent};
 
 use crate::flags::ContainerFlags;
+use crate::render::{note, say_line};
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -18,7 +19,7 @@ pub(crate) const VERB: Verb = Verb {
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ContainerFlags = crate::flags::read(matches)?;
     let id = create(context, &flags)?;
-    println!("{id}");
+    say_line(&id.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     let created = match engine.create(&request) {
         Err(error) if error.kind() == ErrorKind::NotFound && flags.pull == "missing" && !has_image(context, flags) => {
             if !flags.quiet {
-                eprintln!("Unable to find image '{}' locally", flags.image);
+                note(&format!("Unable to find image '{}' locally", flags.image));
             }
             pull(context, flags)?;
             engine.create(&request)
@@ -47,7 +48,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     };
     let created = created.map_err(|error| CliError::from(error).with_code(125))?;
     for warning in &created.warnings {
-        eprintln!("WARNING: {warning}");
+        note(&format!("WARNING: {warning}"));
     }
     if let Some(path) = &flags.cidfile {
         std::fs::write(path, created.id.as_str()).map_err(|error| {
@@ -70,7 +71,7 @@ fn pull(context: &Context, flags: &ContainerFlags) -> Result<(), CliError> {
         let pulled = engine.pull(&flags.image, flags.platform.clone(), observer)?;
         progress.finish();
         if !quiet {
-            eprintln!("Digest: {}\nStatus: {}", pulled.digest, pulled.status);
+            note(&format!("Digest: {}\nStatus: {}", pulled.digest, pulled.status));
         }
         Ok(())
     });

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 use dhow_engine::Import;
 
+use crate::render::say_line;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -56,6 +57,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             .map_err(|error| CliError::plain(format!("open {}: {error}", flags.source)))?;
         engine.import(file, &how)?
     };
-    println!("{id}");
+    say_line(&id.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

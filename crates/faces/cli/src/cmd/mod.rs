@@ -2,46 +2,158 @@
 //!
 //! To add a verb: write its module with a `VERB`, and list it in [`TOP`] or in one of [`GROUPS`], or both.
 
+mod bootstrap;
+mod build;
 mod create;
+mod doctor;
 mod exec;
+mod history;
+mod images;
 mod import;
+mod inspect;
+mod kill;
+mod logs;
+mod pause;
+mod ps;
+mod pull;
+mod registry;
+mod restart;
+mod rm;
+mod rmi;
 mod run;
 mod start;
+mod stats;
 mod stop;
+mod system;
+mod tag;
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
+use jiff::Timestamp;
 
+use crate::flags::Filters;
+use crate::render::time;
 use crate::{CliError, Context, Verb};
 
-/// Verbs at the top, as docker has them.
-const TOP: &[&Verb] = &[&run::VERB, &create::VERB, &start::VERB, &stop::VERB, &import::VERB, &exec::VERB];
+/// A verb under a name, with other names that it has there.
+struct Entry {
+    name: &'static str,
+    aliases: &'static [&'static str],
+    verb: &'static Verb,
+}
 
-/// Groups of verbs: `dhow container ls`.
-const GROUPS: &[(&str, &str, &[&Verb])] = &[(
-    "container",
-    "Manage containers",
-    &[&run::VERB, &create::VERB, &start::VERB, &stop::VERB],
-)];
+/// A verb under its own name.
+const fn own(verb: &'static Verb) -> Entry {
+    Entry { name: verb.name, aliases: &[], verb }
+}
+
+/// A verb under another name.
+const fn named(name: &'static str, aliases: &'static [&'static str], verb: &'static Verb) -> Entry {
+    Entry { name, aliases, verb }
+}
+
+/// Verbs at the top, as docker has them.
+const TOP: &[Entry] = &[
+    own(&run::VERB),
+    own(&exec::VERB),
+    own(&ps::VERB),
+    own(&build::VERB),
+    own(&pull::PULL),
+    own(&pull::PUSH),
+    own(&images::VERB),
+    own(&bootstrap::VERB),
+    own(&create::VERB),
+    own(&start::VERB),
+    own(&stop::VERB),
+    own(&restart::VERB),
+    own(&kill::VERB),
+    own(&pause::PAUSE),
+    own(&pause::UNPAUSE),
+    own(&pause::WAIT),
+    own(&rm::VERB),
+    own(&logs::VERB),
+    own(&stats::VERB),
+    own(&inspect::VERB),
+    own(&history::VERB),
+    own(&tag::VERB),
+    own(&rmi::VERB),
+    own(&import::VERB),
+    own(&doctor::VERB),
+];
+
+/// A group of verbs: `dhow container ls`.
+struct Group {
+    name: &'static str,
+    about: &'static str,
+    /// Puts its verbs below it, when it is called.
+    fill: fn(Command) -> Command,
+    entries: &'static [Entry],
+}
+
+macro_rules! group {
+    ($name:literal, $about:literal, $entries:ident) => {
+        Group { name: $name, about: $about, fill: |command| fill(command, $entries), entries: $entries }
+    };
+}
+
+const GROUPS: &[Group] = &[
+    group!("container", "Manage containers", CONTAINER),
+    group!("image", "Manage images", IMAGE),
+    group!("system", "Manage Dhow", SYSTEM),
+    group!("registry", "Serve images to others", REGISTRY),
+];
+
+const CONTAINER: &[Entry] = &[
+    named("ls", &["list", "ps"], &ps::VERB),
+    own(&run::VERB),
+    own(&create::VERB),
+    own(&start::VERB),
+    own(&stop::VERB),
+    own(&restart::VERB),
+    own(&kill::VERB),
+    own(&pause::PAUSE),
+    own(&pause::UNPAUSE),
+    own(&pause::WAIT),
+    named("rm", &["remove"], &rm::VERB),
+    own(&exec::VERB),
+    own(&logs::VERB),
+    own(&stats::VERB),
+    named("inspect", &[], &inspect::CONTAINER),
+];
+
+const IMAGE: &[Entry] = &[
+    named("ls", &["list"], &images::VERB),
+    own(&build::VERB),
+    own(&pull::PULL),
+    own(&pull::PUSH),
+    own(&tag::VERB),
+    named("rm", &["remove"], &rmi::VERB),
+    own(&history::VERB),
+    own(&import::VERB),
+    named("inspect", &[], &inspect::IMAGE),
+];
+
+const SYSTEM: &[Entry] = &[own(&system::check::VERB), own(&system::df::VERB), own(&system::teardown::VERB)];
+
+const REGISTRY: &[Entry] = &[own(&registry::VERB)];
 
 /// Puts every verb below `root`.
-pub(crate) fn tree(mut root: Command) -> Command {
-    for verb in TOP {
-        root = root.subcommand(subcommand(verb));
-    }
-    for (name, about, verbs) in GROUPS {
-        let mut group = Command::new(*name).about(*about).subcommand_required(true).arg_required_else_help(true);
-        for verb in *verbs {
-            group = group.subcommand(subcommand(verb));
-        }
-        root = root.subcommand(group);
+pub(crate) fn tree(root: Command) -> Command {
+    let mut root = fill(root, TOP);
+    for group in GROUPS {
+        let command = Command::new(group.name).about(group.about);
+        root = root.subcommand(command.subcommand_required(true).arg_required_else_help(true).defer(group.fill));
     }
     root
 }
 
-fn subcommand(verb: &Verb) -> Command {
-    Command::new(verb.name).about(verb.about).defer(verb.flags)
+fn fill(mut command: Command, entries: &[Entry]) -> Command {
+    for entry in entries {
+        let verb = Command::new(entry.name).about(entry.verb.about).visible_aliases(entry.aliases.iter().copied());
+        command = command.subcommand(verb.defer(entry.verb.flags));
+    }
+    command
 }
 
 /// Does what the arguments say.
@@ -49,13 +161,14 @@ pub(crate) fn dispatch(context: &Context, matches: &ArgMatches) -> Result<ExitCo
     let Some((name, rest)) = matches.subcommand() else {
         return Err(CliError::plain("no command given").with_hint("dhow --help lists them"));
     };
-    if let Some(verb) = TOP.iter().find(|verb| verb.name == name) {
-        return (verb.run)(context, rest);
+    let found = |entries: &'static [Entry], name: &str| entries.iter().find(|entry| entry.name == name);
+    if let Some(entry) = found(TOP, name) {
+        return (entry.verb.run)(context, rest);
     }
-    let group = GROUPS.iter().find(|(group, ..)| *group == name);
-    let verb = group.zip(rest.subcommand()).and_then(|((.., verbs), (name, rest))| {
-        verbs.iter().find(|verb| verb.name == name).map(|verb| (verb, rest))
-    });
+    let group = GROUPS.iter().find(|group| group.name == name);
+    let verb = group
+        .zip(rest.subcommand())
+        .and_then(|(group, (name, rest))| Some((found(group.entries, name)?.verb, rest)));
     match verb {
         Some((verb, rest)) => (verb.run)(context, rest),
         None => Err(CliError::plain(format!("{name:?} is not a dhow command"))),
@@ -69,11 +182,41 @@ pub(crate) fn each(
 ) -> Result<ExitCode, CliError> {
     let mut failed = false;
     for name in names {
-        if let Err(error) = deed(name) {
-            failed = true;
-            // The exit code of the whole says that something failed.
-            let _: ExitCode = error.report();
+        match deed(name) {
+            Ok(()) => {}
+            // Nobody reads any more: the rest is done all the same.
+            Err(error) if error.is_quiet_success() => {}
+            Err(error) => {
+                failed = true;
+                // The exit code of the whole says that something failed.
+                let _: ExitCode = error.report();
+            }
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The `until` filter, as seconds since 1970.
+fn until(filters: &Filters) -> Result<Option<i64>, CliError> {
+    let now = Timestamp::now();
+    let Some(text) = filters.values("until").last() else { return Ok(None) };
+    match time::moment(text, now) {
+        Some(moment) => Ok(Some(moment.as_second())),
+        None => Err(CliError::plain(format!("invalid filter 'until={text}': it is no time"))),
+    }
+}
+
+/// Asks on the terminal before something is lost; in a pipe only `--force` will do.
+fn confirmed(warning: &str, force: bool) -> Result<bool, CliError> {
+    use std::io::IsTerminal as _;
+    if force {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::plain("this would remove things, and there is nobody to ask").with_hint("give --force"));
+    }
+    crate::render::note(&format!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Args};
 
 use crate::attach::{Attached, End, exit_byte, pump, start_failure};
 use crate::flags::ContainerFlags;
+use crate::render::say_line;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -47,7 +48,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         }
     };
     let Some(socket) = started.attached else {
-        println!("{id}");
+        say_line(&id.to_string())?;
         return Ok(ExitCode::SUCCESS);
     };
     let how = Attached { stdin: container.interactive, tty: container.tty, signals: flags.sig_proxy && !container.tty };

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use crate::attach::{Attached, End, exit_byte, pump};
+use crate::render::say_line;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -33,8 +34,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if !flags.attach && !flags.interactive {
         return super::each(&flags.containers, |name| {
             engine.start(name, false)?;
-            println!("{name}");
-            Ok(())
+            say_line(name)
         });
     }
     let [name] = flags.containers.as_slice() else {

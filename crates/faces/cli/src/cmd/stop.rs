@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args};
 
+use crate::render::say_line;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -32,7 +33,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     super::each(&flags.containers, |name| {
         engine.stop(name, flags.signal.as_deref(), flags.timeout.map(Duration::from_secs))?;
-        println!("{name}");
-        Ok(())
+        say_line(name)
     })
 }

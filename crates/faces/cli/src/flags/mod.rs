@@ -1,11 +1,13 @@
 //! Flags that several verbs share, and the small languages in their values.
 
 mod container;
+mod filter;
 mod mount;
 mod port;
 mod value;
 
 pub(crate) use container::ContainerFlags;
+pub(crate) use filter::{Filters, name_fits};
 pub(crate) use value::{env_pairs, key_value, labels, restart_policy};
 
 use std::os::fd::{AsFd, BorrowedFd};

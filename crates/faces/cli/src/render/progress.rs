@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dhow_types::Observer;
 use dhow_types::Progress as Report;
+use super::note;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Shows reports on standard error.
@@ -54,7 +55,7 @@ impl Progress {
             // Above the bars; a terminal that is gone needs no line.
             drop(self.bars.println(text));
         } else {
-            eprintln!("{text}");
+            note(text);
         }
     }
 }
@@ -89,7 +90,7 @@ impl Observer for Progress {
                 bar.set_prefix(id.to_owned());
                 bar.abandon_with_message(status.to_owned());
             }
-            Report::End { id, status } => eprintln!("{id}: {status}"),
+            Report::End { id, status } => note(&format!("{id}: {status}")),
             Report::Message(text) => self.line(text),
             _ => {}
         }

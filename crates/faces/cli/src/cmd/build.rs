@@ -1,0 +1,333 @@
+//! `build`.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::{
+    BuildEvent, BuildFailure, BuildNetwork, BuildObserver, BuildRequest, Built, Failed, Ignore, Secret,
+};
+use dhow_reference::Reference;
+use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
+
+use crate::flags::{key_value, labels};
+use crate::interrupt::{CODE, Interrupt};
+use crate::render::build::{Live, Plain, failure};
+use crate::render::{Progress, note, say_line};
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "build",
+    about: "Build an image from a Dockerfile",
+    flags: |command| BuildFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct BuildFlags {
+    /// Name and optionally a tag (format: "name:tag")
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    tag: Vec<String>,
+    /// Name of the Dockerfile (default: "PATH/Dockerfile"); - reads it from standard input
+    #[arg(short, long, value_name = "FILE|-")]
+    file: Option<PathBuf>,
+    /// Set build-time variables
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Set the target build stage to build
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Do not use cache when building the image
+    #[arg(long)]
+    no_cache: bool,
+    /// Always attempt to pull all referenced images
+    #[arg(long)]
+    pull: bool,
+    /// Set the networking mode for the RUN instructions during build
+    #[arg(long, default_value = "default", value_parser = ["default", "host", "none"])]
+    network: String,
+    /// Set metadata for an image
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Set target platform for build
+    #[arg(long)]
+    platform: Option<Platform>,
+    /// Secret to expose to the build (format: "id=mysecret[,src=/local/secret][,env=NAME]")
+    #[arg(long)]
+    secret: Vec<String>,
+    /// Set type of progress output
+    #[arg(long, default_value = "auto", value_parser = ["auto", "plain", "tty", "quiet"])]
+    progress: String,
+    /// Suppress the build output and print image ID on success
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Add a custom host-to-IP mapping (format: "host:ip")
+    #[arg(long, value_name = "HOST:IP")]
+    add_host: Vec<String>,
+    /// Shared memory size for build containers
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<ByteSize>,
+    /// The build context: a folder, or - for a Dockerfile without one on standard input
+    #[arg(value_name = "PATH|-")]
+    context: String,
+}
+
+/// Largest Dockerfile and largest secret (buildkit: 500 KiB a secret).
+const MAX_DOCKERFILE: u64 = 8 << 20;
+const MAX_SECRET: u64 = 500 << 10;
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: BuildFlags = crate::flags::read(matches)?;
+    let interrupt = Interrupt::watch()?;
+    let mut request = request(&flags)?;
+    request.cancel = interrupt.flag();
+    request.run_dir = context.environment.run().to_owned();
+    let quiet = flags.quiet || flags.progress == "quiet";
+    let lively = match flags.progress.as_str() {
+        "tty" => true,
+        "auto" => crate::terminal::is_lively(),
+        _ => false,
+    };
+    let watching = |show: &dyn BuildObserver, pulls: &dyn Observer| -> Result<Built, BuildFailure> {
+        context.opened()?.build(&request, &Watching { show, interrupt: &interrupt }, pulls)
+    };
+    let plain = Plain::default();
+    let live = Live::default();
+    let built = if quiet {
+        // Kept, in case it fails.
+        watching(&Muted(&live), &Silent)
+    } else if lively {
+        let built = watching(&live, &live);
+        live.finish();
+        built
+    } else {
+        let pulls = Progress::new(false);
+        watching(&plain, &pulls)
+    };
+    let built = match built {
+        Ok(built) => built,
+        Err(_) if interrupt.came() => {
+            return Err(CliError::plain("the build was cancelled").with_code(CODE));
+        }
+        Err(BuildFailure::Around(error)) => return Err(error.into()),
+        Err(BuildFailure::Build(failed)) => {
+            let step = failed.step.as_deref().unwrap_or("");
+            let tail = if quiet || lively { live.tail(step) } else { plain.tail(step) };
+            return Err(told(&failed, &request.dockerfile, &tail));
+        }
+    };
+    finish(&flags, quiet, &built)
+}
+
+fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
+    note(failure(failed, dockerfile, tail).trim_end());
+    CliError::exit(if dhow_types::Failure::kind(failed) == ErrorKind::Cancelled { CODE } else { 1 })
+}
+
+fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<ExitCode, CliError> {
+    let id = built.image.id.to_string();
+    if let Some(path) = &flags.iidfile {
+        fs::write(path, &id)
+            .map_err(|error| CliError::plain(format!("write the image ID to {}: {error}", path.display())))?;
+    }
+    if quiet {
+        say_line(&id)?;
+    } else {
+        note(&format!("writing image {id}"));
+        for tag in &flags.tag {
+            note(&format!("naming to {}", Reference::parse(tag)?.or_latest().canonical()));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Passes events on, and takes Ctrl-C once the builder has forked what it needs to.
+struct Watching<'a> {
+    show: &'a dyn BuildObserver,
+    interrupt: &'a Interrupt,
+}
+
+impl BuildObserver for Watching<'_> {
+    fn observe(&self, event: BuildEvent<'_>) {
+        self.interrupt.set_flag_when_it_comes();
+        self.show.observe(event);
+    }
+}
+
+/// Keeps what is shown of a failure, and draws nothing.
+struct Muted<'a>(&'a Live);
+
+impl BuildObserver for Muted<'_> {
+    fn observe(&self, event: BuildEvent<'_>) {
+        self.0.keep(event);
+    }
+}
+
+fn request(flags: &BuildFlags) -> Result<BuildRequest, CliError> {
+    let (context, dockerfile, name, ignore) = source(flags)?;
+    let mut request = BuildRequest::new(dockerfile);
+    request.context = context;
+    request.dockerfile_name = name;
+    request.ignore = ignore;
+    request.target.clone_from(&flags.target);
+    for argument in &flags.build_arg {
+        match argument.split_once('=') {
+            Some((name, value)) => drop(request.build_args.insert(name.to_owned(), value.to_owned())),
+            // A name alone takes the value of this command's own environment, if it has one.
+            None => {
+                if let Ok(value) = std::env::var(argument) {
+                    request.build_args.insert(argument.clone(), value);
+                }
+            }
+        }
+    }
+    request.labels = labels(&flags.label, &[])?;
+    request.tags = flags
+        .tag
+        .iter()
+        .map(|tag| Ok(Reference::parse(tag)?.or_latest()))
+        .collect::<Result<_, CliError>>()?;
+    request.no_cache = flags.no_cache;
+    request.pull = flags.pull;
+    request.network = match flags.network.as_str() {
+        "host" => BuildNetwork::Host,
+        "none" => BuildNetwork::None,
+        _ => BuildNetwork::Default,
+    };
+    request.platform.clone_from(&flags.platform);
+    request.source_date_epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    for text in &flags.secret {
+        let (id, secret) = secret(text)?;
+        request.secrets.insert(id, secret);
+    }
+    for text in &flags.add_host {
+        let pair = text.split_once('=').or_else(|| text.split_once(':'));
+        let (name, address) = pair.ok_or_else(|| CliError::plain(format!("invalid --add-host {text:?}: write host:ip")))?;
+        request.extra_hosts.push((name.to_owned(), address.to_owned()));
+    }
+    request.shm_size = flags.shm_size.map(|size| size.0);
+    Ok(request)
+}
+
+type Source = (Option<PathBuf>, String, String, Ignore);
+
+/// The context, the Dockerfile's text, its name for messages, and where the ignore patterns are.
+fn source(flags: &BuildFlags) -> Result<Source, CliError> {
+    let from_stdin = flags.file.as_deref() == Some(Path::new("-"));
+    if flags.context == "-" {
+        if flags.file.is_some() {
+            let message = "the context comes from standard input: --file names nothing then";
+            return Err(CliError::plain(message));
+        }
+        return Ok((None, dockerfile_on_stdin()?, "Dockerfile".to_owned(), Ignore::InContext));
+    }
+    if flags.context.contains("://") || flags.context.starts_with("git@") {
+        let message = format!("a context from {:?} is not supported", flags.context);
+        return Err(CliError::plain(message).with_hint("fetch it, and give the folder"));
+    }
+    let context = PathBuf::from(&flags.context);
+    if !context.is_dir() {
+        let message = format!("unable to prepare context: path {:?} not found or no folder", flags.context);
+        return Err(CliError::plain(message));
+    }
+    if from_stdin {
+        return Ok((Some(context), read_stdin(MAX_DOCKERFILE)?, "Dockerfile".to_owned(), Ignore::InContext));
+    }
+    let path = flags.file.clone().unwrap_or_else(|| context.join("Dockerfile"));
+    let text = fs::File::open(&path)
+        .and_then(|file| {
+            let mut text = String::new();
+            file.take(MAX_DOCKERFILE).read_to_string(&mut text).map(|_| text)
+        })
+        .map_err(|error| CliError::plain(format!("failed to read dockerfile: open {}: {error}", path.display())))?;
+    let inside = fs::canonicalize(&path)
+        .ok()
+        .zip(fs::canonicalize(&context).ok())
+        .and_then(|(path, context)| Some(path.strip_prefix(context).ok()?.display().to_string()));
+    let (name, ignore) = match inside {
+        Some(name) => (name, Ignore::InContext),
+        None => (path.display().to_string(), ignore_beside(&path)),
+    };
+    Ok((Some(context), text, name, ignore))
+}
+
+/// A Dockerfile outside the context may have its own patterns beside it.
+fn ignore_beside(path: &Path) -> Ignore {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".dockerignore");
+    fs::read_to_string(PathBuf::from(beside)).map_or(Ignore::InContext, Ignore::Text)
+}
+
+fn dockerfile_on_stdin() -> Result<String, CliError> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(MAX_DOCKERFILE).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(|| {
+        CliError::plain("a context from standard input is not supported")
+            .with_hint("unpack it first: mkdir context && tar -xC context && dhow build context")
+    })
+}
+
+fn read_stdin(most: u64) -> Result<String, CliError> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(most).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// `id=x,src=path`, `id=x,env=NAME`; with the id alone, the variable or the file of that name.
+fn secret(text: &str) -> Result<(String, Secret), CliError> {
+    let bad = |why: &str| CliError::plain(format!("invalid --secret {text:?}: {why}"));
+    let (mut id, mut file, mut variable) = (None, None, None);
+    for field in text.split(',') {
+        let (key, value) = key_value(field);
+        match key.as_str() {
+            "id" => id = Some(value),
+            "src" | "source" => file = Some(value),
+            "env" => variable = Some(value),
+            "type" if value == "file" || value == "env" => {}
+            _ => return Err(bad(&format!("unexpected field {field:?}"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| bad("it needs an id"))?;
+    let variable = variable.or_else(|| (file.is_none() && std::env::var_os(&id).is_some()).then(|| id.clone()));
+    let bytes = match (variable, file) {
+        (Some(name), None) => {
+            let value = std::env::var_os(&name).ok_or_else(|| bad(&format!("there is no variable {name}")))?;
+            std::os::unix::ffi::OsStringExt::into_vec(value)
+        }
+        (None, file) => {
+            let path = file.unwrap_or_else(|| id.clone());
+            let mut bytes = Vec::new();
+            fs::File::open(&path)
+                .and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut bytes))
+                .map_err(|error| bad(&format!("{path}: {error}")))?;
+            bytes
+        }
+        (Some(_), Some(_)) => return Err(bad("src and env exclude each other")),
+    };
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(bad("it is larger than 500 KiB"));
+    }
+    Ok((id, Secret(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_come_from_files_and_unknown_fields_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        fs::write(&path, "hush").unwrap();
+        let (id, value) = secret(&format!("id=token,src={}", path.display())).unwrap();
+        assert_eq!((id.as_str(), value), ("token", Secret(b"hush".to_vec())));
+        for bad in ["", "src=x", "id=", "id=a,colour=red", "id=a,src=/nonexistent", "id=a,env=NO_SUCH_VARIABLE_", "id=a,src=b,env=c"] {
+            assert!(secret(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `history`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use jiff::Timestamp;
+
+use crate::render::{Look, say};
+use crate::view::image as view;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "history",
+    about: "Show the history of an image",
+    flags: |command| HistoryFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct HistoryFlags {
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
+    #[arg(long)]
+    format: Option<String>,
+    /// Print sizes and dates in human readable format
+    #[arg(short = 'H', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    human: bool,
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only show image IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: HistoryFlags = crate::flags::read(matches)?;
+    let lines = context.engine()?.history(&flags.image)?;
+    let now = Timestamp::now();
+    let rows: Vec<_> = lines.iter().map(|line| view::history_row(line, now, flags.no_trunc, flags.human)).collect();
+    let look = Look {
+        fields: view::HISTORY,
+        table: &view::HISTORY_TABLE,
+        format: flags.format.as_deref(),
+        quiet: flags.quiet.then_some("ID"),
+    };
+    say(&look.show(&rows)?)?;
+    Ok(ExitCode::SUCCESS)
+}

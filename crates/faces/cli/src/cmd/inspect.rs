@@ -1,0 +1,159 @@
+//! `inspect`, and the `inspect` of each group.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use dhow_types::ErrorKind;
+use serde_json::{Value, json};
+
+use crate::render::{inspected, say};
+use crate::view::{container_json, image, network};
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "inspect",
+    about: "Return low-level information on containers, images, volumes and networks",
+    flags: |command| InspectFlags::augment_args(command),
+    run: |context, matches| {
+        let flags: InspectFlags = crate::flags::read(matches)?;
+        let kinds: &[Kind] = match flags.kind.as_deref() {
+            None => &[Kind::Container, Kind::Image, Kind::Network, Kind::Volume],
+            Some("container") => &[Kind::Container],
+            Some("image") => &[Kind::Image],
+            Some("network") => &[Kind::Network],
+            Some(_) => &[Kind::Volume],
+        };
+        inspect(context, kinds, &flags.common, flags.size)
+    },
+};
+
+pub(crate) const CONTAINER: Verb = Verb {
+    name: "inspect",
+    about: "Display detailed information on one or more containers",
+    flags: |command| SizedFlags::augment_args(command),
+    run: |context, matches| {
+        let flags: SizedFlags = crate::flags::read(matches)?;
+        inspect(context, &[Kind::Container], &flags.common, flags.size)
+    },
+};
+
+pub(crate) const IMAGE: Verb = Verb {
+    name: "inspect",
+    about: "Display detailed information on one or more images",
+    flags: |command| CommonFlags::augment_args(command),
+    run: |context, matches| inspect(context, &[Kind::Image], &crate::flags::read(matches)?, false),
+};
+
+pub(crate) const NETWORK: Verb = Verb {
+    name: "inspect",
+    about: "Display detailed information on one or more networks",
+    flags: |command| CommonFlags::augment_args(command),
+    run: |context, matches| inspect(context, &[Kind::Network], &crate::flags::read(matches)?, false),
+};
+
+pub(crate) const VOLUME: Verb = Verb {
+    name: "inspect",
+    about: "Display detailed information on one or more volumes",
+    flags: |command| CommonFlags::augment_args(command),
+    run: |context, matches| inspect(context, &[Kind::Volume], &crate::flags::read(matches)?, false),
+};
+
+#[derive(Args, Debug)]
+struct CommonFlags {
+    /// Format output using a custom template: 'json' or TEMPLATE
+    #[arg(short, long)]
+    format: Option<String>,
+    /// The things
+    #[arg(required = true, value_name = "NAME|ID")]
+    names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct SizedFlags {
+    #[command(flatten)]
+    common: CommonFlags,
+    /// Display total file sizes
+    #[arg(short, long)]
+    size: bool,
+}
+
+#[derive(Args, Debug)]
+struct InspectFlags {
+    #[command(flatten)]
+    common: CommonFlags,
+    /// Display total file sizes if the type is container
+    #[arg(short, long)]
+    size: bool,
+    /// Return JSON for specified type
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["container", "image", "network", "volume"])]
+    kind: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Container,
+    Image,
+    Network,
+    Volume,
+}
+
+fn inspect(context: &Context, kinds: &[Kind], flags: &CommonFlags, size: bool) -> Result<ExitCode, CliError> {
+    let mut objects = Vec::new();
+    // What was found is shown before the failures, as docker does.
+    let code = super::each(&flags.names, |name| {
+        objects.push(find(context, kinds, name, size)?);
+        Ok(())
+    })?;
+    let text = inspected(&objects, flags.format.as_deref())?;
+    say(&text)?;
+    Ok(code)
+}
+
+fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Value, CliError> {
+    let mut last = None;
+    for kind in kinds {
+        match one(context, *kind, name, size) {
+            Err(error) if error.kind() == ErrorKind::NotFound || kinds.len() > 1 && error.kind() == ErrorKind::InvalidArgument => {
+                last = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(value) => return Ok(value),
+        }
+    }
+    match last {
+        Some(error) if kinds.len() == 1 => Err(error.into()),
+        _ => Err(CliError::plain(format!("No such object: {name}"))),
+    }
+}
+
+fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, dhow_engine::Error> {
+    let engine = context.opened()?;
+    let root = &engine.settings().root;
+    Ok(match kind {
+        Kind::Container => {
+            let container = engine.containers().find(name)?;
+            let sizes = if size {
+                let own = engine.container_size(&container);
+                let image = engine.image(&container.config.image.to_string()).map_or(0, |image| image.record.size);
+                Some((own, own.saturating_add(image)))
+            } else {
+                None
+            };
+            container_json::container(&container, root, sizes)
+        }
+        Kind::Image => image::inspect(&engine.image(name)?, root),
+        Kind::Network => network::inspect(&engine.network(name)?),
+        Kind::Volume => {
+            let volume = engine.volume(name)?;
+            json!({
+                "CreatedAt": volume.created,
+                "Driver": "local",
+                "Labels": volume.labels,
+                "Mountpoint": volume.data.display().to_string(),
+                "Name": volume.name,
+                "Options": null,
+                "Scope": "local",
+            })
+        }
+    })
+}

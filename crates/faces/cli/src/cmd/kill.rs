@@ -1,0 +1,34 @@
+//! `kill`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use crate::render::say_line;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "kill",
+    about: "Kill one or more running containers",
+    flags: |command| KillFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct KillFlags {
+    /// Signal to send to the container
+    #[arg(short, long, default_value = "KILL", hide_default_value = true)]
+    signal: String,
+    /// The containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: KillFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    super::each(&flags.containers, |name| {
+        engine.kill(name, &flags.signal)?;
+        say_line(name)
+    })
+}

@@ -1,0 +1,174 @@
+//! `ps`, `container ls`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::container::{Container, Status};
+use jiff::Timestamp;
+
+use crate::flags::{Filters, name_fits};
+use crate::render::{Look, say};
+use crate::view::container as view;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb =
+    Verb { name: "ps", about: "List containers", flags: |command| PsFlags::augment_args(command), run };
+
+#[derive(Args, Debug)]
+struct PsFlags {
+    /// Show all containers (default shows just running)
+    #[arg(short, long)]
+    all: bool,
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
+    #[arg(long)]
+    format: Option<String>,
+    /// Show n last created containers (includes all states)
+    #[arg(short = 'n', long, value_name = "N", default_value = "-1", hide_default_value = true, allow_hyphen_values = true)]
+    last: i64,
+    /// Show the latest created container (includes all states)
+    #[arg(short, long)]
+    latest: bool,
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only display container IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// Display total file sizes
+    #[arg(short, long)]
+    size: bool,
+}
+
+const FILTERS: [&str; 15] = [
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network", "publish", "since",
+    "status", "volume", "is-task",
+];
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PsFlags = crate::flags::read(matches)?;
+    let filters = Filters::parse(&flags.filter, &FILTERS)?;
+    let limit = if flags.latest { 1 } else { usize::try_from(flags.last).unwrap_or(0) };
+    let mut containers = chosen(context, &filters, flags.all || limit > 0)?;
+    if limit > 0 {
+        containers.truncate(limit);
+    }
+    let now = Timestamp::now();
+    let sizes = flags.size || flags.format.as_ref().is_some_and(|format| format.contains(".Size"));
+    let mut rows = Vec::with_capacity(containers.len());
+    for container in &containers {
+        let size = if sizes { Some(size(context, container)?) } else { None };
+        rows.push(view::row(container, now, flags.no_trunc, size));
+    }
+    let mut table = view::TABLE.to_vec();
+    if flags.size {
+        table.push("Size");
+    }
+    let look = Look {
+        fields: view::FIELDS,
+        table: &table,
+        format: flags.format.as_deref(),
+        quiet: flags.quiet.then_some("ID"),
+    };
+    say(&look.show(&rows)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Bytes of the container's own changes and of its image.
+pub(super) fn size(context: &Context, container: &Container) -> Result<(u64, u64), CliError> {
+    let engine = context.engine()?;
+    let own = engine.container_size(container);
+    // An image that was removed by force has no size any more.
+    let image = engine.image(&container.config.image.to_string()).map_or(0, |image| image.record.size);
+    Ok((own, image))
+}
+
+/// The containers that the filters let through, newest first.
+fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Container>, CliError> {
+    let engine = context.engine()?;
+    let all = all || filters.has("status") || filters.has("exited");
+    let words = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    known(filters, "status", &words)?;
+    known(filters, "health", &["starting", "healthy", "unhealthy", "none"])?;
+    let exits = filters.values("exited").map(|text| {
+        text.parse::<i32>().map_err(|_| CliError::plain(format!("invalid filter 'exited={text}': it is a number")))
+    });
+    let exits: Vec<i32> = exits.collect::<Result<_, _>>()?;
+    for pattern in filters.values("name") {
+        name_fits(pattern, "")?;
+    }
+    let created = |name: &str| -> Result<Vec<String>, CliError> {
+        filters.values(name).map(|wanted| Ok(engine.containers().find(wanted)?.config.created)).collect()
+    };
+    let (before, since) = (created("before")?, created("since")?);
+    // Only this filter opens the images.
+    let mut ancestors = Vec::new();
+    for name in filters.values("ancestor") {
+        ancestors.push((name, engine.image(name).ok()));
+    }
+    let mut containers = engine.containers().list()?;
+    containers.retain(|container| {
+        let config = &container.config;
+        let status = container.state.status;
+        (all || view::is_up(status))
+            && filters.any("id", |id| config.id.as_str().starts_with(id))
+            && filters.any("name", |pattern| name_fits(pattern, &config.name).unwrap_or(false))
+            && filters.labels(|name| config.labels.get(name))
+            && filters.any("status", |word| word == status.as_str())
+            && filters.any("health", |word| word == view::health(container))
+            && (exits.is_empty() || status == Status::Exited && exits.contains(&container.state.exit_code))
+            && filters.any("network", |wanted| on_network(container, wanted))
+            && filters.any("volume", |wanted| {
+                config.mounts.iter().any(|mount| {
+                    mount.destination == wanted || mount.name.as_deref() == Some(wanted) || mount.source == wanted
+                })
+            })
+            && filters.any("publish", |port| {
+                config.ports.iter().any(|p| same_port(port, p.container_port, &p.protocol.to_string()))
+            })
+            && filters.any("expose", |port| {
+                config.exposed.iter().filter_map(|e| e.split_once('/')).any(|(number, protocol)| {
+                    number.parse().is_ok_and(|number| same_port(port, number, protocol))
+                })
+            })
+            && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
+            && before.iter().all(|moment| config.created < *moment)
+            && since.iter().all(|moment| config.created > *moment)
+            && (ancestors.is_empty() || ancestors.iter().any(|(name, image)| is_of(container, name, image.as_ref())))
+    });
+    Ok(containers)
+}
+
+fn known(filters: &Filters, name: &str, words: &[&str]) -> Result<(), CliError> {
+    match filters.values(name).find(|value| !words.contains(value)) {
+        None => Ok(()),
+        Some(value) => Err(CliError::plain(format!("invalid filter '{name}={value}'"))
+            .with_hint(format!("known here: {}", words.join(", ")))),
+    }
+}
+
+fn on_network(container: &Container, wanted: &str) -> bool {
+    view::networks(container).iter().any(|name| name == wanted)
+        || container.state.endpoints.iter().any(|endpoint| endpoint.network_id.as_str().starts_with(wanted))
+}
+
+fn same_port(wanted: &str, number: u16, protocol: &str) -> bool {
+    let (ports, kind) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let within = first.parse().is_ok_and(|first: u16| first <= number) && last.parse().is_ok_and(|last: u16| number <= last);
+    within && kind == protocol
+}
+
+/// Whether a container is of an image or of one built on it.
+fn is_of(container: &Container, name: &str, image: Option<&dhow_engine::Image>) -> bool {
+    let config = &container.config;
+    if config.image_name == name || config.image.hex().starts_with(name.trim_start_matches("sha256:")) {
+        return true;
+    }
+    image.is_some_and(|image| {
+        image.id == config.image
+            || !image.record.layers.is_empty() && config.layers.starts_with(&image.record.layers)
+    })
+}

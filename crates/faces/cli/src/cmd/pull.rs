@@ -1,0 +1,96 @@
+//! `pull` and `push`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_reference::Reference;
+use dhow_types::Platform;
+
+use crate::interrupt::Interrupt;
+use crate::render::{Progress, note, say_line};
+use crate::{CliError, Context, Verb};
+
+pub(crate) const PULL: Verb = Verb {
+    name: "pull",
+    about: "Download an image from a registry",
+    flags: |command| PullFlags::augment_args(command),
+    run: pull,
+};
+
+pub(crate) const PUSH: Verb = Verb {
+    name: "push",
+    about: "Upload an image to a registry",
+    flags: |command| PushFlags::augment_args(command),
+    run: push,
+};
+
+#[derive(Args, Debug)]
+struct PullFlags {
+    /// Suppress verbose output
+    #[arg(short, long)]
+    quiet: bool,
+    /// Set platform if the image has several
+    #[arg(long)]
+    platform: Option<Platform>,
+    /// The image
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    image: String,
+}
+
+#[derive(Args, Debug)]
+struct PushFlags {
+    /// Suppress verbose output
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "NAME[:TAG]")]
+    image: String,
+}
+
+fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PullFlags = crate::flags::read(matches)?;
+    let name = Reference::parse(&flags.image)?;
+    let wanted = name.clone().or_latest();
+    if !flags.quiet && name.tag().is_none() && name.digest().is_none() {
+        note("Using default tag: latest");
+    }
+    if !flags.quiet {
+        let what = wanted.digest().map_or_else(|| wanted.tag().unwrap_or("").to_owned(), ToString::to_string);
+        note(&format!("{what}: Pulling from {}", wanted.repository()));
+    }
+    let engine = context.engine()?;
+    let interrupt = Interrupt::watch()?;
+    interrupt.end_when_it_comes();
+    let progress = Progress::new(flags.quiet);
+    let pulled = engine.pull(&flags.image, flags.platform, &progress);
+    progress.finish();
+    let pulled = pulled?;
+    if !flags.quiet {
+        note(&format!("Digest: {}\nStatus: {}", pulled.digest, pulled.status));
+    }
+    // The one line of data: what was pulled, in full.
+    say_line(&wanted.canonical())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PushFlags = crate::flags::read(matches)?;
+    let name = Reference::parse(&flags.image)?.or_latest();
+    if !flags.quiet {
+        note(&format!("The push refers to repository [{}]", name.name()));
+    }
+    let engine = context.engine()?;
+    let interrupt = Interrupt::watch()?;
+    interrupt.end_when_it_comes();
+    let progress = Progress::new(flags.quiet);
+    let pushed = engine.push(&flags.image, &progress);
+    progress.finish();
+    let pushed = pushed?;
+    if flags.quiet {
+        say_line(&name.canonical())?;
+    } else {
+        let tag = name.tag().unwrap_or("latest");
+        say_line(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,5 @@
+//! The verbs of `system`.
+
+pub(crate) mod check;
+pub(crate) mod df;
+pub(crate) mod teardown;

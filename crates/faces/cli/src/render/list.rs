@@ -1,0 +1,175 @@
+//! Lists of things: docker's table, `--quiet`, `--format`.
+
+use serde_json::{Map, Value};
+
+use super::table;
+use super::template::Template;
+use crate::CliError;
+
+/// What a kind of list has: each field with the header of its column.
+pub(crate) type Fields = &'static [(&'static str, &'static str)];
+
+/// One thing of a list, in docker's words.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    fields: Map<String, Value>,
+    labels: Map<String, Value>,
+}
+
+impl Row {
+    /// A row of these fields. They are named in alphabetical order, as docker's JSON has them.
+    pub(crate) fn new<const N: usize>(fields: [(&str, Value); N]) -> Self {
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { fields, labels: Map::new() }
+    }
+
+    /// The same with labels for `{{.Label "name"}}`.
+    pub(crate) fn with_labels<'a>(mut self, labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        let pairs = labels.into_iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        self.labels = pairs.collect();
+        self
+    }
+
+    fn cell(&self, field: &str) -> &str {
+        self.fields.get(field).and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// One field's text.
+    pub(crate) fn text(&self, field: &str) -> String {
+        self.cell(field).to_owned()
+    }
+}
+
+/// How a list is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look<'a> {
+    /// All fields with their headers.
+    pub(crate) fields: Fields,
+    /// The fields of the usual table.
+    pub(crate) table: &'a [&'static str],
+    /// `--format`.
+    pub(crate) format: Option<&'a str>,
+    /// `--quiet`: only this field.
+    pub(crate) quiet: Option<&'static str>,
+}
+
+impl Look<'_> {
+    /// The whole text.
+    pub(crate) fn show(&self, rows: &[Row]) -> Result<String, CliError> {
+        if let Some(field) = self.quiet
+            && self.format.is_none()
+        {
+            return Ok(rows.iter().map(|row| format!("{}\n", row.cell(field))).collect());
+        }
+        match self.format {
+            None | Some("" | "table") => Ok(self.usual(rows)),
+            Some("json") => rows.iter().map(json_line).collect(),
+            Some(format) => self.formatted(format, rows),
+        }
+    }
+
+    fn usual(&self, rows: &[Row]) -> String {
+        let mut text = String::new();
+        let headers: Vec<_> = self.table.iter().map(|field| self.header(field)).collect();
+        text.push_str(&headers.join("\t"));
+        text.push('\n');
+        for row in rows {
+            for (index, field) in self.table.iter().enumerate() {
+                if index > 0 {
+                    text.push('\t');
+                }
+                text.push_str(row.cell(field));
+            }
+            text.push('\n');
+        }
+        table::align(&text)
+    }
+
+    fn header(&self, field: &str) -> &'static str {
+        self.fields.iter().find(|(name, _)| *name == field).map_or("", |(_, header)| header)
+    }
+
+    /// A template of the person's, in a table when it begins with that word (docker/cli `formatter.go`).
+    fn formatted(&self, format: &str, rows: &[Row]) -> Result<String, CliError> {
+        let body = format.strip_prefix("table").filter(|rest| rest.starts_with([' ', '\t']) || rest.starts_with(r"\t"));
+        let text = body.map_or(format, str::trim).replace(r"\t", "\t").replace(r"\n", "\n");
+        let template = Template::parse(&text).map_err(bad)?;
+        let mut out = String::new();
+        if body.is_some() {
+            let headers: Map<String, Value> =
+                self.fields.iter().map(|(name, header)| ((*name).to_owned(), (*header).into())).collect();
+            out.push_str(&template.fill(&headers.into(), Some(&label_headers(&text))).map_err(bad)?);
+            out.push('\n');
+        }
+        for row in rows {
+            let data = Value::Object(row.fields.clone());
+            out.push_str(&template.fill(&data, Some(&row.labels)).map_err(bad)?);
+            out.push('\n');
+        }
+        Ok(if body.is_some() { table::align(&out) } else { out })
+    }
+}
+
+/// Headers of `{{.Label "com.example.some-name"}}`: `some name` (docker/cli `formatter/container.go`).
+fn label_headers(text: &str) -> Map<String, Value> {
+    let names = text.split(".Label").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    names
+        .map(|name| {
+            let last = name.rsplit('.').next().unwrap_or(name);
+            (name.to_owned(), last.replace(['-', '_'], " ").into())
+        })
+        .collect()
+}
+
+fn json_line(row: &Row) -> Result<String, CliError> {
+    let text = serde_json::to_string(&row.fields).map_err(|error| CliError::plain(error.to_string()))?;
+    Ok(text + "\n")
+}
+
+fn bad(error: super::template::TemplateError) -> CliError {
+    CliError::plain(error.to_string()).with_code(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELDS: Fields = &[("ID", "CONTAINER ID"), ("Names", "NAMES")];
+
+    fn rows() -> Vec<Row> {
+        let labels = [("com.x.my-team".to_owned(), "blue".to_owned())].into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        vec![
+            Row::new([("ID", "abc".into()), ("Names", "web".into())]).with_labels(&labels),
+            Row::new([("ID", "def".into()), ("Names", "<db>".into())]),
+        ]
+    }
+
+    fn show(format: Option<&str>, quiet: Option<&'static str>) -> String {
+        Look { fields: FIELDS, table: &["ID", "Names"], format, quiet }.show(&rows()).unwrap()
+    }
+
+    #[test]
+    fn the_usual_table_quiet_and_json() {
+        assert_eq!(show(None, None), "CONTAINER ID   NAMES\nabc            web\ndef            <db>\n");
+        assert_eq!(show(Some("table"), None), show(None, None));
+        assert_eq!(show(None, Some("ID")), "abc\ndef\n");
+        assert_eq!(show(Some("json"), None), "{\"ID\":\"abc\",\"Names\":\"web\"}\n{\"ID\":\"def\",\"Names\":\"<db>\"}\n");
+        assert_eq!(show(Some("{{json .}}"), None), show(Some("json"), None));
+    }
+
+    #[test]
+    fn a_format_may_be_a_table_of_its_own() {
+        assert_eq!(show(Some(r"table {{.Names}}\t{{.ID}}"), None), "NAMES     CONTAINER ID\nweb       abc\n<db>      def\n");
+        assert_eq!(
+            show(Some(r#"table {{.ID}}\t{{.Label "com.x.my-team"}}"#), None),
+            "CONTAINER ID   my team\nabc            blue\ndef            \n"
+        );
+        assert_eq!(show(Some("{{.ID}}:{{.Names}}"), None), "abc:web\ndef:<db>\n");
+    }
+
+    #[test]
+    fn a_wrong_field_is_an_error_even_without_rows() {
+        let look = Look { fields: FIELDS, table: &["ID"], format: Some("table {{.Nope}}"), quiet: None };
+        assert!(look.show(&[]).is_err());
+    }
+}

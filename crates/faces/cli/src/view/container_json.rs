@@ -1,0 +1,367 @@
+//! Containers as `inspect` shows them: the JSON of docker's API v1.47 (moby `api/types/container`).
+
+use std::path::Path;
+
+use dhow_engine::container::{Container, NetworkMode, Status};
+use dhow_engine::{NamespaceMode, RestartPolicy};
+use serde_json::{Map, Value, json};
+
+use super::port;
+
+/// Docker's time of what never happened.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// One container; `root` is where the engine keeps things, `sizes` its own bytes and those with its image's.
+pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, u64)>) -> Value {
+    let (config, state) = (&container.config, &container.state);
+    let folder = root.join("containers").join(config.id.as_str());
+    let file = |name: &str| folder.join(name).display().to_string();
+    let mut value = json!({
+        "Id": config.id.as_str(),
+        "Created": config.created,
+        "Path": config.command.first().map_or("", String::as_str),
+        "Args": config.command.get(1..).unwrap_or_default(),
+        "State": self::state(container),
+        "Image": config.image.to_string(),
+        "ResolvConfPath": file("resolv.conf"),
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
+        "LogPath": if config.log.driver == "none" { String::new() } else { file("log.json") },
+        "Name": format!("/{}", config.name),
+        "RestartCount": state.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": config.request.apparmor.as_deref().unwrap_or(""),
+        "ExecIDs": null,
+        "HostConfig": host_config(container),
+        "GraphDriver": graph_driver(container, root),
+    });
+    if let Some(fields) = value.as_object_mut() {
+        if let Some((own, all)) = sizes {
+            fields.insert("SizeRw".to_owned(), own.into());
+            fields.insert("SizeRootFs".to_owned(), all.into());
+        }
+        fields.insert("Mounts".to_owned(), mounts(container));
+        fields.insert("Config".to_owned(), run_config(container));
+        fields.insert("NetworkSettings".to_owned(), network_settings(container));
+    }
+    value
+}
+
+fn state(container: &Container) -> Value {
+    let state = &container.state;
+    let mut value = json!({
+        "Status": state.status.as_str(),
+        "Running": super::container::is_up(state.status),
+        "Paused": state.status == Status::Paused,
+        "Restarting": state.status == Status::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == Status::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started.as_deref().unwrap_or(NEVER),
+        "FinishedAt": state.finished.as_deref().unwrap_or(NEVER),
+    });
+    if let (Some(health), Some(fields)) = (&state.health, value.as_object_mut()) {
+        // A record of strings and numbers always becomes JSON.
+        fields.insert("Health".to_owned(), serde_json::to_value(health).unwrap_or_default());
+    }
+    value
+}
+
+fn host_config(container: &Container) -> Value {
+    let config = &container.config;
+    let (request, limits) = (&config.request, &config.request.limits);
+    let binds: Vec<String> = config
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind != "tmpfs" && !mount.anonymous)
+        .map(|mount| {
+            let source = mount.name.as_deref().unwrap_or(&mount.source);
+            format!("{source}:{}:{}", mount.destination, if mount.writable { "rw" } else { "ro" })
+        })
+        .collect();
+    let (policy, retries) = match config.restart {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure(count) => ("on-failure", count),
+    };
+    let ulimits: Vec<Value> = request
+        .ulimits
+        .iter()
+        .map(|limit| json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft}))
+        .collect();
+    let devices: Vec<Value> = request
+        .devices
+        .iter()
+        .map(|device| json!({"PathOnHost": device.path, "PathInContainer": device.path, "CgroupPermissions": device.access}))
+        .collect();
+    let mut value = json!({
+        "Binds": if binds.is_empty() { Value::Null } else { binds.into() },
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": config.log.driver, "Config": config.log.options},
+        "NetworkMode": network_mode(container),
+        "PortBindings": port_bindings(container),
+        "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
+        "AutoRemove": config.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": null,
+        "ConsoleSize": request.console_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
+        "CapAdd": or_null(&request.cap_add),
+        "CapDrop": or_null(&request.cap_drop),
+        "CgroupnsMode": request.namespaces.cgroup.as_ref().map_or("private", mode),
+        "Dns": config.dns,
+        "DnsOptions": config.dns_options,
+        "DnsSearch": config.dns_search,
+        "ExtraHosts": or_null(&config.extra_hosts),
+        "GroupAdd": or_null(&config.group_add),
+        "IpcMode": mode(&request.namespaces.ipc),
+        "Cgroup": "",
+        "OomScoreAdj": request.oom_score_adj.unwrap_or(0),
+        "PidMode": shared(&request.namespaces.pid),
+        "Privileged": request.privileged,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": request.read_only,
+        "SecurityOpt": security(container),
+        "UTSMode": shared(&request.namespaces.uts),
+        "UsernsMode": "",
+        "ShmSize": request.shm_size,
+        "Sysctls": request.sysctls,
+    });
+    let limits = json!({
+        "Runtime": "dhow",
+        "Isolation": "",
+        "CpuShares": limits.cpu_shares.unwrap_or(0),
+        "Memory": limits.memory.unwrap_or(0),
+        "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CgroupParent": "",
+        "BlkioWeight": limits.blkio_weight.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota.unwrap_or(0),
+        "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or(""),
+        "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or(""),
+        "Devices": devices,
+        "DeviceCgroupRules": or_null(&request.device_rules),
+        "DeviceRequests": null,
+        "MemoryReservation": limits.memory_reservation.unwrap_or(0),
+        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemorySwappiness": limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
+        "PidsLimit": limits.pids,
+        "Ulimits": ulimits,
+        "MaskedPaths": request.masked_paths,
+        "ReadonlyPaths": request.readonly_paths,
+    });
+    if let (Some(fields), Value::Object(limits)) = (value.as_object_mut(), limits) {
+        fields.extend(limits);
+    }
+    value
+}
+
+fn or_null(items: &[String]) -> Value {
+    if items.is_empty() { Value::Null } else { items.into() }
+}
+
+fn mode(mode: &NamespaceMode) -> &'static str {
+    match mode {
+        NamespaceMode::Host => "host",
+        NamespaceMode::Private | NamespaceMode::Path(_) => "private",
+    }
+}
+
+/// Docker leaves private process and host name spaces unnamed.
+fn shared(mode: &NamespaceMode) -> &'static str {
+    if *mode == NamespaceMode::Host { "host" } else { "" }
+}
+
+fn security(container: &Container) -> Value {
+    let request = &container.config.request;
+    let mut options = Vec::new();
+    if request.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    if request.seccomp == dhow_engine::SeccompChoice::Unconfined {
+        options.push("seccomp=unconfined".to_owned());
+    }
+    options.extend(request.apparmor.as_ref().map(|profile| format!("apparmor={profile}")));
+    or_null(&options)
+}
+
+fn network_mode(container: &Container) -> String {
+    match &container.config.network {
+        NetworkMode::Networks => container.config.networks.first().map_or("bridge", |n| &n.network).to_owned(),
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+    }
+}
+
+/// What was asked to be published.
+fn port_bindings(container: &Container) -> Value {
+    let mut ports: Map<String, Value> = Map::new();
+    for mapping in &container.config.ports {
+        let binding = json!({
+            "HostIp": mapping.host_ip.map_or_else(String::new, |ip| ip.to_string()),
+            "HostPort": mapping.host_port.map_or_else(String::new, |port| port.to_string()),
+        });
+        push(&mut ports, format!("{}/{}", mapping.container_port, mapping.protocol), binding);
+    }
+    ports.into()
+}
+
+fn push(ports: &mut Map<String, Value>, key: String, binding: Value) {
+    match ports.get_mut(&key) {
+        Some(Value::Array(bindings)) => bindings.push(binding),
+        _ => drop(ports.insert(key, vec![binding].into())),
+    }
+}
+
+/// What is published now; ports that are only exposed have `null`.
+fn ports(container: &Container) -> Value {
+    let mut ports = Map::new();
+    if super::container::is_up(container.state.status) {
+        for port in port::published(container) {
+            let binding = json!({"HostIp": port.host_ip.to_string(), "HostPort": port.host_port.to_string()});
+            push(&mut ports, format!("{}/{}", port.container_port, port.protocol), binding);
+        }
+        for exposed in &container.config.exposed {
+            ports.entry(exposed.clone()).or_insert(Value::Null);
+        }
+    }
+    ports.into()
+}
+
+fn network_settings(container: &Container) -> Value {
+    let endpoints = &container.state.endpoints;
+    let mut networks = Map::new();
+    for attachment in &container.config.networks {
+        let endpoint = endpoints.iter().find(|endpoint| endpoint.network == attachment.network);
+        let text = |value: Option<String>| value.unwrap_or_default();
+        networks.insert(attachment.network.clone(), json!({
+            "IPAMConfig": attachment.ip.map(|ip| json!({"IPv4Address": ip.to_string()})),
+            "Links": null,
+            "Aliases": or_null(&attachment.aliases),
+            "MacAddress": text(endpoint.map(|endpoint| endpoint.mac.to_string())),
+            "DriverOpts": null,
+            "NetworkID": text(endpoint.map(|endpoint| endpoint.network_id.to_string())),
+            "EndpointID": "",
+            "Gateway": text(endpoint.and_then(|endpoint| endpoint.gateway).map(|ip| ip.to_string())),
+            "IPAddress": text(endpoint.map(|endpoint| endpoint.ip.to_string())),
+            "IPPrefixLen": endpoint.map_or(0, |endpoint| endpoint.prefix),
+            "IPv6Gateway": text(endpoint.and_then(|endpoint| endpoint.gateway6).map(|ip| ip.to_string())),
+            "GlobalIPv6Address": text(endpoint.and_then(|endpoint| endpoint.ip6).map(|ip| ip.to_string())),
+            "GlobalIPv6PrefixLen": endpoint.map_or(0, |endpoint| endpoint.prefix6),
+            "DNSNames": [container.config.name.as_str(), container.config.id.short()],
+        }));
+    }
+    let first = |field: &str| networks.get("bridge").and_then(|network| network.get(field)).cloned();
+    let top = |field: &str, empty: Value| first(field).unwrap_or(empty);
+    json!({
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": ports(container),
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": "",
+        "Gateway": top("Gateway", "".into()),
+        "GlobalIPv6Address": top("GlobalIPv6Address", "".into()),
+        "GlobalIPv6PrefixLen": top("GlobalIPv6PrefixLen", 0.into()),
+        "IPAddress": top("IPAddress", "".into()),
+        "IPPrefixLen": top("IPPrefixLen", 0.into()),
+        "IPv6Gateway": top("IPv6Gateway", "".into()),
+        "MacAddress": top("MacAddress", "".into()),
+        "Networks": networks,
+    })
+}
+
+fn mounts(container: &Container) -> Value {
+    let mounts = container.config.mounts.iter().map(|mount| {
+        let mut value = Map::new();
+        value.insert("Type".to_owned(), mount.kind.as_str().into());
+        if let Some(name) = &mount.name {
+            value.insert("Name".to_owned(), name.as_str().into());
+        }
+        value.insert("Source".to_owned(), mount.source.as_str().into());
+        value.insert("Destination".to_owned(), mount.destination.as_str().into());
+        if mount.kind == "volume" {
+            value.insert("Driver".to_owned(), "local".into());
+        }
+        value.insert("Mode".to_owned(), if mount.writable { "" } else { "ro" }.into());
+        value.insert("RW".to_owned(), mount.writable.into());
+        value.insert("Propagation".to_owned(), if mount.kind == "bind" { "rprivate" } else { "" }.into());
+        Value::Object(value)
+    });
+    mounts.collect::<Vec<_>>().into()
+}
+
+fn run_config(container: &Container) -> Value {
+    let (config, request) = (&container.config, &container.config.request);
+    let exposed: Map<String, Value> = config.exposed.iter().map(|port| (port.clone(), json!({}))).collect();
+    let volumes: Map<String, Value> = config
+        .mounts
+        .iter()
+        .filter(|mount| mount.anonymous)
+        .map(|mount| (mount.destination.clone(), json!({})))
+        .collect();
+    let mut value = json!({
+        "Hostname": request.hostname,
+        "Domainname": request.domainname,
+        "User": config.user,
+        "AttachStdin": config.open_stdin,
+        "AttachStdout": true,
+        "AttachStderr": true,
+        "ExposedPorts": exposed,
+        "Tty": request.tty,
+        "OpenStdin": config.open_stdin,
+        "StdinOnce": config.open_stdin,
+        "Env": request.env,
+        "Cmd": config.command,
+        "Image": config.image_name,
+        "Volumes": if volumes.is_empty() { Value::Null } else { volumes.into() },
+        "WorkingDir": request.cwd,
+        "Entrypoint": null,
+        "OnBuild": null,
+        "Labels": config.labels,
+        "StopSignal": config.stop_signal,
+        "StopTimeout": config.stop_timeout,
+    });
+    if let (Some(health), Some(fields)) = (&config.health, value.as_object_mut()) {
+        fields.insert("Healthcheck".to_owned(), serde_json::to_value(health).unwrap_or_default());
+    }
+    value
+}
+
+fn graph_driver(container: &Container, root: &Path) -> Value {
+    let snapshot = root.join("snapshots").join(container.config.id.as_str());
+    // The uppermost layer comes first, as in overlayfs' own option.
+    let lower: Vec<String> = container
+        .config
+        .layers
+        .iter()
+        .rev()
+        .map(|layer| layer_folder(root, *layer))
+        .collect();
+    json!({
+        "Data": {
+            "LowerDir": lower.join(":"),
+            "MergedDir": "",
+            "UpperDir": snapshot.join("upper").display().to_string(),
+            "WorkDir": snapshot.join("work").display().to_string(),
+        },
+        "Name": "overlay2",
+    })
+}
+
+/// Where a layer's tree is.
+pub(crate) fn layer_folder(root: &Path, layer: dhow_types::DiffId) -> String {
+    let hex = layer.hex();
+    root.join("layers").join(&hex[..2]).join(&hex).join("fs").display().to_string()
+}
