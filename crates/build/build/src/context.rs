@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use dhow_layer::ContentHasher;
 use dhow_rootpath::Root;
-use dhow_types::{Digest, ErrorKind, Hasher};
+use dhow_types::{Digest, ErrorKind};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
@@ -190,7 +191,7 @@ impl Context {
     fn hash_file(&self, item: &Item, buffer: &mut [u8]) -> Result<(Identity, Digest, Digest), Error> {
         let (mut file, xattrs) = self.open(item)?;
         let before = fstat(&file).map_err(|errno| failure(errno, "stat", &item.path))?;
-        let mut hasher = Hasher::new();
+        let mut hasher = ContentHasher::new();
         loop {
             let count = file
                 .read(buffer)

@@ -15,7 +15,7 @@ use dhow_types::{DiffId, Digest, ErrorKind};
 use rustix::fs::{CWD, Gid, Mode, Uid};
 
 use self::walk::Found;
-use crate::hash::Hasher;
+use crate::hash::{ContentHasher, Hasher};
 use crate::state::{Form, State, boot_id};
 use crate::tar::Writer;
 use crate::unpack::disk_of;
@@ -141,7 +141,7 @@ fn contents(root: &Root, entries: &[Entry], next: &AtomicUsize) -> Result<Vec<(u
 }
 
 fn content(root: &Root, entry: &Entry) -> Result<Digest, Error> {
-    let mut hasher = Hasher::new();
+    let mut hasher = ContentHasher::new();
     read(root, entry, |bytes| {
         hasher.update(bytes);
         Ok(())

@@ -50,7 +50,7 @@ pub struct Entry {
     pub minor: u32,
     /// Extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Hash of the content of a file, where it was computed.
+    /// BLAKE3 of the content of a file ([`ContentHasher`](crate::ContentHasher)).
     pub content: Option<Digest>,
 }
 

@@ -38,6 +38,7 @@ mod verify;
 
 pub use codec::{Compression, compress, decoder};
 pub use entry::{Entry, EntryKind};
+pub use hash::ContentHasher;
 pub use index::{Entries, Index};
 pub use store::{Capture, Layer, LayerStore, Problem, Unpack, Unpacked};
 pub use stream::TarStream;

@@ -7,7 +7,7 @@ use dhow_rootpath::{FileKind, Root};
 use dhow_types::{Digest, ErrorKind};
 use rustix::fs::Stat;
 
-use crate::hash::Hasher;
+use crate::hash::ContentHasher;
 use crate::{Context, Entry, EntryKind, Error, Index, Problem};
 
 /// Most problems that are listed.
@@ -195,7 +195,7 @@ impl Check {
 
 fn hash(root: &Root, path: &Path) -> Result<Digest, Error> {
     let mut file = root.open_file(path).context(|| "open it")?;
-    let mut hasher = Hasher::new();
+    let mut hasher = ContentHasher::new();
     let mut buffer = vec![0; 128 << 10];
     loop {
         let count = file.read(&mut buffer).context(|| "read it")?;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use dhow_layer::{EntryKind, LayerStore};
-use dhow_types::{Digest, ErrorKind};
+use dhow_types::ErrorKind;
 
 use crate::Place;
 use crate::maker::{Maker, header};
@@ -129,7 +129,7 @@ fn the_index_has_contents_links_and_sizes() {
         .end();
     let layer = place.unpack(&tar).unwrap();
     let index = layer.index().unwrap();
-    assert_eq!(index.find(b"a").unwrap().content, Some(Digest::of(b"hello")));
+    assert_eq!(index.find(b"a").unwrap().content, Some(dhow_layer::ContentHasher::of(b"hello")));
     for name in [b"b", b"c"] {
         let entry = index.find(name).unwrap();
         assert_eq!(

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::ledger::Ledger;
 use super::place::{Host, disk_of, failure, open_dir, open_host, times};
-use crate::hash::Hasher;
+use crate::hash::ContentHasher;
 use crate::split::SplitWriter;
 use crate::tar::{Parser, Source};
 use crate::{Context, Entry, EntryKind, Error, Limits};
@@ -183,7 +183,7 @@ impl Tree {
             let pieces = parser.sparse().map(|map| map.data.clone()).unwrap_or_default();
             body = Some(split.body(&entry.path, stored, &pieces)?);
         }
-        let mut hasher = Hasher::new();
+        let mut hasher = ContentHasher::new();
         let mut position = 0_u64;
         while let Some(piece) = parser.piece()? {
             hash_zeros(&mut hasher, piece.offset - position);
@@ -577,7 +577,7 @@ fn write_piece(fd: BorrowedFd<'_>, mut bytes: &[u8], offset: u64, position: u64)
 }
 
 /// Hashes `count` zero bytes: a hole.
-fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
+fn hash_zeros(hasher: &mut ContentHasher, mut count: u64) {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     while count > 0 {
         let part = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
