@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::background::Background;
 use crate::blob::{BlobReader, Body, Download, Fetched};
 use crate::exchange::{Answer, Call, Core, Identity, Redirects};
-use crate::failure::bounded;
+use crate::failure::{Unread, bounded};
 use crate::proxy::Route;
 use crate::{Error, Settings, download, place};
 
@@ -282,18 +282,13 @@ fn plain_type(value: &str) -> String {
 async fn read_document(answer: Answer) -> Result<Vec<u8>, Error> {
     let asked = answer.asked.clone();
     let max = usize::try_from(MAX_DOCUMENT).unwrap_or(usize::MAX);
-    let body = tokio::time::timeout(answer.stall, bounded(answer.response.into_body(), max)).await;
-    match body {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
-        Ok(Err(why)) if why.starts_with("more than") => {
+    match bounded(answer.response.into_body(), max, answer.stall).await {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(why @ Unread::TooLarge(_)) => {
             let message = format!("{asked}: the manifest has {why}");
             Err(Error::new(ErrorKind::ResourceExhausted, message))
         }
-        Ok(Err(why)) => Err(Error::new(ErrorKind::Unavailable, format!("{asked}: {why}"))),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unavailable,
-            format!("{asked}: the body does not come to its end"),
-        )),
+        Err(why) => Err(Error::new(ErrorKind::Unavailable, format!("{asked}: {why}"))),
     }
 }
 
@@ -359,9 +354,8 @@ async fn read_tags(answer: Answer) -> Result<Vec<String>, Error> {
             format!("{asked}: unusable list of tags: {why}"),
         )
     };
-    let body = bounded(answer.response.into_body(), MAX_PAGE)
-        .await
-        .map_err(bad)?;
+    let body = bounded(answer.response.into_body(), MAX_PAGE, answer.stall).await;
+    let body = body.map_err(|why| bad(why.to_string()))?;
     let page: Page = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     // What is no tag could not be asked for either, and will be printed.
     let tags = page

@@ -1,5 +1,7 @@
 //! Answers that are errors, as errors: what was asked, what came back, in whose words, what to do.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dhow_types::ErrorKind;
 use http_body_util::BodyExt as _;
@@ -49,28 +51,48 @@ impl Answer {
         let asked = self.asked.clone();
         let retry_after = seconds(self.response.headers());
         let stall = self.stall;
-        let body = match tokio::time::timeout(stall, bounded(self.response.into_body(), MAX_BODY)).await {
-            Ok(Ok(body)) => body,
-            // The status says enough.
-            _ => Bytes::new(),
-        };
+        // Without a body the status says enough.
+        let body = bounded(self.response.into_body(), MAX_BODY, stall)
+            .await
+            .unwrap_or_default();
         describe(&asked, status, &body, retry_after)
     }
 }
 
-/// Reads a body of at most `max` bytes.
-pub(crate) async fn bounded(mut body: Incoming, max: usize) -> Result<Bytes, String> {
+/// Why a body was not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    TooLarge(usize),
+    Broken(String),
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooLarge(max) => write!(f, "more than {max} bytes"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Reads a body of at most `max` bytes, whose next bytes come within `stall`, and all of it within ten times that.
+pub(crate) async fn bounded(mut body: Incoming, max: usize, stall: Duration) -> Result<Bytes, Unread> {
     let mut out: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| chain(&error))?.into_data() else {
+    let end = tokio::time::Instant::now() + stall * 10;
+    let late = |_| Unread::Broken("the body does not come to its end".to_owned());
+    loop {
+        let limit = end.min(tokio::time::Instant::now() + stall);
+        let Some(frame) = tokio::time::timeout_at(limit, body.frame()).await.map_err(late)? else {
+            return Ok(out.into());
+        };
+        let Ok(data) = frame.map_err(|error| Unread::Broken(chain(&error)))?.into_data() else {
             continue;
         };
         if out.len() + data.len() > max {
-            return Err(format!("more than {max} bytes"));
+            return Err(Unread::TooLarge(max));
         }
         out.extend_from_slice(&data);
     }
-    Ok(out.into())
 }
 
 /// `Retry-After` in seconds; the form with a date counts as absent (RFC 9110 leaves the pause to the client).

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dhow_types::{ErrorKind, Failure as _};
-use hyper::header::{HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Uri};
 
 use crate::challenge::{self, Challenge};
 use crate::connect::is_insecure;
 use crate::credentials::{self, Login, Stored};
 use crate::exchange::{Answer, Call, Core, Redirects};
-use crate::failure::bounded;
 use crate::{Error, place};
 
 /// Where `docker.io` answers.
 const HUB: &str = "registry-1.docker.io";
+/// What registries say of themselves.
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// Tokens are renewed this long before they end.
 const MARGIN: Duration = Duration::from_secs(10);
 /// Tokens for more scopes than this are forgotten: pulls of many repositories should not grow the table for ever.
@@ -95,13 +96,16 @@ impl Host {
             (true, _) if https.port_u16() != Some(443) => [http, https],
             _ => [https, http],
         };
-        let mut failure = None;
+        let (mut failure, mut doubtful) = (None, None);
         for base in candidates {
             match self.answers(core, &base).await {
                 Ok(true) => return Ok(base),
-                Ok(false) => {}
+                Ok(false) => doubtful = doubtful.or(Some(base)),
                 Err(error) => failure = failure.or(Some(error)),
             }
+        }
+        if let Some(base) = doubtful {
+            return Ok(base);
         }
         Err(failure.unwrap_or_else(|| {
             Error::new(
@@ -111,21 +115,14 @@ impl Host {
         }))
     }
 
-    /// Whether a registry speaks this scheme. A TLS server says so in plain words to those who ask in clear text.
+    /// Whether a registry speaks this scheme. A TLS server that is spoken to in clear text answers 400, if at all;
+    /// what it says there may be lost with the connection, so that only the status counts.
     async fn answers(&self, core: &Core, base: &Uri) -> Result<bool, Error> {
         let mut call = Call::new(Method::GET, place::join(base, "/v2/")?, &core.settings);
         call.redirects = Redirects::Keep;
         call.attempts = 1;
         let answer = Box::pin(core.send(call)).await?;
-        if answer.status() == 400 && !place::is_https(base) {
-            let body = bounded(answer.response.into_body(), 4096)
-                .await
-                .unwrap_or_default();
-            return Ok(!String::from_utf8_lossy(&body)
-                .to_ascii_uppercase()
-                .contains("HTTPS"));
-        }
-        Ok(true)
+        Ok(place::is_https(base) || answer.status() != 400 || answer.header(&API_VERSION).is_some())
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

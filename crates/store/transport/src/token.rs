@@ -98,9 +98,8 @@ pub(crate) async fn fetch(
             format!("{asked}: unusable token answer: {why}"),
         )
     };
-    let body = bounded(answer.response.into_body(), MAX_ANSWER)
-        .await
-        .map_err(bad)?;
+    let body = bounded(answer.response.into_body(), MAX_ANSWER, answer.stall).await;
+    let body = body.map_err(|why| bad(why.to_string()))?;
     // serde_json's message would quote the text, and the text is secret.
     let body: Body =
         serde_json::from_slice(&body).map_err(|_| bad("not the JSON it should be".to_owned()))?;

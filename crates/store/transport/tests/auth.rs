@@ -273,3 +273,19 @@ fn a_login_is_checked_without_being_stored() {
     let error = client.check_login(&registry, "me", "wrong").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
 }
+
+#[test]
+fn a_token_answer_that_never_ends_is_given_up() {
+    let realm = Server::start(|_, _, out| {
+        use std::io::Write as _;
+        out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        false
+    });
+    let server = bearer_registry(format!("http://{}/token", realm.address));
+    let started = std::time::Instant::now();
+    let error = client().manifest(&server.reference("a/b:1")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(3));
+}

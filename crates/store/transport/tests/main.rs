@@ -6,3 +6,4 @@ mod auth;
 mod download;
 mod push;
 mod server;
+mod tls;

@@ -184,7 +184,9 @@ fn a_server_that_dies_under_an_upload_is_an_error_and_the_client_can_be_dropped(
         let error = match method {
             "PUT" => {
                 let descriptor = Descriptor::of("x", &body);
-                client.push_blob(&reference, &descriptor, &mut body.as_slice()).unwrap_err()
+                client
+                    .push_blob(&reference, &descriptor, &mut body.as_slice())
+                    .unwrap_err()
             }
             _ => client.push_stream(&reference, &mut body.as_slice()).unwrap_err(),
         };
@@ -210,7 +212,11 @@ fn clients_start_and_end_without_waiting_for_each_other() {
 
 #[test]
 fn many_threads_that_find_nobody_listening_all_come_back() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let reference = dhow_reference::Reference::parse(&format!("127.0.0.1:{port}/a:1")).unwrap();
     for _ in 0..100 {
         let client = dhow_transport::Client::new(dhow_transport::Settings::default()).unwrap();
@@ -220,7 +226,9 @@ fn many_threads_that_find_nobody_listening_all_come_back() {
                 scope.spawn(move || {
                     let error = client.has_blob(reference, &Digest::of(b"x")).unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Unavailable);
-                    client.push_stream(reference, &mut [1; 1000].as_slice()).unwrap_err();
+                    client
+                        .push_stream(reference, &mut [1; 1000].as_slice())
+                        .unwrap_err();
                 });
             }
         });

@@ -57,7 +57,8 @@ pub(crate) fn valid_host(host: &str) -> bool {
                 None if after.is_empty() => None,
                 None => return false,
             };
-            if inside.parse::<std::net::Ipv6Addr>().is_err() {
+            // Docker takes hexadecimal and colons only, not the form with a dotted end.
+            if inside.contains('.') || inside.parse::<std::net::Ipv6Addr>().is_err() {
                 return false;
             }
             (None, port)

@@ -106,6 +106,7 @@ fn texts_that_docker_refuses_are_refused() {
         "[::1/x",
         "[zz]:1/x",
         "[fe80::1%25eth0]/x",
+        "[::ffff:127.0.0.1]:5000/x",
         "aa/asdf$$^/aa",
         "https://github.com/docker/docker",
         "docker/docker@sha256:short",
