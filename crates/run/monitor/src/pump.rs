@@ -362,10 +362,7 @@ impl RunningProbe {
         }
         if code.is_none() && now >= self.deadline {
             rustix::process::pidfd_send_signal(&self.probe.pidfd, rustix::process::Signal::KILL).ok();
-            rustix::process::waitid(
-                WaitId::PidFd(self.probe.pidfd.as_fd()),
-                WaitIdOptions::EXITED,
-            ).ok();
+            rustix::process::waitid(WaitId::PidFd(self.probe.pidfd.as_fd()), WaitIdOptions::EXITED).ok();
             self.output
                 .extend_from_slice(b"health check took too long and was killed");
             return Some(-1);

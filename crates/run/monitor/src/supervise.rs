@@ -62,7 +62,10 @@ pub(crate) fn supervise(
             if !session.pause(life, wait) {
                 continue;
             }
-            life.record(&Change::Ended { exit: &exit, restarting: None });
+            life.record(&Change::Ended {
+                exit: &exit,
+                restarting: None,
+            });
         }
         session.finish(exit.code);
         // From here on others may start or remove the container.

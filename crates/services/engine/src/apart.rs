@@ -11,7 +11,11 @@ use crate::{Context as _, Engine, Error};
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Done,
-    Failed { kind: usize, message: String, hint: Option<String> },
+    Failed {
+        kind: usize,
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 impl Engine {
@@ -40,13 +44,19 @@ impl Engine {
         match serde_json::from_slice(&text) {
             Ok(Answer::Done) => Ok(()),
             Ok(Answer::Failed { kind, message, hint }) => {
-                let error = Error::new(ErrorKind::ALL.get(kind).copied().unwrap_or(ErrorKind::Internal), message);
+                let error = Error::new(
+                    ErrorKind::ALL.get(kind).copied().unwrap_or(ErrorKind::Internal),
+                    message,
+                );
                 Err(match hint {
                     Some(hint) => error.with_hint(hint),
                     None => error,
                 })
             }
-            Err(_) => Err(Error::new(ErrorKind::Cancelled, "the work was ended before it was done")),
+            Err(_) => Err(Error::new(
+                ErrorKind::Cancelled,
+                "the work was ended before it was done",
+            )),
         }
     }
 }
@@ -55,7 +65,10 @@ fn describe(outcome: Result<(), Error>) -> Answer {
     match outcome {
         Ok(()) => Answer::Done,
         Err(error) => Answer::Failed {
-            kind: ErrorKind::ALL.iter().position(|kind| *kind == error.kind()).unwrap_or(4),
+            kind: ErrorKind::ALL
+                .iter()
+                .position(|kind| *kind == error.kind())
+                .unwrap_or(4),
             message: crate::worker::chain(&error),
             hint: error.hint().map(str::to_owned),
         },

@@ -49,21 +49,32 @@ impl Engine {
         let what = || format!("bootstrap {}", wanted.target);
         let target: Target = wanted.target.parse().context(what)?;
         let worker = Worker::fork(self.settings())?;
-        let folder = self.settings().root.join("tmp").join(format!("bootstrap-{}", std::process::id()));
+        let folder = self
+            .settings()
+            .root
+            .join("tmp")
+            .join(format!("bootstrap-{}", std::process::id()));
         let scratch = Scratch(folder.clone());
         make_folder(&folder)?;
         let root = folder.join("root");
         make_root(&root)?;
         let request = self.bootstrap_request(wanted, &target, root.clone())?;
-        let fetch = Web { client: self.client()?.clone() };
+        let fetch = Web {
+            client: self.client()?.clone(),
+        };
         let configure = Inside { worker: &worker };
         let outcome = dhow_bootstrap::bootstrap(&request, &fetch, &configure, observer).context(what)?;
         let store = self.store()?;
         // The layer has no image yet that would keep it from the sweeper.
         let lease = dhow_meta::Lease::acquire(store.root()).context(|| "keep the new layer")?;
         lease.pin_everything().context(|| "keep the new layer")?;
-        let capture = Capture { clamp: Some(outcome.created) };
-        let layer = store.layers.capture_with(&root, &capture).context(|| "store the new root file system")?;
+        let capture = Capture {
+            clamp: Some(outcome.created),
+        };
+        let layer = store
+            .layers
+            .capture_with(&root, &capture)
+            .context(|| "store the new root file system")?;
         drop(scratch);
         let config = image_config(&outcome, layer.diff_id());
         let tags = self.bootstrap_tags(wanted, &target)?;
@@ -84,7 +95,11 @@ impl Engine {
             Error::new(ErrorKind::Unsupported, message)
         })?;
         let keyrings = if wanted.keyrings.is_empty() {
-            let usual = if target.distribution == "ubuntu" { UBUNTU_KEYRING } else { ARCHIVE_KEYRING };
+            let usual = if target.distribution == "ubuntu" {
+                UBUNTU_KEYRING
+            } else {
+                ARCHIVE_KEYRING
+            };
             vec![PathBuf::from(usual)]
         } else {
             wanted.keyrings.clone()
@@ -93,7 +108,11 @@ impl Engine {
         Ok(Request {
             target: target.clone(),
             architecture: architecture.to_owned(),
-            sources: if wanted.mirror.is_some() { Vec::new() } else { apt_sources(&self.settings().apt)? },
+            sources: if wanted.mirror.is_some() {
+                Vec::new()
+            } else {
+                apt_sources(&self.settings().apt)?
+            },
             mirror: wanted.mirror.clone(),
             keyrings,
             include: wanted.include.clone(),
@@ -107,11 +126,18 @@ impl Engine {
 
     fn bootstrap_tags(&self, wanted: &BootstrapRequest, target: &Target) -> Result<Vec<Reference>, Error> {
         let names: Vec<String> = if wanted.tags.is_empty() {
-            target.tags.iter().map(|tag| format!("{}:{tag}", target.distribution)).collect()
+            target
+                .tags
+                .iter()
+                .map(|tag| format!("{}:{tag}", target.distribution))
+                .collect()
         } else {
             wanted.tags.clone()
         };
-        names.iter().map(|name| Ok(crate::image::parse(name)?.or_latest())).collect()
+        names
+            .iter()
+            .map(|name| Ok(crate::image::parse(name)?.or_latest()))
+            .collect()
     }
 }
 
@@ -139,7 +165,8 @@ fn apt_sources(folder: &Path) -> Result<Vec<SourceFile>, Error> {
     if let Ok(entries) = fs::read_dir(folder.join("sources.list.d")) {
         let mut more: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         more.retain(|path| {
-            path.extension().is_some_and(|extension| extension == "list" || extension == "sources")
+            path.extension()
+                .is_some_and(|extension| extension == "list" || extension == "sources")
         });
         more.sort();
         paths.extend(more);
@@ -147,7 +174,10 @@ fn apt_sources(folder: &Path) -> Result<Vec<SourceFile>, Error> {
     let mut files = Vec::new();
     for path in paths {
         match fs::read_to_string(&path) {
-            Ok(text) => files.push(SourceFile { name: path.display().to_string(), text }),
+            Ok(text) => files.push(SourceFile {
+                name: path.display().to_string(),
+                text,
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::wrap(error, format!("read {}", path.display()))),
         }
@@ -176,7 +206,10 @@ fn image_config(outcome: &dhow_bootstrap::Outcome, layer: dhow_types::DiffId) ->
             labels: outcome.labels.clone(),
             ..RunConfig::default()
         },
-        rootfs: dhow_oci::RootFs { diff_ids: vec![layer], ..dhow_oci::RootFs::default() },
+        rootfs: dhow_oci::RootFs {
+            diff_ids: vec![layer],
+            ..dhow_oci::RootFs::default()
+        },
         history: vec![History {
             created: Some(created),
             created_by: Some(outcome.history.clone()),
@@ -217,7 +250,10 @@ impl Configure for Inside<'_> {
         let job = Job {
             request: RunRequest {
                 args: argv.iter().map(|&word| word.to_owned()).collect(),
-                env: env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+                env: env
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect(),
                 hostname: "bootstrap".to_owned(),
                 // dpkg writes each change of a status here first and waits for the disk, some 700 times; the whole root
                 // is written to disk at the end instead.
@@ -236,12 +272,15 @@ impl Configure for Inside<'_> {
             let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
             std::thread::scope(|scope| {
                 let code = scope.spawn(|| {
-                    let code = self.worker.run(&job, None, std::os::fd::AsFd::as_fd(&writer), None);
+                    let code = self
+                        .worker
+                        .run(&job, None, std::os::fd::AsFd::as_fd(&writer), None);
                     drop(writer);
                     code
                 });
                 std::io::copy(&mut reader, output).context(|| "read the script's output")?;
-                code.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the step's thread ended")))
+                code.join()
+                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the step's thread ended")))
             })
         };
         run().map_err(|error| dhow_bootstrap::Error::wrap(error, format!("run {}", argv.join(" "))))

@@ -49,6 +49,16 @@ impl Engine {
         Ok(built)
     }
 
+    /// Every record of the build cache, oldest use first.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn cache(&self) -> Result<Vec<dhow_meta::CacheRecord>, Error> {
+        let mut records = self.store()?.meta.caches().context(|| "list the build cache")?;
+        records.sort_by_key(|record| record.used);
+        Ok(records)
+    }
+
     /// Removes build cache records, all or those not used since `before` (seconds since 1970); bytes they stood for.
     ///
     /// # Errors
@@ -58,11 +68,16 @@ impl Engine {
         let mut bytes = 0;
         for record in store.meta.caches().context(|| "list the build cache")? {
             if before.is_none_or(|before| record.used < before) {
-                store.meta.remove_cache(&record.key).context(|| "remove a build cache record")?;
+                store
+                    .meta
+                    .remove_cache(&record.key)
+                    .context(|| "remove a build cache record")?;
                 bytes += record.bytes;
             }
         }
-        store.sweep(&self.uses()?).context(|| "remove what the cache held")?;
+        store
+            .sweep(&self.uses()?)
+            .context(|| "remove what the cache held")?;
         Ok(bytes)
     }
 }
@@ -77,7 +92,10 @@ impl Images for Bases<'_> {
         let pull = || -> Result<Image, Error> {
             let name = reference.canonical();
             let pulled = self.engine.pull(&name, Some(platform.clone()), self.pulls)?;
-            self.engine.store()?.image(&pulled.image).context(|| "look at the base image")
+            self.engine
+                .store()?
+                .image(&pulled.image)
+                .context(|| "look at the base image")
         };
         pull().map_err(|error| dhow_build::Error::wrap(error, format!("pull {}", reference.familiar())))
     }
@@ -102,7 +120,12 @@ impl Executor for Steps {
 
 impl Steps {
     fn step(&self, step: &RunStep<'_>, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32, Error> {
-        let mount = step.snapshot.clone().volatile().mount_detached().context(|| "mount the step's root file system")?;
+        let mount = step
+            .snapshot
+            .clone()
+            .volatile()
+            .mount_detached()
+            .context(|| "mount the step's root file system")?;
         let job = job(step);
         let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
         let mut buffer = vec![0; 32 << 10];
@@ -122,7 +145,8 @@ impl Steps {
                     Err(error) => return Err(Error::wrap(error, "read the step's output")),
                 }
             }
-            code.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the step's thread ended")))
+            code.join()
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the step's thread ended")))
         })
     }
 }
@@ -158,6 +182,10 @@ fn job(step: &RunStep<'_>) -> Job {
             Network::None => JobNetwork::None,
         },
         folder: None,
-        extra_hosts: step.extra_hosts.iter().map(|(name, address)| format!("{name}={address}")).collect(),
+        extra_hosts: step
+            .extra_hosts
+            .iter()
+            .map(|(name, address)| format!("{name}={address}"))
+            .collect(),
     }
 }

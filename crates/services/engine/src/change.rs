@@ -22,8 +22,13 @@ impl Engine {
 }
 
 fn syntax(text: &str, errors: &[SyntaxError]) -> Error {
-    let why = errors.first().map_or("it is no instruction", |error| error.message.as_str());
-    Error::new(ErrorKind::InvalidArgument, format!("read the change {text:?}: {why}"))
+    let why = errors
+        .first()
+        .map_or("it is no instruction", |error| error.message.as_str());
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("read the change {text:?}: {why}"),
+    )
 }
 
 fn apply(config: &mut RunConfig, op: Op, text: &str) -> Result<(), Error> {
@@ -38,12 +43,24 @@ fn apply(config: &mut RunConfig, op: Op, text: &str) -> Result<(), Error> {
             }
         }
         Op::Expose(ports) => {
-            let with_protocol = |port: String| if port.contains('/') { port } else { format!("{port}/tcp") };
-            config.exposed_ports.extend(ports.into_iter().map(|port| (with_protocol(port), Extra::new())));
+            let with_protocol = |port: String| {
+                if port.contains('/') {
+                    port
+                } else {
+                    format!("{port}/tcp")
+                }
+            };
+            config
+                .exposed_ports
+                .extend(ports.into_iter().map(|port| (with_protocol(port), Extra::new())));
         }
-        Op::Label(pairs) => config.labels.extend(pairs.into_iter().map(|pair| (pair.key, pair.value))),
+        Op::Label(pairs) => config
+            .labels
+            .extend(pairs.into_iter().map(|pair| (pair.key, pair.value))),
         Op::User(user) => config.user = user,
-        Op::Volume(paths) => config.volumes.extend(paths.into_iter().map(|path| (path, Extra::new()))),
+        Op::Volume(paths) => config
+            .volumes
+            .extend(paths.into_iter().map(|path| (path, Extra::new()))),
         Op::Workdir(path) => config.working_dir = path,
         Op::StopSignal(signal) => config.stop_signal = Some(signal),
         Op::Onbuild(trigger) => config.on_build.push(trigger),
@@ -67,8 +84,18 @@ fn words(command: Command) -> Vec<String> {
 fn healthcheck(check: Healthcheck) -> dhow_oci::Healthcheck {
     let nanoseconds = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     match check {
-        Healthcheck::None => dhow_oci::Healthcheck { test: vec!["NONE".to_owned()], ..Default::default() },
-        Healthcheck::Check { command, interval, timeout, start_period, start_interval, retries } => {
+        Healthcheck::None => dhow_oci::Healthcheck {
+            test: vec!["NONE".to_owned()],
+            ..Default::default()
+        },
+        Healthcheck::Check {
+            command,
+            interval,
+            timeout,
+            start_period,
+            start_interval,
+            retries,
+        } => {
             let test = match command.form {
                 Form::Exec(words) => std::iter::once("CMD".to_owned()).chain(words).collect(),
                 Form::Shell(text) => vec!["CMD-SHELL".to_owned(), text],

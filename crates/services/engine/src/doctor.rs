@@ -31,15 +31,30 @@ pub struct Check {
 
 impl Check {
     fn good(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Good, found: found.into(), fix: None }
+        Self {
+            name,
+            verdict: Verdict::Good,
+            found: found.into(),
+            fix: None,
+        }
     }
 
     fn limited(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Limited, found: found.into(), fix: Some(fix.into()) }
+        Self {
+            name,
+            verdict: Verdict::Limited,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
     }
 
     fn missing(name: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Missing, found: found.into(), fix: Some(fix.into()) }
+        Self {
+            name,
+            verdict: Verdict::Missing,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
     }
 }
 
@@ -84,14 +99,20 @@ fn kernel() -> Check {
     if host.kernel >= (5, 12) {
         return Check::good("kernel", release);
     }
-    Check::missing("kernel", format!("{release} is older than 5.12"), "boot a newer kernel: `apt install linux-image-amd64`")
+    Check::missing(
+        "kernel",
+        format!("{release} is older than 5.12"),
+        "boot a newer kernel: `apt install linux-image-amd64`",
+    )
 }
 
 fn cgroup() -> Check {
     if crate::system::bundle_host().cgroup_v2 {
         let controllers = read("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-        let lacking: Vec<_> =
-            ["cpu", "memory", "pids"].into_iter().filter(|name| !controllers.split(' ').any(|c| c == *name)).collect();
+        let lacking: Vec<_> = ["cpu", "memory", "pids"]
+            .into_iter()
+            .filter(|name| !controllers.split(' ').any(|c| c == *name))
+            .collect();
         if lacking.is_empty() {
             return Check::good("control groups", format!("version 2 with {controllers}"));
         }
@@ -102,12 +123,21 @@ fn cgroup() -> Check {
         );
     }
     let mounts = read("/proc/self/mountinfo").unwrap_or_default();
-    let mounted = |name: &str| mounts.lines().any(|line| {
-        line.split(" - ").nth(1).is_some_and(|rest| {
-            rest.starts_with("cgroup ") && rest.rsplit(' ').next().is_some_and(|o| o.split(',').any(|o| o == name))
+    let mounted = |name: &str| {
+        mounts.lines().any(|line| {
+            line.split(" - ").nth(1).is_some_and(|rest| {
+                rest.starts_with("cgroup ")
+                    && rest
+                        .rsplit(' ')
+                        .next()
+                        .is_some_and(|o| o.split(',').any(|o| o == name))
+            })
         })
-    });
-    let lacking: Vec<_> = ["cpu", "memory", "pids", "devices", "freezer"].into_iter().filter(|n| !mounted(n)).collect();
+    };
+    let lacking: Vec<_> = ["cpu", "memory", "pids", "devices", "freezer"]
+        .into_iter()
+        .filter(|n| !mounted(n))
+        .collect();
     if lacking.is_empty() {
         return Check::good("control groups", "version 1");
     }
@@ -120,7 +150,10 @@ fn cgroup() -> Check {
 
 fn overlay() -> Check {
     let known = read("/proc/filesystems").unwrap_or_default();
-    if known.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
+    if known
+        .lines()
+        .any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+    {
         return Check::good("overlayfs", "known to the kernel");
     }
     Check::missing("overlayfs", "not known to the kernel", "modprobe overlay")
@@ -133,13 +166,19 @@ fn user_namespaces() -> Check {
             "switched off",
             "sysctl -w user.max_user_namespaces=15000",
         ),
-        Some(_) if read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") => Check::limited(
-            "user namespaces",
-            "only for root",
-            "sysctl -w kernel.unprivileged_userns_clone=1",
-        ),
+        Some(_) if read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") => {
+            Check::limited(
+                "user namespaces",
+                "only for root",
+                "sysctl -w kernel.unprivileged_userns_clone=1",
+            )
+        }
         Some(maximum) => Check::good("user namespaces", format!("up to {maximum}")),
-        None => Check::limited("user namespaces", "not in this kernel", "boot a kernel with CONFIG_USER_NS"),
+        None => Check::limited(
+            "user namespaces",
+            "not in this kernel",
+            "boot a kernel with CONFIG_USER_NS",
+        ),
     }
 }
 
@@ -148,14 +187,21 @@ fn nf_tables() -> Check {
     // Opening the netlink family loads its module, so a failure is final.
     match rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, Some(netlink::NETFILTER)) {
         Ok(_) if Path::new("/proc/net/netfilter").exists() => Check::good("nf_tables", "reachable"),
-        _ => Check::missing("nf_tables", "not reachable: published ports and the default network will fail", "modprobe nf_tables"),
+        _ => Check::missing(
+            "nf_tables",
+            "not reachable: published ports and the default network will fail",
+            "modprobe nf_tables",
+        ),
     }
 }
 
 fn forwarding() -> Check {
     match read("/proc/sys/net/ipv4/ip_forward").as_deref() {
         Some("1") => Check::good("forwarding", "on"),
-        _ => Check::good("forwarding", "off; it is switched on with the first container on a bridge"),
+        _ => Check::good(
+            "forwarding",
+            "off; it is switched on with the first container on a bridge",
+        ),
     }
 }
 
@@ -187,12 +233,20 @@ fn limits() -> Check {
 
 fn disk(root: &Path) -> Check {
     let Ok(status) = rustix::fs::statvfs(root) else {
-        return Check::missing("disk", format!("{} cannot be read", root.display()), "name another folder with --root");
+        return Check::missing(
+            "disk",
+            format!("{} cannot be read", root.display()),
+            "name another folder with --root",
+        );
     };
     let free = status.f_bavail * status.f_frsize;
     let found = format!("{} free under {}", dhow_types::human_size(free), root.display());
     if free < 1 << 30 || (status.f_files > 0 && status.f_favail < 10_000) {
-        return Check::limited("disk", found, "dhow system prune --all, or name another folder with --root");
+        return Check::limited(
+            "disk",
+            found,
+            "dhow system prune --all, or name another folder with --root",
+        );
     }
     Check::good("disk", found)
 }

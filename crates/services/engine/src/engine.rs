@@ -93,8 +93,7 @@ impl Engine {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client =
-            Client::new(self.settings.transport.clone()).context(|| "set up the registry client")?;
+        let client = Client::new(self.settings.transport.clone()).context(|| "set up the registry client")?;
         Ok(self.client.get_or_init(|| client))
     }
 }

@@ -23,7 +23,10 @@ impl Engine {
         observer: &dyn Observer,
     ) -> Result<Pulled, Error> {
         let reference = parse(name)?.or_latest();
-        let how = Pull { platform, ..Pull::default() };
+        let how = Pull {
+            platform,
+            ..Pull::default()
+        };
         let pulled = self
             .store()?
             .pull(self.client()?, &reference, &how, observer)
@@ -48,7 +51,9 @@ impl Engine {
     /// # Errors
     /// `NotFound` in docker's words.
     pub fn image(&self, name: &str) -> Result<Image, Error> {
-        self.store()?.resolve(name).context(|| format!("look at image {name}"))
+        self.store()?
+            .resolve(name)
+            .context(|| format!("look at image {name}"))
     }
 
     /// Every image in short.
@@ -70,7 +75,9 @@ impl Engine {
             let message = format!("tag {target}: refusing to create a tag with a digest reference");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.store()?.tag(&image.id, &name.or_latest()).context(|| format!("tag {source} as {target}"))
+        self.store()?
+            .tag(&image.id, &name.or_latest())
+            .context(|| format!("tag {source} as {target}"))
     }
 
     /// Takes a name from an image and, with its last name, the image.
@@ -78,7 +85,9 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` when containers or other names hold it.
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, Error> {
-        self.store()?.remove(name, force, &self.uses()?).context(|| format!("remove image {name}"))
+        self.store()?
+            .remove(name, force, &self.uses()?)
+            .context(|| format!("remove image {name}"))
     }
 
     /// What made an image, newest first.
@@ -87,7 +96,9 @@ impl Engine {
     /// `NotFound`.
     pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>, Error> {
         let image = self.image(name)?;
-        self.store()?.history(&image).context(|| format!("read the history of {name}"))
+        self.store()?
+            .history(&image)
+            .context(|| format!("read the history of {name}"))
     }
 
     /// Writes images as one archive that docker loads.
@@ -121,7 +132,9 @@ impl Engine {
     /// # Errors
     /// What a removal said.
     pub fn prune_images(&self, what: &Prune) -> Result<Pruned, Error> {
-        self.store()?.prune(what, &self.uses()?).context(|| "prune images")
+        self.store()?
+            .prune(what, &self.uses()?)
+            .context(|| "prune images")
     }
 
     /// Which containers hold which images and layers.

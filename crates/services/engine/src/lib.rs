@@ -39,17 +39,21 @@ pub use network::{NetworkChoice, NetworkView};
 pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 
-pub use dhow_image::{
-    Check as CheckStore, Finding, HistoryLine, Image, Import, LabelFilter, Loaded, Prune, Pruned, Pulled, Pushed, Removed, Summary,
+pub use dhow_build::{
+    BuildObserver, Built, Event as BuildEvent, Failed, Ignore, Network as BuildNetwork,
+    Request as BuildRequest, Secret, Stream as BuildStream,
 };
-pub use dhow_monitor::{
-    Health, HealthStatus, Record, RestartPolicy, Stream, format_time, frame,
-};
-pub use dhow_network::{CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest};
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
-pub use dhow_sys::signal::Signals;
-pub use dhow_build::{BuildObserver, Built, Event as BuildEvent, Failed, Ignore, Network as BuildNetwork, Request as BuildRequest, Secret, Stream as BuildStream};
+pub use dhow_image::{
+    Check as CheckStore, Finding, HistoryLine, Image, Import, LabelFilter, Loaded, Prune, Pruned, Pulled,
+    Pushed, Removed, Summary,
+};
+pub use dhow_monitor::{Health, HealthStatus, Record, RestartPolicy, Stream, format_time, frame};
+pub use dhow_network::{
+    CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,
+};
 pub use dhow_oci::Healthcheck;
+pub use dhow_sys::signal::Signals;
 pub use dhow_transport::{Proxies, Settings as TransportSettings};
 
 dhow_types::define_error! {

@@ -25,7 +25,9 @@ impl Engine {
     /// # Errors
     /// `AlreadyExists`, `InvalidArgument`, `Unsupported`.
     pub fn create_network(&self, wanted: &CreateNetwork) -> Result<Network, Error> {
-        self.networks()?.create(wanted).context(|| format!("create network {}", wanted.name))
+        self.networks()?
+            .create(wanted)
+            .context(|| format!("create network {}", wanted.name))
     }
 
     /// Every network, by name.
@@ -42,8 +44,12 @@ impl Engine {
     /// `NotFound`.
     pub fn network(&self, name: &str) -> Result<NetworkView, Error> {
         let networks = self.networks()?;
-        let network = networks.find(name).context(|| format!("look at network {name}"))?;
-        let endpoints = networks.endpoints(&network).context(|| "list the containers of the network")?;
+        let network = networks
+            .find(name)
+            .context(|| format!("look at network {name}"))?;
+        let endpoints = networks
+            .endpoints(&network)
+            .context(|| "list the containers of the network")?;
         Ok(NetworkView { network, endpoints })
     }
 
@@ -53,7 +59,9 @@ impl Engine {
     /// `FailedPrecondition` while someone is; `NotFound`.
     pub fn remove_network(&self, name: &str) -> Result<Network, Error> {
         self.release_stale()?;
-        self.networks()?.remove(name).context(|| format!("remove network {name}"))
+        self.networks()?
+            .remove(name)
+            .context(|| format!("remove network {name}"))
     }
 
     /// Takes back addresses, ports and rules that killed processes left.
@@ -62,10 +70,18 @@ impl Engine {
             .containers()
             .list()?
             .into_iter()
-            .filter(|container| !matches!(container.state.status, Status::Exited | Status::Created | Status::Dead))
+            .filter(|container| {
+                !matches!(
+                    container.state.status,
+                    Status::Exited | Status::Created | Status::Dead
+                )
+            })
             .map(|container| container.config.id)
             .collect();
-        let released = self.networks()?.release_stale(&alive).context(|| "release stale addresses")?;
+        let released = self
+            .networks()?
+            .release_stale(&alive)
+            .context(|| "release stale addresses")?;
         Ok(released.len())
     }
 
@@ -75,10 +91,16 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` while a container runs; the steps that failed.
     pub fn teardown(&self) -> Result<(), Error> {
-        let running = self.containers().list()?.into_iter().find(|container| container.state.pid != 0);
+        let running = self
+            .containers()
+            .list()?
+            .into_iter()
+            .find(|container| container.state.pid != 0);
         if let Some(container) = running {
             let message = format!("container {} runs", container.config.name);
-            return Err(Error::new(dhow_types::ErrorKind::FailedPrecondition, message).with_hint("stop it first"));
+            return Err(
+                Error::new(dhow_types::ErrorKind::FailedPrecondition, message).with_hint("stop it first")
+            );
         }
         self.release_stale()?;
         self.networks()?.teardown().context(|| "remove bridges and rules")

@@ -77,7 +77,10 @@ impl Engine {
     /// # Errors
     /// What reading the store said.
     pub fn info(&self) -> Result<Info, Error> {
-        let mut info = Info { images: self.images()?.len(), ..Info::default() };
+        let mut info = Info {
+            images: self.images()?.len(),
+            ..Info::default()
+        };
         for container in self.containers().list()? {
             match container.state.status {
                 Status::Running => info.containers.0 += 1,
@@ -121,7 +124,11 @@ impl Engine {
             let users = containers
                 .iter()
                 .filter(|(container, _)| {
-                    container.config.mounts.iter().any(|mount| mount.name.as_deref() == Some(&volume.name))
+                    container
+                        .config
+                        .mounts
+                        .iter()
+                        .any(|mount| mount.name.as_deref() == Some(&volume.name))
                 })
                 .count();
             let size = tree_size(&volume.data);
@@ -129,7 +136,12 @@ impl Engine {
         }
         let caches = store.meta.caches().context(|| "list the build cache")?;
         let cache = (caches.len(), caches.iter().map(|record| record.bytes).sum());
-        Ok(SystemUsage { images, containers, volumes, cache })
+        Ok(SystemUsage {
+            images,
+            containers,
+            volumes,
+            cache,
+        })
     }
 
     /// Checks everything; with `repair`, heals what can be healed.
@@ -151,19 +163,33 @@ impl Engine {
         found.looked_at[3] = ids.len();
         for id in &ids {
             let problem = match self.containers().load(id) {
-                Err(error) => Some(format!("container {}: {}", id.short(), crate::worker::chain(&error))),
+                Err(error) => Some(format!(
+                    "container {}: {}",
+                    id.short(),
+                    crate::worker::chain(&error)
+                )),
                 Ok(container) => self.half_dead(&container)?,
             };
             let Some(what) = problem else { continue };
             let healed = if repair { self.heal_container(id)? } else { None };
             found.findings.push(Finding { what, healed });
         }
-        for entry in fs::read_dir(self.settings().root.join("names")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.settings().root.join("names"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let owner = fs::read_to_string(entry.path()).unwrap_or_default();
-            if owner.parse::<ContainerId>().is_ok_and(|owner| ids.contains(&owner)) {
+            if owner
+                .parse::<ContainerId>()
+                .is_ok_and(|owner| ids.contains(&owner))
+            {
                 continue;
             }
-            let what = format!("name {} is reserved for a container that is not there", entry.path().display());
+            let what = format!(
+                "name {} is reserved for a container that is not there",
+                entry.path().display()
+            );
             let healed = (repair && fs::remove_file(entry.path()).is_ok()).then(|| "released".to_owned());
             found.findings.push(Finding { what, healed });
         }
@@ -173,7 +199,10 @@ impl Engine {
     /// A container whose monitor died: its record holds what nobody will release.
     fn half_dead(&self, container: &Container) -> Result<Option<String>, Error> {
         let id = &container.config.id;
-        let running = matches!(container.state.status, Status::Running | Status::Paused | Status::Restarting);
+        let running = matches!(
+            container.state.status,
+            Status::Running | Status::Paused | Status::Restarting
+        );
         if self.containers().try_lock(id)?.is_none() {
             return Ok(None);
         }
@@ -182,7 +211,10 @@ impl Engine {
         } else if container.state.endpoints.is_empty() {
             None
         } else {
-            Some(format!("container {} ended but holds its places in networks", id.short()))
+            Some(format!(
+                "container {} ended but holds its places in networks",
+                id.short()
+            ))
         };
         Ok(what)
     }
@@ -206,7 +238,9 @@ impl Engine {
         let store = self.store()?;
         let owners: HashSet<String> = self.containers().ids()?.iter().map(ToString::to_string).collect();
         for key in store.snapshots.list().context(|| "list snapshots")? {
-            let owner = key.strip_prefix("build-").and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
+            let owner = key
+                .strip_prefix("build-")
+                .and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
             let alive = match owner {
                 Some(pid) => crate::container::process_start(pid).is_some(),
                 None => owners.contains(&key),
@@ -241,12 +275,18 @@ pub(crate) fn bundle_host() -> Host {
 /// even to a privileged container: they are left out, as dockerd does.
 pub(crate) fn runtime_spec(request: &dhow_bundle::Request) -> Result<dhow_oci::runtime::Spec, Error> {
     let mut spec = dhow_bundle::spec(request, &bundle_host()).context(|| "write the runtime spec")?;
-    let own = rustix::thread::capabilities(None).map_err(std::io::Error::from).context(|| "read own capabilities")?;
+    let own = rustix::thread::capabilities(None)
+        .map_err(std::io::Error::from)
+        .context(|| "read own capabilities")?;
     let held = |name: &String| {
         let set = rustix::thread::CapabilitySet::from_name(name.strip_prefix("CAP_").unwrap_or(name));
         set.is_none_or(|set| own.permitted.contains(set))
     };
-    if let Some(capabilities) = spec.process.as_mut().and_then(|process| process.capabilities.as_mut()) {
+    if let Some(capabilities) = spec
+        .process
+        .as_mut()
+        .and_then(|process| process.capabilities.as_mut())
+    {
         let sets = [
             &mut capabilities.bounding,
             &mut capabilities.effective,
@@ -267,12 +307,20 @@ pub(crate) fn tree_size(path: &Path) -> u64 {
     let mut pending = vec![path.to_owned()];
     let mut total = 0_u64;
     while let Some(path) = pending.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
         if metadata.nlink() < 2 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
             total += metadata.blocks() * 512;
         }
         if metadata.is_dir() {
-            pending.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            pending.extend(
+                fs::read_dir(&path)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.path()),
+            );
         }
     }
     total

@@ -70,13 +70,19 @@ impl Engine {
             _ => {}
         }
         let created = dhow_monitor::format_time(std::time::SystemTime::now());
-        let record = Record { created, labels: wanted.labels.clone() };
+        let record = Record {
+            created,
+            labels: wanted.labels.clone(),
+        };
         write_json(&folder.join("volume.json"), &record)?;
         self.volume(&name)
     }
 
     pub(crate) fn volume_or_create(&self, name: &str) -> Result<Volume, Error> {
-        self.create_volume(&VolumeRequest { name: Some(name.to_owned()), ..VolumeRequest::default() })
+        self.create_volume(&VolumeRequest {
+            name: Some(name.to_owned()),
+            ..VolumeRequest::default()
+        })
     }
 
     pub(crate) fn anonymous_volume(&self) -> Result<Volume, Error> {
@@ -113,7 +119,9 @@ impl Engine {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::wrap(error, "list volumes")),
         };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
         let mut volumes: Vec<_> = names.filter_map(|name| self.volume(&name).ok()).collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(volumes)
@@ -122,7 +130,11 @@ impl Engine {
     /// Containers that mount the volume, running or not.
     pub(crate) fn volume_users(&self, name: &str) -> Result<Vec<Container>, Error> {
         let uses = |container: &Container| {
-            container.config.mounts.iter().any(|mount| mount.name.as_deref() == Some(name))
+            container
+                .config
+                .mounts
+                .iter()
+                .any(|mount| mount.name.as_deref() == Some(name))
         };
         Ok(self.containers().list()?.into_iter().filter(uses).collect())
     }
@@ -144,19 +156,22 @@ impl Engine {
         fs::remove_dir_all(&grave).context(|| format!("empty the trash of the volume {name}"))
     }
 
-    /// Removes volumes that no container has: those without a name of a person's, or all of them.
+    /// Removes volumes that no container has: those without a name of a person's, or all of them. Their names, and the
+    /// bytes of disk that this freed.
     ///
     /// # Errors
     /// What a removal said.
-    pub fn prune_volumes(&self, all: bool) -> Result<Vec<String>, Error> {
-        let mut removed = Vec::new();
+    pub fn prune_volumes(&self, all: bool) -> Result<(Vec<String>, u64), Error> {
+        let (mut removed, mut bytes) = (Vec::new(), 0);
         for volume in self.volumes()? {
             let anonymous = volume.name.parse::<ContainerId>().is_ok();
             if (all || anonymous) && self.volume_users(&volume.name)?.is_empty() {
+                let size = crate::system::tree_size(&volume.data);
                 self.remove_volume(&volume.name)?;
                 removed.push(volume.name);
+                bytes += size;
             }
         }
-        Ok(removed)
+        Ok((removed, bytes))
     }
 }

@@ -65,17 +65,25 @@ pub(crate) struct Job {
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Code(i32),
-    Failed { kind: usize, message: String, hint: Option<String> },
+    Failed {
+        kind: usize,
+        message: String,
+        hint: Option<String>,
+    },
 }
 
 impl Worker {
     /// Forks the worker. The caller must be single-threaded.
     pub(crate) fn fork(settings: &Settings) -> Result<Self, Error> {
         let what = || "make the worker process";
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(std::io::Error::from)
-                .context(what)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(std::io::Error::from)
+        .context(what)?;
         if dhow_sys::clone::fork().context(what)?.is_some() {
             return Ok(Self { socket: ours });
         }
@@ -96,8 +104,13 @@ impl Worker {
         let text = serde_json::to_vec(job)
             .map_err(|error| Error::because(ErrorKind::Internal, "describe the step", error))?;
         if text.len() > MAX_JOB {
-            let message = format!("step needs {} bytes of arguments and environment, more than {MAX_JOB}", text.len());
-            return Err(Error::new(ErrorKind::ResourceExhausted, message).with_hint("put long texts into a file"));
+            let message = format!(
+                "step needs {} bytes of arguments and environment, more than {MAX_JOB}",
+                text.len()
+            );
+            return Err(
+                Error::new(ErrorKind::ResourceExhausted, message).with_hint("put long texts into a file")
+            );
         }
         let (mut answer, theirs) = UnixStream::pair().context(|| "make the step's channel")?;
         let mut fds = vec![theirs.as_fd(), output];
@@ -122,7 +135,10 @@ impl Worker {
                     None => error,
                 })
             }
-            Err(_) => Err(Error::new(ErrorKind::Internal, "the process that ran the step was killed")),
+            Err(_) => Err(Error::new(
+                ErrorKind::Internal,
+                "the process that ran the step was killed",
+            )),
         }
     }
 }
@@ -130,7 +146,10 @@ impl Worker {
 /// Whether the answer, or its end, is there; waits a little for it.
 fn readable(answer: &UnixStream) -> bool {
     let mut fds = [PollFd::new(answer, PollFlags::IN)];
-    let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let patience = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
     matches!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1))
 }
 
@@ -155,7 +174,10 @@ fn serve(socket: &OwnedFd, settings: &Settings) {
                 tell(&mut answer, outcome);
                 dhow_sys::background::exit_now(0)
             }
-            Err(error) => tell(&mut answer, Err(Error::wrap(error, "fork a process for the step"))),
+            Err(error) => tell(
+                &mut answer,
+                Err(Error::wrap(error, "fork a process for the step")),
+            ),
         }
     }
 }
@@ -164,7 +186,10 @@ fn tell(answer: &mut UnixStream, outcome: Result<i32, Error>) {
     let text = match outcome {
         Ok(code) => Answer::Code(code),
         Err(error) => Answer::Failed {
-            kind: ErrorKind::ALL.iter().position(|kind| *kind == error.kind()).unwrap_or(4),
+            kind: ErrorKind::ALL
+                .iter()
+                .position(|kind| *kind == error.kind())
+                .unwrap_or(4),
             message: chain(&error),
             hint: error.hint().map(str::to_owned),
         },
@@ -220,7 +245,12 @@ fn perform(
     let id = ContainerId::from_random(random_bytes()?);
     let folder = settings.run.join(format!("step-{}", id.short()));
     make_folder(&folder)?;
-    let mut made = Made { engine: &engine, folder, endpoint: None, group: None };
+    let mut made = Made {
+        engine: &engine,
+        folder,
+        endpoint: None,
+        group: None,
+    };
     let (rootfs, root) = match (mount, &job.folder) {
         (Some(mount), _) => {
             let copy = mount.try_clone().context(|| "duplicate the root's descriptor")?;
@@ -230,7 +260,12 @@ fn perform(
             let root = Root::open(folder).context(|| "open the step's root")?;
             (Rootfs::Path(folder.clone()), root)
         }
-        (None, None) => return Err(Error::new(ErrorKind::InvalidArgument, "step has no root file system")),
+        (None, None) => {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "step has no root file system",
+            ));
+        }
     };
     let mut request = job.request;
     request.identity = crate::container::identity(&root, &job.user)?;
@@ -238,18 +273,39 @@ fn perform(
     request.files = files(&made, &request, job.network, &job.extra_hosts)?;
     request.cgroup_path = format!("dhow/{id}");
     let spec = crate::system::runtime_spec(&request)?;
-    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
-    let group = Group::create(Path::new(&request.cgroup_path), &resources).context(|| "make the control group")?;
+    let resources = spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.resources.clone())
+        .unwrap_or_default();
+    let group =
+        Group::create(Path::new(&request.cgroup_path), &resources).context(|| "make the control group")?;
     let group = made.group.insert(group);
     let plan = Plan::prepare(&spec, &engine.runtime_settings()).context(|| "prepare the step")?;
     let null = File::open("/dev/null").context(|| "open /dev/null")?;
     let copy = || output.try_clone().context(|| "duplicate the output");
-    let stdio = Stdio::Fds { stdin: null.into(), stdout: copy()?, stderr: copy()? };
-    let namespaces = netns.into_iter().map(|netns| (Namespace::Network, netns)).collect();
-    let running = dhow_runtime::run(Create { plan: &plan, rootfs, stdio, group: Some(group), namespaces })
-        .context(|| "start the step")?;
+    let stdio = Stdio::Fds {
+        stdin: null.into(),
+        stdout: copy()?,
+        stderr: copy()?,
+    };
+    let namespaces = netns
+        .into_iter()
+        .map(|netns| (Namespace::Network, netns))
+        .collect();
+    let running = dhow_runtime::run(Create {
+        plan: &plan,
+        rootfs,
+        stdio,
+        group: Some(group),
+        namespaces,
+    })
+    .context(|| "start the step")?;
     // Our side of the answer is never written to by the build: it becomes readable when the build is gone.
-    let mut fds = [PollFd::new(&running.pidfd, PollFlags::IN), PollFd::new(answer, PollFlags::IN)];
+    let mut fds = [
+        PollFd::new(&running.pidfd, PollFlags::IN),
+        PollFd::new(answer, PollFlags::IN),
+    ];
     while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
     if fds[0].revents().is_empty() {
         drop(dhow_runtime::kill(running.pidfd.as_fd(), 9));
@@ -287,20 +343,33 @@ fn files(
     extra_hosts: &[String],
 ) -> Result<Vec<GeneratedFile>, Error> {
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let options =
-        dhow_network::ResolvOptions { host_network: network == JobNetwork::Host, ..Default::default() };
+    let options = dhow_network::ResolvOptions {
+        host_network: network == JobNetwork::Host,
+        ..Default::default()
+    };
     let resolv = dhow_network::resolv_conf(&host, &options).context(|| "write the step's resolv.conf")?;
     let mut entries = Vec::new();
     for line in extra_hosts {
         let entry = line.split_once('=').or_else(|| line.split_once(':'));
         let entry = entry.and_then(|(name, ip)| {
-            Some(dhow_network::HostEntry { ip: ip.parse().ok()?, names: vec![name.to_owned()] })
+            Some(dhow_network::HostEntry {
+                ip: ip.parse().ok()?,
+                names: vec![name.to_owned()],
+            })
         });
-        let bad = || Error::new(ErrorKind::InvalidArgument, format!("invalid --add-host {line:?}: write name:address"));
+        let bad = || {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("invalid --add-host {line:?}: write name:address"),
+            )
+        };
         entries.push(entry.ok_or_else(bad)?);
     }
     if let Some(endpoint) = &made.endpoint {
-        entries.push(dhow_network::HostEntry { ip: endpoint.ip.into(), names: vec![request.hostname.clone()] });
+        entries.push(dhow_network::HostEntry {
+            ip: endpoint.ip.into(),
+            names: vec![request.hostname.clone()],
+        });
     }
     let hosts = dhow_network::hosts_file(&entries).context(|| "write the step's hosts file")?;
     let mut files = Vec::new();
@@ -309,7 +378,11 @@ fn files(
         write_file(&source, content.as_bytes())?;
         std::fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))
             .context(|| format!("make {} readable", source.display()))?;
-        files.push(GeneratedFile { source, destination: Path::new("/etc").join(name), read_only: true });
+        files.push(GeneratedFile {
+            source,
+            destination: Path::new("/etc").join(name),
+            read_only: true,
+        });
     }
     Ok(files)
 }

@@ -171,7 +171,10 @@ fn what_replaces_itself_ends_as_the_last_entry_says() {
             (b"g".to_vec(), EntryKind::File),
         ]
     );
-    assert_eq!(index.find(b"g").unwrap().content, Some(dhow_layer::ContentHasher::of(b"first")));
+    assert_eq!(
+        index.find(b"g").unwrap().content,
+        Some(dhow_layer::ContentHasher::of(b"first"))
+    );
 }
 
 #[test]

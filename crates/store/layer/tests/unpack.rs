@@ -129,7 +129,10 @@ fn the_index_has_contents_links_and_sizes() {
         .end();
     let layer = place.unpack(&tar).unwrap();
     let index = layer.index().unwrap();
-    assert_eq!(index.find(b"a").unwrap().content, Some(dhow_layer::ContentHasher::of(b"hello")));
+    assert_eq!(
+        index.find(b"a").unwrap().content,
+        Some(dhow_layer::ContentHasher::of(b"hello"))
+    );
     for name in [b"b", b"c"] {
         let entry = index.find(name).unwrap();
         assert_eq!(

@@ -84,7 +84,10 @@ fn scaled(bytes: u64, base: f64, units: &[&str], precision: usize) -> String {
 /// Go's `%.{precision}g` for values in the range that sizes have.
 fn significant(value: f64, precision: usize) -> String {
     // Scaled values have at most four digits before the point.
-    let whole_digits = 1 + [10.0, 100.0, 1000.0].iter().filter(|bound| value >= **bound).count();
+    let whole_digits = 1 + [10.0, 100.0, 1000.0]
+        .iter()
+        .filter(|bound| value >= **bound)
+        .count();
     let text = format!("{value:.*}", precision.saturating_sub(whole_digits));
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()

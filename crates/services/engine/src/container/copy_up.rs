@@ -18,7 +18,11 @@ impl Engine {
     /// Fills the container's volumes that are empty and want it. Source and target are only reached inside their
     /// roots (CVE-2022-23648, CVE-2023-0778), and a volume with anything in it is left alone (CVE-2020-1726).
     pub(super) fn copy_up(&self, config: &Config, image: &Root) -> Result<(), Error> {
-        for mount in config.mounts.iter().filter(|mount| mount.kind == "volume" && mount.copy_up) {
+        for mount in config
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == "volume" && mount.copy_up)
+        {
             let volume = Path::new(&mount.source);
             let mut entries =
                 std::fs::read_dir(volume).context(|| format!("look into the volume {}", volume.display()))?;
@@ -28,7 +32,12 @@ impl Engine {
             let from = match image.resolve(Path::new(&mount.destination)) {
                 Ok(folder) => Root::from_fd(folder),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::wrap(error, format!("copy {} into its volume", mount.destination))),
+                Err(error) => {
+                    return Err(Error::wrap(
+                        error,
+                        format!("copy {} into its volume", mount.destination),
+                    ));
+                }
             };
             let what = || format!("copy {} into its volume", mount.destination);
             let status = from.metadata(Path::new(".")).context(what)?;
@@ -48,11 +57,21 @@ impl Engine {
 /// Copies what is in `path` of `from` to the same path of `to`.
 pub(crate) fn copy_folder(from: &Root, to: &Root, path: &Path, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
-        let message = format!("folders are nested more than {MAX_DEPTH} deep at {}", path.display());
+        let message = format!(
+            "folders are nested more than {MAX_DEPTH} deep at {}",
+            path.display()
+        );
         return Err(Error::new(ErrorKind::ResourceExhausted, message));
     }
-    let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    for entry in from.read_dir(here).context(|| format!("list {}", here.display()))? {
+    let here = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    for entry in from
+        .read_dir(here)
+        .context(|| format!("list {}", here.display()))?
+    {
         let inside = path.join(&entry.name);
         copy_entry(from, to, &inside, depth).context(|| format!("copy {}", inside.display()))?;
     }
@@ -65,13 +84,17 @@ fn copy_entry(from: &Root, to: &Root, path: &Path, depth: usize) -> Result<(), E
     let permissions = status.st_mode & 0o7777;
     match FileType::from_raw_mode(status.st_mode) {
         FileType::Directory => {
-            let folder = to.create_dir_all(path, 0o700, Some(owner)).context(|| "make the folder")?;
+            let folder = to
+                .create_dir_all(path, 0o700, Some(owner))
+                .context(|| "make the folder")?;
             copy_folder(from, to, path, depth + 1)?;
             restore(&folder, permissions, owner, &status).context(|| "set the folder's mode")
         }
         FileType::RegularFile => {
             let mut source = from.open_file(path).context(|| "open it")?;
-            let mut target = to.create_file(path, 0o600, Some(owner)).context(|| "make the file")?;
+            let mut target = to
+                .create_file(path, 0o600, Some(owner))
+                .context(|| "make the file")?;
             io::copy(&mut source, &mut target).context(|| "copy the bytes")?;
             restore_file(&target, permissions, owner, &status).context(|| "set the file's mode")
         }
@@ -86,7 +109,11 @@ fn copy_entry(from: &Root, to: &Root, path: &Path, depth: usize) -> Result<(), E
 
 /// Owner first: changing it clears the set-user-id bits.
 fn restore_file(file: &File, mode: u32, owner: (u32, u32), status: &rustix::fs::Stat) -> io::Result<()> {
-    rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(owner.0)), Some(rustix::fs::Gid::from_raw(owner.1)))?;
+    rustix::fs::fchown(
+        file,
+        Some(rustix::fs::Uid::from_raw(owner.0)),
+        Some(rustix::fs::Gid::from_raw(owner.1)),
+    )?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     rustix::fs::futimens(file, &times(status))?;
     Ok(())
@@ -100,15 +127,27 @@ fn restore(
     status: &rustix::fs::Stat,
 ) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
-    let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(owner.0),
+        rustix::fs::Gid::from_raw(owner.1),
+    );
     rustix::fs::chown(&path, Some(uid), Some(gid))?;
     rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o7777))?;
     rustix::fs::utimensat(rustix::fs::CWD, &path, &times(status), AtFlags::empty())?;
     Ok(())
 }
 
-#[expect(clippy::cast_possible_wrap, reason = "times of files fit until the year 292 billion")]
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "times of files fit until the year 292 billion"
+)]
 fn times(status: &rustix::fs::Stat) -> Timestamps {
-    let time = Timespec { tv_sec: status.st_mtime, tv_nsec: status.st_mtime_nsec as i64 };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: status.st_mtime,
+        tv_nsec: status.st_mtime_nsec as i64,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }

@@ -189,7 +189,10 @@ impl Engine {
     /// # Errors
     /// `NotFound` for an image that is not here, `AlreadyExists` for a name in use, `InvalidArgument`.
     pub fn create(&self, wanted: &CreateContainer) -> Result<Created, Error> {
-        let image = self.store()?.resolve(&wanted.image).context(|| "create container")?;
+        let image = self
+            .store()?
+            .resolve(&wanted.image)
+            .context(|| "create container")?;
         let id = ContainerId::from_random(random_bytes()?);
         let mut warnings = Vec::new();
         let config = self.config(wanted, &image, &id, &mut warnings)?;
@@ -263,8 +266,15 @@ impl Engine {
     }
 
     fn connection(&self, wanted: &CreateContainer) -> Result<(NetworkMode, Vec<Attachment>), Error> {
-        let default = [Attachment { network: "bridge".to_owned(), ..Attachment::default() }];
-        let asked = if wanted.networks.is_empty() { &default[..] } else { &wanted.networks };
+        let default = [Attachment {
+            network: "bridge".to_owned(),
+            ..Attachment::default()
+        }];
+        let asked = if wanted.networks.is_empty() {
+            &default[..]
+        } else {
+            &wanted.networks
+        };
         let alone = |what: &str| {
             if asked.len() == 1 {
                 return Ok(());
@@ -310,10 +320,17 @@ impl Engine {
             records.push(self.mount_record(spec)?);
         }
         for path in image.config.config.volumes.keys() {
-            let covered = records.iter().any(|record: &MountRecord| same_path(&record.destination, path));
+            let covered = records
+                .iter()
+                .any(|record: &MountRecord| same_path(&record.destination, path));
             if !covered {
                 let target = PathBuf::from(path);
-                let spec = MountSpec::Volume { name: None, target, read_only: false, no_copy: false };
+                let spec = MountSpec::Volume {
+                    name: None,
+                    target,
+                    read_only: false,
+                    no_copy: false,
+                };
                 records.push(self.mount_record(&spec)?);
             }
         }
@@ -322,7 +339,13 @@ impl Engine {
 
     fn mount_record(&self, spec: &MountSpec) -> Result<MountRecord, Error> {
         match spec {
-            MountSpec::Bind { source, target, read_only, create, .. } => {
+            MountSpec::Bind {
+                source,
+                target,
+                read_only,
+                create,
+                ..
+            } => {
                 absolute(target)?;
                 if *create && !source.exists() {
                     std::fs::create_dir_all(source)
@@ -345,7 +368,12 @@ impl Engine {
                     anonymous: false,
                 })
             }
-            MountSpec::Volume { name, target, read_only, no_copy } => {
+            MountSpec::Volume {
+                name,
+                target,
+                read_only,
+                no_copy,
+            } => {
                 absolute(target)?;
                 let volume = match name {
                     Some(name) => self.volume_or_create(name)?,
@@ -393,7 +421,10 @@ impl Engine {
         let mut request = Request {
             args,
             env: dhow_bundle::merge_env(&defaults.env, &wanted.env),
-            cwd: wanted.workdir.clone().unwrap_or_else(|| PathBuf::from(&defaults.working_dir)),
+            cwd: wanted
+                .workdir
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(&defaults.working_dir)),
             hostname,
             domainname: wanted.domainname.clone().unwrap_or_default(),
             tty: wanted.tty,
@@ -410,7 +441,11 @@ impl Engine {
             oom_score_adj: wanted.oom_score_adj,
             cgroup_path: format!(
                 "{}/{id}",
-                wanted.cgroup_parent.as_deref().unwrap_or("dhow").trim_matches('/')
+                wanted
+                    .cgroup_parent
+                    .as_deref()
+                    .unwrap_or("dhow")
+                    .trim_matches('/')
             ),
             ..Request::default()
         };
@@ -445,17 +480,21 @@ impl Engine {
     /// A name in docker's manner, an adjective and a word, from the id's own randomness.
     fn fresh_name(&self, id: &ContainerId) -> Result<String, Error> {
         const FIRST: [&str; 16] = [
-            "able", "bold", "calm", "deft", "eager", "fair", "glad", "keen", "kind", "lively", "merry", "neat",
-            "quick", "steady", "sunny", "wise",
+            "able", "bold", "calm", "deft", "eager", "fair", "glad", "keen", "kind", "lively", "merry",
+            "neat", "quick", "steady", "sunny", "wise",
         ];
         const SECOND: [&str; 16] = [
-            "anchor", "breeze", "compass", "dhow", "ebb", "fleet", "gull", "harbor", "island", "keel", "lantern",
-            "mast", "oar", "pilot", "reef", "sail",
+            "anchor", "breeze", "compass", "dhow", "ebb", "fleet", "gull", "harbor", "island", "keel",
+            "lantern", "mast", "oar", "pilot", "reef", "sail",
         ];
         let digit = |at: usize| usize::from_str_radix(&id.as_str()[at..=at], 16).unwrap_or(0);
         let plain = format!("{}_{}", FIRST[digit(0)], SECOND[digit(1)]);
         let free = !self.settings().root.join("names").join(&plain).exists();
-        Ok(if free { plain } else { format!("{plain}_{}", &id.as_str()[2..10]) })
+        Ok(if free {
+            plain
+        } else {
+            format!("{plain}_{}", &id.as_str()[2..10])
+        })
     }
 }
 
@@ -468,21 +507,23 @@ pub(crate) fn random_bytes() -> Result<[u8; 32], Error> {
 }
 
 fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) -> Vec<MountRequest> {
-    let request = |(index, record): (usize, &MountRecord)| match (record.kind.as_str(), wanted.mounts.get(index)) {
-        ("tmpfs", Some(MountSpec::Tmpfs { target, options })) => {
-            MountRequest::Tmpfs(TmpfsMount { destination: target.clone(), options: options.clone() })
-        }
-        (_, spec) => MountRequest::Bind(BindMount {
-            source: PathBuf::from(&record.source),
-            destination: PathBuf::from(&record.destination),
-            read_only: !record.writable,
-            recursive: true,
-            propagation: match spec {
-                Some(MountSpec::Bind { propagation, .. }) => *propagation,
-                _ => Propagation::default(),
-            },
-        }),
-    };
+    let request =
+        |(index, record): (usize, &MountRecord)| match (record.kind.as_str(), wanted.mounts.get(index)) {
+            ("tmpfs", Some(MountSpec::Tmpfs { target, options })) => MountRequest::Tmpfs(TmpfsMount {
+                destination: target.clone(),
+                options: options.clone(),
+            }),
+            (_, spec) => MountRequest::Bind(BindMount {
+                source: PathBuf::from(&record.source),
+                destination: PathBuf::from(&record.destination),
+                read_only: !record.writable,
+                recursive: true,
+                propagation: match spec {
+                    Some(MountSpec::Bind { propagation, .. }) => *propagation,
+                    _ => Propagation::default(),
+                },
+            }),
+        };
     records.iter().enumerate().map(request).collect()
 }
 
@@ -493,7 +534,12 @@ fn all_ports(wanted: &CreateContainer, exposed: &[String]) -> Result<Vec<PortMap
     }
     for text in exposed {
         let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let bad = || Error::new(ErrorKind::InvalidArgument, format!("invalid exposed port {text:?}"));
+        let bad = || {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("invalid exposed port {text:?}"),
+            )
+        };
         let container_port = number.parse().map_err(|_| bad())?;
         let protocol = match protocol {
             "tcp" => dhow_network::Protocol::Tcp,
@@ -501,9 +547,16 @@ fn all_ports(wanted: &CreateContainer, exposed: &[String]) -> Result<Vec<PortMap
             "sctp" => dhow_network::Protocol::Sctp,
             _ => return Err(bad()),
         };
-        let covered = ports.iter().any(|p| p.container_port == container_port && p.protocol == protocol);
+        let covered = ports
+            .iter()
+            .any(|p| p.container_port == container_port && p.protocol == protocol);
         if !covered {
-            ports.push(PortMapping { host_ip: None, host_port: None, container_port, protocol });
+            ports.push(PortMapping {
+                host_ip: None,
+                host_port: None,
+                container_port,
+                protocol,
+            });
         }
     }
     Ok(ports)
@@ -535,10 +588,10 @@ fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healt
 }
 
 fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
-    let config = wanted
-        .log
-        .clone()
-        .unwrap_or_else(|| LogConfig { driver: "local".to_owned(), options: BTreeMap::new() });
+    let config = wanted.log.clone().unwrap_or_else(|| LogConfig {
+        driver: "local".to_owned(),
+        options: BTreeMap::new(),
+    });
     if !matches!(config.driver.as_str(), "local" | "json-file" | "none") {
         let message = format!("log driver {:?} is not supported", config.driver);
         return Err(Error::new(ErrorKind::Unsupported, message).with_hint("use local, json-file or none"));
@@ -559,8 +612,8 @@ fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
 
 fn device(host: &Path, container: &Path, access: &str) -> Result<Device, Error> {
     use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-    let metadata =
-        std::fs::metadata(host).context(|| format!("error gathering device information for {}", host.display()))?;
+    let metadata = std::fs::metadata(host)
+        .context(|| format!("error gathering device information for {}", host.display()))?;
     let kind = match metadata.file_type() {
         kind if kind.is_char_device() => "c",
         kind if kind.is_block_device() => "b",
@@ -582,17 +635,25 @@ fn device(host: &Path, container: &Path, access: &str) -> Result<Device, Error> 
 }
 
 fn absolute(target: &Path) -> Result<(), Error> {
-    let root = target.components().all(|part| matches!(part, std::path::Component::RootDir));
+    let root = target
+        .components()
+        .all(|part| matches!(part, std::path::Component::RootDir));
     if target.is_absolute() && !root {
         return Ok(());
     }
-    let message = format!("invalid mount path {:?}: it must be absolute and not '/'", target.display().to_string());
+    let message = format!(
+        "invalid mount path {:?}: it must be absolute and not '/'",
+        target.display().to_string()
+    );
     Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 
 fn text(path: &Path) -> Result<String, Error> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidArgument, format!("path {} is not UTF-8", path.display()))
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("path {} is not UTF-8", path.display()),
+        )
     })
 }
 

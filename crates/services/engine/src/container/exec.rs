@@ -55,20 +55,30 @@ impl Engine {
     /// `NotFound` for a program that is not there (127), `PermissionDenied` (126); `FailedPrecondition` when the
     /// container does not run.
     pub fn exec(&self, wanted: &ExecRequest, streams: Option<[OwnedFd; 3]>) -> Result<ExecStarted, Error> {
-        let container = self.containers().find(&wanted.container).map_err(not_the_program)?;
+        let container = self
+            .containers()
+            .find(&wanted.container)
+            .map_err(not_the_program)?;
         let not_running = || {
             let message = format!("container {} is not running", container.config.id);
             Error::new(ErrorKind::FailedPrecondition, message)
         };
         if container.state.status == Status::Paused {
-            let message = format!("container {} is paused, unpause the container before exec", wanted.container);
+            let message = format!(
+                "container {} is paused, unpause the container before exec",
+                wanted.container
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
         let init = open_process(&container)?.ok_or_else(not_running)?;
         let (process, seccomp) = self.exec_process(&container, wanted).map_err(not_the_program)?;
         let stdio = match (wanted.tty, streams) {
             (true, _) => Stdio::Terminal,
-            (false, Some([stdin, stdout, stderr])) => Stdio::Fds { stdin, stdout, stderr },
+            (false, Some([stdin, stdout, stderr])) => Stdio::Fds {
+                stdin,
+                stdout,
+                stderr,
+            },
             (false, None) => null_streams()?,
         };
         let group = self.group(&container.config).map_err(not_the_program)?;
@@ -128,7 +138,11 @@ fn null_streams() -> Result<Stdio, Error> {
         let file = File::options().read(true).write(true).open("/dev/null");
         file.map(OwnedFd::from).context(|| "open /dev/null")
     };
-    Ok(Stdio::Fds { stdin: null()?, stdout: null()?, stderr: null()? })
+    Ok(Stdio::Fds {
+        stdin: null()?,
+        stdout: null()?,
+        stderr: null()?,
+    })
 }
 
 fn not_the_program(error: Error) -> Error {
@@ -155,7 +169,9 @@ pub(crate) fn groups(root: &Root, wanted: &[String]) -> Result<Vec<u32>, Error> 
         .map(|name| {
             // The group part of a `user:group` has the rules that a group alone needs.
             let found = dhow_bundle::passwd::resolve(&format!("0:{name}"), &passwd, &group);
-            found.map(|identity| identity.gid).context(|| format!("unable to find group {name}"))
+            found
+                .map(|identity| identity.gid)
+                .context(|| format!("unable to find group {name}"))
         })
         .collect()
 }

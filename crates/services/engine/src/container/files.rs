@@ -31,9 +31,16 @@ impl Engine {
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
                 .context(|| format!("make {} readable", path.display()))?;
             let destination = PathBuf::from("/etc").join(name);
-            let mounted = config.mounts.iter().any(|mount| Path::new(&mount.destination) == destination);
+            let mounted = config
+                .mounts
+                .iter()
+                .any(|mount| Path::new(&mount.destination) == destination);
             if !mounted {
-                files.push(GeneratedFile { source: path, destination, read_only: false });
+                files.push(GeneratedFile {
+                    source: path,
+                    destination,
+                    read_only: false,
+                });
             }
         }
         Ok(files)
@@ -50,18 +57,33 @@ fn hosts(config: &Config, endpoints: &[Endpoint]) -> Result<String, Error> {
             .ok_or_else(|| bad_host(line))?;
         let address = match (address, endpoints.iter().find_map(|endpoint| endpoint.gateway)) {
             ("host-gateway", Some(gateway)) => gateway.into(),
-            (text, _) => text.trim_matches(['[', ']']).parse().map_err(|_| bad_host(line))?,
+            (text, _) => text
+                .trim_matches(['[', ']'])
+                .parse()
+                .map_err(|_| bad_host(line))?,
         };
-        entries.push(HostEntry { ip: address, names: vec![name.to_owned()] });
+        entries.push(HostEntry {
+            ip: address,
+            names: vec![name.to_owned()],
+        });
     }
     let own: Vec<std::net::IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
     let mut names = vec![config.request.hostname.clone()];
     if !config.request.domainname.is_empty() {
-        names.insert(0, format!("{}.{}", config.request.hostname, config.request.domainname));
+        names.insert(
+            0,
+            format!("{}.{}", config.request.hostname, config.request.domainname),
+        );
     }
-    entries.extend(own.into_iter().map(|ip| HostEntry { ip, names: names.clone() }));
+    entries.extend(own.into_iter().map(|ip| HostEntry {
+        ip,
+        names: names.clone(),
+    }));
     if config.network == NetworkMode::Host {
-        entries.push(HostEntry { ip: std::net::Ipv4Addr::new(127, 0, 1, 1).into(), names });
+        entries.push(HostEntry {
+            ip: std::net::Ipv4Addr::new(127, 0, 1, 1).into(),
+            names,
+        });
     }
     dhow_network::hosts_file(&entries).context(|| "write the container's hosts file")
 }
@@ -74,7 +96,10 @@ fn bad_host(line: &str) -> Error {
 fn resolv_options(config: &Config, own_resolver: bool) -> Result<ResolvOptions, Error> {
     let parse = |text: &String| {
         text.parse().map_err(|_| {
-            Error::new(ErrorKind::InvalidArgument, format!("invalid --dns {text:?}: it is not an address"))
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("invalid --dns {text:?}: it is not an address"),
+            )
         })
     };
     Ok(ResolvOptions {

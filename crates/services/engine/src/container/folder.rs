@@ -35,7 +35,10 @@ pub struct Container {
 
 impl Containers {
     pub(crate) fn new(root: &Path, run: &Path) -> Self {
-        Self { root: root.to_owned(), run: run.to_owned() }
+        Self {
+            root: root.to_owned(),
+            run: run.to_owned(),
+        }
     }
 
     pub(crate) fn folder(&self, id: &ContainerId) -> PathBuf {
@@ -76,7 +79,11 @@ impl Containers {
         make_folder(&names)?;
         let path = names.join(name);
         for _ in 0..2 {
-            let made = fs::File::options().write(true).create_new(true).mode(0o600).open(&path);
+            let made = fs::File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
             match made {
                 Ok(mut file) => {
                     return file
@@ -105,7 +112,10 @@ impl Containers {
         validate_name(name)
             .map_err(|error| Error::because(ErrorKind::InvalidArgument, "rename container", error))?;
         self.reserve(name, &container.config.id)?;
-        let config = Config { name: name.to_owned(), ..container.config.clone() };
+        let config = Config {
+            name: name.to_owned(),
+            ..container.config.clone()
+        };
         write_json(&self.folder(&config.id).join("config.json"), &config)?;
         self.release_name(&container.config.name)
     }
@@ -134,9 +144,10 @@ impl Containers {
         self.release_name(&container.config.name)?;
         drop(fs::remove_dir_all(self.run_folder(id)));
         match fs::remove_dir_all(&grave) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::wrap(error, format!("empty the trash of container {}", id.short())))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::wrap(
+                error,
+                format!("empty the trash of container {}", id.short()),
+            )),
             _ => Ok(()),
         }
     }
@@ -152,10 +163,13 @@ impl Containers {
 
     pub(crate) fn load(&self, id: &ContainerId) -> Result<Container, Error> {
         let folder = self.folder(id);
-        let config: Config = read_json(&folder.join("config.json"))
-            .map_err(|error| no_such(id.as_str(), error))?;
+        let config: Config =
+            read_json(&folder.join("config.json")).map_err(|error| no_such(id.as_str(), error))?;
         let state: State = read_json(&folder.join("state.json"))?;
-        Ok(Container { state: settle(state), config })
+        Ok(Container {
+            state: settle(state),
+            config,
+        })
     }
 
     /// Every container, newest first. One that vanishes meanwhile is left out.
@@ -181,7 +195,10 @@ impl Containers {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::wrap(error, "list containers")),
         };
-        Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect())
     }
 
     /// The container of this name, id or beginning of an id.
@@ -202,7 +219,10 @@ impl Containers {
         {
             return self.load(&id).map_err(|_| missing());
         }
-        let mut matching = self.ids()?.into_iter().filter(|id| id.as_str().starts_with(wanted));
+        let mut matching = self
+            .ids()?
+            .into_iter()
+            .filter(|id| id.as_str().starts_with(wanted));
         match (matching.next(), matching.next()) {
             (Some(id), None) => self.load(&id),
             (Some(_), Some(_)) => {
@@ -227,8 +247,14 @@ impl Containers {
         let folder = self.run_folder(id);
         make_folder(&folder)?;
         let path = folder.join("lock");
-        let file = fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        file.map(OwnedFd::from).context(|| format!("open the lock {}", path.display()))
+        let file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        file.map(OwnedFd::from)
+            .context(|| format!("open the lock {}", path.display()))
     }
 
     /// Waits until whoever holds the container's lock has let it go, and takes it.
@@ -300,7 +326,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
 /// Writes a record beside its place and renames it there: a reader sees the old one or the new one.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let what = || format!("write {}", path.display());
-    let bytes = serde_json::to_vec(value).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
     write_file(path, &bytes)
 }
 
@@ -317,10 +344,21 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     // A rename over an existing file makes ext4 flush blocks whose allocation it had put off (`auto_da_alloc`), which
     // takes 2 ms; blocks that are allocated already are not flushed. Other file systems may refuse: no harm.
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes.len() as u64).ok();
+    rustix::fs::fallocate(
+        &file,
+        rustix::fs::FallocateFlags::KEEP_SIZE,
+        0,
+        bytes.len() as u64,
+    )
+    .ok();
     file.write_all(bytes)
 }
 
@@ -337,9 +375,17 @@ mod tests {
 
     #[test]
     fn a_record_of_a_dead_process_is_read_as_exited() {
-        let state = State { status: Status::Running, pid: i32::MAX, pid_start: 1, ..State::default() };
+        let state = State {
+            status: Status::Running,
+            pid: i32::MAX,
+            pid_start: 1,
+            ..State::default()
+        };
         let settled = settle(state);
-        assert_eq!((settled.status, settled.exit_code, settled.pid), (Status::Exited, 255, 0));
+        assert_eq!(
+            (settled.status, settled.exit_code, settled.pid),
+            (Status::Exited, 255, 0)
+        );
     }
 
     #[test]

@@ -50,7 +50,13 @@ struct Connection {
 
 impl ContainerLife {
     pub(super) fn new(engine: Engine, config: Config) -> Self {
-        Self { engine, config, held: None, oom_killed: false, retired: Vec::new() }
+        Self {
+            engine,
+            config,
+            held: None,
+            oom_killed: false,
+            retired: Vec::new(),
+        }
     }
 
     fn start(&mut self) -> Result<Launched, Error> {
@@ -61,13 +67,22 @@ impl ContainerLife {
         // From here on `ended` undoes what was made.
         self.remember(&network.endpoints)?;
         let spec = self.spec(&root, &network).map_err(before_program)?;
-        let resources = spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        let resources = spec
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.resources.clone())
+            .unwrap_or_default();
         let group = Group::create(&PathBuf::from(&self.config.request.cgroup_path), &resources)
             .context(|| "make the container's control group")
             .map_err(before_program)?;
         let (launched, init) = self.run(&spec, mount, &group, &network)?;
         let spec = self.config.health.is_some().then(|| Box::new(spec));
-        self.held = Some(Held { group, init: Some(init), network, spec });
+        self.held = Some(Held {
+            group,
+            init: Some(init),
+            network,
+            spec,
+        });
         Ok(launched)
     }
 
@@ -119,9 +134,14 @@ impl ContainerLife {
             };
             let network = network.context(|| "join the network")?;
             names |= network.has_names();
-            let mac = attachment.mac.as_deref().map(str::parse).transpose().map_err(|error| {
-                Error::because(ErrorKind::InvalidArgument, "read the hardware address", error)
-            })?;
+            let mac = attachment
+                .mac
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(|error| {
+                    Error::because(ErrorKind::InvalidArgument, "read the hardware address", error)
+                })?;
             let request = EndpointRequest {
                 container: &self.config.id,
                 name: &self.config.name,
@@ -139,7 +159,11 @@ impl ContainerLife {
         }
         if names {
             let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-            let own = self.config.dns.iter().filter_map(|ip| Some(std::net::SocketAddr::new(ip.parse().ok()?, 53)));
+            let own = self
+                .config
+                .dns
+                .iter()
+                .filter_map(|ip| Some(std::net::SocketAddr::new(ip.parse().ok()?, 53)));
             let mut upstreams: Vec<_> = own.collect();
             if upstreams.is_empty() {
                 upstreams = dhow_network::host_resolvers(&host);
@@ -165,7 +189,11 @@ impl ContainerLife {
     fn retire(&mut self, endpoints: &[Endpoint]) {
         if let Ok(networks) = self.engine.networks() {
             // As in `leave`.
-            self.retired.extend(endpoints.iter().filter_map(|endpoint| networks.retire(endpoint).ok()));
+            self.retired.extend(
+                endpoints
+                    .iter()
+                    .filter_map(|endpoint| networks.retire(endpoint).ok()),
+            );
         }
     }
 
@@ -187,7 +215,9 @@ impl ContainerLife {
         let mut request = self.config.request.clone();
         request.identity = super::exec::identity(root, &self.config.user)?;
         request.extra_groups = super::exec::groups(root, &self.config.group_add)?;
-        request.files = self.engine.generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;
+        request.files =
+            self.engine
+                .generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;
         if self.config.network == NetworkMode::Host {
             request.namespaces.net = dhow_bundle::NamespaceMode::Host;
         }
@@ -214,12 +244,32 @@ impl ContainerLife {
         } else {
             Pipes::new(self.config.open_stdin)?
         };
-        let create = Create { plan: &plan, rootfs: Rootfs::Mount(mount), stdio, group: Some(group), namespaces };
+        let create = Create {
+            plan: &plan,
+            rootfs: Rootfs::Mount(mount),
+            stdio,
+            group: Some(group),
+            namespaces,
+        };
         let Running { pid, pidfd, terminal } =
             dhow_runtime::run(create).context(|| format!("start container {}", self.config.id.short()))?;
         let init = pidfd.try_clone().context(|| "duplicate the process handle")?;
-        let Pipes { stdin, stdout, stderr } = ours;
-        Ok((Launched { pid, pidfd, stdin, stdout, stderr, terminal }, init))
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } = ours;
+        Ok((
+            Launched {
+                pid,
+                pidfd,
+                stdin,
+                stdout,
+                stderr,
+                terminal,
+            },
+            init,
+        ))
     }
 
     fn end(&mut self) {
@@ -247,7 +297,11 @@ impl ContainerLife {
         }
         let oom_killed = self.oom_killed;
         self.change(|state| {
-            state.status = if restarting.is_some() { Status::Restarting } else { Status::Exited };
+            state.status = if restarting.is_some() {
+                Status::Restarting
+            } else {
+                Status::Exited
+            };
             state.restart_count = restarting.unwrap_or(state.restart_count);
             state.pid = 0;
             state.pid_start = 0;
@@ -262,10 +316,11 @@ impl ContainerLife {
 
 impl Life for ContainerLife {
     fn launch(&mut self) -> Result<Launched, dhow_monitor::Error> {
-        self.start().map_err(|error| match std::error::Error::source(&error) {
-            // The runtime's own sentence is what docker's users know; our step before it adds nothing.
-            Some(_) | None => dhow_monitor::Error::wrap(error, "failed to start the container"),
-        })
+        self.start()
+            .map_err(|error| match std::error::Error::source(&error) {
+                // The runtime's own sentence is what docker's users know; our step before it adds nothing.
+                Some(_) | None => dhow_monitor::Error::wrap(error, "failed to start the container"),
+            })
     }
 
     fn ended(&mut self) {
@@ -303,12 +358,15 @@ impl Life for ContainerLife {
     }
 
     fn probe(&mut self) -> Result<Probe, dhow_monitor::Error> {
-        self.check_health().map_err(|error| dhow_monitor::Error::wrap(error, "start the health check"))
+        self.check_health()
+            .map_err(|error| dhow_monitor::Error::wrap(error, "start the health check"))
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let resolver = self.held.as_ref().and_then(|held| held.network.resolver.as_ref());
-        resolver.map(|resolver| resolver.fds().to_vec()).unwrap_or_default()
+        resolver
+            .map(|resolver| resolver.fds().to_vec())
+            .unwrap_or_default()
     }
 
     fn serve(&mut self) {
@@ -318,7 +376,12 @@ impl Life for ContainerLife {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        self.held.as_ref()?.network.resolver.as_ref()?.timeout(Instant::now())
+        self.held
+            .as_ref()?
+            .network
+            .resolver
+            .as_ref()?
+            .timeout(Instant::now())
     }
 }
 
@@ -326,8 +389,12 @@ impl ContainerLife {
     fn check_health(&mut self) -> Result<Probe, Error> {
         let gone = || Error::new(ErrorKind::FailedPrecondition, "the container does not run");
         let held = self.held.as_ref().ok_or_else(gone)?;
-        let (Some(spec), Some(init)) = (&held.spec, &held.init) else { return Err(gone()) };
-        let Some(health) = &self.config.health else { return Err(gone()) };
+        let (Some(spec), Some(init)) = (&held.spec, &held.init) else {
+            return Err(gone());
+        };
+        let Some(health) = &self.config.health else {
+            return Err(gone());
+        };
         let mut process = spec.process.clone().unwrap_or_default();
         process.terminal = false;
         process.args = health_command(&health.test, &self.config)?;
@@ -339,11 +406,18 @@ impl ContainerLife {
             process: &process,
             seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
             group: Some(&held.group),
-            stdio: Stdio::Fds { stdin: null.into(), stdout: writer, stderr },
+            stdio: Stdio::Fds {
+                stdin: null.into(),
+                stdout: writer,
+                stderr,
+            },
             settings: &self.engine.runtime_settings(),
         })
         .context(|| "run the health check")?;
-        Ok(Probe { pidfd: running.pidfd, output: reader })
+        Ok(Probe {
+            pidfd: running.pidfd,
+            output: reader,
+        })
     }
 }
 
@@ -376,10 +450,24 @@ impl Pipes {
             let (reader, writer) = pipe()?;
             (reader, Some(writer))
         } else {
-            (OwnedFd::from(File::open("/dev/null").context(|| "open /dev/null")?), None)
+            (
+                OwnedFd::from(File::open("/dev/null").context(|| "open /dev/null")?),
+                None,
+            )
         };
-        let ours = Self { stdin: stdin_writer, stdout: Some(stdout_reader), stderr: Some(stderr_reader) };
-        Ok((Stdio::Fds { stdin, stdout, stderr }, ours))
+        let ours = Self {
+            stdin: stdin_writer,
+            stdout: Some(stdout_reader),
+            stderr: Some(stderr_reader),
+        };
+        Ok((
+            Stdio::Fds {
+                stdin,
+                stdout,
+                stderr,
+            },
+            ours,
+        ))
     }
 }
 

@@ -93,12 +93,19 @@ impl Engine {
         loop {
             // Asked before the last look, so that what is written at the end is not missed.
             let alive = self.containers().load(id).is_ok_and(|container| {
-                matches!(container.state.status, Status::Running | Status::Paused | Status::Restarting)
+                matches!(
+                    container.state.status,
+                    Status::Running | Status::Paused | Status::Restarting
+                )
             });
             if reader.is_none() {
                 reader = LogReader::open(path).ok();
             }
-            while let Some(record) = reader.as_mut().map_or(Ok(None), LogReader::record).context(|| "read the log")? {
+            while let Some(record) = reader
+                .as_mut()
+                .map_or(Ok(None), LogReader::record)
+                .context(|| "read the log")?
+            {
                 if request.until.as_ref().is_some_and(|until| record.time >= *until) || !each(&record) {
                     return Ok(());
                 }
@@ -118,5 +125,7 @@ impl Engine {
 }
 
 fn inode(path: &std::path::Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
+    std::fs::metadata(path)
+        .ok()
+        .map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
 }

@@ -14,13 +14,13 @@ mod stats;
 mod stop;
 mod wait;
 
+pub(crate) use create::random_bytes;
 pub use create::{CreateContainer, Created, MountSpec, NamespaceChoice, PortSpec, SecurityOption};
+pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
-pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};
 pub use folder::{Container, Containers};
+pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};
 pub use logs::LogRequest;
 pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};
 pub use start::Started;
-pub(crate) use create::random_bytes;
-pub(crate) use exec::identity;
 pub use stats::Sample;

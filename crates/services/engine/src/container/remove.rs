@@ -16,7 +16,10 @@ impl Engine {
     pub fn remove_container(&self, wanted: &str, force: bool, volumes: bool) -> Result<(), Error> {
         let container = self.containers().find(wanted)?;
         let id = container.config.id.clone();
-        if matches!(container.state.status, Status::Running | Status::Paused | Status::Restarting) {
+        if matches!(
+            container.state.status,
+            Status::Running | Status::Paused | Status::Restarting
+        ) {
             if !force {
                 let message = format!(
                     "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
@@ -72,19 +75,25 @@ impl Engine {
         if !Path::new(&folder).exists() {
             return Ok(());
         }
-        self.store()?.snapshots.remove(config.id.as_str()).context(|| "remove the container's snapshot")
+        self.store()?
+            .snapshots
+            .remove(config.id.as_str())
+            .context(|| "remove the container's snapshot")
     }
 
     /// Takes apart what a launch made outside of processes: places in networks and the control group.
     pub(super) fn release(&self, config: &Config, state: &State) -> Result<(), Error> {
         let mut failures = Failures::new();
         for endpoint in &state.endpoints {
-            let detached =
-                self.networks().and_then(|networks| networks.detach(endpoint).context(|| endpoint.network.clone()));
+            let detached = self
+                .networks()
+                .and_then(|networks| networks.detach(endpoint).context(|| endpoint.network.clone()));
             failures.record("leave the network", detached);
         }
         failures.record("remove the control group", self.remove_group(config));
-        failures.into_result().map_err(|failures| Error::wrap(failures, "release what the container held"))
+        failures
+            .into_result()
+            .map_err(|failures| Error::wrap(failures, "release what the container held"))
     }
 
     /// Gives a container another name.
@@ -103,7 +112,10 @@ impl Engine {
     pub fn prune_containers(&self) -> Result<Vec<(Container, u64)>, Error> {
         let mut removed = Vec::new();
         for container in self.containers().list()? {
-            if matches!(container.state.status, Status::Created | Status::Exited | Status::Dead) {
+            if matches!(
+                container.state.status,
+                Status::Created | Status::Exited | Status::Dead
+            ) {
                 let bytes = self.container_size(&container);
                 self.remove_container(container.config.id.as_str(), false, false)?;
                 removed.push((container, bytes));
@@ -116,7 +128,12 @@ impl Engine {
     #[must_use]
     pub fn container_size(&self, container: &Container) -> u64 {
         crate::system::tree_size(
-            &self.settings().root.join("snapshots").join(container.config.id.as_str()).join("upper"),
+            &self
+                .settings()
+                .root
+                .join("snapshots")
+                .join(container.config.id.as_str())
+                .join("upper"),
         )
     }
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dhow_cgroup::Group;
-use dhow_snapshot::Snapshots;
 use dhow_monitor::{HealthSettings, Launch, LogSettings};
 use dhow_oci::Healthcheck;
+use dhow_snapshot::Snapshots;
 use dhow_types::{ByteSize, ContainerId, ErrorKind};
 
 use super::folder::Container;
@@ -39,17 +39,24 @@ impl Engine {
         let id = container.config.id.clone();
         let Some(lock) = self.containers().try_lock(&id)? else {
             if matches!(container.state.status, Status::Running | Status::Paused) && !foreground {
-                return Ok(Started { container, attached: None });
+                return Ok(Started {
+                    container,
+                    attached: None,
+                });
             }
-            let message = format!("container {} is being changed by another command, or runs already", id.short());
+            let message = format!(
+                "container {} is being changed by another command, or runs already",
+                id.short()
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         };
         // The lock is free, so no monitor is there: if the record says that the program runs, its monitor was killed.
         let container = self.containers().load(&id)?;
         if matches!(container.state.status, Status::Running | Status::Paused) {
             let message = format!("container {} runs without its monitor", id.short());
-            return Err(Error::new(ErrorKind::FailedPrecondition, message)
-                .with_hint("stop it, then start it again"));
+            return Err(
+                Error::new(ErrorKind::FailedPrecondition, message).with_hint("stop it, then start it again")
+            );
         }
         self.release(&container.config, &container.state)?;
         let launch = Launch {
@@ -66,11 +73,17 @@ impl Engine {
             Ok(started) => {
                 // With `--rm` and a short program it may be gone by now.
                 let container = self.containers().load(&id).unwrap_or(container);
-                Ok(Started { container, attached: started.attached })
+                Ok(Started {
+                    container,
+                    attached: started.attached,
+                })
             }
             Err(error) => {
                 self.note_failure(&container, &error)?;
-                Err(Error::wrap(error, format!("failed to start container {:?}", container.config.name)))
+                Err(Error::wrap(
+                    error,
+                    format!("failed to start container {:?}", container.config.name),
+                ))
             }
         }
     }
@@ -102,7 +115,9 @@ impl Engine {
     }
 
     pub(crate) fn runtime_settings(&self) -> dhow_runtime::Settings {
-        dhow_runtime::Settings { seccomp_cache: Some(self.settings().run.join("seccomp")) }
+        dhow_runtime::Settings {
+            seccomp_cache: Some(self.settings().run.join("seccomp")),
+        }
     }
 
     /// The container's control group.
@@ -113,9 +128,10 @@ impl Engine {
 
     pub(super) fn remove_group(&self, config: &Config) -> Result<(), Error> {
         match self.group(config) {
-            Ok(group) => {
-                group.kill_all().and_then(|()| group.delete()).context(|| "remove the container's control group")
-            }
+            Ok(group) => group
+                .kill_all()
+                .and_then(|()| group.delete())
+                .context(|| "remove the container's control group"),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -125,11 +141,16 @@ impl Engine {
     pub(super) fn namespace_of(&self, id: &ContainerId, kind: &str) -> Result<std::os::fd::OwnedFd, Error> {
         let container = self.containers().load(id)?;
         if container.state.pid == 0 {
-            let message = format!("cannot join the namespace of a container that does not run: {}", id.short());
+            let message = format!(
+                "cannot join the namespace of a container that does not run: {}",
+                id.short()
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
         let path = format!("/proc/{}/ns/{kind}", container.state.pid);
-        std::fs::File::open(&path).map(Into::into).context(|| format!("open {path}"))
+        std::fs::File::open(&path)
+            .map(Into::into)
+            .context(|| format!("open {path}"))
     }
 }
 
@@ -144,11 +165,17 @@ const fn start_exit_code(kind: ErrorKind) -> i32 {
 
 fn log_settings(config: &Config, path: PathBuf) -> LogSettings {
     let option = |name: &str| config.log.options.get(name);
-    let max_size = option("max-size").and_then(|text| text.parse::<ByteSize>().ok()).map(|size| size.0);
+    let max_size = option("max-size")
+        .and_then(|text| text.parse::<ByteSize>().ok())
+        .map(|size| size.0);
     let max_files = option("max-file").and_then(|text| text.parse().ok());
     // docker's json-file driver keeps everything unless told otherwise.
     let limited = config.log.driver != "json-file";
-    let path = if config.log.driver == "none" { PathBuf::from("/dev/null") } else { path };
+    let path = if config.log.driver == "none" {
+        PathBuf::from("/dev/null")
+    } else {
+        path
+    };
     LogSettings {
         path,
         max_size: max_size.unwrap_or(if limited { LOG_SIZE } else { 0 }),

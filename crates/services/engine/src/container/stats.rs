@@ -33,7 +33,10 @@ impl Engine {
         let containers = if wanted.is_empty() {
             self.containers().list()?
         } else {
-            wanted.iter().map(|name| self.containers().find(name)).collect::<Result<_, _>>()?
+            wanted
+                .iter()
+                .map(|name| self.containers().find(name))
+                .collect::<Result<_, _>>()?
         };
         let mut first = Vec::new();
         for container in containers {
@@ -51,7 +54,9 @@ impl Engine {
             std::thread::sleep(interval);
         }
         let host_memory = rustix::system::sysinfo();
-        let host_memory = host_memory.totalram.saturating_mul(u64::from(host_memory.mem_unit));
+        let host_memory = host_memory
+            .totalram
+            .saturating_mul(u64::from(host_memory.mem_unit));
         let mut samples = Vec::new();
         for (container, group, before, at) in first {
             // One that ended meanwhile is left out.
@@ -59,8 +64,15 @@ impl Engine {
             let used = stats.cpu.usage.saturating_sub(before.cpu.usage) as f64;
             let elapsed = at.elapsed().as_nanos() as f64;
             samples.push(Sample {
-                cpu_percent: if elapsed > 0.0 { used / elapsed * 100.0 } else { 0.0 },
-                memory_limit: stats.memory.limit.map_or(host_memory, |limit| limit.min(host_memory)),
+                cpu_percent: if elapsed > 0.0 {
+                    used / elapsed * 100.0
+                } else {
+                    0.0
+                },
+                memory_limit: stats
+                    .memory
+                    .limit
+                    .map_or(host_memory, |limit| limit.min(host_memory)),
                 network: traffic(container.state.pid),
                 stats,
                 container,
@@ -79,7 +91,9 @@ impl Engine {
             let message = format!("container {} is not running", container.config.id);
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
-        self.group(&container.config)?.procs().context(|| "list the container's processes")
+        self.group(&container.config)?
+            .procs()
+            .context(|| "list the container's processes")
     }
 }
 
@@ -88,11 +102,15 @@ fn traffic(pid: i32) -> (u64, u64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     let mut total = (0_u64, 0_u64);
     for line in text.lines().skip(2) {
-        let Some((name, numbers)) = line.split_once(':') else { continue };
+        let Some((name, numbers)) = line.split_once(':') else {
+            continue;
+        };
         if name.trim() == "lo" {
             continue;
         }
-        let mut numbers = numbers.split_ascii_whitespace().map(|word| word.parse().unwrap_or(0));
+        let mut numbers = numbers
+            .split_ascii_whitespace()
+            .map(|word| word.parse().unwrap_or(0));
         total.0 = total.0.saturating_add(numbers.next().unwrap_or(0));
         total.1 = total.1.saturating_add(numbers.nth(7).unwrap_or(0));
     }

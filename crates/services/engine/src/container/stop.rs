@@ -27,7 +27,9 @@ impl Engine {
         let container = self.containers().find(wanted)?;
         let id = &container.config.id;
         self.forbid_restart(id);
-        let Some(pidfd) = open_process(&container)? else { return self.settle_end(id) };
+        let Some(pidfd) = open_process(&container)? else {
+            return self.settle_end(id);
+        };
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
@@ -52,8 +54,10 @@ impl Engine {
         let container = self.containers().find(wanted)?;
         let signal = parse_signal(signal)?;
         let Some(pidfd) = open_process(&container)? else {
-            let message =
-                format!("cannot kill container: {wanted}: container {} is not running", container.config.id);
+            let message = format!(
+                "cannot kill container: {wanted}: container {} is not running",
+                container.config.id
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         };
         if matches!(signal, Signal::KILL | Signal::TERM | Signal::INT | Signal::QUIT) {
@@ -86,11 +90,20 @@ impl Engine {
         let container = self.containers().find(wanted)?;
         let id = &container.config.id;
         if container.state.status != from {
-            let message = format!("Container {} is {}, not {}", id, container.state.status.as_str(), from.as_str());
+            let message = format!(
+                "Container {} is {}, not {}",
+                id,
+                container.state.status.as_str(),
+                from.as_str()
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
         let group = self.group(&container.config)?;
-        let done = if to == Status::Paused { group.freeze() } else { group.thaw() };
+        let done = if to == Status::Paused {
+            group.freeze()
+        } else {
+            group.thaw()
+        };
         done.context(|| format!("change container {}", id.short()))?;
         // The monitor writes this record only when the program starts, ends or is checked; a pause changes the
         // status alone, and the monitor keeps it when it writes next.
@@ -149,11 +162,18 @@ impl Engine {
 
 /// A handle of the container's program, if it still is that program.
 pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Error> {
-    let Some(pid) = Pid::from_raw(container.state.pid) else { return Ok(None) };
+    let Some(pid) = Pid::from_raw(container.state.pid) else {
+        return Ok(None);
+    };
     let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(errno) => return Err(Error::wrap(std::io::Error::from(errno), "open the container's process")),
+        Err(errno) => {
+            return Err(Error::wrap(
+                std::io::Error::from(errno),
+                "open the container's process",
+            ));
+        }
     };
     // Checked after the handle is open: from here on it cannot become another process.
     let same = process_start(container.state.pid) == Some(container.state.pid_start);
@@ -163,7 +183,10 @@ pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Err
 pub(super) fn send(pidfd: &OwnedFd, signal: Signal) -> Result<(), Error> {
     match rustix::process::pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(errno) => Err(Error::wrap(std::io::Error::from(errno), "send a signal to the container")),
+        Err(errno) => Err(Error::wrap(
+            std::io::Error::from(errno),
+            "send a signal to the container",
+        )),
     }
 }
 
@@ -193,7 +216,11 @@ pub(super) fn parse_signal(text: &str) -> Result<Signal, Error> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal).ok_or_else(bad)
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, signal)| *signal)
+        .ok_or_else(bad)
 }
 
 const NAMES: [(&str, Signal); 30] = [
@@ -239,7 +266,11 @@ mod tests {
             assert_eq!(parse_signal(text).unwrap(), Signal::KILL, "{text}");
         }
         for bad in ["", "0", "-1", "SIG", "NOPE", "99999"] {
-            assert_eq!(parse_signal(bad).unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
+            assert_eq!(
+                parse_signal(bad).unwrap_err().kind(),
+                ErrorKind::InvalidArgument,
+                "{bad}"
+            );
         }
     }
 }

@@ -25,7 +25,10 @@ impl Engine {
             return Ok(code);
         }
         self.settle_end(id)?;
-        Ok(self.containers().load(id).map_or(container.state.exit_code, |c| c.state.exit_code))
+        Ok(self
+            .containers()
+            .load(id)
+            .map_or(container.state.exit_code, |c| c.state.exit_code))
     }
 
     /// Waits until the end of a container is written down, after its exit code is known.
@@ -42,7 +45,10 @@ impl Engine {
     /// `NotFound`; `FailedPrecondition` when it does not run.
     pub fn attach(&self, wanted: &str) -> Result<(Container, UnixStream), Error> {
         let container = self.containers().find(wanted)?;
-        if !matches!(container.state.status, Status::Running | Status::Paused | Status::Restarting) {
+        if !matches!(
+            container.state.status,
+            Status::Running | Status::Paused | Status::Restarting
+        ) {
             let message = "You cannot attach to a stopped container, start it first";
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
