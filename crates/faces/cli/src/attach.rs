@@ -8,8 +8,8 @@ use dhow_engine::frame::{self, Frames};
 use dhow_types::ErrorKind;
 use rustix::event::{PollFd, PollFlags};
 
-use crate::terminal::{self, RawMode};
 use crate::CliError;
+use crate::terminal::{self, RawMode};
 
 /// What of the person's side is connected.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,11 @@ pub(crate) fn pump(
     how: Attached,
     mut signal: impl FnMut(i32),
 ) -> Result<End, CliError> {
-    let raw = if how.tty && how.stdin { RawMode::enter() } else { None };
+    let raw = if how.tty && how.stdin {
+        RawMode::enter()
+    } else {
+        None
+    };
     let signals = crate::flags::Signals::watch(how.signals, how.tty)?;
     if how.tty {
         resize(&mut socket)?;
@@ -52,7 +56,10 @@ pub(crate) fn pump(
     let mut typed = Vec::new();
     let end = loop {
         let stdin = std::io::stdin();
-        let mut fds = vec![PollFd::new(&socket, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&socket, PollFlags::IN),
+            PollFd::new(&signals, PollFlags::IN),
+        ];
         if open {
             fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
         }
@@ -137,7 +144,13 @@ fn resize(socket: &mut UnixStream) -> Result<(), CliError> {
         let ([r1, r0], [c1, c0]) = (rows.to_be_bytes(), columns.to_be_bytes());
         socket
             .write_all(&frame::frame(frame::RESIZE, &[r1, r0, c1, c0]))
-            .or_else(|error| if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
+            .or_else(|error| {
+                if error.kind() == std::io::ErrorKind::BrokenPipe {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
     }
     Ok(())
 }

@@ -13,8 +13,6 @@ pub struct Environment {
     root: PathBuf,
     run: PathBuf,
     home: Option<PathBuf>,
-    /// Whether to say more about failures.
-    pub(crate) debug: bool,
 }
 
 impl Environment {
@@ -23,7 +21,9 @@ impl Environment {
     /// # Errors
     /// When no folder to keep things in can be found.
     pub(crate) fn read(matches: &ArgMatches) -> Result<Self, CliError> {
-        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = std::env::var_os("HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute());
         let privileged = rustix::process::geteuid().is_root();
         let flag = matches.get_one::<String>("root").map(PathBuf::from);
         let variable = std::env::var_os("DHOW_ROOT").map(PathBuf::from);
@@ -39,14 +39,17 @@ impl Environment {
                 let data = std::env::var_os("XDG_DATA_HOME")
                     .map(PathBuf::from)
                     .or_else(|| home.as_ref().map(|home| home.join(".local/share")))
-                    .ok_or_else(|| CliError::plain("there is no HOME to keep things in: name a folder with --root"))?;
+                    .ok_or_else(|| {
+                        CliError::plain("there is no HOME to keep things in: name a folder with --root")
+                    })?;
                 let root = data.join("dhow");
-                let run = std::env::var_os("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("dhow"));
+                let run =
+                    std::env::var_os("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("dhow"));
                 let run = run.unwrap_or_else(|| root.join("run"));
                 (root, run)
             }
         };
-        Ok(Self { root, run, home, debug: matches.get_flag("debug") })
+        Ok(Self { root, run, home })
     }
 
     /// Where things are kept.
@@ -61,9 +64,15 @@ impl Environment {
 
     /// What the engine needs to know.
     pub(crate) fn settings(&self) -> Settings {
-        let mut transport = TransportSettings { auth: self.docker_configs(), ..TransportSettings::default() };
+        let mut transport = TransportSettings {
+            auth: self.docker_configs(),
+            ..TransportSettings::default()
+        };
         let either = |name: &str| {
-            std::env::var(name).or_else(|_| std::env::var(name.to_ascii_uppercase())).ok().filter(|v| !v.is_empty())
+            std::env::var(name)
+                .or_else(|_| std::env::var(name.to_ascii_uppercase()))
+                .ok()
+                .filter(|v| !v.is_empty())
         };
         transport.proxies = Proxies {
             http: either("http_proxy"),
@@ -83,6 +92,13 @@ impl Environment {
             transport,
             apt: PathBuf::from("/etc/apt"),
         }
+    }
+
+    /// The file that `login` writes.
+    pub(crate) fn docker_config(&self) -> Result<PathBuf, CliError> {
+        let hint =
+            || CliError::plain("there is no HOME to keep credentials in: name a folder with DOCKER_CONFIG");
+        self.docker_configs().into_iter().next().ok_or_else(hint)
     }
 
     /// Where docker and podman keep credentials, in the order in which they count.

@@ -19,12 +19,22 @@ pub(crate) struct CliError {
 impl CliError {
     /// A failure of the command line's own.
     pub(crate) fn plain(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), code: 1, silent: false }
+        Self {
+            message: message.into(),
+            hints: Vec::new(),
+            code: 1,
+            silent: false,
+        }
     }
 
     /// Nothing more to say: only the exit code.
     pub(crate) fn exit(code: u8) -> Self {
-        Self { message: String::new(), hints: Vec::new(), code, silent: true }
+        Self {
+            message: String::new(),
+            hints: Vec::new(),
+            code,
+            silent: true,
+        }
     }
 
     /// The same with another exit code.
@@ -66,7 +76,12 @@ impl<E: Failure> From<E> for CliError {
     fn from(error: E) -> Self {
         let kind = error.kind();
         let hints = error.hint().map(str::to_owned).into_iter().collect();
-        Self { message: chain(&error), hints, code: kind.exit_code(), silent: false }
+        Self {
+            message: chain(&error),
+            hints,
+            code: kind.exit_code(),
+            silent: false,
+        }
     }
 }
 

@@ -29,7 +29,11 @@ impl Interrupt {
     pub(crate) fn watch() -> Result<Self, CliError> {
         let signals = Arc::new(Signals::watch(&SIGNALS)?);
         let flag = || Arc::new(AtomicBool::new(false));
-        Ok(Self { signals, came: flag(), watched: flag() })
+        Ok(Self {
+            signals,
+            came: flag(),
+            watched: flag(),
+        })
     }
 
     /// The flag that is set when one came.
@@ -56,7 +60,11 @@ impl Interrupt {
             end();
         };
         // Without the thread Ctrl-C does nothing until the work ends, and the work goes on.
-        drop(std::thread::Builder::new().name("interrupt".to_owned()).spawn(thread));
+        drop(
+            std::thread::Builder::new()
+                .name("interrupt".to_owned())
+                .spawn(thread),
+        );
     }
 
     /// From now on a signal ends the command at once: what was begun is not published, and swept later. Starts a
@@ -70,7 +78,11 @@ impl Interrupt {
             own.wait();
             end();
         };
-        drop(std::thread::Builder::new().name("interrupt".to_owned()).spawn(thread));
+        drop(
+            std::thread::Builder::new()
+                .name("interrupt".to_owned())
+                .spawn(thread),
+        );
     }
 
     fn wait(&self) {
@@ -84,7 +96,10 @@ impl Interrupt {
     }
 }
 
-#[expect(clippy::exit, reason = "the main thread is in the middle of work that cannot be asked to stop")]
+#[expect(
+    clippy::exit,
+    reason = "the main thread is in the middle of work that cannot be asked to stop"
+)]
 fn end() -> ! {
     std::process::exit(i32::from(CODE))
 }

@@ -22,7 +22,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
 pub use environment::Environment;
 pub(crate) use error::CliError;
@@ -69,49 +69,153 @@ pub fn main() -> ExitCode {
         Ok(environment) => environment,
         Err(error) => return error.report(),
     };
-    let context = Context { environment, engine: std::sync::OnceLock::new() };
+    let context = Context {
+        environment,
+        engine: std::sync::OnceLock::new(),
+    };
     cmd::dispatch(&context, &matches).unwrap_or_else(|error| error.report())
 }
 
-/// Help and version go to standard output; a wrong usage exits with docker's 125 for `run`, `create` and `exec`
-/// style verbs and 1 for the others, which clap's own 2 would break.
+/// Help and version go to standard output. A wrong flag exits with docker's 125 and any other wrong usage with 1,
+/// which clap's own 2 would break.
 fn usage_error(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
-    // Nothing is left to tell when the terminal itself is gone.
-    drop(error.print());
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => {
-            let verb = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
-            ExitCode::from(if matches!(verb.as_str(), "run" | "create" | "container") { 125 } else { 1 })
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // Nothing is left to tell when the terminal itself is gone.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    render::note(&usage_text(&error.render().to_string()));
+    ExitCode::from(usage_code(error))
+}
+
+/// Clap's message in our form: `dhow: what`, then `hint: what to do`.
+fn usage_text(rendered: &str) -> String {
+    let mut lines = Vec::new();
+    for line in rendered.lines() {
+        let line = if let Some(message) = line.strip_prefix("error: ") {
+            format!("dhow: {message}")
+        } else if let Some(tip) = line.trim_start().strip_prefix("tip: ") {
+            format!("hint: {tip}")
+        } else {
+            line.to_owned()
+        };
+        if !line.trim().is_empty() {
+            lines.push(line);
         }
     }
+    lines.join("\n")
+}
+
+/// Docker's exit code (docker/cli `cli/cobra.go`, `FlagErrorFunc`): 125 when a flag is wrong, 1 for the rest.
+fn usage_code(error: &clap::Error) -> u8 {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let is_flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(name)) => name.starts_with('-'),
+        Some(ContextValue::Strings(names)) => names.iter().any(|name| name.starts_with('-')),
+        _ => false,
+    };
+    let missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    if is_flag && !missing { 125 } else { 1 }
 }
 
 /// The whole command tree; each verb's flags are built only when it is called.
 #[must_use]
 pub fn command() -> Command {
-    let root = Command::new("dhow")
-        .about("Containers through their whole life: build, run, share, serve")
-        .version(env!("CARGO_PKG_VERSION"))
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .disable_help_subcommand(false)
-        .max_term_width(100)
-        .arg(
-            Arg::new("root")
-                .long("root")
-                .global(true)
-                .value_name("DIR")
-                .help("Keep everything under this folder [default: /var/lib/dhow, or ~/.local/share/dhow]"),
-        )
-        .arg(
-            Arg::new("debug")
-                .long("debug")
-                .short('D')
-                .global(true)
-                .action(ArgAction::SetTrue)
-                .help("Say more about failures"),
-        );
+    let root =
+        Command::new("dhow")
+            .about("Containers through their whole life: build, run, share, serve")
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .disable_help_subcommand(false)
+            .max_term_width(100)
+            .arg(
+                Arg::new("root").long("root").global(true).value_name("DIR").help(
+                    "Keep everything under this folder [default: /var/lib/dhow, or ~/.local/share/dhow]",
+                ),
+            );
     cmd::tree(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(words: &str) -> clap::Error {
+        command().try_get_matches_from(words.split(' ')).unwrap_err()
+    }
+
+    #[test]
+    fn every_verb_has_sound_flags() {
+        let mut command = command();
+        command.build();
+        command.debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_flag_is_named_and_exits_as_dockers() {
+        for (words, code) in [
+            ("dhow run --nope x", 125),
+            ("dhow ps --nope", 125),
+            ("dhow container ls --nope", 125),
+            ("dhow run --link a x", 125),
+            ("dhow pull --platform nope x", 125),
+            ("dhow rm", 1),
+            ("dhow tag a", 1),
+            ("dhow tag a b c", 1),
+            ("dhow nope", 1),
+        ] {
+            assert_eq!(usage_code(&refused(words)), code, "{words}");
+        }
+        let text = usage_text(&refused("dhow run --nope x").render().to_string());
+        assert!(
+            text.starts_with("dhow: unexpected argument '--nope' found"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_slip_of_the_hand_is_corrected() {
+        let text = usage_text(&refused("dhow imagse").render().to_string());
+        assert!(text.contains("hint: ") && text.contains("images"), "{text}");
+        let text = usage_text(&refused("dhow run --memroy 1m x").render().to_string());
+        assert!(text.contains("--memory"), "{text}");
+    }
+
+    #[test]
+    fn flags_after_the_image_belong_to_the_command() {
+        let matches = command()
+            .try_get_matches_from(["dhow", "run", "--rm", "busybox", "ls", "-l", "--rm"])
+            .unwrap();
+        let (_, run) = matches.subcommand().unwrap();
+        let words: Vec<&String> = run.get_many("command").unwrap().collect();
+        assert_eq!(words, ["ls", "-l", "--rm"]);
+    }
+
+    #[test]
+    fn aliases_lead_to_the_same_verb() {
+        for words in [
+            "dhow container ls",
+            "dhow container list",
+            "dhow container ps",
+            "dhow image list",
+            "dhow image remove x",
+        ] {
+            let matches = command().try_get_matches_from(words.split(' ')).unwrap();
+            let (group, rest) = matches.subcommand().unwrap();
+            assert!(
+                matches!(
+                    (group, rest.subcommand_name()),
+                    ("container" | "image", Some("ls" | "rm"))
+                ),
+                "{words}"
+            );
+        }
+    }
 }

@@ -32,9 +32,36 @@ impl Drop for RawMode {
     }
 }
 
+/// A terminal that does not show what is typed; dropped, it does again.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    /// Hides what is typed; `None` when standard input is no terminal.
+    pub(crate) fn enter() -> Option<Self> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin).ok()?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // If the terminal is gone, so is its mode.
+        tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.before).ok();
+    }
+}
+
 /// Rows and columns of the terminal, if there is one.
 pub(crate) fn size() -> Option<(u16, u16)> {
-    let size = tcgetwinsize(std::io::stdout()).or_else(|_| tcgetwinsize(std::io::stdin())).ok()?;
+    let size = tcgetwinsize(std::io::stdout())
+        .or_else(|_| tcgetwinsize(std::io::stdin()))
+        .ok()?;
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 

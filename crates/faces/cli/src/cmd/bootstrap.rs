@@ -73,7 +73,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     let progress = Progress::new(flags.quiet);
-    let made = engine.bootstrap(&request, &Watching { progress: &progress, interrupt: &interrupt });
+    let made = engine.bootstrap(
+        &request,
+        &Watching {
+            progress: &progress,
+            interrupt: &interrupt,
+        },
+    );
     progress.finish();
     let image = made?;
     if !flags.quiet {

@@ -94,7 +94,14 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         _ => false,
     };
     let watching = |show: &dyn BuildObserver, pulls: &dyn Observer| -> Result<Built, BuildFailure> {
-        context.opened()?.build(&request, &Watching { show, interrupt: &interrupt }, pulls)
+        context.opened()?.build(
+            &request,
+            &Watching {
+                show,
+                interrupt: &interrupt,
+            },
+            pulls,
+        )
     };
     let plain = Plain::default();
     let live = Live::default();
@@ -117,7 +124,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         Err(BuildFailure::Around(error)) => return Err(error.into()),
         Err(BuildFailure::Build(failed)) => {
             let step = failed.step.as_deref().unwrap_or("");
-            let tail = if quiet || lively { live.tail(step) } else { plain.tail(step) };
+            let tail = if quiet || lively {
+                live.tail(step)
+            } else {
+                plain.tail(step)
+            };
             return Err(told(&failed, &request.dockerfile, &tail));
         }
     };
@@ -126,7 +137,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 
 fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
     note(failure(failed, dockerfile, tail).trim_end());
-    CliError::exit(if dhow_types::Failure::kind(failed) == ErrorKind::Cancelled { CODE } else { 1 })
+    CliError::exit(if dhow_types::Failure::kind(failed) == ErrorKind::Cancelled {
+        CODE
+    } else {
+        1
+    })
 }
 
 fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<ExitCode, CliError> {
@@ -140,7 +155,10 @@ fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<ExitCode, Cl
     } else {
         note(&format!("writing image {id}"));
         for tag in &flags.tag {
-            note(&format!("naming to {}", Reference::parse(tag)?.or_latest().canonical()));
+            note(&format!(
+                "naming to {}",
+                Reference::parse(tag)?.or_latest().canonical()
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -200,14 +218,17 @@ fn request(flags: &BuildFlags) -> Result<BuildRequest, CliError> {
         _ => BuildNetwork::Default,
     };
     request.platform.clone_from(&flags.platform);
-    request.source_date_epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    request.source_date_epoch = std::env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .and_then(|text| text.parse().ok());
     for text in &flags.secret {
         let (id, secret) = secret(text)?;
         request.secrets.insert(id, secret);
     }
     for text in &flags.add_host {
         let pair = text.split_once('=').or_else(|| text.split_once(':'));
-        let (name, address) = pair.ok_or_else(|| CliError::plain(format!("invalid --add-host {text:?}: write host:ip")))?;
+        let (name, address) =
+            pair.ok_or_else(|| CliError::plain(format!("invalid --add-host {text:?}: write host:ip")))?;
         request.extra_hosts.push((name.to_owned(), address.to_owned()));
     }
     request.shm_size = flags.shm_size.map(|size| size.0);
@@ -224,7 +245,12 @@ fn source(flags: &BuildFlags) -> Result<Source, CliError> {
             let message = "the context comes from standard input: --file names nothing then";
             return Err(CliError::plain(message));
         }
-        return Ok((None, dockerfile_on_stdin()?, "Dockerfile".to_owned(), Ignore::InContext));
+        return Ok((
+            None,
+            dockerfile_on_stdin()?,
+            "Dockerfile".to_owned(),
+            Ignore::InContext,
+        ));
     }
     if flags.context.contains("://") || flags.context.starts_with("git@") {
         let message = format!("a context from {:?} is not supported", flags.context);
@@ -232,11 +258,19 @@ fn source(flags: &BuildFlags) -> Result<Source, CliError> {
     }
     let context = PathBuf::from(&flags.context);
     if !context.is_dir() {
-        let message = format!("unable to prepare context: path {:?} not found or no folder", flags.context);
+        let message = format!(
+            "unable to prepare context: path {:?} not found or no folder",
+            flags.context
+        );
         return Err(CliError::plain(message));
     }
     if from_stdin {
-        return Ok((Some(context), read_stdin(MAX_DOCKERFILE)?, "Dockerfile".to_owned(), Ignore::InContext));
+        return Ok((
+            Some(context),
+            read_stdin(MAX_DOCKERFILE)?,
+            "Dockerfile".to_owned(),
+            Ignore::InContext,
+        ));
     }
     let path = flags.file.clone().unwrap_or_else(|| context.join("Dockerfile"));
     let text = fs::File::open(&path)
@@ -244,7 +278,12 @@ fn source(flags: &BuildFlags) -> Result<Source, CliError> {
             let mut text = String::new();
             file.take(MAX_DOCKERFILE).read_to_string(&mut text).map(|_| text)
         })
-        .map_err(|error| CliError::plain(format!("failed to read dockerfile: open {}: {error}", path.display())))?;
+        .map_err(|error| {
+            CliError::plain(format!(
+                "failed to read dockerfile: open {}: {error}",
+                path.display()
+            ))
+        })?;
     let inside = fs::canonicalize(&path)
         .ok()
         .zip(fs::canonicalize(&context).ok())
@@ -265,11 +304,17 @@ fn ignore_beside(path: &Path) -> Ignore {
 
 fn dockerfile_on_stdin() -> Result<String, CliError> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().take(MAX_DOCKERFILE).read_to_end(&mut bytes)?;
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')).ok_or_else(|| {
-        CliError::plain("a context from standard input is not supported")
-            .with_hint("unpack it first: mkdir context && tar -xC context && dhow build context")
-    })
+    std::io::stdin()
+        .lock()
+        .take(MAX_DOCKERFILE)
+        .read_to_end(&mut bytes)?;
+    String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+        .ok_or_else(|| {
+            CliError::plain("a context from standard input is not supported")
+                .with_hint("unpack it first: mkdir context && tar -xC context && dhow build context")
+        })
 }
 
 fn read_stdin(most: u64) -> Result<String, CliError> {
@@ -292,11 +337,15 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
             _ => return Err(bad(&format!("unexpected field {field:?}"))),
         }
     }
-    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| bad("it needs an id"))?;
-    let variable = variable.or_else(|| (file.is_none() && std::env::var_os(&id).is_some()).then(|| id.clone()));
+    let id = id
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| bad("it needs an id"))?;
+    let variable =
+        variable.or_else(|| (file.is_none() && std::env::var_os(&id).is_some()).then(|| id.clone()));
     let bytes = match (variable, file) {
         (Some(name), None) => {
-            let value = std::env::var_os(&name).ok_or_else(|| bad(&format!("there is no variable {name}")))?;
+            let value =
+                std::env::var_os(&name).ok_or_else(|| bad(&format!("there is no variable {name}")))?;
             std::os::unix::ffi::OsStringExt::into_vec(value)
         }
         (None, file) => {
@@ -326,7 +375,15 @@ mod tests {
         fs::write(&path, "hush").unwrap();
         let (id, value) = secret(&format!("id=token,src={}", path.display())).unwrap();
         assert_eq!((id.as_str(), value), ("token", Secret(b"hush".to_vec())));
-        for bad in ["", "src=x", "id=", "id=a,colour=red", "id=a,src=/nonexistent", "id=a,env=NO_SUCH_VARIABLE_", "id=a,src=b,env=c"] {
+        for bad in [
+            "",
+            "src=x",
+            "id=",
+            "id=a,colour=red",
+            "id=a,src=/nonexistent",
+            "id=a,env=NO_SUCH_VARIABLE_",
+            "id=a,src=b,env=c",
+        ] {
             assert!(secret(bad).is_err(), "{bad:?}");
         }
     }

@@ -29,7 +29,10 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     if let Some(path) = &flags.cidfile
         && path.exists()
     {
-        let message = format!("container ID file found, make sure the other container isn't running or delete {}", path.display());
+        let message = format!(
+            "container ID file found, make sure the other container isn't running or delete {}",
+            path.display()
+        );
         return Err(CliError::plain(message).with_code(125));
     }
     let engine = context.engine()?;
@@ -37,7 +40,11 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         pull(context, flags)?;
     }
     let created = match engine.create(&request) {
-        Err(error) if error.kind() == ErrorKind::NotFound && flags.pull == "missing" && !has_image(context, flags) => {
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                && flags.pull == "missing"
+                && !has_image(context, flags) =>
+        {
             if !flags.quiet {
                 note(&format!("Unable to find image '{}' locally", flags.image));
             }
@@ -59,7 +66,9 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
 }
 
 fn has_image(context: &Context, flags: &ContainerFlags) -> bool {
-    context.engine().is_ok_and(|engine| engine.image(&flags.image).is_ok())
+    context
+        .engine()
+        .is_ok_and(|engine| engine.image(&flags.image).is_ok())
 }
 
 /// Pulls in a process of its own, so that this one stays single-threaded and may start the container.
@@ -68,15 +77,16 @@ fn pull(context: &Context, flags: &ContainerFlags) -> Result<(), CliError> {
     let pulled = context.engine()?.apart(|engine| {
         let progress = crate::render::Progress::new(quiet);
         let observer: &dyn dhow_types::Observer = if quiet { &Silent } else { &progress };
-        let pulled = engine.pull(&flags.image, flags.platform.clone(), observer)?;
+        let pulled = engine.pull(&flags.image, flags.platform.clone(), observer);
         progress.finish();
-        if !quiet {
-            note(&format!("Digest: {}\nStatus: {}", pulled.digest, pulled.status));
-        }
-        Ok(())
+        pulled.map(drop)
     });
     pulled.map_err(|error| {
-        let code = if error.kind() == ErrorKind::Cancelled { 130 } else { 125 };
+        let code = if error.kind() == ErrorKind::Cancelled {
+            130
+        } else {
+            125
+        };
         CliError::from(error).with_code(code)
     })
 }

@@ -38,10 +38,17 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         let text = serde_json::to_string(&all).map_err(|error| CliError::plain(error.to_string()))?;
         say_line(&text)?;
     } else {
-        say(&table(&checks, crate::terminal::takes_colour(&std::io::stdout()) && std::io::stdout().is_terminal()))?;
+        say(&table(
+            &checks,
+            crate::terminal::takes_colour(&std::io::stdout()) && std::io::stdout().is_terminal(),
+        ))?;
     }
     let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
-    Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if missing {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 const fn rank(verdict: Verdict) -> usize {
@@ -58,7 +65,11 @@ pub(crate) fn table(checks: &[Check], colour: bool) -> String {
     let mut out = String::new();
     for check in checks {
         let (mark, paint) = [("✓", "32"), ("!", "33"), ("✗", "31")][rank(check.verdict)];
-        let mark = if colour { format!("\x1b[{paint}m{mark}\x1b[0m") } else { mark.to_owned() };
+        let mark = if colour {
+            format!("\x1b[{paint}m{mark}\x1b[0m")
+        } else {
+            mark.to_owned()
+        };
         out.push_str(&format!("{mark} {:widest$}   {}\n", check.name, check.found));
         if let Some(fix) = &check.fix {
             out.push_str(&format!("  {:widest$}   fix: {fix}\n", ""));
@@ -67,8 +78,14 @@ pub(crate) fn table(checks: &[Check], colour: bool) -> String {
     let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
     let verdict = match (count(Verdict::Missing), count(Verdict::Limited)) {
         (0, 0) => "Everything is there.".to_owned(),
-        (0, limited) => format!("Containers run; {limited} of {} checks found less than there could be.", checks.len()),
-        (missing, _) => format!("{missing} of {} checks found something missing: containers do not run yet.", checks.len()),
+        (0, limited) => format!(
+            "Containers run; {limited} of {} checks found less than there could be.",
+            checks.len()
+        ),
+        (missing, _) => format!(
+            "{missing} of {} checks found something missing: containers do not run yet.",
+            checks.len()
+        ),
     };
     out.push_str(&verdict);
     out.push('\n');

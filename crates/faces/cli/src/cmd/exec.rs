@@ -51,7 +51,12 @@ struct ExecFlags {
     #[arg(value_name = "CONTAINER")]
     container: String,
     /// The command and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     command: Vec<String>,
 }
 
@@ -71,7 +76,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         console_size: flags.tty.then(terminal::size).flatten(),
         privileged: flags.privileged,
     };
-    let streams = if flags.tty || flags.detach { None } else { Some(own_streams(flags.interactive)?) };
+    let streams = if flags.tty || flags.detach {
+        None
+    } else {
+        Some(own_streams(flags.interactive)?)
+    };
     let started = match engine.exec(&request, streams) {
         Ok(started) => started,
         Err(error) => {
@@ -155,7 +164,12 @@ fn talk(master: &OwnedFd, started: &ExecStarted, interactive: bool) -> Result<()
 
 fn resize(master: &OwnedFd) {
     if let Some((rows, columns)) = terminal::size() {
-        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // A terminal that is gone has no size.
         rustix::termios::tcsetwinsize(master, size).ok();
     }

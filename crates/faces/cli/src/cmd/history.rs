@@ -39,7 +39,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: HistoryFlags = crate::flags::read(matches)?;
     let lines = context.engine()?.history(&flags.image)?;
     let now = Timestamp::now();
-    let rows: Vec<_> = lines.iter().map(|line| view::history_row(line, now, flags.no_trunc, flags.human)).collect();
+    let rows: Vec<_> = lines
+        .iter()
+        .map(|line| view::history_row(line, now, flags.no_trunc, flags.human))
+        .collect();
     let look = Look {
         fields: view::HISTORY,
         table: &view::HISTORY_TABLE,

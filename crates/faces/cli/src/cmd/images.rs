@@ -13,8 +13,12 @@ use crate::render::{Look, say};
 use crate::view::image::{self as view, Line};
 use crate::{CliError, Context, Verb};
 
-pub(crate) const VERB: Verb =
-    Verb { name: "images", about: "List images", flags: |command| ImagesFlags::augment_args(command), run };
+pub(crate) const VERB: Verb = Verb {
+    name: "images",
+    about: "List images",
+    flags: |command| ImagesFlags::augment_args(command),
+    run,
+};
 
 #[derive(Args, Debug)]
 struct ImagesFlags {
@@ -41,7 +45,15 @@ struct ImagesFlags {
     name: Option<String>,
 }
 
-const FILTERS: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
+const FILTERS: [&str; 7] = [
+    "before",
+    "dangling",
+    "label",
+    "label!",
+    "reference",
+    "since",
+    "until",
+];
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ImagesFlags = crate::flags::read(matches)?;
@@ -66,9 +78,18 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         }
         rows.push(view::row(&line, now, flags.no_trunc));
     }
-    let table: &[&'static str] = if flags.digests { &view::TABLE_DIGESTS } else { &view::TABLE };
+    let table: &[&'static str] = if flags.digests {
+        &view::TABLE_DIGESTS
+    } else {
+        &view::TABLE
+    };
     let quiet = flags.quiet.then_some("ID");
-    let look = Look { fields: view::FIELDS, table, format: flags.format.as_deref(), quiet };
+    let look = Look {
+        fields: view::FIELDS,
+        table,
+        format: flags.format.as_deref(),
+        quiet,
+    };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -78,7 +99,10 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Summary
     let engine = context.engine()?;
     let mut images = engine.images()?;
     let created = |name: &str| -> Result<Vec<i64>, CliError> {
-        filters.values(name).map(|wanted| Ok(engine.image(wanted)?.record.created)).collect()
+        filters
+            .values(name)
+            .map(|wanted| Ok(engine.image(wanted)?.record.created))
+            .collect()
     };
     let (before, since) = (created("before")?, created("since")?);
     let dangling = filters.flag("dangling")?;
@@ -109,7 +133,9 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Summary
 
 /// Whether a line has this name: a repository, with or without a tag, with `*` for a part of a path.
 fn fits(line: &Line<'_>, wanted: &str) -> bool {
-    let Some(repository) = &line.repository else { return false };
+    let Some(repository) = &line.repository else {
+        return false;
+    };
     let pattern = match Reference::parse(wanted) {
         Ok(reference) => reference.familiar(),
         Err(_) => wanted.to_owned(),
@@ -155,7 +181,11 @@ mod tests {
             ("*", "a/b", false),
             ("*/*", "a/b", true),
             ("busy", "busybox", false),
-            ("a*a*a*a*a*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
+            (
+                "a*a*a*a*a*a*a*a*a*a*a*b",
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                false,
+            ),
         ] {
             assert_eq!(matches_path(pattern, name), expected, "{pattern} {name}");
         }

@@ -51,7 +51,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let id = if flags.source == "-" {
         engine.import(std::io::stdin(), &how)?
     } else if flags.source.starts_with("http://") || flags.source.starts_with("https://") {
-        return Err(CliError::plain("import of a URL is not supported").with_hint("download it, then import the file"));
+        return Err(CliError::plain("import of a URL is not supported")
+            .with_hint("download it, then import the file"));
     } else {
         let file = File::open(&flags.source)
             .map_err(|error| CliError::plain(format!("open {}: {error}", flags.source)))?;

@@ -113,7 +113,10 @@ fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Val
     let mut last = None;
     for kind in kinds {
         match one(context, *kind, name, size) {
-            Err(error) if error.kind() == ErrorKind::NotFound || kinds.len() > 1 && error.kind() == ErrorKind::InvalidArgument => {
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    || kinds.len() > 1 && error.kind() == ErrorKind::InvalidArgument =>
+            {
                 last = Some(error);
             }
             Err(error) => return Err(error.into()),
@@ -134,7 +137,9 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
             let container = engine.containers().find(name)?;
             let sizes = if size {
                 let own = engine.container_size(&container);
-                let image = engine.image(&container.config.image.to_string()).map_or(0, |image| image.record.size);
+                let image = engine
+                    .image(&container.config.image.to_string())
+                    .map_or(0, |image| image.record.size);
                 Some((own, own.saturating_add(image)))
             } else {
                 None

@@ -30,7 +30,13 @@ struct LogsFlags {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Number of lines to show from the end of the logs
-    #[arg(short = 'n', long, default_value = "all", value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        short = 'n',
+        long,
+        default_value = "all",
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
     tail: String,
     /// Show timestamps
     #[arg(short, long)]
@@ -44,28 +50,50 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: LogsFlags = crate::flags::read(matches)?;
     let now = Timestamp::now();
     let request = LogRequest {
-        since: flags.since.as_deref().map(|text| moment("since", text, now)).transpose()?,
-        until: flags.until.as_deref().map(|text| moment("until", text, now)).transpose()?,
+        since: flags
+            .since
+            .as_deref()
+            .map(|text| moment("since", text, now))
+            .transpose()?,
+        until: flags
+            .until
+            .as_deref()
+            .map(|text| moment("until", text, now))
+            .transpose()?,
         // As docker: whatever is no number of lines means all of them.
         tail: flags.tail.parse().ok(),
         follow: flags.follow,
     };
     let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     let mut failure = None;
-    context.engine()?.logs(&flags.container, &request, &mut |record| {
-        let stamp = if flags.timestamps { format!("{} ", record.time) } else { String::new() };
-        let written = match record.stream {
-            Stream::Stdout => out.write_all(stamp.as_bytes()).and_then(|()| out.write_all(record.log.as_bytes())),
-            // What was written before comes before.
-            Stream::Stderr => out.flush().and_then(|()| {
-                let mut errors = std::io::stderr().lock();
-                errors.write_all(stamp.as_bytes()).and_then(|()| errors.write_all(record.log.as_bytes()))
-            }),
-        };
-        let written = if flags.follow { written.and_then(|()| out.flush()) } else { written };
-        failure = written.err();
-        failure.is_none()
-    })?;
+    context
+        .engine()?
+        .logs(&flags.container, &request, &mut |record| {
+            let stamp = if flags.timestamps {
+                format!("{} ", record.time)
+            } else {
+                String::new()
+            };
+            let written = match record.stream {
+                Stream::Stdout => out
+                    .write_all(stamp.as_bytes())
+                    .and_then(|()| out.write_all(record.log.as_bytes())),
+                // What was written before comes before.
+                Stream::Stderr => out.flush().and_then(|()| {
+                    let mut errors = std::io::stderr().lock();
+                    errors
+                        .write_all(stamp.as_bytes())
+                        .and_then(|()| errors.write_all(record.log.as_bytes()))
+                }),
+            };
+            let written = if flags.follow {
+                written.and_then(|()| out.flush())
+            } else {
+                written
+            };
+            failure = written.err();
+            failure.is_none()
+        })?;
     match failure.or_else(|| out.flush().err()) {
         Some(error) => Err(gone(error)),
         None => Ok(ExitCode::SUCCESS),

@@ -2,8 +2,10 @@
 //!
 //! To add a verb: write its module with a `VERB`, and list it in [`TOP`] or in one of [`GROUPS`], or both.
 
+mod attach;
 mod bootstrap;
 mod build;
+mod completion;
 mod create;
 mod doctor;
 mod exec;
@@ -12,20 +14,29 @@ mod images;
 mod import;
 mod inspect;
 mod kill;
+mod login;
 mod logs;
+mod network;
 mod pause;
+mod port;
+mod prune;
 mod ps;
 mod pull;
 mod registry;
+mod rename;
 mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod start;
 mod stats;
 mod stop;
 mod system;
 mod tag;
+mod top;
+mod version;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -45,7 +56,11 @@ struct Entry {
 
 /// A verb under its own name.
 const fn own(verb: &'static Verb) -> Entry {
-    Entry { name: verb.name, aliases: &[], verb }
+    Entry {
+        name: verb.name,
+        aliases: &[],
+        verb,
+    }
 }
 
 /// A verb under another name.
@@ -79,7 +94,19 @@ const TOP: &[Entry] = &[
     own(&tag::VERB),
     own(&rmi::VERB),
     own(&import::VERB),
+    own(&save::SAVE),
+    own(&save::LOAD),
+    own(&attach::VERB),
+    own(&port::VERB),
+    own(&rename::VERB),
+    own(&top::VERB),
+    own(&login::LOGIN),
+    own(&login::LOGOUT),
+    own(&version::INFO),
+    own(&version::VERSION),
     own(&doctor::VERB),
+    own(&completion::COMPLETION),
+    own(&completion::MAN),
 ];
 
 /// A group of verbs: `dhow container ls`.
@@ -93,13 +120,21 @@ struct Group {
 
 macro_rules! group {
     ($name:literal, $about:literal, $entries:ident) => {
-        Group { name: $name, about: $about, fill: |command| fill(command, $entries), entries: $entries }
+        Group {
+            name: $name,
+            about: $about,
+            fill: |command| fill(command, $entries),
+            entries: $entries,
+        }
     };
 }
 
 const GROUPS: &[Group] = &[
     group!("container", "Manage containers", CONTAINER),
     group!("image", "Manage images", IMAGE),
+    group!("network", "Manage networks", NETWORK),
+    group!("volume", "Manage volumes", VOLUME),
+    group!("builder", "Manage the build cache", BUILDER),
     group!("system", "Manage Dhow", SYSTEM),
     group!("registry", "Serve images to others", REGISTRY),
 ];
@@ -119,7 +154,12 @@ const CONTAINER: &[Entry] = &[
     own(&exec::VERB),
     own(&logs::VERB),
     own(&stats::VERB),
-    named("inspect", &[], &inspect::CONTAINER),
+    own(&attach::VERB),
+    own(&port::VERB),
+    own(&rename::VERB),
+    own(&top::VERB),
+    own(&inspect::CONTAINER),
+    own(&prune::CONTAINER),
 ];
 
 const IMAGE: &[Entry] = &[
@@ -131,10 +171,37 @@ const IMAGE: &[Entry] = &[
     named("rm", &["remove"], &rmi::VERB),
     own(&history::VERB),
     own(&import::VERB),
-    named("inspect", &[], &inspect::IMAGE),
+    own(&save::SAVE),
+    own(&save::LOAD),
+    own(&inspect::IMAGE),
+    own(&prune::IMAGE),
 ];
 
-const SYSTEM: &[Entry] = &[own(&system::check::VERB), own(&system::df::VERB), own(&system::teardown::VERB)];
+const NETWORK: &[Entry] = &[
+    own(&network::CREATE),
+    named("ls", &["list"], &network::LS),
+    own(&inspect::NETWORK),
+    named("rm", &["remove"], &network::RM),
+    own(&network::PRUNE),
+];
+
+const VOLUME: &[Entry] = &[
+    own(&volume::CREATE),
+    named("ls", &["list"], &volume::LS),
+    own(&inspect::VOLUME),
+    named("rm", &["remove"], &volume::RM),
+    own(&volume::PRUNE),
+];
+
+const BUILDER: &[Entry] = &[own(&build::VERB), own(&prune::BUILDER), own(&prune::DU)];
+
+const SYSTEM: &[Entry] = &[
+    own(&system::df::VERB),
+    own(&prune::SYSTEM),
+    own(&system::check::VERB),
+    own(&version::INFO),
+    own(&system::teardown::VERB),
+];
 
 const REGISTRY: &[Entry] = &[own(&registry::VERB)];
 
@@ -143,14 +210,21 @@ pub(crate) fn tree(root: Command) -> Command {
     let mut root = fill(root, TOP);
     for group in GROUPS {
         let command = Command::new(group.name).about(group.about);
-        root = root.subcommand(command.subcommand_required(true).arg_required_else_help(true).defer(group.fill));
+        root = root.subcommand(
+            command
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .defer(group.fill),
+        );
     }
     root
 }
 
 fn fill(mut command: Command, entries: &[Entry]) -> Command {
     for entry in entries {
-        let verb = Command::new(entry.name).about(entry.verb.about).visible_aliases(entry.aliases.iter().copied());
+        let verb = Command::new(entry.name)
+            .about(entry.verb.about)
+            .visible_aliases(entry.aliases.iter().copied());
         command = command.subcommand(verb.defer(entry.verb.flags));
     }
     command
@@ -193,17 +267,38 @@ pub(crate) fn each(
             }
         }
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The `until` filter, as seconds since 1970.
 fn until(filters: &Filters) -> Result<Option<i64>, CliError> {
     let now = Timestamp::now();
-    let Some(text) = filters.values("until").last() else { return Ok(None) };
+    let Some(text) = filters.values("until").last() else {
+        return Ok(None);
+    };
     match time::moment(text, now) {
         Some(moment) => Ok(Some(moment.as_second())),
-        None => Err(CliError::plain(format!("invalid filter 'until={text}': it is no time"))),
+        None => Err(CliError::plain(format!(
+            "invalid filter 'until={text}': it is no time"
+        ))),
     }
+}
+
+/// A title and what is under it; nothing without anything.
+fn listed(title: &str, names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("{title}\n{}\n\n", names.join("\n"))
+}
+
+/// Docker's last line of every prune.
+fn reclaimed(bytes: u64) -> String {
+    format!("Total reclaimed space: {}\n", dhow_types::human_size(bytes))
 }
 
 /// Asks on the terminal before something is lost; in a pipe only `--force` will do.
@@ -213,9 +308,13 @@ fn confirmed(warning: &str, force: bool) -> Result<bool, CliError> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::plain("this would remove things, and there is nobody to ask").with_hint("give --force"));
+        return Err(
+            CliError::plain("this would remove things, and there is nobody to ask").with_hint("give --force"),
+        );
     }
-    crate::render::note(&format!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "));
+    crate::render::note(&format!(
+        "WARNING! {warning}\nAre you sure you want to continue? [y/N] "
+    ));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))

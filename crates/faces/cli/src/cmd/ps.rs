@@ -11,8 +11,12 @@ use crate::render::{Look, say};
 use crate::view::container as view;
 use crate::{CliError, Context, Verb};
 
-pub(crate) const VERB: Verb =
-    Verb { name: "ps", about: "List containers", flags: |command| PsFlags::augment_args(command), run };
+pub(crate) const VERB: Verb = Verb {
+    name: "ps",
+    about: "List containers",
+    flags: |command| PsFlags::augment_args(command),
+    run,
+};
 
 #[derive(Args, Debug)]
 struct PsFlags {
@@ -26,7 +30,14 @@ struct PsFlags {
     #[arg(long)]
     format: Option<String>,
     /// Show n last created containers (includes all states)
-    #[arg(short = 'n', long, value_name = "N", default_value = "-1", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value = "-1",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     last: i64,
     /// Show the latest created container (includes all states)
     #[arg(short, long)]
@@ -43,23 +54,35 @@ struct PsFlags {
 }
 
 const FILTERS: [&str; 15] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network", "publish", "since",
-    "status", "volume", "is-task",
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network",
+    "publish", "since", "status", "volume", "is-task",
 ];
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PsFlags = crate::flags::read(matches)?;
     let filters = Filters::parse(&flags.filter, &FILTERS)?;
-    let limit = if flags.latest { 1 } else { usize::try_from(flags.last).unwrap_or(0) };
+    let limit = if flags.latest {
+        1
+    } else {
+        usize::try_from(flags.last).unwrap_or(0)
+    };
     let mut containers = chosen(context, &filters, flags.all || limit > 0)?;
     if limit > 0 {
         containers.truncate(limit);
     }
     let now = Timestamp::now();
-    let sizes = flags.size || flags.format.as_ref().is_some_and(|format| format.contains(".Size"));
+    let sizes = flags.size
+        || flags
+            .format
+            .as_ref()
+            .is_some_and(|format| format.contains(".Size"));
     let mut rows = Vec::with_capacity(containers.len());
     for container in &containers {
-        let size = if sizes { Some(size(context, container)?) } else { None };
+        let size = if sizes {
+            Some(size(context, container)?)
+        } else {
+            None
+        };
         rows.push(view::row(container, now, flags.no_trunc, size));
     }
     let mut table = view::TABLE.to_vec();
@@ -81,7 +104,9 @@ pub(super) fn size(context: &Context, container: &Container) -> Result<(u64, u64
     let engine = context.engine()?;
     let own = engine.container_size(container);
     // An image that was removed by force has no size any more.
-    let image = engine.image(&container.config.image.to_string()).map_or(0, |image| image.record.size);
+    let image = engine
+        .image(&container.config.image.to_string())
+        .map_or(0, |image| image.record.size);
     Ok((own, image))
 }
 
@@ -89,18 +114,30 @@ pub(super) fn size(context: &Context, container: &Container) -> Result<(u64, u64
 fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Container>, CliError> {
     let engine = context.engine()?;
     let all = all || filters.has("status") || filters.has("exited");
-    let words = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+    let words = [
+        "created",
+        "restarting",
+        "running",
+        "removing",
+        "paused",
+        "exited",
+        "dead",
+    ];
     known(filters, "status", &words)?;
     known(filters, "health", &["starting", "healthy", "unhealthy", "none"])?;
     let exits = filters.values("exited").map(|text| {
-        text.parse::<i32>().map_err(|_| CliError::plain(format!("invalid filter 'exited={text}': it is a number")))
+        text.parse::<i32>()
+            .map_err(|_| CliError::plain(format!("invalid filter 'exited={text}': it is a number")))
     });
     let exits: Vec<i32> = exits.collect::<Result<_, _>>()?;
     for pattern in filters.values("name") {
         name_fits(pattern, "")?;
     }
     let created = |name: &str| -> Result<Vec<String>, CliError> {
-        filters.values(name).map(|wanted| Ok(engine.containers().find(wanted)?.config.created)).collect()
+        filters
+            .values(name)
+            .map(|wanted| Ok(engine.containers().find(wanted)?.config.created))
+            .collect()
     };
     let (before, since) = (created("before")?, created("since")?);
     // Only this filter opens the images.
@@ -114,7 +151,9 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
         let status = container.state.status;
         (all || view::is_up(status))
             && filters.any("id", |id| config.id.as_str().starts_with(id))
-            && filters.any("name", |pattern| name_fits(pattern, &config.name).unwrap_or(false))
+            && filters.any("name", |pattern| {
+                name_fits(pattern, &config.name).unwrap_or(false)
+            })
             && filters.labels(|name| config.labels.get(name))
             && filters.any("status", |word| word == status.as_str())
             && filters.any("health", |word| word == view::health(container))
@@ -122,21 +161,35 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
             && filters.any("network", |wanted| on_network(container, wanted))
             && filters.any("volume", |wanted| {
                 config.mounts.iter().any(|mount| {
-                    mount.destination == wanted || mount.name.as_deref() == Some(wanted) || mount.source == wanted
+                    mount.destination == wanted
+                        || mount.name.as_deref() == Some(wanted)
+                        || mount.source == wanted
                 })
             })
             && filters.any("publish", |port| {
-                config.ports.iter().any(|p| same_port(port, p.container_port, &p.protocol.to_string()))
+                config
+                    .ports
+                    .iter()
+                    .any(|p| same_port(port, p.container_port, &p.protocol.to_string()))
             })
             && filters.any("expose", |port| {
-                config.exposed.iter().filter_map(|e| e.split_once('/')).any(|(number, protocol)| {
-                    number.parse().is_ok_and(|number| same_port(port, number, protocol))
-                })
+                config
+                    .exposed
+                    .iter()
+                    .filter_map(|e| e.split_once('/'))
+                    .any(|(number, protocol)| {
+                        number
+                            .parse()
+                            .is_ok_and(|number| same_port(port, number, protocol))
+                    })
             })
             && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
             && before.iter().all(|moment| config.created < *moment)
             && since.iter().all(|moment| config.created > *moment)
-            && (ancestors.is_empty() || ancestors.iter().any(|(name, image)| is_of(container, name, image.as_ref())))
+            && (ancestors.is_empty()
+                || ancestors
+                    .iter()
+                    .any(|(name, image)| is_of(container, name, image.as_ref())))
     });
     Ok(containers)
 }
@@ -151,13 +204,18 @@ fn known(filters: &Filters, name: &str, words: &[&str]) -> Result<(), CliError> 
 
 fn on_network(container: &Container, wanted: &str) -> bool {
     view::networks(container).iter().any(|name| name == wanted)
-        || container.state.endpoints.iter().any(|endpoint| endpoint.network_id.as_str().starts_with(wanted))
+        || container
+            .state
+            .endpoints
+            .iter()
+            .any(|endpoint| endpoint.network_id.as_str().starts_with(wanted))
 }
 
 fn same_port(wanted: &str, number: u16, protocol: &str) -> bool {
     let (ports, kind) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let within = first.parse().is_ok_and(|first: u16| first <= number) && last.parse().is_ok_and(|last: u16| number <= last);
+    let within = first.parse().is_ok_and(|first: u16| first <= number)
+        && last.parse().is_ok_and(|last: u16| number <= last);
     within && kind == protocol
 }
 

@@ -54,20 +54,13 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if !flags.quiet && name.tag().is_none() && name.digest().is_none() {
         note("Using default tag: latest");
     }
-    if !flags.quiet {
-        let what = wanted.digest().map_or_else(|| wanted.tag().unwrap_or("").to_owned(), ToString::to_string);
-        note(&format!("{what}: Pulling from {}", wanted.repository()));
-    }
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes();
     let progress = Progress::new(flags.quiet);
     let pulled = engine.pull(&flags.image, flags.platform, &progress);
     progress.finish();
-    let pulled = pulled?;
-    if !flags.quiet {
-        note(&format!("Digest: {}\nStatus: {}", pulled.digest, pulled.status));
-    }
+    pulled?;
     // The one line of data: what was pulled, in full.
     say_line(&wanted.canonical())?;
     Ok(ExitCode::SUCCESS)
@@ -76,9 +69,6 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PushFlags = crate::flags::read(matches)?;
     let name = Reference::parse(&flags.image)?.or_latest();
-    if !flags.quiet {
-        note(&format!("The push refers to repository [{}]", name.name()));
-    }
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes();

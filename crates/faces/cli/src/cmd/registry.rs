@@ -47,17 +47,28 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         context.environment.root().join("registry")
     };
     let listen = address(&flags.listen)?;
-    let options = Options { observer: Arc::new(Complaints), ..Options::default() };
+    let options = Options {
+        observer: Arc::new(Complaints),
+        ..Options::default()
+    };
     let registry = Registry::open_with(&root, options)?;
     let server = Server::bind(registry, listen)?;
-    note(&format!("Serving {} on http://{}", root.display(), server.address()));
+    note(&format!(
+        "Serving {} on http://{}",
+        root.display(),
+        server.address()
+    ));
     if !server.address().ip().is_loopback() {
         note("WARNING: everyone who reaches this address may read and write: there is no authentication");
     }
     server.run(async {
         // Without a handler the signal's own effect ends the process, which loses nothing that was acknowledged.
-        let Ok(mut end) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-        let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+        let Ok(mut end) = signal(SignalKind::terminate()) else {
+            return std::future::pending().await;
+        };
+        let Ok(mut interrupt) = signal(SignalKind::interrupt()) else {
+            return std::future::pending().await;
+        };
         tokio::select! {
             _ = end.recv() => {}
             _ = interrupt.recv() => {}
@@ -68,12 +79,18 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 
 fn root_after_verb(arguments: impl Iterator<Item = OsString>) -> bool {
     let after = arguments.skip_while(|word| word != "serve");
-    after.into_iter().any(|word| word == "--root" || word.as_encoded_bytes().starts_with(b"--root="))
+    after
+        .into_iter()
+        .any(|word| word == "--root" || word.as_encoded_bytes().starts_with(b"--root="))
 }
 
 /// `127.0.0.1:5000`, `localhost:5000`, `:5000` (this host only), `5000`.
 fn address(text: &str) -> Result<SocketAddr, CliError> {
-    let bad = || CliError::plain(format!("invalid --listen {text:?}: write HOST:PORT, such as 127.0.0.1:5000"));
+    let bad = || {
+        CliError::plain(format!(
+            "invalid --listen {text:?}: write HOST:PORT, such as 127.0.0.1:5000"
+        ))
+    };
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if let Ok(port) = text.trim_start_matches(':').parse() {
         return Ok(SocketAddr::new(loopback, port));
@@ -81,7 +98,10 @@ fn address(text: &str) -> Result<SocketAddr, CliError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    text.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(bad)
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(bad)
 }
 
 #[cfg(test)]
@@ -90,10 +110,17 @@ mod tests {
 
     #[test]
     fn a_root_before_the_verb_is_that_of_the_images() {
-        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>().into_iter();
+        let words = |text: &str| {
+            text.split(' ')
+                .map(OsString::from)
+                .collect::<Vec<_>>()
+                .into_iter()
+        };
         assert!(root_after_verb(words("dhow --root a registry serve --root b")));
         assert!(root_after_verb(words("dhow registry serve --root=b")));
-        assert!(!root_after_verb(words("dhow --root a registry serve --listen :1")));
+        assert!(!root_after_verb(words(
+            "dhow --root a registry serve --listen :1"
+        )));
     }
 
     #[test]

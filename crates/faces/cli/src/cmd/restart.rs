@@ -32,7 +32,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RestartFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
     super::each(&flags.containers, |name| {
-        engine.restart(name, flags.signal.as_deref(), flags.timeout.map(Duration::from_secs))?;
+        engine.restart(
+            name,
+            flags.signal.as_deref(),
+            flags.timeout.map(Duration::from_secs),
+        )?;
         say_line(name)
     })
 }

@@ -51,7 +51,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         say_line(&id.to_string())?;
         return Ok(ExitCode::SUCCESS);
     };
-    let how = Attached { stdin: container.interactive, tty: container.tty, signals: flags.sig_proxy && !container.tty };
+    let how = Attached {
+        stdin: container.interactive,
+        tty: container.tty,
+        signals: flags.sig_proxy && !container.tty,
+    };
     let end = pump(socket, how, |number| {
         // It may have ended already; its exit code comes next.
         drop(engine.kill(id.as_str(), &number.to_string()));

@@ -38,14 +38,24 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         });
     }
     let [name] = flags.containers.as_slice() else {
-        return Err(CliError::plain("you cannot start and attach multiple containers at once"));
+        return Err(CliError::plain(
+            "you cannot start and attach multiple containers at once",
+        ));
     };
     let started = engine.start(name, true)?;
     let config = started.container.config;
-    let Some(socket) = started.attached else { return Ok(ExitCode::SUCCESS) };
+    let Some(socket) = started.attached else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let tty = config.request.tty;
-    let how = Attached { stdin: flags.interactive && config.open_stdin, tty, signals: !tty };
-    let end = pump(socket, how, |number| drop(engine.kill(config.id.as_str(), &number.to_string())))?;
+    let how = Attached {
+        stdin: flags.interactive && config.open_stdin,
+        tty,
+        signals: !tty,
+    };
+    let end = pump(socket, how, |number| {
+        drop(engine.kill(config.id.as_str(), &number.to_string()))
+    })?;
     match end {
         End::Exit(code) => {
             engine.settled(&config.id)?;

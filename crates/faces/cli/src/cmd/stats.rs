@@ -52,12 +52,19 @@ pub(crate) const FIELDS: Fields = &[
     ("PIDs", "PIDS"),
 ];
 
-const TABLE: [&str; 8] = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
+const TABLE: [&str; 8] = [
+    "ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs",
+];
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: StatsFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    let look = Look { fields: FIELDS, table: &TABLE, format: flags.format.as_deref(), quiet: None };
+    let look = Look {
+        fields: FIELDS,
+        table: &TABLE,
+        format: flags.format.as_deref(),
+        quiet: None,
+    };
     // A terminal is drawn over; a pipe gets one table after the other.
     let lively = !flags.no_stream && std::io::IsTerminal::is_terminal(&std::io::stdout());
     loop {
@@ -86,8 +93,16 @@ fn idle(context: &Context, samples: &[Sample], whole: bool) -> Result<Vec<Row>, 
     let idle = containers.iter().filter(|container| !shown(&container.config.id));
     Ok(idle
         .map(|container| {
-            let id = if whole { container.config.id.as_str() } else { container.config.id.short() };
-            cells(id, &container.config.name, ["0.00%", "0B / 0B", "0.00%", "0B / 0B", "0B / 0B", "0"].map(str::to_owned))
+            let id = if whole {
+                container.config.id.as_str()
+            } else {
+                container.config.id.short()
+            };
+            cells(
+                id,
+                &container.config.name,
+                ["0.00%", "0B / 0B", "0.00%", "0B / 0B", "0B / 0B", "0"].map(str::to_owned),
+            )
         })
         .collect())
 }
@@ -95,20 +110,44 @@ fn idle(context: &Context, samples: &[Sample], whole: bool) -> Result<Vec<Row>, 
 /// One reading, in docker's columns (docker/cli `formatter_stats.go`).
 pub(crate) fn row(sample: &Sample, whole: bool) -> Row {
     let config = &sample.container.config;
-    let id = if whole { config.id.as_str() } else { config.id.short() };
+    let id = if whole {
+        config.id.as_str()
+    } else {
+        config.id.short()
+    };
     let memory = &sample.stats.memory;
     // Docker leaves out the page cache that can go at once.
     let used = memory.usage.saturating_sub(memory.inactive_file);
-    let percent = if sample.memory_limit == 0 { 0.0 } else { used as f64 / sample.memory_limit as f64 * 100.0 };
+    let percent = if sample.memory_limit == 0 {
+        0.0
+    } else {
+        used as f64 / sample.memory_limit as f64 * 100.0
+    };
     let block = &sample.stats.block_io;
-    cells(id, &config.name, [
-        format!("{:.2}%", sample.cpu_percent),
-        format!("{} / {}", human_binary_size(used), human_binary_size(sample.memory_limit)),
-        format!("{percent:.2}%"),
-        format!("{} / {}", human_size(sample.network.0), human_size(sample.network.1)),
-        format!("{} / {}", human_size(block.read_bytes), human_size(block.write_bytes)),
-        sample.stats.pids.current.to_string(),
-    ])
+    cells(
+        id,
+        &config.name,
+        [
+            format!("{:.2}%", sample.cpu_percent),
+            format!(
+                "{} / {}",
+                human_binary_size(used),
+                human_binary_size(sample.memory_limit)
+            ),
+            format!("{percent:.2}%"),
+            format!(
+                "{} / {}",
+                human_size(sample.network.0),
+                human_size(sample.network.1)
+            ),
+            format!(
+                "{} / {}",
+                human_size(block.read_bytes),
+                human_size(block.write_bytes)
+            ),
+            sample.stats.pids.current.to_string(),
+        ],
+    )
 }
 
 fn cells(id: &str, name: &str, [cpu, usage, percent, network, block, pids]: [String; 6]) -> Row {

@@ -32,7 +32,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: StopFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
     super::each(&flags.containers, |name| {
-        engine.stop(name, flags.signal.as_deref(), flags.timeout.map(Duration::from_secs))?;
+        engine.stop(
+            name,
+            flags.signal.as_deref(),
+            flags.timeout.map(Duration::from_secs),
+        )?;
         say_line(name)
     })
 }

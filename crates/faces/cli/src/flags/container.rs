@@ -285,13 +285,27 @@ impl ContainerFlags {
             extra_hosts: self.add_host.clone(),
             limits: self.limits().map_err(bad)?,
             shm_size: self.shm_size.map(|size| size.0),
-            ulimits: self.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>().map_err(bad)?,
+            ulimits: self
+                .ulimit
+                .iter()
+                .map(|text| ulimit(text))
+                .collect::<Result<_, _>>()
+                .map_err(bad)?,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
             read_only: self.read_only,
-            security: self.security_opt.iter().map(|text| security(text)).collect::<Result<_, _>>()?,
-            devices: self.device.iter().map(|text| device(text)).collect::<Result<_, _>>().map_err(bad)?,
+            security: self
+                .security_opt
+                .iter()
+                .map(|text| security(text))
+                .collect::<Result<_, _>>()?,
+            devices: self
+                .device
+                .iter()
+                .map(|text| device(text))
+                .collect::<Result<_, _>>()
+                .map_err(bad)?,
             device_rules: self.device_cgroup_rule.clone(),
             sysctls: self.sysctl.iter().map(|text| key_value(text)).collect(),
             oom_score_adj: self.oom_score_adj,
@@ -311,11 +325,17 @@ impl ContainerFlags {
         let mut networks: Vec<Attachment> = self
             .network
             .iter()
-            .map(|name| Attachment { network: name.clone(), ..Attachment::default() })
+            .map(|name| Attachment {
+                network: name.clone(),
+                ..Attachment::default()
+            })
             .collect();
         let wishes = self.ip.is_some() || self.mac_address.is_some() || !self.network_alias.is_empty();
         if networks.is_empty() && wishes {
-            networks.push(Attachment { network: "bridge".to_owned(), ..Attachment::default() });
+            networks.push(Attachment {
+                network: "bridge".to_owned(),
+                ..Attachment::default()
+            });
         }
         if let Some(first) = networks.first_mut() {
             first.ip = self.ip;
@@ -339,7 +359,11 @@ impl ContainerFlags {
         let nano_cpus = match self.cpus {
             None => None,
             Some(cpus) if cpus > 0.0 && cpus < 1e6 => {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "bounded just above"
+                )]
                 let nano = (cpus * 1e9).round() as u64;
                 Some(nano)
             }
@@ -418,21 +442,39 @@ impl ContainerFlags {
         }
         Some(LogConfig {
             driver: self.log_driver.clone().unwrap_or_else(|| "local".to_owned()),
-            options: self.log_opt.iter().map(|text| key_value(text)).collect::<BTreeMap<_, _>>(),
+            options: self
+                .log_opt
+                .iter()
+                .map(|text| key_value(text))
+                .collect::<BTreeMap<_, _>>(),
         })
     }
 }
 
 fn with_protocol(port: &str) -> String {
-    if port.contains('/') { port.to_owned() } else { format!("{port}/tcp") }
+    if port.contains('/') {
+        port.to_owned()
+    } else {
+        format!("{port}/tcp")
+    }
 }
 
 fn ulimit(text: &str) -> Result<Ulimit, String> {
     let bad = || format!("invalid ulimit {text:?}: write name=soft[:hard]");
     let (name, values) = text.split_once('=').ok_or_else(bad)?;
-    let number = |text: &str| if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| bad()) };
+    let number = |text: &str| {
+        if text == "unlimited" {
+            Ok(-1)
+        } else {
+            text.parse::<i64>().map_err(|_| bad())
+        }
+    };
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+    Ok(Ulimit {
+        name: name.to_owned(),
+        soft: number(soft)?,
+        hard: number(hard)?,
+    })
 }
 
 fn device(text: &str) -> Result<(PathBuf, PathBuf, String), String> {
@@ -453,7 +495,10 @@ fn device(text: &str) -> Result<(PathBuf, PathBuf, String), String> {
 
 /// Both `name=value` and docker's older `name:value`.
 fn security(text: &str) -> Result<SecurityOption, CliError> {
-    let (name, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
+    let (name, value) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .unwrap_or((text, ""));
     match (name, value) {
         ("no-new-privileges", "" | "true") => Ok(SecurityOption::NoNewPrivileges),
         ("seccomp", "unconfined") => Ok(SecurityOption::Seccomp(SeccompChoice::Unconfined)),

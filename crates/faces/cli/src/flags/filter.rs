@@ -12,7 +12,9 @@ impl Filters {
         let mut filters = Vec::new();
         for flag in flags {
             let Some((name, value)) = flag.split_once('=') else {
-                return Err(CliError::plain(format!("invalid filter {flag:?}: write name=value")));
+                return Err(CliError::plain(format!(
+                    "invalid filter {flag:?}: write name=value"
+                )));
             };
             let name = name.trim().to_lowercase();
             // `label!=x` is split as `label!` and `x`.
@@ -27,7 +29,10 @@ impl Filters {
 
     /// Values of one filter.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether the filter was given.
@@ -51,11 +56,15 @@ impl Filters {
 
     /// A value that must be true or false.
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, CliError> {
-        let Some(value) = self.values(name).last() else { return Ok(None) };
+        let Some(value) = self.values(name).last() else {
+            return Ok(None);
+        };
         match value {
             "1" | "true" | "True" | "TRUE" => Ok(Some(true)),
             "0" | "false" | "False" | "FALSE" => Ok(Some(false)),
-            other => Err(CliError::plain(format!("invalid filter '{name}={other}': it is true or false"))),
+            other => Err(CliError::plain(format!(
+                "invalid filter '{name}={other}': it is true or false"
+            ))),
         }
     }
 }
@@ -66,7 +75,9 @@ pub(crate) fn name_fits(pattern: &str, name: &str) -> Result<bool, CliError> {
         let message = format!("filter name={pattern}: regular expressions are not supported");
         return Err(CliError::plain(message).with_hint("use a part of the name, or the whole as ^name$"));
     }
-    let (start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
+    let (start, rest) = pattern
+        .strip_prefix('^')
+        .map_or((false, pattern), |rest| (true, rest));
     let (end, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
     let rest = rest.strip_prefix('/').unwrap_or(rest);
     Ok(match (start, end) {
@@ -98,13 +109,25 @@ mod tests {
         let labels: std::collections::BTreeMap<String, String> =
             [("x".to_owned(), "1".to_owned()), ("y".to_owned(), String::new())].into();
         assert!(filters.labels(|name| labels.get(name)));
-        assert!(!filters.labels(|name| if name == "z" { labels.get("x") } else { labels.get(name) }));
+        assert!(!filters.labels(|name| if name == "z" {
+            labels.get("x")
+        } else {
+            labels.get(name)
+        }));
         assert!(!filters.labels(|name| if name == "y" { None } else { labels.get(name) }));
     }
 
     #[test]
     fn names_fit_by_part_or_between_anchors() {
-        for (pattern, fits) in [("e", true), ("^web$", true), ("^/web$", true), ("^we", true), ("^e", false), ("b$", true), ("we$", false)] {
+        for (pattern, fits) in [
+            ("e", true),
+            ("^web$", true),
+            ("^/web$", true),
+            ("^we", true),
+            ("^e", false),
+            ("b$", true),
+            ("we$", false),
+        ] {
             assert_eq!(name_fits(pattern, "web").unwrap(), fits, "{pattern}");
         }
         assert!(name_fits("w.*b", "web").is_err());

@@ -25,16 +25,30 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
             // SELinux relabelling means nothing where there is no SELinux; docker takes it there too.
             "rw" | "z" | "Z" => {}
             "nocopy" => no_copy = true,
-            other => propagation = self::propagation(other).ok_or_else(|| bad(&format!("unknown option {other:?}")))?,
+            other => {
+                propagation =
+                    self::propagation(other).ok_or_else(|| bad(&format!("unknown option {other:?}")))?
+            }
         }
     }
     let target = PathBuf::from(target);
     if source.starts_with('/') || source.starts_with('.') || source.starts_with('~') || source.contains('/') {
         let source = std::path::absolute(source).map_err(|error| bad(&error.to_string()))?;
-        return Ok(MountSpec::Bind { source, target, read_only, create: true, propagation });
+        return Ok(MountSpec::Bind {
+            source,
+            target,
+            read_only,
+            create: true,
+            propagation,
+        });
     }
     let name = (!source.is_empty()).then(|| source.to_owned());
-    Ok(MountSpec::Volume { name, target, read_only, no_copy })
+    Ok(MountSpec::Volume {
+        name,
+        target,
+        read_only,
+        no_copy,
+    })
 }
 
 /// `--mount type=bind,source=...,target=...`: fields separated by commas, with quotes as in CSV.
@@ -44,17 +58,26 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
     let (mut read_only, mut no_copy, mut propagation) = (false, false, Propagation::default());
     let mut options = Vec::new();
     for field in fields(text) {
-        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
-        let needed = || value.map(str::to_owned).ok_or_else(|| bad(format!("{key} needs a value")));
+        let (key, value) = field
+            .split_once('=')
+            .map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let needed = || {
+            value
+                .map(str::to_owned)
+                .ok_or_else(|| bad(format!("{key} needs a value")))
+        };
         match key {
             "type" => kind = needed()?,
             "source" | "src" => source = Some(needed()?),
             "target" | "dst" | "destination" => target = Some(needed()?),
-            "readonly" | "ro" => read_only = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?,
+            "readonly" | "ro" => {
+                read_only = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?
+            }
             "volume-nocopy" => no_copy = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?,
             "bind-propagation" => {
                 let name = needed()?;
-                propagation = self::propagation(&name).ok_or_else(|| bad(format!("unknown propagation {name:?}")))?;
+                propagation =
+                    self::propagation(&name).ok_or_else(|| bad(format!("unknown propagation {name:?}")))?;
             }
             "tmpfs-size" => options.push(format!("size={}", needed()?)),
             "tmpfs-mode" => options.push(format!("mode={}", needed()?)),
@@ -67,12 +90,25 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
         "bind" => {
             let source = source.filter(|path| path.starts_with('/'));
             let source = source.ok_or_else(|| bad("source must be an absolute path".to_owned()))?;
-            Ok(MountSpec::Bind { source: source.into(), target, read_only, create: false, propagation })
+            Ok(MountSpec::Bind {
+                source: source.into(),
+                target,
+                read_only,
+                create: false,
+                propagation,
+            })
         }
-        "volume" => Ok(MountSpec::Volume { name: source.filter(|n| !n.is_empty()), target, read_only, no_copy }),
+        "volume" => Ok(MountSpec::Volume {
+            name: source.filter(|n| !n.is_empty()),
+            target,
+            read_only,
+            no_copy,
+        }),
         "tmpfs" if source.is_none() => Ok(MountSpec::Tmpfs { target, options }),
         "tmpfs" => Err(bad("a tmpfs has no source".to_owned())),
-        other => Err(bad(format!("type {other:?} is not supported: use bind, volume or tmpfs"))),
+        other => Err(bad(format!(
+            "type {other:?} is not supported: use bind, volume or tmpfs"
+        ))),
     }
 }
 
@@ -82,8 +118,15 @@ pub(crate) fn tmpfs(text: &str) -> Result<MountSpec, String> {
     if !target.starts_with('/') {
         return Err(format!("invalid tmpfs {text:?}: the path must be absolute"));
     }
-    let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
-    Ok(MountSpec::Tmpfs { target: target.into(), options })
+    let options = options
+        .split(',')
+        .filter(|option| !option.is_empty())
+        .map(str::to_owned)
+        .collect();
+    Ok(MountSpec::Tmpfs {
+        target: target.into(),
+        options,
+    })
 }
 
 fn flag(value: Option<&str>) -> Option<bool> {
@@ -137,9 +180,21 @@ mod tests {
 
     #[test]
     fn a_source_is_a_path_or_a_name() {
-        assert!(matches!(volume("data:/var/lib"), Ok(MountSpec::Volume { name: Some(name), .. }) if name == "data"));
-        assert!(matches!(volume("/srv:/x:ro"), Ok(MountSpec::Bind { read_only: true, create: true, .. })));
-        assert!(matches!(volume("/anonymous"), Ok(MountSpec::Volume { name: None, .. })));
+        assert!(
+            matches!(volume("data:/var/lib"), Ok(MountSpec::Volume { name: Some(name), .. }) if name == "data")
+        );
+        assert!(matches!(
+            volume("/srv:/x:ro"),
+            Ok(MountSpec::Bind {
+                read_only: true,
+                create: true,
+                ..
+            })
+        ));
+        assert!(matches!(
+            volume("/anonymous"),
+            Ok(MountSpec::Volume { name: None, .. })
+        ));
         assert!(matches!(volume("./here:/x"), Ok(MountSpec::Bind { source, .. }) if source.is_absolute()));
         for bad in ["", "a:b", "a:/b:c:d", "a:/b:huh"] {
             assert!(volume(bad).is_err(), "{bad:?}");
@@ -149,9 +204,19 @@ mod tests {
     #[test]
     fn mount_fields_may_be_quoted_and_unknown_ones_are_named() {
         let spec = mount(r#"type=bind,"source=/a,b",target=/x,readonly"#).unwrap();
-        assert!(matches!(spec, MountSpec::Bind { source, read_only: true, create: false, .. } if source.as_os_str() == "/a,b"));
-        assert!(mount("type=bind,source=/a,target=/b,fancy=1").unwrap_err().contains("fancy"));
-        assert!(mount("type=image,source=x,target=/b").unwrap_err().contains("image"));
+        assert!(
+            matches!(spec, MountSpec::Bind { source, read_only: true, create: false, .. } if source.as_os_str() == "/a,b")
+        );
+        assert!(
+            mount("type=bind,source=/a,target=/b,fancy=1")
+                .unwrap_err()
+                .contains("fancy")
+        );
+        assert!(
+            mount("type=image,source=x,target=/b")
+                .unwrap_err()
+                .contains("image")
+        );
         assert!(mount("type=tmpfs,target=/b,tmpfs-size=1m").is_ok());
     }
 }

@@ -18,7 +18,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<PortMapping>, String> {
         Some(_) => return Err(bad("the protocol is tcp, udp or sctp")),
         None => (text, Protocol::Tcp),
     };
-    let (rest, container) = ports.rsplit_once(':').map_or(("", ports), |(rest, container)| (rest, container));
+    let (rest, container) = ports
+        .rsplit_once(':')
+        .map_or(("", ports), |(rest, container)| (rest, container));
     let container = range(container).ok_or_else(|| bad("the container's port is 1 to 65535"))?;
     let (address, host) = if rest.is_empty() {
         (None, None)
@@ -35,7 +37,12 @@ pub(crate) fn parse(text: &str) -> Result<Vec<PortMapping>, String> {
     Ok(container
         .zip(hosts)
         .take(MAX_PORTS)
-        .map(|(container_port, host_port)| PortMapping { host_ip: address, host_port, container_port, protocol })
+        .map(|(container_port, host_port)| PortMapping {
+            host_ip: address,
+            host_port,
+            container_port,
+            protocol,
+        })
         .collect())
 }
 
@@ -80,18 +87,42 @@ mod tests {
     #[test]
     fn all_forms_are_read() {
         assert_eq!((one("80").host_port, one("80").container_port), (None, 80));
-        assert_eq!((one("8080:80").host_port, one("8080:80").host_ip), (Some(8080), None));
+        assert_eq!(
+            (one("8080:80").host_port, one("8080:80").host_ip),
+            (Some(8080), None)
+        );
         let full = one("127.0.0.1:8080:80/udp");
-        assert_eq!((full.host_ip, full.protocol), (Some("127.0.0.1".parse().unwrap()), Protocol::Udp));
+        assert_eq!(
+            (full.host_ip, full.protocol),
+            (Some("127.0.0.1".parse().unwrap()), Protocol::Udp)
+        );
         assert_eq!(one("[::1]:8080:80").host_ip, Some("::1".parse().unwrap()));
         assert_eq!(one("127.0.0.1::80").host_port, None);
         let range = parse("8000-8002:80-82").unwrap();
-        assert_eq!(range.iter().map(|p| (p.host_port, p.container_port)).collect::<Vec<_>>(), [(Some(8000), 80), (Some(8001), 81), (Some(8002), 82)]);
+        assert_eq!(
+            range
+                .iter()
+                .map(|p| (p.host_port, p.container_port))
+                .collect::<Vec<_>>(),
+            [(Some(8000), 80), (Some(8001), 81), (Some(8002), 82)]
+        );
     }
 
     #[test]
     fn what_is_no_port_is_refused() {
-        for bad in ["", "0", "65536", "80:", "x:80", "1:2:3:4", "80/icmp", "5-3:1-2", "1-2:1-3", "-1", "999.0.0.1:1:1"] {
+        for bad in [
+            "",
+            "0",
+            "65536",
+            "80:",
+            "x:80",
+            "1:2:3:4",
+            "80/icmp",
+            "5-3:1-2",
+            "1-2:1-3",
+            "-1",
+            "999.0.0.1:1:1",
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

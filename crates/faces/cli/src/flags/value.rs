@@ -55,9 +55,16 @@ fn lines(path: &Path) -> Result<Vec<String>, CliError> {
     use std::io::Read as _;
     let what = |error: std::io::Error| CliError::plain(format!("read {}: {error}", path.display()));
     let mut text = String::new();
-    std::fs::File::open(path).map_err(what)?.take(MAX_FILE).read_to_string(&mut text).map_err(what)?;
+    std::fs::File::open(path)
+        .map_err(what)?
+        .take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(what)?;
     let text = text.trim_start_matches('\u{feff}');
-    let wanted = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let wanted = text
+        .lines()
+        .map(str::trim_start)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(wanted.map(str::to_owned).collect())
 }
 
@@ -69,12 +76,17 @@ pub(crate) fn restart_policy(text: &str) -> Result<RestartPolicy, String> {
             "always" => Ok(RestartPolicy::Always),
             "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
             "on-failure" => Ok(RestartPolicy::OnFailure(0)),
-            _ => Err(format!("invalid restart policy {text:?}: use no, always, unless-stopped or on-failure[:N]")),
+            _ => Err(format!(
+                "invalid restart policy {text:?}: use no, always, unless-stopped or on-failure[:N]"
+            )),
         },
-        Some(("on-failure", count)) => {
-            count.parse().map(RestartPolicy::OnFailure).map_err(|_| format!("invalid maximum retry count {count:?}"))
-        }
-        Some((name, _)) => Err(format!("maximum retry count cannot be used with restart policy {name:?}")),
+        Some(("on-failure", count)) => count
+            .parse()
+            .map(RestartPolicy::OnFailure)
+            .map_err(|_| format!("invalid maximum retry count {count:?}")),
+        Some((name, _)) => Err(format!(
+            "maximum retry count cannot be used with restart policy {name:?}"
+        )),
     }
 }
 

@@ -19,13 +19,24 @@ pub(crate) struct Row {
 impl Row {
     /// A row of these fields. They are named in alphabetical order, as docker's JSON has them.
     pub(crate) fn new<const N: usize>(fields: [(&str, Value); N]) -> Self {
-        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { fields, labels: Map::new() }
+        let fields = fields
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        Self {
+            fields,
+            labels: Map::new(),
+        }
     }
 
     /// The same with labels for `{{.Label "name"}}`.
-    pub(crate) fn with_labels<'a>(mut self, labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
-        let pairs = labels.into_iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    pub(crate) fn with_labels<'a>(
+        mut self,
+        labels: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Self {
+        let pairs = labels
+            .into_iter()
+            .map(|(name, value)| (name.clone(), value.as_str().into()));
         self.labels = pairs.collect();
         self
     }
@@ -86,19 +97,34 @@ impl Look<'_> {
     }
 
     fn header(&self, field: &str) -> &'static str {
-        self.fields.iter().find(|(name, _)| *name == field).map_or("", |(_, header)| header)
+        self.fields
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map_or("", |(_, header)| header)
     }
 
     /// A template of the person's, in a table when it begins with that word (docker/cli `formatter.go`).
     fn formatted(&self, format: &str, rows: &[Row]) -> Result<String, CliError> {
-        let body = format.strip_prefix("table").filter(|rest| rest.starts_with([' ', '\t']) || rest.starts_with(r"\t"));
-        let text = body.map_or(format, str::trim).replace(r"\t", "\t").replace(r"\n", "\n");
+        let body = format
+            .strip_prefix("table")
+            .filter(|rest| rest.starts_with([' ', '\t']) || rest.starts_with(r"\t"));
+        let text = body
+            .map_or(format, str::trim)
+            .replace(r"\t", "\t")
+            .replace(r"\n", "\n");
         let template = Template::parse(&text).map_err(bad)?;
         let mut out = String::new();
         if body.is_some() {
-            let headers: Map<String, Value> =
-                self.fields.iter().map(|(name, header)| ((*name).to_owned(), (*header).into())).collect();
-            out.push_str(&template.fill(&headers.into(), Some(&label_headers(&text))).map_err(bad)?);
+            let headers: Map<String, Value> = self
+                .fields
+                .iter()
+                .map(|(name, header)| ((*name).to_owned(), (*header).into()))
+                .collect();
+            out.push_str(
+                &template
+                    .fill(&headers.into(), Some(&label_headers(&text)))
+                    .map_err(bad)?,
+            );
             out.push('\n');
         }
         for row in rows {
@@ -112,7 +138,10 @@ impl Look<'_> {
 
 /// Headers of `{{.Label "com.example.some-name"}}`: `some name` (docker/cli `formatter/container.go`).
 fn label_headers(text: &str) -> Map<String, Value> {
-    let names = text.split(".Label").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+    let names = text
+        .split(".Label")
+        .skip(1)
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
     names
         .map(|name| {
             let last = name.rsplit('.').next().unwrap_or(name);
@@ -137,7 +166,9 @@ mod tests {
     const FIELDS: Fields = &[("ID", "CONTAINER ID"), ("Names", "NAMES")];
 
     fn rows() -> Vec<Row> {
-        let labels = [("com.x.my-team".to_owned(), "blue".to_owned())].into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        let labels = [("com.x.my-team".to_owned(), "blue".to_owned())]
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>();
         vec![
             Row::new([("ID", "abc".into()), ("Names", "web".into())]).with_labels(&labels),
             Row::new([("ID", "def".into()), ("Names", "<db>".into())]),
@@ -145,21 +176,37 @@ mod tests {
     }
 
     fn show(format: Option<&str>, quiet: Option<&'static str>) -> String {
-        Look { fields: FIELDS, table: &["ID", "Names"], format, quiet }.show(&rows()).unwrap()
+        Look {
+            fields: FIELDS,
+            table: &["ID", "Names"],
+            format,
+            quiet,
+        }
+        .show(&rows())
+        .unwrap()
     }
 
     #[test]
     fn the_usual_table_quiet_and_json() {
-        assert_eq!(show(None, None), "CONTAINER ID   NAMES\nabc            web\ndef            <db>\n");
+        assert_eq!(
+            show(None, None),
+            "CONTAINER ID   NAMES\nabc            web\ndef            <db>\n"
+        );
         assert_eq!(show(Some("table"), None), show(None, None));
         assert_eq!(show(None, Some("ID")), "abc\ndef\n");
-        assert_eq!(show(Some("json"), None), "{\"ID\":\"abc\",\"Names\":\"web\"}\n{\"ID\":\"def\",\"Names\":\"<db>\"}\n");
+        assert_eq!(
+            show(Some("json"), None),
+            "{\"ID\":\"abc\",\"Names\":\"web\"}\n{\"ID\":\"def\",\"Names\":\"<db>\"}\n"
+        );
         assert_eq!(show(Some("{{json .}}"), None), show(Some("json"), None));
     }
 
     #[test]
     fn a_format_may_be_a_table_of_its_own() {
-        assert_eq!(show(Some(r"table {{.Names}}\t{{.ID}}"), None), "NAMES     CONTAINER ID\nweb       abc\n<db>      def\n");
+        assert_eq!(
+            show(Some(r"table {{.Names}}\t{{.ID}}"), None),
+            "NAMES     CONTAINER ID\nweb       abc\n<db>      def\n"
+        );
         assert_eq!(
             show(Some(r#"table {{.ID}}\t{{.Label "com.x.my-team"}}"#), None),
             "CONTAINER ID   my team\nabc            blue\ndef            \n"
@@ -169,7 +216,12 @@ mod tests {
 
     #[test]
     fn a_wrong_field_is_an_error_even_without_rows() {
-        let look = Look { fields: FIELDS, table: &["ID"], format: Some("table {{.Nope}}"), quiet: None };
+        let look = Look {
+            fields: FIELDS,
+            table: &["ID"],
+            format: Some("table {{.Nope}}"),
+            quiet: None,
+        };
         assert!(look.show(&[]).is_err());
     }
 }

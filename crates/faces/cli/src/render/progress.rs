@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::note;
 use dhow_types::Observer;
 use dhow_types::Progress as Report;
-use super::note;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Shows reports on standard error.

@@ -18,8 +18,13 @@ pub(crate) fn align(text: &str) -> String {
                 first += 1;
                 continue;
             }
-            let end = (first..lines.len()).find(|&line| widths[line].len() <= column).unwrap_or(lines.len());
-            let longest = (first..end).map(|line| width(lines[line][column])).max().unwrap_or(0);
+            let end = (first..lines.len())
+                .find(|&line| widths[line].len() <= column)
+                .unwrap_or(lines.len());
+            let longest = (first..end)
+                .map(|line| width(lines[line][column]))
+                .max()
+                .unwrap_or(0);
             for line in &mut widths[first..end] {
                 line[column] = (longest + PADDING).max(LEAST);
             }
@@ -41,7 +46,11 @@ pub(crate) fn align(text: &str) -> String {
 
 /// Width of a cell in characters, as Go counts it.
 fn width(cell: &str) -> usize {
-    if cell.is_ascii() { cell.len() } else { cell.chars().count() }
+    if cell.is_ascii() {
+        cell.len()
+    } else {
+        cell.chars().count()
+    }
 }
 
 /// Cuts a text to `limit` characters, the last of them an ellipsis (docker/cli `formatter.Ellipsis`).
@@ -61,13 +70,19 @@ mod tests {
     #[test]
     fn columns_are_ten_wide_at_least_and_three_apart() {
         let text = align("CONTAINER ID\tIMAGE\tNAMES\n0123456789ab\tbusybox:latest\tx\n");
-        assert_eq!(text, "CONTAINER ID   IMAGE            NAMES\n0123456789ab   busybox:latest   x\n");
+        assert_eq!(
+            text,
+            "CONTAINER ID   IMAGE            NAMES\n0123456789ab   busybox:latest   x\n"
+        );
         assert_eq!(align("A\tB\n1\t\n"), "A         B\n1         \n");
     }
 
     #[test]
     fn a_line_without_cells_ends_the_columns_above_it() {
-        assert_eq!(align("a\tb\n\nlonger than ten\tb\n"), "a         b\n\nlonger than ten   b\n");
+        assert_eq!(
+            align("a\tb\n\nlonger than ten\tb\n"),
+            "a         b\n\nlonger than ten   b\n"
+        );
     }
 
     #[test]

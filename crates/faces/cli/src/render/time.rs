@@ -37,7 +37,9 @@ pub(crate) fn long_text(text: &str) -> String {
 /// (moby `api/types/time.GetTimestamp`).
 pub(crate) fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(duration) = dhow_types::parse_duration(text) {
-        return now.checked_sub(jiff::SignedDuration::try_from(duration).ok()?).ok();
+        return now
+            .checked_sub(jiff::SignedDuration::try_from(duration).ok()?)
+            .ok();
     }
     if let Some((seconds, fraction)) = text.split_once('.').or(Some((text, "0")))
         && !seconds.is_empty()
@@ -90,7 +92,15 @@ mod tests {
         ] {
             assert_eq!(moment(text, now), Some(at(expected)), "{text}");
         }
-        for bad in ["", "yesterday", "10", "10x", "-5m", "1714557600.1234567890", "2024-13-01"] {
+        for bad in [
+            "",
+            "yesterday",
+            "10",
+            "10x",
+            "-5m",
+            "1714557600.1234567890",
+            "2024-13-01",
+        ] {
             // A bare number is seconds since 1970.
             assert_eq!(moment(bad, now).is_none(), bad != "10", "{bad}");
         }
@@ -98,9 +108,18 @@ mod tests {
 
     #[test]
     fn times_print_as_docker_prints_them() {
-        assert_eq!(long(at("2024-05-01T10:00:00.5Z")), "2024-05-01 10:00:00 +0000 UTC");
-        assert_eq!(log_form(at("2024-05-01T10:00:00.5Z")), "2024-05-01T10:00:00.500000000Z");
-        assert_eq!(ago(at("2024-05-01T09:58:00Z").as_second(), at("2024-05-01T10:00:00Z")), "2 minutes ago");
+        assert_eq!(
+            long(at("2024-05-01T10:00:00.5Z")),
+            "2024-05-01 10:00:00 +0000 UTC"
+        );
+        assert_eq!(
+            log_form(at("2024-05-01T10:00:00.5Z")),
+            "2024-05-01T10:00:00.500000000Z"
+        );
+        assert_eq!(
+            ago(at("2024-05-01T09:58:00Z").as_second(), at("2024-05-01T10:00:00Z")),
+            "2 minutes ago"
+        );
         assert_eq!(ago(0, at("2024-05-01T10:00:00Z")), "N/A");
     }
 }

@@ -1,7 +1,7 @@
 //! Containers as `ps` shows them.
 
-use dhow_engine::container::{Container, NetworkMode, Status};
 use dhow_engine::HealthStatus;
+use dhow_engine::container::{Container, NetworkMode, Status};
 use dhow_types::human_size;
 use jiff::Timestamp;
 
@@ -53,16 +53,41 @@ pub(crate) fn row(container: &Container, now: Timestamp, whole: bool, size: Opti
     Row::new([
         ("Command", quote(&command).into()),
         ("CreatedAt", time::long_text(&config.created).into()),
-        ("ID", if whole { config.id.as_str() } else { config.id.short() }.into()),
+        (
+            "ID",
+            if whole {
+                config.id.as_str()
+            } else {
+                config.id.short()
+            }
+            .into(),
+        ),
         ("Image", image(&config.image_name, whole).into()),
         ("Labels", labels(&config.labels).into()),
-        ("LocalVolumes", config.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string().into()),
+        (
+            "LocalVolumes",
+            config
+                .mounts
+                .iter()
+                .filter(|mount| mount.kind == "volume")
+                .count()
+                .to_string()
+                .into(),
+        ),
         ("Mounts", mounts.join(",").into()),
         ("Names", config.name.as_str().into()),
         ("Networks", networks(container).join(",").into()),
-        ("Platform", format!("{}/{}", platform.os, platform.architecture).into()),
+        (
+            "Platform",
+            format!("{}/{}", platform.os, platform.architecture).into(),
+        ),
         ("Ports", port::displayed(container).into()),
-        ("RunningFor", created.map_or_else(String::new, |then| format!("{} ago", time::since(then, now))).into()),
+        (
+            "RunningFor",
+            created
+                .map_or_else(String::new, |then| format!("{} ago", time::since(then, now)))
+                .into(),
+        ),
         ("Size", size.map_or_else(|| "0B".to_owned(), size_text).into()),
         ("State", container.state.status.as_str().into()),
         ("Status", status(container, now).into()),
@@ -71,13 +96,22 @@ pub(crate) fn row(container: &Container, now: Timestamp, whole: bool, size: Opti
 }
 
 fn size_text((own, image): (u64, u64)) -> String {
-    format!("{} (virtual {})", human_size(own), human_size(own.saturating_add(image)))
+    format!(
+        "{} (virtual {})",
+        human_size(own),
+        human_size(own.saturating_add(image))
+    )
 }
 
 /// Names of the networks that it is on.
 pub(crate) fn networks(container: &Container) -> Vec<String> {
     match &container.config.network {
-        NetworkMode::Networks => container.config.networks.iter().map(|network| network.network.clone()).collect(),
+        NetworkMode::Networks => container
+            .config
+            .networks
+            .iter()
+            .map(|network| network.network.clone())
+            .collect(),
         NetworkMode::Host => vec!["host".to_owned()],
         NetworkMode::None => vec!["none".to_owned()],
         NetworkMode::Container(_) => Vec::new(),
@@ -101,14 +135,20 @@ fn command(words: &[String]) -> String {
 fn image(name: &str, whole: bool) -> String {
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
     let id = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    if id && !whole { hex[..12].to_owned() } else { name.to_owned() }
+    if id && !whole {
+        hex[..12].to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// Docker's sentence on how it stands (moby `container/state.go`, `State.String`).
 pub(crate) fn status(container: &Container, now: Timestamp) -> String {
     let state = &container.state;
     let since = |text: &Option<String>| {
-        text.as_deref().and_then(time::parse).map_or_else(|| "some time".to_owned(), |then| time::since(then, now))
+        text.as_deref()
+            .and_then(time::parse)
+            .map_or_else(|| "some time".to_owned(), |then| time::since(then, now))
     };
     match state.status {
         Status::Created => "Created".to_owned(),

@@ -67,7 +67,10 @@ fn state(container: &Container) -> Value {
     });
     if let (Some(health), Some(fields)) = (&state.health, value.as_object_mut()) {
         // A record of strings and numbers always becomes JSON.
-        fields.insert("Health".to_owned(), serde_json::to_value(health).unwrap_or_default());
+        fields.insert(
+            "Health".to_owned(),
+            serde_json::to_value(health).unwrap_or_default(),
+        );
     }
     value
 }
@@ -81,7 +84,11 @@ fn host_config(container: &Container) -> Value {
         .filter(|mount| mount.kind != "tmpfs" && !mount.anonymous)
         .map(|mount| {
             let source = mount.name.as_deref().unwrap_or(&mount.source);
-            format!("{source}:{}:{}", mount.destination, if mount.writable { "rw" } else { "ro" })
+            format!(
+                "{source}:{}:{}",
+                mount.destination,
+                if mount.writable { "rw" } else { "ro" }
+            )
         })
         .collect();
     let (policy, retries) = match config.restart {
@@ -163,7 +170,11 @@ fn host_config(container: &Container) -> Value {
 }
 
 fn or_null(items: &[String]) -> Value {
-    if items.is_empty() { Value::Null } else { items.into() }
+    if items.is_empty() {
+        Value::Null
+    } else {
+        items.into()
+    }
 }
 
 fn mode(mode: &NamespaceMode) -> &'static str {
@@ -187,13 +198,23 @@ fn security(container: &Container) -> Value {
     if request.seccomp == dhow_engine::SeccompChoice::Unconfined {
         options.push("seccomp=unconfined".to_owned());
     }
-    options.extend(request.apparmor.as_ref().map(|profile| format!("apparmor={profile}")));
+    options.extend(
+        request
+            .apparmor
+            .as_ref()
+            .map(|profile| format!("apparmor={profile}")),
+    );
     or_null(&options)
 }
 
 fn network_mode(container: &Container) -> String {
     match &container.config.network {
-        NetworkMode::Networks => container.config.networks.first().map_or("bridge", |n| &n.network).to_owned(),
+        NetworkMode::Networks => container
+            .config
+            .networks
+            .first()
+            .map_or("bridge", |n| &n.network)
+            .to_owned(),
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Container(id) => format!("container:{id}"),
@@ -208,7 +229,11 @@ fn port_bindings(container: &Container) -> Value {
             "HostIp": mapping.host_ip.map_or_else(String::new, |ip| ip.to_string()),
             "HostPort": mapping.host_port.map_or_else(String::new, |port| port.to_string()),
         });
-        push(&mut ports, format!("{}/{}", mapping.container_port, mapping.protocol), binding);
+        push(
+            &mut ports,
+            format!("{}/{}", mapping.container_port, mapping.protocol),
+            binding,
+        );
     }
     ports.into()
 }
@@ -226,7 +251,11 @@ fn ports(container: &Container) -> Value {
     if super::container::is_up(container.state.status) {
         for port in port::published(container) {
             let binding = json!({"HostIp": port.host_ip.to_string(), "HostPort": port.host_port.to_string()});
-            push(&mut ports, format!("{}/{}", port.container_port, port.protocol), binding);
+            push(
+                &mut ports,
+                format!("{}/{}", port.container_port, port.protocol),
+                binding,
+            );
         }
         for exposed in &container.config.exposed {
             ports.entry(exposed.clone()).or_insert(Value::Null);
@@ -239,7 +268,9 @@ fn network_settings(container: &Container) -> Value {
     let endpoints = &container.state.endpoints;
     let mut networks = Map::new();
     for attachment in &container.config.networks {
-        let endpoint = endpoints.iter().find(|endpoint| endpoint.network == attachment.network);
+        let endpoint = endpoints
+            .iter()
+            .find(|endpoint| endpoint.network == attachment.network);
         let text = |value: Option<String>| value.unwrap_or_default();
         networks.insert(attachment.network.clone(), json!({
             "IPAMConfig": attachment.ip.map(|ip| json!({"IPv4Address": ip.to_string()})),
@@ -258,7 +289,12 @@ fn network_settings(container: &Container) -> Value {
             "DNSNames": [container.config.name.as_str(), container.config.id.short()],
         }));
     }
-    let first = |field: &str| networks.get("bridge").and_then(|network| network.get(field)).cloned();
+    let first = |field: &str| {
+        networks
+            .get("bridge")
+            .and_then(|network| network.get(field))
+            .cloned()
+    };
     let top = |field: &str, empty: Value| first(field).unwrap_or(empty);
     json!({
         "Bridge": "",
@@ -296,7 +332,10 @@ fn mounts(container: &Container) -> Value {
         }
         value.insert("Mode".to_owned(), if mount.writable { "" } else { "ro" }.into());
         value.insert("RW".to_owned(), mount.writable.into());
-        value.insert("Propagation".to_owned(), if mount.kind == "bind" { "rprivate" } else { "" }.into());
+        value.insert(
+            "Propagation".to_owned(),
+            if mount.kind == "bind" { "rprivate" } else { "" }.into(),
+        );
         Value::Object(value)
     });
     mounts.collect::<Vec<_>>().into()
@@ -304,7 +343,11 @@ fn mounts(container: &Container) -> Value {
 
 fn run_config(container: &Container) -> Value {
     let (config, request) = (&container.config, &container.config.request);
-    let exposed: Map<String, Value> = config.exposed.iter().map(|port| (port.clone(), json!({}))).collect();
+    let exposed: Map<String, Value> = config
+        .exposed
+        .iter()
+        .map(|port| (port.clone(), json!({})))
+        .collect();
     let volumes: Map<String, Value> = config
         .mounts
         .iter()
@@ -334,7 +377,10 @@ fn run_config(container: &Container) -> Value {
         "StopTimeout": config.stop_timeout,
     });
     if let (Some(health), Some(fields)) = (&config.health, value.as_object_mut()) {
-        fields.insert("Healthcheck".to_owned(), serde_json::to_value(health).unwrap_or_default());
+        fields.insert(
+            "Healthcheck".to_owned(),
+            serde_json::to_value(health).unwrap_or_default(),
+        );
     }
     value
 }
@@ -363,5 +409,10 @@ fn graph_driver(container: &Container, root: &Path) -> Value {
 /// Where a layer's tree is.
 pub(crate) fn layer_folder(root: &Path, layer: dhow_types::DiffId) -> String {
     let hex = layer.hex();
-    root.join("layers").join(&hex[..2]).join(&hex).join("fs").display().to_string()
+    root.join("layers")
+        .join(&hex[..2])
+        .join(&hex)
+        .join("fs")
+        .display()
+        .to_string()
 }

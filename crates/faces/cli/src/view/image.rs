@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dhow_engine::{HistoryLine, Image, Summary};
 use dhow_reference::Reference;
-use dhow_types::{human_size, Digest};
+use dhow_types::{Digest, human_size};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -56,8 +56,14 @@ pub(crate) fn lines(image: &Summary) -> Vec<Line<'_>> {
     let mut lines = Vec::new();
     let mut named = Vec::new();
     for name in &image.names {
-        let Ok(reference) = Reference::parse(name) else { continue };
-        let digest = image.digests.iter().find(|(repo, _)| *repo == reference.name()).map(|(_, digest)| *digest);
+        let Ok(reference) = Reference::parse(name) else {
+            continue;
+        };
+        let digest = image
+            .digests
+            .iter()
+            .find(|(repo, _)| *repo == reference.name())
+            .map(|(_, digest)| *digest);
         named.push(reference.name());
         lines.push(Line {
             image,
@@ -68,12 +74,23 @@ pub(crate) fn lines(image: &Summary) -> Vec<Line<'_>> {
     }
     for (repo, digest) in &image.digests {
         if !named.contains(repo) {
-            let repository = Reference::parse(repo).map_or_else(|_| repo.clone(), |name| name.familiar_name());
-            lines.push(Line { image, repository: Some(repository), tag: None, digest: Some(*digest) });
+            let repository =
+                Reference::parse(repo).map_or_else(|_| repo.clone(), |name| name.familiar_name());
+            lines.push(Line {
+                image,
+                repository: Some(repository),
+                tag: None,
+                digest: Some(*digest),
+            });
         }
     }
     if lines.is_empty() {
-        lines.push(Line { image, repository: None, tag: None, digest: None });
+        lines.push(Line {
+            image,
+            repository: None,
+            tag: None,
+            digest: None,
+        });
     }
     lines
 }
@@ -87,8 +104,19 @@ pub(crate) fn row(line: &Line<'_>, now: Timestamp, whole: bool) -> Row {
         ("Containers", "N/A".into()),
         ("CreatedAt", created.into()),
         ("CreatedSince", time::ago(record.created, now).into()),
-        ("Digest", line.digest.map_or_else(none, |digest| digest.to_string()).into()),
-        ("ID", if whole { record.id.to_string() } else { record.id.short() }.into()),
+        (
+            "Digest",
+            line.digest.map_or_else(none, |digest| digest.to_string()).into(),
+        ),
+        (
+            "ID",
+            if whole {
+                record.id.to_string()
+            } else {
+                record.id.short()
+            }
+            .into(),
+        ),
         ("Repository", line.repository.clone().unwrap_or_else(none).into()),
         ("SharedSize", "N/A".into()),
         ("Size", human_size(record.size).into()),
@@ -116,16 +144,30 @@ pub(crate) fn history_row(line: &HistoryLine, now: Timestamp, whole: bool, human
     let created = line.created.as_deref().and_then(time::parse);
     let by = line.created_by.replace('\t', " ");
     let since = created.filter(|then| then.as_second() > 0);
-    let since = since.map_or_else(|| "N/A".to_owned(), |then| format!("{} ago", time::since(then, now)));
+    let since = since.map_or_else(
+        || "N/A".to_owned(),
+        |then| format!("{} ago", time::since(then, now)),
+    );
     let at = line.created.clone().unwrap_or_default();
-    let id = line.id.map_or_else(|| "<missing>".to_owned(), |id| if whole { id.to_string() } else { id.short() });
+    let id = line.id.map_or_else(
+        || "<missing>".to_owned(),
+        |id| if whole { id.to_string() } else { id.short() },
+    );
     Row::new([
         ("Comment", line.comment.as_str().into()),
         ("CreatedAt", at.as_str().into()),
         ("CreatedBy", if whole { by } else { ellipsis(&by, 45) }.into()),
         ("CreatedSince", if human { since } else { at.clone() }.into()),
         ("ID", id.into()),
-        ("Size", if human { human_size(line.size) } else { line.size.to_string() }.into()),
+        (
+            "Size",
+            if human {
+                human_size(line.size)
+            } else {
+                line.size.to_string()
+            }
+            .into(),
+        ),
     ])
 }
 
@@ -133,7 +175,13 @@ pub(crate) fn history_row(line: &HistoryLine, now: Timestamp, whole: bool, human
 pub(crate) fn inspect(image: &Image, root: &Path) -> Value {
     let config = &image.config;
     let layers: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
-    let folders: Vec<String> = config.rootfs.diff_ids.iter().rev().map(|layer| layer_folder(root, *layer)).collect();
+    let folders: Vec<String> = config
+        .rootfs
+        .diff_ids
+        .iter()
+        .rev()
+        .map(|layer| layer_folder(root, *layer))
+        .collect();
     let lower = folders.get(1..).unwrap_or_default().join(":");
     let mut value = json!({
         "Id": image.id.to_string(),
@@ -147,7 +195,9 @@ pub(crate) fn inspect(image: &Image, root: &Path) -> Value {
         "Config": run_config(image),
         "Architecture": config.architecture,
     });
-    let Some(fields) = value.as_object_mut() else { return value };
+    let Some(fields) = value.as_object_mut() else {
+        return value;
+    };
     if let Some(variant) = &config.variant {
         fields.insert("Variant".to_owned(), variant.as_str().into());
     }
@@ -199,7 +249,13 @@ fn run_config(image: &Image) -> Value {
         more("StopTimeout", config.stop_timeout.map(Into::into));
         more("Shell", config.shell.clone().map(Into::into));
         // Strings and numbers always become JSON.
-        more("Healthcheck", config.healthcheck.as_ref().and_then(|health| serde_json::to_value(health).ok()));
+        more(
+            "Healthcheck",
+            config
+                .healthcheck
+                .as_ref()
+                .and_then(|health| serde_json::to_value(health).ok()),
+        );
     }
     value
 }

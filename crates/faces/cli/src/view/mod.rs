@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 
 /// Labels as lists show them: `a=1,b=2`.
 pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
-    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pairs: Vec<_> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     pairs.join(",")
 }
 

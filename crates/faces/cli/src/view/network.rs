@@ -29,8 +29,21 @@ pub(crate) fn row(network: &Network, whole: bool) -> Row {
     Row::new([
         ("CreatedAt", created.into()),
         ("Driver", network.driver.to_string().into()),
-        ("ID", if whole { network.id.as_str() } else { network.id.short() }.into()),
-        ("IPv4", (network.v4().is_some() || network.subnets.is_empty()).to_string().into()),
+        (
+            "ID",
+            if whole {
+                network.id.as_str()
+            } else {
+                network.id.short()
+            }
+            .into(),
+        ),
+        (
+            "IPv4",
+            (network.v4().is_some() || network.subnets.is_empty())
+                .to_string()
+                .into(),
+        ),
         ("IPv6", network.v6().is_some().to_string().into()),
         ("Internal", network.internal.to_string().into()),
         ("Labels", labels(&network.labels).into()),
@@ -43,7 +56,8 @@ pub(crate) fn row(network: &Network, whole: bool) -> Row {
 /// One network with who is on it (moby `api/types/network.Inspect`).
 pub(crate) fn inspect(view: &NetworkView) -> Value {
     let network = &view.network;
-    let created = Timestamp::from_second(network.created).map_or_else(|_| String::new(), |time| time.to_string());
+    let created =
+        Timestamp::from_second(network.created).map_or_else(|_| String::new(), |time| time.to_string());
     let ranges: Vec<Value> = network
         .subnets
         .iter()
@@ -61,7 +75,9 @@ pub(crate) fn inspect(view: &NetworkView) -> Value {
         .endpoints
         .iter()
         .map(|endpoint| {
-            let v6 = endpoint.ip6.map_or_else(String::new, |ip| format!("{ip}/{}", endpoint.prefix6));
+            let v6 = endpoint
+                .ip6
+                .map_or_else(String::new, |ip| format!("{ip}/{}", endpoint.prefix6));
             let value = json!({
                 "Name": endpoint.name,
                 "EndpointID": "",

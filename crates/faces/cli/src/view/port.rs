@@ -18,7 +18,12 @@ struct Shown {
 
 /// What is published now.
 pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
-    let mut ports: Vec<_> = container.state.endpoints.iter().flat_map(|endpoint| endpoint.ports.clone()).collect();
+    let mut ports: Vec<_> = container
+        .state
+        .endpoints
+        .iter()
+        .flat_map(|endpoint| endpoint.ports.clone())
+        .collect();
     ports.sort_by_key(|port| (port.container_port, port.protocol, port.host_ip, port.host_port));
     ports.dedup();
     ports
@@ -42,9 +47,16 @@ pub(crate) fn displayed(container: &Container) -> String {
     for exposed in &container.config.exposed {
         let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
         let Ok(private) = number.parse() else { continue };
-        let known = ports.iter().any(|port| port.private == private && port.protocol == protocol);
+        let known = ports
+            .iter()
+            .any(|port| port.private == private && port.protocol == protocol);
         if !known {
-            ports.push(Shown { private, address: None, public: 0, protocol: protocol.to_owned() });
+            ports.push(Shown {
+                private,
+                address: None,
+                public: 0,
+                protocol: protocol.to_owned(),
+            });
         }
     }
     ports.sort();
@@ -61,7 +73,12 @@ fn grouped(ports: &[Shown]) -> String {
         if let Some(address) = port.address
             && port.public != port.private
         {
-            mapped.push(format!("{}->{}/{}", joined(address, &port.public.to_string()), port.private, port.protocol));
+            mapped.push(format!(
+                "{}->{}/{}",
+                joined(address, &port.public.to_string()),
+                port.private,
+                port.protocol
+            ));
             continue;
         }
         match runs.iter_mut().find(|(known, ..)| *known == key) {
@@ -79,7 +96,11 @@ fn grouped(ports: &[Shown]) -> String {
 }
 
 fn run((address, protocol): (Option<IpAddr>, &str), first: u16, last: u16) -> String {
-    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let ports = if first == last {
+        first.to_string()
+    } else {
+        format!("{first}-{last}")
+    };
     match address {
         Some(address) => format!("{}->{ports}/{protocol}", joined(address, &ports)),
         None => format!("{ports}/{protocol}"),
@@ -99,7 +120,12 @@ mod tests {
     use super::*;
 
     fn shown(private: u16, address: Option<&str>, public: u16) -> Shown {
-        Shown { private, address: address.map(|a| a.parse().unwrap()), public, protocol: "tcp".to_owned() }
+        Shown {
+            private,
+            address: address.map(|a| a.parse().unwrap()),
+            public,
+            protocol: "tcp".to_owned(),
+        }
     }
 
     #[test]

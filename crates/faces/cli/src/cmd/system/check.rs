@@ -27,9 +27,16 @@ struct CheckFlags {
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: CheckFlags = crate::flags::read(matches)?;
-    let found = context.engine()?.check(CheckStore { repair: flags.repair, deep: flags.deep })?;
+    let found = context.engine()?.check(CheckStore {
+        repair: flags.repair,
+        deep: flags.deep,
+    })?;
     say(&report(&found))?;
-    Ok(if found.clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found.clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// A line for each finding, then the verdict.
@@ -43,7 +50,11 @@ pub(crate) fn report(found: &SystemCheck) -> String {
     }
     let [images, layers, blobs, containers] = found.looked_at;
     let looked = format!("{images} images, {layers} layers, {blobs} blobs, {containers} containers");
-    let left = found.findings.iter().filter(|finding| finding.healed.is_none()).count();
+    let left = found
+        .findings
+        .iter()
+        .filter(|finding| finding.healed.is_none())
+        .count();
     let verdict = match (left, found.findings.len()) {
         (0, 0) => format!("clean: {looked}\n"),
         (0, healed) => format!("clean now, {healed} healed: {looked}\n"),
@@ -61,11 +72,23 @@ mod tests {
 
     #[test]
     fn what_was_healed_counts_as_clean() {
-        let mut found = SystemCheck { looked_at: [1, 2, 3, 4], ..SystemCheck::default() };
-        assert_eq!(report(&found), "clean: 1 images, 2 layers, 3 blobs, 4 containers\n");
-        found.findings.push(Finding { what: "blob x is damaged".to_owned(), healed: Some("removed".to_owned()) });
+        let mut found = SystemCheck {
+            looked_at: [1, 2, 3, 4],
+            ..SystemCheck::default()
+        };
+        assert_eq!(
+            report(&found),
+            "clean: 1 images, 2 layers, 3 blobs, 4 containers\n"
+        );
+        found.findings.push(Finding {
+            what: "blob x is damaged".to_owned(),
+            healed: Some("removed".to_owned()),
+        });
         assert!(report(&found).starts_with("blob x is damaged: removed\nclean now, 1 healed"));
-        found.findings.push(Finding { what: "layer y is damaged".to_owned(), healed: None });
+        found.findings.push(Finding {
+            what: "layer y is damaged".to_owned(),
+            healed: None,
+        });
         assert!(report(&found).contains("layer y is damaged\n1 problem:"));
     }
 }

@@ -11,8 +11,12 @@ use crate::render::{Fields, Look, Row, say, table, time};
 use crate::view::{container, image};
 use crate::{CliError, Context, Verb};
 
-pub(crate) const VERB: Verb =
-    Verb { name: "df", about: "Show disk usage", flags: |command| DfFlags::augment_args(command), run };
+pub(crate) const VERB: Verb = Verb {
+    name: "df",
+    about: "Show disk usage",
+    flags: |command| DfFlags::augment_args(command),
+    run,
+};
 
 #[derive(Args, Debug)]
 struct DfFlags {
@@ -41,7 +45,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         say(&verbose(&usage, Timestamp::now()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let look = Look { fields: FIELDS, table: &TABLE, format: flags.format.as_deref(), quiet: None };
+    let look = Look {
+        fields: FIELDS,
+        table: &TABLE,
+        format: flags.format.as_deref(),
+        quiet: None,
+    };
     say(&look.show(&rows(&usage))?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -50,21 +59,40 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 pub(crate) fn rows(usage: &SystemUsage) -> [Row; 4] {
     let active = |container: &dhow_engine::container::Container| container::is_up(container.state.status);
     let container_bytes = usage.containers.iter().map(|(_, size)| size).sum();
-    let idle = usage.containers.iter().filter(|(container, _)| !active(container)).map(|(_, size)| size).sum();
+    let idle = usage
+        .containers
+        .iter()
+        .filter(|(container, _)| !active(container))
+        .map(|(_, size)| size)
+        .sum();
     let volume_bytes = usage.volumes.iter().map(|(_, size, _)| size).sum();
-    let unused = usage.volumes.iter().filter(|(_, _, users)| *users == 0).map(|(_, size, _)| size).sum();
+    let unused = usage
+        .volumes
+        .iter()
+        .filter(|(_, _, users)| *users == 0)
+        .map(|(_, size, _)| size)
+        .sum();
     [
         row(
             "Images",
             usage.images.images.len(),
-            usage.images.images.iter().filter(|image| image.containers > 0).count(),
+            usage
+                .images
+                .images
+                .iter()
+                .filter(|image| image.containers > 0)
+                .count(),
             usage.images.layers_total,
             usage.images.reclaimable,
         ),
         row(
             "Containers",
             usage.containers.len(),
-            usage.containers.iter().filter(|(container, _)| active(container)).count(),
+            usage
+                .containers
+                .iter()
+                .filter(|(container, _)| active(container))
+                .count(),
             container_bytes,
             idle,
         ),
@@ -80,12 +108,23 @@ pub(crate) fn rows(usage: &SystemUsage) -> [Row; 4] {
 }
 
 fn row(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) -> Row {
-    let share = if size == 0 { String::new() } else { format!(" ({}%)", u128::from(reclaimable) * 100 / u128::from(size)) };
+    let share = if size == 0 {
+        String::new()
+    } else {
+        format!(" ({}%)", u128::from(reclaimable) * 100 / u128::from(size))
+    };
     // Docker gives no share for the build cache.
-    let share = if kind == "Build Cache" { String::new() } else { share };
+    let share = if kind == "Build Cache" {
+        String::new()
+    } else {
+        share
+    };
     Row::new([
         ("Active", active.to_string().into()),
-        ("Reclaimable", format!("{}{share}", human_size(reclaimable)).into()),
+        (
+            "Reclaimable",
+            format!("{}{share}", human_size(reclaimable)).into(),
+        ),
         ("Size", human_size(size).into()),
         ("TotalCount", total.to_string().into()),
         ("Type", kind.into()),
@@ -95,7 +134,8 @@ fn row(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) -> 
 /// `-v`: each image, container and volume.
 pub(crate) fn verbose(usage: &SystemUsage, now: Timestamp) -> String {
     let mut out = String::from("Images space usage:\n\n");
-    let mut lines = vec!["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS".to_owned()];
+    let mut lines =
+        vec!["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS".to_owned()];
     for usage in &usage.images.images {
         let name = usage.names.first().map(|name| image::familiar(name));
         let (repository, tag) = match name.as_deref().and_then(|name| name.rsplit_once(':')) {
@@ -114,19 +154,34 @@ pub(crate) fn verbose(usage: &SystemUsage, now: Timestamp) -> String {
     }
     section(&mut out, &lines);
     out.push_str("\nContainers space usage:\n\n");
-    let mut lines = vec!["CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES".to_owned()];
+    let mut lines =
+        vec!["CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES".to_owned()];
     for (container, size) in &usage.containers {
         let row = container::row(container, now, false, None);
         let cells = ["ID", "Image", "Command", "LocalVolumes"].map(|field| row.text(field));
         let rest = ["RunningFor", "Status", "Names"].map(|field| row.text(field));
-        lines.push(format!("{}\t{}\t{}", cells.join("\t"), human_size(*size), rest.join("\t")));
+        lines.push(format!(
+            "{}\t{}\t{}",
+            cells.join("\t"),
+            human_size(*size),
+            rest.join("\t")
+        ));
     }
     section(&mut out, &lines);
     out.push_str("\nLocal Volumes space usage:\n\n");
     let mut lines = vec!["VOLUME NAME\tLINKS\tSIZE".to_owned()];
-    lines.extend(usage.volumes.iter().map(|(volume, size, users)| format!("{}\t{users}\t{}", volume.name, human_size(*size))));
+    lines.extend(
+        usage
+            .volumes
+            .iter()
+            .map(|(volume, size, users)| format!("{}\t{users}\t{}", volume.name, human_size(*size))),
+    );
     section(&mut out, &lines);
-    out.push_str(&format!("\nBuild cache usage: {} in {} records\n", human_size(usage.cache.1), usage.cache.0));
+    out.push_str(&format!(
+        "\nBuild cache usage: {} in {} records\n",
+        human_size(usage.cache.1),
+        usage.cache.0
+    ));
     out
 }
 

@@ -17,13 +17,21 @@ pub(crate) fn failure(failed: &Failed, dockerfile: &str, tail: &[(f64, String)])
         }
         out.push_str("------\n");
     }
-    let file = failed.place.as_ref().map_or("Dockerfile", |place| place.file.as_str());
+    let file = failed
+        .place
+        .as_ref()
+        .map_or("Dockerfile", |place| place.file.as_str());
     if let Some(place) = &failed.place {
         excerpt(&mut out, file, dockerfile, place.span);
     }
     for more in &failed.more {
         excerpt(&mut out, file, dockerfile, more.at);
-        out.push_str(&format!("{}:{}: {}\n", file, more.at.line_column(dockerfile).0, more.message));
+        out.push_str(&format!(
+            "{}:{}: {}\n",
+            file,
+            more.at.line_column(dockerfile).0,
+            more.message
+        ));
     }
     let what = harmless(&crate::error::chain(failed)).replace('\n', " ");
     out.push_str(&format!("ERROR: {what}\n"));
@@ -42,7 +50,10 @@ fn excerpt(out: &mut String, file: &str, text: &str, span: Span) {
     let first = span.line_column(text).0.min(lines.len());
     // The end is one past the last byte: a newline there belongs to the last line.
     let last_byte = span.end.saturating_sub(1).max(span.start);
-    let last = Span::new(last_byte, last_byte).line_column(text).0.clamp(first, lines.len());
+    let last = Span::new(last_byte, last_byte)
+        .line_column(text)
+        .0
+        .clamp(first, lines.len());
     let padding = if first == last { 4 } else { 2 };
     let (mut start, mut end, mut added) = (first, last, 0);
     while added < padding {
@@ -58,7 +69,11 @@ fn excerpt(out: &mut String, file: &str, text: &str, span: Span) {
     }
     out.push_str(&format!("{file}:{first}\n--------------------\n"));
     for number in start..=end {
-        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let mark = if (first..=last).contains(&number) {
+            ">>>"
+        } else {
+            "   "
+        };
         let line = format!(" {number:3} | {mark} {}", harmless(lines[number - 1]));
         out.push_str(line.trim_end());
         out.push('\n');
@@ -75,7 +90,12 @@ mod tests {
         let text = "FROM a\n\nRUN one\nRUN two \\\n  three\nRUN four\nRUN five\nRUN six\n";
         let mut out = String::new();
         let start = text.find("RUN two").unwrap();
-        excerpt(&mut out, "Dockerfile", text, Span::new(start, text.find("RUN four").unwrap()));
+        excerpt(
+            &mut out,
+            "Dockerfile",
+            text,
+            Span::new(start, text.find("RUN four").unwrap()),
+        );
         assert_eq!(
             out,
             "Dockerfile:4\n--------------------\n   3 |     RUN one\n   4 | >>> RUN two \\\n   5 | >>>   three\n   6 |     RUN four\n--------------------\n"

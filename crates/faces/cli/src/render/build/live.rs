@@ -40,12 +40,19 @@ struct State {
 impl Live {
     /// Output of the step that failed.
     pub(crate) fn tail(&self, name: &str) -> Vec<(f64, String)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).steps.tail(name)
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .steps
+            .tail(name)
     }
 
     /// Takes an event without drawing it.
     pub(crate) fn keep(&self, event: BuildEvent<'_>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).take(event);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(event);
     }
 
     /// The last drawing: nothing runs any more.
@@ -90,7 +97,9 @@ impl Observer for Live {
     fn observe(&self, report: Report<'_>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match report {
-            Report::Begin { id, total, .. } => drop(state.pulls.insert(id.to_owned(), (0, total.unwrap_or(0)))),
+            Report::Begin { id, total, .. } => {
+                drop(state.pulls.insert(id.to_owned(), (0, total.unwrap_or(0))))
+            }
             Report::Advance { id, current } => {
                 if let Some(piece) = state.pulls.get_mut(id) {
                     piece.0 = current;
@@ -122,14 +131,17 @@ impl State {
                 let mark = if error.is_some() { "ERROR " } else { "" };
                 self.end(step, |name| format!("=> {mark}{name}  {seconds:.1}s"));
             }
-            BuildEvent::Warning { message, .. } => self.finished.push(format!("WARNING: {}", harmless(message))),
+            BuildEvent::Warning { message, .. } => {
+                self.finished.push(format!("WARNING: {}", harmless(message)))
+            }
             _ => {}
         }
     }
 
     fn end(&mut self, id: u32, line: impl FnOnce(&str) -> String) {
         self.running.retain(|running| *running != id);
-        if let Some(step) = self.steps.known.get_mut(&id) {
+        if let Some(step) = self.steps.known.get_mut(&id).filter(|step| !step.over) {
+            step.over = true;
             step.end(|_, _| {});
             self.finished.push(line(&harmless(&step.name)));
         }
@@ -146,7 +158,10 @@ impl State {
         }
         let lines = self.current(usize::from(rows).saturating_sub(2));
         for line in &lines {
-            let cut: String = line.chars().take(usize::from(columns).saturating_sub(1)).collect();
+            let cut: String = line
+                .chars()
+                .take(usize::from(columns).saturating_sub(1))
+                .collect();
             out.push_str(&format!("\x1b[K{cut}\n"));
         }
         self.drawn = lines.len();
@@ -162,10 +177,18 @@ impl State {
             let seconds = step.begun.elapsed().as_secs_f64();
             lines.push(format!("=> {}  {seconds:.1}s", harmless(&step.name)));
             let skip = step.lines.len().saturating_sub(SHOWN);
-            lines.extend(step.lines.iter().skip(skip).map(|(_, line)| format!("=> # {}", harmless(line))));
+            lines.extend(
+                step.lines
+                    .iter()
+                    .skip(skip)
+                    .map(|(_, line)| format!("=> # {}", harmless(line))),
+            );
         }
         if !self.pulls.is_empty() {
-            let (done, all) = self.pulls.values().fold((0, 0), |sum, piece| (sum.0 + piece.0, sum.1 + piece.1));
+            let (done, all) = self
+                .pulls
+                .values()
+                .fold((0, 0), |sum, piece| (sum.0 + piece.0, sum.1 + piece.1));
             lines.push(format!("=> pulling {} / {}", human_size(done), human_size(all)));
         }
         lines.truncate(most);

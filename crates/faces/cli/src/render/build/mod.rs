@@ -26,13 +26,22 @@ struct Step {
     begun: Instant,
     /// The last whole lines, each with the seconds at which it came.
     lines: VecDeque<(f64, String)>,
+    /// Whether its end has been told.
+    over: bool,
     /// The line that has no end yet.
     open: Vec<u8>,
 }
 
 impl Step {
     fn new(number: usize, name: &str) -> Self {
-        Self { number, name: name.to_owned(), begun: Instant::now(), lines: VecDeque::new(), open: Vec::new() }
+        Self {
+            number,
+            name: name.to_owned(),
+            begun: Instant::now(),
+            lines: VecDeque::new(),
+            over: false,
+            open: Vec::new(),
+        }
     }
 
     /// Takes output; `each` gets every line that is whole now.
@@ -53,7 +62,12 @@ impl Step {
         let line = String::from_utf8_lossy(&self.open).into_owned();
         self.open.clear();
         // A progress bar writes over its own line: the last state is what counts.
-        let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or("").to_owned();
+        let line = line
+            .trim_end_matches('\r')
+            .rsplit('\r')
+            .next()
+            .unwrap_or("")
+            .to_owned();
         let at = self.begun.elapsed().as_secs_f64();
         each(at, &line);
         if self.lines.len() == KEPT {
@@ -85,8 +99,13 @@ impl Steps {
 
     /// Output of the step of this name that failed.
     fn tail(&self, name: &str) -> Vec<(f64, String)> {
-        let step = self.known.values().filter(|step| step.name == name).max_by_key(|step| step.number);
-        step.map(|step| step.lines.iter().cloned().collect()).unwrap_or_default()
+        let step = self
+            .known
+            .values()
+            .filter(|step| step.name == name)
+            .max_by_key(|step| step.number);
+        step.map(|step| step.lines.iter().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -99,7 +118,10 @@ fn harmless(text: &str) -> String {
             // CSI: parameters, then one letter.
             '\u{1b}' => {
                 if characters.next() == Some('[') {
-                    while characters.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {}
+                    while characters
+                        .next()
+                        .is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c))
+                    {}
                 }
             }
             '\t' => out.push_str("    "),

@@ -16,7 +16,10 @@ pub(crate) struct Plain {
 impl Plain {
     /// Output of the step that failed.
     pub(crate) fn tail(&self, name: &str) -> Vec<(f64, String)> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).tail(name)
+        self.steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tail(name)
     }
 }
 
@@ -35,7 +38,8 @@ fn lines(steps: &mut Steps, event: BuildEvent<'_>, say: &mut dyn FnMut(&str)) {
             say(&format!("#{} {name}", step.number));
         }
         BuildEvent::Cached { step } => {
-            if let Some(step) = steps.known.get(&step) {
+            if let Some(step) = steps.known.get_mut(&step) {
+                step.over = true;
                 say(&format!("#{} CACHED\n", step.number));
             }
         }
@@ -46,7 +50,7 @@ fn lines(steps: &mut Steps, event: BuildEvent<'_>, say: &mut dyn FnMut(&str)) {
             }
         }
         BuildEvent::Finished { step, took, error } => {
-            if let Some(step) = steps.known.get_mut(&step) {
+            if let Some(step) = steps.known.get_mut(&step).filter(|step| !step.over) {
                 let number = step.number;
                 step.end(|at, line| say(&format!("#{number} {at:.3} {line}")));
                 say(&match error {
@@ -73,18 +77,50 @@ mod tests {
         let mut steps = Steps::default();
         let mut out = Vec::new();
         let events = [
-            BuildEvent::Started { step: 7, name: "[1/2] FROM debian" },
+            BuildEvent::Started {
+                step: 7,
+                name: "[1/2] FROM debian",
+            },
             BuildEvent::Cached { step: 7 },
-            BuildEvent::Started { step: 9, name: "[2/2] RUN make" },
-            BuildEvent::Output { step: 9, stream: BuildStream::Stdout, bytes: b"cc x\nlast" },
-            BuildEvent::Finished { step: 9, took: Duration::from_millis(210), error: Some("exit code: 2") },
+            BuildEvent::Finished {
+                step: 7,
+                took: Duration::ZERO,
+                error: None,
+            },
+            BuildEvent::Started {
+                step: 9,
+                name: "[2/2] RUN make",
+            },
+            BuildEvent::Output {
+                step: 9,
+                stream: BuildStream::Stdout,
+                bytes: b"cc x\nlast",
+            },
+            BuildEvent::Finished {
+                step: 9,
+                took: Duration::from_millis(210),
+                error: Some("exit code: 2"),
+            },
         ];
         for event in events {
             lines(&mut steps, event, &mut |line| out.push(line.to_owned()));
         }
         // The seconds depend on the clock.
-        let plain: Vec<_> = out.iter().map(|line| line.replace(|c: char| c.is_ascii_digit() || c == '.', "")).collect();
-        assert_eq!(plain, ["# [/] FROM debian", "# CACHED\n", "# [/] RUN make", "#  cc x", "#  last", "# ERROR: exit code: \n"]);
+        let plain: Vec<_> = out
+            .iter()
+            .map(|line| line.replace(|c: char| c.is_ascii_digit() || c == '.', ""))
+            .collect();
+        assert_eq!(
+            plain,
+            [
+                "# [/] FROM debian",
+                "# CACHED\n",
+                "# [/] RUN make",
+                "#  cc x",
+                "#  last",
+                "# ERROR: exit code: \n"
+            ]
+        );
         assert!(out[0].starts_with("#1 ") && out[3].starts_with("#2 0.0"));
         assert_eq!(steps.tail("[2/2] RUN make").len(), 2);
     }

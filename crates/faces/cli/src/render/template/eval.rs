@@ -13,12 +13,34 @@ const MAX_OUTPUT: usize = 64 << 20;
 
 /// Names of objects of docker's that are maps: a key that they lack is no mistake of the person's.
 const MAPS: [&str; 16] = [
-    "Labels", "Options", "Networks", "Ports", "Volumes", "ExposedPorts", "Annotations", "Sysctls", "Tmpfs", "Data",
-    "Containers", "Config", "LogConfig", "PortBindings", "Metadata", "DriverOpts",
+    "Labels",
+    "Options",
+    "Networks",
+    "Ports",
+    "Volumes",
+    "ExposedPorts",
+    "Annotations",
+    "Sysctls",
+    "Tmpfs",
+    "Data",
+    "Containers",
+    "Config",
+    "LogConfig",
+    "PortBindings",
+    "Metadata",
+    "DriverOpts",
 ];
 /// Fields that docker leaves out when there is nothing to say.
 const OPTIONAL: [&str; 9] = [
-    "Health", "Healthcheck", "GraphDriver", "SizeRw", "SizeRootFs", "Shell", "StopTimeout", "StopSignal", "OnBuild",
+    "Health",
+    "Healthcheck",
+    "GraphDriver",
+    "SizeRw",
+    "SizeRootFs",
+    "Shell",
+    "StopTimeout",
+    "StopSignal",
+    "OnBuild",
 ];
 
 enum Flow {
@@ -27,7 +49,11 @@ enum Flow {
     Continue,
 }
 
-pub(super) fn fill(nodes: &[Node], data: &Value, labels: Option<&Map<String, Value>>) -> Result<String, Fault> {
+pub(super) fn fill(
+    nodes: &[Node],
+    data: &Value,
+    labels: Option<&Map<String, Value>>,
+) -> Result<String, Fault> {
     let mut filling = Filling {
         out: String::new(),
         variables: vec![(String::new(), data.clone())],
@@ -97,11 +123,23 @@ impl Filling<'_> {
                 }
                 self.nodes(otherwise, dot)
             }
-            Node::With { pipe, body, otherwise } => {
+            Node::With {
+                pipe,
+                body,
+                otherwise,
+            } => {
                 let value = self.pipe(pipe, dot)?;
-                if functions::truth(&value) { self.nodes(body, &value) } else { self.nodes(otherwise, dot) }
+                if functions::truth(&value) {
+                    self.nodes(body, &value)
+                } else {
+                    self.nodes(otherwise, dot)
+                }
             }
-            Node::Range { pipe, body, otherwise } => self.range(pipe, body, otherwise, dot),
+            Node::Range {
+                pipe,
+                body,
+                otherwise,
+            } => self.range(pipe, body, otherwise, dot),
             Node::Text(_) | Node::Action(_) | Node::Break | Node::Continue => Ok(Flow::On),
         }
     }
@@ -110,16 +148,27 @@ impl Filling<'_> {
         let value = self.pipe_value(pipe, dot)?;
         let items: Vec<(Value, Value)> = match value {
             Value::Null => Vec::new(),
-            Value::Array(items) => items.into_iter().enumerate().map(|(index, item)| (index.into(), item)).collect(),
+            Value::Array(items) => items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| (index.into(), item))
+                .collect(),
             Value::Object(fields) => {
                 let mut items: Vec<_> = fields.into_iter().collect();
                 items.sort_by(|a, b| a.0.cmp(&b.0));
                 items.into_iter().map(|(key, item)| (key.into(), item)).collect()
             }
             Value::Number(number) if number.as_u64().is_some_and(|n| n <= 1 << 16) => {
-                (0..number.as_u64().unwrap_or(0)).map(|n| (n.into(), n.into())).collect()
+                (0..number.as_u64().unwrap_or(0))
+                    .map(|n| (n.into(), n.into()))
+                    .collect()
             }
-            other => return Err(Fault::new(pipe.at, format!("range can't iterate over {}", functions::text(&other)))),
+            other => {
+                return Err(Fault::new(
+                    pipe.at,
+                    format!("range can't iterate over {}", functions::text(&other)),
+                ));
+            }
         };
         if items.is_empty() {
             return self.nodes(otherwise, dot);
@@ -173,7 +222,9 @@ impl Filling<'_> {
     }
 
     fn command(&mut self, operands: &[Operand], piped: Option<Value>, dot: &Value) -> Result<Value, Fault> {
-        let (first, rest) = operands.split_first().ok_or_else(|| Fault::new(0, "an empty command"))?;
+        let (first, rest) = operands
+            .split_first()
+            .ok_or_else(|| Fault::new(0, "an empty command"))?;
         if let Base::Function(name) = &first.base {
             self.step(first.at)?;
             let mut arguments = Vec::with_capacity(rest.len() + 1);
@@ -187,9 +238,8 @@ impl Filling<'_> {
                 arguments.push(value);
             }
             arguments.extend(piped);
-            return functions::call(name, &arguments).map_err(|message| {
-                Fault::new(first.at, format!("error calling {name}: {message}"))
-            });
+            return functions::call(name, &arguments)
+                .map_err(|message| Fault::new(first.at, format!("error calling {name}: {message}")));
         }
         if rest.is_empty() && piped.is_none() {
             return self.operand(first, dot);
@@ -222,9 +272,8 @@ impl Filling<'_> {
                 &variable
             }
             Base::Function(name) => {
-                return functions::call(name, &[]).map_err(|message| {
-                    Fault::new(operand.at, format!("error calling {name}: {message}"))
-                });
+                return functions::call(name, &[])
+                    .map_err(|message| Fault::new(operand.at, format!("error calling {name}: {message}")));
             }
             Base::Literal(value) => value,
             Base::Nil => &Value::Null,
@@ -233,7 +282,8 @@ impl Filling<'_> {
                 &group
             }
         };
-        let typed = std::ptr::eq(base, self.root) || matches!(&operand.base, Base::Variable(name) if name.is_empty());
+        let typed =
+            std::ptr::eq(base, self.root) || matches!(&operand.base, Base::Variable(name) if name.is_empty());
         fields(base, operand, typed)
     }
 }
@@ -248,12 +298,18 @@ fn fields(base: &Value, operand: &Operand, typed: bool) -> Result<Value, Fault> 
             Value::Object(map) => match map.get(name) {
                 Some(value) => value,
                 None if strict && !OPTIONAL.contains(&name.as_str()) => {
-                    return Err(Fault::new(operand.at, format!("can't evaluate field {name}: there is none of this name")));
+                    return Err(Fault::new(
+                        operand.at,
+                        format!("can't evaluate field {name}: there is none of this name"),
+                    ));
                 }
                 None => &Value::Null,
             },
             Value::Null => {
-                return Err(Fault::new(operand.at, format!("nil pointer evaluating {parent}.{name}")));
+                return Err(Fault::new(
+                    operand.at,
+                    format!("nil pointer evaluating {parent}.{name}"),
+                ));
             }
             other => {
                 let message = format!("can't evaluate field {name} of {}", functions::text(other));

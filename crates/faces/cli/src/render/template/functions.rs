@@ -9,8 +9,8 @@ use serde_json::Value;
 const MAX_TEXT: usize = 1 << 20;
 
 const NAMES: [&str; 25] = [
-    "and", "eq", "ge", "gt", "html", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not", "or", "pad",
-    "print", "printf", "println", "slice", "split", "title", "truncate", "upper", "urlquery",
+    "and", "eq", "ge", "gt", "html", "index", "join", "json", "le", "len", "lower", "lt", "ne", "not", "or",
+    "pad", "print", "printf", "println", "slice", "split", "title", "truncate", "upper", "urlquery",
 ];
 
 pub(super) fn exists(name: &str) -> bool {
@@ -64,7 +64,11 @@ pub(super) fn show(value: &Value, out: &mut String) {
 }
 
 fn inside(value: &Value, out: &mut String) {
-    if value.is_null() { out.push_str("<nil>") } else { show(value, out) }
+    if value.is_null() {
+        out.push_str("<nil>")
+    } else {
+        show(value, out)
+    }
 }
 
 pub(super) fn text(value: &Value) -> String {
@@ -84,9 +88,13 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("le", [a, b]) => order(a, b).map(|order| order.is_le().into()),
         ("gt", [a, b]) => order(a, b).map(|order| order.is_gt().into()),
         ("ge", [a, b]) => order(a, b).map(|order| order.is_ge().into()),
-        ("json", [value]) => serde_json::to_string(value).map(Value::String).map_err(|error| error.to_string()),
+        ("json", [value]) => serde_json::to_string(value)
+            .map(Value::String)
+            .map_err(|error| error.to_string()),
         ("len", [value]) => length(value),
-        ("index", [value, keys @ ..]) => keys.iter().try_fold(value.clone(), |value, key| index(&value, key)),
+        ("index", [value, keys @ ..]) => keys
+            .iter()
+            .try_fold(value.clone(), |value, key| index(&value, key)),
         ("slice", [value, bounds @ ..]) if bounds.len() <= 2 => slice(value, bounds),
         ("print", values) => Ok(print(values).into()),
         ("println", values) => {
@@ -106,7 +114,10 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         }
         ("html", [value]) => Ok(escape_html(&text(value)).into()),
         ("urlquery", [value]) => Ok(escape_query(&text(value)).into()),
-        (_, arguments) => Err(format!("wrong number or kind of arguments ({} given)", arguments.len())),
+        (_, arguments) => Err(format!(
+            "wrong number or kind of arguments ({} given)",
+            arguments.len()
+        )),
     }
 }
 
@@ -136,7 +147,10 @@ fn order(a: &Value, b: &Value) -> Result<Ordering, String> {
         (Value::String(a), Value::String(b)) => Ok(a.cmp(b)),
         (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
             (Some(x), Some(y)) => Ok(x.cmp(&y)),
-            _ => x.as_f64().partial_cmp(&y.as_f64()).ok_or_else(|| "not a number".to_owned()),
+            _ => x
+                .as_f64()
+                .partial_cmp(&y.as_f64())
+                .ok_or_else(|| "not a number".to_owned()),
         },
         _ => Err("incompatible types for comparison".to_owned()),
     }
@@ -153,7 +167,10 @@ fn length(value: &Value) -> Result<Value, String> {
 }
 
 fn count(value: &Value) -> Result<usize, String> {
-    let number = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= MAX_TEXT);
+    let number = value
+        .as_u64()
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|n| *n <= MAX_TEXT);
     number.ok_or_else(|| format!("{} is no number that fits here", text(value)))
 }
 
@@ -161,13 +178,16 @@ fn index(value: &Value, key: &Value) -> Result<Value, String> {
     match (value, key) {
         (Value::Array(items), Value::Number(number)) => {
             let at = number.as_u64().and_then(|n| usize::try_from(n).ok());
-            at.and_then(|at| items.get(at)).cloned().ok_or_else(|| format!("index out of range: {number}"))
+            at.and_then(|at| items.get(at))
+                .cloned()
+                .ok_or_else(|| format!("index out of range: {number}"))
         }
         (Value::Object(fields), Value::String(key)) => Ok(fields.get(key).cloned().unwrap_or(Value::Null)),
         (Value::String(text), Value::Number(number)) => {
             let at = number.as_u64().and_then(|n| usize::try_from(n).ok());
             let byte = at.and_then(|at| text.as_bytes().get(at));
-            byte.map(|byte| (*byte).into()).ok_or_else(|| format!("index out of range: {number}"))
+            byte.map(|byte| (*byte).into())
+                .ok_or_else(|| format!("index out of range: {number}"))
         }
         (Value::Null, _) => Err("index of untyped nil".to_owned()),
         (value, key) => Err(format!("can't index {} with {}", text(value), text(key))),
@@ -186,7 +206,9 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
         return Err(format!("index out of range: {start}:{end}"));
     }
     match value {
-        Value::String(text) => Ok(String::from_utf8_lossy(&text.as_bytes()[start..end]).into_owned().into()),
+        Value::String(text) => Ok(String::from_utf8_lossy(&text.as_bytes()[start..end])
+            .into_owned()
+            .into()),
         Value::Array(items) => Ok(items[start..end].to_vec().into()),
         _ => Ok(Value::Null),
     }
@@ -290,7 +312,9 @@ fn verb_text(verb: char, value: &Value, precision: Option<usize>, plus: bool) ->
             other => other.as_i64().map_or_else(wrong, |number| format!("{number:x}")),
         },
         't' => value.as_bool().map_or_else(wrong, |value| value.to_string()),
-        'f' => value.as_f64().map_or_else(wrong, |number| format!("{number:.*}", precision.unwrap_or(6))),
+        'f' => value
+            .as_f64()
+            .map_or_else(wrong, |number| format!("{number:.*}", precision.unwrap_or(6))),
         _ => wrong(),
     }
 }
@@ -298,7 +322,10 @@ fn verb_text(verb: char, value: &Value, precision: Option<usize>, plus: bool) ->
 fn wrong_or_quoted(value: &Value, wrong: impl Fn() -> String) -> String {
     match value {
         Value::Array(items) => {
-            let words: Vec<_> = items.iter().map(|item| verb_text('q', item, None, false)).collect();
+            let words: Vec<_> = items
+                .iter()
+                .map(|item| verb_text('q', item, None, false))
+                .collect();
             format!("[{}]", words.join(" "))
         }
         _ => wrong(),
@@ -310,7 +337,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut inside = false;
     for character in text.chars() {
-        if inside { out.push(character) } else { out.extend(character.to_uppercase()) }
+        if inside {
+            out.push(character)
+        } else {
+            out.extend(character.to_uppercase())
+        }
         inside = character.is_alphanumeric() || matches!(character, '_' | '\'');
     }
     out
@@ -318,7 +349,9 @@ fn title(text: &str) -> String {
 
 fn split(text: &str, separator: &str) -> Value {
     let parts: Vec<Value> = if separator.is_empty() {
-        text.chars().map(|character| character.to_string().into()).collect()
+        text.chars()
+            .map(|character| character.to_string().into())
+            .collect()
     } else {
         text.split(separator).map(Into::into).collect()
     };

@@ -79,19 +79,36 @@ pub(super) fn lex(text: &str) -> Result<Vec<Piece>, Fault> {
             inside += 1;
         }
         push_text(&mut pieces, before);
-        let (end, action) = if let Some(comment) = text[inside..].trim_start_matches(BLANKS).strip_prefix("/*") {
-            let start = text.len() - comment.len();
-            let stop = comment.find("*/").ok_or_else(|| Fault::new(open, "unclosed comment"))?;
-            (start + stop + 2, None)
-        } else {
-            let mut words = Words { text, at: inside, words: Vec::new() };
-            let end = words.read(open)?;
-            (end, Some(Action { at: open, words: words.words }))
-        };
+        let (end, action) =
+            if let Some(comment) = text[inside..].trim_start_matches(BLANKS).strip_prefix("/*") {
+                let start = text.len() - comment.len();
+                let stop = comment
+                    .find("*/")
+                    .ok_or_else(|| Fault::new(open, "unclosed comment"))?;
+                (start + stop + 2, None)
+            } else {
+                let mut words = Words {
+                    text,
+                    at: inside,
+                    words: Vec::new(),
+                };
+                let end = words.read(open)?;
+                (
+                    end,
+                    Some(Action {
+                        at: open,
+                        words: words.words,
+                    }),
+                )
+            };
         (rest, trim) = close(text, end).ok_or_else(|| Fault::new(open, "unclosed action"))?;
         pieces.extend(action.map(Piece::Action));
     }
-    let last = if trim { text[rest..].trim_start_matches(BLANKS) } else { &text[rest..] };
+    let last = if trim {
+        text[rest..].trim_start_matches(BLANKS)
+    } else {
+        &text[rest..]
+    };
     push_text(&mut pieces, last);
     Ok(pieces)
 }
@@ -146,7 +163,11 @@ impl Words<'_> {
             }
             let at = self.at;
             let kind = self.word()?;
-            self.words.push(Word { at, kind, spaced: blanks > 0 || before == at && self.words.is_empty() });
+            self.words.push(Word {
+                at,
+                kind,
+                spaced: blanks > 0 || before == at && self.words.is_empty(),
+            });
         }
     }
 
@@ -172,7 +193,9 @@ impl Words<'_> {
         match first {
             '"' | '\'' => self.quoted(first),
             '`' => {
-                let end = rest[1..].find('`').ok_or_else(|| Fault::new(self.at, "unterminated raw quoted string"))?;
+                let end = rest[1..]
+                    .find('`')
+                    .ok_or_else(|| Fault::new(self.at, "unterminated raw quoted string"))?;
                 let text = rest[1..=end].to_owned();
                 self.at += end + 2;
                 Ok(Kind::Literal(Value::String(text)))
@@ -180,7 +203,11 @@ impl Words<'_> {
             '.' => {
                 self.at += 1;
                 let name = self.name();
-                Ok(if name.is_empty() { Kind::Dot } else { Kind::Field(name) })
+                Ok(if name.is_empty() {
+                    Kind::Dot
+                } else {
+                    Kind::Field(name)
+                })
             }
             '$' => {
                 self.at += 1;
@@ -199,7 +226,9 @@ impl Words<'_> {
 
     fn name(&mut self) -> String {
         let rest = self.rest();
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
         let name = rest[..end].to_owned();
         self.at += end;
         name
@@ -218,11 +247,16 @@ impl Words<'_> {
         if let Ok(number) = text.parse::<i64>() {
             return Ok(Kind::Literal(number.into()));
         }
-        if let Some(hexadecimal) = text.strip_prefix("0x").and_then(|hex| i64::from_str_radix(hex, 16).ok()) {
+        if let Some(hexadecimal) = text
+            .strip_prefix("0x")
+            .and_then(|hex| i64::from_str_radix(hex, 16).ok())
+        {
             return Ok(Kind::Literal(hexadecimal.into()));
         }
         let number = text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
-        number.map(|n| Kind::Literal(n.into())).ok_or_else(|| Fault::new(at, format!("bad number syntax: {text:?}")))
+        number
+            .map(|n| Kind::Literal(n.into()))
+            .ok_or_else(|| Fault::new(at, format!("bad number syntax: {text:?}")))
     }
 
     /// A string in double quotes, or a character in single ones, with Go's escapes.
@@ -250,13 +284,26 @@ impl Words<'_> {
                         'v' => '\u{b}',
                         '\\' | '\'' | '"' => escape,
                         'x' | 'u' | 'U' => {
-                            let length = if escape == 'x' { 2 } else if escape == 'u' { 4 } else { 8 };
+                            let length = if escape == 'x' {
+                                2
+                            } else if escape == 'u' {
+                                4
+                            } else {
+                                8
+                            };
                             let digits: String = characters.by_ref().take(length).map(|(_, c)| c).collect();
-                            let code = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == length);
+                            let code = u32::from_str_radix(&digits, 16)
+                                .ok()
+                                .filter(|_| digits.len() == length);
                             let bad = || Fault::new(start, "invalid escape in the string");
                             char::from_u32(code.ok_or_else(bad)?).ok_or_else(bad)?
                         }
-                        _ => return Err(Fault::new(start, format!("unknown escape \\{escape} in the string"))),
+                        _ => {
+                            return Err(Fault::new(
+                                start,
+                                format!("unknown escape \\{escape} in the string"),
+                            ));
+                        }
                     });
                 }
                 other => out.push(other),
@@ -272,7 +319,10 @@ impl Words<'_> {
         let mut characters = text.chars();
         match (characters.next(), characters.next()) {
             (Some(character), None) => Ok(Kind::Literal(u32::from(character).into())),
-            _ => Err(Fault::new(start, "a character constant has one character; use double quotes for strings")),
+            _ => Err(Fault::new(
+                start,
+                "a character constant has one character; use double quotes for strings",
+            )),
         }
     }
 }

@@ -35,7 +35,11 @@ pub(crate) struct TemplateError {
 
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "template parsing error: template: :{}:{}: {}", self.line, self.column, self.message)
+        write!(
+            f,
+            "template parsing error: template: :{}:{}: {}",
+            self.line, self.column, self.message
+        )
     }
 }
 
@@ -50,12 +54,19 @@ struct Fault {
 
 impl Fault {
     fn new(at: usize, message: impl Into<String>) -> Self {
-        Self { at, message: message.into() }
+        Self {
+            at,
+            message: message.into(),
+        }
     }
 
     fn place(self, text: &str) -> TemplateError {
         let (line, column) = dhow_types::Span::new(self.at, self.at).line_column(text);
-        TemplateError { line, column, message: self.message }
+        TemplateError {
+            line,
+            column,
+            message: self.message,
+        }
     }
 }
 
@@ -65,12 +76,21 @@ impl Template {
         if text.len() > MAX_LENGTH {
             return Err(Fault::new(0, "the template is too long").place(text));
         }
-        let nodes = lex::lex(text).and_then(parse::parse).map_err(|fault| fault.place(text))?;
-        Ok(Self { nodes, text: text.to_owned() })
+        let nodes = lex::lex(text)
+            .and_then(parse::parse)
+            .map_err(|fault| fault.place(text))?;
+        Ok(Self {
+            nodes,
+            text: text.to_owned(),
+        })
     }
 
     /// Fills it in. `labels` answers `{{.Label "name"}}`.
-    pub(crate) fn fill(&self, data: &Value, labels: Option<&Map<String, Value>>) -> Result<String, TemplateError> {
+    pub(crate) fn fill(
+        &self,
+        data: &Value,
+        labels: Option<&Map<String, Value>>,
+    ) -> Result<String, TemplateError> {
         eval::fill(&self.nodes, data, labels).map_err(|fault| fault.place(&self.text))
     }
 }

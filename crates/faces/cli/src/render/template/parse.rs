@@ -16,11 +16,22 @@ pub(super) enum Node {
     /// Evaluated and written.
     Action(Pipe),
     /// The first branch whose pipe is true.
-    If { branches: Vec<(Pipe, Vec<Node>)>, otherwise: Vec<Node> },
+    If {
+        branches: Vec<(Pipe, Vec<Node>)>,
+        otherwise: Vec<Node>,
+    },
     /// The body for each element.
-    Range { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
+    Range {
+        pipe: Pipe,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
     /// The body with another dot.
-    With { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
+    With {
+        pipe: Pipe,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
     /// Ends the range.
     Break,
     /// The next element.
@@ -64,7 +75,12 @@ enum End {
 }
 
 pub(super) fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, Fault> {
-    let mut parser = Parser { pieces: pieces.into_iter(), scopes: vec![vec![String::new()]], ranges: 0, depth: 0 };
+    let mut parser = Parser {
+        pieces: pieces.into_iter(),
+        scopes: vec![vec![String::new()]],
+        ranges: 0,
+        depth: 0,
+    };
     match parser.list()? {
         (nodes, End::Text) => Ok(nodes),
         (_, End::End) => Err(Fault::new(parser.last(), "unexpected {{end}}")),
@@ -82,7 +98,17 @@ struct Parser {
 
 impl Parser {
     fn last(&self) -> usize {
-        self.pieces.as_slice().iter().find_map(|p| if let Piece::Action(a) = p { Some(a.at) } else { None }).unwrap_or(0)
+        self.pieces
+            .as_slice()
+            .iter()
+            .find_map(|p| {
+                if let Piece::Action(a) = p {
+                    Some(a.at)
+                } else {
+                    None
+                }
+            })
+            .unwrap_or(0)
     }
 
     fn list(&mut self) -> Result<(Vec<Node>, End), Fault> {
@@ -96,7 +122,10 @@ impl Parser {
                 Piece::Action(action) => action,
             };
             let keyword = match action.words.first() {
-                Some(Word { kind: Kind::Name(name), .. }) => name.as_str(),
+                Some(Word {
+                    kind: Kind::Name(name),
+                    ..
+                }) => name.as_str(),
                 _ => "",
             };
             match keyword {
@@ -110,12 +139,22 @@ impl Parser {
                 "break" | "continue" => {
                     lone(&action)?;
                     if self.ranges == 0 {
-                        return Err(Fault::new(action.at, format!("{{{{{keyword}}}}} outside {{{{range}}}}")));
+                        return Err(Fault::new(
+                            action.at,
+                            format!("{{{{{keyword}}}}} outside {{{{range}}}}"),
+                        ));
                     }
-                    nodes.push(if keyword == "break" { Node::Break } else { Node::Continue });
+                    nodes.push(if keyword == "break" {
+                        Node::Break
+                    } else {
+                        Node::Continue
+                    });
                 }
                 "define" | "template" | "block" => {
-                    return Err(Fault::new(action.at, format!("{keyword} is not supported in a format")));
+                    return Err(Fault::new(
+                        action.at,
+                        format!("{keyword} is not supported in a format"),
+                    ));
                 }
                 _ => nodes.push(Node::Action(self.pipe(&action.words, action.at, false)?)),
             }
@@ -144,8 +183,14 @@ impl Parser {
                 End::End => break Vec::new(),
                 End::Text => return Err(Fault::new(action.at, "unclosed {{if}}")),
                 End::Else(next) => match next.words.get(1) {
-                    Some(Word { kind: Kind::Name(name), .. }) if name == "if" => {
-                        action = Action { at: next.at, words: next.words[1..].to_vec() };
+                    Some(Word {
+                        kind: Kind::Name(name),
+                        ..
+                    }) if name == "if" => {
+                        action = Action {
+                            at: next.at,
+                            words: next.words[1..].to_vec(),
+                        };
                     }
                     _ => {
                         lone(&next)?;
@@ -177,7 +222,19 @@ impl Parser {
         };
         self.scopes.truncate(scopes);
         self.depth -= 1;
-        Ok(if range { Node::Range { pipe, body, otherwise } } else { Node::With { pipe, body, otherwise } })
+        Ok(if range {
+            Node::Range {
+                pipe,
+                body,
+                otherwise,
+            }
+        } else {
+            Node::With {
+                pipe,
+                body,
+                otherwise,
+            }
+        })
     }
 
     fn otherwise(&mut self, action: &Action) -> Result<Vec<Node>, Fault> {
@@ -191,7 +248,12 @@ impl Parser {
     fn pipe(&mut self, words: &[Word], at: usize, range: bool) -> Result<Pipe, Fault> {
         let (variables, assign, rest) = declaration(words, range)?;
         let pipe_at = rest.first().map_or(at, |word| word.at);
-        let mut reader = Reader { words: rest, next: 0, scopes: &self.scopes, depth: self.depth };
+        let mut reader = Reader {
+            words: rest,
+            next: 0,
+            scopes: &self.scopes,
+            depth: self.depth,
+        };
         let commands = reader.commands(pipe_at)?;
         if let Some(word) = reader.words.get(reader.next) {
             return Err(Fault::new(word.at, "unexpected right paren"));
@@ -204,7 +266,12 @@ impl Parser {
         if !assign && let Some(scope) = self.scopes.last_mut() {
             scope.extend(variables.iter().cloned());
         }
-        Ok(Pipe { at: pipe_at, variables, assign, commands })
+        Ok(Pipe {
+            at: pipe_at,
+            variables,
+            assign,
+            commands,
+        })
     }
 }
 
@@ -225,10 +292,15 @@ fn declaration(words: &[Word], range: bool) -> Result<(Vec<String>, bool, &[Word
     match kinds.as_slice() {
         [Kind::Variable(one), Kind::Declare, ..] => Ok((vec![one.clone()], false, &words[2..])),
         [Kind::Variable(one), Kind::Assign, ..] => Ok((vec![one.clone()], true, &words[2..])),
-        [Kind::Variable(key), Kind::Comma, Kind::Variable(value), Kind::Declare] if range => {
-            Ok((vec![key.clone(), value.clone()], false, &words[4..]))
+        [
+            Kind::Variable(key),
+            Kind::Comma,
+            Kind::Variable(value),
+            Kind::Declare,
+        ] if range => Ok((vec![key.clone(), value.clone()], false, &words[4..])),
+        [Kind::Variable(_), Kind::Comma, ..] => {
+            Err(Fault::new(words[1].at, "too many declarations in the action"))
         }
-        [Kind::Variable(_), Kind::Comma, ..] => Err(Fault::new(words[1].at, "too many declarations in the action")),
         _ => Ok((Vec::new(), false, words)),
     }
 }
@@ -265,7 +337,9 @@ impl Reader<'_> {
             return Err(Fault::new(at, "missing value for the action"));
         }
         for command in commands.iter().skip(1) {
-            if !matches!(command[0].base, Base::Function(_)) && !(matches!(command[0].base, Base::Dot) && !command[0].fields.is_empty()) {
+            if !matches!(command[0].base, Base::Function(_))
+                && !(matches!(command[0].base, Base::Dot) && !command[0].fields.is_empty())
+            {
                 return Err(Fault::new(command[0].at, "a pipe goes into a function"));
             }
         }
@@ -283,7 +357,9 @@ impl Reader<'_> {
                 Base::Dot
             }
             Kind::Variable(name) if known(self.scopes, &name) => Base::Variable(name),
-            Kind::Variable(name) => return Err(Fault::new(word.at, format!("undefined variable \"${name}\""))),
+            Kind::Variable(name) => {
+                return Err(Fault::new(word.at, format!("undefined variable \"${name}\"")));
+            }
             Kind::Name(name) if super::functions::exists(&name) => Base::Function(name),
             Kind::Name(name) => return Err(Fault::new(word.at, format!("function \"{name}\" not defined"))),
             Kind::Literal(value) => Base::Literal(value),
@@ -299,19 +375,36 @@ impl Reader<'_> {
                     return Err(Fault::new(word.at, "unclosed left paren"));
                 }
                 self.next += 1;
-                Base::Group(Box::new(Pipe { at: word.at, variables: Vec::new(), assign: false, commands }))
+                Base::Group(Box::new(Pipe {
+                    at: word.at,
+                    variables: Vec::new(),
+                    assign: false,
+                    commands,
+                }))
             }
             Kind::Close | Kind::Pipe | Kind::Comma | Kind::Declare | Kind::Assign => {
                 return Err(Fault::new(word.at, "unexpected operator in the action"));
             }
         };
-        while let Some(Word { kind: Kind::Field(name), spaced: false, .. }) = self.words.get(self.next) {
+        while let Some(Word {
+            kind: Kind::Field(name),
+            spaced: false,
+            ..
+        }) = self.words.get(self.next)
+        {
             if matches!(base, Base::Function(_) | Base::Literal(_) | Base::Nil) {
-                return Err(Fault::new(self.words[self.next].at, "unexpected field after a value that has none"));
+                return Err(Fault::new(
+                    self.words[self.next].at,
+                    "unexpected field after a value that has none",
+                ));
             }
             fields.push(name.clone());
             self.next += 1;
         }
-        Ok(Operand { at: word.at, base, fields })
+        Ok(Operand {
+            at: word.at,
+            base,
+            fields,
+        })
     }
 }

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 use super::Template;
 
 fn fill(template: &str, data: &Value) -> String {
-    Template::parse(template).unwrap().fill(data, None).unwrap_or_else(|error| panic!("{template}: {error}"))
+    Template::parse(template)
+        .unwrap()
+        .fill(data, None)
+        .unwrap_or_else(|error| panic!("{template}: {error}"))
 }
 
 fn refused(template: &str, data: &Value) -> String {
@@ -35,19 +38,34 @@ fn container() -> Value {
 fn examples_of_dockers_manual_give_what_it_says() {
     let data = container();
     for (template, expected) in [
-        ("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "172.17.0.2"),
-        ("{{range .NetworkSettings.Networks}}{{.MacAddress}}{{end}}", "02:42:ac:11:00:02"),
+        (
+            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+            "172.17.0.2",
+        ),
+        (
+            "{{range .NetworkSettings.Networks}}{{.MacAddress}}{{end}}",
+            "02:42:ac:11:00:02",
+        ),
         ("{{.HostConfig.LogConfig.Type}}", "local"),
         ("{{.Config.Image}}", "nginx:latest"),
         (
             "{{range $p, $conf := .NetworkSettings.Ports}} {{$p}} -> {{with $conf}}{{(index . 0).HostPort}}{{end}} {{end}}",
             " 443/tcp ->   80/tcp -> 8787 ",
         ),
-        (r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#, "8787"),
-        (r#"{{(index .NetworkSettings.Ports "80/tcp" 0).HostPort}}"#, "8787"),
+        (
+            r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#,
+            "8787",
+        ),
+        (
+            r#"{{(index .NetworkSettings.Ports "80/tcp" 0).HostPort}}"#,
+            "8787",
+        ),
         ("{{json .Config.Labels}}", r#"{"a":"1","b":"2"}"#),
         (r#"{{join .Args " , "}}"#, "-g , daemon off;"),
-        ("{{range .Mounts}}{{.Source}}:{{.Destination}} {{end}}", "/a:/b /c:/d "),
+        (
+            "{{range .Mounts}}{{.Source}}:{{.Destination}} {{end}}",
+            "/a:/b /c:/d ",
+        ),
         (r#"{{split .Config.Image ":"}}"#, "[nginx latest]"),
         (r"{{title .State.Status}}", "Running"),
         ("{{upper .Name}}{{lower .Name}}", "/WEB/web"),
@@ -65,11 +83,23 @@ fn conditions_take_the_first_true_branch() {
     let data = container();
     for (template, expected) in [
         ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
-        ("{{if not .State.Running}}a{{else if eq .State.Pid 4711}}b{{else}}c{{end}}", "b"),
-        (r#"{{if and .State.Running (eq .State.Status "running" "paused")}}x{{end}}"#, "x"),
-        (r#"{{if or (gt .State.Pid 5000) (lt .State.Pid 4712)}}x{{end}}"#, "x"),
+        (
+            "{{if not .State.Running}}a{{else if eq .State.Pid 4711}}b{{else}}c{{end}}",
+            "b",
+        ),
+        (
+            r#"{{if and .State.Running (eq .State.Status "running" "paused")}}x{{end}}"#,
+            "x",
+        ),
+        (
+            r#"{{if or (gt .State.Pid 5000) (lt .State.Pid 4712)}}x{{end}}"#,
+            "x",
+        ),
         ("{{if .State.ExitCode}}bad{{else}}fine{{end}}", "fine"),
-        ("{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "none"),
+        (
+            "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
+            "none",
+        ),
         ("{{with .State.Health}}{{.Status}}{{else}}none{{end}}", "none"),
         (r#"{{with index .Config.Labels "a"}}<{{.}}>{{end}}"#, "<1>"),
         ("{{range .Config.Nothing}}x{{else}}empty{{end}}", "empty"),
@@ -82,10 +112,22 @@ fn conditions_take_the_first_true_branch() {
 #[test]
 fn variables_live_to_the_end_of_their_block() {
     let data = container();
-    assert_eq!(fill("{{$x := 1}}{{range .Args}}{{$x}}{{$x = 2}}{{end}}{{$x}}", &data), "122");
-    assert_eq!(fill("{{range $i, $e := .Args}}{{$i}}={{$e}};{{end}}", &data), "0=-g;1=daemon off;;");
+    assert_eq!(
+        fill("{{$x := 1}}{{range .Args}}{{$x}}{{$x = 2}}{{end}}{{$x}}", &data),
+        "122"
+    );
+    assert_eq!(
+        fill("{{range $i, $e := .Args}}{{$i}}={{$e}};{{end}}", &data),
+        "0=-g;1=daemon off;;"
+    );
     assert_eq!(fill("{{range .Args}}{{$.Name}}{{break}}{{end}}", &data), "/web");
-    assert_eq!(fill("{{range .Args}}{{if eq . \"-g\"}}{{continue}}{{end}}{{.}}{{end}}", &data), "daemon off;");
+    assert_eq!(
+        fill(
+            "{{range .Args}}{{if eq . \"-g\"}}{{continue}}{{end}}{{.}}{{end}}",
+            &data
+        ),
+        "daemon off;"
+    );
     assert!(refused("{{if true}}{{$y := 1}}{{end}}{{$y}}", &data).contains("undefined variable"));
 }
 
@@ -101,12 +143,23 @@ fn trim_markers_and_comments_leave_nothing() {
 #[test]
 fn values_print_as_go_prints_them() {
     let data = json!({"L": [1, "a", null], "M": {"b": 1, "a": [true]}, "N": null, "F": 1.5});
-    assert_eq!(fill("{{.L}} {{.M}} {{.N}} {{.F}}", &data), "[1 a <nil>] map[a:[true] b:1] <no value> 1.5");
-    assert_eq!(fill(r#"{{printf "%s|%d|%v|%q|%5d|%-4s|%05d|%.2f|%%" "a" 1 .L "x\"y" 7 "b" 42 .F}}"#, &data),
-        r#"a|1|[1 a <nil>]|"x\"y"|    7|b   |00042|1.50|%"#);
+    assert_eq!(
+        fill("{{.L}} {{.M}} {{.N}} {{.F}}", &data),
+        "[1 a <nil>] map[a:[true] b:1] <no value> 1.5"
+    );
+    assert_eq!(
+        fill(
+            r#"{{printf "%s|%d|%v|%q|%5d|%-4s|%05d|%.2f|%%" "a" 1 .L "x\"y" 7 "b" 42 .F}}"#,
+            &data
+        ),
+        r#"a|1|[1 a <nil>]|"x\"y"|    7|b   |00042|1.50|%"#
+    );
     assert_eq!(fill(r#"{{printf "%d %s" "x"}}"#, &data), "%!d(x) %!s(MISSING)");
     assert_eq!(fill(r#"{{"x" | printf "%s-%s" "y" | upper}}"#, &data), "Y-X");
-    assert_eq!(fill(r#"{{print 1 2 "a" 3}} {{len .L}} {{`raw\n`}}"#, &data), r"1 2a3 3 raw\n");
+    assert_eq!(
+        fill(r#"{{print 1 2 "a" 3}} {{len .L}} {{`raw\n`}}"#, &data),
+        r"1 2a3 3 raw\n"
+    );
 }
 
 #[test]
@@ -145,7 +198,10 @@ fn a_key_that_a_map_lacks_is_no_value() {
 fn labels_are_asked_for_by_name() {
     let template = Template::parse(r#"{{.Label "a.b"}}|{{.Label "none"}}"#).unwrap();
     let labels = json!({"a.b": "x"});
-    assert_eq!(template.fill(&json!({"ID": 1}), labels.as_object()).unwrap(), "x|");
+    assert_eq!(
+        template.fill(&json!({"ID": 1}), labels.as_object()).unwrap(),
+        "x|"
+    );
 }
 
 #[test]

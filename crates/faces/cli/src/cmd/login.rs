@@ -1,0 +1,222 @@
+//! `login` and `logout`: credentials in docker's `config.json`.
+
+use std::fs;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{ArgMatches, Args};
+use serde_json::{Map, Value, json};
+
+use crate::render::{note, say_line};
+use crate::{CliError, Context, Verb};
+
+pub(crate) const LOGIN: Verb = Verb {
+    name: "login",
+    about: "Remember credentials for a registry",
+    flags: |command| LoginFlags::augment_args(command),
+    run: login,
+};
+
+pub(crate) const LOGOUT: Verb = Verb {
+    name: "logout",
+    about: "Forget the credentials for a registry",
+    flags: |command| LogoutFlags::augment_args(command),
+    run: logout,
+};
+
+#[derive(Args, Debug)]
+struct LoginFlags {
+    /// Username
+    #[arg(short, long)]
+    username: Option<String>,
+    /// Password; better given by --password-stdin, since every process can read arguments
+    #[arg(short, long, conflicts_with = "password_stdin")]
+    password: Option<String>,
+    /// Take the password from stdin
+    #[arg(long)]
+    password_stdin: bool,
+    /// The registry; Docker Hub when there is none
+    #[arg(value_name = "SERVER")]
+    server: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct LogoutFlags {
+    /// The registry; Docker Hub when there is none
+    #[arg(value_name = "SERVER")]
+    server: Option<String>,
+}
+
+/// Docker's key for its own hub.
+const HUB: &str = "https://index.docker.io/v1/";
+/// Largest password and largest `config.json`.
+const MAX_PASSWORD: u64 = 64 << 10;
+const MAX_CONFIG: u64 = 4 << 20;
+
+fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: LoginFlags = crate::flags::read(matches)?;
+    let server = server(flags.server.as_deref());
+    let username = match flags.username {
+        Some(name) => name,
+        None if flags.password_stdin || !std::io::stdin().is_terminal() => {
+            return Err(CliError::plain("must provide --username with --password-stdin"));
+        }
+        None => asked("Username: ")?,
+    };
+    let password = match flags.password {
+        Some(password) => {
+            note("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+            password
+        }
+        None if flags.password_stdin => {
+            let mut text = String::new();
+            std::io::stdin().take(MAX_PASSWORD).read_to_string(&mut text)?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        None if std::io::stdin().is_terminal() => {
+            let hidden = crate::terminal::Hidden::enter();
+            let password = asked("Password: ");
+            drop(hidden);
+            note("");
+            password?
+        }
+        None => {
+            return Err(CliError::plain("cannot ask for a password without a terminal")
+                .with_hint("use --password-stdin"));
+        }
+    };
+    if username.is_empty() || username.contains(':') || password.is_empty() {
+        return Err(CliError::plain(
+            "a username without colon and a password are needed",
+        ));
+    }
+    let path = context.environment.docker_config()?;
+    let mut config = read(&path)?;
+    let auth = STANDARD.encode(format!("{username}:{password}"));
+    let auths = config.entry("auths").or_insert_with(|| json!({}));
+    let auths = auths
+        .as_object_mut()
+        .ok_or_else(|| CliError::plain(format!("{}: \"auths\" is no object", path.display())))?;
+    auths.insert(server.clone(), json!({"auth": auth}));
+    write(&path, &config)?;
+    note(&format!(
+        "WARNING! The password is stored unencrypted in {}.",
+        path.display()
+    ));
+    note("It was not tried: the first pull or push does that.");
+    say_line(&format!("Login stored for {server}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn logout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: LogoutFlags = crate::flags::read(matches)?;
+    let server = server(flags.server.as_deref());
+    let path = context.environment.docker_config()?;
+    let mut config = read(&path)?;
+    let removed = config
+        .get_mut("auths")
+        .and_then(Value::as_object_mut)
+        .and_then(|auths| auths.remove(&server));
+    if removed.is_none() {
+        say_line(&format!("Not logged in to {server}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    write(&path, &config)?;
+    say_line(&format!("Removing login credentials for {server}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The key of a registry in the file.
+fn server(wanted: Option<&str>) -> String {
+    match wanted {
+        None | Some("" | "docker.io" | "index.docker.io" | "registry-1.docker.io") => HUB.to_owned(),
+        Some(HUB) => HUB.to_owned(),
+        Some(name) => {
+            let name = name.split_once("://").map_or(name, |(_, rest)| rest);
+            name.split('/').next().unwrap_or(name).to_owned()
+        }
+    }
+}
+
+fn asked(prompt: &str) -> Result<String, CliError> {
+    let mut errors = std::io::stderr();
+    errors
+        .write_all(prompt.as_bytes())
+        .and_then(|()| errors.flush())?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Everything that is in the file, ours or not.
+fn read(path: &Path) -> Result<Map<String, Value>, CliError> {
+    let what = |why: String| CliError::plain(format!("read {}: {why}", path.display()));
+    let mut text = String::new();
+    match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
+        file => file
+            .and_then(|file| file.take(MAX_CONFIG).read_to_string(&mut text))
+            .map_err(|error| what(error.to_string()))?,
+    };
+    if text.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(&text).map_err(|error| what(error.to_string()))
+}
+
+/// Beside its place, for nobody else to read, then renamed.
+fn write(path: &Path, config: &Map<String, Value>) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::plain(format!("write {}: {error}", path.display()));
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+    }
+    let text = serde_json::to_string_pretty(config).map_err(|error| CliError::plain(error.to_string()))?;
+    // Where a link points to, so that the link stays.
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let beside = place.with_extension(format!("json.{}", std::process::id()));
+    let written = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&beside, &place));
+    written
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_have_docker_keys() {
+        assert_eq!(server(None), HUB);
+        assert_eq!(server(Some("docker.io")), HUB);
+        assert_eq!(server(Some("https://r.example.com/v2/")), "r.example.com");
+        assert_eq!(server(Some("localhost:5000")), "localhost:5000");
+    }
+
+    #[test]
+    fn what_others_wrote_stays_and_nobody_else_reads_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/config.json");
+        let mut config = read(&path).unwrap();
+        config.insert("detachKeys".to_owned(), "ctrl-x".into());
+        write(&path, &config).unwrap();
+        assert_eq!(read(&path).unwrap(), config);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "[1]").unwrap();
+        assert!(read(&path).is_err());
+    }
+}

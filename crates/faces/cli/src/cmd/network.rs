@@ -1,0 +1,225 @@
+//! The verbs of `network`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::{CreateNetwork, SubnetRequest};
+
+use crate::flags::{Filters, key_value, labels, name_fits};
+use crate::render::{Look, say, say_line};
+use crate::view::network as view;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const CREATE: Verb = Verb {
+    name: "create",
+    about: "Create a network",
+    flags: |command| CreateFlags::augment_args(command),
+    run: create,
+};
+
+pub(crate) const LS: Verb = Verb {
+    name: "ls",
+    about: "List networks",
+    flags: |command| LsFlags::augment_args(command),
+    run: ls,
+};
+
+pub(crate) const RM: Verb = Verb {
+    name: "rm",
+    about: "Remove one or more networks",
+    flags: |command| RmFlags::augment_args(command),
+    run: rm,
+};
+
+pub(crate) const PRUNE: Verb = Verb {
+    name: "prune",
+    about: "Remove all unused networks",
+    flags: |command| PruneFlags::augment_args(command),
+    run: prune,
+};
+
+#[derive(Args, Debug)]
+struct CreateFlags {
+    /// Driver to manage the network
+    #[arg(short, long, value_name = "DRIVER")]
+    driver: Option<String>,
+    /// Subnet in CIDR format that represents a network segment
+    #[arg(long, value_name = "CIDR")]
+    subnet: Vec<String>,
+    /// IPv4 or IPv6 gateway for the subnet
+    #[arg(long, value_name = "IP")]
+    gateway: Vec<String>,
+    /// Allocate container ip from a sub-range
+    #[arg(long, value_name = "CIDR")]
+    ip_range: Vec<String>,
+    /// Restrict external access to the network
+    #[arg(long)]
+    internal: bool,
+    /// Enable IPv6 networking
+    #[arg(long)]
+    ipv6: bool,
+    /// Enable manual container attachment
+    #[arg(long)]
+    attachable: bool,
+    /// Set metadata on a network
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Set driver specific options
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    opt: Vec<String>,
+    /// Its name
+    #[arg(value_name = "NETWORK")]
+    name: String,
+}
+
+fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: CreateFlags = crate::flags::read(matches)?;
+    let wanted = CreateNetwork {
+        name: flags.name.clone(),
+        driver: flags.driver.clone(),
+        subnets: subnets(&flags)?,
+        internal: flags.internal,
+        ipv6: flags.ipv6,
+        attachable: flags.attachable,
+        labels: labels(&flags.label, &[])?,
+        options: flags.opt.iter().map(|option| key_value(option)).collect(),
+    };
+    let network = context.engine()?.create_network(&wanted)?;
+    say_line(network.id.as_str())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A gateway and a range belong to the subnet of their own family.
+fn subnets(flags: &CreateFlags) -> Result<Vec<SubnetRequest>, CliError> {
+    let bad = |flag: &str, text: &str| CliError::plain(format!("invalid --{flag} {text:?}"));
+    let mut subnets = Vec::new();
+    for text in &flags.subnet {
+        let subnet = text
+            .parse()
+            .map_err(|_| bad("subnet", text).with_hint("write 172.28.0.0/16"))?;
+        subnets.push(SubnetRequest {
+            subnet: Some(subnet),
+            ..SubnetRequest::default()
+        });
+    }
+    let find = |subnets: &mut Vec<SubnetRequest>, v4: bool| {
+        subnets
+            .iter()
+            .position(|request| request.subnet.is_some_and(|subnet| subnet.addr().is_ipv4() == v4))
+    };
+    for text in &flags.gateway {
+        let gateway: std::net::IpAddr = text.parse().map_err(|_| bad("gateway", text))?;
+        let at = find(&mut subnets, gateway.is_ipv4())
+            .ok_or_else(|| bad("gateway", text).with_hint("give its --subnet"))?;
+        subnets[at].gateway = Some(gateway);
+    }
+    for text in &flags.ip_range {
+        let v4 = !text.contains(':');
+        let at =
+            find(&mut subnets, v4).ok_or_else(|| bad("ip-range", text).with_hint("give its --subnet"))?;
+        subnets[at].ip_range = Some(text.parse().map_err(|_| bad("ip-range", text))?);
+    }
+    Ok(subnets)
+}
+
+#[derive(Args, Debug)]
+struct LsFlags {
+    /// Provide filter values (e.g. "driver=bridge")
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
+    #[arg(long)]
+    format: Option<String>,
+    /// Do not truncate the output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only display network IDs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: LsFlags = crate::flags::read(matches)?;
+    let filters = Filters::parse(
+        &flags.filter,
+        &[
+            "dangling", "driver", "id", "label", "label!", "name", "scope", "type",
+        ],
+    )?;
+    for pattern in filters.values("name") {
+        name_fits(pattern, "")?;
+    }
+    let engine = context.engine()?;
+    let dangling = filters.flag("dangling")?;
+    let mut networks = engine.list_networks()?;
+    if let Some(dangling) = dangling {
+        let mut kept = Vec::new();
+        for network in networks {
+            let used = network.is_predefined() || !engine.network(&network.name)?.endpoints.is_empty();
+            if used != dangling {
+                kept.push(network);
+            }
+        }
+        networks = kept;
+    }
+    let rows: Vec<_> = networks
+        .iter()
+        .filter(|network| {
+            filters.any("driver", |driver| network.driver.to_string() == driver)
+                && filters.any("id", |id| network.id.as_str().starts_with(id))
+                && filters.any("name", |pattern| {
+                    name_fits(pattern, &network.name).unwrap_or(false)
+                })
+                && filters.any("scope", |scope| scope == "local")
+                && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
+                && filters.labels(|name| network.labels.get(name))
+        })
+        .map(|network| view::row(network, flags.no_trunc))
+        .collect();
+    let quiet = flags.quiet.then_some("ID");
+    let look = Look {
+        fields: view::FIELDS,
+        table: &view::TABLE,
+        format: flags.format.as_deref(),
+        quiet,
+    };
+    say(&look.show(&rows)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Args, Debug)]
+struct RmFlags {
+    /// Do not error if the network does not exist
+    #[arg(short, long)]
+    force: bool,
+    /// The networks
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+}
+
+fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: RmFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    super::each(&flags.networks, |name| match engine.remove_network(name) {
+        Err(error) if flags.force && error.kind() == dhow_types::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => say_line(name),
+    })
+}
+
+#[derive(Args, Debug)]
+struct PruneFlags {
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    force: bool,
+}
+
+fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PruneFlags = crate::flags::read(matches)?;
+    let warning = "This will remove all custom networks not used by at least one container.";
+    if super::confirmed(warning, flags.force)? {
+        let removed = context.engine()?.prune_networks()?;
+        say(&super::listed("Deleted Networks:", &removed))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

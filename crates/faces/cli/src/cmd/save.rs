@@ -1,0 +1,119 @@
+//! `save` and `load`.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use crate::interrupt::Interrupt;
+use crate::render::{Progress, gone, say};
+use crate::{CliError, Context, Verb};
+
+pub(crate) const SAVE: Verb = Verb {
+    name: "save",
+    about: "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    flags: |command| SaveFlags::augment_args(command),
+    run: save,
+};
+
+pub(crate) const LOAD: Verb = Verb {
+    name: "load",
+    about: "Load an image from a tar archive or STDIN",
+    flags: |command| LoadFlags::augment_args(command),
+    run: load,
+};
+
+#[derive(Args, Debug)]
+struct SaveFlags {
+    /// Write to a file, instead of STDOUT
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The images
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct LoadFlags {
+    /// Read from tar archive file, instead of STDIN
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Suppress the load output
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn save(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: SaveFlags = crate::flags::read(matches)?;
+    let names: Vec<&str> = flags.images.iter().map(String::as_str).collect();
+    archive(flags.output.as_ref(), |output| {
+        Ok(context.engine()?.save(&names, output)?)
+    })
+}
+
+/// Writes an archive to standard output, or to a file that is there only when it is whole.
+pub(super) fn archive(
+    file: Option<&PathBuf>,
+    write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), CliError>,
+) -> Result<ExitCode, CliError> {
+    let Some(path) = file else {
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() {
+            return Err(CliError::plain("cowardly refusing to save to a terminal")
+                .with_hint("use the -o flag or redirect"));
+        }
+        let mut output = BufWriter::with_capacity(256 << 10, stdout.lock());
+        write(&mut output)?;
+        output.flush().map_err(gone)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    // Beside its place under a name of this process, then renamed: as `docker save -o`.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let failed = |error: std::io::Error| CliError::plain(format!("write {}: {error}", path.display()));
+    let written = || -> Result<(), CliError> {
+        let mut output = BufWriter::with_capacity(256 << 10, File::create_new(&beside).map_err(failed)?);
+        write(&mut output)?;
+        output.flush().map_err(failed)?;
+        std::fs::rename(&beside, path).map_err(failed)
+    };
+    written().inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: LoadFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    if flags.input.is_none() && std::io::stdin().is_terminal() {
+        return Err(
+            CliError::plain("requested load from stdin, but stdin is a terminal")
+                .with_hint("use the -i flag"),
+        );
+    }
+    let interrupt = Interrupt::watch()?;
+    interrupt.end_when_it_comes();
+    let progress = Progress::new(flags.quiet);
+    let loaded = match &flags.input {
+        Some(path) => {
+            let file = File::open(path)
+                .map_err(|error| CliError::plain(format!("open {}: {error}", path.display())))?;
+            engine.load(file, &progress)
+        }
+        None => engine.load(std::io::stdin(), &progress),
+    };
+    progress.finish();
+    let mut text = String::new();
+    for loaded in loaded? {
+        if loaded.names.is_empty() {
+            text.push_str(&format!("Loaded image ID: {}\n", loaded.image));
+        }
+        for name in &loaded.names {
+            text.push_str(&format!("Loaded image: {name}\n"));
+        }
+    }
+    say(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,126 @@
+//! `version` and `info`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::Info;
+use dhow_types::human_binary_size;
+use serde_json::{Value, json};
+
+use crate::render::{inspected, say};
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERSION: Verb = Verb {
+    name: "version",
+    about: "Show the version information",
+    flags: |command| FormatFlags::augment_args(command),
+    run: version,
+};
+
+pub(crate) const INFO: Verb = Verb {
+    name: "info",
+    about: "Display system-wide information",
+    flags: |command| FormatFlags::augment_args(command),
+    run: info,
+};
+
+#[derive(Args, Debug)]
+struct FormatFlags {
+    /// Format output using a custom template: 'json' or TEMPLATE
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+/// Docker's API version that the JSON of this program follows.
+const API: &str = "1.47";
+
+fn version(_: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: FormatFlags = crate::flags::read(matches)?;
+    let platform = dhow_types::Platform::host();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let version = env!("CARGO_PKG_VERSION");
+    if let Some(format) = &flags.format {
+        // One program is both sides of docker's.
+        let side = json!({
+            "Version": version,
+            "ApiVersion": API,
+            "APIVersion": API,
+            "Os": platform.os,
+            "Arch": platform.architecture,
+            "KernelVersion": kernel,
+        });
+        one(&json!({"Client": side, "Server": side}), format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!(
+        "Dhow:\n Version:           {version}\n API version:       {API}\n OS/Arch:           {}/{}\n Kernel Version:    {kernel}\n",
+        platform.os, platform.architecture
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one(value: &Value, format: &str) -> Result<(), CliError> {
+    if format == "json" {
+        return say(&format!("{value}\n"));
+    }
+    say(&inspected(std::slice::from_ref(value), Some(format))?)
+}
+
+fn info(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: FormatFlags = crate::flags::read(matches)?;
+    let info = context.engine()?.info()?;
+    match &flags.format {
+        Some(format) => one(&json(&info), format)?,
+        None => say(&text(&info))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Docker's field names (moby `api/types/system.Info`).
+pub(crate) fn json(info: &Info) -> Value {
+    let (running, paused, stopped) = info.containers;
+    json!({
+        "Containers": running + paused + stopped,
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": stopped,
+        "Images": info.images,
+        "Driver": info.storage,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": info.cgroup_version.to_string(),
+        "KernelVersion": info.kernel,
+        "OperatingSystem": info.system,
+        "OSType": "linux",
+        "Architecture": info.architecture,
+        "NCPU": info.cpus,
+        "MemTotal": info.memory,
+        "DockerRootDir": info.root,
+        "Name": info.name,
+        "SecurityOptions": info.security.iter().map(|name| format!("name={name}")).collect::<Vec<_>>(),
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Docker's lines.
+pub(crate) fn text(info: &Info) -> String {
+    let (running, paused, stopped) = info.containers;
+    let security: String = info.security.iter().map(|name| format!("  {name}\n")).collect();
+    format!(
+        "Containers: {}\n Running: {running}\n Paused: {paused}\n Stopped: {stopped}\nImages: {}\n\
+         Version: {}\nStorage Driver: {}\nCgroup Version: {}\nSecurity Options:\n{security}\
+         Kernel Version: {}\nOperating System: {}\nOSType: linux\nArchitecture: {}\nCPUs: {}\n\
+         Total Memory: {}\nName: {}\nRoot Dir: {}\n",
+        running + paused + stopped,
+        info.images,
+        env!("CARGO_PKG_VERSION"),
+        info.storage,
+        info.cgroup_version,
+        info.kernel,
+        info.system,
+        info.architecture,
+        info.cpus,
+        human_binary_size(info.memory),
+        info.name,
+        info.root
+    )
+}

@@ -1,0 +1,192 @@
+//! The verbs of `volume`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::{Volume, VolumeRequest};
+
+use crate::flags::{Filters, labels, name_fits};
+use crate::render::{Fields, Look, Row, say, say_line};
+use crate::{CliError, Context, Verb, view};
+
+pub(crate) const CREATE: Verb = Verb {
+    name: "create",
+    about: "Create a volume",
+    flags: |command| CreateFlags::augment_args(command),
+    run: create,
+};
+
+pub(crate) const LS: Verb = Verb {
+    name: "ls",
+    about: "List volumes",
+    flags: |command| LsFlags::augment_args(command),
+    run: ls,
+};
+
+pub(crate) const RM: Verb = Verb {
+    name: "rm",
+    about: "Remove one or more volumes",
+    flags: |command| RmFlags::augment_args(command),
+    run: rm,
+};
+
+pub(crate) const PRUNE: Verb = Verb {
+    name: "prune",
+    about: "Remove unused local volumes",
+    flags: |command| PruneFlags::augment_args(command),
+    run: prune,
+};
+
+#[derive(Args, Debug)]
+struct CreateFlags {
+    /// Specify volume driver name
+    #[arg(short, long, default_value = "local", value_parser = ["local"])]
+    driver: String,
+    /// Set metadata for a volume
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Its name; a random one when there is none
+    #[arg(value_name = "VOLUME")]
+    name: Option<String>,
+}
+
+fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: CreateFlags = crate::flags::read(matches)?;
+    let request = VolumeRequest {
+        name: flags.name,
+        labels: labels(&flags.label, &[])?,
+    };
+    let volume = context.engine()?.create_volume(&request)?;
+    say_line(&volume.name)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Args, Debug)]
+struct LsFlags {
+    /// Provide filter values (e.g. "dangling=true")
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
+    #[arg(long)]
+    format: Option<String>,
+    /// Only display volume names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) const FIELDS: Fields = &[
+    ("Availability", "AVAILABILITY"),
+    ("Driver", "DRIVER"),
+    ("Group", "GROUP"),
+    ("Labels", "LABELS"),
+    ("Links", "LINKS"),
+    ("Mountpoint", "MOUNTPOINT"),
+    ("Name", "VOLUME NAME"),
+    ("Scope", "SCOPE"),
+    ("Size", "SIZE"),
+    ("Status", "STATUS"),
+];
+
+const TABLE: [&str; 2] = ["Driver", "Name"];
+
+/// One volume as a row.
+pub(crate) fn row(volume: &Volume) -> Row {
+    Row::new([
+        ("Availability", "N/A".into()),
+        ("Driver", "local".into()),
+        ("Group", "N/A".into()),
+        ("Labels", view::labels(&volume.labels).into()),
+        ("Links", "N/A".into()),
+        ("Mountpoint", volume.data.display().to_string().into()),
+        ("Name", volume.name.as_str().into()),
+        ("Scope", "local".into()),
+        ("Size", "N/A".into()),
+        ("Status", "N/A".into()),
+    ])
+    .with_labels(&volume.labels)
+}
+
+fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: LsFlags = crate::flags::read(matches)?;
+    let filters = Filters::parse(&flags.filter, &["dangling", "driver", "label", "label!", "name"])?;
+    for pattern in filters.values("name") {
+        name_fits(pattern, "")?;
+    }
+    let engine = context.engine()?;
+    let dangling = filters.flag("dangling")?;
+    // Only this filter looks at the containers.
+    let containers = if dangling.is_some() {
+        engine.containers().list()?
+    } else {
+        Vec::new()
+    };
+    let used = |volume: &Volume| {
+        let mounts = containers.iter().flat_map(|container| &container.config.mounts);
+        mounts
+            .into_iter()
+            .any(|mount| mount.name.as_deref() == Some(&volume.name))
+    };
+    let volumes = engine.volumes()?;
+    let rows: Vec<_> = volumes
+        .iter()
+        .filter(|volume| {
+            dangling.is_none_or(|dangling| used(volume) != dangling)
+                && filters.any("driver", |driver| driver == "local")
+                && filters.any("name", |pattern| {
+                    name_fits(pattern, &volume.name).unwrap_or(false)
+                })
+                && filters.labels(|name| volume.labels.get(name))
+        })
+        .map(row)
+        .collect();
+    let quiet = flags.quiet.then_some("Name");
+    let look = Look {
+        fields: FIELDS,
+        table: &TABLE,
+        format: flags.format.as_deref(),
+        quiet,
+    };
+    say(&look.show(&rows)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Args, Debug)]
+struct RmFlags {
+    /// Do not error if the volume does not exist
+    #[arg(short, long)]
+    force: bool,
+    /// The volumes
+    #[arg(required = true, value_name = "VOLUME")]
+    volumes: Vec<String>,
+}
+
+fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: RmFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    super::each(&flags.volumes, |name| match engine.remove_volume(name) {
+        Err(error) if flags.force && error.kind() == dhow_types::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => say_line(name),
+    })
+}
+
+#[derive(Args, Debug)]
+struct PruneFlags {
+    /// Remove all unused volumes, not just anonymous ones
+    #[arg(short, long)]
+    all: bool,
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    force: bool,
+}
+
+fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PruneFlags = crate::flags::read(matches)?;
+    let kind = if flags.all { "" } else { "anonymous " };
+    let warning = format!("This will remove {kind}local volumes not used by at least one container.");
+    if super::confirmed(&warning, flags.force)? {
+        let (removed, bytes) = context.engine()?.prune_volumes(flags.all)?;
+        say(&(super::listed("Deleted Volumes:", &removed) + &super::reclaimed(bytes)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
