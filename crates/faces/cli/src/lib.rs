@@ -61,6 +61,7 @@ pub(crate) struct Verb {
 /// The program: reads its arguments and environment, does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
+    dhow_engine::close_inherited();
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),

@@ -22,6 +22,16 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
     crate::check(result).map(drop)
 }
 
+/// Closes every descriptor from 3 on that the process got from its parent: call it first of all in `main`.
+///
+/// A container's monitor lives long: a descriptor that a script left open would stay open with it, such as a lock
+/// (`( flock 9; dhow run -d ... ) 9>file`) or a pipe whose reader waits for its end.
+pub fn close_inherited() {
+    // SAFETY: at the start of `main` nothing of this process owns a descriptor beyond the three standard ones, so none
+    // is closed under its owner. A kernel without the call (before Linux 5.9) leaves them open, as they came.
+    let _: libc::c_long = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+}
+
 /// Sends `bytes` with at most [`MAX_PASSED`] descriptors (SCM_RIGHTS); returns how many bytes went.
 ///
 /// # Errors

@@ -125,6 +125,12 @@ fn become_monitor() {
     // process that leads a group already, which a fresh fork does not.
     rustix::process::setsid().ok();
     rustix::process::chdir("/").ok();
+    // The caller's output may be a pipe, as in `id=$(dhow run -d ...)`: its reader waits until nobody has it open.
+    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+        rustix::stdio::dup2_stdin(&null).ok();
+        rustix::stdio::dup2_stdout(&null).ok();
+        rustix::stdio::dup2_stderr(&null).ok();
+    }
     dhow_sys::background::settle("dhow-monitor");
 }
 

@@ -53,6 +53,7 @@ pub use dhow_network::{
     CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,
 };
 pub use dhow_oci::Healthcheck;
+pub use dhow_sys::fd::close_inherited;
 pub use dhow_sys::signal::Signals;
 pub use dhow_transport::{Proxies, Settings as TransportSettings};
 
