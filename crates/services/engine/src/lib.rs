@@ -52,6 +52,7 @@ pub use dhow_monitor::{Health, HealthStatus, Record, RestartPolicy, Stream, form
 pub use dhow_network::{
     CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,
 };
+pub use dhow_meta::ImageRecord;
 pub use dhow_oci::Healthcheck;
 pub use dhow_sys::fd::close_inherited;
 pub use dhow_sys::signal::Signals;

@@ -38,6 +38,11 @@ mod top;
 mod version;
 mod volume;
 
+#[cfg(test)]
+pub(crate) use system::df::{shown as df_text, verbose as df_verbose};
+#[cfg(test)]
+pub(crate) use version::text as info_text;
+
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dhow_engine::Propagation;
 use dhow_engine::container::MountSpec;
 
-/// `-v [source:]target[:options]`: a source with a slash or a leading dot is a path, else a volume's name.
+/// `-v [source:]target[:options]`: a source with a leading slash or dot is a path, else a volume's name.
 pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
     let bad = |why: &str| format!("invalid volume {text:?}: {why}");
     let parts: Vec<&str> = text.split(':').collect();
@@ -32,7 +32,16 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
         }
     }
     let target = PathBuf::from(target);
-    if source.starts_with('/') || source.starts_with('.') || source.starts_with('~') || source.contains('/') {
+    if source.is_empty() && parts.len() > 1 {
+        return Err(bad("the source is empty"));
+    }
+    if source.contains('/') && !source.starts_with(['/', '.']) {
+        // It may be meant as either; docker makes no folder of a wrong name, too.
+        return Err(bad(
+            "a volume's name has no slash, and a path of the host starts with / or ./",
+        ));
+    }
+    if source.starts_with(['/', '.']) {
         let source = std::path::absolute(source).map_err(|error| bad(&error.to_string()))?;
         return Ok(MountSpec::Bind {
             source,

@@ -55,6 +55,18 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The usual table.
+#[cfg(test)]
+pub(crate) fn shown(usage: &SystemUsage) -> String {
+    let look = Look {
+        fields: FIELDS,
+        table: &TABLE,
+        format: None,
+        quiet: None,
+    };
+    look.show(&rows(usage)).unwrap()
+}
+
 /// Docker's four lines (docker/cli `formatter/disk_usage.go`).
 pub(crate) fn rows(usage: &SystemUsage) -> [Row; 4] {
     let active = |container: &dhow_engine::container::Container| container::is_up(container.state.status);

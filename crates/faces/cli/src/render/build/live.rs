@@ -98,14 +98,16 @@ impl Observer for Live {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match report {
             Report::Begin { id, total, .. } => {
-                drop(state.pulls.insert(id.to_owned(), (0, total.unwrap_or(0))))
+                state.pulls.insert(id.to_owned(), (0, total.unwrap_or(0)));
             }
             Report::Advance { id, current } => {
                 if let Some(piece) = state.pulls.get_mut(id) {
                     piece.0 = current;
                 }
             }
-            Report::End { id, .. } => drop(state.pulls.remove(id)),
+            Report::End { id, .. } => {
+                state.pulls.remove(id);
+            }
             Report::Warning(text) => state.finished.push(format!("WARNING: {}", harmless(text))),
             _ => {}
         }
