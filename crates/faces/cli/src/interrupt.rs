@@ -67,15 +67,16 @@ impl Interrupt {
         );
     }
 
-    /// From now on a signal ends the command at once: what was begun is not published, and swept later. Starts a
-    /// thread, as [`Self::set_flag_when_it_comes`].
-    pub(crate) fn end_when_it_comes(&self) {
+    /// From now on a signal ends the command at once, after `last`: what was begun is not published, and what is left
+    /// of it is swept later. Starts a thread, as [`Self::set_flag_when_it_comes`].
+    pub(crate) fn end_when_it_comes(&self, last: impl FnOnce() + Send + 'static) {
         if self.watched.swap(true, Ordering::Relaxed) {
             return;
         }
         let own = self.clone();
         let thread = move || {
             own.wait();
+            last();
             end();
         };
         drop(

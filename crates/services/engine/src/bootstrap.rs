@@ -49,11 +49,7 @@ impl Engine {
         let what = || format!("bootstrap {}", wanted.target);
         let target: Target = wanted.target.parse().context(what)?;
         let worker = Worker::fork(self.settings())?;
-        let folder = self
-            .settings()
-            .root
-            .join("tmp")
-            .join(format!("bootstrap-{}", std::process::id()));
+        let folder = bootstrap_folder(&self.settings().root);
         let scratch = Scratch(folder.clone());
         make_folder(&folder)?;
         let root = folder.join("root");
@@ -81,6 +77,17 @@ impl Engine {
         let id = store.commit(config, &tags).context(|| "store the new image")?;
         store.sync().context(|| "write the image to disk")?;
         store.image(&id).context(|| "look at the new image")
+    }
+
+    /// Takes away what [`Engine::bootstrap`] has made so far in this process, when it cannot go on: the process is about
+    /// to end.
+    pub fn abandon_bootstrap(&self) {
+        let folder = bootstrap_folder(&self.settings().root);
+        // First another name, so that nothing more is put in; whatever fails is swept as the folder of a dead process.
+        let grave = folder.with_extension("gone");
+        if fs::rename(&folder, &grave).is_ok() {
+            drop(fs::remove_dir_all(&grave));
+        }
     }
 
     fn bootstrap_request(
@@ -139,6 +146,11 @@ impl Engine {
             .map(|name| Ok(crate::image::parse(name)?.or_latest()))
             .collect()
     }
+}
+
+/// Where this process puts a root file system together.
+fn bootstrap_folder(root: &Path) -> PathBuf {
+    root.join("tmp").join(format!("bootstrap-{}", std::process::id()))
 }
 
 /// A folder that goes away with its owner.

@@ -12,7 +12,11 @@ impl Engine {
     /// # Errors
     /// `InvalidArgument` for what is no instruction; `Unsupported` for one that a config does not hold.
     pub fn changed_config(&self, changes: &[String]) -> Result<RunConfig, Error> {
-        let mut config = RunConfig::default();
+        self.change_config(RunConfig::default(), changes)
+    }
+
+    /// The same over a config that is there.
+    pub(crate) fn change_config(&self, mut config: RunConfig, changes: &[String]) -> Result<RunConfig, Error> {
         for text in changes {
             let instruction = parse_trigger(text).map_err(|errors| syntax(text, &errors))?;
             apply(&mut config, instruction.op, text)?;

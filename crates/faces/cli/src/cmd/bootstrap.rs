@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::BootstrapRequest;
+use dhow_engine::{BootstrapRequest, Engine};
 use dhow_types::{Observer, Progress as Report, human_size};
 
 use crate::interrupt::Interrupt;
@@ -50,11 +51,15 @@ struct BootstrapFlags {
 struct Watching<'a> {
     progress: &'a Progress,
     interrupt: &'a Interrupt,
+    /// For the last words: a view of the same folder.
+    engine: Arc<Engine>,
 }
 
 impl Observer for Watching<'_> {
     fn observe(&self, report: Report<'_>) {
-        self.interrupt.end_when_it_comes();
+        let engine = Arc::clone(&self.engine);
+        self.interrupt
+            .end_when_it_comes(move || engine.abandon_bootstrap());
         self.progress.observe(report);
     }
 }
@@ -78,6 +83,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         &Watching {
             progress: &progress,
             interrupt: &interrupt,
+            engine: Arc::new(Engine::open(engine.settings().clone())?),
         },
     );
     progress.finish();

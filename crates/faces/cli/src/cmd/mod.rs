@@ -5,6 +5,7 @@
 mod attach;
 mod bootstrap;
 mod build;
+mod commit;
 mod completion;
 mod create;
 mod doctor;
@@ -105,6 +106,9 @@ const TOP: &[Entry] = &[
     own(&port::VERB),
     own(&rename::VERB),
     own(&top::VERB),
+    own(&commit::COMMIT),
+    own(&commit::DIFF),
+    own(&commit::EXPORT),
     own(&login::LOGIN),
     own(&login::LOGOUT),
     own(&version::INFO),
@@ -163,6 +167,9 @@ const CONTAINER: &[Entry] = &[
     own(&port::VERB),
     own(&rename::VERB),
     own(&top::VERB),
+    own(&commit::COMMIT),
+    own(&commit::DIFF),
+    own(&commit::EXPORT),
     own(&inspect::CONTAINER),
     own(&prune::CONTAINER),
 ];

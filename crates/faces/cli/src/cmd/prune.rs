@@ -68,6 +68,9 @@ struct ImageFlags {
 
 #[derive(Args, Debug)]
 struct BuilderFlags {
+    /// Remove all of it: here nothing of the cache is kept back, so this changes nothing
+    #[arg(short, long)]
+    all: bool,
     /// Provide filter values (e.g. "until=24h")
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
@@ -174,7 +177,12 @@ fn prune_images(context: &Context, what: &Prune) -> Result<(String, u64), CliErr
 fn builder(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: BuilderFlags = crate::flags::read(matches)?;
     let filters = Filters::parse(&flags.filter, &["until"])?;
-    if super::confirmed("This will remove the build cache.", flags.force)? {
+    let warning = if flags.all {
+        "This will remove all build cache."
+    } else {
+        "This will remove the build cache."
+    };
+    if super::confirmed(warning, flags.force)? {
         let bytes = context.engine()?.prune_cache(super::until(&filters)?)?;
         say(&format!("Total:\t{}\n", human_size(bytes)))?;
     }

@@ -56,7 +56,7 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     }
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
-    interrupt.end_when_it_comes();
+    interrupt.end_when_it_comes(|| {});
     let progress = Progress::new(flags.quiet);
     let pulled = engine.pull(&flags.image, flags.platform, &progress);
     progress.finish();
@@ -71,7 +71,7 @@ fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let name = Reference::parse(&flags.image)?.or_latest();
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
-    interrupt.end_when_it_comes();
+    interrupt.end_when_it_comes(|| {});
     let progress = Progress::new(flags.quiet);
     let pushed = engine.push(&flags.image, &progress);
     progress.finish();

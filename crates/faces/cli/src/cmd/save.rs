@@ -94,7 +94,7 @@ fn load(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         );
     }
     let interrupt = Interrupt::watch()?;
-    interrupt.end_when_it_comes();
+    interrupt.end_when_it_comes(|| {});
     let progress = Progress::new(flags.quiet);
     let loaded = match &flags.input {
         Some(path) => {

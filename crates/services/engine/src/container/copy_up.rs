@@ -108,7 +108,7 @@ fn copy_entry(from: &Root, to: &Root, path: &Path, depth: usize) -> Result<(), E
 }
 
 /// Owner first: changing it clears the set-user-id bits.
-fn restore_file(file: &File, mode: u32, owner: (u32, u32), status: &rustix::fs::Stat) -> io::Result<()> {
+pub(super) fn restore_file(file: &File, mode: u32, owner: (u32, u32), status: &rustix::fs::Stat) -> io::Result<()> {
     rustix::fs::fchown(
         file,
         Some(rustix::fs::Uid::from_raw(owner.0)),
@@ -120,7 +120,7 @@ fn restore_file(file: &File, mode: u32, owner: (u32, u32), status: &rustix::fs::
 }
 
 /// The same for a folder that is open as a path only: through its link in `/proc/self/fd`.
-fn restore(
+pub(super) fn restore(
     folder: &impl std::os::fd::AsRawFd,
     mode: u32,
     owner: (u32, u32),

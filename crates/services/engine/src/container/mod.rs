@@ -1,8 +1,10 @@
 //! Containers: their records and every verb on them.
 
+mod changes;
 mod copy_up;
 mod create;
 mod exec;
+mod export;
 mod files;
 mod folder;
 mod life;
@@ -15,6 +17,7 @@ mod stop;
 mod wait;
 
 pub(crate) use create::random_bytes;
+pub use changes::{Change, CommitRequest};
 pub use create::{CreateContainer, Created, MountSpec, NamespaceChoice, PortSpec, SecurityOption};
 pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
