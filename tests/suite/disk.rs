@@ -93,6 +93,22 @@ fn an_import_that_does_not_fit_leaves_nothing() {
 }
 
 #[test]
+fn a_bomb_ends_at_the_end_of_the_disk_and_leaves_nothing() {
+    let Some(small) = Small::new() else { return };
+    small.world.import_busybox("busybox");
+    let before = small.used();
+    let bomb = Tar::new().file("zeros", 0o644, &vec![0; 64 << 20]).finish();
+    let bomb = dhow_testkit::gzip(&bomb);
+    assert!(bomb.len() < 1 << 20, "it is small until it is unpacked");
+    small
+        .world
+        .feed(&["import", "-", "bomb"], bomb)
+        .one_error(1)
+        .says("no space left");
+    small.as_before(before);
+}
+
+#[test]
 fn a_pull_that_does_not_fit_leaves_nothing() {
     let Some(small) = Small::new() else { return };
     small.world.import_busybox("busybox");

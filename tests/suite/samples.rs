@@ -52,6 +52,7 @@ const APPLETS: &[&str] = &[
     "stat",
     "stty",
     "tail",
+    "timeout",
     "test",
     "touch",
     "tr",

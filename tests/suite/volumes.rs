@@ -37,7 +37,7 @@ fn a_volume_in_use_is_not_removed() {
     world
         .say("volume rm mine")
         .one_error(1)
-        .says("no such volume: mine");
+        .says("mine: no such volume");
     world.say("volume rm -f mine").exits(0);
 }
 
@@ -150,32 +150,24 @@ fn a_link_in_the_image_cannot_lead_a_mount_out() {
         .finish();
     world.feed(&["import", "-", "trap"], tar).ok();
     let host = world.file("bound/f", "x");
-    let flag = format!("{}:/door/in", host.parent().unwrap().display());
-    world
-        .dhow(&["run", "--rm", "--network", "none", "-v", &flag, "trap", "true"])
-        .exits(0);
-    assert_eq!(
-        fs::read_dir(&outside).unwrap().count(),
-        0,
-        "nothing was made on the host"
-    );
-    world
-        .dhow(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "-w",
-            "/door/work",
-            "trap",
-            "true",
-        ])
-        .exits(0);
-    assert_eq!(
-        fs::read_dir(&outside).unwrap().count(),
-        0,
-        "nothing was made on the host"
-    );
+    let bound = format!("{}:/door/in", host.parent().unwrap().display());
+    for flags in [
+        ["-v", &bound],
+        ["-w", "/door/work"],
+        ["--tmpfs", "/door/t"],
+        ["-v", "named:/door/v"],
+    ] {
+        let mut args = vec!["run", "--rm", "--network", "none"];
+        args.extend(flags);
+        args.extend(["trap", "true"]);
+        let ran = world.dhow(&args);
+        assert!([0, 125, 127].contains(&ran.code), "{ran:?}");
+        assert_eq!(
+            fs::read_dir(&outside).unwrap().count(),
+            0,
+            "{flags:?} made something on the host"
+        );
+    }
 }
 
 #[test]

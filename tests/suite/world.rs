@@ -260,6 +260,13 @@ impl Ran {
         self.exits(0).stdout.trim().to_owned()
     }
 
+    /// Both streams, standard output last; fails unless the exit code is 0.
+    #[track_caller]
+    pub(crate) fn all(self) -> String {
+        let ran = self.exits(0);
+        format!("{}{}", ran.stderr, ran.stdout.trim())
+    }
+
     /// Fails unless this is the exit code.
     #[track_caller]
     pub(crate) fn exits(self, code: i32) -> Self {
@@ -319,14 +326,18 @@ pub(crate) fn finish(mut command: Command, input: Vec<u8>) -> Ran {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let mut child = command
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
     let mut stdin = child.stdin.take().unwrap();
     // A command that does not read all of its input is no failure.
     std::thread::spawn(move || drop(stdin.write_all(&input)));
     let stdout = collect(child.stdout.take().unwrap());
     let stderr = collect(child.stderr.take().unwrap());
     let status = wait(&mut child, PATIENCE).unwrap_or_else(|| {
-        drop(child.kill());
+        let group = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap_or(());
         let said = stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         panic!(
             "{shown}: no end after {PATIENCE:?}; it said {:?}",
