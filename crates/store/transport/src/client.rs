@@ -156,16 +156,30 @@ impl Client {
 
     fn fetch_manifest(&self, place: Place, digest: Option<Digest>) -> Result<Fetched, Error> {
         self.0.run(|core| async move {
-            let mut call = place.call(&core, Method::GET).await?;
-            let accept = HeaderValue::from_static(ACCEPT_MANIFESTS);
-            call.headers.push((ACCEPT, accept));
-            let answer = core.send(call).await?.expect(&[StatusCode::OK]).await?;
-            let asked = answer.asked.clone();
-            let declared = answer.header(&CONTENT_DIGEST).map(str::to_owned);
-            let content_type = answer.header(&CONTENT_TYPE).map(plain_type);
-            let bytes = read_document(answer).await?;
-            let descriptor = verified(&asked, &bytes, digest, declared.as_deref(), content_type)?;
-            Ok(Fetched { descriptor, bytes })
+            let mut tried = 0;
+            loop {
+                tried += 1;
+                let mut call = place.clone().call(&core, Method::GET).await?;
+                let accept = HeaderValue::from_static(ACCEPT_MANIFESTS);
+                call.headers.push((ACCEPT, accept));
+                let answer = core.send(call).await?.expect(&[StatusCode::OK]).await?;
+                let asked = answer.asked.clone();
+                let declared = answer.header(&CONTENT_DIGEST).map(str::to_owned);
+                let content_type = answer.header(&CONTENT_TYPE).map(plain_type);
+                match read_document(answer).await {
+                    // The answer began and broke: a document is small, so all of it is asked for again.
+                    Err(error)
+                        if error.kind() == ErrorKind::Unavailable && tried < core.settings.attempts =>
+                    {
+                        tokio::time::sleep(core.pause(tried, None)).await;
+                    }
+                    Err(error) => return Err(error),
+                    Ok(bytes) => {
+                        let descriptor = verified(&asked, &bytes, digest, declared.as_deref(), content_type)?;
+                        return Ok(Fetched { descriptor, bytes });
+                    }
+                }
+            }
         })
     }
 
