@@ -5,6 +5,9 @@
 # given as CRUN="/x/lib64/ld-linux-x86-64.so.2 --library-path /x/usr/lib/x86_64-linux-gnu /x/usr/bin/crun" from any root file
 # system /x of a newer release, such as one made by `dhow bootstrap debian:forky --include crun`).
 set -euo pipefail
+# Debian 12's crun refuses a hybrid hierarchy: everything is measured where the version 2 part is not seen.
+if [ -z "${DHOW_BENCH:-}" ]; then exec env DHOW_BENCH=1 unshare -m --propagation private "$0" "$@"; fi
+if mountpoint -q /sys/fs/cgroup/unified; then umount -l /sys/fs/cgroup/unified; fi
 cd "$(dirname "$0")/.."
 DHOW=${DHOW:-$PWD/dist/dhow}
 RUNS=${RUNS:-30}
@@ -35,7 +38,7 @@ dhow import "$work/bb.tar" bench:latest >/dev/null
 mkdir -p "$work/bundle"; cp -a "$work/rootfs" "$work/bundle/rootfs"
 cargo run --quiet --locked -p dhow-bundle --example spec -- true > "$work/bundle/config.json"
 
-# podman asks for limits that a host without CAP_SYS_RESOURCE refuses, and Debian 12's crun refuses a hybrid hierarchy.
+# podman asks for limits that a host without CAP_SYS_RESOURCE refuses.
 cat > "$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=20000:20000","nproc=20000:20000"]
@@ -43,7 +46,6 @@ CONF
 export CONTAINERS_CONF=$work/containers.conf
 pod() { $PODMAN --root "$work/podman" --runroot "$work/podman-run" --cgroup-manager cgroupfs "$@"; }
 podman_words="$PODMAN --root $work/podman --runroot $work/podman-run --cgroup-manager cgroupfs"
-mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified && trap 'mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified; cleanup' EXIT
 pod import "$work/bb.tar" localhost/bench:latest >/dev/null 2>&1
 
 # Medians of two commands measured in turn, so that both see the same machine.
@@ -72,11 +74,11 @@ for _ in $(seq 100); do dhow run -d --network none bench sleep 1000 >/dev/null; 
 after=$(date +%s%N)
 echo "start of 100: $(( (after - before) / 1000000 )) ms (goal <= 2500)"
 total=0; count=0
-for pid in $(pgrep -x dhow-monitor); do
+for pid in $(pgrep -f -- "--root $root run -d"); do
     private=$(awk '/^Private_(Clean|Dirty):/ {sum += $2} END {print sum}' "/proc/$pid/smaps_rollup"); total=$((total + private)); count=$((count + 1))
 done
 echo "private memory of a monitor: $((total / count)) KiB, mean of $count (goal <= 409)"
 before=$(date +%s%N); dhow rm -f $(dhow ps -aq) >/dev/null; after=$(date +%s%N)
 echo "rm -f of 100: $(( (after - before) / 1000000 )) ms"
 sleep 1
-echo "processes left: $(pgrep -c -x dhow-monitor || true)"
+echo "processes left: $(pgrep -c -f -- "--root $root run -d" || true)"

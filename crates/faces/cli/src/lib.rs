@@ -130,6 +130,7 @@ fn usage_code(error: &clap::Error) -> u8 {
 pub fn command() -> Command {
     let root =
         Command::new("dhow")
+        .bin_name("dhow")
             .about("Containers through their whole life: build, run, share, serve")
             .version(env!("CARGO_PKG_VERSION"))
             .subcommand_required(true)

@@ -67,6 +67,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     // A terminal is drawn over; a pipe gets one table after the other.
     let lively = !flags.no_stream && std::io::IsTerminal::is_terminal(&std::io::stdout());
+    if lively {
+        say("\x1b[2J")?;
+    }
     loop {
         let samples = engine.stats(&flags.containers, if flags.no_stream { ONCE } else { STREAM })?;
         let mut rows: Vec<Row> = samples.iter().map(|sample| row(sample, flags.no_trunc)).collect();
@@ -74,6 +77,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             rows.extend(idle(context, &samples, flags.no_trunc)?);
         }
         let text = look.show(&rows)?;
+        if samples.is_empty() && !flags.no_stream {
+            // Nothing was measured, so nothing was waited for.
+            std::thread::sleep(STREAM);
+        }
         if lively {
             // Home, then each line cleared to its end, then what is below.
             say(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;

@@ -23,6 +23,9 @@ pub(crate) fn labels(flags: &[String], files: &[String]) -> Result<BTreeMap<Stri
         all.extend(lines(Path::new(file))?.iter().map(|line| key_value(line)));
     }
     all.extend(flags.iter().map(|flag| key_value(flag)));
+    if all.contains_key("") {
+        return Err(CliError::plain("invalid label: it has no name").with_code(125));
+    }
     Ok(all)
 }
 

@@ -77,7 +77,7 @@ fn state(container: &Container) -> Value {
 
 fn host_config(container: &Container) -> Value {
     let config = &container.config;
-    let (request, limits) = (&config.request, &config.request.limits);
+    let request = &config.request;
     let binds: Vec<String> = config
         .mounts
         .iter()
@@ -97,16 +97,6 @@ fn host_config(container: &Container) -> Value {
         RestartPolicy::UnlessStopped => ("unless-stopped", 0),
         RestartPolicy::OnFailure(count) => ("on-failure", count),
     };
-    let ulimits: Vec<Value> = request
-        .ulimits
-        .iter()
-        .map(|limit| json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft}))
-        .collect();
-    let devices: Vec<Value> = request
-        .devices
-        .iter()
-        .map(|device| json!({"PathOnHost": device.path, "PathInContainer": device.path, "CgroupPermissions": device.access}))
-        .collect();
     let mut value = json!({
         "Binds": if binds.is_empty() { Value::Null } else { binds.into() },
         "ContainerIDFile": "",
@@ -120,7 +110,7 @@ fn host_config(container: &Container) -> Value {
         "ConsoleSize": request.console_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
         "CapAdd": or_null(&request.cap_add),
         "CapDrop": or_null(&request.cap_drop),
-        "CgroupnsMode": request.namespaces.cgroup.as_ref().map_or("private", mode),
+        "CgroupnsMode": request.namespaces.cgroup.as_ref().map_or("", mode),
         "Dns": config.dns,
         "DnsOptions": config.dns_options,
         "DnsSearch": config.dns_search,
@@ -139,7 +129,26 @@ fn host_config(container: &Container) -> Value {
         "ShmSize": request.shm_size,
         "Sysctls": request.sysctls,
     });
-    let limits = json!({
+    if let (Some(fields), Value::Object(limits)) = (value.as_object_mut(), limits(container)) {
+        fields.extend(limits);
+    }
+    value
+}
+
+/// The rest of it: what it may use.
+fn limits(container: &Container) -> Value {
+    let (request, limits) = (&container.config.request, &container.config.request.limits);
+    let ulimits: Vec<Value> = request
+        .ulimits
+        .iter()
+        .map(|limit| json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft}))
+        .collect();
+    let devices: Vec<Value> = request
+        .devices
+        .iter()
+        .map(|device| json!({"PathOnHost": device.path, "PathInContainer": device.path, "CgroupPermissions": device.access}))
+        .collect();
+    json!({
         "Runtime": "dhow",
         "Isolation": "",
         "CpuShares": limits.cpu_shares.unwrap_or(0),
@@ -162,11 +171,7 @@ fn host_config(container: &Container) -> Value {
         "Ulimits": ulimits,
         "MaskedPaths": request.masked_paths,
         "ReadonlyPaths": request.readonly_paths,
-    });
-    if let (Some(fields), Value::Object(limits)) = (value.as_object_mut(), limits) {
-        fields.extend(limits);
-    }
-    value
+    })
 }
 
 fn or_null(items: &[String]) -> Value {
@@ -366,11 +371,11 @@ fn run_config(container: &Container) -> Value {
         "OpenStdin": config.open_stdin,
         "StdinOnce": config.open_stdin,
         "Env": request.env,
-        "Cmd": config.command,
+        "Cmd": config.command.get(config.entrypoint.len()..).filter(|words| !words.is_empty()),
         "Image": config.image_name,
         "Volumes": if volumes.is_empty() { Value::Null } else { volumes.into() },
         "WorkingDir": request.cwd,
-        "Entrypoint": null,
+        "Entrypoint": if config.entrypoint.is_empty() { Value::Null } else { json!(config.entrypoint) },
         "OnBuild": null,
         "Labels": config.labels,
         "StopSignal": config.stop_signal,

@@ -63,11 +63,14 @@ pub(crate) fn displayed(container: &Container) -> String {
     grouped(&ports)
 }
 
+/// Ports of the same address and protocol make runs.
+type Key<'a> = (Option<IpAddr>, &'a str);
+
 fn grouped(ports: &[Shown]) -> String {
     let mut result = Vec::new();
     let mut mapped = Vec::new();
     // Open runs by address and protocol, in the order in which they came.
-    let mut runs: Vec<((Option<IpAddr>, &str), u16, u16)> = Vec::new();
+    let mut runs: Vec<(Key<'_>, u16, u16)> = Vec::new();
     for port in ports {
         let key = (port.address, port.protocol.as_str());
         if let Some(address) = port.address
@@ -95,7 +98,7 @@ fn grouped(ports: &[Shown]) -> String {
     result.join(", ")
 }
 
-fn run((address, protocol): (Option<IpAddr>, &str), first: u16, last: u16) -> String {
+fn run((address, protocol): Key<'_>, first: u16, last: u16) -> String {
     let ports = if first == last {
         first.to_string()
     } else {

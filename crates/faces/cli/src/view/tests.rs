@@ -318,9 +318,11 @@ fn info_looks_as_dockers() {
 
 #[test]
 fn disk_use_looks_as_dockers() {
-    let mut usage = dhow_engine::SystemUsage::default();
-    usage.containers = vec![(running(), 2_500), (all().remove(6), 1_000)];
-    usage.cache = (3, 4_096);
+    let mut usage = dhow_engine::SystemUsage {
+        containers: vec![(running(), 2_500), (all().remove(7), 1_000)],
+        cache: (3, 4_096),
+        ..dhow_engine::SystemUsage::default()
+    };
     usage.images.layers_total = 74_000_000;
     usage.images.reclaimable = 37_000_000;
     golden("df.txt", &crate::cmd::df_text(&usage));

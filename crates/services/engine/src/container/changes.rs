@@ -367,11 +367,14 @@ fn copy_attributes(from: &impl AsRawFd, to: &impl AsRawFd) -> Result<(), Error> 
     Ok(())
 }
 
+/// Name and value of an extended attribute.
+type Attribute = (Vec<u8>, Vec<u8>);
+
 /// Beginning of the names of overlayfs' own attributes.
 pub(super) const OVERLAY: &[u8] = b"trusted.overlay.";
 
 /// Extended attributes, by way of `/proc/self/fd`, since a folder is open as a path only.
-pub(super) fn attributes(of: &impl AsRawFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+pub(super) fn attributes(of: &impl AsRawFd) -> Result<Vec<Attribute>, Error> {
     let path = format!("/proc/self/fd/{}", of.as_raw_fd());
     // The kernel's own bounds on the list and on a value (xattr(7)).
     let mut names = vec![0_u8; 64 << 10];

@@ -189,10 +189,7 @@ impl Engine {
     /// # Errors
     /// `NotFound` for an image that is not here, `AlreadyExists` for a name in use, `InvalidArgument`.
     pub fn create(&self, wanted: &CreateContainer) -> Result<Created, Error> {
-        let image = self
-            .store()?
-            .resolve(&wanted.image)
-            .context(|| "create container")?;
+        let image = self.image_to_run(&wanted.image)?;
         let id = ContainerId::from_random(random_bytes()?);
         let mut warnings = Vec::new();
         let config = self.config(wanted, &image, &id, &mut warnings)?;
@@ -240,6 +237,7 @@ impl Engine {
             user: wanted.user.clone().unwrap_or_else(|| defaults.user.clone()),
             group_add: wanted.group_add.clone(),
             request,
+            entrypoint: entrypoint(wanted, defaults),
             command: args,
             mounts,
             network,
@@ -263,6 +261,13 @@ impl Engine {
             auto_remove: wanted.auto_remove,
             log: log_config(wanted)?,
         })
+    }
+
+    /// Looks the image up in a database that is closed again: the container's monitor would else carry its memory along.
+    fn image_to_run(&self, name: &str) -> Result<Image, Error> {
+        let store = dhow_image::Store::open(&self.settings().root)
+            .context(|| format!("open the store in {}", self.settings().root.display()))?;
+        store.resolve(name).context(|| "create container")
     }
 
     fn connection(&self, wanted: &CreateContainer) -> Result<(NetworkMode, Vec<Attachment>), Error> {
@@ -560,6 +565,15 @@ fn all_ports(wanted: &CreateContainer, exposed: &[String]) -> Result<Vec<PortMap
         }
     }
     Ok(ports)
+}
+
+/// The part of the command that is the entrypoint, by the rules of [`dhow_bundle::command`].
+fn entrypoint(wanted: &CreateContainer, image: &dhow_oci::RunConfig) -> Vec<String> {
+    match wanted.entrypoint.as_ref().or(image.entrypoint.as_ref()) {
+        Some(words) if words.len() == 1 && words[0].is_empty() => Vec::new(),
+        Some(words) => words.clone(),
+        None => Vec::new(),
+    }
 }
 
 fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healthcheck> {

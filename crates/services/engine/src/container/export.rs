@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Write, empty};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dhow_layer::tar::Writer;
 use dhow_layer::{Entry, EntryKind};
@@ -65,7 +65,7 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, path: &PathBuf, depth: usize) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, depth: usize) -> Result<(), Error> {
         let status = self.root.symlink_metadata(path).context(|| "look at it")?;
         let kind = match FileType::from_raw_mode(status.st_mode) {
             FileType::Directory => EntryKind::Directory,

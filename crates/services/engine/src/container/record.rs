@@ -31,7 +31,10 @@ pub struct Config {
     pub group_add: Vec<String>,
     /// What the runtime spec is made from.
     pub request: Request,
-    /// First word of the image's entrypoint and the rest, as `docker ps` shows them.
+    /// The entrypoint, of the image or the person: the first words of `command`.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    /// The program and its arguments.
     pub command: Vec<String>,
     /// Volumes and binds, for `inspect` and for copy-up.
     pub mounts: Vec<MountRecord>,

@@ -68,7 +68,7 @@ pub(super) enum Base {
 }
 
 /// How a list of nodes ended.
-enum End {
+enum Stop {
     Text,
     End,
     Else(Action),
@@ -82,9 +82,9 @@ pub(super) fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, Fault> {
         depth: 0,
     };
     match parser.list()? {
-        (nodes, End::Text) => Ok(nodes),
-        (_, End::End) => Err(Fault::new(parser.last(), "unexpected {{end}}")),
-        (_, End::Else(action)) => Err(Fault::new(action.at, "unexpected {{else}}")),
+        (nodes, Stop::Text) => Ok(nodes),
+        (_, Stop::End) => Err(Fault::new(parser.last(), "unexpected {{end}}")),
+        (_, Stop::Else(action)) => Err(Fault::new(action.at, "unexpected {{else}}")),
     }
 }
 
@@ -111,7 +111,7 @@ impl Parser {
             .unwrap_or(0)
     }
 
-    fn list(&mut self) -> Result<(Vec<Node>, End), Fault> {
+    fn list(&mut self) -> Result<(Vec<Node>, Stop), Fault> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let action = match piece {
@@ -129,8 +129,8 @@ impl Parser {
                 _ => "",
             };
             match keyword {
-                "end" => return lone(&action).map(|()| (nodes, End::End)),
-                "else" => return Ok((nodes, End::Else(action))),
+                "end" => return lone(&action).map(|()| (nodes, Stop::End)),
+                "else" => return Ok((nodes, Stop::Else(action))),
                 "if" => nodes.push(self.branches(action)?),
                 "range" | "with" => {
                     let range = keyword == "range";
@@ -159,7 +159,7 @@ impl Parser {
                 _ => nodes.push(Node::Action(self.pipe(&action.words, action.at, false)?)),
             }
         }
-        Ok((nodes, End::Text))
+        Ok((nodes, Stop::Text))
     }
 
     fn descend(&mut self, at: usize) -> Result<(), Fault> {
@@ -180,9 +180,9 @@ impl Parser {
             let (body, end) = self.list()?;
             branches.push((pipe, body));
             match end {
-                End::End => break Vec::new(),
-                End::Text => return Err(Fault::new(action.at, "unclosed {{if}}")),
-                End::Else(next) => match next.words.get(1) {
+                Stop::End => break Vec::new(),
+                Stop::Text => return Err(Fault::new(action.at, "unclosed {{if}}")),
+                Stop::Else(next) => match next.words.get(1) {
                     Some(Word {
                         kind: Kind::Name(name),
                         ..
@@ -213,9 +213,9 @@ impl Parser {
         let (body, end) = self.list()?;
         self.ranges -= usize::from(range);
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Text => return Err(Fault::new(action.at, "unclosed block")),
-            End::Else(next) => {
+            Stop::End => Vec::new(),
+            Stop::Text => return Err(Fault::new(action.at, "unclosed block")),
+            Stop::Else(next) => {
                 lone(&next)?;
                 self.otherwise(&next)?
             }
@@ -239,7 +239,7 @@ impl Parser {
 
     fn otherwise(&mut self, action: &Action) -> Result<Vec<Node>, Fault> {
         match self.list()? {
-            (nodes, End::End) => Ok(nodes),
+            (nodes, Stop::End) => Ok(nodes),
             _ => Err(Fault::new(action.at, "{{else}} without {{end}}")),
         }
     }
@@ -337,9 +337,8 @@ impl Reader<'_> {
             return Err(Fault::new(at, "missing value for the action"));
         }
         for command in commands.iter().skip(1) {
-            if !matches!(command[0].base, Base::Function(_))
-                && !(matches!(command[0].base, Base::Dot) && !command[0].fields.is_empty())
-            {
+            let method = matches!(command[0].base, Base::Dot) && !command[0].fields.is_empty();
+            if !method && !matches!(command[0].base, Base::Function(_)) {
                 return Err(Fault::new(command[0].at, "a pipe goes into a function"));
             }
         }
