@@ -27,6 +27,14 @@ impl CliError {
         }
     }
 
+    /// Wrong usage: a message of several lines, and its exit code.
+    pub(crate) fn usage(message: String, code: u8) -> Self {
+        Self {
+            code,
+            ..Self::plain(message)
+        }
+    }
+
     /// Nothing more to say: only the exit code.
     pub(crate) fn exit(code: u8) -> Self {
         Self {
@@ -53,6 +61,12 @@ impl CliError {
     #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The exit code.
+    #[cfg(test)]
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
     }
 
     /// Whether this only ends a command whose reader went away.

@@ -91,8 +91,12 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         drop(error.print());
         return ExitCode::SUCCESS;
     }
-    render::note(&usage_text(&error.render().to_string()));
-    ExitCode::from(usage_code(error))
+    usage_failure(error).report()
+}
+
+/// Wrong usage as an error of ours.
+pub(crate) fn usage_failure(error: &clap::Error) -> CliError {
+    CliError::usage(usage_text(&error.render().to_string()), usage_code(error))
 }
 
 /// Clap's message in our form: `dhow: what`, then `hint: what to do`.
@@ -100,7 +104,7 @@ fn usage_text(rendered: &str) -> String {
     let mut lines = Vec::new();
     for line in rendered.lines() {
         let line = if let Some(message) = line.strip_prefix("error: ") {
-            format!("dhow: {message}")
+            message.to_owned()
         } else if let Some(tip) = line.trim_start().strip_prefix("tip: ") {
             format!("hint: {tip}")
         } else {
@@ -130,7 +134,7 @@ fn usage_code(error: &clap::Error) -> u8 {
 pub fn command() -> Command {
     let root =
         Command::new("dhow")
-        .bin_name("dhow")
+            .bin_name("dhow")
             .about("Containers through their whole life: build, run, share, serve")
             .version(env!("CARGO_PKG_VERSION"))
             .subcommand_required(true)
@@ -163,10 +167,9 @@ mod tests {
     #[test]
     fn a_wrong_flag_is_named_and_exits_as_dockers() {
         for (words, code) in [
-            ("dhow run --nope x", 125),
+            ("dhow exec --nope x", 125),
             ("dhow ps --nope", 125),
             ("dhow container ls --nope", 125),
-            ("dhow run --link a x", 125),
             ("dhow pull --platform nope x", 125),
             ("dhow rm", 1),
             ("dhow tag a", 1),
@@ -175,29 +178,45 @@ mod tests {
         ] {
             assert_eq!(usage_code(&refused(words)), code, "{words}");
         }
-        let text = usage_text(&refused("dhow run --nope x").render().to_string());
-        assert!(
-            text.starts_with("dhow: unexpected argument '--nope' found"),
-            "{text}"
-        );
+        let text = usage_text(&refused("dhow exec --nope x").render().to_string());
+        assert!(text.starts_with("unexpected argument '--nope' found"), "{text}");
     }
 
     #[test]
     fn a_slip_of_the_hand_is_corrected() {
         let text = usage_text(&refused("dhow imagse").render().to_string());
         assert!(text.contains("hint: ") && text.contains("images"), "{text}");
-        let text = usage_text(&refused("dhow run --memroy 1m x").render().to_string());
-        assert!(text.contains("--memory"), "{text}");
+        let text = usage_text(&refused("dhow build --taget x .").render().to_string());
+        assert!(text.contains("--target"), "{text}");
     }
 
     #[test]
     fn flags_after_the_image_belong_to_the_command() {
-        let matches = command()
-            .try_get_matches_from(["dhow", "run", "--rm", "busybox", "ls", "-l", "--rm"])
-            .unwrap();
-        let (_, run) = matches.subcommand().unwrap();
-        let words: Vec<&String> = run.get_many("command").unwrap().collect();
-        assert_eq!(words, ["ls", "-l", "--rm"]);
+        for words in ["busybox ls -l --rm", "busybox -c x --memory", "busybox"] {
+            let line = format!("dhow run --rm -e A=b {words}");
+            let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+            let (_, run) = matches.subcommand().unwrap();
+            let taken: Vec<&str> = run.get_many("words").unwrap().map(String::as_str).collect();
+            assert_eq!(taken, words.split(' ').collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_of_run_is_no_image() {
+        use clap::FromArgMatches as _;
+        for (word, expected) in [
+            ("--memroy", "--memory"),
+            ("--link", "unexpected argument"),
+            ("-Z", "unexpected argument"),
+        ] {
+            let matches = command()
+                .try_get_matches_from(["dhow", "run", word, "x"])
+                .unwrap();
+            let flags = flags::ContainerFlags::from_arg_matches(matches.subcommand().unwrap().1).unwrap();
+            let error = flags.check().unwrap_err();
+            assert!(error.message().contains(expected), "{}", error.message());
+            assert_eq!(error.code(), 125, "{word}");
+        }
     }
 
     #[test]

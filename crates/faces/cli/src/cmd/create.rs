@@ -12,7 +12,9 @@ use crate::{CliError, Context, Verb};
 pub(crate) const VERB: Verb = Verb {
     name: "create",
     about: "Create a new container",
-    flags: |command| ContainerFlags::augment_args(command),
+    flags: |command| {
+        ContainerFlags::augment_args(command).override_usage("dhow create [OPTIONS] IMAGE [COMMAND] [ARG...]")
+    },
     run,
 };
 
@@ -25,6 +27,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 
 /// Creates the container, with its image if that is missing; failures exit with docker's 125.
 pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_types::ContainerId, CliError> {
+    flags.check()?;
     let request = flags.request().map_err(|error| error.with_code(125))?;
     if let Some(path) = &flags.cidfile
         && path.exists()
@@ -46,7 +49,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
                 && !has_image(context, flags) =>
         {
             if !flags.quiet {
-                note(&format!("Unable to find image '{}' locally", flags.image));
+                note(&format!("Unable to find image '{}' locally", flags.image()));
             }
             pull(context, flags)?;
             engine.create(&request)
@@ -68,7 +71,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
 fn has_image(context: &Context, flags: &ContainerFlags) -> bool {
     context
         .engine()
-        .is_ok_and(|engine| engine.image(&flags.image).is_ok())
+        .is_ok_and(|engine| engine.image(flags.image()).is_ok())
 }
 
 /// Pulls in a process of its own, so that this one stays single-threaded and may start the container.
@@ -77,7 +80,7 @@ fn pull(context: &Context, flags: &ContainerFlags) -> Result<(), CliError> {
     let pulled = context.engine()?.apart(|engine| {
         let progress = crate::render::Progress::new(quiet);
         let observer: &dyn dhow_types::Observer = if quiet { &Silent } else { &progress };
-        let pulled = engine.pull(&flags.image, flags.platform.clone(), observer);
+        let pulled = engine.pull(flags.image(), flags.platform.clone(), observer);
         progress.finish();
         pulled.map(drop)
     });

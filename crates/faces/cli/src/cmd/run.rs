@@ -12,7 +12,9 @@ use crate::{CliError, Context, Verb};
 pub(crate) const VERB: Verb = Verb {
     name: "run",
     about: "Create and run a new container from an image",
-    flags: |command| RunFlags::augment_args(command),
+    flags: |command| {
+        RunFlags::augment_args(command).override_usage("dhow run [OPTIONS] IMAGE [COMMAND] [ARG...]")
+    },
     run,
 };
 

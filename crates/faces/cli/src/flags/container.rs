@@ -233,15 +233,42 @@ pub(crate) struct ContainerFlags {
     /// Suppress the pull output
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// The command and its arguments
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// The image, then the command and its arguments: whatever comes after the image is not for us
+    #[arg(
+        value_name = "IMAGE [COMMAND] [ARG...]",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    words: Vec<String>,
+}
+
+/// The flags with a word too many: what the shell was about to take for an image begins with a dash.
+fn unknown_flag(word: &str) -> clap::Error {
+    let strict = ContainerFlags::augment_args(clap::Command::new("run").bin_name("dhow run"))
+        .mut_arg("words", |words| words.allow_hyphen_values(false));
+    match strict.try_get_matches_from(["run", word, "image"]) {
+        Err(error) => error,
+        // It is a flag after all, only not in this place.
+        Ok(_) => clap::Error::new(clap::error::ErrorKind::UnknownArgument),
+    }
 }
 
 impl ContainerFlags {
+    /// The image.
+    pub(crate) fn image(&self) -> &str {
+        // Clap has seen to it that there is one.
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Refuses an unknown flag, which the command's freedom to have dashes would take for an image.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        match self.words.first() {
+            Some(word) if word.starts_with('-') => Err(crate::usage_failure(&unknown_flag(word))),
+            _ => Ok(()),
+        }
+    }
+
     /// What the flags mean.
     pub(crate) fn request(&self) -> Result<CreateContainer, CliError> {
         let bad = |message: String| CliError::plain(message).with_code(125);
@@ -260,9 +287,9 @@ impl ContainerFlags {
             ports.extend(port::parse(text).map_err(bad)?);
         }
         Ok(CreateContainer {
-            image: self.image.clone(),
+            image: self.image().to_owned(),
             name: self.name.clone(),
-            command: self.command.clone(),
+            command: self.words.iter().skip(1).cloned().collect(),
             entrypoint: self.entrypoint.clone().map(|program| vec![program]),
             env: env_pairs(&self.env, &self.env_file)?,
             labels: labels(&self.label, &self.label_file)?,
