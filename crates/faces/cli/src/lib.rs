@@ -110,7 +110,8 @@ fn usage_text(rendered: &str) -> String {
         } else {
             line.to_owned()
         };
-        if !line.trim().is_empty() {
+        // Nobody means an image or a container that begins with a dash.
+        if !line.trim().is_empty() && !line.contains("as a value, use '-- ") {
             lines.push(line);
         }
     }

@@ -53,9 +53,9 @@ struct PsFlags {
     size: bool,
 }
 
-const FILTERS: [&str; 15] = [
+const FILTERS: [&str; 14] = [
     "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network",
-    "publish", "since", "status", "volume", "is-task",
+    "publish", "since", "status", "volume",
 ];
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
@@ -159,31 +159,9 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
             && filters.any("health", |word| word == view::health(container))
             && (exits.is_empty() || status == Status::Exited && exits.contains(&container.state.exit_code))
             && filters.any("network", |wanted| on_network(container, wanted))
-            && filters.any("volume", |wanted| {
-                config.mounts.iter().any(|mount| {
-                    mount.destination == wanted
-                        || mount.name.as_deref() == Some(wanted)
-                        || mount.source == wanted
-                })
-            })
-            && filters.any("publish", |port| {
-                config
-                    .ports
-                    .iter()
-                    .any(|p| same_port(port, p.container_port, &p.protocol.to_string()))
-            })
-            && filters.any("expose", |port| {
-                config
-                    .exposed
-                    .iter()
-                    .filter_map(|e| e.split_once('/'))
-                    .any(|(number, protocol)| {
-                        number
-                            .parse()
-                            .is_ok_and(|number| same_port(port, number, protocol))
-                    })
-            })
-            && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
+            && filters.any("volume", |wanted| mounts(container, wanted))
+            && filters.any("publish", |port| publishes(container, port))
+            && filters.any("expose", |port| exposes(container, port))
             && before.iter().all(|moment| config.created < *moment)
             && since.iter().all(|moment| config.created > *moment)
             && (ancestors.is_empty()
@@ -209,6 +187,30 @@ fn on_network(container: &Container, wanted: &str) -> bool {
             .endpoints
             .iter()
             .any(|endpoint| endpoint.network_id.as_str().starts_with(wanted))
+}
+
+fn mounts(container: &Container, wanted: &str) -> bool {
+    container.config.mounts.iter().any(|mount| {
+        mount.destination == wanted || mount.name.as_deref() == Some(wanted) || mount.source == wanted
+    })
+}
+
+fn publishes(container: &Container, wanted: &str) -> bool {
+    let mut ports = container.config.ports.iter();
+    ports.any(|port| same_port(wanted, port.container_port, &port.protocol.to_string()))
+}
+
+fn exposes(container: &Container, wanted: &str) -> bool {
+    let mut ports = container
+        .config
+        .exposed
+        .iter()
+        .filter_map(|port| port.split_once('/'));
+    ports.any(|(number, protocol)| {
+        number
+            .parse()
+            .is_ok_and(|number| same_port(wanted, number, protocol))
+    })
 }
 
 fn same_port(wanted: &str, number: u16, protocol: &str) -> bool {

@@ -11,7 +11,7 @@ use dhow_types::{ByteSize, parse_duration};
 use super::{env_pairs, key_value, labels, mount, port, restart_policy};
 use crate::CliError;
 
-/// The flags of `run` and `create`, in docker's words.
+// The flags of `run` and `create`, in docker's words. No doc comment: clap would take it for that of the verb.
 #[derive(Args, Debug)]
 pub(crate) struct ContainerFlags {
     /// Assign a name to the container
@@ -246,6 +246,7 @@ pub(crate) struct ContainerFlags {
 /// The flags with a word too many: what the shell was about to take for an image begins with a dash.
 fn unknown_flag(word: &str) -> clap::Error {
     let strict = ContainerFlags::augment_args(clap::Command::new("run").bin_name("dhow run"))
+        .override_usage("dhow run [OPTIONS] IMAGE [COMMAND] [ARG...]")
         .mut_arg("words", |words| words.allow_hyphen_values(false));
     match strict.try_get_matches_from(["run", word, "image"]) {
         Err(error) => error,
