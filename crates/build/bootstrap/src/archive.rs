@@ -153,7 +153,11 @@ impl Archive<'_> {
     /// The keys that may sign a repository.
     fn keyring(&self, repository: &Repository) -> Result<Keyring, Error> {
         let mut keyring = Keyring::new();
-        match &repository.signed_by {
+        let signed_by = repository
+            .signed_by
+            .as_ref()
+            .filter(|_| !self.request.only_keyrings);
+        match signed_by {
             Some(SignedBy::Inline(armored)) => keyring.add(armored.as_bytes())?,
             Some(SignedBy::Files(files)) => files.iter().try_for_each(|file| add(&mut keyring, file))?,
             Some(SignedBy::Fingerprints(prints)) => {

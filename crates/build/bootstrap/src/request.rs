@@ -26,6 +26,8 @@ pub struct Request {
     pub mirror: Option<String>,
     /// Keyring files for sources that name none with `Signed-By`, and for `mirror`.
     pub keyrings: Vec<PathBuf>,
+    /// Whether `keyrings` stand in place of the keys that sources name with `Signed-By`, too: the person named them.
+    pub only_keyrings: bool,
     /// Packages to install beside the base.
     pub include: Vec<String>,
     /// An existing empty directory that becomes the root; the caller owns it and removes it after a failure.

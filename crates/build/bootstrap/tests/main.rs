@@ -71,6 +71,7 @@ pub(crate) fn request(target: &str, root: &Path, cache: &Path) -> Request {
         sources: sources(),
         mirror: None,
         keyrings: vec!["/usr/share/keyrings/debian-archive-keyring.gpg".into()],
+        only_keyrings: false,
         include: Vec::new(),
         root: root.to_owned(),
         cache: cache.to_owned(),

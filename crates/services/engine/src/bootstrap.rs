@@ -122,6 +122,7 @@ impl Engine {
             },
             mirror: wanted.mirror.clone(),
             keyrings,
+            only_keyrings: !wanted.keyrings.is_empty(),
             include: wanted.include.clone(),
             root,
             cache: self.settings().root.join("cache").join("packages"),

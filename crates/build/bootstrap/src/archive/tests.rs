@@ -34,6 +34,7 @@ fn case() -> Case {
         sources: Vec::new(),
         mirror: None,
         keyrings: vec![key],
+        only_keyrings: false,
         include: Vec::new(),
         root: PathBuf::new(),
         cache: cache.path().to_owned(),
@@ -242,6 +243,12 @@ fn without_a_key_nothing_is_trusted() {
     let inline = String::from_utf8(data!("ed25519.asc").to_vec()).unwrap();
     case.repository.signed_by = Some(SignedBy::Inline(inline));
     assert!(case.run().unwrap().is_some());
+    case.request.only_keyrings = true;
+    assert!(
+        case.failure().contains("does not have the key"),
+        "a keyring that the person named counts more than the source's"
+    );
+    case.request.only_keyrings = false;
     case.repository.signed_by = Some(SignedBy::Fingerprints(vec!["0".repeat(40)]));
     assert!(case.run().is_err());
 }
