@@ -1,6 +1,6 @@
 //! Exit codes, and what is left after the end.
 
-use crate::world::{World, eventually, processes};
+use crate::world::{World, eventually};
 
 #[test]
 fn the_exit_code_of_the_program_is_that_of_run() {
@@ -135,8 +135,7 @@ fn a_hundred_ends_leave_no_device_behind() {
         world.nothing_left(id);
     }
     world.say("system teardown").ok();
-    let root = world.root().to_string_lossy().into_owned();
-    eventually("no process of this root", || processes(&root).is_empty());
+    eventually("no process of this root", || world.processes().is_empty());
     world.clean();
 }
 

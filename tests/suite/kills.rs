@@ -28,10 +28,7 @@ fn killed(mut child: Child, round: u32, whole: Duration) {
 
 /// Nothing that a killed command forked may still be at work when its traces are looked at.
 fn settle(world: &World) {
-    let root = world.root().to_string_lossy().into_owned();
-    crate::world::eventually("its children end, too", || {
-        crate::world::processes(&root).is_empty()
-    });
+    crate::world::eventually("its children end, too", || world.processes().is_empty());
 }
 
 fn timed(deed: impl FnOnce()) -> Duration {
@@ -189,5 +186,5 @@ fn a_killed_run_leaves_what_can_be_seen_and_removed() {
 }
 
 fn settled(world: &World) -> bool {
-    crate::world::processes(&world.root().to_string_lossy()).is_empty()
+    world.processes().is_empty()
 }

@@ -432,6 +432,60 @@ fn a_killed_command_leaves_a_foreground_container_that_can_be_removed() {
     world.clean();
 }
 
+#[test]
+fn what_a_container_changed_is_listed_exported_and_committed() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let script = "echo mark > /mark; rm /data/seed; chmod 600 /etc/group";
+    world
+        .dhow(&[
+            "run",
+            "--name",
+            "one",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ])
+        .ok();
+    let diff = world.say("diff one").ok();
+    for line in ["A /mark", "D /data/seed", "C /etc/group", "C /etc"] {
+        assert!(diff.lines().any(|found| found == line), "{line}: {diff}");
+    }
+    let tar = world.say("export one").exits(0).bytes;
+    let names: Vec<String> = tar::Archive::new(&tar[..])
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .map(|name| name.trim_start_matches("./").to_owned())
+        .collect();
+    assert!(
+        names.contains(&"mark".to_owned()) && !names.contains(&"data/seed".to_owned()),
+        "{names:?}"
+    );
+    let id = world
+        .dhow(&[
+            "commit",
+            "-m",
+            "marked",
+            "-c",
+            "CMD [\"cat\", \"/mark\"]",
+            "one",
+            "marked:1",
+        ])
+        .ok();
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert_eq!(world.say("run --rm --network none marked:1").ok(), "mark");
+    world
+        .say("run --rm --network none marked:1 test -e /data/seed")
+        .exits(1);
+    assert_eq!(world.inspect("marked:1", "{{len .RootFS.Layers}}"), "2");
+    assert!(world.say("history marked:1").ok().contains("marked"));
+}
+
 fn parent(pid: u32) -> u32 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     text.lines()

@@ -180,6 +180,11 @@ impl World {
         }
     }
 
+    /// Processes that work on this root, monitors too.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        processes(&format!("--root {} ", self.root.display()))
+    }
+
     /// Ids of all containers that have a folder.
     pub(crate) fn containers(&self) -> Vec<String> {
         names(&self.root.join("containers"))
@@ -196,7 +201,7 @@ impl World {
             assert_eq!(found(), Vec::<String>::new(), "{what} left");
         };
         let root = self.root.to_string_lossy().into_owned();
-        gone("processes", &|| processes(&root));
+        gone("processes", &|| self.processes());
         gone("mounts", &|| mounts(&root));
         gone("control groups", &|| groups(id));
         gone("folders", &|| {
@@ -430,7 +435,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 }
 
 /// Processes with this text in their command line, as `pid command`; this process is not one.
-pub(crate) fn processes(part: &str) -> Vec<String> {
+fn processes(part: &str) -> Vec<String> {
     let mut found = Vec::new();
     for pid in names(Path::new("/proc"))
         .iter()
