@@ -36,6 +36,10 @@ fn release_stack() {
     // SAFETY: the range lies below the stack pointer, where no live value can be; the stack grows down into pages that read
     // as zero, as fresh ones do. Parts of the range that are not mapped are skipped by the kernel (madvise(2), ENOMEM).
     unsafe {
-        libc::madvise(std::ptr::without_provenance_mut(start), end - start, libc::MADV_DONTNEED);
+        libc::madvise(
+            std::ptr::without_provenance_mut(start),
+            end - start,
+            libc::MADV_DONTNEED,
+        );
     }
 }

@@ -16,7 +16,11 @@ impl Engine {
     }
 
     /// The same over a config that is there.
-    pub(crate) fn change_config(&self, mut config: RunConfig, changes: &[String]) -> Result<RunConfig, Error> {
+    pub(crate) fn change_config(
+        &self,
+        mut config: RunConfig,
+        changes: &[String],
+    ) -> Result<RunConfig, Error> {
         for text in changes {
             let instruction = parse_trigger(text).map_err(|errors| syntax(text, &errors))?;
             apply(&mut config, instruction.op, text)?;

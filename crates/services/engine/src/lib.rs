@@ -48,11 +48,11 @@ pub use dhow_image::{
     Check as CheckStore, Finding, HistoryLine, Image, Import, LabelFilter, Loaded, Prune, Pruned, Pulled,
     Pushed, Removed, Summary,
 };
+pub use dhow_meta::ImageRecord;
 pub use dhow_monitor::{Health, HealthStatus, Record, RestartPolicy, Stream, format_time, frame};
 pub use dhow_network::{
     CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,
 };
-pub use dhow_meta::ImageRecord;
 pub use dhow_oci::Healthcheck;
 pub use dhow_sys::fd::close_inherited;
 pub use dhow_sys::signal::Signals;

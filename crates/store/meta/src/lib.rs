@@ -151,6 +151,8 @@ impl Meta {
             let connection = Connection::open(&self.path)?;
             connection.busy_timeout(PATIENCE)?;
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            // Every open reads the whole log again: it is folded in early, by the writer that made it long.
+            connection.pragma_update(None, "wal_autocheckpoint", 32)?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)

@@ -280,11 +280,10 @@ fn tls_failure(doing: String, error: io::Error) -> Error {
         .with_hint(
             "add the registry's certificate authority to the trusted ones, or name the registry as insecure",
         ),
-        Some(rustls::Error::InvalidMessage(_)) => {
-            Error::because(ErrorKind::FailedPrecondition, doing, error).with_hint(
+        Some(rustls::Error::InvalidMessage(_)) => Error::because(ErrorKind::FailedPrecondition, doing, error)
+            .with_hint(
                 "if the registry speaks plain HTTP, name it as insecure: DHOW_INSECURE_REGISTRIES=host:port",
-            )
-        }
+            ),
         Some(_) => Error::because(ErrorKind::FailedPrecondition, doing, error),
         None => Error::because(ErrorKind::Unavailable, doing, error),
     }

@@ -108,7 +108,12 @@ fn copy_entry(from: &Root, to: &Root, path: &Path, depth: usize) -> Result<(), E
 }
 
 /// Owner first: changing it clears the set-user-id bits.
-pub(super) fn restore_file(file: &File, mode: u32, owner: (u32, u32), status: &rustix::fs::Stat) -> io::Result<()> {
+pub(super) fn restore_file(
+    file: &File,
+    mode: u32,
+    owner: (u32, u32),
+    status: &rustix::fs::Stat,
+) -> io::Result<()> {
     rustix::fs::fchown(
         file,
         Some(rustix::fs::Uid::from_raw(owner.0)),

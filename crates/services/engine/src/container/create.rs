@@ -211,7 +211,11 @@ impl Engine {
             return Err(Error::new(ErrorKind::InvalidArgument, message)
                 .with_hint("give a command after the image, or --entrypoint"));
         }
-        wanted.stop_signal.as_deref().map(super::stop::parse_signal).transpose()?;
+        wanted
+            .stop_signal
+            .as_deref()
+            .map(super::stop::parse_signal)
+            .transpose()?;
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image)?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;

@@ -16,8 +16,8 @@ mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use create::random_bytes;
 pub use changes::{Change, CommitRequest};
+pub(crate) use create::random_bytes;
 pub use create::{CreateContainer, Created, MountSpec, NamespaceChoice, PortSpec, SecurityOption};
 pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
