@@ -85,7 +85,7 @@ fn user() -> Check {
     if rustix::process::geteuid().is_root() {
         return Check::good("user", "root");
     }
-    Check::limited(
+    Check::missing(
         "user",
         "not root: images can be pulled, inspected, copied and saved, but containers are not run",
         "run `sudo dhow ...` to run containers",
