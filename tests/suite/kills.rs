@@ -188,3 +188,31 @@ fn a_killed_run_leaves_what_can_be_seen_and_removed() {
 fn settled(world: &World) -> bool {
     world.processes().is_empty()
 }
+
+#[test]
+fn what_a_kill_between_two_steps_leaves_is_found_and_healed() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let id = world.say("create --name lost busybox true").ok();
+    // No process has so high a number.
+    let unfinished = world.root().join("containers/.new-2147483647-0123456789ab");
+    std::fs::create_dir(&unfinished).unwrap();
+    std::fs::remove_file(world.root().join("names/lost")).unwrap();
+    std::fs::write(world.root().join("names/nobody"), "0".repeat(64)).unwrap();
+    world
+        .say("system check")
+        .exits(1)
+        .prints("not finished")
+        .prints("\"lost\"")
+        .prints("nobody");
+    world.say("system check --repair").exits(0);
+    world.clean();
+    assert!(!unfinished.exists());
+    assert_eq!(world.inspect("lost", "{{.Id}}"), id);
+    std::fs::write(world.root().join("names/lost"), &id[..12]).unwrap();
+    world.say("system check").exits(1);
+    world.say("rm -f lost").exits_any();
+    world.say("system check --repair").exits(0);
+    world.clean();
+}

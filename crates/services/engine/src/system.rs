@@ -174,6 +174,32 @@ impl Engine {
             let healed = if repair { self.heal_container(id)? } else { None };
             found.findings.push(Finding { what, healed });
         }
+        for folder in self.containers().unfinished() {
+            let what = format!("a container was not finished: {}", folder.display());
+            let healed = (repair && fs::remove_dir_all(&folder).is_ok()).then(|| "removed".to_owned());
+            found.findings.push(Finding { what, healed });
+        }
+        self.check_names(&ids, repair, found)
+    }
+
+    /// A name leads to its container, and a container has its name: a kill between the two steps leaves one of them.
+    fn check_names(&self, ids: &[ContainerId], repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
+        for container in self.containers().list()? {
+            if self.containers().has_name(&container) {
+                continue;
+            }
+            let (id, name) = (&container.config.id, &container.config.name);
+            let what = format!("container {} does not have its name {name:?}", id.short());
+            let named =
+                |name: &str, outcome: Result<(), Error>| outcome.ok().map(|()| format!("named {name}"));
+            let healed = if repair {
+                named(name, self.containers().reserve(name, id))
+                    .or_else(|| named(id.short(), self.containers().rename(&container, id.short())))
+            } else {
+                None
+            };
+            found.findings.push(Finding { what, healed });
+        }
         for entry in fs::read_dir(self.settings().root.join("names"))
             .into_iter()
             .flatten()

@@ -17,6 +17,9 @@ use crate::{Context as _, Error};
 /// Largest record that is read.
 const MAX_RECORD: u64 = 4 << 20;
 
+/// What the folder's name begins with while its maker, whose process id follows, is not done.
+const UNFINISHED: &str = ".new-";
+
 /// All containers of one root.
 #[derive(Clone, Debug)]
 pub struct Containers {
@@ -58,23 +61,55 @@ impl Containers {
         self.folder(id).join("log.json")
     }
 
-    /// Writes a new container: the folder first, then the name, so that a name always has its container.
+    /// Writes a new container: the folder first, whole and by rename, then the name, so that a name always has its
+    /// container.
     pub(crate) fn create(&self, config: &Config) -> Result<(), Error> {
         validate_name(&config.name)
             .map_err(|error| Error::because(ErrorKind::InvalidArgument, "create container", error))?;
         let folder = self.folder(&config.id);
-        make_folder(&folder)?;
-        let written = write_json(&folder.join("config.json"), config)
-            .and_then(|()| write_json(&folder.join("state.json"), &State::default()))
+        let unfinished = folder.with_file_name(format!(
+            "{UNFINISHED}{}-{}",
+            std::process::id(),
+            config.id.short()
+        ));
+        make_folder(&unfinished)?;
+        let written = write_json(&unfinished.join("config.json"), config)
+            .and_then(|()| write_json(&unfinished.join("state.json"), &State::default()))
+            .and_then(|()| {
+                fs::rename(&unfinished, &folder).context(|| format!("make the folder {}", folder.display()))
+            })
             .and_then(|()| self.reserve(&config.name, &config.id));
         if written.is_err() {
             // The folder has no name, so nobody can have seen it.
+            drop(fs::remove_dir_all(&unfinished));
             drop(fs::remove_dir_all(&folder));
         }
         written
     }
 
-    fn reserve(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
+    /// Folders of containers whose makers were killed before they were done.
+    pub(crate) fn unfinished(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.join("containers"));
+        let dead = |name: &str| {
+            let maker = name
+                .strip_prefix(UNFINISHED)
+                .and_then(|rest| rest.split('-').next()?.parse().ok());
+            maker.is_some_and(|maker| process_start(maker).is_none())
+        };
+        let entries = entries.into_iter().flatten().flatten();
+        entries
+            .filter(|entry| entry.file_name().to_str().is_some_and(dead))
+            .map(|entry| entry.path())
+            .collect()
+    }
+
+    /// Whether a container's name is reserved for it.
+    pub(crate) fn has_name(&self, container: &Container) -> bool {
+        let owner = fs::read_to_string(self.root.join("names").join(&container.config.name));
+        owner.is_ok_and(|owner| owner == container.config.id.as_str())
+    }
+
+    pub(crate) fn reserve(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
         let names = self.root.join("names");
         make_folder(&names)?;
         let path = names.join(name);
@@ -117,6 +152,10 @@ impl Containers {
             ..container.config.clone()
         };
         write_json(&self.folder(&config.id).join("config.json"), &config)?;
+        if !self.has_name(container) {
+            // The old name is another's.
+            return Ok(());
+        }
         self.release_name(&container.config.name)
     }
 
