@@ -10,11 +10,10 @@ if [ -z "${DHOW_BENCH:-}" ]; then exec env DHOW_BENCH=1 unshare -m --propagation
 if mountpoint -q /sys/fs/cgroup/unified; then umount -l /sys/fs/cgroup/unified; fi
 cd "$(dirname "$0")/.."
 DHOW=${DHOW:-$PWD/dist/dhow}
-RUNS=${RUNS:-6}
-ROUNDS=${ROUNDS:-9}
 CRUN=${CRUN:-crun}
 PODMAN=${PODMAN:-podman}
 work=$(mktemp -d /var/tmp/dhow-bench.XXXXXX)
+. benches/pair.sh
 root=$work/store
 dhow() { "$DHOW" --root "$root" "$@"; }
 cleanup() {
@@ -49,29 +48,11 @@ pod() { $PODMAN --root "$work/podman" --runroot "$work/podman-run" --cgroup-mana
 podman_words="$PODMAN --root $work/podman --runroot $work/podman-run --cgroup-manager cgroupfs"
 pod import "$work/bb.tar" localhost/bench:latest >/dev/null 2>&1
 
-# Two commands, measured in turn in ROUNDS short rounds, so that a machine that gets slower or busier meanwhile slows both: the
-# medians of all runs, and the median of the rounds' ratios.
-pair() { # name, goal, dhow command, peer command
-    : > "$work/rounds"
-    for _ in $(seq "$ROUNDS"); do
-        hyperfine -N -w 1 -r "$RUNS" --export-json "$work/out.json" -i "$3" "$4" >/dev/null 2>"$work/err" || { cat "$work/err"; return 1; }
-        jq -c '[.results[].times]' "$work/out.json" >> "$work/rounds"
-    done
-    jq -rs --arg name "$1" --arg goal "$2" '
-        def median: sort | if length % 2 == 1 then .[length / 2 | floor] else (.[length / 2 - 1] + .[length / 2]) / 2 end;
-        def hundredth: . * 100 | round / 100;
-        [([.[][0][]] | median * 1000 | hundredth), ([.[][1][]] | median * 1000 | hundredth),
-         ([.[] | (.[0] | median) / (.[1] | median)] | median * 1000 | round / 1000)]
-        | "\($name)\t\(.[0])\t\(.[1])\t\(.[2])\t\($goal)"' "$work/rounds"
-}
 {
 printf 'case\tdhow ms\tpeer ms\tratio\tgoal\n'
 D="$DHOW --root $root"
-# hyperfine is told to ignore exit codes (a name in use after a broken round would end the bench): so first see that all work.
-for words in "$D run --rm --network none bench true" "$CRUN --root $work/crun run -b $work/bundle bench-crun" \
-    "$podman_words run --rm --network none localhost/bench true"; do
-    $words >/dev/null 2>"$work/err" || { echo "does not work: $words" >&2; cat "$work/err" >&2; exit 1; }
-done
+must_work "$D run --rm --network none bench true" "$CRUN --root $work/crun run -b $work/bundle bench-crun" \
+    "$podman_words run --rm --network none localhost/bench true"
 pair "run --rm, no network : crun run" "<= 1.6" "$D run --rm --network none bench true" "$CRUN --root $work/crun run -b $work/bundle bench-crun"
 pair "run --rm, no network : podman" "" "$D run --rm --network none bench true" "$podman_words run --rm --network none localhost/bench true"
 pair "run --rm, bridge : podman" "<= 0.111" "$D run --rm bench true" "$podman_words run --rm localhost/bench true"

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# `dhow runtime` beside the newest crun and a bare floor, on one bundle with the full default spec. As root:
+#   CRUN="/path/to/crun" benches/runtime.sh
+# How to give the newest crun is told in benches/engine.sh.
+set -euo pipefail
+if [ -z "${DHOW_BENCH:-}" ]; then exec env DHOW_BENCH=1 unshare -m --propagation private "$0" "$@"; fi
+if mountpoint -q /sys/fs/cgroup/unified; then umount -l /sys/fs/cgroup/unified; fi
+cd "$(dirname "$0")/.."
+DHOW=${DHOW:-$PWD/dist/dhow}
+CRUN=${CRUN:-crun}
+work=$(mktemp -d /var/tmp/dhow-bench.XXXXXX)
+. benches/pair.sh
+ours="$DHOW runtime --root $work/dhow"
+theirs="$CRUN --root $work/crun"
+cleanup() {
+    $ours delete --force bench >/dev/null 2>&1 || true
+    $theirs delete --force bench-crun >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+need=()
+for tool in hyperfine crun jq gcc; do command -v $tool >/dev/null || need+=("$tool"); done
+[ -x /bin/busybox ] || need+=(busybox-static)
+[ ${#need[@]} -eq 0 ] || { apt-get update -q && apt-get install -y -q --no-install-recommends "${need[@]}"; } >/dev/null
+gcc -O2 -static -o "$work/floor" benches/floor.c
+
+bundle() { # directory, jq filter over the default spec, program and arguments
+    mkdir -p "$1/rootfs/bin" "$1/rootfs/etc"
+    cp /bin/busybox "$1/rootfs/bin/"
+    for applet in sh true sleep; do ln -s busybox "$1/rootfs/bin/$applet"; done
+    echo 'root:x:0:0:root:/root:/bin/sh' > "$1/rootfs/etc/passwd"
+    cargo run --quiet --locked -p dhow-bundle --example spec -- "${@:3}" | jq "$2" > "$1/config.json"
+}
+bundle "$work/true" . true
+bundle "$work/plain" 'del(.linux.seccomp)' true
+bundle "$work/small" '.linux.resources.memory = {limit: 524288}' true
+bundle "$work/sleep" . sleep 100000
+
+{
+printf 'case\tdhow ms\tpeer ms\tratio\tgoal\n'
+must_work "$ours run -b $work/true bench" "$theirs run -b $work/true bench-crun" "$work/floor $work/true/rootfs true"
+pair "run : crun" "<= 0.6" "$ours run -b $work/true bench" "$theirs run -b $work/true bench-crun"
+pair "run without seccomp : crun" "" "$ours run -b $work/plain bench" "$theirs run -b $work/plain bench-crun"
+pair "run : floor" "<= 2" "$ours run -b $work/true bench" "$work/floor $work/true/rootfs true"
+$ours create -b "$work/sleep" bench </dev/null >/dev/null 2>&1; $ours start bench
+$theirs create -b "$work/sleep" bench-crun </dev/null >/dev/null 2>&1; $theirs start bench-crun
+must_work "$ours exec bench true" "$theirs exec bench-crun true"
+pair "exec : crun" "<= 0.7" "$ours exec bench true" "$theirs exec bench-crun true"
+pair "state : crun" "" "$ours state bench" "$theirs state bench-crun"
+$ours delete --force bench; $theirs delete --force bench-crun
+} | column -t -s "$(printf '\t')"
+
+peak() { # command: KiB of its largest process
+    /usr/bin/env time -f %M -o "$work/peak" "$@" >/dev/null 2>&1 </dev/null; cat "$work/peak"
+}
+command -v time >/dev/null || apt-get install -y -q time >/dev/null
+echo
+printf 'peak memory of create: dhow %s KiB, ' "$(peak $ours create -b "$work/sleep" bench)"
+printf 'crun %s KiB\n' "$(peak $theirs create -b "$work/sleep" bench-crun)"
+printf 'peak memory of start: dhow %s KiB, ' "$(peak $ours start bench)"
+printf 'crun %s KiB\n' "$(peak $theirs start bench-crun)"
+$ours delete --force bench; $theirs delete --force bench-crun
+if $ours run -b "$work/small" bench; then echo "runs within 512 KiB of memory: yes"; else echo "runs within 512 KiB of memory: NO"; fi
+
+COUNT=${COUNT:-1000}
+echo
+echo "$COUNT containers created and started, all left running: milliseconds for each tenth"
+for tenth in $(seq 10); do
+    before=$(date +%s%N)
+    for number in $(seq $((COUNT / 10))); do
+        $ours run -d -b "$work/sleep" "many-$tenth-$number" </dev/null >/dev/null 2>&1
+    done
+    after=$(date +%s%N)
+    printf '%s ' $(( (after - before) / 1000000 ))
+done
+echo
+for tenth in $(seq 10); do for number in $(seq $((COUNT / 10))); do $ours delete --force "many-$tenth-$number"; done; done
