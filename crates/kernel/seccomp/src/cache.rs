@@ -21,7 +21,7 @@ pub struct Cache {
 }
 
 /// Name of the format; a change of the compiler changes it, since old files then hold old programs.
-const MAGIC: [u8; 8] = *b"dhowbpf1";
+const MAGIC: [u8; 8] = *b"dhowbpf2";
 const HEAD: usize = 20;
 const SUM: usize = 32;
 const MOST_BYTES: usize = HEAD + 4096 * 8 + SUM;

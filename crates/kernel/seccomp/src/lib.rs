@@ -10,6 +10,7 @@ mod cache;
 mod compile;
 mod default;
 mod emit;
+mod multiplex;
 mod rules;
 mod table;
 

@@ -43,6 +43,16 @@ impl Condition {
         }
     }
 
+    /// Whether it holds for every argument: no bit of it counts.
+    pub(crate) const fn always(&self, narrow: bool) -> bool {
+        let mask = if narrow {
+            self.mask & 0xffff_ffff
+        } else {
+            self.mask
+        };
+        matches!(self.operator, Operator::MaskedEqual) && mask == 0
+    }
+
     /// The same condition where arguments have 32 bits (libseccomp compares the low halves there).
     pub(crate) const fn narrow(self) -> Self {
         Self {
@@ -59,6 +69,25 @@ pub(crate) struct Rule {
     pub(crate) conditions: Vec<Condition>,
     /// `SECCOMP_RET_*` with its data.
     pub(crate) verdict: u32,
+}
+
+impl Rule {
+    /// The rule for a call that another one carries: the first argument of that one selects it, and takes the place of
+    /// a condition on the first argument. What the carried call's own arguments are is in memory, where no filter
+    /// can look (libseccomp does the same).
+    pub(crate) fn behind(&self, selector: u32) -> Self {
+        let mut conditions = vec![Condition {
+            index: 0,
+            operator: Operator::Equal,
+            value: selector.into(),
+            mask: u64::MAX,
+        }];
+        conditions.extend(self.conditions.iter().filter(|one| one.index != 0));
+        Self {
+            conditions,
+            verdict: self.verdict,
+        }
+    }
 }
 
 /// Rules of one entry of the profile. runc reads conditions that name an argument twice as alternatives (its own
@@ -204,13 +233,13 @@ pub(crate) fn parse_architectures(profile: &Seccomp, arch: Arch) -> Result<Vec<A
     Ok(out)
 }
 
-/// `SECCOMP_FILTER_FLAG_*` of the profile. Without flags it is `SPEC_ALLOW`, as in runc: the mitigation that the
-/// kernel would switch on costs every process and is not its default any more since Linux 5.16.
+/// `SECCOMP_FILTER_FLAG_*` of the profile. Without a list of flags it is `SPEC_ALLOW`, as in runc: the mitigation that
+/// the kernel would switch on costs every process and is not its default any more since Linux 5.16. An empty list is none.
 pub(crate) fn parse_flags(profile: &Seccomp) -> Result<u32, Error> {
-    if profile.flags.is_empty() {
+    let Some(names) = &profile.flags else {
         return Ok(flag(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW));
-    }
-    profile.flags.iter().try_fold(0, |flags, name| {
+    };
+    names.iter().try_fold(0, |flags, name| {
         Ok(flags
             | match name.as_str() {
                 "SECCOMP_FILTER_FLAG_LOG" => flag(libc::SECCOMP_FILTER_FLAG_LOG),

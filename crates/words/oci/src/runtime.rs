@@ -482,9 +482,10 @@ document! {
         /// `SCMP_ARCH_X86_64` and so on.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         pub architectures: Vec<String>,
-        /// `SECCOMP_FILTER_FLAG_LOG` and so on.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub flags: Vec<String>,
+        /// `SECCOMP_FILTER_FLAG_LOG` and so on. An empty list is something else than none: no flag, not even the
+        /// runtime's own choice.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub flags: Option<Vec<String>>,
         /// Socket of an agent for SCMP_ACT_NOTIFY.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub listener_path: Option<PathBuf>,
