@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use dhow_layer::tar::Reader;
+use dhow_layer::tar::{Reader, is_archive};
 use dhow_layer::{Entry, EntryKind, decoder};
 use dhow_rootpath::FileKind;
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat};
@@ -13,6 +13,9 @@ use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, openat};
 use crate::failure::{Context as _, Error, Halt};
 use crate::source::{Item, ItemKind, Source};
 use crate::write::{Destination, Writer};
+
+/// Bytes of a tar header.
+const HEADER: usize = 512;
 
 /// Unpacks `item` at the destination when it is an archive; says whether it was one.
 pub(crate) fn unpack(
@@ -25,28 +28,32 @@ pub(crate) fn unpack(
         return Ok(false);
     }
     let (file, _) = source.open(item)?;
-    // What cannot be read as an archive is a file like any other.
-    let Ok((_, stream)) = decoder(file) else {
+    // What does not begin as an archive is a file like any other.
+    let Ok((_, mut stream)) = decoder(file) else {
         return Ok(false);
     };
-    let mut archive = Reader::new(stream);
-    let Ok(Some(mut entry)) = archive.next_entry() else {
+    let mut start = Vec::with_capacity(HEADER);
+    let read = (&mut stream).take(HEADER as u64).read_to_end(&mut start);
+    if read.is_err() || !is_archive(&start) {
         return Ok(false);
-    };
+    }
+    // From here on it is an archive, as for docker: what cannot be unpacked fails the build.
     let target = writer.real_destination(destination)?;
     writer.make_dirs(&target)?;
-    loop {
-        let shown = String::from_utf8_lossy(&entry.path).into_owned();
-        extract(writer, &target, &entry, &mut archive).context(|| format!("unpack {shown:?}"))?;
-        let next = archive.next_entry().context(|| {
-            let name = String::from_utf8_lossy(item.name()).into_owned();
-            format!("read the archive {name:?}")
-        })?;
-        match next {
-            Some(next) => entry = next,
-            None => return Ok(true),
-        }
+    let archive = Reader::new(std::io::Cursor::new(start).chain(stream));
+    extract_all(writer, &target, archive).context(|| {
+        let name = String::from_utf8_lossy(item.name()).into_owned();
+        format!("unpack the archive {name:?}")
+    })?;
+    Ok(true)
+}
+
+fn extract_all(writer: &mut Writer<'_>, target: &Path, mut archive: Reader<impl Read>) -> Result<(), Error> {
+    while let Some(entry) = archive.next_entry().context(|| "read the next entry")? {
+        let shown = || format!("make {:?}", String::from_utf8_lossy(&entry.path));
+        extract(writer, target, &entry, &mut archive).context(shown)?;
     }
+    Ok(())
 }
 
 /// Extracts one entry; links on the way are followed inside the root.

@@ -241,11 +241,6 @@ fn add_unpacks_archives_by_content_and_copies_everything_else() {
     let mut text = Vec::new();
     dhow_layer::compress(&b"just text"[..], &mut text, dhow_layer::Compression::Gzip).unwrap();
     fs::write(bench.context.path().join("text.gz"), &text).unwrap();
-    fs::write(
-        bench.context.path().join("cut.tar.gz"),
-        &zipped[..zipped.len() / 2],
-    )
-    .unwrap();
 
     let built = bench.build(
         "FROM base:1\nADD plain.bin /p\nADD zipped /z/\nADD --chown=5 zipped /c\nADD --unpack=false zipped /raw\nADD text.gz /t\nADD a.txt dir /many/\n",
@@ -260,6 +255,70 @@ fn add_unpacks_archives_by_content_and_copies_everything_else() {
     assert!(tree["t"].starts_with("f 644"));
     assert_eq!(tree["many/a.txt"], "f 644 0:0 A");
     assert!(!std::path::Path::new("/etc/through").exists());
+}
+
+#[test]
+fn add_fails_on_what_begins_as_an_archive_and_cannot_be_unpacked() {
+    let Some(bench) = prepared() else { return };
+    let header = |name: &str, size: u64| {
+        let mut block = [0_u8; 512];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[100..107].copy_from_slice(b"0000644");
+        block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+        block[156] = b'0';
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block.to_vec()
+    };
+    let body = |byte: u8| vec![byte; 512];
+    let zip = |bytes: &[u8]| {
+        let mut zipped = Vec::new();
+        dhow_layer::compress(bytes, &mut zipped, dhow_layer::Compression::Gzip).unwrap();
+        zipped
+    };
+    let whole = [
+        header("a", 512),
+        body(b'x'),
+        header("b", 1 << 20),
+        body(b'y').repeat(2048),
+    ]
+    .concat();
+    let zipped = zip(&whole);
+    let mut flipped = zipped.clone();
+    let last = flipped.len() - 6;
+    flipped[last] ^= 0xff;
+    for (name, bytes) in [
+        ("hostile", [header("../../up", 1), body(b'x')].concat()),
+        (
+            "second",
+            [header("a", 512), body(b'x'), header("../up", 1), body(b'x')].concat(),
+        ),
+        ("cut", whole[..700].to_vec()),
+        ("garbled", [header("a", 512), body(b'x'), body(b'z')].concat()),
+        ("cut.tar.gz", zipped[..zipped.len() - 20].to_vec()),
+        ("flipped.tar.gz", flipped),
+    ] {
+        fs::write(bench.context.path().join("bad"), &bytes).unwrap();
+        let failed = bench.fails("FROM base:1\nADD bad /x/\n");
+        assert!(
+            chain(&failed).contains("unpack the archive \"bad\""),
+            "{name}: {}",
+            chain(&failed)
+        );
+        bench.assert_clean();
+    }
+    // What is no archive by its header is a file, as for docker: nothing, an empty archive, a cut header.
+    for bytes in [
+        body(0).repeat(2),
+        whole[..300].to_vec(),
+        zip(b"text"),
+        zipped[..20].to_vec(),
+    ] {
+        fs::write(bench.context.path().join("bad"), &bytes).unwrap();
+        let built = bench.build("FROM base:1\nADD bad /x/\n");
+        assert!(bench.tree(&built.image)["x/bad"].starts_with("f 644"));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Cursor, Read};
 
 use dhow_content::ContentStore as _;
-use dhow_layer::tar::Reader;
+use dhow_layer::tar::{Reader, is_archive};
 use dhow_layer::{Compression, Entry, EntryKind, Unpack, decoder};
 use dhow_meta::{BlobRecord, Lease};
 use dhow_oci::MAX_DOCUMENT;
@@ -282,19 +282,9 @@ fn named_as_document(path: &str) -> bool {
         )
 }
 
-/// Whether these are the first bytes of a tar: a header whose checksum is right, or the end of an empty one.
+/// Whether these are the first bytes of a tar, or of an empty one: its end marker.
 fn looks_like_tar(head: &[u8]) -> bool {
-    let Some(block) = head.first_chunk::<512>() else {
-        return false;
-    };
-    if block.iter().all(|byte| *byte == 0) {
-        return true;
-    }
-    let blank = u32::from(b' ') * 8;
-    let sum = |range: std::ops::Range<usize>| block[range].iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let actual = sum(0..148) + blank + sum(156..512);
-    let digits = std::str::from_utf8(&block[148..156]).unwrap_or_default();
-    u32::from_str_radix(digits.trim_matches([' ', '\0']), 8).is_ok_and(|stored| stored == actual)
+    is_archive(head) || head.len() as u64 == HEAD && head.iter().all(|byte| *byte == 0)
 }
 
 /// The path that a relative link beside `path` means.

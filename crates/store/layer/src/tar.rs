@@ -13,6 +13,7 @@ mod reader;
 mod sparse;
 mod writer;
 
+pub use header::is_archive;
 pub(crate) use name::clean;
 pub(crate) use parser::{Parser, Source};
 pub use reader::Reader;

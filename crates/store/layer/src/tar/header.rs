@@ -22,6 +22,16 @@ pub(crate) enum Dialect {
     Star,
 }
 
+/// Whether a file whose first 512 bytes are `start` is a tar archive: its first header has content and a right checksum.
+/// What the header says, and what follows it, may still be refused.
+#[must_use]
+pub fn is_archive(start: &[u8]) -> bool {
+    <[u8; BLOCK]>::try_from(start).is_ok_and(|block| {
+        let header = Header(block);
+        !header.is_zero() && header.check().is_ok()
+    })
+}
+
 impl Header {
     pub(crate) fn is_zero(&self) -> bool {
         self.0.iter().all(|byte| *byte == 0)
