@@ -30,6 +30,10 @@ fn an_imported_image_has_what_change_says() {
     );
     assert!(world.say("history mine:1").ok().contains("made by hand"));
     assert_eq!(world.say("images -q --no-trunc mine").ok(), id);
+    // One line for each tag, as docker has it.
+    world.say("tag mine:1 mine:2").ok();
+    assert_eq!(world.say("images -q --no-trunc mine").ok(), format!("{id}\n{id}"));
+    assert_eq!(world.say("images -q mine").ok().lines().count(), 2);
     assert!(
         world.say("images").ok().starts_with("REPOSITORY"),
         "docker's columns"

@@ -19,19 +19,26 @@ fn a_pulled_image_is_the_one_that_was_asked_for() {
     let Some(world) = World::new() else { return };
     let (registry, image) = registry();
     let name = registry.name("box:1");
-    let said = world.dhow(&["pull", &name]).all();
-    assert!(said.contains(&format!("Digest: {}", image.digest())), "{said}");
-    assert!(
-        said.contains(&format!("Status: Downloaded newer image for {name}")),
-        "{said}"
+    // In a pipe everything is on standard output, as with docker: one line for each event.
+    let ran = world.dhow(&["pull", &name]).exits(0);
+    let short = dhow_types::Digest::of(&image.layers[0].blob).short();
+    assert_eq!(
+        ran.stdout.lines().collect::<Vec<_>>(),
+        [
+            "1: Pulling from box",
+            &format!("{short}: Pulling fs layer"),
+            &format!("{short}: Extracting"),
+            &format!("{short}: Pull complete"),
+            &format!("Digest: {}", image.digest()),
+            &format!("Status: Downloaded newer image for {name}"),
+            &name,
+        ]
     );
-    assert!(said.ends_with(&name), "{said}");
+    assert_eq!(ran.stderr, "");
     assert_eq!(world.inspect(&name, "{{.Id}}"), image.id().to_string());
-    let said = world.dhow(&["pull", &name]).all();
-    assert!(
-        said.contains(&format!("Status: Image is up to date for {name}")),
-        "{said}"
-    );
+    let ran = world.dhow(&["pull", &name]).exits(0);
+    let line = format!("Status: Image is up to date for {name}\n{name}\n");
+    assert!(ran.stdout.ends_with(&line) && ran.stderr.is_empty(), "{ran:?}");
     assert_eq!(world.dhow(&["pull", "-q", &name]).ok(), name);
     let by_digest = registry.name(&format!("box@{}", image.digest()));
     world.dhow(&["pull", &by_digest]).ok();

@@ -53,10 +53,17 @@ fn a_second_push_sends_nothing_and_another_repository_takes_what_is_there() {
         world.dhow(&["push", &name]).ok();
     }
     let ran = world.dhow(&["push", &served.name("a:1")]).exits(0);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines[0].starts_with("The push refers to repository ["), "{ran:?}");
     assert!(
-        format!("{}{}", ran.stdout, ran.stderr).contains("Layer already exists"),
+        lines[1].ends_with(": Preparing") && lines[2].ends_with(": Layer already exists"),
         "{ran:?}"
     );
+    assert!(
+        lines[3].starts_with("1: digest: sha256:") && lines.len() == 4,
+        "{ran:?}"
+    );
+    assert_eq!(ran.stderr, "");
 }
 
 #[test]

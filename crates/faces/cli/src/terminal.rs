@@ -70,6 +70,11 @@ pub(crate) fn is_lively() -> bool {
     takes_colour(&std::io::stderr())
 }
 
+/// Whether colour and redrawing make sense on standard output.
+pub(crate) fn is_lively_output() -> bool {
+    takes_colour(&std::io::stdout())
+}
+
 /// Whether this stream is a terminal that takes colour, and the person wants it.
 pub(crate) fn takes_colour(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal()

@@ -61,7 +61,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let images = chosen(context, &filters, flags.all)?;
     let now = Timestamp::now();
     let mut rows = Vec::with_capacity(images.len());
-    let mut seen: Vec<ImageId> = Vec::new();
     for line in images.iter().flat_map(view::lines) {
         let wanted = flags.name.as_deref().is_none_or(|name| fits(&line, name))
             && filters.any("reference", |pattern| fits(&line, pattern))
@@ -69,12 +68,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             && (line.tag.is_some() || line.repository.is_none() || flags.digests || flags.all || line.image.names.is_empty());
         if !wanted {
             continue;
-        }
-        if flags.quiet {
-            if seen.contains(&line.image.record.id) {
-                continue;
-            }
-            seen.push(line.image.record.id);
         }
         rows.push(view::row(&line, now, flags.no_trunc));
     }

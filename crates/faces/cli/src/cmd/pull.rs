@@ -7,7 +7,7 @@ use dhow_reference::Reference;
 use dhow_types::Platform;
 
 use crate::interrupt::Interrupt;
-use crate::render::{Progress, note, say_line};
+use crate::render::{Progress, say_line};
 use crate::{CliError, Context, Verb};
 
 pub(crate) const PULL: Verb = Verb {
@@ -52,35 +52,37 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let name = Reference::parse(&flags.image)?;
     let wanted = name.clone().or_latest();
     if !flags.quiet && name.tag().is_none() && name.digest().is_none() {
-        note("Using default tag: latest");
+        say_line("Using default tag: latest")?;
     }
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
-    let progress = Progress::new(flags.quiet);
+    let progress = Progress::on_output(flags.quiet);
     let pulled = engine.pull(&flags.image, flags.platform, &progress);
     progress.finish();
     pulled?;
-    // The one line of data: what was pulled, in full.
+    // The last line, also of a quiet pull: what was pulled, in full.
     say_line(&wanted.canonical())?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PushFlags = crate::flags::read(matches)?;
-    let name = Reference::parse(&flags.image)?.or_latest();
+    let name = Reference::parse(&flags.image)?;
+    if !flags.quiet && name.tag().is_none() && name.digest().is_none() {
+        say_line("Using default tag: latest")?;
+    }
+    let name = name.or_latest();
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
-    let progress = Progress::new(flags.quiet);
+    let progress = Progress::on_output(flags.quiet);
     let pushed = engine.push(&flags.image, &progress);
     progress.finish();
-    let pushed = pushed?;
+    // Otherwise the last line of the progress names tag, digest and size.
+    pushed?;
     if flags.quiet {
         say_line(&name.canonical())?;
-    } else {
-        let tag = name.tag().unwrap_or("latest");
-        say_line(&format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,31 +1,43 @@
-//! Progress of long work: bars on a terminal, one line for each end in a pipe.
+//! Progress of long work: bars on a terminal, a line for each event in a pipe, as docker writes them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::note;
+use super::{note, say_line};
 use dhow_types::Observer;
 use dhow_types::Progress as Report;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Shows reports on standard error.
+/// Shows reports.
 #[derive(Debug)]
 pub(crate) struct Progress {
     quiet: bool,
     lively: bool,
+    to_output: bool,
     bars: MultiProgress,
     open: Mutex<HashMap<String, ProgressBar>>,
 }
 
 impl Progress {
-    /// Shows everything, or nothing but warnings.
+    /// Shows everything, or nothing but warnings, on standard error: for verbs whose data are something else.
     pub(crate) fn new(quiet: bool) -> Self {
         Self {
             quiet,
             lively: crate::terminal::is_lively(),
+            to_output: false,
             bars: MultiProgress::new(),
             open: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The same on standard output, where docker has it for `pull` and `push`. Warnings stay on standard error.
+    pub(crate) fn on_output(quiet: bool) -> Self {
+        Self {
+            lively: crate::terminal::is_lively_output(),
+            to_output: true,
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::stdout()),
+            ..Self::new(quiet)
         }
     }
 
@@ -54,6 +66,9 @@ impl Progress {
         if self.lively {
             // Above the bars; a terminal that is gone needs no line.
             drop(self.bars.println(text));
+        } else if self.to_output {
+            // Who closed the pipe wants no more lines; the work goes on.
+            drop(say_line(text));
         } else {
             note(text);
         }
@@ -63,7 +78,13 @@ impl Progress {
 impl Observer for Progress {
     fn observe(&self, report: Report<'_>) {
         if let Report::Warning(text) = report {
-            return self.line(&format!("WARNING: {text}"));
+            let text = format!("WARNING: {text}");
+            if self.lively {
+                self.line(&text);
+            } else {
+                note(&text);
+            }
+            return;
         }
         if self.quiet {
             return;
@@ -90,7 +111,15 @@ impl Observer for Progress {
                 bar.set_prefix(id.to_owned());
                 bar.abandon_with_message(status.to_owned());
             }
-            Report::End { id, status } => note(&format!("{id}: {status}")),
+            // What has a length is shown as a bar or not at all.
+            Report::Begin {
+                id,
+                what,
+                total: None,
+            }
+            | Report::End { id, status: what } => {
+                self.line(&format!("{id}: {what}"));
+            }
             Report::Message(text) => self.line(text),
             _ => {}
         }
