@@ -17,7 +17,7 @@ use crate::failure::{chain, seconds};
 use crate::host::Host;
 use crate::outgoing::{Outgoing, Pace};
 use crate::proxy::Route;
-use crate::{Error, Settings, place};
+use crate::{Context as _, Error, Settings, place};
 
 /// Redirects of one request that are followed.
 const MAX_REDIRECTS: usize = 10;
@@ -253,7 +253,8 @@ impl Core {
             ) else {
                 return Ok(answer);
             };
-            let target = place::join(&url, target)?;
+            let target =
+                place::join(&url, target).context(|| format!("{}: follow a redirect", call.asked()))?;
             self.allow_redirect(call, &url, &target)?;
             let Some(next) = again else {
                 let message = format!(

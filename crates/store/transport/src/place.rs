@@ -37,8 +37,14 @@ pub(crate) fn parse(text: &str) -> Result<Uri, Error> {
 
 /// Resolves what a `Location` or `Link` says against the URL that was asked (RFC 3986 section 5, without `..`).
 pub(crate) fn join(base: &Uri, target: &str) -> Result<Uri, Error> {
-    if target.starts_with("http://") || target.starts_with("https://") {
-        return parse(target);
+    if let Some(scheme) = scheme_of(target) {
+        let spoken = scheme.to_ascii_lowercase();
+        if matches!(spoken.as_str(), "http" | "https") {
+            return parse(&format!("{spoken}{}", &target[scheme.len()..]));
+        }
+        let shown: String = redact(target).chars().take(200).collect();
+        let message = format!("refused to go to {shown:?}: only http and https are spoken");
+        return Err(Error::new(ErrorKind::PermissionDenied, message));
     }
     let scheme = base.scheme_str().unwrap_or("https");
     let host = base.authority().map_or("", Authority::as_str);
@@ -54,6 +60,14 @@ pub(crate) fn join(base: &Uri, target: &str) -> Result<Uri, Error> {
         None => "/",
     };
     parse(&format!("{scheme}://{host}{directory}{target}"))
+}
+
+/// What stands before the first colon, if that can be a scheme (RFC 3986 section 3.1).
+fn scheme_of(target: &str) -> Option<&str> {
+    let (scheme, _) = target.split_once(':')?;
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let fits = scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.bytes().all(letters);
+    fits.then_some(scheme)
 }
 
 /// The URL with `name=value` added to its query; both must need no escapes.
@@ -160,6 +174,21 @@ mod tests {
             ("?n=2", "https://r.example:5000/v2/a/blobs/uploads/?n=2"),
         ] {
             assert_eq!(join(&base, target).unwrap().to_string(), want);
+        }
+        assert_eq!(
+            join(&base, "HTTPS://other/x").unwrap().to_string(),
+            "https://other/x"
+        );
+        for other in [
+            "file:/etc/passwd",
+            "file:///etc/passwd",
+            "ftp://h/x",
+            "data:,x",
+            "javascript:x",
+        ] {
+            let error = join(&base, other).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{other}");
+            assert!(error.to_string().contains(other), "{error}");
         }
         for bad in ["http://user:pw@host/x", "https://", "https:///x", "/a b"] {
             assert!(join(&base, bad).is_err(), "{bad}");

@@ -355,6 +355,23 @@ fn a_redirect_loop_ends() {
 }
 
 #[test]
+fn a_redirect_to_another_scheme_says_so_and_is_asked_once() {
+    for target in ["file:///etc/passwd", "file:/etc/passwd", "ftp://127.0.0.1/x"] {
+        let server = registry(move |_, _, out| {
+            let headers = format!("Location: {target}\r\n");
+            answer(out, "307 Temporary Redirect", &headers, b"")
+        });
+        let (kind, message) = pull(&client(), &server, &layer(b"x")).unwrap_err();
+        assert_eq!(kind, ErrorKind::PermissionDenied, "{message}");
+        assert!(
+            message.contains(target) && message.contains("only http and https"),
+            "{message}"
+        );
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[test]
 fn a_plain_url_is_fetched_from_many_threads_over_few_connections() {
     let ports = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
     let log = std::sync::Arc::clone(&ports);

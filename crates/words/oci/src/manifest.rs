@@ -80,7 +80,7 @@ impl Document {
     /// readings could be used to show one thing and run another (CVE-2021-41190).
     ///
     /// # Errors
-    /// `InvalidArgument` for malformed or ambiguous documents, `Unsupported` for Docker schema 1,
+    /// `InvalidArgument` for malformed or ambiguous documents, `Unsupported` for every schema version but 2,
     /// `ResourceExhausted` over [`MAX_DOCUMENT`](crate::MAX_DOCUMENT).
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, Error> {
         let fields: Probe = crate::parse(bytes, "manifest")?;
@@ -88,6 +88,11 @@ impl Document {
             let message = "manifest has Docker's schema 1, which registries dropped in 2022";
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .with_hint("push the image again with a current client"));
+        }
+        // Both documents: "this REQUIRED property MUST be 2" (image-spec manifest.md, image-index.md).
+        if let Some(version) = fields.schema_version.filter(|version| *version != 2) {
+            let message = format!("manifest has schema version {version}: only 2 is known");
+            return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let both = (fields.layers.is_some() || fields.config.is_some()) && fields.manifests.is_some();
         let declared = fields.media_type.as_deref().or(content_type);
@@ -217,6 +222,27 @@ mod tests {
             Document::parse(&huge, None).unwrap_err().kind(),
             ErrorKind::ResourceExhausted
         );
+    }
+
+    #[test]
+    fn another_schema_version_is_refused_in_manifests_and_indexes() {
+        for (bad, version) in [
+            (
+                format!(
+                    r#"{{"schemaVersion":9,"config":{{"mediaType":"a","digest":"{HEX}","size":0}},"layers":[]}}"#
+                ),
+                "9",
+            ),
+            (r#"{"schemaVersion":9,"manifests":[]}"#.to_owned(), "9"),
+            (r#"{"schemaVersion":0,"manifests":[]}"#.to_owned(), "0"),
+        ] {
+            let error = Document::parse(bad.as_bytes(), None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{bad}");
+            assert!(
+                error.to_string().contains(&format!("schema version {version}")),
+                "{error}"
+            );
+        }
     }
 
     #[test]
