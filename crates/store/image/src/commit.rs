@@ -84,6 +84,7 @@ impl Store {
         lease.pin_everything()?;
         let unpack = Unpack {
             expected: None,
+            size: None,
             limits: how.limits.clone(),
         };
         let unpacked = self

@@ -44,6 +44,8 @@ pub(crate) struct Loader<'a> {
     bytes: u64,
     pub(crate) layers: HashMap<String, Found>,
     pub(crate) links: HashMap<String, String>,
+    /// Layers that were not in the store before.
+    made: Vec<DiffId>,
 }
 
 impl Store {
@@ -64,14 +66,18 @@ impl Store {
             bytes: 0,
             layers: HashMap::new(),
             links: HashMap::new(),
+            made: Vec::new(),
         };
-        loader.read(input)?;
-        let images = loader.images()?;
-        let mut loaded = Vec::with_capacity(images.len());
-        for image in images {
-            loaded.push(self.keep(image)?);
+        let loaded = loader.read(input).and_then(|()| {
+            let images = loader.images()?;
+            images.into_iter().map(|image| self.keep(image)).collect()
+        });
+        if loaded.is_err() {
+            // What the archive brought is of use to nobody; what fails here goes with the next sweep.
+            drop(lease);
+            drop(self.release(&loader.made));
         }
-        Ok(loaded)
+        loaded
     }
 
     fn keep(&self, image: Complete) -> Result<Loaded, Error> {
@@ -178,7 +184,7 @@ impl Loader<'_> {
     }
 
     fn read_layer(
-        &self,
+        &mut self,
         path: &str,
         size: u64,
         compression: Compression,
@@ -205,11 +211,18 @@ impl Loader<'_> {
             inner: metered,
             hasher,
         };
-        let unpacked = self.store.layers.unpack(&mut stream, &Unpack::default());
+        let how = Unpack {
+            size: Some(size),
+            ..Unpack::default()
+        };
+        let unpacked = self.store.layers.unpack(&mut stream, &how);
         let unpacked = match (unpacked, stream.inner.take_failure()) {
             (_, Some(error)) => return Err(Error::wrap(error, what())),
             (outcome, None) => outcome.context(what)?,
         };
+        if unpacked.fresh {
+            self.made.push(unpacked.layer.diff_id());
+        }
         io::copy(&mut stream, &mut io::sink()).context(what)?;
         let diff = unpacked.layer.diff_id();
         let mut blob = None;

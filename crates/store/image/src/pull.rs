@@ -310,6 +310,8 @@ impl Puller<'_> {
         let mut metered = Metered::new(reader, &layer.short, self.observer, stop, Some("Extracting"));
         let unpack = Unpack {
             expected: Some(layer.diff),
+            // The reader holds the registry to it.
+            size: Some(layer.blob.size),
             limits: self.how.limits.clone(),
         };
         let outcome = self.store.layers.unpack(&mut metered, &unpack);

@@ -18,7 +18,7 @@ impl Store {
     /// When the store cannot be read or written; what is left goes next time.
     pub fn sweep(&self, uses: &[Use]) -> Result<Swept, Error> {
         self.refresh()?;
-        let swept = self.take_away(uses)?;
+        let swept = self.take_away(uses, &|_| true)?;
         if !swept.layers.is_empty() {
             self.meta
                 .edit(|edit| swept.layers.iter().try_for_each(|diff| edit.forget_blobs(diff)))?;
@@ -28,7 +28,21 @@ impl Store {
         Ok(swept)
     }
 
-    fn take_away(&self, uses: &[Use]) -> Result<Swept, Error> {
+    /// Deletes those of these layers that nobody needs: what a work that failed had brought. Containers keep theirs
+    /// by their snapshots.
+    pub(crate) fn release(&self, layers: &[DiffId]) -> Result<(), Error> {
+        if layers.is_empty() {
+            return Ok(());
+        }
+        let swept = self.take_away(&[], &|digest| layers.iter().any(|diff| diff.0 == *digest))?;
+        self.meta
+            .edit(|edit| swept.layers.iter().try_for_each(|diff| edit.forget_blobs(diff)))?;
+        self.layers.sweep().context(|| "delete what was swept")?;
+        Ok(())
+    }
+
+    /// Renames away what nobody needs, as far as it is asked for.
+    fn take_away(&self, uses: &[Use], asked: &dyn Fn(&Digest) -> bool) -> Result<Swept, Error> {
         let lock = SweepLock::acquire(&self.root)?;
         let pins = live_pins(&self.root)?;
         let mut swept = Swept::default();
@@ -46,7 +60,7 @@ impl Store {
         let mut documents: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
         documents.extend(images.iter().filter_map(|image| image.manifest));
         for diff in self.layers.list().context(|| "list the layers")? {
-            if layers.contains(&diff) || pins.contains(&diff.0) {
+            if !asked(&diff.0) || layers.contains(&diff) || pins.contains(&diff.0) {
                 continue;
             }
             // A layer whose size cannot be read goes as well: it is of no use to anybody.
@@ -55,7 +69,7 @@ impl Store {
             swept.layers.push(diff);
         }
         for digest in self.content.list().context(|| "list the blobs")? {
-            if documents.contains(&digest) || pins.contains(&digest) {
+            if !asked(&digest) || documents.contains(&digest) || pins.contains(&digest) {
                 continue;
             }
             swept.bytes += self

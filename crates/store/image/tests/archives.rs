@@ -322,6 +322,8 @@ fn archives_that_lie_are_refused_and_no_image_is_loaded() {
         let error = store.load(archive.as_slice(), &Silent).unwrap_err();
         assert_eq!(error.kind(), kind, "case {number}: {}", chain(&error));
         assert!(store.list().unwrap().is_empty(), "case {number}");
+        // What came with it went with it.
+        assert_eq!(store.disk_usage(&[]).unwrap().layers_total, 0, "case {number}");
         assert!(
             store
                 .check(dhow_image::Check::default())
@@ -331,6 +333,30 @@ fn archives_that_lie_are_refused_and_no_image_is_loaded() {
             "case {number}"
         );
     }
+}
+
+#[test]
+fn a_refused_archive_takes_nothing_that_others_have() {
+    let world = two_images();
+    let before = world.store.disk_usage(&[]).unwrap().layers_total;
+    let good = image("a");
+    let mut bad = good.clone();
+    bad.layers.push(layer("new", b"new"));
+    // Its config has one layer less than its list.
+    let error = world
+        .store
+        .load(old_docker(&bad).as_slice(), &Silent)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{}", chain(&error));
+    assert_eq!(world.store.disk_usage(&[]).unwrap().layers_total, before);
+    assert!(
+        world
+            .store
+            .check(dhow_image::Check::default())
+            .unwrap()
+            .findings
+            .is_empty()
+    );
 }
 
 #[test]

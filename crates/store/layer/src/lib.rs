@@ -78,10 +78,18 @@ pub struct Limits {
     pub header: usize,
     /// Bytes of all extended attributes of one entry.
     pub xattrs: usize,
-    /// Most bytes out for one byte of compressed input, once the output is beyond [`Limits::ratio_free`].
+    /// Most bytes out for one byte of compressed input, once the output is beyond [`Limits::ratio_free`] or
+    /// [`Limits::ratio_free_sized`]. Layers of programs and data stay below 20; only fill (zeros, one byte again and
+    /// again) comes near deflate's own bound of 1032, or zstd's of some 30,000.
     pub ratio: u64,
-    /// Output up to this size is never taken for a decompression bomb: a file of zeros is a fair thing to ship.
+    /// Output up to this size is never taken for a decompression bomb: a file of zeros is a fair thing to ship. It
+    /// holds when the size of the stream is not known. What was read so far says little then, since fill may come
+    /// before what does not compress.
     pub ratio_free: u64,
+    /// The same when the size of the whole stream is known. The ratio is then that of the whole layer, whatever the
+    /// order of its files, so an honest layer is refused only when it is hardly anything but fill, and more of it
+    /// than this.
+    pub ratio_free_sized: u64,
 }
 
 impl Default for Limits {
@@ -97,6 +105,7 @@ impl Default for Limits {
             xattrs: 128 << 10,
             ratio: 200,
             ratio_free: 4 << 30,
+            ratio_free_sized: 1 << 30,
         }
     }
 }

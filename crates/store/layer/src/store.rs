@@ -22,6 +22,8 @@ pub struct LayerStore {
 pub struct Unpack {
     /// The diff id that the image promises; anything else is refused.
     pub expected: Option<DiffId>,
+    /// Bytes of the stream as it comes, when somebody vouches for them: tells a bomb from an honest layer sooner.
+    pub size: Option<u64>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -31,6 +33,8 @@ pub struct Unpack {
 pub struct Unpacked {
     /// The layer.
     pub layer: Layer,
+    /// Whether it was not in the store before.
+    pub fresh: bool,
     /// How the stream was compressed.
     pub compression: Compression,
 }
@@ -163,10 +167,11 @@ impl LayerStore {
     /// entries of an unknown type and for hard links to files of lower layers.
     pub fn unpack(&self, stream: impl Read + Send, how: &Unpack) -> Result<Unpacked, Error> {
         let staging = Staging::new(&self.root, "layer")?;
-        let made = unpack::unpack(stream, &staging.path(), how.expected, &how.limits)?;
-        let layer = self.publish(staging, made.diff_id, made.state)?;
+        let made = unpack::unpack(stream, &staging.path(), how)?;
+        let (layer, fresh) = self.publish(staging, made.diff_id, made.state)?;
         Ok(Unpacked {
             layer,
+            fresh,
             compression: made.compression,
         })
     }
@@ -186,19 +191,20 @@ impl LayerStore {
     pub fn capture_with(&self, upper: &Path, how: &Capture) -> Result<Layer, Error> {
         let staging = Staging::new(&self.root, "capture")?;
         let (diff_id, state) = capture::capture(upper, &staging.path(), how)?;
-        self.publish(staging, diff_id, state)
+        Ok(self.publish(staging, diff_id, state)?.0)
     }
 
-    fn publish(&self, staging: Staging, diff_id: DiffId, state: State) -> Result<Layer, Error> {
+    /// The layer, and whether it is this one that came into the store.
+    fn publish(&self, staging: Staging, diff_id: DiffId, state: State) -> Result<(Layer, bool), Error> {
         let path = self.path(&diff_id);
         if let Some(parent) = path.parent() {
             make_dir(parent)?;
         }
         if staging.publish(&path)? {
-            return Ok(Layer { diff_id, path, state });
+            return Ok((Layer { diff_id, path, state }, true));
         }
         // Somebody else was faster, with the same bytes.
-        self.layer(&diff_id)
+        Ok((self.layer(&diff_id)?, false))
     }
 
     /// Makes every layer written so far durable: one `syncfs`, then the flag in each `state`.

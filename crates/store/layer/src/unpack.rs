@@ -21,7 +21,7 @@ use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
-use crate::{Context, Error, Index, Limits};
+use crate::{Context, Error, Index, Limits, Unpack};
 
 pub(crate) use self::place::disk_of;
 
@@ -45,12 +45,8 @@ pub(crate) struct Made {
 }
 
 /// Unpacks `stream` into the empty directory `dir` as `fs`, `index`, `split`, `lost` and `state`.
-pub(crate) fn unpack(
-    stream: impl Read + Send,
-    dir: &Path,
-    expected: Option<DiffId>,
-    limits: &Limits,
-) -> Result<Made, Error> {
+pub(crate) fn unpack(stream: impl Read + Send, dir: &Path, how: &Unpack) -> Result<Made, Error> {
+    let limits = &how.limits;
     let read = Arc::new(AtomicU64::new(0));
     let (compression, tar) = codec::decoder(Metered {
         input: stream,
@@ -60,7 +56,7 @@ pub(crate) fn unpack(
     let (back, recycled) = channel();
     let (pumped, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(move || write(Chunks::new(receiver, back), dir, limits));
-        let pumped = pump(tar, &read, limits, sender, &recycled);
+        let pumped = pump(tar, &read, how, sender, &recycled);
         let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
         (pumped, writer.join().unwrap_or_else(|_| died()))
     });
@@ -68,7 +64,7 @@ pub(crate) fn unpack(
     let mut state = written?;
     let (diff_id, length) =
         pumped?.ok_or_else(|| Error::new(ErrorKind::Internal, "the unpacking thread ended early"))?;
-    if let Some(expected) = expected
+    if let Some(expected) = how.expected
         && expected != diff_id
     {
         let message = format!("layer {expected} was promised, but the tar is {diff_id}");
@@ -101,7 +97,7 @@ impl<R: Read> Read for Metered<R> {
 fn pump(
     mut tar: impl Read,
     read: &AtomicU64,
-    limits: &Limits,
+    how: &Unpack,
     sender: SyncSender<Result<Chunk, Error>>,
     recycled: &Receiver<Chunk>,
 ) -> Result<Option<(DiffId, u64)>, Error> {
@@ -116,7 +112,7 @@ fn pump(
             .context(|| "read the layer")
             .and_then(|length| {
                 total += length as u64;
-                check_bomb(total, read.load(Ordering::Relaxed), limits)?;
+                check_bomb(total, read.load(Ordering::Relaxed), how)?;
                 Ok(length)
             });
         match filled {
@@ -137,10 +133,14 @@ fn pump(
     }
 }
 
-fn check_bomb(out: u64, read: u64, limits: &Limits) -> Result<(), Error> {
+fn check_bomb(out: u64, read: u64, how: &Unpack) -> Result<(), Error> {
+    let limits = &how.limits;
+    let too_dense = |free: u64, from: u64| out > free && out / limits.ratio > from;
     let message = if out > limits.archive {
         format!("the layer has more than {} bytes", limits.archive)
-    } else if out > limits.ratio_free && out / limits.ratio > read {
+    } else if let Some(size) = how.size.filter(|size| too_dense(limits.ratio_free_sized, *size)) {
+        format!("the layer is a decompression bomb: its {size} bytes become more than {out}")
+    } else if too_dense(limits.ratio_free, read) {
         format!("the layer is a decompression bomb: {read} bytes became more than {out}")
     } else {
         return Ok(());

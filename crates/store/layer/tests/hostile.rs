@@ -215,12 +215,98 @@ fn a_decompression_bomb_is_stopped_early() {
     };
     for (name, stream) in [("gzip", gzip(&bomb)), ("zstd", zstd(&bomb))] {
         let how = Unpack {
-            expected: None,
             limits: limits.clone(),
+            ..Unpack::default()
         };
         let error = place.store.unpack(stream.as_slice(), &how).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{name}");
         place.assert_clean(name);
+    }
+}
+
+/// Says how much of a stream was asked for.
+struct Asked<'a>(&'a [u8], &'a std::sync::atomic::AtomicUsize);
+
+impl std::io::Read for Asked<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let count = std::io::Read::read(&mut self.0, buf)?;
+        self.1.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+#[test]
+fn a_bomb_of_known_size_is_stopped_long_before_its_end() {
+    let place = Place::new();
+    let zeros = with("zeros", b'0', |h| h.size = 256 << 20);
+    // Deflate makes 1 byte of some 1000 zeros.
+    let bomb = gzip(&make().header(&zeros).body(&vec![0; 256 << 20]).end());
+    let limits = Limits {
+        ratio_free_sized: 16 << 20,
+        ..Limits::default()
+    };
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let how = |size| Unpack {
+        size,
+        limits: limits.clone(),
+        ..Unpack::default()
+    };
+    let size = Some(bomb.len() as u64);
+    let error = place.store.unpack(Asked(&bomb, &asked), &how(size)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("decompression bomb"), "{why}");
+    // A fifth of it is a ratio of 200 of the whole; input is read some way ahead.
+    assert!(asked.into_inner() < bomb.len() / 2 + (128 << 10));
+    place.assert_clean("bomb of known size");
+}
+
+#[test]
+fn an_honest_layer_of_zeros_is_no_bomb() {
+    let place = Place::new();
+    let limits = Limits {
+        ratio_free: 160 << 20,
+        ratio_free_sized: 16 << 20,
+        ..Limits::default()
+    };
+    // Zeros come first, a thousand to one, and then something that does not compress: together it is 100 to 1.
+    let zeros = with("zeros", b'0', |h| h.size = 128 << 20);
+    let mut seed = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        seed.to_be_bytes()[0]
+    })
+    .take(1 << 20)
+    .collect();
+    let mixed = gzip(
+        &make()
+            .header(&zeros)
+            .body(&vec![0; 128 << 20])
+            .file("noise", &noise)
+            .end(),
+    );
+    // And 64 MiB of nothing but zeros, with the limits that everybody has.
+    let pure = gzip(
+        &make()
+            .header(&with("z", b'0', |h| h.size = 64 << 20))
+            .body(&vec![0; 64 << 20])
+            .end(),
+    );
+    assert!(pure.len() < (64 << 20) / 900, "{}", pure.len());
+    for (name, stream, limits) in [("mixed", &mixed, limits), ("pure", &pure, Limits::default())] {
+        let how = Unpack {
+            size: Some(stream.len() as u64),
+            limits,
+            ..Unpack::default()
+        };
+        let made = place.store.unpack(stream.as_slice(), &how).unwrap();
+        assert!(made.fresh, "{name}");
+        assert!(
+            !place.store.unpack(stream.as_slice(), &how).unwrap().fresh,
+            "{name}"
+        );
     }
 }
 
@@ -253,8 +339,8 @@ fn every_limit_holds() {
         ),
     ] {
         let how = Unpack {
-            expected: None,
             limits,
+            ..Unpack::default()
         };
         let error = place.store.unpack(tar.as_slice(), &how).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{name}");
