@@ -157,6 +157,7 @@ fn begin(create: &Create<'_>) -> Result<(Child, Link), Error> {
     let plan = create.plan;
     let streams = parent::streams(&create.stdio, plan.program.terminal)?;
     let joins = joins(create)?;
+    refuse_settings_of_the_host(plan, &joins)?;
     let taken = taken(plan)?;
     let joined = |kind: Namespace| create.namespaces.iter().any(|(given, _)| *given == kind);
     let mut new = plan.new;
@@ -257,6 +258,31 @@ fn joins(create: &Create<'_>) -> Result<Vec<(Namespace, OwnedFd)>, Error> {
         ));
     }
     Ok(joins)
+}
+
+/// A namespace that is joined may be the one that this process is in: a setting would be the host's then.
+fn refuse_settings_of_the_host(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<(), Error> {
+    for (kind, fd) in joins {
+        let Some(sysctl) = plan.sysctls.iter().find(|sysctl| sysctl.needs == kind.flag()) else {
+            continue;
+        };
+        let number = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let (own, joined) = (number(&parent::home(*kind)?), number(fd));
+        if own
+            .map_err(std::io::Error::from)
+            .context(|| "look at the own namespace")?
+            == joined
+                .map_err(std::io::Error::from)
+                .context(|| "look at a namespace")?
+        {
+            let message = format!(
+                "sysctl {:?} is not allowed in the host's {kind:?} namespace",
+                sysctl.name
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 /// Takes the sources that keep their propagation here, in the host's mount namespace: the child makes its copy of the

@@ -277,7 +277,8 @@ pub(crate) fn network() -> Result<OwnedFd, Error> {
     up.map(|()| network)
 }
 
-fn home(kind: Namespace) -> Result<OwnedFd, Error> {
+/// The namespace that this process is in.
+pub(crate) fn home(kind: Namespace) -> Result<OwnedFd, Error> {
     let path = match kind {
         Namespace::Cgroup => c"/proc/self/ns/cgroup",
         Namespace::Ipc => c"/proc/self/ns/ipc",

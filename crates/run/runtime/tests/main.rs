@@ -20,11 +20,8 @@ use std::process::exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
-/// Longest time that one test may take.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 60,
-    tv_nsec: 0,
-};
+/// Longest time that one test may take, in seconds, besides that of a race.
+const PATIENCE: u64 = 60;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +41,10 @@ fn main() {
         println!("skipped: these tests need /bin/busybox, statically linked (package busybox-static)");
         return;
     }
+    let patience = Timespec {
+        tv_sec: i64::try_from(PATIENCE + fixture::race_seconds()).unwrap(),
+        tv_nsec: 0,
+    };
     let mut failed = Vec::new();
     for (name, test) in tests {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
@@ -56,7 +57,7 @@ fn main() {
             }
             Some(pid) => {
                 let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-                if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE)).unwrap() == 0 {
+                if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience)).unwrap() == 0 {
                     println!("test {name} hangs");
                     dhow_runtime::kill(std::os::fd::AsFd::as_fd(&pidfd), 9).unwrap();
                 }

@@ -138,6 +138,13 @@ pub(crate) fn is_device(stat: &Stat, major: u32, minor: u32) -> bool {
 pub(crate) fn console(root: BorrowedFd<'_>, terminal: &OwnedFd) -> Result<(), Failure> {
     let dev = open(root)?;
     let tree = target::copy_tree(terminal.as_fd(), c"", false).at(Step::Console)?;
-    let place = target::open_or_make(dev.as_fd(), Path::new("console"), Links::Refused, Kind::File, 0)?;
+    let name = Path::new("console");
+    let place =
+        target::open_or_make(dev.as_fd(), name, Links::Refused, Kind::File, 0).map_err(|failure| {
+            Failure {
+                step: Step::Console,
+                ..failure
+            }
+        })?;
     attach_at(&tree, &place, c"").at(Step::Console)
 }

@@ -1,6 +1,7 @@
 //! Masked and read-only paths.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use dhow_sys::mount::{Attributes, attach_at, set_attributes};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -8,49 +9,87 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
 
 use super::dev;
-use super::rootfs::{bits, filesystem};
+use super::rootfs::{Anchor, bits, filesystem};
 use super::target::{self, Links};
 use crate::plan::Plan;
 use crate::report::{At, Failure, Step};
 
 /// Hides and protects the plan's paths; those that do not exist need neither.
-pub(crate) fn paths(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Failure> {
+pub(crate) fn paths(root: BorrowedFd<'_>, plan: &Plan, anchors: &[Anchor<'_>]) -> Result<(), Failure> {
     for (index, path) in plan.readonly.iter().enumerate() {
-        let Some(place) =
-            existing(target::open(root, path, Links::Inside)).at_index(Step::ReadOnly, index)?
-        else {
-            continue;
-        };
-        let tree = target::copy_tree(place.as_fd(), c"", true).at_index(Step::ReadOnly, index)?;
-        let readonly = Attributes {
-            set: bits(Attr::MOUNT_ATTR_RDONLY),
-            ..Attributes::default()
-        };
-        set_attributes(&tree, true, &readonly).at_index(Step::ReadOnly, index)?;
-        attach_at(&tree, &place, c"").at_index(Step::ReadOnly, index)?;
+        for (base, path) in places(root, anchors, path) {
+            let opened = existing(target::open(base, path, Links::Inside));
+            if let Some(place) = opened.at_index(Step::ReadOnly, index)? {
+                protect(&place).at_index(Step::ReadOnly, index)?;
+            }
+        }
     }
-    let mut null: Option<OwnedFd> = None;
-    let mut empty: Option<OwnedFd> = None;
+    let mut covers = Covers::default();
     for (index, path) in plan.masked.iter().enumerate() {
-        let Some(place) = existing(target::open(root, path, Links::Inside)).at_index(Step::Mask, index)?
-        else {
-            continue;
-        };
-        let stat = rustix::fs::fstat(&place).at_index(Step::Mask, index)?;
+        for (base, path) in places(root, anchors, path) {
+            let opened = existing(target::open(base, path, Links::Inside));
+            if let Some(place) = opened.at_index(Step::Mask, index)? {
+                covers.cover(&place, index)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where to look for a path: in the procfs and sysfs that were mounted there, and by its name where another mount lies
+/// over them or none was.
+fn places<'a>(
+    root: BorrowedFd<'a>,
+    anchors: &'a [Anchor<'_>],
+    path: &'a Path,
+) -> impl Iterator<Item = (BorrowedFd<'a>, &'a Path)> {
+    let within = move |anchor: &'a Anchor<'_>| path.strip_prefix(anchor.target).ok();
+    let named = !anchors
+        .iter()
+        .any(|anchor| !anchor.covered && within(anchor).is_some());
+    let anchored = anchors
+        .iter()
+        .filter_map(move |anchor| within(anchor).map(|rest| (anchor.mount.as_fd(), rest)));
+    anchored.chain(named.then_some((root, path)))
+}
+
+fn protect(place: &OwnedFd) -> std::io::Result<()> {
+    let tree = target::copy_tree(place.as_fd(), c"", true)?;
+    let readonly = Attributes {
+        set: bits(Attr::MOUNT_ATTR_RDONLY),
+        ..Attributes::default()
+    };
+    set_attributes(&tree, true, &readonly)?;
+    attach_at(&tree, place, c"")
+}
+
+/// What masked paths are covered with: made once, copied for the paths that follow.
+#[derive(Default)]
+struct Covers {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Covers {
+    fn cover(&mut self, place: &OwnedFd, index: usize) -> Result<(), Failure> {
+        let stat = rustix::fs::fstat(place).at_index(Step::Mask, index)?;
         let (kept, made) = if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            (&mut empty, empty_directory as fn() -> Result<OwnedFd, Failure>)
+            (
+                &mut self.empty,
+                empty_directory as fn() -> Result<OwnedFd, Failure>,
+            )
         } else {
-            (&mut null, null_device as fn() -> Result<OwnedFd, Failure>)
+            (&mut self.null, null_device as fn() -> Result<OwnedFd, Failure>)
         };
         let cover = match kept {
             Some(first) => target::copy_tree(first.as_fd(), c"", false).at_index(Step::Mask, index)?,
             None => made()?,
         };
-        attach_at(&cover, &place, c"").at_index(Step::Mask, index)?;
-        // Attached, it can be copied for the paths that follow.
+        attach_at(&cover, place, c"").at_index(Step::Mask, index)?;
+        // Attached, it can be copied.
         kept.get_or_insert(cover);
+        Ok(())
     }
-    Ok(())
 }
 
 fn existing(opened: rustix::io::Result<OwnedFd>) -> rustix::io::Result<Option<OwnedFd>> {
@@ -64,7 +103,7 @@ fn empty_directory() -> Result<OwnedFd, Failure> {
     filesystem(c"tmpfs", &[], Attr::MOUNT_ATTR_RDONLY, None).at(Step::Mask)
 }
 
-/// A mount of the host's null device, opened by descriptor by descriptor and proved to be it: a path in the container could have become a link to
+/// A mount of the host's null device, opened by descriptor and proved to be it: a path in the container could have become a link to
 /// what is then mounted over the masked path, writable (CVE-2025-31133).
 fn null_device() -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

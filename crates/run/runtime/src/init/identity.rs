@@ -89,20 +89,28 @@ fn enter_directory(program: &Program) -> rustix::io::Result<()> {
     }
 }
 
-/// `mkdir -p` inside the container's root, which is this process's root by now.
+/// `mkdir -p` inside the container's root, which is this process's root by now. No link of procfs is entered: the
+/// descriptors of the host are still open, and a directory would be made in one of them (CVE-2024-21626).
 fn make_directories(path: &[u8]) -> rustix::io::Result<()> {
-    let ends = path
-        .iter()
-        .enumerate()
-        .skip(1)
-        .filter(|(_, byte)| **byte == b'/')
-        .map(|(at, _)| at);
-    for end in ends.chain([path.len()]) {
-        let Some(prefix) = path.get(..end) else { break };
-        match rustix::fs::mkdir(prefix, rustix::fs::Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let mut parent = openat2(CWD, c"/", flags, Mode::empty(), resolve)?;
+    let mut begin = 0;
+    while let Some(rest) = path.get(begin..).filter(|rest| !rest.is_empty()) {
+        let length = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+        let end = begin + length;
+        if let (Some(name), Some(prefix)) = (
+            rest.get(..length).filter(|name| !name.is_empty()),
+            path.get(..end),
+        ) {
+            match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            parent = openat2(CWD, prefix, flags, Mode::empty(), resolve)?;
         }
+        begin = end + 1;
     }
     Ok(())
 }

@@ -40,18 +40,20 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     attach_at(root, CWD, c"/").at(Step::RootFilesystem)?;
     // What hangs below /sys waits, as far as it goes, for the network namespace, which the parent makes meanwhile: sysfs
     // shows the one it is mounted in.
-    let procfs = mounts(setup, root, network, |mount| !mount.target.starts_with("sys"))?;
+    let mut anchors = Vec::with_capacity(2);
+    let before = |mount: &MountPlan| !mount.target.starts_with("sys");
+    mounts(setup, root, network, &mut anchors, before)?;
     if plan.fill_dev {
         dev::fill(root, plan)?;
     }
     network.enter()?;
-    mounts(setup, root, network, |mount| mount.target.starts_with("sys"))?;
-    sysctls(plan, procfs)?;
+    mounts(setup, root, network, &mut anchors, |mount| !before(mount))?;
+    sysctls(plan, &anchors)?;
     let terminal = match &plan.program {
         program if program.terminal => Some(terminal::open(root, program, plan.fill_dev)?),
         _ => None,
     };
-    hide::paths(root, plan)?;
+    hide::paths(root, plan, &anchors)?;
     if plan.readonly_root {
         let readonly = Attributes {
             set: bits(Attr::MOUNT_ATTR_RDONLY),
@@ -88,14 +90,25 @@ fn pivot(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::process::chdir(c"/")
 }
 
-/// Makes the mounts that are wanted, in order; returns the procfs among them.
-fn mounts(
-    setup: &Setup<'_>,
+/// A procfs or sysfs of this container: what lies in it is reached by its descriptor and not by the name that it was
+/// mounted under, which whoever can write the root could lead elsewhere meanwhile (CVE-2023-28642, CVE-2025-52881).
+pub(crate) struct Anchor<'a> {
+    /// Where it was mounted, below the root.
+    pub(crate) target: &'a Path,
+    pub(crate) mount: OwnedFd,
+    /// Whether another mount of the spec lies over it, so that the name means that one.
+    pub(crate) covered: bool,
+    procfs: bool,
+}
+
+/// Makes the mounts that are wanted, in order; adds the procfs and sysfs among them.
+fn mounts<'a>(
+    setup: &Setup<'a>,
     root: BorrowedFd<'_>,
     network: &Network<'_>,
+    anchors: &mut Vec<Anchor<'a>>,
     wanted: impl Fn(&MountPlan) -> bool,
-) -> Result<Option<OwnedFd>, Failure> {
-    let mut procfs = None;
+) -> Result<(), Failure> {
     for (index, mount) in setup
         .plan
         .mounts
@@ -103,6 +116,10 @@ fn mounts(
         .enumerate()
         .filter(|(_, mount)| wanted(mount))
     {
+        for anchor in anchors.iter_mut() {
+            anchor.covered |=
+                !matches!(mount.source, Source::Remount) && anchor.target.starts_with(&mount.target);
+        }
         match &mount.source {
             Source::New { kind, .. } => {
                 if kind.as_c_str() == c"sysfs" {
@@ -110,8 +127,14 @@ fn mounts(
                 }
                 let made = new(setup.plan, root, mount, index)?;
                 attach_at(&made.mount, &made.target, c"").at_index(Step::Mount, index)?;
-                if kind.as_c_str() == c"proc" && !setup.plan.has_users() {
-                    procfs = Some(made.mount);
+                let procfs = kind.as_c_str() == c"proc";
+                if procfs || kind.as_c_str() == c"sysfs" {
+                    anchors.push(Anchor {
+                        target: &mount.target,
+                        mount: made.mount,
+                        covered: false,
+                        procfs,
+                    });
                 }
             }
             Source::Bind { path, recursive, .. } => {
@@ -134,24 +157,29 @@ fn mounts(
             Source::Remount => remount(root, mount, index)?,
         }
     }
-    Ok(procfs)
+    Ok(())
 }
 
 /// Writes the settings through the descriptor of a procfs that this process just made: no path of the image leads to
 /// it, nothing that is mounted over a part of it is entered and no link in it followed (CVE-2019-16884, CVE-2025-52881).
-fn sysctls(plan: &Plan, procfs: Option<OwnedFd>) -> Result<(), Failure> {
+fn sysctls(plan: &Plan, anchors: &[Anchor<'_>]) -> Result<(), Failure> {
     use rustix::fs::{ResolveFlags, openat2};
     if plan.sysctls.is_empty() {
         return Ok(());
     }
-    let procfs = match procfs {
-        Some(procfs) => procfs,
-        None => filesystem(c"proc", &[], Attr::empty(), None).at(Step::Sysctl)?,
+    let made;
+    let procfs = match anchors.iter().rfind(|anchor| anchor.procfs) {
+        // With users it may be a copy of the host's.
+        Some(procfs) if !plan.has_users() => procfs.mount.as_fd(),
+        _ => {
+            made = filesystem(c"proc", &[], Attr::empty(), None).at(Step::Sysctl)?;
+            made.as_fd()
+        }
     };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for (index, sysctl) in plan.sysctls.iter().enumerate() {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat2(&procfs, sysctl.file.as_c_str(), flags, Mode::empty(), resolve);
+        let file = openat2(procfs, sysctl.file.as_c_str(), flags, Mode::empty(), resolve);
         rustix::io::write(file.at_index(Step::Sysctl, index)?, &sysctl.value)
             .at_index(Step::Sysctl, index)?;
     }

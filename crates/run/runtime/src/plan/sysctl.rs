@@ -15,6 +15,8 @@ pub(crate) struct Sysctl {
     pub(crate) name: String,
     pub(crate) file: CString,
     pub(crate) value: Vec<u8>,
+    /// The namespace that confines it.
+    pub(crate) needs: UnshareFlags,
 }
 
 /// Settings that an IPC namespace has its own copy of.
@@ -70,6 +72,7 @@ pub(crate) fn sysctls(settings: &BTreeMap<String, String>, own: UnshareFlags) ->
             name: name.clone(),
             file,
             value: value.clone().into_bytes(),
+            needs: needed,
         });
     }
     Ok(found)

@@ -1,9 +1,12 @@
 //! All tests by name.
 
+mod cve;
 mod exec;
 mod hostile;
 mod identity;
+mod inherited;
 mod mounts;
+mod race;
 mod start;
 
 /// A test's name and its function.
@@ -17,6 +20,9 @@ pub(crate) fn all() -> Vec<Case> {
         mounts::TESTS,
         exec::TESTS,
         hostile::TESTS,
+        cve::TESTS,
+        inherited::TESTS,
+        race::TESTS,
     ]
     .concat()
 }
