@@ -113,8 +113,8 @@ fn process(request: &Request, bounding: &[String]) -> Result<Process, Error> {
         user: User {
             uid: identity.uid,
             gid: identity.gid,
-            umask: None,
             additional_gids: groups,
+            ..User::default()
         },
         args: arguments(request)?,
         env: environment(request)?,

@@ -181,15 +181,14 @@ fn refuse_hooks(hooks: Option<&Hooks>) -> Result<(), Error> {
 }
 
 fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    const FIELDS: [&str; 5] = [
-        "intelRdt",
-        "memoryPolicy",
-        "netDevices",
-        "personality",
-        "timeOffsets",
+    let fields = [
+        ("intelRdt", linux.intel_rdt.is_some()),
+        ("memoryPolicy", linux.memory_policy.is_some()),
+        ("netDevices", !linux.net_devices.is_empty()),
+        ("personality", linux.personality.is_some()),
+        ("timeOffsets", !linux.time_offsets.is_empty()),
     ];
-    let used = |field: &&str| linux.extra.get(*field).is_some_and(|value| !value.is_null());
-    if let Some(field) = FIELDS.iter().find(|field| used(field)) {
+    if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!("linux.{field} is not supported"),

@@ -16,6 +16,16 @@ macro_rules! document {
     };
 }
 
+pub mod features;
+mod resources;
+mod seccomp;
+
+pub use resources::{
+    BlockIo, CpuLimit, DeviceRule, DeviceWeight, HugepageLimit, InterfacePriority, MemoryLimit, NetworkLimit,
+    PidsLimit, RdmaLimit, Resources, Throttle,
+};
+pub use seccomp::{ContainerProcessState, Seccomp, SyscallArgument, SyscallRule};
+
 document! {
     /// `config.json` as a whole.
     pub struct Spec {
@@ -84,9 +94,69 @@ document! {
         /// SELinux label.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub selinux_label: Option<String>,
-        /// Fields without a name here (scheduler, ioPriority, execCPUAffinity).
+        /// The whole command line of a Windows container; nothing on Linux.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub command_line: Option<String>,
+        /// How the kernel schedules it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scheduler: Option<Scheduler>,
+        /// Priority of its block I/O.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub io_priority: Option<IoPriority>,
+        /// CPUs of a process that exec starts.
+        #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
+        pub exec_cpu_affinity: Option<CpuAffinity>,
+        /// Fields without a name here.
         #[serde(flatten)]
         pub extra: Extra,
+    }
+}
+
+document! {
+    /// Scheduling (sched_setattr(2)).
+    pub struct Scheduler {
+        /// `SCHED_OTHER` and so on.
+        pub policy: String,
+        /// Nice value of `SCHED_OTHER` and `SCHED_BATCH`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub nice: Option<i32>,
+        /// Priority of `SCHED_FIFO` and `SCHED_RR`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub priority: Option<i32>,
+        /// `SCHED_FLAG_RESET_ON_FORK` and so on.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub flags: Vec<String>,
+        /// Nanoseconds of `SCHED_DEADLINE`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub runtime: Option<u64>,
+        /// Nanoseconds of `SCHED_DEADLINE`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub deadline: Option<u64>,
+        /// Nanoseconds of `SCHED_DEADLINE`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub period: Option<u64>,
+    }
+}
+
+document! {
+    /// Priority of block I/O (ioprio_set(2)).
+    pub struct IoPriority {
+        /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE` or `IOPRIO_CLASS_IDLE`.
+        pub class: String,
+        /// 0, the highest, to 7.
+        pub priority: i32,
+    }
+}
+
+document! {
+    /// CPUs of a process that exec starts, as lists (`0-3,7`).
+    pub struct CpuAffinity {
+        /// While it enters the container's control group.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub initial: Option<String>,
+        /// From then on.
+        #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+        pub last: Option<String>,
     }
 }
 
@@ -113,6 +183,9 @@ document! {
         /// Supplementary groups.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         pub additional_gids: Vec<u32>,
+        /// Name of the user; of Windows containers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub username: Option<String>,
     }
 }
 
@@ -257,9 +330,90 @@ document! {
         /// SELinux label of mounts.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub mount_label: Option<String>,
+        /// Network devices of the runtime's network namespace that the container takes over, by name.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        pub net_devices: BTreeMap<String, NetDevice>,
+        /// Cache and memory bandwidth (Intel RDT).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub intel_rdt: Option<IntelRdt>,
+        /// Where memory comes from on machines with several nodes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub memory_policy: Option<MemoryPolicy>,
+        /// Execution domain.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub personality: Option<Personality>,
+        /// Offsets of a new time namespace by clock: `monotonic`, `boottime`.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        pub time_offsets: BTreeMap<String, TimeOffset>,
         /// Fields without a name here.
         #[serde(flatten)]
         pub extra: Extra,
+    }
+}
+
+document! {
+    /// A network device in the container.
+    pub struct NetDevice {
+        /// Its name there; that of the host when absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub name: Option<String>,
+    }
+}
+
+document! {
+    /// Cache and memory bandwidth through resctrl.
+    pub struct IntelRdt {
+        /// Class of service: a directory of resctrl; the container's id when absent.
+        #[serde(rename = "closID", skip_serializing_if = "Option::is_none")]
+        pub clos_id: Option<String>,
+        /// Lines for the schemata file, as they are.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub schemata: Vec<String>,
+        /// Schema of the L3 cache.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub l3_cache_schema: Option<String>,
+        /// Schema of the memory bandwidth.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub mem_bw_schema: Option<String>,
+        /// Whether the container gets a monitoring group.
+        pub enable_monitoring: bool,
+        /// Fields without a name here (enableCMT and enableMBM of before 1.3).
+        #[serde(flatten)]
+        pub extra: Extra,
+    }
+}
+
+document! {
+    /// NUMA policy (set_mempolicy(2)).
+    pub struct MemoryPolicy {
+        /// `MPOL_BIND` and so on.
+        pub mode: String,
+        /// Nodes as a list, `0-1,3`.
+        pub nodes: String,
+        /// `MPOL_F_STATIC_NODES` and so on.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub flags: Vec<String>,
+    }
+}
+
+document! {
+    /// Execution domain (personality(2)).
+    pub struct Personality {
+        /// `LINUX` or `LINUX32`.
+        pub domain: String,
+        /// Further flags; the spec has none yet.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub flags: Vec<String>,
+    }
+}
+
+document! {
+    /// Offset of a clock.
+    pub struct TimeOffset {
+        /// Seconds.
+        pub secs: i64,
+        /// Nanoseconds beside them.
+        pub nanosecs: u32,
     }
 }
 
@@ -314,221 +468,6 @@ document! {
 }
 
 document! {
-    /// Limits of the control group.
-    pub struct Resources {
-        /// Device access rules, in order.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub devices: Vec<DeviceRule>,
-        /// Memory.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub memory: Option<MemoryLimit>,
-        /// CPU.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub cpu: Option<CpuLimit>,
-        /// Processes.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub pids: Option<PidsLimit>,
-        /// Block devices.
-        #[serde(rename = "blockIO", skip_serializing_if = "Option::is_none")]
-        pub block_io: Option<BlockIo>,
-        /// Huge pages.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub hugepage_limits: Vec<HugepageLimit>,
-        /// Files of cgroup v2 by name.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        pub unified: BTreeMap<String, String>,
-        /// Fields without a name here (network, rdma).
-        #[serde(flatten)]
-        pub extra: Extra,
-    }
-}
-
-document! {
-    /// Access to a device.
-    pub struct DeviceRule {
-        /// Allow or deny.
-        pub allow: bool,
-        /// `a`, `c` or `b`.
-        #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-        pub kind: Option<String>,
-        /// Major number; any when absent.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub major: Option<i64>,
-        /// Minor number; any when absent.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub minor: Option<i64>,
-        /// Some of `rwm`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub access: Option<String>,
-    }
-}
-
-document! {
-    /// Memory in bytes; -1 means no limit.
-    pub struct MemoryLimit {
-        /// Hard limit.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub limit: Option<i64>,
-        /// Soft limit.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub reservation: Option<i64>,
-        /// Memory and swap together.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub swap: Option<i64>,
-        /// Tendency to swap.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub swappiness: Option<u64>,
-        /// Whether the OOM killer is off.
-        #[serde(rename = "disableOOMKiller", skip_serializing_if = "Option::is_none")]
-        pub disable_oom_killer: Option<bool>,
-        /// Fields without a name here.
-        #[serde(flatten)]
-        pub extra: Extra,
-    }
-}
-
-document! {
-    /// CPU time.
-    pub struct CpuLimit {
-        /// Relative weight, 1024 is usual.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub shares: Option<u64>,
-        /// Microseconds in a period; -1 means no limit.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub quota: Option<i64>,
-        /// Microseconds saved up.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub burst: Option<u64>,
-        /// Length of a period in microseconds.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub period: Option<u64>,
-        /// CPUs, `0-3`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub cpus: Option<String>,
-        /// Memory nodes.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub mems: Option<String>,
-        /// 1 for SCHED_IDLE.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub idle: Option<i64>,
-        /// Fields without a name here.
-        #[serde(flatten)]
-        pub extra: Extra,
-    }
-}
-
-document! {
-    /// Number of processes; zero or less means no limit.
-    pub struct PidsLimit {
-        /// The limit.
-        pub limit: i64,
-    }
-}
-
-document! {
-    /// Block device limits.
-    pub struct BlockIo {
-        /// Relative weight, 10 to 1000.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub weight: Option<u16>,
-        /// Bytes a second read, by device.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub throttle_read_bps_device: Vec<Throttle>,
-        /// Bytes a second written, by device.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub throttle_write_bps_device: Vec<Throttle>,
-        /// Operations a second read, by device.
-        #[serde(rename = "throttleReadIOPSDevice", skip_serializing_if = "Vec::is_empty")]
-        pub throttle_read_iops_device: Vec<Throttle>,
-        /// Operations a second written, by device.
-        #[serde(rename = "throttleWriteIOPSDevice", skip_serializing_if = "Vec::is_empty")]
-        pub throttle_write_iops_device: Vec<Throttle>,
-        /// Fields without a name here.
-        #[serde(flatten)]
-        pub extra: Extra,
-    }
-}
-
-document! {
-    /// A rate for one device.
-    pub struct Throttle {
-        /// Major number.
-        pub major: i64,
-        /// Minor number.
-        pub minor: i64,
-        /// The rate.
-        pub rate: u64,
-    }
-}
-
-document! {
-    /// A limit of one size of huge pages.
-    pub struct HugepageLimit {
-        /// `2MB`.
-        pub page_size: String,
-        /// Bytes.
-        pub limit: u64,
-    }
-}
-
-document! {
-    /// System call filter.
-    pub struct Seccomp {
-        /// What happens to calls without a rule.
-        pub default_action: String,
-        /// Errno of the default action.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub default_errno_ret: Option<u32>,
-        /// `SCMP_ARCH_X86_64` and so on.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub architectures: Vec<String>,
-        /// `SECCOMP_FILTER_FLAG_LOG` and so on. An empty list is something else than none: no flag, not even the
-        /// runtime's own choice.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub flags: Option<Vec<String>>,
-        /// Socket of an agent for SCMP_ACT_NOTIFY.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub listener_path: Option<PathBuf>,
-        /// Opaque text for the agent.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub listener_metadata: Option<String>,
-        /// Rules.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub syscalls: Vec<SyscallRule>,
-    }
-}
-
-document! {
-    /// One rule of a filter.
-    pub struct SyscallRule {
-        /// Calls by name.
-        pub names: Vec<String>,
-        /// `SCMP_ACT_ALLOW` and so on.
-        pub action: String,
-        /// Errno of SCMP_ACT_ERRNO.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub errno_ret: Option<u32>,
-        /// Conditions on arguments, all of which must hold.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub args: Vec<SyscallArgument>,
-    }
-}
-
-document! {
-    /// One condition on an argument.
-    pub struct SyscallArgument {
-        /// Which argument, 0 to 5.
-        pub index: u32,
-        /// Compared with this.
-        pub value: u64,
-        /// Second value of SCMP_CMP_MASKED_EQ.
-        pub value_two: u64,
-        /// `SCMP_CMP_EQ` and so on.
-        pub op: String,
-    }
-}
-
-document! {
     /// What `state` prints (runtime-spec `runtime.md`, "State").
     pub struct State {
         /// Version of the spec.
@@ -548,11 +487,92 @@ document! {
 }
 
 impl Spec {
-    /// Parses a `config.json`.
+    /// Parses a `config.json`. What it has for other platforms (`windows`, `solaris`, `vm`, `zos`, `freebsd`) is kept as it
+    /// is in [`Spec::extra`].
     ///
     /// # Errors
     /// `InvalidArgument` when malformed, `ResourceExhausted` over [`MAX_DOCUMENT`](crate::MAX_DOCUMENT).
     pub fn parse(bytes: &[u8]) -> Result<Self, crate::Error> {
-        crate::parse(bytes, "config.json")
+        parse(bytes, "config.json")
+    }
+}
+
+impl Process {
+    /// Parses the document that `exec --process` takes: the `process` of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`Spec::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, crate::Error> {
+        parse(bytes, "process.json")
+    }
+}
+
+/// Reads a document; one that does not fit is read once more without its nulls, which count as absent.
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, crate::Error> {
+    match crate::parse::<T>(bytes, what) {
+        Err(error) => {
+            let Ok(mut value) = crate::parse::<serde_json::Value>(bytes, what) else {
+                return Err(error);
+            };
+            drop_nulls(&mut value);
+            T::deserialize(value).map_err(|_| error)
+        }
+        parsed => parsed,
+    }
+}
+
+/// The depth is bounded by that of the parser (128).
+fn drop_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_the_spec_is_read_and_written_back_as_it_was() {
+        let text = serde_json::json!({
+            "ociVersion": "1.3.0",
+            "process": {"terminal": false, "user": {"uid": 0, "gid": 0, "umask": 63, "additionalGids": [1], "username": "x"},
+                "args": ["sh"], "env": [], "cwd": "/", "noNewPrivileges": true, "commandLine": "c",
+                "scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"], "runtime": 1, "deadline": 2, "period": 3},
+                "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 4},
+                "execCPUAffinity": {"initial": "0", "final": "0-1"}},
+            "windows": {"layerFolders": ["x"]}, "solaris": {"milestone": "y"}, "vm": {"kernel": {"path": "/k"}},
+            "linux": {"namespaces": [{"type": "time"}],
+                "netDevices": {"eth0": {"name": "c0"}, "eth1": {}},
+                "intelRdt": {"closID": "a", "schemata": ["L3:0=f"], "enableMonitoring": true, "enableCMT": true},
+                "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
+                "personality": {"domain": "LINUX32"},
+                "timeOffsets": {"monotonic": {"secs": -1, "nanosecs": 5}},
+                "resources": {"memory": {"limit": 1, "kernel": 2, "kernelTCP": 3, "useHierarchy": true, "checkBeforeUpdate": true},
+                    "cpu": {"realtimeRuntime": 1, "realtimePeriod": 2},
+                    "blockIO": {"leafWeight": 10, "weightDevice": [{"major": 8, "minor": 0, "weight": 5, "leafWeight": 6}]},
+                    "network": {"classID": 7, "priorities": [{"name": "lo", "priority": 1}]},
+                    "rdma": {"mlx": {"hcaHandles": 3, "hcaObjects": 4}}}}
+        });
+        let spec = Spec::parse(text.to_string().as_bytes()).unwrap();
+        assert_eq!(serde_json::to_value(&spec).unwrap(), text);
+        let linux = spec.linux.unwrap();
+        assert!(linux.extra.is_empty(), "{:?}", linux.extra);
+        assert!(spec.process.unwrap().extra.is_empty());
+        assert_eq!(linux.resources.unwrap().extra.len(), 0);
+    }
+
+    #[test]
+    fn null_counts_as_absent_and_a_wrong_type_is_an_error() {
+        let spec = Spec::parse(br#"{"mounts": null, "process": {"args": null, "cwd": null}, "linux": null}"#)
+            .unwrap();
+        assert!(spec.mounts.is_empty() && spec.linux.is_none());
+        assert!(Spec::parse(br#"{"mounts": null, "process": {"args": "sh"}}"#).is_err());
+        assert!(Process::parse(br#"{"args": ["sh"], "cwd": 1}"#).is_err());
     }
 }

@@ -18,9 +18,6 @@ use crate::report::Name;
 /// Where programs are looked for when the environment has no PATH (execvp's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Process fields of the spec that this runtime has no code for; a spec that uses one is refused.
-const UNSUPPORTED: [&str; 3] = ["scheduler", "ioPriority", "execCPUAffinity"];
-
 /// A compiled process.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -98,10 +95,12 @@ impl Program {
 
 fn refuse_unsupported(process: &Process) -> Result<(), Error> {
     let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
-    if let Some(field) = UNSUPPORTED
-        .iter()
-        .find(|field| process.extra.get(**field).is_some_and(|v| !v.is_null()))
-    {
+    let fields = [
+        ("scheduler", process.scheduler.is_some()),
+        ("ioPriority", process.io_priority.is_some()),
+        ("execCPUAffinity", process.exec_cpu_affinity.is_some()),
+    ];
+    if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {
         return unsupported(format!("process.{field} is not supported"));
     }
     match process.apparmor_profile.as_deref() {
