@@ -57,6 +57,7 @@ fn main() {
             stdio,
             group: group.as_ref(),
             namespaces: Vec::new(),
+            state: None,
         };
         let running = run(create).unwrap();
         marks.push(Instant::now());

@@ -4,11 +4,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use dhow_cgroup::Group;
+use dhow_oci::runtime::State;
 use dhow_sys::clone::Child;
 use dhow_types::ErrorKind;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
+use crate::agent::Agent;
 use crate::init::{self, Setup};
 use crate::parent::{self, Answer, Link, Visit};
 use crate::plan::Source;
@@ -72,6 +74,8 @@ pub struct Create<'a> {
     pub group: Option<&'a Group>,
     /// Namespaces to join, in place of what the spec says for their kind.
     pub namespaces: Vec<(Namespace, OwnedFd)>,
+    /// The container's state as the agent of its filter hears it (`SCMP_ACT_NOTIFY`); without, just the process.
+    pub state: Option<&'a State>,
 }
 
 /// A container that is set up and waits for [`start`](Created::start). Dropped instead, its process exits by itself;
@@ -86,6 +90,7 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
     link: Link,
     name: Name,
+    agent: Option<(Agent, State)>,
 }
 
 /// A process that became its program.
@@ -111,7 +116,9 @@ pub fn create(create: Create<'_>) -> Result<Created, Error> {
         answer => return Err(answer.into_error(&child, &plan.program.name, Some(&plan.program), Some(plan))),
     };
     let (pid, name) = (child.pid.as_raw_pid(), plan.program.name.clone());
+    let state = || create.state.cloned().unwrap_or_default();
     Ok(Created {
+        agent: plan.program.agent.clone().map(|agent| (agent, state())),
         pid,
         pidfd: child.pidfd,
         terminal,
@@ -128,7 +135,7 @@ pub fn run(create: Create<'_>) -> Result<Running, Error> {
     let plan = create.plan;
     let (child, link) = begin(&create)?;
     link.tell();
-    parent::running(child, &link, &plan.program, Some(plan))
+    parent::running(child, &link, &plan.program, Some(plan), create.state)
 }
 
 impl Created {
@@ -138,15 +145,20 @@ impl Created {
     /// `NotFound` and `PermissionDenied` for the program; the process is reaped then.
     pub fn start(self) -> Result<Running, Error> {
         self.link.tell();
-        match self.link.answer() {
-            Answer::Closed => Ok(Running {
+        let (agent, state) = self.agent.as_ref().map(|(agent, state)| (agent, state)).unzip();
+        match parent::executed(&self.link, self.pid, self.pidfd.as_fd(), agent, state) {
+            Ok(Answer::Closed) => Ok(Running {
                 pid: self.pid,
                 pidfd: self.pidfd,
                 terminal: self.terminal,
             }),
-            answer => {
+            Ok(answer) => {
                 parent::reap(self.pidfd.as_fd());
                 Err(answer.into_failure(&self.name, None, None))
+            }
+            Err(error) => {
+                parent::kill(self.pidfd.as_fd());
+                Err(error)
             }
         }
     }

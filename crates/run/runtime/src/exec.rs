@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
-use dhow_oci::runtime::{Process, Seccomp};
+use dhow_oci::runtime::{Process, Seccomp, State};
 use dhow_types::ErrorKind;
 
 use rustix::fs::{Mode, OFlags};
@@ -32,6 +32,8 @@ pub struct Exec<'a> {
     pub stdio: Stdio,
     /// As for [`Plan::prepare`](crate::Plan::prepare).
     pub settings: &'a Settings,
+    /// As in [`Create`](crate::Create), with the container's first process.
+    pub state: Option<&'a State>,
 }
 
 /// Starts a process in all namespaces of a running container. It is a child of the caller.
@@ -77,7 +79,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
     if by_parent {
         link.tell();
     }
-    parent::running(child, &link, &program, None).map_err(|error| stopped(error, exec.init))
+    parent::running(child, &link, &program, None, exec.state).map_err(|error| stopped(error, exec.init))
 }
 
 /// The failure to enter a container that stopped meanwhile is told as that.

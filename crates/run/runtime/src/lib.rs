@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod create;
 mod exec;
 mod idmap;

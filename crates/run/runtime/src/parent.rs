@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
+use dhow_oci::runtime::State;
 use dhow_sys::clone::{Child, Options};
 use dhow_sys::process::{block_signals, restore_signals};
 use dhow_types::ErrorKind;
@@ -12,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
 use rustix::thread::UnshareFlags;
 
+use crate::agent::{self, Agent};
 use crate::create::{Namespace, Running, Stdio};
 use crate::plan::{Plan, Program};
 use crate::report::{Failure, LENGTH, Message, Name};
@@ -21,10 +23,15 @@ use crate::{Context as _, Error};
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
 
+/// The word for the child of [`Message::Listener`] that says "send it"; any other says "go on".
+pub(crate) const SEND_IT: u8 = 2;
+
 /// What came from the child.
 pub(crate) enum Answer {
     /// It is set up; with the master of its terminal.
     Ready(Option<OwnedFd>),
+    /// Its filter is loaded, and this number is the listener; it waits.
+    Listener(u32),
     /// A step failed.
     Failed(Failure),
     /// Its end closed: execve succeeded, or it died.
@@ -51,6 +58,13 @@ impl Link {
         match dhow_sys::fd::send(&self.0, &[1], &[]) {
             Ok(_) | Err(_) => {}
         }
+    }
+
+    /// Asks the child to send the descriptor that it spoke of.
+    pub(crate) fn ask_for_descriptor(&self) -> io::Result<OwnedFd> {
+        dhow_sys::fd::send(&self.0, &[SEND_IT], &[])?;
+        let (_, fds) = dhow_sys::fd::receive(&self.0, &mut [0; 1])?;
+        fds.into_iter().next().ok_or(io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Hands a descriptor to the child. One that is gone answers by its end.
@@ -80,6 +94,7 @@ impl Link {
             Ok((0, _)) => Answer::Closed,
             Ok((length, fds)) => match bytes.get(..length).and_then(Message::decode) {
                 Some(Message::Ready) => Answer::Ready(fds.into_iter().next()),
+                Some(Message::Listener(number)) => Answer::Listener(number),
                 Some(Message::Failed(failure)) => Answer::Failed(failure),
                 None => Answer::Broken(io::ErrorKind::InvalidData.into()),
             },
@@ -105,7 +120,7 @@ impl Answer {
         match self {
             Self::Failed(failure) => failure.explain(name, program, plan),
             Self::Broken(error) => Error::wrap(error, "receive the report of the container's process"),
-            Self::Closed | Self::Ready(_) => Error::new(
+            Self::Closed | Self::Ready(_) | Self::Listener(_) => Error::new(
                 ErrorKind::Internal,
                 "container's process died while it was set up",
             )
@@ -114,32 +129,63 @@ impl Answer {
     }
 }
 
-/// Waits until a child that was told to go on has become its program.
+/// Waits until a child that was told to go on has become its program. `state` is the container's.
 pub(crate) fn running(
     child: Child,
     link: &Link,
     program: &Program,
     plan: Option<&Plan>,
+    state: Option<&State>,
 ) -> Result<Running, Error> {
     let terminal = match link.answer() {
         Answer::Ready(terminal) => terminal,
         answer => return Err(answer.into_error(&child, &program.name, Some(program), plan)),
     };
-    match link.answer() {
-        Answer::Closed => Ok(Running {
-            pid: child.pid.as_raw_pid(),
+    let pid = child.pid.as_raw_pid();
+    match executed(link, pid, child.pidfd.as_fd(), program.agent.as_ref(), state) {
+        Ok(Answer::Closed) => Ok(Running {
+            pid,
             pidfd: child.pidfd,
             terminal,
         }),
-        answer => Err(answer.into_error(&child, &program.name, Some(program), plan)),
+        Ok(answer) => Err(answer.into_error(&child, &program.name, Some(program), plan)),
+        Err(error) => {
+            end(&child);
+            Err(error)
+        }
+    }
+}
+
+/// The last answer of a child that was told to go on; on the way the agent of its filter gets the listener.
+///
+/// # Errors
+/// When the agent cannot be reached. The child waits for it, and wants to be ended.
+pub(crate) fn executed(
+    link: &Link,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+    agent: Option<&Agent>,
+    state: Option<&State>,
+) -> Result<Answer, Error> {
+    match (link.answer(), agent) {
+        (Answer::Listener(number), Some(agent)) => {
+            agent.introduce(link, pidfd, number, agent::process_state(pid, state))?;
+            Ok(link.answer())
+        }
+        (answer, _) => Ok(answer),
     }
 }
 
 /// Kills and reaps a child that failed.
 pub(crate) fn end(child: &Child) {
-    match dhow_sys::process::send_signal(child.pidfd.as_fd(), libc::SIGKILL) {
+    kill(child.pidfd.as_fd());
+}
+
+/// Kills and reaps the process of `pidfd`, a child.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) {
+    match dhow_sys::process::send_signal(pidfd, libc::SIGKILL) {
         // Gone already; what counts is that nothing of it is left, which waiting makes sure of.
-        Ok(()) | Err(_) => reap(child.pidfd.as_fd()),
+        Ok(()) | Err(_) => reap(pidfd),
     }
 }
 

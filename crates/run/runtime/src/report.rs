@@ -47,6 +47,7 @@ steps! {
     Hostname = "set the host name",
     JoinNamespace = "join namespace",
     Keyring = "join a session keyring",
+    Listener = "hand the seccomp listener over",
     Mask = "mask path",
     Mount = "mount",
     MountSource = "open the source of mount",
@@ -148,10 +149,15 @@ pub(crate) const LENGTH: usize = 12;
 /// First word of the message "set up, waiting".
 const READY: u32 = u32::MAX;
 
+/// First word of the message "the listener of my filter is this descriptor"; its number is the second.
+const LISTENER: u32 = u32::MAX - 3;
+
 /// A message of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Ready,
+    /// The filter is loaded; its listener is this descriptor of the child, which waits.
+    Listener(u32),
     Failed(Failure),
 }
 
@@ -159,6 +165,7 @@ impl Message {
     pub(crate) fn encode(self) -> [u8; LENGTH] {
         let (first, index, errno) = match self {
             Self::Ready => (READY, 0, 0),
+            Self::Listener(number) => (LISTENER, number, 0),
             Self::Failed(failure) => (failure.step as u32, failure.index, failure.errno),
         };
         let mut bytes = [0; LENGTH];
@@ -176,8 +183,10 @@ impl Message {
         if bytes.len() != LENGTH {
             return None;
         }
-        if first == READY {
-            return Some(Self::Ready);
+        match first {
+            READY => return Some(Self::Ready),
+            LISTENER => return Some(Self::Listener(index)),
+            _ => {}
         }
         let step = *Step::ALL.get(usize::try_from(first).ok()?)?;
         Some(Self::Failed(Failure { step, index, errno }))
@@ -286,7 +295,9 @@ mod tests {
             });
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
-        assert_eq!(Message::decode(&Message::Ready.encode()), Some(Message::Ready));
+        for message in [Message::Ready, Message::Listener(9)] {
+            assert_eq!(Message::decode(&message.encode()), Some(message));
+        }
     }
 
     #[test]

@@ -299,6 +299,7 @@ fn perform(
         stdio,
         group: Some(group),
         namespaces,
+        state: None,
     })
     .context(|| "start the step")?;
     // Our side of the answer is never written to by the build: it becomes readable when the build is gone.

@@ -486,6 +486,24 @@ document! {
     }
 }
 
+document! {
+    /// What the agent of a filter is sent with its listener (runtime-spec `config-linux.md`, "The Container Process
+    /// State").
+    pub struct ProcessState {
+        /// Version of the spec.
+        pub oci_version: String,
+        /// Names of the descriptors that come along, in order.
+        pub fds: Vec<String>,
+        /// The process whose calls the agent answers, in the runtime's namespace.
+        pub pid: i32,
+        /// `listenerMetadata` of the profile.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub metadata: Option<String>,
+        /// The container.
+        pub state: State,
+    }
+}
+
 impl Spec {
     /// Parses a `config.json`. What it has for other platforms (`windows`, `solaris`, `vm`, `zos`, `freebsd`) is kept as it
     /// is in [`Spec::extra`].

@@ -1,13 +1,14 @@
 //! Who the process is: limits, ids, capabilities, filter; then execve.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
+use crate::parent::SEND_IT;
 use crate::plan::Program;
-use crate::report::{At, Failure, Step};
+use crate::report::{At, Failure, Message, Step};
 
 /// Whether a user namespace lets its processes change their supplementary groups.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,10 +139,10 @@ fn verify_directory() -> Result<(), Failure> {
 /// needs CAP_SYS_ADMIN and comes before the capabilities are given up, so it also sees capset and prctl, as with runc.
 pub(crate) fn launch(program: &Program, link: BorrowedFd<'_>) -> Failure {
     let prepared = if program.no_new_privileges {
-        take_capabilities(program).and_then(|()| load_filter(program))
+        take_capabilities(program).and_then(|()| load_filter(program, link))
     } else {
         raise_for_filter(program)
-            .and_then(|()| load_filter(program))
+            .and_then(|()| load_filter(program, link))
             .and_then(|()| take_capabilities(program))
     };
     match prepared {
@@ -166,12 +167,37 @@ fn raise_for_filter(program: &Program) -> Result<(), Failure> {
     .at(Step::Capabilities)
 }
 
-fn load_filter(program: &Program) -> Result<(), Failure> {
+fn load_filter(program: &Program, link: BorrowedFd<'_>) -> Result<(), Failure> {
     let Some(filter) = &program.filter else {
         return Ok(());
     };
-    dhow_sys::process::install_filter(&filter.filter, filter.flags).at(Step::Seccomp)?;
-    Ok(())
+    match dhow_sys::process::install_filter(&filter.filter, filter.flags).at(Step::Seccomp)? {
+        Some(listener) => hand_over(listener, link),
+        None => Ok(()),
+    }
+}
+
+/// Tells the parent which descriptor the listener is, and waits until the agent has it. From here on each call may be one
+/// that the agent answers; the write is not (the compiler of filters sees to that).
+fn hand_over(listener: OwnedFd, link: BorrowedFd<'_>) -> Result<(), Failure> {
+    let number = listener.as_raw_fd().cast_unsigned();
+    rustix::io::write(link, &Message::Listener(number).encode()).at(Step::Listener)?;
+    loop {
+        let mut word = [0; 1];
+        match rustix::io::read(link, &mut word) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(Errno::PIPE).at(Step::Listener),
+            Ok(_) if word == [SEND_IT] => {
+                dhow_sys::fd::send(link, &[0], &[listener.as_fd()]).at(Step::Listener)?;
+            }
+            read => {
+                read.at(Step::Listener)?;
+                // Execve closes it, as the kernel made it: a close here would be one more call to ask about.
+                std::mem::forget(listener);
+                return Ok(());
+            }
+        }
+    }
 }
 
 fn take_capabilities(program: &Program) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ use rustix::termios::Winsize;
 use super::capability::Masks;
 use super::{Settings, bytes, text};
 use crate::Error;
+use crate::agent::Agent;
 use crate::report::Name;
 
 /// Where programs are looked for when the environment has no PATH (execvp's default).
@@ -38,6 +39,8 @@ pub(crate) struct Program {
     pub(crate) rlimits: Vec<(Resource, rustix::process::Rlimit)>,
     pub(crate) oom_score_adj: Option<String>,
     pub(crate) filter: Option<Filter>,
+    /// Who answers what the filter asks.
+    pub(crate) agent: Option<Agent>,
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<Winsize>,
 }
@@ -64,6 +67,9 @@ impl Program {
             identity(process.user.uid, "uid")?,
             identity(process.user.gid, "gid")?,
         );
+        let filter = seccomp
+            .and_then(|profile| filter(profile, settings))
+            .transpose()?;
         Ok(Self {
             argv: dhow_sys::exec::Vector::new(texts(&process.args, "argument")?),
             env: dhow_sys::exec::Vector::new(texts(&process.env, "environment variable")?),
@@ -81,7 +87,11 @@ impl Program {
             no_new_privileges: process.no_new_privileges,
             rlimits: rlimits(&process.rlimits)?,
             oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
-            filter: seccomp.map(|profile| filter(profile, settings)).transpose()?,
+            agent: match (&filter, seccomp) {
+                (Some(filter), Some(profile)) if filter.notify => Some(Agent::of(profile)?),
+                _ => None,
+            },
+            filter,
             terminal: process.terminal,
             console_size: process.console_size.as_ref().map(|size| Winsize {
                 ws_row: size.height,
@@ -165,21 +175,18 @@ fn oom_score_adj(score: i32) -> Result<String, Error> {
     Ok(score.to_string())
 }
 
-fn filter(profile: &Seccomp, settings: &Settings) -> Result<Filter, Error> {
+fn filter(profile: &Seccomp, settings: &Settings) -> Option<Result<Filter, Error>> {
     use crate::Context as _;
+    // Podman and others write an empty object for "none", which runc takes so.
+    if profile.default_action.is_empty() && profile.syscalls.is_empty() {
+        return None;
+    }
     let arch = Arch::host();
     let program = match &settings.seccomp_cache {
         Some(directory) => Cache::new(directory).compile(profile, arch),
         None => dhow_seccomp::compile(profile, arch),
-    }
-    .context(|| "compile seccomp profile")?;
-    if program.notify {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "seccomp action SCMP_ACT_NOTIFY is not supported",
-        ));
-    }
-    Ok(program)
+    };
+    Some(program.context(|| "compile seccomp profile"))
 }
 
 fn rlimits(limits: &[Rlimit]) -> Result<Vec<(Resource, rustix::process::Rlimit)>, Error> {

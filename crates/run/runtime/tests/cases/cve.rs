@@ -90,6 +90,7 @@ fn cve_2016_9962_what_enters_a_hostile_container_shows_it_nothing() {
             stdio,
             group: None,
             namespaces: Vec::new(),
+            state: None,
         })
         .unwrap(),
     );
@@ -203,6 +204,7 @@ fn cve_2025_52565_a_linked_console_is_refused() {
             stdio: Stdio::Terminal,
             group: None,
             namespaces: Vec::new(),
+            state: None,
         })
         .unwrap_err();
         assert!(chain(&error).contains("console"), "{}", chain(&error));
@@ -222,6 +224,7 @@ pub(super) fn exec_with_terminal(sleeper: &Sleeper, script: &str) -> Result<Stri
         group: None,
         stdio: Stdio::Terminal,
         settings: &Settings::default(),
+        state: None,
     })?;
     let mut master = File::from(running.terminal.unwrap());
     let (mut out, mut chunk) = (String::new(), [0; 256]);
@@ -414,6 +417,7 @@ fn cve_2023_25809_control_groups_are_read_only_without_a_namespace_of_their_own(
             stdio,
             group: Some(group.get()),
             namespaces: Vec::new(),
+            state: None,
         })
         .unwrap_or_else(|error| panic!("{}", chain(&error)));
         let mut out = String::new();
@@ -442,6 +446,7 @@ fn cve_2022_0492_no_release_agent_can_be_written() {
         stdio,
         group: Some(group.get()),
         namespaces: Vec::new(),
+        state: None,
     })
     .unwrap();
     let mut out = String::new();

@@ -129,6 +129,7 @@ fn exec_with_a_terminal_uses_the_containers() {
         group: None,
         stdio,
         settings: &settings,
+        state: None,
     })
     .unwrap();
     let mut master = std::fs::File::from(running.terminal.unwrap());

@@ -81,6 +81,7 @@ fn cve_2019_5736_the_setup_process_cannot_be_inspected() {
         stdio: null_stdio(),
         group: None,
         namespaces: Vec::new(),
+        state: None,
     })
     .unwrap();
     let script = "for p in /proc/[0-9]*; do case $(cat $p/comm) in main*) for f in exe cwd root fd/3; do \
@@ -199,6 +200,7 @@ fn cve_2025_52565_a_terminal_comes_from_devpts_alone() {
         stdio,
         group: None,
         namespaces: Vec::new(),
+        state: None,
     })
     .unwrap_err();
     assert!(chain(&error).contains("set up the terminal"), "{}", chain(&error));

@@ -76,6 +76,7 @@ fn a_terminal_of_the_caller_takes_no_input_from_inside() {
                 group: None,
                 stdio,
                 settings: &Settings::default(),
+                state: None,
             })
         } else {
             dhow_runtime::run(Create {
@@ -84,6 +85,7 @@ fn a_terminal_of_the_caller_takes_no_input_from_inside() {
                 stdio,
                 group: None,
                 namespaces: Vec::new(),
+                state: None,
             })
         };
         let running = running.unwrap_or_else(|error| panic!("{}", chain(&error)));

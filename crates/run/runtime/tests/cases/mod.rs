@@ -7,6 +7,7 @@ mod identity;
 mod inherited;
 mod mounts;
 mod race;
+mod seccomp;
 mod start;
 
 /// A test's name and its function.
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         cve::TESTS,
         inherited::TESTS,
         race::TESTS,
+        seccomp::TESTS,
     ]
     .concat()
 }

@@ -249,6 +249,7 @@ fn only_the_own_groups_are_seen() {
         stdio,
         group: Some(&group),
         namespaces: Vec::new(),
+        state: None,
     })
     .unwrap();
     let mut out = String::new();
@@ -278,6 +279,7 @@ fn a_terminal_is_one_of_the_container() {
         stdio: Stdio::Terminal,
         group: None,
         namespaces: Vec::new(),
+        state: None,
     };
     let running = run(create).unwrap();
     let mut master = std::fs::File::from(running.terminal.unwrap());
@@ -303,6 +305,7 @@ fn a_terminal_is_one_of_the_container() {
         stdio: null_stdio(),
         group: None,
         namespaces: Vec::new(),
+        state: None,
     };
     assert_eq!(run(create).unwrap_err().kind(), ErrorKind::InvalidArgument);
 }

@@ -327,6 +327,7 @@ fn with_terminal(image: &Image, spec: &Spec) -> Result<String, dhow_runtime::Err
         stdio: Stdio::Terminal,
         group: None,
         namespaces: Vec::new(),
+        state: None,
     })?;
     let mut master = std::fs::File::from(running.terminal.unwrap());
     let (mut out, mut chunk) = (String::new(), [0; 256]);

@@ -43,6 +43,7 @@ fn a_created_container_runs_nothing_before_start() {
         stdio,
         group: None,
         namespaces: Vec::new(),
+        state: None,
     })
     .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -62,6 +63,7 @@ fn a_created_container_that_is_dropped_goes_away() {
         stdio: null_stdio(),
         group: None,
         namespaces: Vec::new(),
+        state: None,
     });
     let created = created.unwrap();
     let pidfd = created.pidfd.try_clone().unwrap();
@@ -139,6 +141,7 @@ fn a_group_is_entered_before_the_program_runs() {
         stdio,
         group: Some(&group),
         namespaces: Vec::new(),
+        state: None,
     })
     .unwrap();
     let mut out = String::new();
@@ -165,6 +168,7 @@ fn a_given_namespace_is_joined() {
         stdio,
         group: None,
         namespaces,
+        state: None,
     })
     .unwrap();
     let mut out = String::new();
@@ -205,6 +209,7 @@ fn an_overlay_mount_becomes_the_root() {
         stdio: null_stdio(),
         group: None,
         namespaces: Vec::new(),
+        state: None,
     });
     assert_eq!(wait(running.unwrap().pidfd.as_fd()).unwrap().code(), 0);
     assert_eq!(std::fs::read_to_string(upper.join("etc/file")).unwrap(), "new\n");

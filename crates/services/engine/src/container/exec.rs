@@ -89,6 +89,7 @@ impl Engine {
             group: Some(&group),
             stdio,
             settings: &self.runtime_settings(),
+            state: None,
         });
         let Running { pidfd, terminal, .. } = running.context(|| "exec failed")?;
         Ok(ExecStarted { pidfd, terminal })

@@ -250,6 +250,7 @@ impl ContainerLife {
             stdio,
             group: Some(group),
             namespaces,
+            state: None,
         };
         let Running { pid, pidfd, terminal } =
             dhow_runtime::run(create).context(|| format!("start container {}", self.config.id.short()))?;
@@ -412,6 +413,7 @@ impl ContainerLife {
                 stderr,
             },
             settings: &self.engine.runtime_settings(),
+            state: None,
         })
         .context(|| "run the health check")?;
         Ok(Probe {
