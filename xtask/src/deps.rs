@@ -27,7 +27,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("services", &["engine", "registry"]),
-    ("faces", &["cli"]),
+    ("faces", &["cli", "runc"]),
     ("binary", &["dhow"]),
 ];
 
@@ -47,6 +47,7 @@ const LIGHT: &[&str] = &[
     "bundle",
     "runtime",
     "monitor",
+    "runc",
 ];
 const HEAVY: &[&str] = &[
     "tokio",
@@ -176,6 +177,10 @@ fn edge(from: &str, import: &str) -> Option<String> {
     };
     if from == "cli" && !matches!(to, "engine" | "registry") && to_floor != 0 {
         return wrong("faces translate: they import services and words only");
+    }
+    // The runtime's command line is over the runtime itself: the engine has no part in it.
+    if from == "runc" && !matches!(to, "runtime" | "cgroup" | "seccomp" | "sys") && to_floor != 0 {
+        return wrong("the face of the runtime imports the runtime and what lies below it only");
     }
     match to_floor.cmp(&floor) {
         std::cmp::Ordering::Less => None,

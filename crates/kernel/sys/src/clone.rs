@@ -62,6 +62,12 @@ pub fn threads() -> io::Result<u64> {
 }
 
 fn refuse_threads() -> io::Result<()> {
+    // Unsharing the memory does nothing but to ask whether it is shared: EINVAL for a process with threads (unshare(2)).
+    // It works where no procfs is, such as in a container's root file system.
+    // SAFETY: the flag neither moves nor closes anything.
+    if unsafe { libc::unshare(libc::CLONE_VM) } == 0 {
+        return Ok(());
+    }
     match threads()? {
         1 => Ok(()),
         more => Err(io::Error::other(format!(

@@ -27,9 +27,14 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
 /// A container's monitor lives long: a descriptor that a script left open would stay open with it, such as a lock
 /// (`( flock 9; dhow run -d ... ) 9>file`) or a pipe whose reader waits for its end.
 pub fn close_inherited() {
+    close_inherited_from(3);
+}
+
+/// The same from descriptor `first` on, for a caller that hands some of them to a container.
+pub fn close_inherited_from(first: u32) {
     // SAFETY: at the start of `main` nothing of this process owns a descriptor beyond the three standard ones, so none
     // is closed under its owner. A kernel without the call (before Linux 5.9) leaves them open, as they came.
-    let _: libc::c_long = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    let _: libc::c_long = unsafe { libc::syscall(libc::SYS_close_range, first.max(3), u32::MAX, 0) };
 }
 
 /// Sends `bytes` with at most [`MAX_PASSED`] descriptors (SCM_RIGHTS); returns how many bytes went.

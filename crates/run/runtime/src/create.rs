@@ -11,11 +11,12 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::agent::Agent;
+use crate::init::staged::Staged;
 use crate::init::{self, Setup};
 use crate::parent::{self, Answer, Link, Visit};
 use crate::plan::Source;
 use crate::report::Name;
-use crate::{Context as _, Error, Plan, idmap};
+use crate::{Context as _, Error, Plan, hooks, idmap};
 
 /// The root file system of a container.
 #[derive(Debug)]
@@ -110,7 +111,8 @@ pub struct Running {
 /// The step that failed with its subject. The child is reaped then.
 pub fn create(create: Create<'_>) -> Result<Created, Error> {
     let plan = create.plan;
-    let (child, link) = begin(&create)?;
+    hooks::refuse(&plan.hooks)?;
+    let (child, link) = begin(&create, None)?;
     let terminal = match link.answer() {
         Answer::Ready(terminal) => terminal,
         answer => return Err(answer.into_error(&child, &plan.program.name, Some(&plan.program), Some(plan))),
@@ -133,7 +135,8 @@ pub fn create(create: Create<'_>) -> Result<Created, Error> {
 /// As both.
 pub fn run(create: Create<'_>) -> Result<Running, Error> {
     let plan = create.plan;
-    let (child, link) = begin(&create)?;
+    hooks::refuse(&plan.hooks)?;
+    let (child, link) = begin(&create, None)?;
     link.tell();
     parent::running(child, &link, &plan.program, Some(plan), create.state)
 }
@@ -165,7 +168,7 @@ impl Created {
 }
 
 /// Clones the child and does what only the parent can: groups, id maps.
-fn begin(create: &Create<'_>) -> Result<(Child, Link), Error> {
+pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<(Child, Link), Error> {
     let plan = create.plan;
     let streams = parent::streams(&create.stdio, plan.program.terminal)?;
     let joins = joins(create)?;
@@ -205,6 +208,7 @@ fn begin(create: &Create<'_>) -> Result<(Child, Link), Error> {
         network,
         group: create.group,
         wait_for_parent: plan.has_users() || placed.by_parent(),
+        staged,
         link: other.as_fd(),
     };
     let visit = Visit::enter(&visits)?;

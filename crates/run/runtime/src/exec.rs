@@ -137,7 +137,7 @@ impl Entry<'_> {
             }
         };
         identity::settle(self.program, groups)?;
-        dhow_sys::fd::cloexec_from(3).at(Step::CloseOnExec)?;
+        dhow_sys::fd::cloexec_from(self.program.first_closed).at(Step::CloseOnExec)?;
         Ok(terminal)
     }
 }

@@ -8,6 +8,7 @@ mod groups;
 mod hide;
 pub(crate) mod identity;
 mod rootfs;
+pub(crate) mod staged;
 pub(crate) mod target;
 pub(crate) mod terminal;
 
@@ -20,7 +21,9 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::UnshareFlags;
 
 use self::identity::SetGroups;
+use self::staged::Staged;
 use crate::create::Rootfs;
+use crate::hooks::Stage;
 use crate::plan::{Plan, Program};
 use crate::report::{At, Failure, LENGTH, Message, Step};
 
@@ -43,6 +46,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) group: Option<&'a Group>,
     /// Whether the parent says when to begin: it writes id maps or moves the process into a group first.
     pub(crate) wait_for_parent: bool,
+    /// What a container with a folder of its own has besides: hooks, and a start that comes later.
+    pub(crate) staged: Option<&'a Staged<'a>>,
     pub(crate) link: BorrowedFd<'a>,
 }
 
@@ -56,10 +61,32 @@ pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
         drop(terminal);
         Ok(())
     });
-    match outcome {
-        Ok(()) if !told(setup.link) => FAILED,
-        Ok(()) => fail(setup.link, identity::launch(&setup.plan.program, setup.link)),
-        Err(failure) => fail(setup.link, failure),
+    match (outcome, setup.staged) {
+        (Err(failure), _) => fail(setup.link, failure),
+        (Ok(()), Some(staged)) => begin_staged(setup, staged),
+        (Ok(()), None) if !told(setup.link) => FAILED,
+        (Ok(()), None) => fail(setup.link, identity::launch(&setup.plan.program, setup.link)),
+    }
+}
+
+/// The rest of [`begin`] for a container that is started by whoever comes by, after its last hooks.
+fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>) -> i32 {
+    let starter;
+    let link = match staged.listener {
+        Some(listener) => match staged::wait(setup.link, listener) {
+            Ok(connection) => {
+                starter = connection;
+                starter.as_fd()
+            }
+            Err(status) => return status,
+        },
+        None if told(setup.link) => setup.link,
+        None => return FAILED,
+    };
+    let program = &setup.plan.program;
+    match staged::run(Stage::StartContainer, setup, staged, link) {
+        Ok(()) => fail(link, identity::launch(program, link)),
+        Err(failure) => fail(link, failure),
     }
 }
 
@@ -149,7 +176,10 @@ fn prepare(setup: &Setup<'_>) -> Result<Option<OwnedFd>, Failure> {
         terminal::streams(streams, plan.program.uid)?;
     }
     identity::settle(&plan.program, groups)?;
-    dhow_sys::fd::cloexec_from(3).at(Step::CloseOnExec)?;
+    if setup.staged.is_some() {
+        staged::find(&plan.program)?;
+    }
+    dhow_sys::fd::cloexec_from(plan.program.first_closed).at(Step::CloseOnExec)?;
     Ok(terminal)
 }
 
@@ -164,6 +194,9 @@ pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), 
         rustix::io::write(file.at(Step::OomScore)?, score.as_bytes()).at(Step::OomScore)?;
     }
     rustix::process::setsid().at(Step::Session)?;
+    if program.shared_keyring {
+        return Ok(());
+    }
     match dhow_sys::process::join_session_keyring().at(Step::Keyring) {
         // A kernel without keyrings shares none; EDQUOT and EPERM (an outer seccomp filter) leave the caller's, as runc does.
         Err(failure)

@@ -26,8 +26,10 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+pub mod container;
 mod create;
 mod exec;
+mod hooks;
 mod idmap;
 mod init;
 mod parent;

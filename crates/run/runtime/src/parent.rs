@@ -16,12 +16,12 @@ use rustix::thread::UnshareFlags;
 use crate::agent::{self, Agent};
 use crate::create::{Namespace, Running, Stdio};
 use crate::plan::{Plan, Program};
-use crate::report::{Failure, LENGTH, Message, Name};
+use crate::report::{Failure, LONGEST, Message, Name, words};
 use crate::{Context as _, Error};
 
 /// The parent's end of the socket between the two.
 #[derive(Debug)]
-pub(crate) struct Link(OwnedFd);
+pub(crate) struct Link(pub(crate) OwnedFd);
 
 /// The word for the child of [`Message::Listener`] that says "send it"; any other says "go on".
 pub(crate) const SEND_IT: u8 = 2;
@@ -32,8 +32,12 @@ pub(crate) enum Answer {
     Ready(Option<OwnedFd>),
     /// Its filter is loaded, and this number is the listener; it waits.
     Listener(u32),
+    /// It is set up but for its change of root, and waits for the hooks of the runtime's namespaces.
+    Hooks,
     /// A step failed.
     Failed(Failure),
+    /// Something failed that no errno tells.
+    Said(String),
     /// Its end closed: execve succeeded, or it died.
     Closed,
     /// The socket itself failed, or a message made no sense.
@@ -79,7 +83,7 @@ impl Link {
 
     /// Waits for the next message.
     pub(crate) fn answer(&self) -> Answer {
-        let mut bytes = [0; LENGTH];
+        let mut bytes = [0; LONGEST];
         let mut received = dhow_sys::fd::receive(&self.0, &mut bytes);
         // A child that exits with a word of ours unread resets the connection (unix_release_sock); that is reported
         // once, before what it had sent.
@@ -92,12 +96,17 @@ impl Link {
         match received {
             Err(error) => Answer::Broken(error),
             Ok((0, _)) => Answer::Closed,
-            Ok((length, fds)) => match bytes.get(..length).and_then(Message::decode) {
-                Some(Message::Ready) => Answer::Ready(fds.into_iter().next()),
-                Some(Message::Listener(number)) => Answer::Listener(number),
-                Some(Message::Failed(failure)) => Answer::Failed(failure),
-                None => Answer::Broken(io::ErrorKind::InvalidData.into()),
-            },
+            Ok((length, fds)) => {
+                let bytes = bytes.get(..length).unwrap_or_default();
+                match (Message::decode(bytes), words(bytes)) {
+                    (Some(Message::Ready), _) => Answer::Ready(fds.into_iter().next()),
+                    (Some(Message::Hooks), _) => Answer::Hooks,
+                    (Some(Message::Listener(number)), _) => Answer::Listener(number),
+                    (Some(Message::Failed(failure)), _) => Answer::Failed(failure),
+                    (None, Some(words)) => Answer::Said(words),
+                    (None, None) => Answer::Broken(io::ErrorKind::InvalidData.into()),
+                }
+            }
         }
     }
 }
@@ -120,7 +129,8 @@ impl Answer {
         match self {
             Self::Failed(failure) => failure.explain(name, program, plan),
             Self::Broken(error) => Error::wrap(error, "receive the report of the container's process"),
-            Self::Closed | Self::Ready(_) | Self::Listener(_) => Error::new(
+            Self::Said(words) => Error::new(ErrorKind::FailedPrecondition, words),
+            Self::Closed | Self::Ready(_) | Self::Listener(_) | Self::Hooks => Error::new(
                 ErrorKind::Internal,
                 "container's process died while it was set up",
             )

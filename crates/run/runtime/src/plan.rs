@@ -28,6 +28,12 @@ use crate::{Error, Namespace};
 pub struct Settings {
     /// Directory of compiled seccomp programs; none compiles each time.
     pub seccomp_cache: Option<PathBuf>,
+    /// How many descriptors from 3 on the program keeps.
+    pub kept_fds: u32,
+    /// Whether the program shares the caller's session keyring.
+    pub shared_keyring: bool,
+    /// Whether the root is changed by chroot, for a host whose root is an initramfs: the host's tree stays below.
+    pub no_pivot: bool,
 }
 
 /// A spec from which a container can be made any number of times.
@@ -51,6 +57,8 @@ pub struct Plan {
     pub(crate) sysctls: Vec<Sysctl>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) readonly: Vec<PathBuf>,
+    pub(crate) hooks: Hooks,
+    pub(crate) no_pivot: bool,
 }
 
 impl Plan {
@@ -67,7 +75,6 @@ impl Plan {
         };
         let nothing = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&nothing);
-        refuse_hooks(spec.hooks.as_ref())?;
         refuse_unsupported(linux)?;
         let (new, join) = namespaces(&linux.namespaces)?;
         mappings(linux, new)?;
@@ -107,6 +114,8 @@ impl Plan {
             sysctls: sysctl::sysctls(&linux.sysctl, own)?,
             masked: inside(&linux.masked_paths)?,
             readonly: inside(&linux.readonly_paths)?,
+            hooks: crate::hooks::checked(spec.hooks.as_ref())?,
+            no_pivot: settings.no_pivot,
         })
     }
 
@@ -154,30 +163,6 @@ impl Namespace {
             _ => Ok(()),
         }
     }
-}
-
-fn refuse_hooks(hooks: Option<&Hooks>) -> Result<(), Error> {
-    let Some(hooks) = hooks else { return Ok(()) };
-    let stages = [
-        ("prestart", &hooks.prestart),
-        ("createRuntime", &hooks.create_runtime),
-        ("createContainer", &hooks.create_container),
-        ("startContainer", &hooks.start_container),
-        ("poststart", &hooks.poststart),
-        ("poststop", &hooks.poststop),
-    ];
-    let used: Vec<_> = stages
-        .iter()
-        .filter(|(_, hooks)| !hooks.is_empty())
-        .map(|(stage, _)| *stage)
-        .collect();
-    if used.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!("hooks are not supported: {}", used.join(", ")),
-    ))
 }
 
 fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {

@@ -44,6 +44,7 @@ steps! {
     Dumpable = "protect the process",
     Execute = "execute",
     Groups = "set groups",
+    Hook = "run a hook",
     Hostname = "set the host name",
     JoinNamespace = "join namespace",
     Keyring = "join a session keyring",
@@ -148,6 +149,25 @@ impl From<dhow_rootpath::Error> for Code {
 pub(crate) const LENGTH: usize = 12;
 /// First word of the message "set up, waiting".
 const READY: u32 = u32::MAX;
+/// First word of the message "set up as far as hooks of the runtime's namespaces want to see it".
+const HOOKS: u32 = u32::MAX - 1;
+/// First word of a failure told in words; they follow.
+const SAID: u32 = u32::MAX - 2;
+/// Longest message: a failure in words.
+pub(crate) const LONGEST: usize = 2048;
+
+/// A failure in words, as it is sent; cut to what fits.
+pub(crate) fn said(words: &str) -> Vec<u8> {
+    let mut bytes = SAID.to_ne_bytes().to_vec();
+    bytes.extend(words.bytes().take(LONGEST - 4));
+    bytes
+}
+
+/// The words of a failure that was told in words.
+pub(crate) fn words(bytes: &[u8]) -> Option<String> {
+    let text = bytes.strip_prefix(&SAID.to_ne_bytes())?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
 
 /// First word of the message "the listener of my filter is this descriptor"; its number is the second.
 const LISTENER: u32 = u32::MAX - 3;
@@ -158,6 +178,8 @@ pub(crate) enum Message {
     Ready,
     /// The filter is loaded; its listener is this descriptor of the child, which waits.
     Listener(u32),
+    /// Hooks of the runtime's namespaces may run; the child waits.
+    Hooks,
     Failed(Failure),
 }
 
@@ -166,6 +188,7 @@ impl Message {
         let (first, index, errno) = match self {
             Self::Ready => (READY, 0, 0),
             Self::Listener(number) => (LISTENER, number, 0),
+            Self::Hooks => (HOOKS, 0, 0),
             Self::Failed(failure) => (failure.step as u32, failure.index, failure.errno),
         };
         let mut bytes = [0; LENGTH];
@@ -186,6 +209,7 @@ impl Message {
         match first {
             READY => return Some(Self::Ready),
             LISTENER => return Some(Self::Listener(index)),
+            HOOKS => return Some(Self::Hooks),
             _ => {}
         }
         let step = *Step::ALL.get(usize::try_from(first).ok()?)?;
@@ -295,9 +319,20 @@ mod tests {
             });
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
-        for message in [Message::Ready, Message::Listener(9)] {
+        for message in [Message::Ready, Message::Listener(9), Message::Hooks] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
+    }
+
+    #[test]
+    fn a_failure_in_words_is_cut_and_is_no_other_message() {
+        let long = "x".repeat(2 * LONGEST);
+        let message = said(&long);
+        assert_eq!(message.len(), LONGEST);
+        assert_eq!(words(&message).unwrap().len(), LONGEST - 4);
+        assert_eq!(words(&said("8 bytes.")).as_deref(), Some("8 bytes."));
+        assert_eq!(Message::decode(&said("8 bytes.")), None);
+        assert_eq!(words(&Message::Ready.encode()), None);
     }
 
     #[test]

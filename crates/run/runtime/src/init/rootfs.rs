@@ -61,7 +61,8 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         };
         set_attributes(root, false, &readonly).at(Step::ReadOnlyRoot)?;
     }
-    pivot(root).at(Step::Pivot)?;
+    super::staged::before_pivot(setup)?;
+    pivot(root, plan.no_pivot).at(Step::Pivot)?;
     if let Some((propagation, recursive)) = plan.root_propagation {
         let change = Attributes {
             propagation: Some(propagation),
@@ -83,8 +84,12 @@ fn copy_root(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// `pivot_root(".", ".")` stacks the old root over the new one, where the lazy unmount takes it away (pivot_root(2)).
-fn pivot(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
+fn pivot(root: BorrowedFd<'_>, only_chroot: bool) -> rustix::io::Result<()> {
     rustix::process::fchdir(root)?;
+    if only_chroot {
+        rustix::process::chroot(c".")?;
+        return rustix::process::chdir(c"/");
+    }
     rustix::process::pivot_root(c".", c".")?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     rustix::process::chdir(c"/")

@@ -43,6 +43,9 @@ pub(crate) struct Program {
     pub(crate) agent: Option<Agent>,
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<Winsize>,
+    /// First descriptor that the program does not keep.
+    pub(crate) first_closed: u32,
+    pub(crate) shared_keyring: bool,
 }
 
 impl Program {
@@ -93,6 +96,8 @@ impl Program {
             },
             filter,
             terminal: process.terminal,
+            first_closed: settings.kept_fds.saturating_add(3),
+            shared_keyring: settings.shared_keyring,
             console_size: process.console_size.as_ref().map(|size| Winsize {
                 ws_row: size.height,
                 ws_col: size.width,

@@ -47,7 +47,7 @@ fn a_minimal_spec_is_accepted_and_gets_the_default_devices() {
 }
 
 #[test]
-fn hooks_are_refused_by_name() {
+fn a_hook_without_a_path_is_refused_by_name() {
     let (kind, message) = refused(|spec| {
         let hook = dhow_oci::runtime::Hook::default();
         spec.hooks = Some(Hooks {
@@ -55,7 +55,7 @@ fn hooks_are_refused_by_name() {
             ..Hooks::default()
         });
     });
-    assert_eq!(kind, ErrorKind::Unsupported);
+    assert_eq!(kind, ErrorKind::InvalidArgument);
     assert!(message.contains("poststart"), "{message}");
 }
 

@@ -231,7 +231,10 @@ fn hooks_are_refused() {
     let mut spec = default_spec(&["true"]);
     process(&mut spec).no_new_privileges = true;
     let hooks = dhow_oci::runtime::Hooks {
-        prestart: vec![dhow_oci::runtime::Hook::default()],
+        prestart: vec![dhow_oci::runtime::Hook {
+            path: "/bin/true".into(),
+            ..Default::default()
+        }],
         ..Default::default()
     };
     spec.hooks = Some(hooks);

@@ -1,0 +1,178 @@
+//! What a verb hands to a process and takes from it: standard streams, descriptors, sockets, files with its id.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use dhow_runtime::Stdio;
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::Failure;
+use crate::args::Given;
+
+/// Descriptors that the process gets besides the three.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passed {
+    /// Sockets that systemd made for this program (sd_listen_fds(3)).
+    pub(crate) listening: u32,
+    /// What `--preserve-fds` says, after those.
+    pub(crate) preserved: u32,
+}
+
+impl Passed {
+    pub(crate) fn count(self) -> u32 {
+        self.listening.saturating_add(self.preserved)
+    }
+
+    /// What is passed, if it is there.
+    pub(crate) fn of(given: &Given, listening: u32, opened: u32) -> Result<Self, Failure> {
+        let preserved = given.number::<u32>("preserve-fds")?.unwrap_or(0);
+        let passed = Self { listening, preserved };
+        if passed.count() > opened {
+            let missing = opened.saturating_sub(listening);
+            let message =
+                format!("unable to stat preserved-fd {missing} (of {preserved}): no such file or directory");
+            return Err(Failure::new(message));
+        }
+        Ok(passed)
+    }
+}
+
+/// Sockets that were passed to this very process by systemd.
+pub(crate) fn listening() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if pid == std::process::id() => count.min(MOST_PASSED),
+        _ => 0,
+    }
+}
+
+/// More descriptors than anybody passes.
+const MOST_PASSED: u32 = 4096;
+
+/// Closes what was inherited and is not for the container, before anything of this program is open: a container's first
+/// process waits long, and must not keep a caller's pipe or lock. Returns how many descriptors from 3 on are there.
+pub(crate) fn close_inherited(args: &[String]) -> u32 {
+    let mut wanted = 0;
+    for (at, arg) in args.iter().enumerate() {
+        let Some(rest) = arg.trim_start_matches('-').strip_prefix("preserve-fds") else {
+            continue;
+        };
+        let text = rest.strip_prefix('=').or(args.get(at + 1).map(String::as_str));
+        wanted = wanted.max(text.and_then(|text| text.parse().ok()).unwrap_or(0));
+    }
+    let wanted = wanted.min(MOST_PASSED).saturating_add(listening());
+    dhow_sys::fd::close_inherited_from(3 + wanted);
+    (0..wanted)
+        .find(|at| !Path::new(&format!("/proc/self/fd/{}", at + 3)).exists())
+        .unwrap_or(wanted)
+}
+
+/// This program's own three streams for the container.
+pub(crate) fn inherited() -> Result<Stdio, Failure> {
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map_err(|error| Failure::from(error).during("duplicate a standard stream"))
+    };
+    Ok(Stdio::Fds {
+        stdin: copy(io::stdin().as_fd())?,
+        stdout: copy(io::stdout().as_fd())?,
+        stderr: copy(io::stderr().as_fd())?,
+    })
+}
+
+/// A path as it is from any working directory.
+pub(crate) fn absolute(path: &str) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::from(error).during("find the working directory"))
+}
+
+/// Writes a process id so that who waits for the file never reads half of it.
+pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+        let temporary = path.with_file_name(name);
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&temporary)?;
+        io::Write::write_all(&mut { file }, pid.to_string().as_bytes())?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| Failure::from(error).during(&format!("open {}", path.display())))
+}
+
+/// A connection to somebody who waits for a descriptor.
+#[derive(Debug)]
+pub(crate) struct Receiver(OwnedFd);
+
+impl Receiver {
+    pub(crate) fn connect(path: &Path) -> Result<Self, Failure> {
+        let connected = || -> io::Result<OwnedFd> {
+            let socket = socket_with(
+                AddressFamily::UNIX,
+                SocketType::STREAM,
+                SocketFlags::CLOEXEC,
+                None,
+            )?;
+            match SocketAddrUnix::new(path) {
+                Ok(address) => connect(&socket, &address)?,
+                // Longer than the kernel takes: by way of a descriptor of its folder.
+                Err(rustix::io::Errno::NAMETOOLONG) => {
+                    let (parent, name) = (path.parent(), path.file_name());
+                    let (Some(parent), Some(name)) = (parent, name) else {
+                        return Err(io::ErrorKind::InvalidInput.into());
+                    };
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    let folder = rustix::fs::open(parent, flags, Mode::empty())?;
+                    let short = Path::new("/proc/self/fd")
+                        .join(folder.as_raw_fd().to_string())
+                        .join(name);
+                    connect(&socket, &SocketAddrUnix::new(short)?)?;
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+            Ok(socket)
+        };
+        connected()
+            .map(Self)
+            .map_err(|error| Failure::from(error).during(&format!("dial unix {}", path.display())))
+    }
+
+    /// Sends a descriptor in runc's form: its name as the bytes of the message.
+    pub(crate) fn send(self, name: &str, fd: &OwnedFd) -> Result<(), Failure> {
+        match dhow_sys::fd::send(&self.0, name.as_bytes(), &[fd.as_fd()]) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Failure::from(error).during("send a descriptor over the socket")),
+        }
+    }
+}
+
+/// Reads a document whose size is bounded.
+pub(crate) fn read_document(from: impl io::Read, what: &str) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let mut bounded = io::Read::take(from, dhow_oci::MAX_DOCUMENT + 1);
+    io::Read::read_to_end(&mut bounded, &mut bytes)
+        .map_err(|error| Failure::from(error).during(&format!("read {what}")))?;
+    if bytes.len() as u64 > dhow_oci::MAX_DOCUMENT {
+        let message = format!("{what} is larger than {} bytes", dhow_oci::MAX_DOCUMENT);
+        return Err(Failure::new(message));
+    }
+    Ok(bytes)
+}
+
+/// Opens a file to read a document from.
+pub(crate) fn open(path: &Path) -> Result<File, Failure> {
+    // A pipe without a writer must not hold this up.
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    opened.map_err(|error| Failure::from(error).during(&format!("open {}", path.display())))
+}

@@ -1,0 +1,274 @@
+//! `create` and `run`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use dhow_oci::runtime::Spec;
+use dhow_runtime::container::{self, Begun, Bundle, Options};
+use dhow_runtime::{Settings, Stdio};
+use dhow_types::ErrorKind;
+
+use crate::args::{Flag, Given, Until, on, value};
+use crate::foreground::Foreground;
+use crate::streams::{self, Passed, Receiver};
+use crate::{Context, Failure, Verb};
+
+const BUNDLE: Flag = value(
+    "bundle",
+    Some('b'),
+    "folder of the bundle [default: the working directory]",
+);
+const CONSOLE: Flag = value(
+    "console-socket",
+    None,
+    "socket that receives the master of the terminal",
+);
+const PIDFD: Flag = value(
+    "pidfd-socket",
+    None,
+    "socket that receives a pidfd of the process",
+);
+const PID_FILE: Flag = value("pid-file", None, "write the process id to this file");
+const NO_PIVOT: Flag = on(
+    "no-pivot",
+    None,
+    "change the root by chroot, for a host that runs from an initramfs",
+);
+const NO_KEYRING: Flag = on("no-new-keyring", None, "keep the session keyring of the caller");
+const PRESERVE: Flag = value(
+    "preserve-fds",
+    None,
+    "pass this many descriptors, from 3 on, to the process",
+);
+
+pub(crate) const CREATE: Verb = Verb {
+    name: "create",
+    about: "create a container",
+    words: "<container-id>",
+    flags: &[BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
+    until: Until::End,
+    count: (1, 1),
+    run: |context, given| {
+        let doing = format!("{} create failed", context.name);
+        create(context, given).map_err(|failure| failure.during(&doing))
+    },
+};
+
+pub(crate) const RUN: Verb = Verb {
+    name: "run",
+    about: "create and run a container",
+    words: "<container-id>",
+    flags: &[
+        BUNDLE,
+        CONSOLE,
+        PIDFD,
+        PID_FILE,
+        NO_PIVOT,
+        NO_KEYRING,
+        PRESERVE,
+        on("detach", Some('d'), "detach from the container's process"),
+        on("keep", None, "do not delete the container after it exits"),
+        on(
+            "no-subreaper",
+            None,
+            "do not reap the container's orphaned processes",
+        ),
+    ],
+    until: Until::End,
+    count: (1, 1),
+    run: |context, given| {
+        let doing = format!("{} run failed", context.name);
+        run(context, given).map_err(|failure| failure.during(&doing))
+    },
+};
+
+/// What the options say, with all paths absolute: the working directory becomes the bundle's.
+struct Request {
+    id: String,
+    bundle: Bundle,
+    options: Options,
+    terminal: bool,
+    pid_file: Option<PathBuf>,
+    console: Option<Receiver>,
+    pidfd: Option<Receiver>,
+}
+
+impl Request {
+    fn read(context: &Context, given: &Given, detached: bool) -> Result<Self, Failure> {
+        let passed = Passed::of(given, streams::listening(), context.opened)?;
+        let path = |long: &str| given.text(long).map(streams::absolute).transpose();
+        let (pid_file, console, pidfd) = (path("pid-file")?, path("console-socket")?, path("pidfd-socket")?);
+        let bundle = read_bundle(given.text("bundle"), passed)?;
+        let terminal = bundle
+            .spec
+            .process
+            .as_ref()
+            .is_some_and(|process| process.terminal);
+        check_terminal(terminal, detached, console.is_some())?;
+        let stdio = if terminal {
+            Stdio::Terminal
+        } else {
+            streams::inherited()?
+        };
+        let connect = |path: Option<PathBuf>| path.as_deref().map(Receiver::connect).transpose();
+        Ok(Self {
+            id: given.words.first().cloned().unwrap_or_default(),
+            bundle,
+            options: Options {
+                settings: Settings {
+                    kept_fds: passed.count(),
+                    shared_keyring: given.is_on("no-new-keyring"),
+                    no_pivot: given.is_on("no-pivot"),
+                    ..Settings::default()
+                },
+                stdio,
+                systemd: context.systemd,
+                rootless: context.rootless,
+            },
+            terminal,
+            pid_file,
+            console: connect(console)?,
+            pidfd: connect(pidfd)?,
+        })
+    }
+}
+
+/// What detaching and a terminal ask of the console socket, in runc's words.
+pub(crate) fn check_terminal(terminal: bool, detached: bool, console: bool) -> Result<(), Failure> {
+    if detached && terminal && !console {
+        let message = "cannot allocate tty if runc will detach without setting console socket";
+        return Err(Failure::new(message));
+    }
+    if (!detached || !terminal) && console {
+        let message = "cannot use console socket if runc will not detach or allocate tty";
+        return Err(Failure::new(message));
+    }
+    Ok(())
+}
+
+fn read_bundle(path: Option<&str>, passed: Passed) -> Result<Bundle, Failure> {
+    if let Some(path) = path {
+        std::env::set_current_dir(path)
+            .map_err(|error| Failure::from(error).during(&format!("chdir {path}")))?;
+    }
+    let here =
+        std::env::current_dir().map_err(|error| Failure::from(error).during("find the working directory"))?;
+    let file = match streams::open(Path::new("config.json")) {
+        Err(_) if !Path::new("config.json").exists() => {
+            return Err(Failure::new("JSON specification file config.json not found"));
+        }
+        opened => opened?,
+    };
+    let config = streams::read_document(file, "config.json")?;
+    if config.trim_ascii() == b"null" {
+        return Err(Failure::new("config cannot be null"));
+    }
+    let mut spec = Spec::parse(&config)?;
+    let Some(process) = &mut spec.process else {
+        return Err(Failure::new("process property must not be empty"));
+    };
+    if passed.listening > 0 {
+        process.env.push(format!("LISTEN_FDS={}", passed.listening));
+        process.env.push("LISTEN_PID=1".to_owned());
+    }
+    Ok(Bundle {
+        path: here,
+        config,
+        spec,
+    })
+}
+
+fn create(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
+    let request = Request::read(context, given, true)?;
+    let Request {
+        id, bundle, options, ..
+    } = request;
+    let begun = container::create(&context.root, &id, &bundle, options).map_err(not_begun)?;
+    let handed = hand_over(
+        &begun,
+        request.console,
+        request.pidfd,
+        request.pid_file.as_deref(),
+    );
+    or_delete(context, begun, handed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
+    let detached = given.is_on("detach");
+    let request = Request::read(context, given, detached)?;
+    if !given.is_on("no-subreaper") {
+        match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+            // Orphans go to another reaper then.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let foreground = if detached {
+        None
+    } else {
+        Some(Foreground::new(request.terminal)?)
+    };
+    let begun =
+        container::run(&context.root, &request.id, &request.bundle, request.options).map_err(not_begun)?;
+    let handed = hand_over(
+        &begun,
+        request.console,
+        request.pidfd,
+        request.pid_file.as_deref(),
+    );
+    let begun = or_delete(context, begun, handed)?;
+    let Some(foreground) = foreground else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let outcome = foreground.wait(&begun.pidfd, begun.terminal);
+    if !given.is_on("keep")
+        && let Some(warning) = begun.container.delete(true)?
+    {
+        context.log.warn(&Failure::from(warning).message);
+    }
+    outcome.map(ExitCode::from)
+}
+
+/// runc's words around a container that could not be begun; what is wrong with the request itself needs none.
+fn not_begun(error: dhow_runtime::Error) -> Failure {
+    let asked = matches!(
+        error.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::InvalidArgument
+    );
+    let failure = Failure::from(error);
+    if asked {
+        failure
+    } else {
+        failure.during("unable to start container process: error during container init")
+    }
+}
+
+/// Gives what the caller asked for to whom it asked: the terminal, the pidfd, the process id.
+fn hand_over(
+    begun: &Begun,
+    console: Option<Receiver>,
+    pidfd: Option<Receiver>,
+    pid_file: Option<&Path>,
+) -> Result<(), Failure> {
+    if let (Some(console), Some(terminal)) = (console, &begun.terminal) {
+        console.send("/dev/ptmx", terminal)?;
+    }
+    if let Some(receiver) = pidfd {
+        receiver.send("pidfd", &begun.pidfd)?;
+    }
+    match pid_file {
+        Some(path) => streams::write_pid(path, begun.pid),
+        None => Ok(()),
+    }
+}
+
+fn or_delete(context: &Context, begun: Begun, handed: Result<(), Failure>) -> Result<Begun, Failure> {
+    let Err(failure) = handed else {
+        return Ok(begun);
+    };
+    match begun.container.delete(true) {
+        Ok(None) => {}
+        Ok(Some(error)) | Err(error) => context.log.warn(&Failure::from(error).message),
+    }
+    Err(failure)
+}

@@ -1,0 +1,417 @@
+//! Making a container that has a folder.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dhow_cgroup::Group;
+use dhow_oci::runtime::{Resources, Spec, State};
+use dhow_sys::clone::Child;
+use dhow_types::ErrorKind;
+use rustix::thread::UnshareFlags;
+
+use super::folder::{Folder, Lock};
+use super::record::{self, Record};
+use super::vital::Vital;
+use super::{Container, enter};
+use crate::create::{Create, Rootfs, Stdio, begin};
+use crate::hooks::{self, Stage};
+use crate::init::staged::Staged;
+use crate::parent::{self, Answer, Link};
+use crate::{Context as _, Error, Plan, Settings};
+
+/// A bundle: the folder, and its spec.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The folder, absolute.
+    pub path: PathBuf,
+    /// `config.json` as it is there.
+    pub config: Vec<u8>,
+    /// What it says, with what the caller adds.
+    pub spec: Spec,
+}
+
+/// How a container is made.
+#[derive(Debug)]
+pub struct Options {
+    /// How the spec is compiled.
+    pub settings: Settings,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// Whether control groups are made by systemd.
+    pub systemd: bool,
+    /// Whether it is passed over that a control group may not be made which the spec does not ask for by name.
+    pub rootless: bool,
+}
+
+/// A container whose first process is there.
+#[derive(Debug)]
+pub struct Begun {
+    /// The container.
+    pub container: Container,
+    /// Process id of the first process; it is a child of the caller.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// Master of its terminal.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Where the container's control group is.
+pub(crate) fn group_path(spec: &Spec, id: &str) -> PathBuf {
+    let named = spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.cgroups_path.as_deref());
+    match named {
+        Some(path) if !path.is_empty() => PathBuf::from(path),
+        _ => PathBuf::from(id),
+    }
+}
+
+/// Makes a container that waits for [`Container::start`], by whatever process.
+///
+/// # Errors
+/// The step that failed. Nothing of the container is left then.
+pub fn create(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<Begun, Error> {
+    let plan = prepare(bundle, &options)?;
+    let (mut birth, stdio) = Birth::reserve(root, id, bundle, &plan, options)?;
+    let outcome = birth.folder.listen().and_then(|listener| {
+        let terminal = birth.bear(stdio, Some(&listener))?;
+        birth.publish()?;
+        // From here on the process waits for a start, whatever becomes of this one.
+        if let Some((_, link)) = &birth.born {
+            link.tell();
+        }
+        Ok(terminal)
+    });
+    birth.finish(outcome)
+}
+
+/// Makes a container and starts it, with one process less to wait for.
+///
+/// # Errors
+/// The step that failed; `NotFound` and `PermissionDenied` for the program. Nothing of the container is left then.
+pub fn run(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<Begun, Error> {
+    let plan = prepare(bundle, &options)?;
+    let (mut birth, stdio) = Birth::reserve(root, id, bundle, &plan, options)?;
+    let outcome = birth.bear(stdio, None).and_then(|terminal| {
+        birth.publish()?;
+        birth.start()?;
+        Ok(terminal)
+    });
+    birth.finish(outcome)
+}
+
+fn prepare(bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
+    check_version(&bundle.spec.oci_version)?;
+    if bundle
+        .spec
+        .root
+        .as_ref()
+        .is_none_or(|root| root.path.as_os_str().is_empty())
+    {
+        return Err(Error::new(ErrorKind::InvalidArgument, "spec has no root.path"));
+    }
+    let mut spec = bundle.spec.clone();
+    if let Some(process) = &mut spec.process {
+        enter::set_home(process, || enter::open_root(&rootfs(bundle)));
+    }
+    Plan::prepare(&spec, &options.settings)
+}
+
+/// The version of the spec is one of semver, and of this major number (runtime-spec, "Specification version").
+fn check_version(version: &str) -> Result<(), Error> {
+    let wrong = |why: &str| {
+        let message = format!("ociVersion {version:?} {why}");
+        Err(Error::new(ErrorKind::InvalidArgument, message))
+    };
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<&str> = core.split('.').collect();
+    let number =
+        |word: &&str| !word.is_empty() && word.len() < 10 && word.bytes().all(|byte| byte.is_ascii_digit());
+    if numbers.len() != 3 || !numbers.iter().all(number) {
+        return wrong("is not a semantic version");
+    }
+    if numbers.first() != Some(&"1") {
+        return wrong("is not supported: this runtime knows versions 1.x");
+    }
+    Ok(())
+}
+
+fn rootfs(bundle: &Bundle) -> PathBuf {
+    let root = bundle.spec.root.as_ref().map(|root| root.path.as_path());
+    bundle.path.join(root.unwrap_or(Path::new("rootfs")))
+}
+
+/// A container on its way into the world.
+struct Birth<'a> {
+    plan: &'a Plan,
+    rootfs: PathBuf,
+    folder: Folder,
+    /// Free from the moment the record is there.
+    lock: Option<Lock>,
+    group: Option<Group>,
+    record: Record,
+    /// As hooks get it.
+    state: State,
+    born: Option<(Child, Link)>,
+}
+
+impl<'a> Birth<'a> {
+    /// Reserves the id, keeps the spec, makes the control group.
+    fn reserve(
+        root: &Path,
+        id: &str,
+        bundle: &Bundle,
+        plan: &'a Plan,
+        options: Options,
+    ) -> Result<(Self, Stdio), Error> {
+        let (folder, lock) = Folder::make(root, id)?;
+        let group = folder
+            .write_config(&bundle.config)
+            .and_then(|()| make_group(&bundle.spec, id, &options));
+        let group = match group {
+            Ok(group) => group,
+            Err(error) => {
+                // The first failure is the one to tell; what cannot be removed is seen by `delete`.
+                return match folder.remove() {
+                    Ok(()) | Err(_) => Err(error),
+                };
+            }
+        };
+        let record = Record {
+            oci_version: bundle.spec.oci_version.clone(),
+            created: now(),
+            bundle: bundle.path.clone(),
+            rootfs: rootfs(bundle),
+            cgroup: group.as_ref().map(|_| group_path(&bundle.spec, id)),
+            annotations: bundle.spec.annotations.clone(),
+            own_processes: plan.new.contains(UnshareFlags::NEWPID),
+            ..Record::default()
+        };
+        let birth = Self {
+            plan,
+            rootfs: rootfs(bundle),
+            folder,
+            lock: Some(lock),
+            group,
+            state: State {
+                id: id.to_owned(),
+                ..record.state()
+            },
+            record,
+            born: None,
+        };
+        Ok((birth, options.stdio))
+    }
+
+    /// Clones the first process and waits until it is set up; returns the master of its terminal.
+    fn bear(&mut self, stdio: Stdio, listener: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Error> {
+        let create = Create {
+            plan: self.plan,
+            rootfs: Rootfs::Path(self.rootfs.clone()),
+            stdio,
+            group: self.group.as_ref(),
+            namespaces: Vec::new(),
+            state: Some(&self.state),
+        };
+        let staged = Staged {
+            state: &self.state,
+            listener: listener.map(|listener| listener.as_fd()),
+        };
+        let (child, link) = begin(&create, Some(&staged))?;
+        drop(create);
+        self.record.pid = child.pid.as_raw_pid();
+        self.record.start = Vital::now(self.record.pid).map_or(0, |vital| vital.start);
+        self.state.pid = self.record.pid;
+        let (child, link) = self.born.insert((child, link));
+        loop {
+            match link.answer() {
+                Answer::Ready(terminal) => return Ok(terminal),
+                Answer::Hooks => {
+                    self.record.creating = true;
+                    record::write(&self.folder, &self.record)?;
+                    for stage in [Stage::Prestart, Stage::CreateRuntime] {
+                        hooks::run(stage, stage.of(&self.plan.hooks), &self.state, &[])?;
+                    }
+                    link.tell();
+                }
+                answer => {
+                    let plan = self.plan;
+                    let error = answer.into_error(child, &plan.program.name, Some(&plan.program), Some(plan));
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Writes that the container is there, and frees its lock: the first process, which will outlive this one, has a copy
+    /// of the lock's descriptor until it executes its program.
+    fn publish(&mut self) -> Result<(), Error> {
+        self.record.creating = false;
+        record::write(&self.folder, &self.record)?;
+        drop(self.lock.take());
+        Ok(())
+    }
+
+    /// Lets the program begin, then runs what comes after.
+    fn start(&mut self) -> Result<(), Error> {
+        let Some((child, link)) = &self.born else {
+            return Err(Error::new(ErrorKind::Internal, "a container without a process"));
+        };
+        link.tell();
+        let program = &self.plan.program;
+        let (pidfd, agent) = (child.pidfd.as_fd(), program.agent.as_ref());
+        match parent::executed(link, self.state.pid, pidfd, agent, Some(&self.state))? {
+            Answer::Closed => {}
+            answer => return Err(answer.into_failure(&program.name, None, None)),
+        }
+        let hooks = &self.plan.hooks.poststart;
+        hooks::run(Stage::Poststart, hooks, &self.state, &[])
+    }
+
+    /// The container, or the failure with everything undone.
+    fn finish(self, outcome: Result<Option<OwnedFd>, Error>) -> Result<Begun, Error> {
+        let terminal = match outcome {
+            Ok(terminal) => terminal,
+            Err(error) => return Err(self.undo(error)),
+        };
+        let Some((child, link)) = self.born else {
+            return Err(Error::new(ErrorKind::Internal, "a container without a process"));
+        };
+        drop(link);
+        Ok(Begun {
+            container: Container {
+                folder: self.folder,
+                record: Some(self.record),
+            },
+            pid: child.pid.as_raw_pid(),
+            pidfd: child.pidfd,
+            terminal,
+        })
+    }
+
+    /// Takes everything back, then runs the last hooks: the lifecycle goes on at its end (runtime-spec, "Lifecycle", step 12).
+    fn undo(self, error: Error) -> Error {
+        let begun = self.born.is_some();
+        if let Some((child, _)) = &self.born {
+            parent::end(child);
+        }
+        let mut failures = dhow_types::Failures::new();
+        if let Some(group) = self.group {
+            failures.record("kill the processes", group.kill_all());
+            failures.record("remove the control group", group.delete());
+        }
+        failures.record("remove the folder", self.folder.remove());
+        if begun {
+            let hooks = &self.plan.hooks.poststop;
+            failures.record("hooks", hooks::run(Stage::Poststop, hooks, &self.state, &[]));
+        }
+        match failures.into_result() {
+            // What else failed matters less than why it had to be undone; what is left is seen by `delete`.
+            Ok(()) | Err(_) => error,
+        }
+    }
+}
+
+/// The container's control group, made or taken over when nobody is in it.
+fn make_group(spec: &Spec, id: &str, options: &Options) -> Result<Option<Group>, Error> {
+    if options.systemd {
+        let message = "control groups made by systemd are not supported";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    let none = Resources::default();
+    let linux = spec.linux.as_ref();
+    let resources = linux.and_then(|linux| linux.resources.as_ref()).unwrap_or(&none);
+    let named = linux.is_some_and(|linux| linux.cgroups_path.is_some());
+    let path = group_path(spec, id);
+    let at = || format!("make control group {}", path.display());
+    match Group::create(&path, resources) {
+        Ok(group) => Ok(Some(group)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let group = Group::open(&path).context(at)?;
+            let inside = group.procs().context(at)?.len();
+            if inside > 0 {
+                let message = format!("container's cgroup is not empty: {inside} process(es) found");
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
+            if group.frozen().unwrap_or(false) {
+                let message = "container's cgroup unexpectedly frozen";
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
+            group.update(resources).context(at)?;
+            Ok(Some(group))
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && options.rootless && !named => Ok(None),
+        Err(error) => Err(error).context(at),
+    }
+}
+
+/// The present time, RFC 3339 in UTC with nanoseconds.
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    rfc3339(since.as_secs(), Some(since.subsec_nanos()))
+}
+
+/// A time in seconds since 1970 as a date, RFC 3339 in UTC; with nanoseconds if there are any.
+// The days-to-civil algorithm over eras of 400 years.
+#[must_use]
+pub fn rfc3339(seconds: u64, nanoseconds: Option<u32>) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    let fraction = nanoseconds.map_or(String::new(), |nanoseconds| format!(".{nanoseconds:09}"));
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates_of_the_calendar() {
+        assert_eq!(rfc3339(0, None), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400, Some(5)), "2000-02-29T00:00:00.000000005Z");
+        assert_eq!(
+            rfc3339(1_795_228_799, Some(999_999_999)),
+            "2026-11-21T02:39:59.999999999Z"
+        );
+        assert_eq!(rfc3339(4_102_444_799, None), "2099-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_version_is_semantic_and_of_the_first_major() {
+        for sound in ["1.0.0", "1.3.0", "1.0.2-dev", "1.2.1+build.5", "1.99.0"] {
+            assert!(check_version(sound).is_ok(), "{sound}");
+        }
+        for wrong in [
+            "",
+            "1",
+            "1.0",
+            "1.0.0.0",
+            "a.b.c",
+            "0.2.0",
+            "2.0.0",
+            "1..0",
+            "-1.0.0",
+            "1.0.99999999999",
+        ] {
+            assert_eq!(
+                check_version(wrong).unwrap_err().kind(),
+                ErrorKind::InvalidArgument
+            );
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Hooks: programs of the host, or of the container, that are told the container's state at points of its life
+//! (runtime-spec, "POSIX-platform Hooks" and "Lifecycle").
+//!
+//! They are executed by way of the stub, as the container's own program is: a `startContainer` hook is a file of the
+//! image, which must not find this program behind its `/proc/self/exe` (CVE-2019-5736).
+
+use std::ffi::{CStr, CString};
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
+
+use dhow_oci::runtime::{Hook, Hooks, State};
+use dhow_sys::clone::{Child, Options};
+use dhow_sys::exec::Vector;
+use dhow_types::ErrorKind;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
+
+use crate::parent::{self, Answer, Link};
+use crate::report::Step;
+use crate::{Context as _, Error, ExitStatus};
+
+/// Most of a hook's output that is told when it fails, in bytes a stream.
+const TOLD: usize = 800;
+
+/// A point in a container's life at which hooks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+impl Stage {
+    const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
+
+    /// The field of the spec.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Prestart => "prestart",
+            Self::CreateRuntime => "createRuntime",
+            Self::CreateContainer => "createContainer",
+            Self::StartContainer => "startContainer",
+            Self::Poststart => "poststart",
+            Self::Poststop => "poststop",
+        }
+    }
+
+    /// The container's status while they run: "created" begins after step 2 of the lifecycle, before the first hook.
+    const fn status(self) -> &'static str {
+        match self {
+            Self::Prestart | Self::CreateRuntime | Self::CreateContainer | Self::StartContainer => "created",
+            Self::Poststart => "running",
+            Self::Poststop => "stopped",
+        }
+    }
+
+    pub(crate) fn of(self, hooks: &Hooks) -> &[Hook] {
+        match self {
+            Self::Prestart => &hooks.prestart,
+            Self::CreateRuntime => &hooks.create_runtime,
+            Self::CreateContainer => &hooks.create_container,
+            Self::StartContainer => &hooks.start_container,
+            Self::Poststart => &hooks.poststart,
+            Self::Poststop => &hooks.poststop,
+        }
+    }
+}
+
+/// The hooks of a spec, if the kernel can be asked to execute them.
+pub(crate) fn checked(hooks: Option<&Hooks>) -> Result<Hooks, Error> {
+    let Some(hooks) = hooks else {
+        return Ok(Hooks::default());
+    };
+    for stage in Stage::ALL {
+        for (index, hook) in stage.of(hooks).iter().enumerate() {
+            let wrong = |why: &str| {
+                let message = format!("{} hook #{index}: {why}", stage.name());
+                Err(Error::new(ErrorKind::InvalidArgument, message))
+            };
+            if !hook.path.is_absolute() {
+                return wrong(&format!("path {:?} is not absolute", hook.path));
+            }
+            if hook.timeout.is_some_and(|timeout| timeout <= 0) {
+                return wrong("timeout is not greater than zero");
+            }
+            let mut words = hook.args.iter().chain(&hook.env).map(String::as_bytes);
+            if hook.path.as_os_str().as_bytes().contains(&0) || words.any(|word| word.contains(&0)) {
+                return wrong("a null byte is in its path, args or env");
+            }
+        }
+    }
+    Ok(hooks.clone())
+}
+
+/// The names of the stages that a container must have an id and a bundle for, if there are any.
+pub(crate) fn refuse(hooks: &Hooks) -> Result<(), Error> {
+    let used: Vec<_> = Stage::ALL
+        .into_iter()
+        .filter(|stage| !stage.of(hooks).is_empty())
+        .map(Stage::name)
+        .collect();
+    if used.is_empty() {
+        return Ok(());
+    }
+    let message = format!("hooks need a container with a state folder: {}", used.join(", "));
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+/// Runs the hooks of a stage in order, in the caller's namespaces; the first that fails ends it.
+///
+/// `env` is what a hook without an environment of its own gets.
+///
+/// # Errors
+/// runc's words: which hook of which stage, how it ended, what it wrote.
+pub(crate) fn run(stage: Stage, hooks: &[Hook], state: &State, env: &[CString]) -> Result<(), Error> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = State {
+        status: stage.status().to_owned(),
+        ..state.clone()
+    };
+    let state = serde_json::to_vec(&state)
+        .map_err(|error| Error::because(ErrorKind::Internal, "write the state for hooks", error))?;
+    for (index, hook) in hooks.iter().enumerate() {
+        one(hook, &state, env).map_err(|error| {
+            let mut words = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(inner) = cause {
+                words.push_str(&format!(": {inner}"));
+                cause = inner.source();
+            }
+            let message = format!("error running {} hook #{index}: {words}", stage.name());
+            Error::new(ErrorKind::FailedPrecondition, message)
+        })?;
+    }
+    Ok(())
+}
+
+fn one(hook: &Hook, state: &[u8], inherited: &[CString]) -> Result<(), Error> {
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let texts = |strings: &[String]| {
+        strings
+            .iter()
+            .map(|string| text(string.as_bytes()))
+            .collect::<io::Result<Vec<_>>>()
+    };
+    let path = text(hook.path.as_os_str().as_bytes()).context(|| "read its path")?;
+    let mut args = texts(&hook.args).context(|| "read its args")?;
+    if args.is_empty() {
+        args.push(path.clone());
+    }
+    let mut env = texts(&hook.env).context(|| "read its env")?;
+    if env.is_empty() {
+        env.extend_from_slice(inherited);
+    }
+    let stdin = memory(c"state", state)?;
+    let (stdout, stderr) = (memory(c"stdout", &[])?, memory(c"stderr", &[])?);
+    let (link, other) = Link::pair()?;
+    let program = Executable {
+        paths: [path],
+        argv: Vector::new(args),
+        env: Vector::new(env),
+        streams: [&stdin, &stdout, &stderr],
+        link: &other,
+    };
+    let mask = dhow_sys::process::block_signals().context(|| "block signals")?;
+    let spawned = dhow_sys::clone::spawn(&Options::default(), || program.begin());
+    dhow_sys::process::restore_signals(mask).context(|| "restore signals")?;
+    let child = spawned.context(|| "make a process")?;
+    drop(other);
+    if let Answer::Failed(failure) = link.answer() {
+        parent::reap(child.pidfd.as_fd());
+        let errno = io::Error::from_raw_os_error(failure.errno);
+        return Err(errno).context(|| format!("fork/exec {}", hook.path.display()));
+    }
+    let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok());
+    finish(&child, timeout.map(Duration::from_secs), stdout, stderr)
+}
+
+/// Waits for a hook; one that is late is killed with all of its process group.
+fn finish(child: &Child, timeout: Option<Duration>, stdout: OwnedFd, stderr: OwnedFd) -> Result<(), Error> {
+    if let Some(timeout) = timeout
+        && !ends_within(child, timeout).context(|| "wait for it")?
+    {
+        match rustix::process::kill_process_group(child.pid, rustix::process::Signal::KILL) {
+            // Its process is killed below, whatever became of the group.
+            Ok(()) | Err(_) => parent::end(child),
+        }
+        let message = format!("hook ran past specified timeout of {:.1}s", timeout.as_secs_f64());
+        return Err(Error::new(ErrorKind::FailedPrecondition, message));
+    }
+    let how = match crate::wait(child.pidfd.as_fd())? {
+        ExitStatus::Exited(0) => return Ok(()),
+        ExitStatus::Exited(status) => format!("exit status {status}"),
+        ExitStatus::Signaled(signal) => format!("signal: {signal}"),
+    };
+    let message = format!("{how}, stdout: {}, stderr: {}", output(stdout)?, output(stderr)?);
+    Err(Error::new(ErrorKind::FailedPrecondition, message))
+}
+
+fn ends_within(child: &Child, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut fds = [PollFd::new(&child.pidfd, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}
+
+/// A file in memory: no reader can block on it, and no writer.
+fn memory(name: &CStr, content: &[u8]) -> Result<OwnedFd, Error> {
+    let made = || -> io::Result<OwnedFd> {
+        let file = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let mut file = std::fs::File::from(file);
+        io::Write::write_all(&mut file, content)?;
+        file.rewind()?;
+        Ok(file.into())
+    };
+    made().context(|| "make a file for its streams")
+}
+
+fn output(file: OwnedFd) -> Result<String, Error> {
+    let mut file = std::fs::File::from(file);
+    let mut bytes = Vec::new();
+    let mut read = || -> io::Result<()> {
+        file.rewind()?;
+        (&mut file).take(TOLD as u64).read_to_end(&mut bytes)?;
+        Ok(())
+    };
+    read().context(|| "read what it wrote")?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+/// What the process of a hook executes.
+struct Executable<'a> {
+    paths: [CString; 1],
+    argv: Vector,
+    env: Vector,
+    streams: [&'a OwnedFd; 3],
+    link: &'a OwnedFd,
+}
+
+impl Executable<'_> {
+    /// The child's side; returns the exit status of one that failed.
+    fn begin(&self) -> i32 {
+        let [stdin, stdout, stderr] = self.streams;
+        let prepared = || -> io::Result<()> {
+            dhow_sys::process::reset_signals()?;
+            // Of its own process group, so that it can be ended with what it started.
+            rustix::process::setpgid(None, None)?;
+            // All descriptors here are beyond the three: the caller has those, or the null device there.
+            rustix::stdio::dup2_stdin(stdin)?;
+            rustix::stdio::dup2_stdout(stdout)?;
+            rustix::stdio::dup2_stderr(stderr)?;
+            dhow_sys::fd::cloexec_from(3)
+        };
+        let error = match prepared() {
+            Ok(()) => {
+                let word = Step::Execute as u32;
+                dhow_sys::stub::execute(&self.paths, false, &self.argv, &self.env, self.link.as_fd(), word)
+            }
+            Err(error) => error,
+        };
+        let failure = crate::report::Failure {
+            step: Step::Stub,
+            index: 0,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        crate::init::fail(self.link.as_fd(), failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(script: &str, timeout: Option<i64>) -> Hook {
+        Hook {
+            path: "/bin/sh".into(),
+            args: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec!["WORD=one".to_owned()],
+            timeout,
+        }
+    }
+
+    #[test]
+    fn hooks_that_cannot_be_executed_are_refused_by_name() {
+        let wrong = [
+            Hook {
+                path: "relative".into(),
+                ..Hook::default()
+            },
+            hook("true", Some(0)),
+            hook("true", Some(-3)),
+            hook("a\0b", None),
+        ];
+        for one in wrong {
+            let hooks = Hooks {
+                create_runtime: vec![hook("true", None), one],
+                ..Hooks::default()
+            };
+            let error = checked(Some(&hooks)).unwrap_err();
+            assert!(
+                error.to_string().starts_with("createRuntime hook #1: "),
+                "{error}"
+            );
+        }
+        assert!(checked(None).is_ok());
+        assert!(refuse(&Hooks::default()).is_ok());
+    }
+}
