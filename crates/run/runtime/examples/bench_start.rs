@@ -33,6 +33,7 @@ fn main() {
     std::fs::create_dir(&work).unwrap();
     let settings = Settings {
         seccomp_cache: Some(scratch.path().join("cache")),
+        ..dhow_runtime::Settings::default()
     };
     let spec = fixture::default_spec(&["true"]);
     let names = ["plan", "mount", "group", "run", "wait", "remove", "total"];

@@ -117,6 +117,7 @@ impl Engine {
     pub(crate) fn runtime_settings(&self) -> dhow_runtime::Settings {
         dhow_runtime::Settings {
             seccomp_cache: Some(self.settings().run.join("seccomp")),
+            ..dhow_runtime::Settings::default()
         }
     }
 
