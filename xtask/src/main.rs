@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask deps|tidy|dist`.
+//! Tasks of the workspace: `cargo xtask deps|tidy|dist|fuzz`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -9,6 +9,7 @@
 
 mod deps;
 mod dist;
+mod fuzz;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ const USAGE: &str = "usage: cargo xtask <task>
 
   deps   check that imports between crates only go down (ARCHITECTURE.md, \"The house\")
   tidy   check sizes, names and words of the source
-  dist   build the static binary dist/dhow and print its size";
+  dist   build the static binary dist/dhow and print its size
+  fuzz   [target] [--seconds N] [--seed N]: damaged input for the readers of foreign bytes (fuzz/)";
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         "deps" => deps::check(),
         "tidy" => tidy::check(),
         "dist" => dist::build(),
+        "fuzz" => fuzz::run(std::env::args().skip(2).collect()),
         _ => Err(vec![USAGE.to_owned()]),
     };
     match outcome {

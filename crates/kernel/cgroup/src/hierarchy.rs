@@ -149,7 +149,7 @@ fn below(root: &Path, own: &str) -> PathBuf {
 }
 
 /// Reads the mount table (proc(5), `mountinfo`) and `/proc/self/cgroup` (cgroups(7)).
-fn parse(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
+pub(crate) fn parse(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else {

@@ -33,3 +33,35 @@ dhow_types::define_error! {
     /// A control group that could not be made, changed, read or removed.
     pub struct Error;
 }
+
+/// Readers for the crate `dhow-fuzz`; no part of the interface.
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz {
+    /// A mount table and a membership file; what was found, as text.
+    #[must_use]
+    pub fn mount_table(mountinfo: &str, membership: &str) -> String {
+        format!("{:?}", crate::hierarchy::parse(mountinfo, membership))
+    }
+
+    /// The files that statistics are read from.
+    #[must_use]
+    pub fn statistics(text: &str) -> String {
+        let (memory, cpu) = (crate::stats::memory_v2(text), crate::stats::cpu_v2(text));
+        let (old, io) = (crate::stats::memory_v1(text), crate::stats::block_io_v2(text));
+        format!(
+            "{memory:?}{cpu:?}{old:?}{io:?}{:?}",
+            crate::stats::block_io_v1(text, text)
+        )
+    }
+
+    /// Limits of a spec as what would be written.
+    #[must_use]
+    pub fn limits(resources: &dhow_oci::runtime::Resources) -> String {
+        format!(
+            "{:?}{:?}",
+            crate::v1::settings(resources),
+            crate::v2::settings(resources)
+        )
+    }
+}

@@ -57,3 +57,20 @@ dhow_types::define_error! {
     /// Why a network operation failed.
     pub struct Error;
 }
+
+/// Readers for the crate `dhow-fuzz`; no part of the interface.
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz {
+    /// An answer of the kernel.
+    #[must_use]
+    pub fn netlink(datagram: &[u8]) -> usize {
+        crate::netlink::fuzz(datagram)
+    }
+
+    /// A question or answer of the domain name system.
+    #[must_use]
+    pub fn dns(message: &[u8]) -> String {
+        crate::dns::fuzz(message)
+    }
+}

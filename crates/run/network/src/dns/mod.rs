@@ -32,6 +32,12 @@ use wire::{Code, Query, Record};
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const PORT: u16 = 53;
 
+/// Reads a message as a question; what is asked, as text.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(message: &[u8]) -> String {
+    Query::parse(message).map_or_else(String::new, |query| format!("{:?} {query:?}", query.reverse()))
+}
+
 /// Token of the UDP socket in the epoll set.
 const UDP: u64 = 0;
 /// Token of the TCP listener.

@@ -154,7 +154,11 @@ fn read(
             NLMSG_ERROR | NLMSG_DONE => {
                 let code = payload.first_chunk().map_or(0, |raw| i32::from_ne_bytes(*raw));
                 if code < 0 {
-                    let errno = Errno::from_raw_os_error(code.saturating_neg());
+                    // Errno panics for a number that is none (the kernel's MAX_ERRNO).
+                    let errno = match code.saturating_neg() {
+                        errno @ 1..=4095 => Errno::from_raw_os_error(errno),
+                        _ => Errno::PROTO,
+                    };
                     refused.push(Refusal {
                         index: usize::try_from(index).unwrap_or(usize::MAX),
                         errno,
@@ -166,6 +170,19 @@ fn read(
     }
 }
 
+/// Reads a datagram as an answer to any request; what was in it, in one number.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn fuzz(datagram: &[u8]) -> usize {
+    let (mut refused, mut sum) = (Vec::new(), 0_usize);
+    let mut each = |kind: u16, payload: &[u8]| {
+        let values: usize = Attributes::new(payload).map(|(_, value)| value.len()).sum();
+        assert!(values <= payload.len(), "values lie within their message");
+        sum = sum.wrapping_mul(31).wrapping_add(usize::from(kind)) ^ route::fuzz(payload);
+    };
+    read(datagram, 1, u32::MAX, &mut each, &mut refused);
+    sum.wrapping_add(refused.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,30 +191,52 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_answers_neither_panic_nor_leave_the_buffer(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let mut refused = Vec::new();
-            let mut sum = 0usize;
-            read(&bytes, 1, u32::MAX, &mut |_, payload| {
-                for (_, value) in Attributes::new(payload) {
-                    sum += value.len();
-                }
-                route::fuzz(payload);
-            }, &mut refused);
-            prop_assert!(sum <= bytes.len());
+            fuzz(&bytes);
         }
     }
 
     #[test]
-    fn error_answers_carry_index_and_errno() {
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(&20u32.to_ne_bytes());
-        bytes.extend_from_slice(&NLMSG_ERROR.to_ne_bytes());
-        bytes.extend_from_slice(&0u16.to_ne_bytes());
-        bytes.extend_from_slice(&12u32.to_ne_bytes());
-        bytes.extend_from_slice(&0u32.to_ne_bytes());
-        bytes.extend_from_slice(&(-17i32).to_ne_bytes());
-        let mut refused = Vec::new();
-        read(&bytes, 10, 3, &mut |_, _| (), &mut refused);
-        assert_eq!(refused.len(), 1);
-        assert_eq!((refused[0].index, refused[0].errno), (2, Errno::EXIST));
+    fn error_answers_carry_index_and_errno_whatever_the_number() {
+        for (code, errno) in [
+            (-17, Errno::EXIST),
+            (-4096, Errno::PROTO),
+            (-70_000, Errno::PROTO),
+            (i32::MIN, Errno::PROTO),
+        ] {
+            let mut bytes = Vec::new();
+            bytes.extend_from_slice(&20u32.to_ne_bytes());
+            bytes.extend_from_slice(&NLMSG_ERROR.to_ne_bytes());
+            bytes.extend_from_slice(&0u16.to_ne_bytes());
+            bytes.extend_from_slice(&12u32.to_ne_bytes());
+            bytes.extend_from_slice(&0u32.to_ne_bytes());
+            bytes.extend_from_slice(&i32::to_ne_bytes(code));
+            let mut refused = Vec::new();
+            read(&bytes, 10, 3, &mut |_, _| (), &mut refused);
+            assert_eq!(refused.len(), 1);
+            assert_eq!((refused[0].index, refused[0].errno), (2, errno));
+        }
+    }
+
+    /// CVE-2021-43784: a length of 16 bits that goes over makes of one attribute several.
+    #[test]
+    fn an_attribute_that_is_too_long_is_refused_before_it_is_sent() {
+        for (length, fits) in [
+            (0xfffb, true),
+            (0xfffc, false),
+            (0x1_0000, false),
+            (0x1_0008, false),
+        ] {
+            let mut batch = Batch::new();
+            batch.request(16, ACK, &[], |message| message.raw(3, &vec![b'x'; length]));
+            assert_eq!(batch.number(1).is_ok(), fits, "{length}");
+        }
+        let mut batch = Batch::new();
+        batch.request(16, ACK, &[], |message| {
+            message.nest(18, |link| (0..3).for_each(|_| link.raw(3, &[b'x'; 0x6000])));
+        });
+        assert!(
+            batch.number(1).is_err(),
+            "attributes that fit, in one that does not"
+        );
     }
 }

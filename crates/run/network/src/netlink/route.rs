@@ -348,8 +348,7 @@ pub(crate) fn uplink_mtu(socket: &mut Socket) -> io::Result<Option<u32>> {
 }
 
 /// Feeds bytes to every parser of this file.
-#[cfg(test)]
-pub(super) fn fuzz(payload: &[u8]) {
-    parse_link(payload);
-    parse_route(payload);
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) fn fuzz(payload: &[u8]) -> usize {
+    usize::from(parse_link(payload).is_some()) + 2 * usize::from(parse_route(payload).is_some())
 }
