@@ -10,6 +10,7 @@
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
 //! | [`process`] | signals, session keyring, seccomp filter |
+//! | [`sched`] | CPUs, scheduling, I/O priority, memory policy, execution domain |
 //! | [`signal`] | signals read from a descriptor |
 //! | [`background`] | what stays behind after a fork |
 //!
@@ -30,6 +31,7 @@ pub mod fd;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod sched;
 pub mod signal;
 pub mod stub;
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
-use dhow_oci::runtime::{Process, Seccomp, State};
+use dhow_oci::runtime::{Linux, Process, Seccomp, State};
 use dhow_types::ErrorKind;
 
 use rustix::fs::{Mode, OFlags};
@@ -13,7 +13,7 @@ use rustix::thread::{ThreadNameSpaceType as Kinds, UnshareFlags, move_into_threa
 use crate::init::identity::{self, SetGroups};
 use crate::init::{self, terminal};
 use crate::parent::{self, Link, Place, Visit};
-use crate::plan::Program;
+use crate::plan::{Program, Share};
 use crate::report::{At, Failure, Step};
 use crate::{Context as _, Error, Running, Settings, Stdio};
 
@@ -26,6 +26,8 @@ pub struct Exec<'a> {
     pub process: &'a Process,
     /// The filter, usually the container's.
     pub seccomp: Option<&'a Seccomp>,
+    /// The container's `linux`, for what holds for all of its processes: personality and memory policy.
+    pub linux: Option<&'a Linux>,
     /// The container's control group; the caller's own without.
     pub group: Option<&'a Group>,
     /// Standard streams; `Terminal` exactly when the process has one.
@@ -41,7 +43,9 @@ pub struct Exec<'a> {
 /// # Errors
 /// `FailedPrecondition` for a container that stopped; `NotFound` and `PermissionDenied` for the program; else the step.
 pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
-    let program = Program::prepare(exec.process, exec.seccomp, exec.settings)?;
+    let nothing = Linux::default();
+    let share = Share::parse(exec.process, exec.linux.unwrap_or(&nothing), true)?;
+    let program = Program::prepare(exec.process, exec.seccomp, exec.settings)?.with_share(share);
     let streams = parent::streams(&exec.stdio, program.terminal)?;
     let place = Place::of(exec.group)?;
     let (link, other) = Link::pair()?;
@@ -55,10 +59,12 @@ pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
     };
     let protection = parent::protect(true)?;
     let visit = Visit::enter_processes_of(exec.init).map_err(|error| stopped(error, exec.init))?;
+    let cpus = parent::FirstCpus::take(program.share.as_deref())?;
     let spawned = place.spawn(UnshareFlags::empty(), |by_parent| {
         drop(link.take());
         entry.begin(by_parent)
     });
+    drop(cpus);
     visit.leave()?;
     drop(protection);
     let (child, by_parent) = spawned?;

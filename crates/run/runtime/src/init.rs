@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
+use dhow_sys::sched::CPU_WORDS;
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::UnshareFlags;
@@ -24,7 +25,7 @@ use self::identity::SetGroups;
 use self::staged::Staged;
 use crate::create::Rootfs;
 use crate::hooks::Stage;
-use crate::plan::{Plan, Program};
+use crate::plan::{Plan, Program, Share};
 use crate::report::{At, Failure, LENGTH, Message, Step};
 
 /// What the parent hands to the child of [`create`](crate::create).
@@ -188,6 +189,7 @@ pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), 
     for (index, entrance) in entrances.iter().enumerate() {
         rustix::io::write(entrance, b"0").at_index(Step::CgroupJoin, index)?;
     }
+    take_cpus(program)?;
     if let Some(score) = &program.oom_score_adj {
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
         let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty());
@@ -207,6 +209,20 @@ pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), 
             Err(failure)
         }
         _ => Ok(()),
+    }
+}
+
+/// The CPUs of the process: those it asks for, or all that its control group has, whatever the caller was restricted to.
+fn take_cpus(program: &Program) -> Result<(), Failure> {
+    match program.share.as_deref() {
+        Some(Share { cpus: Some(cpus), .. }) => dhow_sys::sched::set_affinity(cpus).at(Step::Affinity),
+        Some(Share {
+            first_cpus: Some(_), ..
+        }) => Ok(()),
+        _ => match dhow_sys::sched::set_affinity(&[u64::MAX; CPU_WORDS]) {
+            // An outer seccomp filter may forbid it; then the caller's hold.
+            Ok(()) | Err(_) => Ok(()),
+        },
     }
 }
 

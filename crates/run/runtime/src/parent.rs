@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::agent::{self, Agent};
 use crate::create::{Namespace, Running, Stdio};
-use crate::plan::{Plan, Program};
+use crate::plan::{Plan, Program, Share};
 use crate::report::{Failure, LONGEST, Message, Name, words};
 use crate::{Context as _, Error};
 
@@ -283,6 +283,32 @@ impl<'a> Place<'a> {
         }
         restore_signals(mask).context(|| "restore signals")?;
         spawned.context(|| "clone the container's process")
+    }
+}
+
+/// The CPUs a process of `exec` begins on: the parent's own for the moment of the clone.
+#[must_use = "the CPUs come back when it is dropped"]
+pub(crate) struct FirstCpus(Option<Vec<u64>>);
+
+impl FirstCpus {
+    pub(crate) fn take(share: Option<&Share>) -> Result<Self, Error> {
+        let Some(cpus) = share.and_then(|share| share.first_cpus.as_ref()) else {
+            return Ok(Self(None));
+        };
+        let own = dhow_sys::sched::affinity().context(|| "ask for the own CPUs")?;
+        dhow_sys::sched::set_affinity(cpus).context(|| "set the initial CPU affinity")?;
+        Ok(Self(Some(own)))
+    }
+}
+
+impl Drop for FirstCpus {
+    fn drop(&mut self) {
+        if let Some(own) = &self.0 {
+            match dhow_sys::sched::set_affinity(own) {
+                // They were the caller's a moment ago; a CPU that went away meanwhile is no failure of this exec.
+                Ok(()) | Err(_) => {}
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod capability;
 mod device;
 mod mount;
 pub(crate) mod program;
+mod share;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use rustix::thread::UnshareFlags;
 pub(crate) use device::Node;
 pub(crate) use mount::{MountPlan, Source};
 pub(crate) use program::Program;
+pub(crate) use share::Share;
 pub(crate) use sysctl::Sysctl;
 
 use crate::{Error, Namespace};
@@ -99,7 +101,8 @@ impl Plan {
                 .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
-            program: Program::prepare(process, linux.seccomp.as_ref(), settings)?,
+            program: Program::prepare(process, linux.seccomp.as_ref(), settings)?
+                .with_share(Share::parse(process, linux, false)?),
             new,
             join,
             uid_mappings: linux.uid_mappings.clone(),
@@ -168,9 +171,7 @@ impl Namespace {
 fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
     let fields = [
         ("intelRdt", linux.intel_rdt.is_some()),
-        ("memoryPolicy", linux.memory_policy.is_some()),
         ("netDevices", !linux.net_devices.is_empty()),
-        ("personality", linux.personality.is_some()),
         ("timeOffsets", !linux.time_offsets.is_empty()),
     ];
     if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {

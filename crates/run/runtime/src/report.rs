@@ -29,6 +29,7 @@ macro_rules! steps {
 }
 
 steps! {
+    Affinity = "set the CPU affinity",
     Ambient = "raise the ambient capabilities",
     BoundingSet = "limit the capability bounding set",
     Capabilities = "apply capabilities",
@@ -46,10 +47,12 @@ steps! {
     Groups = "set groups",
     Hook = "run a hook",
     Hostname = "set the host name",
+    IoPriority = "set io priority",
     JoinNamespace = "join namespace",
     Keyring = "join a session keyring",
     Listener = "hand the seccomp listener over",
     Mask = "mask path",
+    MemoryPolicy = "set memory policy",
     Mount = "mount",
     MountSource = "open the source of mount",
     MountTarget = "open the target of mount",
@@ -57,6 +60,7 @@ steps! {
     NoNewPrivileges = "set no_new_privs",
     NullDevice = "verify that /dev/null is the null device",
     OomScore = "set oom_score_adj",
+    Personality = "set the personality",
     Pivot = "change to the root file system",
     Propagation = "make the mounts private",
     ReadOnly = "make path read-only",
@@ -65,6 +69,7 @@ steps! {
     Rlimit = "set resource limit",
     RootFilesystem = "open the root file system",
     RootPropagation = "set the propagation of the root file system",
+    Scheduler = "set scheduler",
     Seccomp = "load the seccomp filter",
     Session = "start a session",
     Signals = "reset signals",
@@ -224,6 +229,12 @@ impl Failure {
         if self.step == Step::Execute {
             return not_executed(name, errno);
         }
+        if self.step == Step::Scheduler
+            && program.is_some_and(|program| self.is_deadline_of_some_cpus(program))
+        {
+            let message = "process scheduler can't be used together with AllowedCPUs";
+            return Error::because(ErrorKind::FailedPrecondition, message, errno);
+        }
         let mut message = format!("unable to {}", self.step.words());
         if let Some(subject) = self.subject(program, plan) {
             message.push(' ');
@@ -240,6 +251,12 @@ impl Failure {
             },
             |()| Error::new(ErrorKind::Internal, "no failure"),
         )
+    }
+
+    /// The kernel admits deadlines only to processes that may use every CPU (sched(7)).
+    fn is_deadline_of_some_cpus(self, program: &Program) -> bool {
+        let restricted = program.share.as_ref().is_some_and(|share| share.some_cpus);
+        restricted && self.errno == Errno::PERM.raw_os_error()
     }
 
     fn subject(self, program: Option<&Program>, plan: Option<&Plan>) -> Option<String> {

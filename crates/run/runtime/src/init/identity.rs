@@ -7,7 +7,7 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::parent::SEND_IT;
-use crate::plan::Program;
+use crate::plan::{Program, Share};
 use crate::report::{At, Failure, Message, Step};
 
 /// Whether a user namespace lets its processes change their supplementary groups.
@@ -31,6 +31,9 @@ pub(crate) fn become_root() -> Result<SetGroups, Failure> {
 
 /// Everything about the identity that can be done before the parent says start: all but filter and capabilities.
 pub(crate) fn settle(program: &Program, groups: SetGroups) -> Result<(), Failure> {
+    if let Some(share) = &program.share {
+        take_share(share)?;
+    }
     for (index, (resource, limit)) in program.rlimits.iter().enumerate() {
         rustix::process::setrlimit(*resource, *limit).at_index(Step::Rlimit, index)?;
     }
@@ -48,6 +51,24 @@ pub(crate) fn settle(program: &Program, groups: SetGroups) -> Result<(), Failure
     }
     verify_directory()?;
     rustix::process::umask(program.umask.unwrap_or(rustix::fs::Mode::from_raw_mode(0o022)));
+    Ok(())
+}
+
+/// Before the limits and the change of user, which would forbid it.
+fn take_share(share: &Share) -> Result<(), Failure> {
+    use dhow_sys::sched;
+    if let Some(attributes) = &share.scheduler {
+        sched::set_scheduler(attributes).at(Step::Scheduler)?;
+    }
+    if let Some((class, level)) = share.io_priority {
+        sched::set_io_priority(class, level).at(Step::IoPriority)?;
+    }
+    if let Some((mode, nodes)) = &share.memory {
+        sched::set_memory_policy(*mode, nodes).at(Step::MemoryPolicy)?;
+    }
+    if let Some(domain) = share.personality {
+        sched::set_personality(domain).at(Step::Personality)?;
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use rustix::process::{Gid, Resource, Uid};
 use rustix::termios::Winsize;
 
 use super::capability::Masks;
-use super::{Settings, bytes, text};
+use super::{Settings, Share, bytes, text};
 use crate::Error;
 use crate::agent::Agent;
 use crate::report::Name;
@@ -38,6 +38,8 @@ pub(crate) struct Program {
     pub(crate) no_new_privileges: bool,
     pub(crate) rlimits: Vec<(Resource, rustix::process::Rlimit)>,
     pub(crate) oom_score_adj: Option<String>,
+    /// Its share of the machine, for the few that ask.
+    pub(crate) share: Option<Box<Share>>,
     pub(crate) filter: Option<Filter>,
     /// Who answers what the filter asks.
     pub(crate) agent: Option<Agent>,
@@ -90,6 +92,7 @@ impl Program {
             no_new_privileges: process.no_new_privileges,
             rlimits: rlimits(&process.rlimits)?,
             oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
+            share: None,
             agent: match (&filter, seccomp) {
                 (Some(filter), Some(profile)) if filter.notify => Some(Agent::of(profile)?),
                 _ => None,
@@ -106,18 +109,15 @@ impl Program {
             }),
         })
     }
+
+    pub(crate) fn with_share(mut self, share: Option<Box<Share>>) -> Self {
+        self.share = share;
+        self
+    }
 }
 
 fn refuse_unsupported(process: &Process) -> Result<(), Error> {
     let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
-    let fields = [
-        ("scheduler", process.scheduler.is_some()),
-        ("ioPriority", process.io_priority.is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity.is_some()),
-    ];
-    if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {
-        return unsupported(format!("process.{field} is not supported"));
-    }
     match process.apparmor_profile.as_deref() {
         None | Some("" | "unconfined") => {}
         Some(profile) => return unsupported(format!("apparmor profile {profile:?} cannot be applied")),

@@ -79,11 +79,7 @@ fn labels_of_absent_security_modules_are_refused_and_unconfined_is_not() {
 #[test]
 fn fields_without_code_are_refused_and_unknown_ones_ignored() {
     assert_eq!(
-        refused(|s| process(s).io_priority = Some(Default::default())).0,
-        ErrorKind::Unsupported
-    );
-    assert_eq!(
-        refused(|s| linux(s).personality = Some(Default::default())).0,
+        refused(|s| linux(s).intel_rdt = Some(Default::default())).0,
         ErrorKind::Unsupported
     );
     prepared(|s| drop(linux(s).extra.insert("somethingNew".into(), serde_json::json!(1)))).unwrap();

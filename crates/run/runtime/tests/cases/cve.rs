@@ -221,6 +221,7 @@ pub(super) fn exec_with_terminal(sleeper: &Sleeper, script: &str) -> Result<Stri
         init: sleeper.0.pidfd.as_fd(),
         process: process(&mut spec),
         seccomp: None,
+        linux: None,
         group: None,
         stdio: Stdio::Terminal,
         settings: &Settings::default(),

@@ -126,6 +126,7 @@ fn exec_with_a_terminal_uses_the_containers() {
         init,
         process,
         seccomp: None,
+        linux: None,
         group: None,
         stdio,
         settings: &settings,

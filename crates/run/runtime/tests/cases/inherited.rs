@@ -73,6 +73,7 @@ fn a_terminal_of_the_caller_takes_no_input_from_inside() {
                 init: sleeper.0.pidfd.as_fd(),
                 process: process(&mut spec),
                 seccomp: None,
+                linux: None,
                 group: None,
                 stdio,
                 settings: &Settings::default(),

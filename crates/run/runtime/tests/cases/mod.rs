@@ -8,6 +8,7 @@ mod inherited;
 mod mounts;
 mod race;
 mod seccomp;
+mod share;
 mod start;
 
 /// A test's name and its function.
@@ -16,6 +17,7 @@ pub(crate) type Case = (&'static str, fn());
 /// Every test of every file; a file lists its own.
 pub(crate) fn all() -> Vec<Case> {
     [
+        share::TESTS,
         start::TESTS,
         identity::TESTS,
         mounts::TESTS,

@@ -177,6 +177,7 @@ fn an_agent_answers_for_a_process_that_joins() {
         init: std::os::fd::AsFd::as_fd(&sleeper.0.pidfd),
         process: process(&mut spec),
         seccomp: Some(&profile),
+        linux: None,
         group: None,
         stdio,
         settings: &Settings::default(),

@@ -86,6 +86,7 @@ impl Engine {
             init: init.as_fd(),
             process: &process,
             seccomp: seccomp.as_ref(),
+            linux: None,
             group: Some(&group),
             stdio,
             settings: &self.runtime_settings(),

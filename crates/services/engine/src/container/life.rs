@@ -406,6 +406,7 @@ impl ContainerLife {
             init: init.as_fd(),
             process: &process,
             seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
+            linux: spec.linux.as_ref(),
             group: Some(&held.group),
             stdio: Stdio::Fds {
                 stdin: null.into(),
