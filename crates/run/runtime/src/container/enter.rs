@@ -55,6 +55,7 @@ impl Container {
             init: init.as_fd(),
             process: &process,
             seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
+            linux: spec.linux.as_ref(),
             group: group.as_ref(),
             stdio: entry.stdio,
             settings: entry.settings,
