@@ -111,24 +111,24 @@ impl Entry<'_> {
     /// The child's side. It is in the container's process id namespace from its birth, but not dumpable, so nobody there
     /// can reach its memory, descriptors or program before it is the container's own.
     fn begin(&self, wait_for_parent: bool) -> i32 {
-        let prepared = self.prepare(wait_for_parent).and_then(|terminal| {
+        let prepared = self.prepare(wait_for_parent).and_then(|(terminal, attributes)| {
             init::announce(self.link, terminal.as_ref().map(AsFd::as_fd))?;
             drop(terminal);
-            Ok(())
+            Ok(attributes)
         });
         let failure = match prepared {
-            Ok(()) => identity::launch(self.program, self.link),
+            Ok(attributes) => identity::launch(self.program, attributes.as_ref(), self.link),
             Err(failure) => failure,
         };
         init::fail(self.link, failure)
     }
 
-    fn prepare(&self, wait_for_parent: bool) -> Result<Option<OwnedFd>, Failure> {
+    fn prepare(&self, wait_for_parent: bool) -> Result<init::Prepared, Failure> {
         dhow_sys::process::reset_signals().at(Step::Signals)?;
         if wait_for_parent {
             init::wait_for_parent(self.link)?;
         }
-        init::own_place(self.program, self.entrances)?;
+        let attributes = init::own_place(self.program, self.entrances)?;
         let groups = join(self.init)?;
         rustix::process::umask(Mode::empty());
         let terminal = match self.streams {
@@ -144,7 +144,7 @@ impl Entry<'_> {
         };
         identity::settle(self.program, groups)?;
         dhow_sys::fd::cloexec_from(self.program.first_closed).at(Step::CloseOnExec)?;
-        Ok(terminal)
+        Ok((terminal, attributes))
     }
 }
 

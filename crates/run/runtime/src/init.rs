@@ -25,6 +25,7 @@ use self::identity::SetGroups;
 use self::staged::Staged;
 use crate::create::Rootfs;
 use crate::hooks::Stage;
+use crate::lsm::Attributes;
 use crate::plan::{Plan, Program, Share};
 use crate::report::{At, Failure, LENGTH, Message, Step};
 
@@ -57,21 +58,24 @@ pub(crate) const FAILED: i32 = 255;
 
 /// Runs all steps; returns the exit status of a child that did not become its program.
 pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
-    let outcome = prepare(setup).and_then(|terminal| {
+    let outcome = prepare(setup).and_then(|(terminal, attributes)| {
         announce(setup.link, terminal.as_ref().map(AsFd::as_fd))?;
         drop(terminal);
-        Ok(())
+        Ok(attributes)
     });
     match (outcome, setup.staged) {
         (Err(failure), _) => fail(setup.link, failure),
-        (Ok(()), Some(staged)) => begin_staged(setup, staged),
-        (Ok(()), None) if !told(setup.link) => FAILED,
-        (Ok(()), None) => fail(setup.link, identity::launch(&setup.plan.program, setup.link)),
+        (Ok(attributes), Some(staged)) => begin_staged(setup, staged, attributes.as_ref()),
+        (Ok(_), None) if !told(setup.link) => FAILED,
+        (Ok(attributes), None) => fail(
+            setup.link,
+            identity::launch(&setup.plan.program, attributes.as_ref(), setup.link),
+        ),
     }
 }
 
 /// The rest of [`begin`] for a container that is started by whoever comes by, after its last hooks.
-fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>) -> i32 {
+fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attributes>) -> i32 {
     let starter;
     let link = match staged.listener {
         Some(listener) => match staged::wait(setup.link, listener) {
@@ -86,7 +90,7 @@ fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>) -> i32 {
     };
     let program = &setup.plan.program;
     match staged::run(Stage::StartContainer, setup, staged, link) {
-        Ok(()) => fail(link, identity::launch(program, link)),
+        Ok(()) => fail(link, identity::launch(program, attributes, link)),
         Err(failure) => fail(link, failure),
     }
 }
@@ -145,13 +149,16 @@ pub(crate) fn fail(link: BorrowedFd<'_>, failure: Failure) -> i32 {
     }
 }
 
-fn prepare(setup: &Setup<'_>) -> Result<Option<OwnedFd>, Failure> {
+/// What is kept of the preparation: the master of the terminal, and what labels are written to.
+pub(crate) type Prepared = (Option<OwnedFd>, Option<Attributes>);
+
+fn prepare(setup: &Setup<'_>) -> Result<Prepared, Failure> {
     let plan = setup.plan;
     dhow_sys::process::reset_signals().at(Step::Signals)?;
     if setup.wait_for_parent {
         wait_for_parent(setup.link)?;
     }
-    own_place(&plan.program, setup.entrances)?;
+    let attributes = own_place(&plan.program, setup.entrances)?;
     for (index, namespace) in setup.join.iter().enumerate() {
         dhow_sys::namespace::enter(namespace).at_index(Step::JoinNamespace, index)?;
     }
@@ -181,11 +188,11 @@ fn prepare(setup: &Setup<'_>) -> Result<Option<OwnedFd>, Failure> {
         staged::find(&plan.program)?;
     }
     dhow_sys::fd::cloexec_from(plan.program.first_closed).at(Step::CloseOnExec)?;
-    Ok(terminal)
+    Ok((terminal, attributes))
 }
 
-/// Group, session and keyring of a process that `create` or `exec` made.
-pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), Failure> {
+/// Group, session and keyring of a process that `create` or `exec` made, which is still among the host's files.
+pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<Option<Attributes>, Failure> {
     for (index, entrance) in entrances.iter().enumerate() {
         rustix::io::write(entrance, b"0").at_index(Step::CgroupJoin, index)?;
     }
@@ -196,8 +203,9 @@ pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), 
         rustix::io::write(file.at(Step::OomScore)?, score.as_bytes()).at(Step::OomScore)?;
     }
     rustix::process::setsid().at(Step::Session)?;
+    let attributes = Attributes::open(program.labels.as_ref())?;
     if program.shared_keyring {
-        return Ok(());
+        return Ok(attributes);
     }
     match dhow_sys::process::join_session_keyring().at(Step::Keyring) {
         // A kernel without keyrings shares none; EDQUOT and EPERM (an outer seccomp filter) leave the caller's, as runc does.
@@ -208,7 +216,7 @@ pub(crate) fn own_place(program: &Program, entrances: &[OwnedFd]) -> Result<(), 
         {
             Err(failure)
         }
-        _ => Ok(()),
+        _ => Ok(attributes),
     }
 }
 

@@ -15,7 +15,8 @@
 //! - Everything in the root file system is reached by file descriptor and resolved by the kernel inside the root
 //!   (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579); every mount is built detached and attached to a descriptor.
 //! - procfs is written only through the descriptor of an instance made for it, without entering mounts or following
-//!   links (CVE-2019-16884, CVE-2025-52881).
+//!   links (CVE-2019-16884, CVE-2025-52881); labels of AppArmor and SELinux through the host's, opened before anything of
+//!   the container is entered ([`mod@lsm`]).
 //! - No descriptor of the host survives execve, and the working directory is inside the root (CVE-2024-21626).
 //! - What a spec asks for and this runtime cannot do is an `Unsupported` error, never passed over.
 //!
@@ -32,6 +33,7 @@ mod exec;
 mod hooks;
 mod idmap;
 mod init;
+pub mod lsm;
 mod parent;
 mod plan;
 mod report;

@@ -18,7 +18,7 @@ use rustix::mount::MountPropagationFlags as Propagation;
 use rustix::thread::UnshareFlags;
 
 pub(crate) use device::Node;
-pub(crate) use mount::{MountPlan, Source};
+pub(crate) use mount::{MountPlan, Parameter, Source};
 pub(crate) use program::Program;
 pub(crate) use share::Share;
 pub(crate) use sysctl::Sysctl;
@@ -61,6 +61,8 @@ pub struct Plan {
     pub(crate) readonly: Vec<PathBuf>,
     pub(crate) hooks: Hooks,
     pub(crate) no_pivot: bool,
+    /// The option that labels all of a file system: none, or `context=`.
+    pub(crate) context: Vec<Parameter>,
 }
 
 impl Plan {
@@ -85,10 +87,11 @@ impl Plan {
             let message = "unable to set hostname without a private UTS namespace";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        let label = crate::lsm::selinux(linux.mount_label.as_deref())?;
         let mounts = spec
             .mounts
             .iter()
-            .map(MountPlan::parse)
+            .map(|mount| MountPlan::parse(mount, label))
             .collect::<Result<Vec<_>, _>>()?;
         let dev = Path::new("dev");
         let fill_dev = !mounts
@@ -103,6 +106,7 @@ impl Plan {
         Ok(Self {
             program: Program::prepare(process, linux.seccomp.as_ref(), settings)?
                 .with_share(Share::parse(process, linux, false)?),
+            context: mount::context(label)?,
             new,
             join,
             uid_mappings: linux.uid_mappings.clone(),
@@ -180,13 +184,7 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
             format!("linux.{field} is not supported"),
         ));
     }
-    match linux.mount_label.as_deref() {
-        None | Some("") => Ok(()),
-        Some(label) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("selinux mount label {label:?} cannot be applied"),
-        )),
-    }
+    Ok(())
 }
 
 fn namespaces(wanted: &[Wanted]) -> Result<(UnshareFlags, Vec<(Namespace, PathBuf)>), Error> {

@@ -30,6 +30,7 @@ macro_rules! steps {
 
 steps! {
     Affinity = "set the CPU affinity",
+    AppArmor = "apply apparmor profile",
     Ambient = "raise the ambient capabilities",
     BoundingSet = "limit the capability bounding set",
     Capabilities = "apply capabilities",
@@ -70,6 +71,7 @@ steps! {
     RootFilesystem = "open the root file system",
     RootPropagation = "set the propagation of the root file system",
     Scheduler = "set scheduler",
+    Selinux = "apply selinux label",
     Seccomp = "load the seccomp filter",
     Session = "start a session",
     Signals = "reset signals",

@@ -36,7 +36,7 @@ pub(crate) fn mount(
     }
     let magic = rustix::fs::statfs(ROOT).at(Step::CgroupMount)?.f_type;
     if u64::try_from(magic).ok() != Some(CGROUP2) {
-        return legacy(setup.group, &place, attributes);
+        return legacy(setup, &place, attributes);
     }
     let tree = unified(attributes, mount).at(Step::CgroupMount)?;
     attach_at(&tree, &place, c"").at(Step::CgroupMount)
@@ -66,11 +66,11 @@ fn unified(attributes: Attr, mount: &MountPlan) -> std::io::Result<OwnedFd> {
 /// Version 1 and hybrid: a tmpfs with the container's own directory of each hierarchy bound into it. A bind of a
 /// directory costs no new superblock, and needs no cgroup namespace to show nothing of the others. Hierarchies in which
 /// the container has no group of its own are left out: there it would see the host's.
-fn legacy(group: Option<&Group>, place: &OwnedFd, attributes: Attr) -> Result<(), Failure> {
+fn legacy(setup: &Setup<'_>, place: &OwnedFd, attributes: Attr) -> Result<(), Failure> {
     let writable = attributes.difference(Attr::MOUNT_ATTR_RDONLY);
-    let tmpfs = filesystem(c"tmpfs", &[], writable, Some(0o755)).at(Step::CgroupMount)?;
+    let tmpfs = filesystem(c"tmpfs", &setup.plan.context, writable, Some(0o755)).at(Step::CgroupMount)?;
     attach_at(&tmpfs, place, c"").at(Step::CgroupMount)?;
-    for own in group.into_iter().flat_map(Group::directories) {
+    for own in setup.group.into_iter().flat_map(Group::directories) {
         // /sys/fs/cgroup/cpu,cpuacct/dhow/<id> is known to programs as /sys/fs/cgroup/cpu,cpuacct.
         let Some(name) = own.strip_prefix(ROOT).ok().and_then(|below| below.iter().next()) else {
             continue;

@@ -29,7 +29,7 @@ pub(crate) fn paths(root: BorrowedFd<'_>, plan: &Plan, anchors: &[Anchor<'_>]) -
         for (base, path) in places(root, anchors, path) {
             let opened = existing(target::open(base, path, Links::Inside));
             if let Some(place) = opened.at_index(Step::Mask, index)? {
-                covers.cover(&place, index)?;
+                covers.cover(plan, &place, index)?;
             }
         }
     }
@@ -71,19 +71,22 @@ struct Covers {
 }
 
 impl Covers {
-    fn cover(&mut self, place: &OwnedFd, index: usize) -> Result<(), Failure> {
+    fn cover(&mut self, plan: &Plan, place: &OwnedFd, index: usize) -> Result<(), Failure> {
         let stat = rustix::fs::fstat(place).at_index(Step::Mask, index)?;
         let (kept, made) = if FileType::from_raw_mode(stat.st_mode).is_dir() {
             (
                 &mut self.empty,
-                empty_directory as fn() -> Result<OwnedFd, Failure>,
+                empty_directory as fn(&Plan) -> Result<OwnedFd, Failure>,
             )
         } else {
-            (&mut self.null, null_device as fn() -> Result<OwnedFd, Failure>)
+            (
+                &mut self.null,
+                null_device as fn(&Plan) -> Result<OwnedFd, Failure>,
+            )
         };
         let cover = match kept {
             Some(first) => target::copy_tree(first.as_fd(), c"", false).at_index(Step::Mask, index)?,
-            None => made()?,
+            None => made(plan)?,
         };
         attach_at(&cover, place, c"").at_index(Step::Mask, index)?;
         // Attached, it can be copied.
@@ -99,13 +102,13 @@ fn existing(opened: rustix::io::Result<OwnedFd>) -> rustix::io::Result<Option<Ow
     }
 }
 
-fn empty_directory() -> Result<OwnedFd, Failure> {
-    filesystem(c"tmpfs", &[], Attr::MOUNT_ATTR_RDONLY, None).at(Step::Mask)
+fn empty_directory(plan: &Plan) -> Result<OwnedFd, Failure> {
+    filesystem(c"tmpfs", &plan.context, Attr::MOUNT_ATTR_RDONLY, None).at(Step::Mask)
 }
 
 /// A mount of the host's null device, opened by descriptor and proved to be it: a path in the container could have become a link to
 /// what is then mounted over the masked path, writable (CVE-2025-31133).
-fn null_device() -> Result<OwnedFd, Failure> {
+fn null_device(_: &Plan) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let null = rustix::fs::openat(CWD, c"/dev/null", flags, Mode::empty()).at(Step::NullDevice)?;
     let stat = rustix::fs::fstat(&null).at(Step::NullDevice)?;

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
+use crate::lsm::Attributes;
 use crate::parent::SEND_IT;
 use crate::plan::{Program, Share};
 use crate::report::{At, Failure, Message, Step};
@@ -154,12 +155,18 @@ fn verify_directory() -> Result<(), Failure> {
     })
 }
 
-/// The last steps: filter and capabilities, then the program. Returns only the failure.
+/// The last steps: labels, filter and capabilities, then the program. Returns only the failure.
 ///
 /// With no_new_privs the filter needs no capability and comes last, so that it sees nothing but execve. Without, it
 /// needs CAP_SYS_ADMIN and comes before the capabilities are given up, so it also sees capset and prctl, as with runc.
-pub(crate) fn launch(program: &Program, link: BorrowedFd<'_>) -> Failure {
-    let prepared = if program.no_new_privileges {
+pub(crate) fn launch(program: &Program, attributes: Option<&Attributes>, link: BorrowedFd<'_>) -> Failure {
+    let labelled = match (attributes, &program.labels) {
+        (Some(attributes), Some(labels)) => attributes.apply(labels),
+        _ => Ok(()),
+    };
+    let prepared = if let Err(failure) = labelled {
+        Err(failure)
+    } else if program.no_new_privileges {
         take_capabilities(program).and_then(|()| load_filter(program, link))
     } else {
         raise_for_filter(program)

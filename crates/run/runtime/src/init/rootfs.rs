@@ -16,7 +16,7 @@ use rustix::mount::{
 use super::target::{self, Kind, Links};
 use super::{Network, Setup, dev, groups, hide, terminal};
 use crate::create::Rootfs;
-use crate::plan::{MountPlan, Plan, Source};
+use crate::plan::{MountPlan, Parameter, Plan, Source};
 use crate::report::{At, Failure, Step};
 
 /// Builds the root and moves into it; returns the master of the terminal, if the process has one.
@@ -235,6 +235,9 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
         }
         made => made.at_index(Step::Mount, index)?,
     };
+    if kind == c"mqueue" {
+        label(&made, &plan.context).at_index(Step::Mount, index)?;
+    }
     if mount.propagation.is_some() || !mount.recursive.is_empty() {
         change(&made, mount).at_index(Step::Mount, index)?;
     }
@@ -242,6 +245,21 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
         target: place,
         mount: made,
     })
+}
+
+/// Gives the root of a file system that takes no `context=` the container's SELinux label.
+fn label(made: &OwnedFd, context: &[Parameter]) -> rustix::io::Result<()> {
+    let Some((_, Some(label))) = context.first() else {
+        return Ok(());
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(made, c".", flags, Mode::empty())?;
+    let name = c"security.selinux";
+    match rustix::fs::fsetxattr(root, name, label.to_bytes(), rustix::fs::XattrFlags::empty()) {
+        // The policy has this kind of file system labelled as a whole.
+        Err(Errno::NOTSUP) => Ok(()),
+        set => set,
+    }
 }
 
 /// A tmpfs over a directory of the image takes its mode over, as with runc: /run stays 755, /tmp 1777.
@@ -267,7 +285,7 @@ fn existing_mode(
 /// A detached mount of a new file system.
 pub(crate) fn filesystem(
     kind: &std::ffi::CStr,
-    parameters: &[(std::ffi::CString, Option<std::ffi::CString>)],
+    parameters: &[Parameter],
     attributes: Attr,
     mode: Option<u32>,
 ) -> rustix::io::Result<OwnedFd> {

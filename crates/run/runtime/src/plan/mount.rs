@@ -42,12 +42,23 @@ pub(crate) enum Source {
     /// A new instance of a file system.
     New {
         kind: CString,
-        parameters: Vec<(CString, Option<CString>)>,
+        parameters: Vec<Parameter>,
     },
 }
 
+/// An option of a file system: `key` or `key=value`.
+pub(crate) type Parameter = (CString, Option<CString>);
+
+/// The option that gives every file of a file system this SELinux label.
+pub(crate) fn context(label: Option<&str>) -> Result<Vec<Parameter>, Error> {
+    label
+        .map(|label| Ok((c"context".to_owned(), Some(text(label, "mount label")?))))
+        .into_iter()
+        .collect()
+}
+
 impl MountPlan {
-    pub(crate) fn parse(mount: &Mount) -> Result<Self, Error> {
+    pub(crate) fn parse(mount: &Mount, label: Option<&str>) -> Result<Self, Error> {
         if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
             return Err(unsupported(mount, "an id-mapped mount"));
         }
@@ -67,7 +78,7 @@ impl MountPlan {
                 let message = format!("mount {} has no type", mount.destination.display());
                 return Err(Error::new(ErrorKind::InvalidArgument, message));
             }
-            Some(kind) => new(kind, mount, &options)?,
+            Some(kind) => new(kind, mount, &options, label)?,
         };
         if !options.parameters.is_empty() && !matches!(source, Source::New { .. }) {
             let message = format!(
@@ -140,7 +151,7 @@ fn bind(mount: &Mount, options: &Options) -> Result<Source, Error> {
     })
 }
 
-fn new(kind: &str, mount: &Mount, options: &Options) -> Result<Source, Error> {
+fn new(kind: &str, mount: &Mount, options: &Options, label: Option<&str>) -> Result<Source, Error> {
     let mut parameters = Vec::with_capacity(options.parameters.len() + 1);
     if let Some(source) = &mount.source {
         parameters.push((
@@ -149,10 +160,20 @@ fn new(kind: &str, mount: &Mount, options: &Options) -> Result<Source, Error> {
         ));
     }
     parameters.extend(options.parameters.iter().cloned());
+    // The policy labels what the first two show, each thing by itself. The superblock of the third is as old as the IPC
+    // namespace, and takes no option any more: its root gets the label (`rootfs::label`).
+    let labelled = matches!(kind, "proc" | "sysfs" | "mqueue") || has(&parameters, c"context");
+    if !labelled {
+        parameters.extend(context(label)?);
+    }
     Ok(Source::New {
         kind: text(kind, "mount type")?,
         parameters,
     })
+}
+
+fn has(parameters: &[Parameter], key: &std::ffi::CStr) -> bool {
+    parameters.iter().any(|(other, _)| other.as_c_str() == key)
 }
 
 #[derive(Clone, Debug)]
@@ -163,7 +184,7 @@ struct Options {
     rbind: bool,
     remount: bool,
     propagation: Option<(Propagation, bool)>,
-    parameters: Vec<(CString, Option<CString>)>,
+    parameters: Vec<Parameter>,
 }
 
 impl Options {

@@ -14,6 +14,7 @@ use super::capability::Masks;
 use super::{Settings, Share, bytes, text};
 use crate::Error;
 use crate::agent::Agent;
+use crate::lsm::Labels;
 use crate::report::Name;
 
 /// Where programs are looked for when the environment has no PATH (execvp's default).
@@ -43,6 +44,8 @@ pub(crate) struct Program {
     pub(crate) filter: Option<Filter>,
     /// Who answers what the filter asks.
     pub(crate) agent: Option<Agent>,
+    /// What the process becomes for AppArmor and SELinux.
+    pub(crate) labels: Option<Labels>,
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<Winsize>,
     /// First descriptor that the program does not keep.
@@ -56,7 +59,6 @@ impl Program {
         seccomp: Option<&Seccomp>,
         settings: &Settings,
     ) -> Result<Self, Error> {
-        refuse_unsupported(process)?;
         let Some(name) = process.args.first().filter(|name| !name.is_empty()) else {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -98,6 +100,7 @@ impl Program {
                 _ => None,
             },
             filter,
+            labels: Labels::prepare(process)?,
             terminal: process.terminal,
             first_closed: settings.kept_fds.saturating_add(3),
             shared_keyring: settings.shared_keyring,
@@ -113,18 +116,6 @@ impl Program {
     pub(crate) fn with_share(mut self, share: Option<Box<Share>>) -> Self {
         self.share = share;
         self
-    }
-}
-
-fn refuse_unsupported(process: &Process) -> Result<(), Error> {
-    let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
-    match process.apparmor_profile.as_deref() {
-        None | Some("" | "unconfined") => {}
-        Some(profile) => return unsupported(format!("apparmor profile {profile:?} cannot be applied")),
-    }
-    match process.selinux_label.as_deref() {
-        None | Some("") => Ok(()),
-        Some(label) => unsupported(format!("selinux label {label:?} cannot be applied")),
     }
 }
 

@@ -166,7 +166,7 @@ fn mount_options_become_attributes_and_parameters() {
             .to_vec(),
         ..Mount::default()
     };
-    let plan = MountPlan::parse(&mount).unwrap();
+    let plan = MountPlan::parse(&mount, None).unwrap();
     assert_eq!(
         plan.attributes,
         Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_STRICTATIME
@@ -179,6 +179,38 @@ fn mount_options_become_attributes_and_parameters() {
 }
 
 #[test]
+fn a_mount_label_goes_to_new_file_systems_that_the_policy_does_not_label_itself() {
+    let context = |kind: &str, options: &[&str]| {
+        let mount = Mount {
+            destination: "/x".into(),
+            kind: Some(kind.into()),
+            source: Some("/y".into()),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Mount::default()
+        };
+        match MountPlan::parse(&mount, Some("u:r:t:s0:c1,c2")).unwrap().source {
+            Source::New { parameters, .. } => parameters
+                .into_iter()
+                .filter(|(key, _)| key.as_c_str() == c"context")
+                .map(|(_, value)| value.unwrap().into_string().unwrap())
+                .collect::<Vec<_>>(),
+            _ => Vec::new(),
+        }
+    };
+    assert_eq!(context("tmpfs", &["size=1m"]), ["u:r:t:s0:c1,c2"]);
+    assert_eq!(context("devpts", &[]), ["u:r:t:s0:c1,c2"]);
+    assert_eq!(context("tmpfs", &["context=own"]), ["own"]);
+    for (kind, options) in [
+        ("proc", [].as_slice()),
+        ("sysfs", &[]),
+        ("mqueue", &[]),
+        ("bind", &["bind"]),
+    ] {
+        assert!(context(kind, options).is_empty(), "{kind}");
+    }
+}
+
+#[test]
 fn mounts_that_cannot_be_are_refused() {
     let refused = |change: &dyn Fn(&mut Mount)| {
         let mut mount = Mount {
@@ -188,7 +220,7 @@ fn mounts_that_cannot_be_are_refused() {
         };
         mount.source = Some("/y".into());
         change(&mut mount);
-        MountPlan::parse(&mount).unwrap_err().kind()
+        MountPlan::parse(&mount, None).unwrap_err().kind()
     };
     assert_eq!(
         refused(&|m| m.source = Some("relative".into())),

@@ -5,6 +5,7 @@ mod exec;
 mod hostile;
 mod identity;
 mod inherited;
+mod lsm;
 mod mounts;
 mod race;
 mod seccomp;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Case> {
         cve::TESTS,
         inherited::TESTS,
         race::TESTS,
+        lsm::TESTS,
         seccomp::TESTS,
     ]
     .concat()
