@@ -1,5 +1,6 @@
 //! `kill -9` at any moment: what is left is whole, or healed by `system check --repair`, and the next command works.
 
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -215,4 +216,109 @@ fn what_a_kill_between_two_steps_leaves_is_found_and_healed() {
     world.say("rm -f lost").exits_any();
     world.say("system check --repair").exits(0);
     world.clean();
+}
+
+/// Directories of the groups below which this root's groups are, one for each hierarchy.
+fn parents_of_groups(world: &World) -> Vec<PathBuf> {
+    let id = world.say("run -d --network none busybox sleep 300").ok();
+    let found = crate::world::groups(&id);
+    world.dhow(&["rm", "-f", &id]).ok();
+    assert!(!found.is_empty(), "a container has a control group");
+    let parent = |path: &String| Path::new(path).parent().unwrap().to_owned();
+    found.iter().map(parent).collect()
+}
+
+fn groups_in(parents: &[PathBuf]) -> Vec<PathBuf> {
+    let below = |parent: &PathBuf| {
+        let parent = parent.clone();
+        let names = crate::world::names(&parent).into_iter();
+        names
+            .map(move |name| parent.join(name))
+            .filter(|path| path.is_dir())
+    };
+    parents.iter().flat_map(below).collect()
+}
+
+/// Starts a build whose step sleeps with a stage mounted, and kills all of it but the step's own program.
+fn kill_a_build_in_its_step(world: &World, parents: &[PathBuf]) {
+    world.file(
+        "ctx/Dockerfile",
+        "FROM busybox\nRUN --network=none --mount=from=busybox,target=/m sleep 300\n",
+    );
+    let folder = world.path("ctx").display().to_string();
+    let mut build = world.spawn(&["build", "--no-cache", &folder]);
+    let sleeps = || {
+        groups_in(parents).iter().any(|group| {
+            let pids = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            let mut names = pids
+                .lines()
+                .map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
+            names.any(|name| name.is_ok_and(|name| name.trim() == "sleep"))
+        })
+    };
+    crate::world::eventually("the step sleeps", sleeps);
+    let pid = rustix::process::Pid::from_child(&build);
+    rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).unwrap();
+    wait(&mut build, PATIENCE).expect("what was killed ends");
+    settle(world);
+    assert!(sleeps(), "the step's program goes on");
+    let mounts = crate::world::mounts(&world.root().to_string_lossy());
+    assert_eq!(mounts.len(), 1, "the stage is still mounted: {mounts:?}");
+}
+
+#[test]
+fn a_build_killed_in_its_step_is_found_and_taken_apart() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let parents = parents_of_groups(&world);
+    let nothing_left = || {
+        let root = world.root().to_string_lossy().into_owned();
+        assert_eq!(crate::world::mounts(&root), Vec::<String>::new());
+        assert_eq!(groups_in(&parents), Vec::<PathBuf>::new());
+        let run = crate::world::names(&world.root().join("run"));
+        assert!(!run.iter().any(|name| name.contains("step-")), "{run:?}");
+        world.clean();
+    };
+    kill_a_build_in_its_step(&world, &parents);
+    world.say("system check").exits(1).prints("build step was killed");
+    world.say("system check --repair").exits(0);
+    nothing_left();
+    // The next build does it by itself.
+    kill_a_build_in_its_step(&world, &parents);
+    world.file("ctx/Dockerfile", "FROM busybox\nRUN true\n");
+    let folder = world.path("ctx").display().to_string();
+    world.dhow(&["build", &folder]).exits(0);
+    nothing_left();
+}
+
+#[test]
+fn a_control_group_of_nobody_is_found_and_removed_and_one_of_another_root_is_not() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let other = World::with_busybox().unwrap();
+    let parents = parents_of_groups(&world);
+    let running = other.say("run -d --network none busybox sleep 300").ok();
+    assert!(
+        !crate::world::groups(&running)
+            .iter()
+            .any(|path| parents.iter().any(|parent| Path::new(path).starts_with(parent)))
+    );
+    let id = "5".repeat(64);
+    for parent in &parents {
+        std::fs::create_dir(parent.join(&id)).unwrap();
+    }
+    world.say("system check").exits(1).prints(&id);
+    world.say("system check --repair").exits(0);
+    world.clean();
+    assert_eq!(crate::world::groups(&id), Vec::<String>::new());
+    assert_eq!(other.inspect(&running, "{{.State.Status}}"), "running");
+    // The same of a container that is still known.
+    let id = world.say("create --network none busybox true").ok();
+    std::fs::create_dir(parents[0].join(&id)).unwrap();
+    world.say("system check").exits(1).prints(&id[..12]);
+    world.say("system check --repair").exits(0);
+    world.clean();
+    assert_eq!(crate::world::groups(&id), Vec::<String>::new());
 }

@@ -225,7 +225,7 @@ impl Drop for World {
             args.extend(ids.iter().map(String::as_str));
             drop(finish(self.command(&args), Vec::new()));
         }
-        if self.root.join("networks").exists() {
+        if self.root.exists() {
             drop(finish(self.command(&["system", "teardown"]), Vec::new()));
         }
         for line in mounts(&self.root.to_string_lossy()) {

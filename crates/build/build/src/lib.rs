@@ -16,7 +16,7 @@
 //! # On disk
 //! ```text
 //! ROOT/snapshots/build-<pid>-<n>     changes of a running step; swept when its process is gone
-//!      tmp/build-<pid>-<n>           mount points of `RUN --mount`
+//!      tmp/build-<pid>-<n>/mount     where a source of `RUN --mount` is mounted
 //!      locks/build-<3 hex digits>    flock: one process at a time makes the result of a key
 //!      cache/ctx/<hash>              hashes of context files by (dev, ino, size, mtime, ctime)
 //!      cache/mounts/<hash>           contents of `RUN --mount=type=cache`

@@ -243,9 +243,12 @@ impl<'a> Prepared<'a> {
         };
         let scratch = Scratch::prepare(build, stack)?;
         let dir = RemovedDir::make(build.store.root().join("tmp").join(build.key()))?;
+        // Not on the directory itself, whose lock could not be seen then.
+        let point = dir.path.join(dhow_layer::MOUNT_POINT);
+        std::fs::create_dir(&point).context(|| format!("create {}", point.display()))?;
         let guard = scratch
             .active()?
-            .mount(&dir.path)
+            .mount(&point)
             .context(|| "mount a source of RUN --mount")?;
         let path = PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(
             &found.path,

@@ -417,6 +417,30 @@ impl Group {
     }
 }
 
+/// Paths of the groups directly below `parent`, in whatever hierarchy they are; none when there is no such group.
+///
+/// # Errors
+/// When a hierarchy cannot be read.
+pub fn list(parent: &Path) -> Result<Vec<PathBuf>, Error> {
+    let parent = create::relative(parent)?;
+    let mut found = Vec::new();
+    for hierarchy in hierarchy::discover()? {
+        for base in create::bases(&hierarchy) {
+            let at = base.join(&parent);
+            let below = crate::dir::children(&at).context(|| format!("list {}", at.display()))?;
+            found.extend(
+                below
+                    .iter()
+                    .filter_map(|path| path.file_name())
+                    .map(|name| parent.join(name)),
+            );
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
 enum Freezer<'a> {
     V1(&'a Dir),
     V2(&'a Dir),

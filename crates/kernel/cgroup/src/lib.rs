@@ -26,7 +26,7 @@ mod teardown;
 mod v1;
 mod v2;
 
-pub use group::Group;
+pub use group::{Group, list};
 pub use stats::{BlockIo, Cpu, Memory, Pids, Stats, host_cpu_time};
 
 dhow_types::define_error! {

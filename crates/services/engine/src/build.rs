@@ -41,6 +41,7 @@ impl Engine {
         observer: &dyn BuildObserver,
         pulls: &dyn Observer,
     ) -> Result<Built, BuildFailure> {
+        self.sweep_builds();
         let worker = Worker::fork(self.settings())?;
         let steps = Steps { worker };
         let bases = Bases { engine: self, pulls };

@@ -11,6 +11,7 @@
 //!                     /hosts, resolv.conf, hostname, log.json
 //! ROOT/names/<name>                  the id, made by O_EXCL: the reservation of the name
 //! ROOT/volumes/<name>/{volume.json,_data/}
+//! RUN/step-<id>/                     a step of a build; locked while its process lives
 //! RUN/<id>/lock                      held by the monitor while it lives, or by a command that changes the container
 //!         /attach.sock               the monitor's socket
 //! ```
@@ -25,6 +26,7 @@ pub mod container;
 mod doctor;
 mod engine;
 mod image;
+mod leftover;
 mod network;
 mod system;
 mod volume;

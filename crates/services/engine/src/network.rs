@@ -85,7 +85,7 @@ impl Engine {
         Ok(released.len())
     }
 
-    /// Removes what this root has in the kernel's network: bridges and rules. Records stay, and the next container makes
+    /// Removes what this root has in the kernel: bridges, rules and the parent of its control groups. Records stay, and the next container makes
     /// it all again.
     ///
     /// # Errors
@@ -103,7 +103,10 @@ impl Engine {
             );
         }
         self.release_stale()?;
-        self.networks()?.teardown().context(|| "remove bridges and rules")
+        self.networks()?
+            .teardown()
+            .context(|| "remove bridges and rules")?;
+        self.remove_cgroup_parent()
     }
 
     /// Removes every network that no container, running or not, wants.

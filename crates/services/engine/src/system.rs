@@ -154,6 +154,7 @@ impl Engine {
         found.findings = report.findings;
         found.looked_at = [report.images, report.layers, report.blobs, 0];
         self.check_containers(how.repair, &mut found)?;
+        self.check_leftovers(how.repair, &mut found)?;
         self.check_snapshots(how.repair, &mut found)?;
         Ok(found)
     }
@@ -234,13 +235,15 @@ impl Engine {
         }
         let what = if running {
             Some(format!("container {} runs without its monitor", id.short()))
-        } else if container.state.endpoints.is_empty() {
-            None
-        } else {
+        } else if !container.state.endpoints.is_empty() {
             Some(format!(
                 "container {} ended but holds its places in networks",
                 id.short()
             ))
+        } else if self.group(&container.config).is_ok() {
+            Some(format!("container {} ended but has a control group", id.short()))
+        } else {
+            None
         };
         Ok(what)
     }
@@ -264,14 +267,12 @@ impl Engine {
         let store = self.store()?;
         let owners: HashSet<String> = self.containers().ids()?.iter().map(ToString::to_string).collect();
         for key in store.snapshots.list().context(|| "list snapshots")? {
-            let owner = key
-                .strip_prefix("build-")
-                .and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
-            let alive = match owner {
-                Some(pid) => crate::container::process_start(pid).is_some(),
-                None => owners.contains(&key),
+            let dead = if key.starts_with("build-") {
+                crate::leftover::dead_build(&key)
+            } else {
+                !owners.contains(&key)
             };
-            if alive {
+            if !dead {
                 continue;
             }
             let healed = repair && store.snapshots.remove(&key).is_ok();

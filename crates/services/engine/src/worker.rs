@@ -22,7 +22,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use crate::container::{make_folder, random_bytes, write_file};
+use crate::container::{random_bytes, write_file};
+use crate::leftover::StepFolder;
 use crate::{Context as _, Engine, Error, Settings};
 
 /// Largest job, as one message. A socket's buffer holds 208 KiB by default.
@@ -212,12 +213,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What a job made outside of its process, undone when dropped.
+/// What a job made outside of its process, undone when dropped; the folder last, since it says whose the rest is.
 struct Made<'a> {
     engine: &'a Engine,
-    folder: PathBuf,
     endpoint: Option<Endpoint>,
     group: Option<Group>,
+    folder: StepFolder,
 }
 
 impl Drop for Made<'_> {
@@ -230,7 +231,6 @@ impl Drop for Made<'_> {
             // An address that stays is taken back by the next `release_stale`.
             drop(networks.detach(&endpoint));
         }
-        drop(std::fs::remove_dir_all(&self.folder));
     }
 }
 
@@ -243,13 +243,11 @@ fn perform(
 ) -> Result<i32, Error> {
     let engine = Engine::open(settings.clone())?;
     let id = ContainerId::from_random(random_bytes()?);
-    let folder = settings.run.join(format!("step-{}", id.short()));
-    make_folder(&folder)?;
     let mut made = Made {
         engine: &engine,
-        folder,
         endpoint: None,
         group: None,
+        folder: StepFolder::make(&settings.run, &id)?,
     };
     let (rootfs, root) = match (mount, &job.folder) {
         (Some(mount), _) => {
@@ -271,7 +269,7 @@ fn perform(
     request.identity = crate::container::identity(&root, &job.user)?;
     let netns = connect(&mut made, &id, job.network, &mut request)?;
     request.files = files(&made, &request, job.network, &job.extra_hosts)?;
-    request.cgroup_path = format!("dhow/{id}");
+    request.cgroup_path = format!("{}/{id}", engine.cgroup_parent());
     let spec = crate::system::runtime_spec(&request)?;
     let resources = spec
         .linux
@@ -375,7 +373,7 @@ fn files(
     let hosts = dhow_network::hosts_file(&entries).context(|| "write the step's hosts file")?;
     let mut files = Vec::new();
     for (name, content) in [("hosts", hosts), ("resolv.conf", resolv)] {
-        let source = made.folder.join(name);
+        let source = made.folder.path.join(name);
         write_file(&source, content.as_bytes())?;
         std::fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))
             .context(|| format!("make {} readable", source.display()))?;

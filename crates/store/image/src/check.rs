@@ -277,11 +277,11 @@ impl Checker<'_> {
     }
 }
 
-/// Whether the process in a name `<kind>-<pid>-<serial>` lives.
+/// Whether the process in a name `<kind>-<pid>-...` lives.
 fn owner_lives(name: &OsStr) -> bool {
     let pid = name
         .to_str()
-        .and_then(|name| name.rsplit('-').nth(1))
+        .and_then(|name| name.split('-').nth(1))
         .and_then(|pid| pid.parse::<u32>().ok());
     pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }

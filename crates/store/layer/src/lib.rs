@@ -40,6 +40,7 @@ pub use codec::{Compression, compress, decoder};
 pub use entry::{Entry, EntryKind};
 pub use hash::ContentHasher;
 pub use index::{Entries, Index};
+pub use staging::MOUNT_POINT;
 pub use store::{Capture, Layer, LayerStore, Problem, Unpack, Unpacked};
 pub use stream::TarStream;
 

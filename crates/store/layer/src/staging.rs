@@ -25,6 +25,9 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 /// Age below which what nobody has locked is left alone: its maker may be between making and locking it.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Name of the directory, in one of `tmp/`, on which its maker may mount something; the sweep unmounts it.
+pub const MOUNT_POINT: &str = "mount";
+
 /// Makes `ROOT/tmp` if it is not there, and prepares it for what is made in it.
 ///
 /// On ext4 it gets the top-directory flag: what is made in it goes to block groups that are chosen afresh for each.
@@ -59,7 +62,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Makes a new directory under `ROOT/tmp`, named `<kind>-<pid>-<serial>`.
+    /// Makes a new directory under `ROOT/tmp`, named `<kind>-<pid>-...`.
     pub(crate) fn new(root: &Path, kind: &str) -> Result<Self, Error> {
         let tmp = root.join("tmp");
         loop {
@@ -147,6 +150,8 @@ pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
         if fresh && owner_lives(&name) {
             continue;
         }
+        // A mount of a dead process would keep its directory; most have none. Lazily, since nobody else uses it.
+        drop(dhow_sys::mount::detach(&path.join(MOUNT_POINT)));
         failures.record("sweep what was half-made", remove(&tmp, &name));
         drop(held);
     }
@@ -155,11 +160,11 @@ pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
         .context(|| format!("sweep the store {}", root.display()))
 }
 
-/// Whether the process in a name `kind-pid-serial` exists.
+/// Whether the process in a name `kind-pid-...` exists.
 fn owner_lives(name: &OsStr) -> bool {
     let pid = name
         .to_str()
-        .and_then(|name| name.rsplit('-').nth(1))
+        .and_then(|name| name.split('-').nth(1))
         .and_then(|pid| pid.parse::<u32>().ok());
     pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }

@@ -449,14 +449,10 @@ impl Engine {
             device_rules: wanted.device_rules.clone(),
             sysctls: wanted.sysctls.clone(),
             oom_score_adj: wanted.oom_score_adj,
-            cgroup_path: format!(
-                "{}/{id}",
-                wanted
-                    .cgroup_parent
-                    .as_deref()
-                    .unwrap_or("dhow")
-                    .trim_matches('/')
-            ),
+            cgroup_path: match wanted.cgroup_parent.as_deref() {
+                Some(parent) => format!("{}/{id}", parent.trim_matches('/')),
+                None => format!("{}/{id}", self.cgroup_parent()),
+            },
             ..Request::default()
         };
         if let Some(size) = wanted.shm_size {

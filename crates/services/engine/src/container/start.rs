@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// The container's control group.
-    pub(super) fn group(&self, config: &Config) -> Result<Group, Error> {
+    pub(crate) fn group(&self, config: &Config) -> Result<Group, Error> {
         Group::open(&PathBuf::from(&config.request.cgroup_path))
             .context(|| format!("open the control group of container {}", config.id.short()))
     }
