@@ -34,5 +34,6 @@ mod network;
 mod pulls;
 mod registry;
 mod run;
+mod runtime;
 mod unprivileged;
 mod volumes;

@@ -130,8 +130,10 @@ mod tests {
         )
         .unwrap();
         let home = |env: &[&str], uid| {
-            let mut process = Process::default();
-            process.env = env.iter().map(|variable| (*variable).to_owned()).collect();
+            let mut process = Process {
+                env: env.iter().map(|variable| (*variable).to_owned()).collect(),
+                ..Process::default()
+            };
             process.user.uid = uid;
             set_home(&mut process, || open_root(root.path()));
             process.env
