@@ -21,6 +21,8 @@ pub struct Options<'a> {
     pub namespaces: UnshareFlags,
     /// Directory of a cgroup (version 2) the child is born in (Linux 5.7).
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it is a child of the caller's parent, as the caller itself is (`CLONE_PARENT`).
+    pub sibling: bool,
 }
 
 impl Default for Options<'_> {
@@ -28,6 +30,7 @@ impl Default for Options<'_> {
         Self {
             namespaces: UnshareFlags::empty(),
             cgroup: None,
+            sibling: false,
         }
     }
 }
@@ -109,7 +112,12 @@ pub fn spawn(options: &Options<'_>, child: impl FnOnce() -> i32) -> io::Result<C
         | u64::from(libc::CLONE_PIDFD.cast_unsigned())
         | CLONE_CLEAR_SIGHAND;
     args.pidfd = (&raw mut pidfd).addr() as u64;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    if options.sibling {
+        // Its exit signal is that of the caller; giving one is an error.
+        args.flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
+    } else {
+        args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    }
     if let Some(cgroup) = options.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());

@@ -26,6 +26,39 @@ pub fn enter(fd: impl AsFd) -> io::Result<()> {
     Ok(move_into_link_name_space(fd.as_fd(), None)?)
 }
 
+/// What kind of namespace `fd` names (`NS_GET_NSTYPE`, Linux 4.11).
+///
+/// # Errors
+/// What the kernel says: `ENOTTY` when it is no namespace.
+pub fn kind(fd: impl AsFd) -> io::Result<UnshareFlags> {
+    /// `_IO(0xb7, 3)` of `include/uapi/linux/nsfs.h`.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the call takes no argument and writes nothing.
+    let kind = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE, 0) };
+    let kind = crate::check(kind.into())?;
+    Ok(UnshareFlags::from_bits_retain(u32::try_from(kind).unwrap_or(0)))
+}
+
+/// Makes a time namespace whose clocks are moved by `offsets` (lines of `timens_offsets`; none for none) and enters it,
+/// which unshare(2) alone would do for children only.
+///
+/// # Errors
+/// What the kernel says; `InvalidInput` for an offset that would set a clock before zero or too far ahead.
+pub fn enter_new_time(offsets: Option<&[u8]>) -> io::Result<()> {
+    unshare(UnshareFlags::NEWTIME)?;
+    if let Some(offsets) = offsets {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(c"/proc/self/timens_offsets", flags, Mode::empty())?;
+        rustix::io::write(file, offsets)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let time = rustix::fs::open(c"/proc/self/ns/time_for_children", flags, Mode::empty())?;
+    Ok(move_into_link_name_space(
+        time.as_fd(),
+        Some(LinkNameSpaceType::Time),
+    )?)
+}
+
 /// The calling thread's own network namespace.
 ///
 /// # Errors

@@ -56,6 +56,8 @@ pub enum Namespace {
     Network,
     /// Process ids.
     Pid,
+    /// Clocks since the start of the machine.
+    Time,
     /// User and group ids.
     User,
     /// Host and domain name.
@@ -177,12 +179,19 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     let joined = |kind: Namespace| create.namespaces.iter().any(|(given, _)| *given == kind);
     let mut new = plan.new;
     for (kind, _) in &create.namespaces {
-        kind.refuse_join()?;
         new.remove(kind.flag());
     }
+    let joins_users = joins.iter().any(|(kind, _)| *kind == Namespace::User);
+    if joins_users && !plan.has_users() {
+        let message = "a user namespace is given, and the spec has none";
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    let maps_users = new.contains(UnshareFlags::NEWUSER);
     let cgroup_namespace = plan.new.contains(UnshareFlags::NEWCGROUP) && !joined(Namespace::Cgroup);
     // Made by the child itself, once it is in the group that is to be the namespace's root.
     new.remove(UnshareFlags::NEWCGROUP);
+    let clocks = new.contains(UnshareFlags::NEWTIME);
+    new.remove(UnshareFlags::NEWTIME);
     // Making a network namespace is a third of the work of clone3. The parent, which would only wait, does it beside the
     // child's own work; in a new user namespace it would have the wrong owner.
     let network = new.contains(UnshareFlags::NEWNET) && !plan.has_users();
@@ -190,6 +199,13 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         new.remove(UnshareFlags::NEWNET);
     }
     // The child of a new user namespace has no right to enter namespaces of the host, so its parent does.
+    // A user or mount namespace it could not come back from: a process between the two enters all of them.
+    let between = joins_users || joins.iter().any(|(kind, _)| *kind == Namespace::Mount);
+    let (between, joins) = if between {
+        (joins, Vec::new())
+    } else {
+        (Vec::new(), joins)
+    };
     let (visits, join): (Vec<_>, Vec<_>) = joins
         .into_iter()
         .partition(|(kind, _)| *kind == Namespace::Pid || plan.has_users());
@@ -205,15 +221,16 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         join: &join,
         taken: &taken,
         cgroup_namespace,
+        clocks,
         network,
         group: create.group,
-        wait_for_parent: plan.has_users() || placed.by_parent(),
+        wait_for_parent: maps_users || placed.by_parent(),
         staged,
         link: other.as_fd(),
     };
     let visit = Visit::enter(&visits)?;
-    let protection = parent::protect(!plan.has_users())?;
-    let spawned = placed.spawn(new, |by_parent| {
+    let protection = parent::protect(!maps_users)?;
+    let spawned = placed.spawn(new, &between, |by_parent| {
         setup.wait_for_parent |= by_parent;
         // Closes the child's copy of the parent's end: only so does the end of the parent reach it.
         drop(link.take());
@@ -223,14 +240,14 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     visit.leave()?;
     let (child, by_parent) = spawned?;
     drop(other);
-    let outcome = place(create, &child, by_parent);
+    let outcome = place(create, &child, by_parent, maps_users);
     let Some(link) = link.filter(|_| outcome.is_ok()) else {
         parent::end(&child);
         return Err(outcome
             .err()
             .unwrap_or_else(|| Error::new(ErrorKind::Internal, "no link to the child")));
     };
-    if plan.has_users() || by_parent {
+    if maps_users || by_parent {
         link.tell();
     }
     if network && let Err(error) = parent::network().and_then(|network| link.hand(&network)) {
@@ -240,17 +257,19 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     Ok((child, link))
 }
 
-fn place(create: &Create<'_>, child: &Child, by_parent: bool) -> Result<(), Error> {
+fn place(create: &Create<'_>, child: &Child, by_parent: bool, maps_users: bool) -> Result<(), Error> {
     let pid = child.pid.as_raw_pid();
     if let (true, Some(group)) = (by_parent, create.group) {
         group
             .add(pid)
             .context(|| format!("move process {pid} into its control group"))?;
     }
-    if create.plan.has_users() {
-        idmap::write(pid, &create.plan.uid_mappings, &create.plan.gid_mappings)?;
+    let (uids, gids) = (&create.plan.uid_mappings, &create.plan.gid_mappings);
+    if maps_users {
+        idmap::write(pid, uids, gids)
+    } else {
+        idmap::compare(pid, uids, gids)
     }
-    Ok(())
 }
 
 /// Opens the namespaces to join: those given, and the spec's for other kinds.
@@ -266,12 +285,16 @@ fn joins(create: &Create<'_>) -> Result<Vec<(Namespace, OwnedFd)>, Error> {
         if create.namespaces.iter().any(|(given, _)| given == kind) {
             continue;
         }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
-        joins.push((
-            *kind,
-            fd.context(|| format!("open {kind:?} namespace {}", path.display()))?,
-        ));
+        let fd = fd.context(|| format!("open {} namespace {}", kind.name(), path.display()))?;
+        match dhow_sys::namespace::kind(&fd) {
+            Ok(found) if found == kind.flag() => joins.push((*kind, fd)),
+            _ => {
+                let message = format!("{} is not a namespace of type {:?}", path.display(), kind.name());
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+        }
     }
     Ok(joins)
 }

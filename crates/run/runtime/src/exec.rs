@@ -60,7 +60,7 @@ pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
     let protection = parent::protect(true)?;
     let visit = Visit::enter_processes_of(exec.init).map_err(|error| stopped(error, exec.init))?;
     let cpus = parent::FirstCpus::take(program.share.as_deref())?;
-    let spawned = place.spawn(UnshareFlags::empty(), |by_parent| {
+    let spawned = place.spawn(UnshareFlags::empty(), &[], |by_parent| {
         drop(link.take());
         entry.begin(by_parent)
     });
@@ -155,13 +155,27 @@ fn join(init: BorrowedFd<'_>) -> Result<SetGroups, Failure> {
         | Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME
         | Kinds::INTER_PROCESS_COMMUNICATION
         | Kinds::NETWORK;
-    match move_into_thread_name_spaces(init, all | Kinds::USER) {
+    match move_into_thread_name_spaces(init, all | Kinds::TIME | Kinds::USER) {
         Ok(()) => identity::become_root(),
         // Entering the own user namespace is refused so (setns(2)): the container has none of its own.
+        Err(Errno::INVAL) => match move_into_thread_name_spaces(init, all | Kinds::TIME) {
+            Ok(()) => Ok(SetGroups::Allowed),
+            Err(Errno::INVAL) => join_without_time(init, all),
+            Err(errno) => Err(errno).at(Step::JoinNamespace),
+        },
+        Err(errno) => Err(errno).at(Step::JoinNamespace),
+    }
+}
+
+/// A kernel without time namespaces says EINVAL too.
+fn join_without_time(init: BorrowedFd<'_>, all: Kinds) -> Result<SetGroups, Failure> {
+    match move_into_thread_name_spaces(init, all | Kinds::USER) {
         Err(Errno::INVAL) => {
             move_into_thread_name_spaces(init, all).at(Step::JoinNamespace)?;
             Ok(SetGroups::Allowed)
         }
-        Err(errno) => Err(errno).at(Step::JoinNamespace),
+        joined => joined
+            .at(Step::JoinNamespace)
+            .and_then(|()| identity::become_root()),
     }
 }

@@ -31,6 +31,24 @@ pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<
     program("newgidmap", pid, gids)
 }
 
+/// Checks that the maps of a joined user namespace are those that the spec has too, if it has any.
+pub(crate) fn compare(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Error> {
+    for (name, wanted) in [("uid_map", uids), ("gid_map", gids)] {
+        if wanted.is_empty() {
+            continue;
+        }
+        let path = format!("/proc/{pid}/{name}");
+        let found = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
+        let numbers = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        if numbers(&found) != numbers(&lines(wanted)) {
+            let message = "user namespaces enabled, but both namespace path and non-matching mapping specified -- you \
+                           may only provide one";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    }
+    Ok(())
+}
+
 fn is_own(mappings: &[IdMapping], id: u32) -> bool {
     matches!(mappings, [one] if one.size == 1 && one.host_id == id)
 }

@@ -42,6 +42,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) taken: &'a [(usize, OwnedFd)],
     /// Whether a cgroup namespace is made here.
     pub(crate) cgroup_namespace: bool,
+    /// Whether a time namespace is made here.
+    pub(crate) clocks: bool,
     /// Whether the network namespace comes from the parent, which makes it meanwhile.
     pub(crate) network: bool,
     /// The control group, for its view inside.
@@ -157,6 +159,11 @@ fn prepare(setup: &Setup<'_>) -> Result<Prepared, Failure> {
     dhow_sys::process::reset_signals().at(Step::Signals)?;
     if setup.wait_for_parent {
         wait_for_parent(setup.link)?;
+    }
+    if setup.clocks {
+        // While the own files of /proc still belong to who the process is: they become root's with the protection.
+        let offsets = plan.clocks.as_ref().map(String::as_bytes);
+        dhow_sys::namespace::enter_new_time(offsets).at(Step::TimeNamespace)?;
     }
     let attributes = own_place(&plan.program, setup.entrances)?;
     for (index, namespace) in setup.join.iter().enumerate() {

@@ -38,6 +38,7 @@ mod parent;
 mod plan;
 mod report;
 mod wait;
+mod within;
 
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
 pub use exec::{Exec, exec};

@@ -17,7 +17,7 @@ use crate::agent::{self, Agent};
 use crate::create::{Namespace, Running, Stdio};
 use crate::plan::{Plan, Program, Share};
 use crate::report::{Failure, LONGEST, Message, Name, words};
-use crate::{Context as _, Error};
+use crate::{Context as _, Error, within};
 
 /// The parent's end of the socket between the two.
 #[derive(Debug)]
@@ -264,9 +264,12 @@ impl<'a> Place<'a> {
     /// Clones the child with all signals blocked, so that none is delivered to code of the parent in it. Says whether
     /// the parent has to move the child into the group: the kernel may refuse the birth in it (Linux before 5.7, a
     /// threaded or populated inner group), and what the child is told by its argument is the same.
+    ///
+    /// A process between the two enters the namespaces of `between`, if there are any.
     pub(crate) fn spawn(
         &self,
         namespaces: UnshareFlags,
+        between: &[(Namespace, OwnedFd)],
         mut child: impl FnMut(bool) -> i32,
     ) -> Result<(Child, bool), Error> {
         let mask = block_signals().context(|| "block signals")?;
@@ -274,12 +277,20 @@ impl<'a> Place<'a> {
         let mut options = Options {
             namespaces,
             cgroup: self.born,
+            sibling: false,
         };
-        let mut spawned =
-            dhow_sys::clone::spawn(&options, || child(by_parent)).map(|child| (child, by_parent));
+        let mut spawn = |options: &Options<'_>, by_parent| {
+            let spawned = if between.is_empty() {
+                dhow_sys::clone::spawn(options, || child(by_parent))
+            } else {
+                within::spawn(between, options, || child(by_parent))
+            };
+            spawned.map(|child| (child, by_parent))
+        };
+        let mut spawned = spawn(&options, by_parent);
         if spawned.is_err() && self.born.is_some() {
             options.cgroup = None;
-            spawned = dhow_sys::clone::spawn(&options, || child(true)).map(|child| (child, true));
+            spawned = spawn(&options, true);
         }
         restore_signals(mask).context(|| "restore signals")?;
         spawned.context(|| "clone the container's process")
@@ -367,6 +378,7 @@ pub(crate) fn home(kind: Namespace) -> Result<OwnedFd, Error> {
         Namespace::Mount => c"/proc/self/ns/mnt",
         Namespace::Network => c"/proc/self/ns/net",
         Namespace::Pid => c"/proc/self/ns/pid_for_children",
+        Namespace::Time => c"/proc/self/ns/time_for_children",
         Namespace::User => c"/proc/self/ns/user",
         Namespace::Uts => c"/proc/self/ns/uts",
     };

@@ -3,6 +3,7 @@
 pub(crate) mod capability;
 mod device;
 mod mount;
+mod namespace;
 pub(crate) mod program;
 mod share;
 mod sysctl;
@@ -12,13 +13,14 @@ mod tests;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use dhow_oci::runtime::{Hooks, IdMapping, Linux, Namespace as Wanted, Spec};
+use dhow_oci::runtime::{Hooks, IdMapping, Linux, Spec};
 use dhow_types::ErrorKind;
 use rustix::mount::MountPropagationFlags as Propagation;
 use rustix::thread::UnshareFlags;
 
 pub(crate) use device::Node;
 pub(crate) use mount::{MountPlan, Parameter, Source};
+use namespace::Namespaces;
 pub(crate) use program::Program;
 pub(crate) use share::Share;
 pub(crate) use sysctl::Sysctl;
@@ -46,6 +48,12 @@ pub struct Plan {
     pub(crate) new: UnshareFlags,
     /// Namespaces joined by path.
     pub(crate) join: Vec<(Namespace, PathBuf)>,
+    /// Whether it is in a user namespace that is not the caller's.
+    users: bool,
+    /// Whether it is in a mount namespace that is not the caller's.
+    pub(crate) own_mounts: bool,
+    /// Offsets of the clocks of a new time namespace.
+    pub(crate) clocks: Option<String>,
     pub(crate) uid_mappings: Vec<IdMapping>,
     pub(crate) gid_mappings: Vec<IdMapping>,
     pub(crate) hostname: Option<String>,
@@ -80,11 +88,20 @@ impl Plan {
         let nothing = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&nothing);
         refuse_unsupported(linux)?;
-        let (new, join) = namespaces(&linux.namespaces)?;
-        mappings(linux, new)?;
-        let own = join.iter().fold(new, |own, (kind, _)| own | kind.flag());
-        if (spec.hostname.is_some() || spec.domainname.is_some()) && !own.contains(UnshareFlags::NEWUTS) {
-            let message = "unable to set hostname without a private UTS namespace";
+        let namespaces = Namespaces::parse(&linux.namespaces)?;
+        namespaces.check_mappings(linux)?;
+        let own = namespaces.own();
+        let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        let (hostname, domainname) = (named(&spec.hostname), named(&spec.domainname));
+        for (what, name) in [("hostname", &hostname), ("domainname", &domainname)] {
+            if name.is_some() && !own.contains(UnshareFlags::NEWUTS) {
+                let message = format!("unable to set {what} without a private UTS namespace");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+        }
+        let hidden = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+        if hidden && !own.contains(UnshareFlags::NEWNS) {
+            let message = "unable to restrict sys entries without a private MNT namespace";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let label = crate::lsm::selinux(linux.mount_label.as_deref())?;
@@ -107,12 +124,15 @@ impl Plan {
             program: Program::prepare(process, linux.seccomp.as_ref(), settings)?
                 .with_share(Share::parse(process, linux, false)?),
             context: mount::context(label)?,
-            new,
-            join,
+            own_mounts: own.contains(UnshareFlags::NEWNS),
+            users: own.contains(UnshareFlags::NEWUSER),
+            clocks: namespaces.offsets(linux)?,
+            new: namespaces.new,
+            join: namespaces.join,
             uid_mappings: linux.uid_mappings.clone(),
             gid_mappings: linux.gid_mappings.clone(),
-            hostname: spec.hostname.clone(),
-            domainname: spec.domainname.clone(),
+            hostname,
+            domainname,
             readonly_root: spec.root.as_ref().is_some_and(|root| root.readonly),
             root_propagation: root_propagation(linux)?,
             mounts,
@@ -126,49 +146,9 @@ impl Plan {
         })
     }
 
-    /// Whether the container has a user namespace of its own.
+    /// Whether the container has a user namespace of its own, new or joined.
     pub(crate) fn has_users(&self) -> bool {
-        self.new.contains(UnshareFlags::NEWUSER)
-    }
-}
-
-impl Namespace {
-    /// The `CLONE_NEW*` flag.
-    pub(crate) const fn flag(self) -> UnshareFlags {
-        match self {
-            Self::Cgroup => UnshareFlags::NEWCGROUP,
-            Self::Ipc => UnshareFlags::NEWIPC,
-            Self::Mount => UnshareFlags::NEWNS,
-            Self::Network => UnshareFlags::NEWNET,
-            Self::Pid => UnshareFlags::NEWPID,
-            Self::User => UnshareFlags::NEWUSER,
-            Self::Uts => UnshareFlags::NEWUTS,
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "cgroup" => Self::Cgroup,
-            "ipc" => Self::Ipc,
-            "mount" => Self::Mount,
-            "network" => Self::Network,
-            "pid" => Self::Pid,
-            "user" => Self::User,
-            "uts" => Self::Uts,
-            _ => return None,
-        })
-    }
-
-    /// Why a namespace of this kind cannot be joined at create, if so.
-    pub(crate) fn refuse_join(self) -> Result<(), Error> {
-        match self {
-            Self::Mount | Self::User => {
-                let message =
-                    format!("creating a container in an existing {self:?} namespace is not supported");
-                Err(Error::new(ErrorKind::Unsupported, message))
-            }
-            _ => Ok(()),
-        }
+        self.users
     }
 }
 
@@ -176,61 +156,12 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
     let fields = [
         ("intelRdt", linux.intel_rdt.is_some()),
         ("netDevices", !linux.net_devices.is_empty()),
-        ("timeOffsets", !linux.time_offsets.is_empty()),
     ];
     if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!("linux.{field} is not supported"),
         ));
-    }
-    Ok(())
-}
-
-fn namespaces(wanted: &[Wanted]) -> Result<(UnshareFlags, Vec<(Namespace, PathBuf)>), Error> {
-    let (mut new, mut join, mut seen) = (UnshareFlags::empty(), Vec::new(), UnshareFlags::empty());
-    for one in wanted {
-        let Some(kind) = Namespace::parse(&one.kind) else {
-            let unknown = if one.kind == "time" {
-                ErrorKind::Unsupported
-            } else {
-                ErrorKind::InvalidArgument
-            };
-            return Err(Error::new(
-                unknown,
-                format!("namespace of type {:?} is not supported", one.kind),
-            ));
-        };
-        if seen.contains(kind.flag()) {
-            let message = format!("namespace of type {:?} is given twice", one.kind);
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        seen |= kind.flag();
-        match &one.path {
-            Some(path) if !path.as_os_str().is_empty() => {
-                kind.refuse_join()?;
-                join.push((kind, path.clone()));
-            }
-            _ => new |= kind.flag(),
-        }
-    }
-    if !new.contains(UnshareFlags::NEWNS) {
-        let message = "a container without a mount namespace of its own is not supported";
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
-    Ok((new, join))
-}
-
-fn mappings(linux: &Linux, new: UnshareFlags) -> Result<(), Error> {
-    let users = new.contains(UnshareFlags::NEWUSER);
-    let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
-    if mapped && !users {
-        let message = "user namespace mappings specified, but the user namespace isn't enabled";
-        return Err(Error::new(ErrorKind::InvalidArgument, message));
-    }
-    if users && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
-        let message = "user namespace enabled, but no user mappings found";
-        return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
     Ok(())
 }

@@ -79,6 +79,7 @@ steps! {
     Stub = "execute the stub (memfd; does the seccomp profile allow execveat, vm.memfd_noexec executable memory?)",
     Sysctl = "set sysctl",
     Terminal = "set up the terminal",
+    TimeNamespace = "make a time namespace with its offsets",
     UserId = "set the user",
     WorkingDirectory = "change to the working directory",
     WorkingDirectoryEscape = "accept the working directory: it is outside of the container's root file system",

@@ -27,7 +27,9 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         propagation: Some(Propagation::PRIVATE),
         ..Attributes::default()
     };
-    set_attributes_at(CWD, c"/", true, &private).at(Step::Propagation)?;
+    if plan.own_mounts {
+        set_attributes_at(CWD, c"/", true, &private).at(Step::Propagation)?;
+    }
     let copy;
     let root = match setup.rootfs {
         Rootfs::Mount(mount) => mount.as_fd(),
@@ -36,8 +38,13 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
             copy.as_fd()
         }
     };
-    // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
-    attach_at(root, CWD, c"/").at(Step::RootFilesystem)?;
+    if plan.own_mounts {
+        // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
+        attach_at(root, CWD, c"/").at(Step::RootFilesystem)?;
+    } else {
+        set_attributes(root, true, &private).at(Step::Propagation)?;
+        over_itself(setup.rootfs, root).at(Step::RootFilesystem)?;
+    }
     // What hangs below /sys waits, as far as it goes, for the network namespace, which the parent makes meanwhile: sysfs
     // shows the one it is mounted in.
     let mut anchors = Vec::with_capacity(2);
@@ -62,7 +69,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         set_attributes(root, false, &readonly).at(Step::ReadOnlyRoot)?;
     }
     super::staged::before_pivot(setup)?;
-    pivot(root, plan.no_pivot).at(Step::Pivot)?;
+    pivot(root, plan.no_pivot || !plan.own_mounts).at(Step::Pivot)?;
     if let Some((propagation, recursive)) = plan.root_propagation {
         let change = Attributes {
             propagation: Some(propagation),
@@ -81,6 +88,14 @@ fn copy_root(path: &Path) -> rustix::io::Result<OwnedFd> {
         Mode::empty(),
     )?;
     target::copy_tree(dir.as_fd(), c"", true)
+}
+
+/// Without a mount namespace the root is seen on the host, where it comes from.
+fn over_itself(rootfs: &Rootfs, root: BorrowedFd<'_>) -> std::io::Result<()> {
+    match rootfs {
+        Rootfs::Path(path) => dhow_sys::mount::attach(root, path),
+        Rootfs::Mount(_) => Err(Errno::INVAL.into()),
+    }
 }
 
 /// `pivot_root(".", ".")` stacks the old root over the new one, where the lazy unmount takes it away (pivot_root(2)).

@@ -1,5 +1,5 @@
 use super::*;
-use dhow_oci::runtime::{Mount, Process, Rlimit};
+use dhow_oci::runtime::{Mount, Namespace as Wanted, Process, Rlimit};
 use rustix::mount::MountAttrFlags as Attr;
 
 fn spec(change: impl FnOnce(&mut Spec)) -> Spec {

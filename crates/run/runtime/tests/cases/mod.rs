@@ -7,6 +7,7 @@ mod identity;
 mod inherited;
 mod lsm;
 mod mounts;
+mod namespaces;
 mod race;
 mod seccomp;
 mod share;
@@ -18,6 +19,7 @@ pub(crate) type Case = (&'static str, fn());
 /// Every test of every file; a file lists its own.
 pub(crate) fn all() -> Vec<Case> {
     [
+        namespaces::TESTS,
         share::TESTS,
         start::TESTS,
         identity::TESTS,
