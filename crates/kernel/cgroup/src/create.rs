@@ -1,18 +1,16 @@
 //! Making a group: which hierarchies, below which directory, with which controllers.
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use dhow_oci::runtime::Resources;
+use dhow_oci::runtime::{CpuLimit, Resources};
 use dhow_types::ErrorKind;
 
 use crate::dir::{self, Dir};
 use crate::hierarchy::{Controllers, Hierarchy};
+use crate::place::Place;
 use crate::setting::{self, Access, Setting};
-use crate::{Context as _, Error, device, v1, v2};
-
-/// Longest path of a group: the kernel's limit for paths.
-const MOST_PATH: usize = 4096;
+use crate::{Context as _, Error, device, devices_v1, v1, v2};
 
 /// What is to be written, for both versions of control groups.
 #[derive(Debug)]
@@ -39,7 +37,7 @@ impl Limits {
             // A hybrid host may have a controller in its v2 tree that no v1 hierarchy holds.
             if v1.iter().any(|setting| !bound.contains(setting.controller)) {
                 v1.retain(|setting| bound.contains(setting.controller));
-                v2 = v2::settings(resources)?;
+                v2 = v2::settings(&unbound(resources, bound))?;
                 v2.retain(|setting| !bound.contains(setting.controller));
             }
         }
@@ -64,42 +62,22 @@ impl Limits {
     /// Writes what concerns this directory.
     pub(crate) fn apply(&self, dir: &Dir) -> Result<(), Error> {
         if dir.unified {
-            for setting in &self.v2 {
-                dir.apply(setting)?;
-            }
+            dir.apply(self.v2.iter())?;
             return if self.filter {
                 self.filter_devices(dir)
             } else {
                 Ok(())
             };
         }
-        for setting in self
-            .v1
-            .iter()
-            .filter(|setting| dir.controllers.contains(setting.controller))
-        {
-            self.apply_v1(dir, setting)?;
-        }
+        dir.apply(
+            self.v1
+                .iter()
+                .filter(|setting| dir.controllers.intersects(setting.controller)),
+        )?;
         if dir.controllers.intersects(Controllers::DEVICES) && !self.devices.is_empty() {
-            write_device_lines(dir, &self.devices)?;
+            devices_v1::apply(dir, &self.devices)?;
         }
         Ok(())
-    }
-
-    /// Memory and memory-with-swap bound each other: raising both works in one order only, lowering in the other.
-    fn apply_v1(&self, dir: &Dir, setting: &Setting) -> Result<(), Error> {
-        let outcome = dir.apply(setting);
-        if outcome.is_err() && setting.file == "memory.limit_in_bytes" {
-            let with_swap = self
-                .v1
-                .iter()
-                .find(|other| other.file == "memory.memsw.limit_in_bytes");
-            if let Some(with_swap) = with_swap {
-                dir.apply(with_swap)?;
-                return dir.apply(setting);
-            }
-        }
-        outcome
     }
 
     fn filter_devices(&self, dir: &Dir) -> Result<(), Error> {
@@ -116,134 +94,182 @@ impl Limits {
 }
 
 /// A privileged container's rules, which need no filter in a fresh group.
-fn only_allows_everything(rules: &[Access]) -> bool {
+pub(crate) fn only_allows_everything(rules: &[Access]) -> bool {
     rules
         .last()
         .is_some_and(|rule| rule.allow && rule.is_everything())
 }
 
-fn in_user_namespace() -> bool {
+pub(crate) fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }
 
-fn write_device_lines(dir: &Dir, rules: &[Access]) -> Result<(), Error> {
-    let files = [dir.open_write("devices.deny"), dir.open_write("devices.allow")];
-    for (allow, line) in v1::device_lines(rules) {
-        let file = if allow { "devices.allow" } else { "devices.deny" };
-        let outcome = match &files[usize::from(allow)] {
-            Ok(fd) => dir::write_fd(fd, &line),
-            Err(error) => Err(error.kind().into()),
-        };
-        match outcome {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && in_user_namespace() => {
-                return Ok(());
-            }
-            outcome => outcome
-                .context(|| format!("write {line:?} to {}", dir.at.join(file).display()))
-                .map_err(|error| error.with_hint("the parent group may not have the device itself"))?,
+/// The limits of controllers that no v1 hierarchy holds.
+fn unbound(resources: &Resources, bound: Controllers) -> Resources {
+    let mut out = resources.clone();
+    let has = |controller| bound.contains(controller);
+    out.memory = out.memory.filter(|_| !has(Controllers::MEMORY));
+    out.pids = out.pids.filter(|_| !has(Controllers::PIDS));
+    out.block_io = out.block_io.filter(|_| !has(Controllers::BLKIO));
+    out.network = out
+        .network
+        .filter(|_| !has(Controllers::NET_CLS) || !has(Controllers::NET_PRIO));
+    if let Some(cpu) = &mut out.cpu {
+        if has(Controllers::CPUSET) {
+            (cpu.cpus, cpu.mems) = (None, None);
         }
-    }
-    Ok(())
-}
-
-/// Directories in which a group of this hierarchy may be: below the mounted root, as dockerd does; for who may not
-/// create there, below the own group; and beside it, since a v2 group with processes cannot have controllers below.
-pub(crate) fn bases(hierarchy: &Hierarchy) -> Vec<PathBuf> {
-    let mut out = vec![hierarchy.root.clone()];
-    if hierarchy.own != hierarchy.root {
-        let parent = hierarchy
-            .own
-            .parent()
-            .filter(|parent| hierarchy.unified && *parent != hierarchy.root);
-        out.extend(parent.map(Path::to_owned));
-        out.push(hierarchy.own.clone());
+        if has(Controllers::CPU) {
+            *cpu = CpuLimit {
+                cpus: cpu.cpus.take(),
+                mems: cpu.mems.take(),
+                ..CpuLimit::default()
+            };
+        }
     }
     out
 }
 
-/// A group's path relative to a base: plain names only, so that no path leads out of the tree.
-///
-/// # Errors
-/// `InvalidArgument`.
-pub(crate) fn relative(path: &Path) -> Result<PathBuf, Error> {
-    let bad = || {
-        let message = format!("{:?} is no path of a control group", path.display().to_string());
-        Error::new(ErrorKind::InvalidArgument, message).with_hint("write plain names, such as dhow/<id>")
-    };
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::RootDir => {}
-            Component::Normal(name) if !name.as_encoded_bytes().contains(&b'\n') => out.push(name),
-            _ => return Err(bad()),
-        }
-    }
-    if out.as_os_str().is_empty() || out.as_os_str().len() > MOST_PATH {
-        return Err(bad());
-    }
-    Ok(out)
+/// A group that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Making<'a> {
+    pub(crate) hierarchies: &'a [Hierarchy],
+    pub(crate) place: &'a Place,
+    /// Controllers without which it is of no use.
+    pub(crate) needed: Controllers,
+    /// Whether it is to be in every hierarchy with every controller, and may be there already: what other programs
+    /// expect of an OCI runtime.
+    pub(crate) oci: bool,
 }
 
-/// Makes the directories of a group, the v2 tree first.
-pub(crate) fn directories(
-    hierarchies: &[Hierarchy],
-    path: &Path,
-    needed: Controllers,
-    made: &mut Vec<Dir>,
-) -> Result<(), Error> {
-    if let Some(hierarchy) = hierarchies.iter().find(|hierarchy| hierarchy.unified) {
-        let pure_v2 = hierarchies.len() == 1;
-        match make(hierarchy, path) {
-            Ok((dir, base)) => {
-                let wanted = if pure_v2 {
-                    needed | Controllers::MEMORY | Controllers::PIDS | Controllers::BLKIO
-                } else {
-                    needed.without(bound(hierarchies))
-                };
-                made.push(dir);
-                let last = made.len() - 1;
-                enable(
-                    &mut made[last],
-                    &base,
-                    path,
-                    wanted,
-                    needed.without(bound(hierarchies)),
-                )?;
+impl Making<'_> {
+    /// Makes the directories of the group, the v2 tree first.
+    pub(crate) fn directories(&self, made: &mut Vec<Dir>) -> Result<(), Error> {
+        let bound = bound(self.hierarchies);
+        if let Some(hierarchy) = self.hierarchies.iter().find(|hierarchy| hierarchy.unified) {
+            let pure_v2 = bound == Controllers::NONE;
+            match self.directory(hierarchy) {
+                Ok((dir, base)) => {
+                    let required = self.needed.without(bound);
+                    let wanted = match (self.oci, pure_v2) {
+                        (true, _) => Controllers::OF_V2.without(bound),
+                        (false, true) => {
+                            required | Controllers::MEMORY | Controllers::PIDS | Controllers::BLKIO
+                        }
+                        (false, false) => required,
+                    };
+                    made.push(dir);
+                    let last = made.len() - 1;
+                    if self.oci {
+                        domain(&made[last], required)?;
+                    }
+                    enable(&mut made[last], &base, self.place.path(), wanted, required)?;
+                }
+                Err(error) if pure_v2 || error.kind() == ErrorKind::AlreadyExists => return Err(error),
+                // A hybrid host works without its v2 tree; the freezer then stands in.
+                Err(_) => {}
             }
-            Err(error) if pure_v2 || error.kind() == ErrorKind::AlreadyExists => return Err(error),
-            // A hybrid host works without its v2 tree; the freezer then stands in.
-            Err(_) => {}
         }
-    }
-    let statistics = Controllers::MEMORY
-        | Controllers::CPUACCT
-        | Controllers::PIDS
-        | Controllers::BLKIO
-        | if made.is_empty() {
-            Controllers::FREEZER
+        self.v1_directories(made)?;
+        let have = made
+            .iter()
+            .fold(Controllers::NONE, |set, dir| set | dir.controllers);
+        let missing = self.needed.without(have);
+        if missing == Controllers::NONE {
+            Ok(())
         } else {
-            Controllers::NONE
-        };
-    for hierarchy in hierarchies.iter().filter(|hierarchy| !hierarchy.unified) {
-        let required = hierarchy.controllers.intersects(needed);
-        if !required && !hierarchy.controllers.intersects(statistics) {
-            continue;
-        }
-        match make(hierarchy, path) {
-            Ok((dir, _)) => made.push(dir),
-            Err(error) if required || error.kind() != ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => {}
+            Err(lacking(missing))
         }
     }
-    let have = made
-        .iter()
-        .fold(Controllers::NONE, |set, dir| set | dir.controllers);
-    let missing = needed.without(have);
-    if missing == Controllers::NONE {
+
+    fn v1_directories(&self, made: &mut Vec<Dir>) -> Result<(), Error> {
+        let statistics = Controllers::MEMORY
+            | Controllers::CPUACCT
+            | Controllers::PIDS
+            | Controllers::BLKIO
+            | if made.is_empty() {
+                Controllers::FREEZER
+            } else {
+                Controllers::NONE
+            };
+        for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.unified) {
+            let required = hierarchy.controllers.intersects(self.needed);
+            if !required && !self.oci && !hierarchy.controllers.intersects(statistics) {
+                continue;
+            }
+            match self.directory(hierarchy) {
+                Ok((dir, _)) => made.push(dir),
+                Err(error) if required || error.kind() != ErrorKind::PermissionDenied => return Err(error),
+                Err(_) => {}
+            }
+        }
         Ok(())
-    } else {
-        Err(lacking(missing))
+    }
+
+    /// The directory in one hierarchy, below the first base that permits it.
+    pub(crate) fn directory(&self, hierarchy: &Hierarchy) -> Result<(Dir, PathBuf), Error> {
+        let path = self.place.path();
+        let mut first = None;
+        for base in self.place.bases(hierarchy) {
+            let outcome = match Dir::make(hierarchy, &base, path) {
+                Err(error) if self.oci && error.kind() == io::ErrorKind::AlreadyExists => {
+                    Dir::take_over(hierarchy, &base, path)
+                }
+                outcome => outcome,
+            };
+            match outcome {
+                Ok(dir) => return Ok((dir, base)),
+                Err(error) => {
+                    let denied = matches!(
+                        error.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                    );
+                    first.get_or_insert_with(|| {
+                        let at = base.join(path);
+                        let error = Error::wrap(error, format!("create the control group {}", at.display()));
+                        if denied {
+                            error.with_kind(ErrorKind::PermissionDenied)
+                        } else {
+                            error
+                        }
+                    });
+                    if !denied {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(first
+            .unwrap_or_else(|| Error::new(ErrorKind::Internal, "a hierarchy has no directory"))
+            .with_hint("run as root, or delegate a control group to this user (systemd: Delegate=yes)"))
+    }
+}
+
+/// Sees to it that a v2 group below one with processes of its own can be entered: it must be threaded, which only some
+/// controllers allow (kernel `cgroup-v2.rst`, "Threads").
+fn domain(dir: &Dir, required: Controllers) -> Result<(), Error> {
+    let kind = dir
+        .read_if_there("cgroup.type")
+        .context(|| format!("read the type of {}", dir.at.display()))?;
+    let kind = kind.trim();
+    let threaded = Controllers::CPU | Controllers::CPUSET | Controllers::PIDS | Controllers::PERF_EVENT;
+    let refused = |state: &str| {
+        let message = format!(
+            "cannot enter cgroupv2 {:?} with domain controllers -- it is in {state}",
+            dir.at.display().to_string()
+        );
+        Err(Error::new(ErrorKind::FailedPrecondition, message)
+            .with_hint("choose a group that is not below one with processes"))
+    };
+    match kind {
+        "domain invalid" if required.without(threaded) == Controllers::NONE => dir
+            .write("cgroup.type", "threaded")
+            .context(|| format!("make {} threaded", dir.at.display())),
+        "domain invalid" => refused("an invalid state"),
+        "threaded" | "domain threaded" if required.without(threaded) != Controllers::NONE => {
+            refused(&format!("{kind} mode"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -258,36 +284,10 @@ fn lacking(missing: Controllers) -> Error {
 }
 
 /// Controllers that v1 hierarchies hold.
-fn bound(hierarchies: &[Hierarchy]) -> Controllers {
+pub(crate) fn bound(hierarchies: &[Hierarchy]) -> Controllers {
     hierarchies
         .iter()
         .fold(Controllers::NONE, |set, hierarchy| set | hierarchy.controllers)
-}
-
-/// Makes the directory in one hierarchy, below the first base that permits it.
-pub(crate) fn make(hierarchy: &Hierarchy, path: &Path) -> Result<(Dir, PathBuf), Error> {
-    let mut first = None;
-    for base in bases(hierarchy) {
-        match Dir::make(hierarchy, &base, path) {
-            Ok(dir) => return Ok((dir, base)),
-            Err(error) => {
-                let denied = matches!(
-                    error.kind(),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                );
-                first.get_or_insert_with(|| {
-                    let at = base.join(path);
-                    Error::wrap(error, format!("create the control group {}", at.display()))
-                });
-                if !denied {
-                    break;
-                }
-            }
-        }
-    }
-    Err(first
-        .unwrap_or_else(|| Error::new(ErrorKind::Internal, "a hierarchy has no directory"))
-        .with_hint("run as root, or delegate a control group to this user (systemd: Delegate=yes)"))
 }
 
 /// Makes sure that a v2 directory has the controllers: what is needed must come, what is merely wanted may not.

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::hierarchy::{Controllers, Hierarchy};
-use crate::setting::Setting;
+use crate::setting::{Missing, Setting};
 use crate::{Context as _, Error};
 
 /// Largest control file that is read: `cgroup.procs` of a group with some 500 000 processes.
@@ -22,6 +22,10 @@ pub(crate) struct Dir {
     pub(crate) at: PathBuf,
     pub(crate) controllers: Controllers,
     pub(crate) unified: bool,
+    /// See [`Hierarchy::label`].
+    pub(crate) label: String,
+    /// Whether this process made it, and it goes when the rest cannot be made.
+    pub(crate) fresh: bool,
 }
 
 impl AsFd for Dir {
@@ -41,6 +45,8 @@ impl Dir {
             at,
             controllers,
             unified: hierarchy.unified,
+            label: hierarchy.label.clone(),
+            fresh: false,
         })
     }
 
@@ -63,7 +69,34 @@ impl Dir {
             // The first failure is the one to report; `delete` sweeps what is left.
             return opened;
         }
-        opened
+        opened.map(|dir| Self { fresh: true, ..dir })
+    }
+
+    /// Opens the directory `path` below `base` that was there before.
+    pub(crate) fn take_over(hierarchy: &Hierarchy, base: &Path, path: &Path) -> io::Result<Self> {
+        let at = base.join(path);
+        if hierarchy.controllers.intersects(Controllers::CPUSET) {
+            inherit_cpuset(base, &at)?;
+        }
+        Self::open(hierarchy, at)
+    }
+
+    /// The groups `path` below this one, which must be there.
+    pub(crate) fn below(&self, path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let name = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        Ok(Self {
+            fd: rustix::fs::openat(&self.fd, name, flags, Mode::empty())?,
+            at: self.at.join(path),
+            controllers: self.controllers,
+            unified: self.unified,
+            label: self.label.clone(),
+            fresh: false,
+        })
     }
 
     /// Writes `value` into `file`, which must exist.
@@ -104,40 +137,75 @@ impl Dir {
         }
     }
 
-    /// Writes one setting, or its other form when the file does not exist.
-    pub(crate) fn apply(&self, setting: &Setting) -> Result<(), Error> {
-        let mut outcome = self.write(&setting.file, &setting.value);
-        if let (Err(error), Some((file, value))) = (&outcome, &setting.otherwise)
-            && error.kind() == io::ErrorKind::NotFound
-        {
-            outcome = self.write(file, value);
-        }
-        let about_swap = matches!(
-            setting.file.as_str(),
-            "memory.memsw.limit_in_bytes" | "memory.swap.max"
-        );
-        if about_swap
-            && outcome
-                .as_ref()
-                .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
-        {
-            // Without swap accounting the file is missing. Without swap that is no loss: the limit holds by itself.
-            if host_has_no_swap() {
-                return Ok(());
+    /// Writes settings. The kernel holds some against each other (quota and period, memory and memory with swap), and
+    /// which one must come first depends on the old values: what it calls invalid is written again after the rest.
+    pub(crate) fn apply<'a>(&self, settings: impl Iterator<Item = &'a Setting>) -> Result<(), Error> {
+        let mut again = Vec::new();
+        for setting in settings {
+            match self.put(setting) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => again.push(setting),
+                Err(error) => return Err(self.refused(setting, error)),
             }
         }
-        outcome.map_err(|error| self.refused(setting, error))
+        again
+            .into_iter()
+            .try_for_each(|setting| self.put(setting).map_err(|error| self.refused(setting, error)))
+    }
+
+    /// Writes one setting, or what stands for it when the file does not exist.
+    fn put(&self, setting: &Setting) -> io::Result<()> {
+        let outcome = if setting.keeps_first {
+            let old = self.read(&setting.file)?;
+            let first = old.split_ascii_whitespace().next().unwrap_or("max");
+            self.write(&setting.file, &format!("{first} {}", setting.value))
+        } else {
+            self.write(&setting.file, &setting.value)
+        };
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match &setting.missing {
+                Missing::Pass => Ok(()),
+                Missing::Other(file, value) => self.write(file, value),
+                // Without swap accounting the file is missing. Without swap that is no loss: the limit of memory
+                // holds by itself.
+                Missing::Refuse if setting.is_about_swap() && host_has_no_swap() => Ok(()),
+                Missing::Refuse => Err(error),
+            },
+            outcome => outcome,
+        }
     }
 
     fn refused(&self, setting: &Setting, error: io::Error) -> Error {
         let file = self.at.join(&setting.file);
         let missing = error.kind() == io::ErrorKind::NotFound;
+        if error.kind() == io::ErrorKind::ResourceBusy && setting.file == "memory.limit_in_bytes" {
+            let number = |file| crate::stats::number(&self.read_if_there(file).unwrap_or_default());
+            let message = format!(
+                "unable to set memory limit to {} (current usage: {}, peak usage: {})",
+                setting.value,
+                number("memory.usage_in_bytes"),
+                number("memory.max_usage_in_bytes"),
+            );
+            return Error::wrap(error, message).with_hint(setting.fix());
+        }
         let wrapped = Error::wrap(error, format!("write {:?} to {}", setting.value, file.display()));
         if missing {
             let hint = format!("this kernel has no {} here; leave the limit out", setting.file);
             return wrapped.with_kind(ErrorKind::Unsupported).with_hint(hint);
         }
         wrapped.with_hint(setting.fix())
+    }
+
+    /// Gives a file to a user.
+    pub(crate) fn give(&self, file: &str, uid: u32) -> io::Result<()> {
+        let owner = rustix::fs::Uid::from_raw(uid);
+        Ok(rustix::fs::chownat(
+            &self.fd,
+            file,
+            Some(owner),
+            None,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     /// The processes of this directory alone. Numbers of processes outside our PID namespace read as 0 and are

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use dhow_oci::runtime::Resources;
 use dhow_types::{ErrorKind, Failures};
 
-use crate::create::{self, Limits};
+use crate::create::{self, Limits, Making};
 use crate::dir::Dir;
 use crate::hierarchy::{self, Controllers, Hierarchy};
-use crate::{Context as _, Cpu, Error, Memory, Pids, Stats, stats, teardown};
+use crate::place::Place;
+use crate::{Context as _, Error, Stats, stats, teardown};
 
 /// How often processes that fork while they are moved or killed are looked for again.
 const ROUNDS: usize = 64;
@@ -16,9 +17,9 @@ const ROUNDS: usize = 64;
 /// One control group: a directory in every hierarchy that matters.
 #[derive(Debug)]
 pub struct Group {
-    path: PathBuf,
-    hierarchies: Vec<Hierarchy>,
-    dirs: Vec<Dir>,
+    pub(crate) place: Place,
+    pub(crate) hierarchies: Vec<Hierarchy>,
+    pub(crate) dirs: Vec<Dir>,
 }
 
 impl Group {
@@ -28,21 +29,71 @@ impl Group {
     /// `AlreadyExists` when it is there; `Unsupported` when a limit needs a controller that is missing; for a limit
     /// that the kernel refuses the file, the value and the fix.
     pub fn create(path: &Path, resources: &Resources) -> Result<Self, Error> {
-        let relative = create::relative(path)?;
+        let place = Place::anywhere(path)?;
         let hierarchies = hierarchy::discover()?;
         let limits = Limits::new(resources, &hierarchies)?;
+        Self::make(place, hierarchies, &limits, false)
+    }
+
+    /// Makes the group of an OCI container where its spec says: in every hierarchy, with every controller. A group
+    /// that is there already is taken if nobody is in it. `None` when this user may make no group, and neither a path
+    /// nor a limit was asked for: the container runs in the group of its starter then.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); `FailedPrecondition` for a group with processes and for a frozen one;
+    /// `PermissionDenied` where a group is needed and may not be made.
+    pub fn create_at(place: &Place, resources: &Resources) -> Result<Option<Self>, Error> {
+        let hierarchies = hierarchy::discover_all()?;
+        let limits = Limits::new(resources, &hierarchies)?;
+        let pure_v2 = create::bound(&hierarchies) == Controllers::NONE;
+        let needed = limits.needed;
+        match Self::make(place.clone(), hierarchies, &limits, true) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && rootless() => {
+                // The devices controller of v1 is asked for in every spec, and a user namespace needs it least.
+                let asked = needed.without(Controllers::DEVICES);
+                if place.said {
+                    let what = "unable to apply cgroup configuration: permission denied";
+                    return Err(Error::because(ErrorKind::PermissionDenied, what, error));
+                }
+                if asked == Controllers::NONE {
+                    return Ok(None);
+                }
+                let what = if pure_v2 {
+                    "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+                        .to_owned()
+                } else {
+                    let name = asked.name();
+                    format!("cannot set {name} limit: container could not join or create cgroup")
+                };
+                Err(Error::because(ErrorKind::PermissionDenied, what, error).with_hint(
+                    "delegate a control group to this user (systemd: Delegate=yes), or leave the limits out",
+                ))
+            }
+            outcome => outcome.map(Some),
+        }
+    }
+
+    fn make(place: Place, hierarchies: Vec<Hierarchy>, limits: &Limits, oci: bool) -> Result<Self, Error> {
         let mut dirs = Vec::with_capacity(hierarchies.len());
-        let outcome = create::directories(&hierarchies, &relative, limits.needed, &mut dirs)
+        let making = Making {
+            hierarchies: &hierarchies,
+            place: &place,
+            needed: limits.needed,
+            oci,
+        };
+        let outcome = making
+            .directories(&mut dirs)
+            .and_then(|()| if oci { unused(&dirs) } else { Ok(()) })
             .and_then(|()| dirs.iter().try_for_each(|dir| limits.apply(dir)));
         match outcome {
             Ok(()) => Ok(Self {
-                path: relative,
+                place,
                 hierarchies,
                 dirs,
             }),
             Err(error) => {
                 let mut failures = Failures::new();
-                for dir in &dirs {
+                for dir in dirs.iter().filter(|dir| dir.fresh) {
                     failures.record(
                         "remove the half-made control group",
                         teardown::remove_tree(&dir.at),
@@ -55,45 +106,10 @@ impl Group {
         }
     }
 
-    /// The existing group at `path`.
-    ///
-    /// # Errors
-    /// `NotFound` when no hierarchy has it.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let relative = create::relative(path)?;
-        let hierarchies = hierarchy::discover()?;
-        let mut dirs = Vec::with_capacity(hierarchies.len());
-        for hierarchy in &hierarchies {
-            for base in create::bases(hierarchy) {
-                let at = base.join(&relative);
-                match Dir::open(hierarchy, at) {
-                    Ok(dir) => {
-                        dirs.push(dir);
-                        break;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        return Err(error)
-                            .context(|| format!("open the control group {}", relative.display()));
-                    }
-                }
-            }
-        }
-        if dirs.is_empty() {
-            let message = format!("no control group {}", relative.display());
-            return Err(Error::new(ErrorKind::NotFound, message));
-        }
-        Ok(Self {
-            path: relative,
-            hierarchies,
-            dirs,
-        })
-    }
-
     /// Its path, relative to where the hierarchies are mounted.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// Its directories, one for every hierarchy it is in; on a pure v2 host the one.
@@ -211,24 +227,15 @@ impl Group {
         self.need_freezer()?.set(false)
     }
 
-    /// Whether the group is frozen.
+    /// Whether the group itself is frozen; one below a frozen group is not.
     ///
     /// # Errors
     /// When the kernel does not say.
     pub fn frozen(&self) -> Result<bool, Error> {
         match self.freezer() {
             None => Ok(false),
-            Some(Freezer::V2(dir)) => dir
-                .open_read("cgroup.events")
-                .and_then(|events| teardown::is_frozen_v2(&events))
-                .context(|| format!("read cgroup.events of {}", dir.at.display())),
-            Some(Freezer::V1(dir)) => {
-                let state = dir.read("freezer.state");
-                Ok(state
-                    .context(|| format!("read the state of {}", dir.at.display()))?
-                    .trim()
-                    != "THAWED")
-            }
+            Some(Freezer::V2(dir)) => teardown::frozen_v2(dir),
+            Some(Freezer::V1(dir)) => teardown::frozen_v1(dir),
         }
     }
 
@@ -238,6 +245,7 @@ impl Group {
     /// # Errors
     /// The file, the value and the fix of a limit that the kernel refuses.
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+        self.check_usage(resources)?;
         let limits = Limits::new(resources, &self.hierarchies)?;
         let mut added = Vec::new();
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.unified) {
@@ -259,15 +267,44 @@ impl Group {
         added.iter().try_for_each(|dir| self.move_all_to(dir))
     }
 
+    /// Refuses limits below what is in use, when the spec says `checkBeforeUpdate` (v2, where the kernel would kill).
+    ///
+    /// # Errors
+    /// `FailedPrecondition` in runc's words.
+    pub(crate) fn check_usage(&self, resources: &Resources) -> Result<(), Error> {
+        let wanted = resources.memory.as_ref();
+        let Some(memory) = wanted.filter(|memory| memory.check_before_update == Some(true)) else {
+            return Ok(());
+        };
+        // Without the file nothing is known and nothing is refused.
+        let Some(usage) = self
+            .unified()
+            .and_then(|dir| dir.read("memory.current").ok()?.trim().parse::<u64>().ok())
+        else {
+            return Ok(());
+        };
+        for (what, limit) in [("memory+swap", memory.swap), ("memory", memory.limit)] {
+            if let Some(limit) = limit
+                .and_then(|limit| u64::try_from(limit).ok())
+                .filter(|limit| *limit > 0)
+                && limit <= usage
+            {
+                let message = format!("rejecting {what} limit {limit} <= usage {usage}");
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
+        }
+        Ok(())
+    }
+
     /// The group's directory in a hierarchy that it was not in so far (or that another process has added).
     fn extend_to(&self, hierarchy: &Hierarchy) -> Result<Dir, Error> {
-        match create::make(hierarchy, &self.path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => create::bases(hierarchy)
-                .into_iter()
-                .find_map(|base| Dir::open(hierarchy, base.join(&self.path)).ok())
-                .ok_or(error),
-            outcome => outcome.map(|(dir, _)| dir),
-        }
+        let making = Making {
+            hierarchies: &self.hierarchies,
+            place: &self.place,
+            needed: hierarchy.controllers,
+            oci: true,
+        };
+        making.directory(hierarchy).map(|(dir, _)| dir)
     }
 
     fn move_all_to(&self, dir: &Dir) -> Result<(), Error> {
@@ -300,16 +337,16 @@ impl Group {
         };
         let mut again =
             Dir::open(hierarchy, dir.at.clone()).context(|| format!("open {}", dir.at.display()))?;
-        let base = create::bases(hierarchy)
+        let base = self
+            .place
+            .bases(hierarchy)
             .into_iter()
-            .find(|base| base.join(&self.path) == dir.at);
-        create::enable(
-            &mut again,
-            base.as_deref().unwrap_or(&hierarchy.root),
-            &self.path,
-            needed,
-            needed,
-        )
+            .find(|base| base.join(self.place.path()) == dir.at);
+        let Some(base) = base else {
+            // A group that was found by its directory: its controllers are what its starter enabled.
+            return Ok(());
+        };
+        create::enable(&mut again, &base, self.place.path(), needed, needed)
     }
 
     /// What the group uses now. What no controller counts is zero.
@@ -317,39 +354,23 @@ impl Group {
     /// # Errors
     /// `NotFound` when the group is gone.
     pub fn stats(&self) -> Result<Stats, Error> {
-        let gone = || format!("read the statistics of {}", self.path.display());
+        let gone = || format!("read the statistics of {}", self.path().display());
         let mut out = Stats::default();
         for dir in &self.dirs {
             if dir.unified {
-                self.add_v2(dir, &mut out)
+                // On a hybrid host the v1 hierarchies count.
+                if self.is_pure_v2() {
+                    stats::add_v2(dir, &mut out).context(gone)?;
+                }
             } else {
-                add_v1(dir, &mut out)
+                stats::add_v1(dir, &mut out).context(gone)?;
             }
-            .context(gone)?;
         }
         Ok(out)
     }
 
-    fn add_v2(&self, dir: &Dir, out: &mut Stats) -> io::Result<()> {
-        if self.hierarchies.len() > 1 {
-            return Ok(());
-        }
-        let memory = dir.read_if_there("memory.stat")?;
-        if !memory.is_empty() {
-            let events = dir.read_if_there("memory.events")?;
-            out.memory = Memory {
-                usage: stats::number(&dir.read_if_there("memory.current")?),
-                peak: stats::limit(&dir.read_if_there("memory.peak")?),
-                limit: stats::limit(&dir.read_if_there("memory.max")?),
-                swap: stats::number(&dir.read_if_there("memory.swap.current")?),
-                oom_kills: stats::field(&events, "oom_kill").unwrap_or(0),
-                ..stats::memory_v2(&memory)
-            };
-        }
-        out.cpu = stats::cpu_v2(&dir.read("cpu.stat")?);
-        out.block_io = stats::block_io_v2(&dir.read_if_there("io.stat")?);
-        out.pids = pids(dir)?;
-        Ok(())
+    pub(crate) fn is_pure_v2(&self) -> bool {
+        create::bound(&self.hierarchies) == Controllers::NONE
     }
 
     /// How often the OOM killer killed a process of this group.
@@ -381,11 +402,9 @@ impl Group {
     pub fn delete(self) -> Result<(), Error> {
         let mut places: Vec<PathBuf> = self.dirs.iter().map(|dir| dir.at.clone()).collect();
         for hierarchy in &self.hierarchies {
-            places.extend(
-                create::bases(hierarchy)
-                    .into_iter()
-                    .map(|base| base.join(&self.path)),
-            );
+            // A group that was found by its directories is where they are.
+            let bases = self.place.bases(hierarchy).into_iter();
+            places.extend(bases.map(|base| base.join(self.place.path())));
         }
         places.sort_unstable();
         places.dedup();
@@ -393,7 +412,7 @@ impl Group {
         outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
 
-    fn unified(&self) -> Option<&Dir> {
+    pub(crate) fn unified(&self) -> Option<&Dir> {
         self.dirs.iter().find(|dir| dir.unified)
     }
 
@@ -410,35 +429,11 @@ impl Group {
         self.freezer().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
-                format!("the group {} has no freezer", self.path.display()),
+                format!("the group {} has no freezer", self.path().display()),
             )
             .with_hint("mount the freezer controller or cgroup v2")
         })
     }
-}
-
-/// Paths of the groups directly below `parent`, in whatever hierarchy they are; none when there is no such group.
-///
-/// # Errors
-/// When a hierarchy cannot be read.
-pub fn list(parent: &Path) -> Result<Vec<PathBuf>, Error> {
-    let parent = create::relative(parent)?;
-    let mut found = Vec::new();
-    for hierarchy in hierarchy::discover()? {
-        for base in create::bases(&hierarchy) {
-            let at = base.join(&parent);
-            let below = crate::dir::children(&at).context(|| format!("list {}", at.display()))?;
-            found.extend(
-                below
-                    .iter()
-                    .filter_map(|path| path.file_name())
-                    .map(|name| parent.join(name)),
-            );
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
 }
 
 enum Freezer<'a> {
@@ -482,48 +477,39 @@ fn procs_below(at: &Path, found: &mut Vec<i32>) -> Result<(), Error> {
     Ok(())
 }
 
-fn pids(dir: &Dir) -> io::Result<Pids> {
-    Ok(Pids {
-        current: stats::number(&dir.read_if_there("pids.current")?),
-        limit: stats::limit(&dir.read_if_there("pids.max")?),
-    })
+/// Whether permission to make groups is nothing that this user can be expected to have.
+fn rootless() -> bool {
+    !rustix::process::geteuid().is_root() || create::in_user_namespace()
 }
 
-fn add_v1(dir: &Dir, out: &mut Stats) -> io::Result<()> {
-    let has = |controller| dir.controllers.intersects(controller);
-    if has(Controllers::MEMORY) {
-        out.memory = Memory {
-            usage: stats::number(&dir.read("memory.usage_in_bytes")?),
-            peak: stats::limit(&dir.read("memory.max_usage_in_bytes")?),
-            limit: stats::limit(&dir.read("memory.limit_in_bytes")?),
-            oom_kills: stats::field(&dir.read("memory.oom_control")?, "oom_kill").unwrap_or(0),
-            ..stats::memory_v1(&dir.read("memory.stat")?)
+/// Refuses a group in which somebody is, or that is frozen: the container would be limited with others, or hang.
+fn unused(dirs: &[Dir]) -> Result<(), Error> {
+    let old = |dir: &&Dir| !dir.fresh && (dir.unified || dir.controllers != Controllers::NONE);
+    let mut pids = Vec::new();
+    for dir in dirs.iter().filter(old) {
+        pids.extend(dir.own_procs()?);
+        procs_below(&dir.at, &mut pids)?;
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    if !pids.is_empty() {
+        let message = format!(
+            "container's cgroup is not empty: {} process(es) found",
+            pids.len()
+        );
+        return Err(Error::new(ErrorKind::FailedPrecondition, message)
+            .with_hint("another container may have the same cgroupsPath"));
+    }
+    for dir in dirs.iter().filter(old) {
+        let frozen = if dir.unified {
+            teardown::frozen_v2(dir)?
+        } else {
+            dir.controllers.intersects(Controllers::FREEZER) && teardown::frozen_v1(dir)?
         };
-    }
-    if has(Controllers::CPUACCT) {
-        out.cpu.usage = stats::number(&dir.read("cpuacct.usage")?);
-        out.cpu.user = stats::number(&dir.read_if_there("cpuacct.usage_user")?);
-        out.cpu.system = stats::number(&dir.read_if_there("cpuacct.usage_sys")?);
-    }
-    if has(Controllers::CPU) {
-        let text = dir.read("cpu.stat")?;
-        let get = |name| stats::field(&text, name).unwrap_or(0);
-        let (periods, throttled_periods, throttled) =
-            (get("nr_periods"), get("nr_throttled"), get("throttled_time"));
-        out.cpu = Cpu {
-            periods,
-            throttled_periods,
-            throttled,
-            ..out.cpu
-        };
-    }
-    if has(Controllers::PIDS) {
-        out.pids = pids(dir)?;
-    }
-    if has(Controllers::BLKIO) {
-        let bytes = dir.read_if_there("blkio.throttle.io_service_bytes_recursive")?;
-        let operations = dir.read_if_there("blkio.throttle.io_serviced_recursive")?;
-        out.block_io = stats::block_io_v1(&bytes, &operations);
+        if frozen {
+            let message = "container's cgroup unexpectedly frozen";
+            return Err(Error::new(ErrorKind::FailedPrecondition, message).with_hint("thaw it first"));
+        }
     }
     Ok(())
 }

@@ -22,8 +22,26 @@ impl Controllers {
     pub(crate) const HUGETLB: Self = Self(1 << 6);
     pub(crate) const MEMORY: Self = Self(1 << 7);
     pub(crate) const PIDS: Self = Self(1 << 8);
+    pub(crate) const NET_CLS: Self = Self(1 << 9);
+    pub(crate) const NET_PRIO: Self = Self(1 << 10);
+    pub(crate) const PERF_EVENT: Self = Self(1 << 11);
+    pub(crate) const RDMA: Self = Self(1 << 12);
+    pub(crate) const MISC: Self = Self(1 << 13);
+    pub(crate) const DMEM: Self = Self(1 << 14);
+    /// Those of a v2 tree that are enabled by word.
+    pub(crate) const OF_V2: Self = Self(
+        Self::BLKIO.0
+            | Self::CPU.0
+            | Self::CPUSET.0
+            | Self::HUGETLB.0
+            | Self::MEMORY.0
+            | Self::PIDS.0
+            | Self::RDMA.0
+            | Self::MISC.0
+            | Self::DMEM.0,
+    );
 
-    const NAMES: [(&'static str, Self); 10] = [
+    const NAMES: [(&'static str, Self); 16] = [
         ("blkio", Self::BLKIO),
         ("io", Self::BLKIO),
         ("cpu", Self::CPU),
@@ -34,6 +52,12 @@ impl Controllers {
         ("hugetlb", Self::HUGETLB),
         ("memory", Self::MEMORY),
         ("pids", Self::PIDS),
+        ("net_cls", Self::NET_CLS),
+        ("net_prio", Self::NET_PRIO),
+        ("perf_event", Self::PERF_EVENT),
+        ("rdma", Self::RDMA),
+        ("misc", Self::MISC),
+        ("dmem", Self::DMEM),
     ];
 
     /// The controllers that `words` name; other words count for nothing.
@@ -50,7 +74,7 @@ impl Controllers {
     pub(crate) fn enable_words(self) -> String {
         let words: Vec<String> = Self::NAMES
             .iter()
-            .filter(|(name, bit)| *name != "blkio" && self.intersects(*bit))
+            .filter(|(name, bit)| *name != "blkio" && self.intersects(*bit) && Self::OF_V2.intersects(*bit))
             .map(|(name, _)| format!("+{name}"))
             .collect();
         words.join(" ")
@@ -90,19 +114,58 @@ impl BitOr for Controllers {
 pub(crate) struct Hierarchy {
     /// v1: the controllers bound to it. v2: none here; each group says its own.
     pub(crate) controllers: Controllers,
+    /// v1: its controllers or its name as `/proc/<pid>/cgroup` has them. v2: nothing.
+    pub(crate) label: String,
     /// Whether this is the v2 tree.
     pub(crate) unified: bool,
     /// Where it is mounted.
     pub(crate) root: PathBuf,
+    /// Which group of it is mounted there; the top one outside of containers.
+    pub(crate) inside: PathBuf,
     /// This process's own group in it.
     pub(crate) own: PathBuf,
 }
 
-/// All hierarchies that can hold processes of ours.
+impl Hierarchy {
+    /// Directory of the process with this `/proc/<pid>/cgroup`; `None` when it is outside of the part that is mounted.
+    pub(crate) fn place_of(&self, membership: &str) -> Option<PathBuf> {
+        let path = own_path(membership, &self.label)?;
+        let below = Path::new(path).strip_prefix(&self.inside).ok()?;
+        let plain = below
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        plain.then(|| self.root.join(below))
+    }
+}
+
+/// All hierarchies that have controllers.
 ///
 /// # Errors
 /// `FailedPrecondition` when none is mounted.
 pub(crate) fn discover() -> Result<Vec<Hierarchy>, Error> {
+    let mut found = discover_all()?;
+    found.retain(|hierarchy| hierarchy.unified || hierarchy.controllers != Controllers::NONE);
+    Ok(found)
+}
+
+/// Refuses hosts whose controllers are not all in the v2 tree.
+///
+/// # Errors
+/// `Unsupported` there.
+pub(crate) fn only_unified() -> Result<(), Error> {
+    if discover()?.iter().all(|hierarchy| hierarchy.unified) {
+        return Ok(());
+    }
+    let message = "the systemd driver needs a host whose control groups are all version 2";
+    Err(Error::new(ErrorKind::Unsupported, message)
+        .with_hint("boot with systemd.unified_cgroup_hierarchy=1, or leave --systemd-cgroup out"))
+}
+
+/// The same with those that have a name only, such as the one in which systemd of a v1 host keeps its units.
+///
+/// # Errors
+/// As [`discover`].
+pub(crate) fn discover_all() -> Result<Vec<Hierarchy>, Error> {
     let membership = std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?;
     // A pure v2 host says so in one line, and its tree is at the usual place: the mount table, which has a line for
     // every mount of every container, need not be read.
@@ -133,8 +196,10 @@ fn usual(membership: &str) -> Hierarchy {
     let own = membership.trim_end().trim_start_matches("0::");
     Hierarchy {
         controllers: Controllers::NONE,
+        label: String::new(),
         unified: true,
         root: PathBuf::from(USUAL),
+        inside: PathBuf::from("/"),
         own: below(Path::new(USUAL), own.trim_start_matches('/')),
     }
 }
@@ -172,15 +237,13 @@ pub(crate) fn parse(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
         } else {
             Controllers::parse(options.split(','))
         };
-        // A named hierarchy (`name=systemd`) has no controller and is none of our business.
-        let known = |other: &Hierarchy| {
-            other.unified == unified && (unified || other.controllers.intersects(controllers))
-        };
-        if (!unified && controllers == Controllers::NONE) || found.iter().any(known) {
+        let label = if unified { String::new() } else { label(options) };
+        let known = |other: &Hierarchy| other.unified == unified && other.label == label;
+        if (!unified && label.is_empty()) || found.iter().any(known) {
             continue;
         }
         let root = PathBuf::from(unescape(point));
-        let own = own_path(membership, unified, controllers)
+        let own = own_path(membership, &label)
             .and_then(|own| {
                 own.strip_prefix(unescape(inside).trim_end_matches('/'))
                     .map(str::to_owned)
@@ -189,22 +252,46 @@ pub(crate) fn parse(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
         let own = below(&root, own.trim_start_matches('/'));
         found.push(Hierarchy {
             controllers,
+            label,
             unified,
             root,
+            inside: PathBuf::from(unescape(inside)),
             own,
         });
     }
     found
 }
 
-fn own_path(membership: &str, unified: bool, controllers: Controllers) -> Option<&str> {
+/// The controllers and the name among the options of a v1 mount. Controllers that nobody here knows count, too.
+fn label(options: &str) -> String {
+    const OTHERS: [&str; 8] = [
+        "rw",
+        "ro",
+        "xattr",
+        "noprefix",
+        "clone_children",
+        "cpuset_v2_mode",
+        "none",
+        "all",
+    ];
+    let words = options
+        .split(',')
+        .filter(|word| !OTHERS.contains(word) && (!word.contains('=') || word.starts_with("name=")));
+    words.collect::<Vec<_>>().join(",")
+}
+
+/// The path of a process in the hierarchy of this label. The table of mounts and this file may name controllers in
+/// another order.
+pub(crate) fn own_path<'a>(membership: &'a str, label: &str) -> Option<&'a str> {
     membership.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (names, path) = (parts.next()?, parts.next()?);
-        let hit = if unified {
+        let hit = if label.is_empty() {
             names.is_empty()
         } else {
-            Controllers::parse(names.split(',')).intersects(controllers)
+            names
+                .split(',')
+                .any(|name| label.split(',').any(|word| word == name))
         };
         hit.then_some(path)
     })
@@ -220,6 +307,8 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TABLE: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -237,6 +326,7 @@ nonsense
         let found = parse(TABLE, own);
         let roots: Vec<_> = found
             .iter()
+            .filter(|hierarchy| !hierarchy.label.starts_with("name="))
             .map(|h| (h.root.to_str().unwrap(), h.own.to_str().unwrap()))
             .collect();
         assert_eq!(
@@ -252,7 +342,16 @@ nonsense
                 .controllers
                 .contains(Controllers::CPU | Controllers::CPUACCT)
         );
-        assert!(found[2].unified);
+        assert!(found[3].unified);
+        assert_eq!(found[2].label, "name=systemd");
+        assert_eq!(found[2].own, Path::new("/sys/fs/cgroup/systemd/x"));
+        let of = |index: usize, membership: &str| found[index].place_of(membership);
+        assert_eq!(
+            of(0, "3:cpu,cpuacct:/docker/abc/a/b\n").as_deref(),
+            Some(Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"))
+        );
+        assert_eq!(of(0, "3:cpu,cpuacct:/docker/other\n"), None);
+        assert_eq!(of(3, "0::/../up\n"), None);
     }
 
     #[test]
@@ -271,8 +370,28 @@ nonsense
             "+io +pids"
         );
         assert_eq!(
-            Controllers::parse("io memory rdma".split(' ')),
+            Controllers::parse("io memory unheard".split(' ')),
             Controllers::BLKIO | Controllers::MEMORY
         );
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_tables_give_hierarchies_or_nothing(table in ".{0,200}", own in "[0-9a-z:,/=.\n]{0,80}") {
+            for hierarchy in parse(&table, &own) {
+                prop_assert!(hierarchy.own.starts_with(&hierarchy.root));
+            }
+        }
+
+        #[test]
+        fn an_own_group_is_never_outside_of_the_mounted_part(
+            inside in "/[a-z./]{0,12}", own in "/[a-z./]{0,24}",
+        ) {
+            let table = format!("33 31 0:33 {inside} /m rw - cgroup cgroup rw,memory\n");
+            let found = parse(&table, &format!("4:memory:{own}\n"));
+            prop_assert_eq!(found.len(), 1);
+            prop_assert!(found[0].own.starts_with("/m"));
+            prop_assert!(!found[0].own.components().any(|part| part == std::path::Component::ParentDir));
+        }
     }
 }

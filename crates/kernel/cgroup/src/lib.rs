@@ -5,8 +5,9 @@
 //! (controller-less) v2 tree, where `cgroup.kill` and `CLONE_INTO_CGROUP` live.
 //!
 //! What to write is computed first, by pure functions (modules `v1`, `v2`, `device`); the writes themselves are a loop
-//! over directory file descriptors. A path is taken below the mounted root of each hierarchy, as dockerd with the
+//! over directory file descriptors. An engine's path is taken below the mounted root of each hierarchy, as dockerd with the
 //! cgroupfs driver does; who may not create there (rootless, delegated trees) gets it below the own group.
+//! What an OCI spec asks for is a [`Place`], read as runc reads it; where systemd owns the tree, a [`systemd::Unit`].
 //!
 //! **Cost rule**: moving *another* process (`cgroup.procs`) takes the kernel's global thread-group lock for writing,
 //! which waits for an RCU grace period; a single thread moving *itself* by writing `0` to v1 `tasks` takes no lock
@@ -17,16 +18,23 @@
 
 mod create;
 mod device;
+mod devices_v1;
 mod dir;
+mod find;
 mod group;
 mod hierarchy;
+mod place;
 mod setting;
 mod stats;
+pub mod systemd;
 mod teardown;
+mod usage;
 mod v1;
 mod v2;
 
-pub use group::{Group, list};
+pub use find::list;
+pub use group::Group;
+pub use place::{Place, SubGroups};
 pub use stats::{BlockIo, Cpu, Memory, Pids, Stats, host_cpu_time};
 
 dhow_types::define_error! {

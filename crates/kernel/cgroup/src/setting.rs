@@ -1,6 +1,6 @@
 //! What limits become: files and values. Pure; the version-specific parts are in [`crate::v1`] and [`crate::v2`].
 
-use dhow_oci::runtime::{DeviceRule, Resources, Throttle};
+use dhow_oci::runtime::{DeviceRule, Resources};
 use dhow_types::ErrorKind;
 
 use crate::Error;
@@ -15,8 +15,21 @@ pub(crate) struct Setting {
     pub(crate) file: String,
     /// The value.
     pub(crate) value: String,
-    /// File and value to take when the first file does not exist (another I/O scheduler).
-    pub(crate) otherwise: Option<(&'static str, String)>,
+    /// What to do when the kernel does not have the file.
+    pub(crate) missing: Missing,
+    /// Whether the first word that is in the file stays before the value (`cpu.max`, of which only the period is new).
+    pub(crate) keeps_first: bool,
+}
+
+/// What to do when a file does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The limit cannot be held: an error.
+    Refuse,
+    /// The value is what holds without the file anyway.
+    Pass,
+    /// Another file with another value (another I/O scheduler).
+    Other(&'static str, String),
 }
 
 impl Setting {
@@ -25,8 +38,22 @@ impl Setting {
             controller,
             file: file.into(),
             value: value.to_string(),
-            otherwise: None,
+            missing: Missing::Refuse,
+            keeps_first: false,
         }
+    }
+
+    /// The same, with another way when the file does not exist.
+    pub(crate) fn or(mut self, missing: Missing) -> Self {
+        self.missing = missing;
+        self
+    }
+
+    pub(crate) fn is_about_swap(&self) -> bool {
+        matches!(
+            self.file.as_str(),
+            "memory.memsw.limit_in_bytes" | "memory.swap.max"
+        )
     }
 
     /// What a person can do when the kernel refuses the value.
@@ -72,13 +99,66 @@ pub(crate) fn plain<'a>(value: &'a str, what: &str) -> Result<&'a str, Error> {
 }
 
 /// `8:0`, checked.
-pub(crate) fn device_number(throttle: &Throttle) -> Result<String, Error> {
+pub(crate) fn device_number(major: i64, minor: i64) -> Result<String, Error> {
     let part = |number: i64| u32::try_from(number).ok();
-    match (part(throttle.major), part(throttle.minor)) {
+    match (part(major), part(minor)) {
         (Some(major), Some(minor)) => Ok(format!("{major}:{minor}")),
         _ => Err(Error::new(
             ErrorKind::InvalidArgument,
-            format!("{}:{} is no block device number", throttle.major, throttle.minor),
+            format!("{major}:{minor} is no block device number"),
+        )),
+    }
+}
+
+/// A limit of processes as its file takes it. Zero is written as one: systemd takes no zero, both drivers must agree,
+/// and a group with one process can fork as little as one with none (opencontainers/cgroups `setPids`).
+pub(crate) fn pids(limit: i64) -> String {
+    match limit {
+        ..0 => "max".to_owned(),
+        limit => limit.max(1).to_string(),
+    }
+}
+
+/// Limits of RDMA devices, the same file in both versions (kernel `cgroup-v1/rdma.rst`).
+pub(crate) fn rdma(resources: &Resources, out: &mut Vec<Setting>) -> Result<(), Error> {
+    for (device, limit) in &resources.rdma {
+        let mut value = plain(device, "RDMA device")?.to_owned();
+        if value.is_empty() || value.contains(' ') {
+            let message = format!("{device:?} is no name of an RDMA device");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        for (name, number) in [
+            ("hca_handle", limit.hca_handles),
+            ("hca_object", limit.hca_objects),
+        ] {
+            if let Some(number) = number {
+                value.push_str(&format!(" {name}={number}"));
+            }
+        }
+        out.push(Setting::new(Controllers::RDMA, "rdma.max", value));
+    }
+    Ok(())
+}
+
+/// Limits of huge pages: of those in use, and of those reserved where the kernel counts them (Linux 5.7).
+pub(crate) fn hugetlb(resources: &Resources, suffix: &str, out: &mut Vec<Setting>) -> Result<(), Error> {
+    for huge in &resources.hugepage_limits {
+        let size = plain(&huge.page_size, "huge page size")?;
+        let limit = |name: String| Setting::new(Controllers::HUGETLB, name, huge.limit);
+        out.push(limit(format!("hugetlb.{size}.{suffix}")));
+        out.push(limit(format!("hugetlb.{size}.rsvd.{suffix}")).or(Missing::Pass));
+    }
+    Ok(())
+}
+
+/// Swappiness, checked; the largest number stands for -1, "not said" (containerd writes it so).
+pub(crate) fn swappiness(value: Option<u64>) -> Result<Option<u64>, Error> {
+    match value {
+        None | Some(u64::MAX) => Ok(None),
+        Some(value @ 0..=100) => Ok(Some(value)),
+        Some(value) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("invalid memory swappiness value: {value} (valid range is 0-100)"),
         )),
     }
 }
@@ -111,6 +191,14 @@ impl Access {
             && self.read
             && self.write
             && self.mknod
+    }
+
+    /// `rwm`, or the part of it that the rule is about.
+    pub(crate) fn access_letters(&self) -> String {
+        [('r', self.read), ('w', self.write), ('m', self.mknod)]
+            .into_iter()
+            .filter_map(|(letter, set)| set.then_some(letter))
+            .collect()
     }
 }
 

@@ -1,5 +1,9 @@
+use std::io;
+
 use dhow_types::ErrorKind;
 
+use crate::dir::Dir;
+use crate::hierarchy::Controllers;
 use crate::{Context as _, Error};
 
 /// What a group uses, as `docker stats` shows it.
@@ -82,6 +86,73 @@ impl Memory {
     pub fn shown(&self) -> u64 {
         self.usage.saturating_sub(self.inactive_file)
     }
+}
+
+fn pids(dir: &Dir) -> io::Result<Pids> {
+    Ok(Pids {
+        current: number(&dir.read_if_there("pids.current")?),
+        limit: limit(&dir.read_if_there("pids.max")?),
+    })
+}
+
+/// Adds what a v2 directory says.
+pub(crate) fn add_v2(dir: &Dir, out: &mut Stats) -> io::Result<()> {
+    let memory = dir.read_if_there("memory.stat")?;
+    if !memory.is_empty() {
+        let events = dir.read_if_there("memory.events")?;
+        out.memory = Memory {
+            usage: number(&dir.read_if_there("memory.current")?),
+            peak: limit(&dir.read_if_there("memory.peak")?),
+            limit: limit(&dir.read_if_there("memory.max")?),
+            swap: number(&dir.read_if_there("memory.swap.current")?),
+            oom_kills: field(&events, "oom_kill").unwrap_or(0),
+            ..memory_v2(&memory)
+        };
+    }
+    out.cpu = cpu_v2(&dir.read("cpu.stat")?);
+    out.block_io = block_io_v2(&dir.read_if_there("io.stat")?);
+    out.pids = pids(dir)?;
+    Ok(())
+}
+
+/// Adds what the directory of a v1 hierarchy says.
+pub(crate) fn add_v1(dir: &Dir, out: &mut Stats) -> io::Result<()> {
+    let has = |controller| dir.controllers.intersects(controller);
+    if has(Controllers::MEMORY) {
+        out.memory = Memory {
+            usage: number(&dir.read("memory.usage_in_bytes")?),
+            peak: limit(&dir.read("memory.max_usage_in_bytes")?),
+            limit: limit(&dir.read("memory.limit_in_bytes")?),
+            oom_kills: field(&dir.read("memory.oom_control")?, "oom_kill").unwrap_or(0),
+            ..memory_v1(&dir.read("memory.stat")?)
+        };
+    }
+    if has(Controllers::CPUACCT) {
+        out.cpu.usage = number(&dir.read("cpuacct.usage")?);
+        out.cpu.user = number(&dir.read_if_there("cpuacct.usage_user")?);
+        out.cpu.system = number(&dir.read_if_there("cpuacct.usage_sys")?);
+    }
+    if has(Controllers::CPU) {
+        let text = dir.read("cpu.stat")?;
+        let get = |name| field(&text, name).unwrap_or(0);
+        let (periods, throttled_periods, throttled) =
+            (get("nr_periods"), get("nr_throttled"), get("throttled_time"));
+        out.cpu = Cpu {
+            periods,
+            throttled_periods,
+            throttled,
+            ..out.cpu
+        };
+    }
+    if has(Controllers::PIDS) {
+        out.pids = pids(dir)?;
+    }
+    if has(Controllers::BLKIO) {
+        let bytes = dir.read_if_there("blkio.throttle.io_service_bytes_recursive")?;
+        let operations = dir.read_if_there("blkio.throttle.io_serviced_recursive")?;
+        out.block_io = block_io_v1(&bytes, &operations);
+    }
+    Ok(())
 }
 
 /// CPU time of the whole host since boot, in nanoseconds: docker's `system_cpu_usage`.

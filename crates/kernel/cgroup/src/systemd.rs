@@ -135,7 +135,12 @@ impl Unit {
             out.push(("PIDs".to_owned(), Value::Numbers(vec![pid])));
         }
         // Without accounting systemd enables no controller.
-        for name in ["MemoryAccounting", "CPUAccounting", "IOAccounting", "TasksAccounting"] {
+        for name in [
+            "MemoryAccounting",
+            "CPUAccounting",
+            "IOAccounting",
+            "TasksAccounting",
+        ] {
             out.push(truth(name, true));
         }
         out.push(truth("DefaultDependencies", false));
@@ -182,7 +187,7 @@ impl Unit {
         let below = if below.as_os_str().is_empty() || below == Path::new("/") {
             "/".to_owned()
         } else {
-            format!("/{}", crate::create::relative(below)?.display())
+            format!("/{}", crate::place::relative(below)?.display())
         };
         bus.attach(&self.name, &below, &[pid])
             .context(|| format!("move process {pid} into the systemd unit {}", self.name))

@@ -13,10 +13,13 @@ use crate::{Context as _, Error};
 
 /// How long the kernel may take to freeze a group.
 const FREEZE_TIME: Duration = Duration::from_secs(10);
+/// How many tries to freeze come before one to thaw.
+const THAW_EVERY: u32 = 50;
 /// How long killed processes may take to leave a group: tearing down much memory takes a while.
 const EMPTY_TIME: Duration = Duration::from_secs(10);
 
-/// Freezes or thaws a v2 group and waits until it is so.
+/// Freezes or thaws a v2 group and waits until it is so. What does not freeze in time is thawed again: half a frozen
+/// container is worse than a running one.
 pub(crate) fn freeze_v2(dir: &Dir, frozen: bool) -> Result<(), Error> {
     let what = if frozen { "freeze" } else { "thaw" };
     let events = dir
@@ -27,11 +30,39 @@ pub(crate) fn freeze_v2(dir: &Dir, frozen: bool) -> Result<(), Error> {
     let deadline = Instant::now() + FREEZE_TIME;
     while is_frozen_v2(&events).context(|| format!("read cgroup.events of {}", dir.at.display()))? != frozen {
         if Instant::now() >= deadline {
+            if frozen {
+                dir.write("cgroup.freeze", "0")
+                    .context(|| format!("thaw {}", dir.at.display()))?;
+            } else if frozen_v2(dir).is_ok_and(|frozen| !frozen) {
+                // It stays frozen by a group above it.
+                return Ok(());
+            }
             return Err(stuck(what, dir));
         }
         wait_for_event(&events, Duration::from_millis(100));
     }
     Ok(())
+}
+
+/// Whether a v2 group itself is frozen, or about to be.
+pub(crate) fn frozen_v2(dir: &Dir) -> Result<bool, Error> {
+    let text = dir
+        .read_if_there("cgroup.freeze")
+        .context(|| format!("read cgroup.freeze of {}", dir.at.display()))?;
+    Ok(text.trim() == "1")
+}
+
+/// Whether a v1 group itself is frozen, or about to be.
+pub(crate) fn frozen_v1(dir: &Dir) -> Result<bool, Error> {
+    let read = |file: &str| {
+        let text = dir.read_if_there(file);
+        text.context(|| format!("read {}", dir.at.join(file).display()))
+    };
+    Ok(match read("freezer.state")?.trim() {
+        "THAWED" | "" => false,
+        // Not if it is so for the sake of a group above it.
+        _ => read("freezer.self_freezing")?.trim() != "0",
+    })
 }
 
 fn stuck(what: &str, dir: &Dir) -> Error {
@@ -64,6 +95,7 @@ pub(crate) fn freeze_v1(dir: &Dir, frozen: bool) -> Result<(), Error> {
     };
     let deadline = Instant::now() + FREEZE_TIME;
     let mut pause = Duration::from_micros(50);
+    let mut tries = 0_u32;
     loop {
         dir.write("freezer.state", state)
             .context(|| format!("{what} {}", dir.at.display()))?;
@@ -75,11 +107,21 @@ pub(crate) fn freeze_v1(dir: &Dir, frozen: bool) -> Result<(), Error> {
         {
             return Ok(());
         }
+        if !frozen && !frozen_v1(dir)? {
+            // It stays frozen by a group above it.
+            return Ok(());
+        }
         if Instant::now() >= deadline {
             // A half-frozen group is worse than a running one.
             dir.write("freezer.state", "THAWED")
                 .context(|| format!("thaw {}", dir.at.display()))?;
             return Err(stuck(what, dir));
+        }
+        tries += 1;
+        if frozen && tries.is_multiple_of(THAW_EVERY) {
+            // Processes that fork into the group keep it from freezing; a pause lets them arrive.
+            dir.write("freezer.state", "THAWED")
+                .context(|| format!("thaw {}", dir.at.display()))?;
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

@@ -7,46 +7,48 @@ use dhow_types::ErrorKind;
 
 use crate::Error;
 use crate::hierarchy::Controllers;
-use crate::setting::{Access, DeviceKind, Setting, device_number, plain};
+use crate::setting::{self, Missing, Setting, device_number, plain};
 
 /// Settings of all limits but the devices, in the order of writing.
 pub(crate) fn settings(resources: &Resources) -> Result<Vec<Setting>, Error> {
     let mut out = Vec::new();
     if let Some(limit) = &resources.memory {
-        memory(limit, &mut out);
+        memory(limit, &mut out)?;
     }
     if let Some(limit) = &resources.cpu {
         cpu(limit, &mut out)?;
     }
-    if let Some(pids) = &resources.pids {
-        let value = if pids.limit > 0 {
-            pids.limit.to_string()
-        } else {
-            "max".to_owned()
-        };
-        out.push(Setting::new(Controllers::PIDS, "pids.max", value));
+    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+        out.push(Setting::new(Controllers::PIDS, "pids.max", setting::pids(limit)));
     }
     if let Some(limit) = &resources.block_io {
         block_io(limit, &mut out)?;
     }
-    for huge in &resources.hugepage_limits {
-        let file = format!(
-            "hugetlb.{}.limit_in_bytes",
-            plain(&huge.page_size, "huge page size")?
-        );
-        out.push(Setting::new(Controllers::HUGETLB, file, huge.limit));
+    setting::hugetlb(resources, "limit_in_bytes", &mut out)?;
+    setting::rdma(resources, &mut out)?;
+    if let Some(network) = &resources.network {
+        if let Some(class) = network.class_id.filter(|class| *class != 0) {
+            out.push(Setting::new(Controllers::NET_CLS, "net_cls.classid", class));
+        }
+        for priority in &network.priorities {
+            let name = plain(&priority.name, "interface")?;
+            let value = format!("{name} {}", priority.priority);
+            out.push(Setting::new(Controllers::NET_PRIO, "net_prio.ifpriomap", value));
+        }
     }
     if let Some(name) = resources.unified.keys().next() {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            format!("{name} is a file of cgroup v2, and this host has cgroup v1"),
+            format!("invalid configuration: cannot use unified on cgroup v1 ({name})"),
         )
         .with_hint("boot with systemd.unified_cgroup_hierarchy=1, or use the v1 limits"));
     }
     Ok(out)
 }
 
-fn memory(limit: &MemoryLimit, out: &mut Vec<Setting>) {
+/// Memory. Limits of kernel memory are left out, as the spec's text and runc have it: `memory.kmem.limit_in_bytes` is
+/// gone since Linux 5.16. `useHierarchy` needs nothing: it is always on since Linux 5.11.
+fn memory(limit: &MemoryLimit, out: &mut Vec<Setting>) -> Result<(), Error> {
     let mut set = |file, value| out.push(Setting::new(Controllers::MEMORY, file, value));
     // Zero means "not said" (runc).
     let said = |value: Option<i64>| value.filter(|value| *value != 0);
@@ -59,17 +61,36 @@ fn memory(limit: &MemoryLimit, out: &mut Vec<Setting>) {
     if let Some(value) = said(limit.swap) {
         set("memory.memsw.limit_in_bytes", value);
     }
-    if let Some(value) = limit.swappiness.and_then(|value| i64::try_from(value).ok()) {
-        set("memory.swappiness", value);
+    if let Some(value) = setting::swappiness(limit.swappiness)? {
+        set("memory.swappiness", value.cast_signed());
     }
     if limit.disable_oom_killer == Some(true) {
         set("memory.oom_control", 1);
     }
+    if said(limit.limit) == Some(-1) && said(limit.swap).is_none() {
+        // No limit of memory is none if the older one of memory with swap stays.
+        let both = Setting::new(Controllers::MEMORY, "memory.memsw.limit_in_bytes", -1);
+        out.push(both.or(Missing::Pass));
+    }
+    Ok(())
 }
+
+/// What the kernel takes; it would change another number without a word.
+const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
 fn cpu(limit: &CpuLimit, out: &mut Vec<Setting>) -> Result<(), Error> {
     let mut set = |file, value: String| out.push(Setting::new(Controllers::CPU, file, value));
     if let Some(value) = limit.shares.filter(|shares| *shares != 0) {
+        let wrong = |what: &str, bound: &u64| {
+            let message = format!("the {what} allowed cpu-shares is {bound}");
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        };
+        if value < *SHARES.start() {
+            return wrong("minimum", SHARES.start());
+        }
+        if value > *SHARES.end() {
+            return wrong("maximum", SHARES.end());
+        }
         set("cpu.shares", value.to_string());
     }
     if let Some(value) = limit.period.filter(|period| *period != 0) {
@@ -78,11 +99,23 @@ fn cpu(limit: &CpuLimit, out: &mut Vec<Setting>) -> Result<(), Error> {
     if let Some(value) = limit.quota.filter(|quota| *quota != 0) {
         set("cpu.cfs_quota_us", value.to_string());
     }
-    if let Some(value) = limit.burst {
-        set("cpu.cfs_burst_us", value.to_string());
+    if let Some(value) = limit.realtime_period.filter(|period| *period != 0) {
+        set("cpu.rt_period_us", value.to_string());
+    }
+    if let Some(value) = limit.realtime_runtime.filter(|runtime| *runtime != 0) {
+        set("cpu.rt_runtime_us", value.to_string());
     }
     if let Some(value) = limit.idle {
         set("cpu.idle", value.to_string());
+    }
+    if let Some(value) = limit.burst {
+        // Linux 5.14; without it there is no burst at all.
+        let missing = if value == 0 {
+            Missing::Pass
+        } else {
+            Missing::Refuse
+        };
+        out.push(Setting::new(Controllers::CPU, "cpu.cfs_burst_us", value).or(missing));
     }
     for (file, value) in [("cpuset.cpus", &limit.cpus), ("cpuset.mems", &limit.mems)] {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
@@ -93,10 +126,33 @@ fn cpu(limit: &CpuLimit, out: &mut Vec<Setting>) -> Result<(), Error> {
 }
 
 fn block_io(limit: &BlockIo, out: &mut Vec<Setting>) -> Result<(), Error> {
-    if let Some(weight) = limit.weight.filter(|weight| *weight != 0) {
-        let mut setting = Setting::new(Controllers::BLKIO, "blkio.bfq.weight", weight);
-        setting.otherwise = Some(("blkio.weight", weight.to_string()));
-        out.push(setting);
+    // The weight of today's scheduler, or that of the one before Linux 5.0.
+    let mut weight = |bfq: &'static str, cfq: &'static str, value: String| {
+        let missing = Missing::Other(cfq, value.clone());
+        out.push(Setting::new(Controllers::BLKIO, bfq, value).or(missing));
+    };
+    let said = |weight: Option<u16>| weight.filter(|weight| *weight != 0);
+    if let Some(value) = said(limit.weight) {
+        weight("blkio.bfq.weight", "blkio.weight", value.to_string());
+    }
+    for device in &limit.weight_device {
+        if let Some(value) = said(device.weight) {
+            let value = format!("{} {value}", device_number(device.major, device.minor)?);
+            weight("blkio.bfq.weight_device", "blkio.weight_device", value);
+        }
+    }
+    if let Some(value) = said(limit.leaf_weight) {
+        out.push(Setting::new(Controllers::BLKIO, "blkio.leaf_weight", value));
+    }
+    for device in &limit.weight_device {
+        if let Some(value) = said(device.leaf_weight) {
+            let value = format!("{} {value}", device_number(device.major, device.minor)?);
+            out.push(Setting::new(
+                Controllers::BLKIO,
+                "blkio.leaf_weight_device",
+                value,
+            ));
+        }
     }
     for (file, throttles) in [
         ("blkio.throttle.read_bps_device", &limit.throttle_read_bps_device),
@@ -114,41 +170,15 @@ fn block_io(limit: &BlockIo, out: &mut Vec<Setting>) -> Result<(), Error> {
         ),
     ] {
         for throttle in throttles {
-            let value = format!("{} {}", device_number(throttle)?, throttle.rate);
+            let value = format!(
+                "{} {}",
+                device_number(throttle.major, throttle.minor)?,
+                throttle.rate
+            );
             out.push(Setting::new(Controllers::BLKIO, file, value));
         }
     }
     Ok(())
-}
-
-/// Lines for `devices.allow` (true) and `devices.deny` (false), in order.
-pub(crate) fn device_lines(rules: &[Access]) -> Vec<(bool, String)> {
-    rules.iter().flat_map(device_line).collect()
-}
-
-fn device_line(rule: &Access) -> Vec<(bool, String)> {
-    if rule.is_everything() {
-        return vec![(rule.allow, "a".to_owned())];
-    }
-    // A line of type `a` means everything whatever else it says, so "all devices, some access" is two lines.
-    let kinds = match rule.kind {
-        None => vec!['b', 'c'],
-        Some(DeviceKind::Block) => vec!['b'],
-        Some(DeviceKind::Char) => vec!['c'],
-    };
-    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
-    kinds
-        .into_iter()
-        .map(|kind| {
-            let mut line = format!("{kind} {}:{} ", number(rule.major), number(rule.minor));
-            for (letter, set) in [('r', rule.read), ('w', rule.write), ('m', rule.mknod)] {
-                if set {
-                    line.push(letter);
-                }
-            }
-            (rule.allow, line)
-        })
-        .collect()
 }
 
 /// Which of `memory.stat`'s totals are wanted; with hierarchy they have the prefix `total_`.
@@ -165,10 +195,9 @@ pub(crate) fn total(stat: &str, name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use dhow_oci::runtime::{DeviceRule, PidsLimit, Throttle};
+    use dhow_oci::runtime::{PidsLimit, Throttle};
 
     use super::*;
-    use crate::setting::device_rules;
 
     fn written(resources: &Resources) -> Vec<(String, String)> {
         settings(resources)
@@ -193,7 +222,7 @@ mod tests {
                 cpus: Some("0-1".to_owned()),
                 ..CpuLimit::default()
             }),
-            pids: Some(PidsLimit { limit: -1 }),
+            pids: Some(PidsLimit { limit: Some(-1) }),
             block_io: Some(BlockIo {
                 weight: Some(300),
                 throttle_read_bps_device: vec![Throttle {
@@ -238,55 +267,5 @@ mod tests {
             ..Resources::default()
         };
         assert_eq!(settings(&unified).unwrap_err().kind(), ErrorKind::Unsupported);
-    }
-
-    #[test]
-    fn device_rules_become_lines_and_half_a_wildcard_becomes_two() {
-        let rule = |allow, kind: &str, major, minor, access: &str| DeviceRule {
-            allow,
-            kind: Some(kind.to_owned()),
-            major,
-            minor,
-            access: Some(access.to_owned()),
-        };
-        let resources = Resources {
-            devices: vec![
-                DeviceRule {
-                    allow: false,
-                    access: Some("rwm".to_owned()),
-                    ..DeviceRule::default()
-                },
-                rule(true, "c", Some(1), Some(3), "rwm"),
-                rule(true, "b", Some(8), None, "r"),
-                rule(true, "a", None, None, "m"),
-            ],
-            ..Resources::default()
-        };
-        let lines = device_lines(&device_rules(&resources).unwrap());
-        let text: Vec<_> = lines
-            .iter()
-            .map(|(allow, line)| (*allow, line.as_str()))
-            .collect();
-        assert_eq!(
-            text,
-            [
-                (false, "a"),
-                (true, "c 1:3 rwm"),
-                (true, "b 8:* r"),
-                (true, "b *:* m"),
-                (true, "c *:* m")
-            ]
-        );
-        for bad in [
-            rule(true, "x", None, None, "r"),
-            rule(true, "c", Some(-2), None, "r"),
-            rule(true, "c", None, None, "z"),
-        ] {
-            let resources = Resources {
-                devices: vec![bad],
-                ..Resources::default()
-            };
-            assert!(device_rules(&resources).is_err());
-        }
     }
 }

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use dhow_cgroup::Group;
+use dhow_cgroup::{Group, Place, SubGroups};
 use dhow_oci::runtime::{CpuLimit, DeviceRule, HugepageLimit, MemoryLimit, PidsLimit, Resources};
 use dhow_types::ErrorKind;
 
@@ -111,7 +111,7 @@ fn create_sets_the_limits_and_delete_leaves_nothing() {
             cpus: Some("0".to_owned()),
             ..CpuLimit::default()
         }),
-        pids: Some(PidsLimit { limit: 17 }),
+        pids: Some(PidsLimit { limit: Some(17) }),
         ..Resources::default()
     };
     let Some(group) = group(&resources) else { return };
@@ -378,6 +378,290 @@ fn the_v2_device_filter_holds_on_the_running_kernel() {
     assert!(dhow_sys::bpf::device_filters(dir).unwrap().is_empty());
     let mut shell = Shell::new(&group, "exec 3</dev/zero");
     assert_eq!(shell.0.wait().unwrap().code(), Some(0));
+    group.delete().unwrap();
+}
+
+/// The group of an OCI container, or `None` with a message where groups cannot be made.
+fn oci_group(place: &Place, resources: &Resources) -> Option<Group> {
+    match Group::create_at(place, resources) {
+        Ok(Some(group)) => Some(group),
+        Ok(None) => {
+            println!("skipped: this user makes no groups");
+            None
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
+    }
+}
+
+fn place() -> Place {
+    Place::parse(Some(&format!("/{}", path().display())), "id").unwrap()
+}
+
+#[test]
+fn an_oci_group_is_in_every_hierarchy_and_its_paths_find_it_again() {
+    let Some(group) = oci_group(&place(), &Resources::default()) else {
+        return;
+    };
+    let shell = Shell::new(&group, "sleep 100; :");
+    let membership = fs::read_to_string(format!("/proc/{}/cgroup", shell.0.id())).unwrap();
+    let want = format!(":/{}", group.path().display());
+    // Hierarchies that are not mounted here (a v2 tree without a mount point) cannot be joined.
+    let outside = membership.lines().filter(|line| !line.ends_with(&want)).count();
+    assert_eq!(
+        membership.lines().count() - outside,
+        group.paths().len(),
+        "{membership}"
+    );
+    assert!(outside <= 1, "{membership}");
+    let again = Group::from_paths(&group.paths()).unwrap();
+    assert_eq!(again.procs().unwrap(), [shell.0.id().cast_signed()]);
+    let of = Group::of_process(shell.0.id().cast_signed()).unwrap();
+    assert_eq!(of.paths(), group.paths());
+    again.kill_all().unwrap();
+    drop(shell);
+    again.delete().unwrap();
+    assert_eq!(
+        Group::from_paths(&group.paths()).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[test]
+fn a_relative_place_is_below_the_own_group_and_the_id_stands_for_no_path() {
+    let name = path().display().to_string();
+    let Some(group) = oci_group(&Place::parse(None, &name).unwrap(), &Resources::default()) else {
+        return;
+    };
+    assert_eq!(group.path(), PathBuf::from(&name));
+    for dir in group.directories() {
+        assert!(dir.ends_with(&name) && dir.exists(), "{}", dir.display());
+    }
+    group.delete().unwrap();
+}
+
+#[test]
+fn a_group_with_processes_or_a_frozen_one_is_refused_and_an_empty_one_is_taken() {
+    let place = place();
+    let Some(first) = oci_group(&place, &Resources::default()) else {
+        return;
+    };
+    let taken = Group::create_at(&place, &Resources::default()).unwrap().unwrap();
+    assert_eq!(taken.paths(), first.paths());
+    let shell = Shell::new(&first, "sleep 100; :");
+    let refused = || {
+        Group::create_at(&place, &Resources::default())
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(refused(), "container's cgroup is not empty: 1 process(es) found");
+    first.kill_all().unwrap();
+    drop(shell);
+    until("it is empty", || first.procs().unwrap().is_empty());
+    first.freeze().unwrap();
+    assert_eq!(refused(), "container's cgroup unexpectedly frozen");
+    first.thaw().unwrap();
+    assert!(
+        first.directories().all(|dir| dir.exists()),
+        "a refused group stays"
+    );
+    first.delete().unwrap();
+}
+
+#[test]
+fn a_process_enters_groups_below_that_are_there_and_no_others() {
+    let Some(group) = oci_group(&place(), &Resources::default()) else {
+        return;
+    };
+    let parse = |text: &str| SubGroups::parse(&[text]).unwrap();
+    let missing = group.below(&parse("nonexistent")).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().contains(" adding pid "), "{missing}");
+    let unknown = group.below(&parse("whaaat:/")).unwrap_err().to_string();
+    assert!(unknown.contains("unknown controller "), "{unknown}");
+    for dir in group.directories() {
+        fs::create_dir(dir.join("inner")).unwrap();
+    }
+    let inner = group.below(&parse("inner")).unwrap();
+    assert!(inner.directories().all(|dir| dir.ends_with("inner")));
+    let same = group.below(&parse("/")).unwrap();
+    assert_eq!(same.paths(), group.paths());
+    if group.paths().contains_key("memory") {
+        let one = group.below(&parse("memory:inner")).unwrap();
+        let below = |dir: &&std::path::Path| dir.ends_with("inner");
+        assert_eq!(one.directories().filter(below).count(), 1);
+    }
+    group.delete().unwrap();
+}
+
+#[test]
+fn quota_and_period_are_changed_alone_and_together() {
+    let cpu = |quota: Option<i64>, period: Option<u64>| Resources {
+        cpu: Some(CpuLimit {
+            quota,
+            period,
+            ..CpuLimit::default()
+        }),
+        ..Resources::default()
+    };
+    let Some(group) = group(&cpu(Some(50_000), Some(100_000))) else {
+        return;
+    };
+    let now = |group: &Group| {
+        let quota = limit_file(group, "cpu.cfs_quota_us", "cpu.max");
+        if quota.contains(' ') {
+            return quota.replace("max", "-1");
+        }
+        format!("{quota} {}", limit_file(group, "cpu.cfs_period_us", "cpu.max"))
+    };
+    group.update(&cpu(Some(70_000), None)).unwrap();
+    assert_eq!(now(&group), "70000 100000");
+    group.update(&cpu(None, Some(200_000))).unwrap();
+    assert_eq!(now(&group), "70000 200000");
+    group.update(&cpu(Some(2000), Some(5000))).unwrap();
+    assert_eq!(now(&group), "2000 5000");
+    group.update(&cpu(Some(-1), None)).unwrap();
+    assert_eq!(now(&group), "-1 5000");
+    group.delete().unwrap();
+}
+
+#[test]
+fn a_running_container_keeps_its_devices_over_an_update() {
+    let rules = |minors: &[i64]| {
+        let rule = |minor| DeviceRule {
+            allow: true,
+            kind: Some("c".to_owned()),
+            major: Some(1),
+            minor: Some(minor),
+            access: Some("rwm".to_owned()),
+        };
+        let mut devices = vec![DeviceRule {
+            allow: false,
+            access: Some("rwm".to_owned()),
+            ..DeviceRule::default()
+        }];
+        devices.extend(minors.iter().copied().map(rule));
+        Resources {
+            devices,
+            ..Resources::default()
+        }
+    };
+    let Some(group) = group(&rules(&[3, 5])) else {
+        return;
+    };
+    // It opens /dev/null all the time, and ends at the first refusal.
+    let mut shell = Shell::new(&group, "while exec 3</dev/null; do :; done");
+    for minors in [&[3, 5, 7][..], &[3], &[5, 3], &[3, 8]] {
+        Group::open(group.path()).unwrap().update(&rules(minors)).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!shell.ended(), "it was refused a device that it keeps");
+    let mut other = Shell::new(&group, "exec 3</dev/zero");
+    assert_ne!(other.0.wait().unwrap().code(), Some(0));
+    Group::open(group.path()).unwrap().update(&rules(&[5])).unwrap();
+    until("it is refused", || shell.ended());
+    group.delete().unwrap();
+}
+
+#[test]
+fn all_counters_are_those_of_the_kernel() {
+    let resources = Resources {
+        memory: Some(MemoryLimit {
+            limit: Some(64 << 20),
+            ..MemoryLimit::default()
+        }),
+        pids: Some(PidsLimit { limit: Some(9) }),
+        ..Resources::default()
+    };
+    let Some(group) = oci_group(&place(), &resources) else {
+        return;
+    };
+    let mut shell = Shell::new(
+        &group,
+        "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; read end",
+    );
+    until("it has used time", || {
+        group.usage().unwrap().cpu.usage.total > 5_000_000
+    });
+    let usage = group.usage().unwrap();
+    assert_eq!(usage.memory.usage.limit, 64 << 20);
+    assert!(usage.memory.usage.usage > 0 && !usage.memory.raw.is_empty());
+    assert_eq!((usage.pids.limit, usage.pids.current >= 1), (9, true));
+    if group.paths().contains_key("cpuacct") {
+        assert!(usage.cpu.usage.percpu.iter().sum::<u64>() > 0);
+        assert!(!usage.cpuset.cpus.is_empty());
+    }
+    assert!(usage.hugetlb.keys().all(|size| size.ends_with('B')));
+    drop(shell.0.kill());
+    drop(shell);
+    until("it is empty", || group.procs().unwrap().is_empty());
+    group.delete().unwrap();
+}
+
+#[test]
+fn a_pure_v2_host_holds_the_unified_map_and_refuses_limits_below_the_usage() {
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        println!("skipped: the controllers of this host are not in a v2 tree");
+        let unified = Resources {
+            unified: [("memory.high".to_owned(), "1".to_owned())].into(),
+            ..Resources::default()
+        };
+        if let Err(error) = Group::create_at(&place(), &unified) {
+            assert!(matches!(
+                error.kind(),
+                ErrorKind::Unsupported | ErrorKind::PermissionDenied
+            ));
+        }
+        return;
+    }
+    let unified = |value: &str| Resources {
+        unified: [
+            ("memory.high".to_owned(), value.to_owned()),
+            ("memory.oom.group".to_owned(), "1".to_owned()),
+        ]
+        .into(),
+        ..Resources::default()
+    };
+    let Some(group) = oci_group(&place(), &unified("104857600")) else {
+        return;
+    };
+    let dir = group.directories().next().unwrap().to_owned();
+    let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap().trim().to_owned();
+    assert_eq!(
+        (read("memory.high"), read("memory.oom.group")),
+        ("104857600".to_owned(), "1".to_owned())
+    );
+    let shell = Shell::new(&group, "x=$(head -c 3000000 /dev/zero | tr '\\0' x); read end");
+    until("it uses memory", || {
+        group.usage().unwrap().memory.usage.usage > 3_000_000
+    });
+    let checked = Resources {
+        memory: Some(MemoryLimit {
+            limit: Some(4096),
+            check_before_update: Some(true),
+            ..MemoryLimit::default()
+        }),
+        ..Resources::default()
+    };
+    let refused = group.update(&checked).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("rejecting memory limit 4096 <= usage"),
+        "{refused}"
+    );
+    assert!(group.usage().unwrap().memory.psi.is_some() || !dir.join("memory.pressure").exists());
+    group.freeze().unwrap();
+    assert!(group.frozen().unwrap());
+    group.thaw().unwrap();
+    group.delegate(65_534).unwrap();
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir.join("cgroup.procs")).unwrap()),
+        65_534
+    );
+    group.kill_all().unwrap();
+    drop(shell);
     group.delete().unwrap();
 }
 

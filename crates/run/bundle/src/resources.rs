@@ -20,7 +20,7 @@ pub(crate) fn resources(request: &Request) -> Result<Resources, Error> {
         pids: limits
             .pids
             .filter(|pids| *pids > 0)
-            .map(|limit| PidsLimit { limit }),
+            .map(|limit| PidsLimit { limit: Some(limit) }),
         block_io: block_io(limits)?,
         ..Resources::default()
     })
@@ -304,7 +304,7 @@ mod tests {
         let (memory, cpu) = (out.memory.unwrap(), out.cpu.unwrap());
         assert_eq!((memory.limit, memory.swap), (Some(64 << 20), Some(128 << 20)));
         assert_eq!((cpu.quota, cpu.period), (Some(150_000), Some(100_000)));
-        assert_eq!(out.pids, Some(PidsLimit { limit: 100 }));
+        assert_eq!(out.pids, Some(PidsLimit { limit: Some(100) }));
         let none = with(Limits {
             pids: Some(-1),
             memory_swap: Some(0),

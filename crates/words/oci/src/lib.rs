@@ -10,6 +10,7 @@ mod descriptor;
 mod manifest;
 pub mod media_type;
 pub mod runtime;
+pub mod usage;
 
 pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
 pub use descriptor::Descriptor;

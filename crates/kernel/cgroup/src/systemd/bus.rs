@@ -84,7 +84,8 @@ impl Bus {
     /// # Errors
     /// `FailedPrecondition` when nobody answers.
     pub fn at(path: &Path, shared: bool) -> Result<Self, Error> {
-        let stream = UnixStream::connect(path).map_err(|error| unreachable(error, &path.display().to_string()))?;
+        let stream =
+            UnixStream::connect(path).map_err(|error| unreachable(error, &path.display().to_string()))?;
         Self::begin(stream, shared)
     }
 
@@ -168,7 +169,9 @@ impl Bus {
             })?;
             match message.kind {
                 Kind::Return if message.reply_to == Some(serial) => return message.arguments(),
-                Kind::Error if message.reply_to == Some(serial) => return Err(refusal(call.member, &message)),
+                Kind::Error if message.reply_to == Some(serial) => {
+                    return Err(refusal(call.member, &message));
+                }
                 _ => self.note(&message),
             }
         }
@@ -180,7 +183,12 @@ impl Bus {
             return;
         }
         if let Ok(arguments) = message.arguments()
-            && let [Value::U32(_), Value::Text(job), Value::Text(_), Value::Text(result)] = arguments.as_slice()
+            && let [
+                Value::U32(_),
+                Value::Text(job),
+                Value::Text(_),
+                Value::Text(result),
+            ] = arguments.as_slice()
         {
             self.ended.push((job.clone(), result.clone()));
         }
@@ -200,17 +208,27 @@ impl Bus {
         while !into.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::new(ErrorKind::Unavailable, "systemd did not answer in time"));
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "systemd did not answer in time",
+                ));
             }
             self.stream
                 .set_read_timeout(Some(left))
                 .context(|| "wait for systemd")?;
             match self.stream.read(into) {
                 Ok(0) => {
-                    return Err(Error::new(ErrorKind::Unavailable, "systemd closed the connection"));
+                    return Err(Error::new(
+                        ErrorKind::Unavailable,
+                        "systemd closed the connection",
+                    ));
                 }
                 Ok(count) => into = &mut into[count..],
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                    ) => {}
                 Err(error) => return Err(error).context(|| "read the answer of systemd"),
             }
         }
@@ -325,7 +343,9 @@ fn unreachable(error: io::Error, what: &str) -> Error {
         format!("failed to connect to dbus: {what}"),
         error,
     )
-    .with_hint("is systemd running here? a user needs the package dbus-user-session; or leave --systemd-cgroup out")
+    .with_hint(
+        "is systemd running here? a user needs the package dbus-user-session; or leave --systemd-cgroup out",
+    )
 }
 
 fn refusal(member: &str, message: &Message) -> Error {

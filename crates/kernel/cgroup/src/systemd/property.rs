@@ -86,13 +86,16 @@ fn quota_properties(quota: i64, period: u64, out: &mut Vec<Property>) {
     if period != 0 {
         set("CPUQuotaPeriodUSec", period);
     }
-    let a_second = u64::try_from(quota).ok().filter(|quota| *quota != 0).map(|quota| {
-        let period = if period == 0 { PERIOD } else { period };
-        let exact = u128::from(quota) * 1_000_000 / u128::from(period);
-        u64::try_from(exact)
-            .unwrap_or(INFINITY - PERCENT)
-            .next_multiple_of(PERCENT)
-    });
+    let a_second = u64::try_from(quota)
+        .ok()
+        .filter(|quota| *quota != 0)
+        .map(|quota| {
+            let period = if period == 0 { PERIOD } else { period };
+            let exact = u128::from(quota) * 1_000_000 / u128::from(period);
+            u64::try_from(exact)
+                .unwrap_or(INFINITY - PERCENT)
+                .next_multiple_of(PERCENT)
+        });
     set("CPUQuotaPerSecUSec", a_second.unwrap_or(INFINITY));
 }
 
@@ -101,7 +104,10 @@ pub(crate) fn bits(list: &str) -> Result<Vec<u8>, Error> {
     let bad = || {
         Error::new(
             ErrorKind::InvalidArgument,
-            format!("{:?} is no list of numbers", list.chars().take(64).collect::<String>()),
+            format!(
+                "{:?} is no list of numbers",
+                list.chars().take(64).collect::<String>()
+            ),
         )
         .with_hint("such as 0-2,7")
     };
@@ -199,7 +205,11 @@ fn unified(file: &str, value: &str, version: u32, out: &mut Vec<Property>) -> Re
             return Ok(());
         }
         "cpuset.cpus" | "cpuset.mems" => {
-            let name = if file == "cpuset.cpus" { "AllowedCPUs" } else { "AllowedMemoryNodes" };
+            let name = if file == "cpuset.cpus" {
+                "AllowedCPUs"
+            } else {
+                "AllowedMemoryNodes"
+            };
             out.push((name.to_owned(), Value::Bytes(bits(value)?)));
             return Ok(());
         }
@@ -209,7 +219,9 @@ fn unified(file: &str, value: &str, version: u32, out: &mut Vec<Property>) -> Re
                 "max" => -1,
                 text => text.parse().map_err(|_| bad())?,
             };
-            let period = words.next().map_or(Ok(PERIOD), |text| text.parse().map_err(|_| bad()))?;
+            let period = words
+                .next()
+                .map_or(Ok(PERIOD), |text| text.parse().map_err(|_| bad()))?;
             quota_properties(quota, period, out);
             return Ok(());
         }
@@ -335,7 +347,9 @@ fn typed(kind: &str, text: &str) -> Option<Value> {
 }
 
 fn number(text: &str) -> Option<(u32, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_alphanumeric())
+        .unwrap_or(text.len());
     let digits = &text[..end];
     let value = match digits.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),

@@ -119,7 +119,9 @@ impl Writer {
             Value::Double(value) => self.u64(value.to_bits()),
             Value::Text(text) => self.text(text),
             Value::Bytes(bytes) => self.array(1, |out| out.bytes.extend(bytes)),
-            Value::Numbers(numbers) => self.array(4, |out| numbers.iter().for_each(|number| out.u32(*number))),
+            Value::Numbers(numbers) => {
+                self.array(4, |out| numbers.iter().for_each(|number| out.u32(*number)))
+            }
             Value::Texts(texts) => self.array(4, |out| texts.iter().for_each(|text| out.text(text))),
             Value::Pairs(pairs) => self.array(8, |out| {
                 for (first, second) in pairs {
@@ -164,7 +166,12 @@ impl Call<'_> {
     pub(crate) fn encode(&self, serial: u32) -> Result<Vec<u8>, Error> {
         const METHOD_CALL: u8 = 1;
         const VERSION: u8 = 1;
-        let too_large = || Error::new(ErrorKind::ResourceExhausted, "the message for systemd is too large");
+        let too_large = || {
+            Error::new(
+                ErrorKind::ResourceExhausted,
+                "the message for systemd is too large",
+            )
+        };
         let body = u32::try_from(self.body.bytes.len()).map_err(|_| too_large())?;
         let mut out = Writer {
             bytes: vec![b'l', METHOD_CALL, 0, VERSION],
@@ -236,9 +243,12 @@ pub(crate) fn length(fixed: &[u8; FIXED]) -> Result<usize, Error> {
     let total = body
         .checked_add(fields.next_multiple_of(8))
         .and_then(|rest| rest.checked_add(FIXED));
-    total
-        .filter(|total| *total <= MOST_BYTES)
-        .ok_or_else(|| Error::new(ErrorKind::ResourceExhausted, "a message from the bus is too large"))
+    total.filter(|total| *total <= MOST_BYTES).ok_or_else(|| {
+        Error::new(
+            ErrorKind::ResourceExhausted,
+            "a message from the bus is too large",
+        )
+    })
 }
 
 fn malformed(why: &str) -> Error {
@@ -333,7 +343,7 @@ impl Message {
             rest = after;
             if one == "v" {
                 one = reader.signature()?;
-                if split_type(one)?.1 != "" {
+                if !split_type(one)?.1.is_empty() {
                     return Err(malformed("a variant has several types"));
                 }
             }
@@ -476,7 +486,7 @@ impl<'a> Reader<'a> {
             [b'g'] => self.signature().map(drop),
             [b'v'] => {
                 let inner = self.signature()?;
-                if split_type(inner)?.1 != "" {
+                if !split_type(inner)?.1.is_empty() {
                     return Err(malformed("a variant has several types"));
                 }
                 self.skip(inner, depth + 1)

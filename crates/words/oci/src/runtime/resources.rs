@@ -135,10 +135,11 @@ document! {
 }
 
 document! {
-    /// Number of processes; zero or less means no limit.
+    /// Number of processes.
     pub struct PidsLimit {
-        /// The limit.
-        pub limit: i64,
+        /// The limit; below zero means none, and zero that nothing can be forked (runtime-spec 1.3).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub limit: Option<i64>,
     }
 }
 
