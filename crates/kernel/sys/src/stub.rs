@@ -32,9 +32,11 @@ const MACHINE: u16 = 62;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = 183;
 
-// Data after the code: link descriptor, first word of a report, whether to search on (each 32 bits), then
-// null-terminated paths up to an empty one. Calls: fcntl(link, F_SETFD, FD_CLOEXEC), execve for each path, write(link,
-// {word, 0, errno}, 12), exit_group(255).
+// Data after the code: link descriptor, first word of a report, whether to search on, how to hand over (0 not, 1 yes, 2
+// with descriptor 0 as the controlling terminal), first word of the report of that (each 32 bits), then null-terminated
+// paths up to an empty one. Calls: fcntl(link, F_SETFD, FD_CLOEXEC); to hand over, clone(CLONE_PARENT | SIGCHLD), in the
+// child setsid and ioctl(0, TIOCSCTTY, 0), in the parent write(link, {word, pid, 0}, 12) and exit_group; execve for each
+// path, write(link, {word, 0, errno}, 12), exit_group(255).
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".pushsection .rodata.dhow_stub,\"a\",@progbits",
@@ -54,8 +56,34 @@ std::arch::global_asm!(
     "syscall",
     "test rax, rax",
     "js 9f",
+    "cmp dword ptr [rbx + 12], 0",
+    "je 1f",
+    "mov eax, 56",
+    "mov edi, 0x8011",
+    "xor esi, esi",
+    "xor edx, edx",
+    "xor r10d, r10d",
+    "xor r8d, r8d",
+    "syscall",
+    "test rax, rax",
+    "js 7f",
+    "jnz 8f",
+    "mov eax, 112",
+    "syscall",
+    "test rax, rax",
+    "js 7f",
+    "cmp dword ptr [rbx + 12], 1",
+    "je 1f",
+    "mov eax, 16",
+    "xor edi, edi",
+    "mov esi, 0x540e",
+    "xor edx, edx",
+    "syscall",
+    "test rax, rax",
+    "js 7f",
+    "1:",
     "mov r12d, 2",
-    "lea rbp, [rbx + 12]",
+    "lea rbp, [rbx + 20]",
     "2:",
     "cmp byte ptr [rbp], 0",
     "je 5f",
@@ -97,6 +125,25 @@ std::arch::global_asm!(
     "mov edi, 255",
     "syscall",
     "ud2",
+    "7:",
+    "neg eax",
+    "sub rsp, 16",
+    "mov [rsp + 8], eax",
+    "mov dword ptr [rsp + 4], 0",
+    "jmp 6f",
+    "8:",
+    "sub rsp, 16",
+    "mov dword ptr [rsp + 8], 0",
+    "mov [rsp + 4], eax",
+    "6:",
+    "mov ecx, [rbx + 16]",
+    "mov [rsp], ecx",
+    "mov eax, 1",
+    "mov edi, [rbx]",
+    "mov rsi, rsp",
+    "mov edx, 12",
+    "syscall",
+    "jmp 9b",
     ".balign 8",
     "dhow_stub_end:",
     ".popsection",
@@ -122,8 +169,32 @@ std::arch::global_asm!(
     "mov x2, #1",
     "svc #0",
     "tbnz x0, #63, 9f",
+    "ldr w9, [x23, #12]",
+    "cbz w9, 1f",
+    "mov x8, #220",
+    "mov x0, #0x8011",
+    "mov x1, #0",
+    "mov x2, #0",
+    "mov x3, #0",
+    "mov x4, #0",
+    "svc #0",
+    "tbnz x0, #63, 7f",
+    "cbnz x0, 8f",
+    "mov x8, #157",
+    "svc #0",
+    "tbnz x0, #63, 7f",
+    "ldr w9, [x23, #12]",
+    "cmp w9, #1",
+    "b.eq 1f",
+    "mov x8, #29",
+    "mov x0, #0",
+    "mov x1, #0x540e",
+    "mov x2, #0",
+    "svc #0",
+    "tbnz x0, #63, 7f",
+    "1:",
     "mov w24, #2",
-    "add x25, x23, #12",
+    "add x25, x23, #20",
     "2:",
     "ldrb w9, [x25]",
     "cbz w9, 5f",
@@ -164,6 +235,25 @@ std::arch::global_asm!(
     "mov x0, #255",
     "svc #0",
     "udf #0",
+    "7:",
+    "neg w9, w0",
+    "mov w10, wzr",
+    "b 6f",
+    "8:",
+    "mov w9, wzr",
+    "mov w10, w0",
+    "6:",
+    "sub sp, sp, #16",
+    "str w9, [sp, #8]",
+    "str w10, [sp, #4]",
+    "ldr w9, [x23, #16]",
+    "str w9, [sp]",
+    "mov x8, #64",
+    "ldr w0, [x23]",
+    "mov x1, sp",
+    "mov x2, #12",
+    "svc #0",
+    "b 9b",
     ".balign 8",
     "dhow_stub_end:",
     ".popsection",
@@ -182,6 +272,22 @@ fn code() -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(begin, length) }
 }
 
+/// What the stub does before it executes anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// Nothing.
+    None,
+    /// It makes a process, whose parent is its own parent and which leads a session of its own, and leaves the rest to it:
+    /// so the first that is seen in the process id namespace of children is a process that knows nothing. It writes
+    /// `word`, the process id and 0 to the link; or `word`, 0 and an errno.
+    Child {
+        /// First word of the report.
+        word: u32,
+        /// Whether descriptor 0 becomes the controlling terminal.
+        terminal: bool,
+    },
+}
+
 /// Executes the first of `paths` that can be, by way of the stub; returns only when the stub itself could not be run.
 ///
 /// When no path can be executed, the process writes twelve bytes to `link` (`word`, 0, errno, in the machine's byte
@@ -195,8 +301,9 @@ pub fn execute(
     envp: &Vector,
     link: BorrowedFd<'_>,
     word: u32,
+    handover: Handover,
 ) -> io::Error {
-    let stub = match sealed(&image(paths, search, link, word)) {
+    let stub = match sealed(&image(paths, search, link, word, handover)) {
         Ok(stub) => stub,
         Err(errno) => return errno.into(),
     };
@@ -229,10 +336,14 @@ fn sealed(image: &[u8]) -> rustix::io::Result<OwnedFd> {
 }
 
 /// An ELF file with one segment, the whole of itself, readable and executable.
-fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32) -> Vec<u8> {
+fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32, handover: Handover) -> Vec<u8> {
+    let (how, told) = match handover {
+        Handover::None => (0, 0),
+        Handover::Child { word, terminal } => (1 + u32::from(terminal), word),
+    };
     let code = code();
     let strings: usize = paths.iter().map(|path| path.as_bytes_with_nul().len()).sum();
-    let length = EHDR + PHDR + code.len() + 12 + strings + 1;
+    let length = EHDR + PHDR + code.len() + 20 + strings + 1;
     let mut image = Vec::with_capacity(length);
     // e_ident: 64 bits, byte order of the machine (little-endian on both), version 1.
     image.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -253,7 +364,13 @@ fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32) -> Ve
         image.extend_from_slice(&double.to_ne_bytes());
     }
     image.extend_from_slice(code);
-    for single in [link.as_raw_fd().cast_unsigned(), word, u32::from(search)] {
+    for single in [
+        link.as_raw_fd().cast_unsigned(),
+        word,
+        u32::from(search),
+        how,
+        told,
+    ] {
         image.extend_from_slice(&single.to_ne_bytes());
     }
     for path in paths {
@@ -272,7 +389,7 @@ mod tests {
     fn run(paths: &[&str], search: bool) -> (std::process::ExitStatus, Vec<u8>) {
         let paths: Vec<CString> = paths.iter().map(|path| CString::new(*path).unwrap()).collect();
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let stub = sealed(&image(&paths, search, write.as_fd(), 7)).unwrap();
+        let stub = sealed(&image(&paths, search, write.as_fd(), 7, Handover::None)).unwrap();
         fcntl_setfd(&write, FdFlags::empty()).unwrap();
         let program = format!("/proc/self/fd/{}", stub.as_raw_fd());
         let status = std::process::Command::new(program)
@@ -302,10 +419,38 @@ mod tests {
     }
 
     #[test]
+    fn the_stub_hands_over_to_a_child_of_its_parent() {
+        let paths = ["/no/such/program", "/bin/sh"].map(|path| CString::new(path).unwrap());
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let handover = Handover::Child {
+            word: 9,
+            terminal: false,
+        };
+        let stub = sealed(&image(&paths, true, write.as_fd(), 7, handover)).unwrap();
+        fcntl_setfd(&write, FdFlags::empty()).unwrap();
+        let status = std::process::Command::new(format!("/proc/self/fd/{}", stub.as_raw_fd()))
+            .args(["-c", "test $(cut -d' ' -f6 /proc/$$/stat) = $$ && exit 3"])
+            .status()
+            .unwrap();
+        drop(write);
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut said).unwrap();
+        assert_eq!((status.code(), said.len()), (Some(FAILED), 12));
+        let word = |at: usize| i32::from_ne_bytes(said[at..at + 4].try_into().unwrap());
+        assert_eq!((word(0), word(8)), (9, 0));
+        // It is ours to reap, though another process made it, and it leads its session.
+        let child = rustix::process::Pid::from_raw(word(4));
+        let (_, status) = rustix::process::waitpid(child, rustix::process::WaitOptions::empty())
+            .unwrap()
+            .unwrap();
+        assert_eq!(status.exit_status(), Some(3));
+    }
+
+    #[test]
     fn the_stub_cannot_be_changed() {
         let paths = [CString::new("/bin/true").unwrap()];
         let null = std::fs::File::open("/dev/null").unwrap();
-        let stub = sealed(&image(&paths, false, null.as_fd(), 0)).unwrap();
+        let stub = sealed(&image(&paths, false, null.as_fd(), 0, Handover::None)).unwrap();
         assert_eq!(rustix::io::pwrite(&stub, b"x", 0), Err(Errno::PERM));
         assert_eq!(rustix::fs::ftruncate(&stub, 0), Err(Errno::PERM));
     }

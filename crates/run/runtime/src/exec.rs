@@ -4,17 +4,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
 use dhow_oci::runtime::{Linux, Process, Seccomp, State};
+use dhow_sys::clone::Child;
+use dhow_sys::stub::Handover;
 use dhow_types::ErrorKind;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType as Kinds, UnshareFlags, move_into_thread_name_spaces};
 
 use crate::init::identity::{self, SetGroups};
 use crate::init::{self, terminal};
-use crate::parent::{self, Link, Place, Visit};
+use crate::parent::{self, Answer, Link, Place, Visit};
 use crate::plan::{Program, Share};
-use crate::report::{At, Failure, Step};
+use crate::report::{At, Failure, HANDED_OVER, Step};
 use crate::{Context as _, Error, Running, Settings, Stdio};
 
 /// Everything [`exec`] needs.
@@ -40,32 +43,62 @@ pub struct Exec<'a> {
 
 /// Starts a process in all namespaces of a running container. It is a child of the caller.
 ///
+/// The process that is first seen inside is the stub's child, which has given up all rights and knows nothing of the host:
+/// what enters the container does so outside of its process id namespace. A container with CAP_SYS_PTRACE would see
+/// the host's root, memory and program in it otherwise (CVE-2016-9962's class). Only a filter that forbids or
+/// answers clone, and a scheduler that a child does not inherit, make it enter itself.
+///
 /// # Errors
 /// `FailedPrecondition` for a container that stopped; `NotFound` and `PermissionDenied` for the program; else the step.
 pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
     let nothing = Linux::default();
     let share = Share::parse(exec.process, exec.linux.unwrap_or(&nothing), true)?;
-    let program = Program::prepare(exec.process, exec.seccomp, exec.settings)?.with_share(share);
+    let mut program = Program::prepare(exec.process, exec.seccomp, exec.settings)?.with_share(share);
+    let scheduled = program
+        .share
+        .as_ref()
+        .is_some_and(|share| share.scheduler.is_some());
+    if program.agent.is_none() && !scheduled {
+        program.handover = Handover::Child {
+            word: HANDED_OVER,
+            terminal: program.terminal,
+        };
+        if let Some(running) = attempt(&exec, &program)? {
+            return Ok(running);
+        }
+        program.handover = Handover::None;
+    }
+    let running = attempt(&exec, &program)?;
+    running.ok_or_else(|| Error::new(ErrorKind::Internal, "nothing was to be handed over"))
+}
+
+/// One way to do it; none when the filter kept the stub from handing over.
+fn attempt(exec: &Exec<'_>, program: &Program) -> Result<Option<Running>, Error> {
     let streams = parent::streams(&exec.stdio, program.terminal)?;
     let place = Place::of(exec.group)?;
     let (link, other) = Link::pair()?;
     let mut link = Some(link);
     let entry = Entry {
-        program: &program,
+        program,
         init: exec.init,
         streams,
         entrances: place.entrances(),
         link: other.as_fd(),
     };
     let protection = parent::protect(true)?;
-    let visit = Visit::enter_processes_of(exec.init).map_err(|error| stopped(error, exec.init))?;
+    let visit = match program.handover {
+        Handover::None => {
+            Some(Visit::enter_processes_of(exec.init).map_err(|error| stopped(error, exec.init))?)
+        }
+        Handover::Child { .. } => None,
+    };
     let cpus = parent::FirstCpus::take(program.share.as_deref())?;
     let spawned = place.spawn(UnshareFlags::empty(), &[], |by_parent| {
         drop(link.take());
         entry.begin(by_parent)
     });
     drop(cpus);
-    visit.leave()?;
+    visit.map_or(Ok(()), Visit::leave)?;
     drop(protection);
     let (child, by_parent) = spawned?;
     drop(other);
@@ -85,7 +118,67 @@ pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
     if by_parent {
         link.tell();
     }
-    parent::running(child, &link, &program, None, exec.state).map_err(|error| stopped(error, exec.init))
+    let running = match program.handover {
+        Handover::None => parent::running(child, &link, program, None, exec.state).map(Some),
+        Handover::Child { .. } => handed_over(&child, &link, program),
+    };
+    running.map_err(|error| stopped(error, exec.init))
+}
+
+/// Waits until the stub's child has become the program; the one that handed over is reaped then. None when it could not
+/// hand over, and a filter may be why.
+fn handed_over(child: &Child, link: &Link, program: &Program) -> Result<Option<Running>, Error> {
+    let explain = |answer: Answer| answer.into_failure(&program.name, Some(program), None);
+    let terminal = match link.answer() {
+        Answer::Ready(terminal) => terminal,
+        answer => {
+            parent::end(child);
+            return Err(explain(answer));
+        }
+    };
+    let (mut made, mut refused, mut failed) = (None, None, None);
+    loop {
+        // The two that hold the other end do not wait for each other: a failure may come before the number.
+        match link.answer() {
+            Answer::HandedOver(0, errno) => refused = Some(errno),
+            Answer::HandedOver(pid, _) => made = i32::try_from(pid).ok().and_then(Pid::from_raw),
+            Answer::Closed => break,
+            answer => {
+                let broken = matches!(answer, Answer::Broken(_));
+                failed = failed.or(Some(answer));
+                if broken {
+                    break;
+                }
+            }
+        }
+    }
+    parent::end(child);
+    let opened = made.map(|pid| {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from);
+        pidfd
+            .map(|pidfd| (pid.as_raw_pid(), pidfd))
+            .context(|| "open the process that was started")
+    });
+    let opened = opened.transpose()?;
+    match opened {
+        Some((pid, pidfd)) if failed.is_none() && refused.is_none() => {
+            Ok(Some(Running { pid, pidfd, terminal }))
+        }
+        opened => {
+            if let Some((_, pidfd)) = &opened {
+                parent::reap(pidfd.as_fd());
+            }
+            match (failed, refused) {
+                (Some(answer), _) => Err(explain(answer)),
+                (None, _) if program.filter.is_some() => Ok(None),
+                (None, Some(errno)) => Err(Error::wrap(
+                    std::io::Error::from_raw_os_error(errno),
+                    "make a process in the container's process id namespace",
+                )),
+                (None, None) => Err(explain(Answer::Closed)),
+            }
+        }
+    }
 }
 
 /// The failure to enter a container that stopped meanwhile is told as that.
@@ -108,8 +201,8 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// The child's side. It is in the container's process id namespace from its birth, but not dumpable, so nobody there
-    /// can reach its memory, descriptors or program before it is the container's own.
+    /// The child's side. Where it does not hand over, it is in the container's process id namespace from its birth, but
+    /// not dumpable, so nobody there without CAP_SYS_PTRACE can reach its memory, descriptors or program.
     fn begin(&self, wait_for_parent: bool) -> i32 {
         let prepared = self.prepare(wait_for_parent).and_then(|(terminal, attributes)| {
             init::announce(self.link, terminal.as_ref().map(AsFd::as_fd))?;
@@ -129,7 +222,8 @@ impl Entry<'_> {
             init::wait_for_parent(self.link)?;
         }
         let attributes = init::own_place(self.program, self.entrances)?;
-        let groups = join(self.init)?;
+        let apart = self.program.handover != Handover::None;
+        let groups = join(self.init, apart)?;
         rustix::process::umask(Mode::empty());
         let terminal = match self.streams {
             Some(streams) => {
@@ -139,7 +233,7 @@ impl Entry<'_> {
             None => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Terminal)?;
-                Some(terminal::open(root.as_fd(), self.program, false)?)
+                Some(terminal::open(root.as_fd(), self.program, false, !apart)?)
             }
         };
         identity::settle(self.program, groups)?;
@@ -149,12 +243,14 @@ impl Entry<'_> {
 }
 
 /// Enters all namespaces of the container at once; root and working directory become those of its mount namespace.
-fn join(init: BorrowedFd<'_>) -> Result<SetGroups, Failure> {
-    let all = Kinds::MOUNT
+fn join(init: BorrowedFd<'_>, processes: bool) -> Result<SetGroups, Failure> {
+    let mut all = Kinds::MOUNT
         | Kinds::CONTROL_GROUP
         | Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME
         | Kinds::INTER_PROCESS_COMMUNICATION
         | Kinds::NETWORK;
+    // For children alone, as setns(2) does it.
+    all.set(Kinds::PROCESS_ID, processes);
     match move_into_thread_name_spaces(init, all | Kinds::TIME | Kinds::USER) {
         Ok(()) => identity::become_root(),
         // Entering the own user namespace is refused so (setns(2)): the container has none of its own.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use dhow_oci::runtime::{Hook, Hooks, State};
 use dhow_sys::clone::{Child, Options};
 use dhow_sys::exec::Vector;
+use dhow_sys::stub::Handover;
 use dhow_types::ErrorKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -276,7 +277,8 @@ impl Executable<'_> {
         let error = match prepared() {
             Ok(()) => {
                 let word = Step::Execute as u32;
-                dhow_sys::stub::execute(&self.paths, false, &self.argv, &self.env, self.link.as_fd(), word)
+                let (argv, env, link) = (&self.argv, &self.env, self.link.as_fd());
+                dhow_sys::stub::execute(&self.paths, false, argv, env, link, word, Handover::None)
             }
             Err(error) => error,
         };

@@ -11,7 +11,8 @@
 //! - The host's binary is out of the container's reach (CVE-2019-5736). The child is a copy of the caller and not dumpable
 //!   from its birth (with a user namespace: from the moment its id maps are written), so nobody can open its program; and
 //!   what it executes is a sealed stub ([`dhow_sys::stub`]), which executes the program: `/proc/self/exe` as an entry point
-//!   finds the stub. The caller must be single-threaded; one with threads is refused.
+//!   finds the stub. What [`exec`] brings in is the stub's child: a container that may trace sees nothing else (CVE-2016-9962).
+//!   The caller must be single-threaded; one with threads is refused.
 //! - Everything in the root file system is reached by file descriptor and resolved by the kernel inside the root
 //!   (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579); every mount is built detached and attached to a descriptor.
 //! - procfs is written only through the descriptor of an instance made for it, without entering mounts or following

@@ -42,6 +42,8 @@ pub(crate) enum Answer {
     Closed,
     /// The socket itself failed, or a message made no sense.
     Broken(io::Error),
+    /// The stub handed over to the process of this number, or could not.
+    HandedOver(u32, i32),
 }
 
 impl Link {
@@ -101,6 +103,7 @@ impl Link {
                 match (Message::decode(bytes), words(bytes)) {
                     (Some(Message::Ready), _) => Answer::Ready(fds.into_iter().next()),
                     (Some(Message::Hooks), _) => Answer::Hooks,
+                    (Some(Message::HandedOver(pid, errno)), _) => Answer::HandedOver(pid, errno),
                     (Some(Message::Listener(number)), _) => Answer::Listener(number),
                     (Some(Message::Failed(failure)), _) => Answer::Failed(failure),
                     (None, Some(words)) => Answer::Said(words),
@@ -130,11 +133,13 @@ impl Answer {
             Self::Failed(failure) => failure.explain(name, program, plan),
             Self::Broken(error) => Error::wrap(error, "receive the report of the container's process"),
             Self::Said(words) => Error::new(ErrorKind::FailedPrecondition, words),
-            Self::Closed | Self::Ready(_) | Self::Listener(_) | Self::Hooks => Error::new(
-                ErrorKind::Internal,
-                "container's process died while it was set up",
-            )
-            .with_hint("it may have run out of memory: look at the kernel log and the memory limit"),
+            Self::Closed | Self::Ready(_) | Self::Listener(_) | Self::Hooks | Self::HandedOver(..) => {
+                Error::new(
+                    ErrorKind::Internal,
+                    "container's process died while it was set up",
+                )
+                .with_hint("it may have run out of memory: look at the kernel log and the memory limit")
+            }
         }
     }
 }

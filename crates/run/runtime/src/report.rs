@@ -180,6 +180,9 @@ pub(crate) fn words(bytes: &[u8]) -> Option<String> {
 /// First word of the message "the listener of my filter is this descriptor"; its number is the second.
 const LISTENER: u32 = u32::MAX - 3;
 
+/// First word of the message of the stub that it handed over to the process of this number, or why not.
+pub(crate) const HANDED_OVER: u32 = u32::MAX - 4;
+
 /// A message of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
@@ -188,6 +191,8 @@ pub(crate) enum Message {
     Listener(u32),
     /// Hooks of the runtime's namespaces may run; the child waits.
     Hooks,
+    /// The stub made the process of this number, which goes on in its place; or none, because of the errno.
+    HandedOver(u32, i32),
     Failed(Failure),
 }
 
@@ -197,6 +202,7 @@ impl Message {
             Self::Ready => (READY, 0, 0),
             Self::Listener(number) => (LISTENER, number, 0),
             Self::Hooks => (HOOKS, 0, 0),
+            Self::HandedOver(pid, errno) => (HANDED_OVER, pid, errno),
             Self::Failed(failure) => (failure.step as u32, failure.index, failure.errno),
         };
         let mut bytes = [0; LENGTH];
@@ -218,6 +224,7 @@ impl Message {
             READY => return Some(Self::Ready),
             LISTENER => return Some(Self::Listener(index)),
             HOOKS => return Some(Self::Hooks),
+            HANDED_OVER => return Some(Self::HandedOver(index, errno)),
             _ => {}
         }
         let step = *Step::ALL.get(usize::try_from(first).ok()?)?;
@@ -339,7 +346,12 @@ mod tests {
             });
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
-        for message in [Message::Ready, Message::Listener(9), Message::Hooks] {
+        for message in [
+            Message::Ready,
+            Message::Listener(9),
+            Message::Hooks,
+            Message::HandedOver(7, 11),
+        ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }
     }

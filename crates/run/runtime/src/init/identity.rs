@@ -247,7 +247,15 @@ fn take_capabilities(program: &Program) -> Result<(), Failure> {
 fn execute(program: &Program, link: BorrowedFd<'_>) -> Failure {
     let (argv, env, search) = (&program.argv, &program.env, program.name.searched);
     let word = Step::Execute as u32;
-    let error = dhow_sys::stub::execute(&program.candidates, search, argv, env, link, word);
+    let error = dhow_sys::stub::execute(
+        &program.candidates,
+        search,
+        argv,
+        env,
+        link,
+        word,
+        program.handover,
+    );
     let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
     Failure {
         step: Step::Stub,

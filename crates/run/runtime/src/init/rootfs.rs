@@ -57,7 +57,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     mounts(setup, root, network, &mut anchors, |mount| !before(mount))?;
     sysctls(plan, &anchors)?;
     let terminal = match &plan.program {
-        program if program.terminal => Some(terminal::open(root, program, plan.fill_dev)?),
+        program if program.terminal => Some(terminal::open(root, program, plan.fill_dev, true)?),
         _ => None,
     };
     hide::paths(root, plan, &anchors)?;

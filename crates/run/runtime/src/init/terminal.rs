@@ -18,7 +18,13 @@ const DEVPTS: u64 = 0x1cd1;
 ///
 /// The other end comes from the master itself (TIOCGPTPEER), never from a path like /dev/pts/0 that another process
 /// could swap (CVE-2025-52565), and the master is proved to be one of a devpts.
-pub(crate) fn open(root: BorrowedFd<'_>, program: &Program, console: bool) -> Result<OwnedFd, Failure> {
+/// Without `control` it is left to a later process to make it its controlling terminal.
+pub(crate) fn open(
+    root: BorrowedFd<'_>,
+    program: &Program,
+    console: bool,
+    control: bool,
+) -> Result<OwnedFd, Failure> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = openat2(root, c"dev/pts/ptmx", flags, Mode::empty(), resolve).at(Step::Terminal)?;
@@ -36,7 +42,9 @@ pub(crate) fn open(root: BorrowedFd<'_>, program: &Program, console: bool) -> Re
     if console {
         dev::console(root, &terminal)?;
     }
-    rustix::process::ioctl_tiocsctty(&terminal).at(Step::Terminal)?;
+    if control {
+        rustix::process::ioctl_tiocsctty(&terminal).at(Step::Terminal)?;
+    }
     streams([terminal.as_fd(); 3], program.uid)?;
     Ok(master)
 }

@@ -41,6 +41,8 @@ pub(crate) struct Program {
     pub(crate) oom_score_adj: Option<String>,
     /// Its share of the machine, for the few that ask.
     pub(crate) share: Option<Box<Share>>,
+    /// What the stub does before it executes the program.
+    pub(crate) handover: dhow_sys::stub::Handover,
     pub(crate) filter: Option<Filter>,
     /// Who answers what the filter asks.
     pub(crate) agent: Option<Agent>,
@@ -95,6 +97,7 @@ impl Program {
             rlimits: rlimits(&process.rlimits)?,
             oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
             share: None,
+            handover: dhow_sys::stub::Handover::None,
             agent: match (&filter, seccomp) {
                 (Some(filter), Some(profile)) if filter.notify => Some(Agent::of(profile)?),
                 _ => None,

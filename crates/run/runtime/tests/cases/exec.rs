@@ -18,6 +18,7 @@ tests! {
     exec_with_a_terminal_uses_the_containers
     exec_into_a_stopped_container_says_so
     exec_enters_a_user_namespace
+    exec_works_under_any_filter_and_leaves_no_process
 }
 
 fn a_process_joins_all_namespaces() {
@@ -178,4 +179,69 @@ fn exec_enters_a_user_namespace() {
     });
     let wanted = std::fs::read_link(format!("/proc/{}/ns/user", sleeper.0.pid)).unwrap();
     assert_eq!(out, format!("7\n{}\n", wanted.display()));
+}
+
+/// What enters hands over to a child of its own; a filter that does not let it is no hindrance. What was started is the
+/// caller's to reap, and nothing else is.
+fn exec_works_under_any_filter_and_leaves_no_process() {
+    let image = Image::new();
+    let sleeper = image.sleeping(|_| ());
+    let rule = |action: &str| {
+        let names = ["clone", "fork", "vfork", "setsid"];
+        let profile = serde_json::json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": names, "action": action}],
+        });
+        serde_json::from_value::<dhow_oci::runtime::Seccomp>(profile).unwrap()
+    };
+    let usual = default_spec(&[]).linux.unwrap().seccomp;
+    let filters = [
+        None,
+        usual,
+        Some(rule("SCMP_ACT_ERRNO")),
+        Some(rule("SCMP_ACT_KILL_PROCESS")),
+        Some(rule("SCMP_ACT_TRAP")),
+    ];
+    for filter in filters {
+        let settings = Settings::default();
+        let mut spec = default_spec(&["/bin/sh", "-c", "read word; exit 7"]);
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let null = || std::fs::File::create("/dev/null").unwrap().into();
+        let running = exec(Exec {
+            init: sleeper.0.pidfd.as_fd(),
+            process: process(&mut spec),
+            seccomp: filter.as_ref(),
+            linux: None,
+            group: None,
+            stdio: Stdio::Fds {
+                stdin: read,
+                stdout: null(),
+                stderr: null(),
+            },
+            settings: &settings,
+            state: None,
+        })
+        .unwrap_or_else(|error| panic!("{filter:?}: {}", chain(&error)));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace()
+                .skip(1)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(field("PPid:"), [std::process::id().to_string()]);
+        let (ids, session) = (field("NSpid:"), field("NSsid:"));
+        assert_eq!((ids.len(), session.last()), (2, ids.last()), "{status}");
+        drop(write);
+        assert_eq!(wait(running.pidfd.as_fd()).unwrap().code(), 7);
+    }
+    // The sleeper alone is left.
+    let options = rustix::process::WaitOptions::NOHANG;
+    assert!(rustix::process::wait(options).unwrap().is_none());
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    assert!(
+        children.is_empty() || children.trim() == sleeper.0.pid.to_string(),
+        "{children}"
+    );
 }
