@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dhow_cgroup::Group;
-use dhow_oci::runtime::{Resources, Spec, State};
+use dhow_oci::runtime::{DeviceRule, Resources, Spec, State};
 use dhow_sys::clone::Child;
 use dhow_types::ErrorKind;
 use rustix::thread::UnshareFlags;
@@ -321,9 +321,9 @@ fn make_group(spec: &Spec, id: &str, options: &Options) -> Result<Option<Group>,
         let message = "control groups made by systemd are not supported";
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
-    let none = Resources::default();
     let linux = spec.linux.as_ref();
-    let resources = linux.and_then(|linux| linux.resources.as_ref()).unwrap_or(&none);
+    let resources = resources(linux.and_then(|linux| linux.resources.as_ref()));
+    let resources = &resources;
     let named = linux.is_some_and(|linux| linux.cgroups_path.is_some());
     let path = group_path(spec, id);
     let at = || format!("make control group {}", path.display());
@@ -346,6 +346,38 @@ fn make_group(spec: &Spec, id: &str, options: &Options) -> Result<Option<Group>,
         Err(error) if error.kind() == ErrorKind::PermissionDenied && options.rootless && !named => Ok(None),
         Err(error) => Err(error).context(at),
     }
+}
+
+/// What the spec limits. Where it has rules for devices, those that every container has (runtime-spec, "Default Devices")
+/// are allowed after them, as is making the node of any, as with runc: clients begin with a rule that denies all.
+fn resources(wanted: Option<&Resources>) -> Resources {
+    const ALWAYS: [(i64, Option<i64>); 9] = [
+        (1, Some(3)),
+        (1, Some(5)),
+        (1, Some(7)),
+        (1, Some(8)),
+        (1, Some(9)),
+        (5, Some(0)),
+        (5, Some(1)),
+        (5, Some(2)),
+        (136, None),
+    ];
+    let mut resources = wanted.cloned().unwrap_or_default();
+    if resources.devices.is_empty() {
+        return resources;
+    }
+    let rule = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
+        allow: true,
+        kind: Some(kind.to_owned()),
+        major,
+        minor,
+        access: Some(access.to_owned()),
+    };
+    let nodes = ["c", "b"].map(|kind| rule(kind, None, None, "m"));
+    resources.devices.extend(nodes);
+    let always = ALWAYS.map(|(major, minor)| rule("c", Some(major), minor, "rwm"));
+    resources.devices.extend(always);
+    resources
 }
 
 /// The present time, RFC 3339 in UTC with nanoseconds.
