@@ -247,6 +247,7 @@ pub(crate) const ALL: &[Target] = &[
     target!("seccomp", seccomp, JSON, 100),
     target!("mountinfo", mountinfo, TABLE, 500),
     target!("statistics", statistics, TABLE, 500),
+    target!("bus", bus, BINARY, 500),
     target!("netlink", netlink, BINARY, 1000),
     target!("dns", dns, BINARY, 1000),
     target!("manifest", manifest, JSON, 500),
@@ -297,6 +298,11 @@ fn mountinfo(input: &[u8]) -> Shape {
     let text = String::from_utf8_lossy(input);
     let (table, membership) = text.split_once('\0').unwrap_or((&text, "0::/a\n3:memory:/b\n"));
     Shape::text(&dhow_cgroup::fuzz::mount_table(table, membership))
+}
+
+/// A message of D-Bus.
+fn bus(input: &[u8]) -> Shape {
+    Shape::text(&dhow_cgroup::fuzz::bus_message(input))
 }
 
 fn statistics(input: &[u8]) -> Shape {

@@ -52,6 +52,12 @@ pub mod fuzz {
         format!("{:?}", crate::hierarchy::parse(mountinfo, membership))
     }
 
+    /// A message from the bus; what was found, as text.
+    #[must_use]
+    pub fn bus_message(bytes: &[u8]) -> String {
+        crate::systemd::read_message(bytes)
+    }
+
     /// The files that statistics are read from.
     #[must_use]
     pub fn statistics(text: &str) -> String {

@@ -6,6 +6,7 @@
 
 mod bus;
 mod property;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -18,9 +19,16 @@ use dhow_types::ErrorKind;
 
 pub use bus::Bus;
 pub use property::from_annotations;
+pub use stand_in::StandIn;
 pub use wire::{Property, Value};
 
 use crate::{Context as _, Error, Group, Place};
+
+/// Whether systemd runs this host (sd_booted(3)).
+#[must_use]
+pub fn running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
 
 /// Version that is assumed of a systemd that does not say it: that of Debian 11.
 const OLDEST: u32 = 247;
@@ -92,8 +100,8 @@ impl Unit {
         Ok(path)
     }
 
-    /// Starts the unit with a process in it: systemd makes no scope without one. The process may be a stand-in that
-    /// waits until the container's own are there.
+    /// Starts the unit with a process in it: systemd makes no scope without one. The process may be a [`StandIn`] until
+    /// the container's own are there.
     ///
     /// # Errors
     /// `AlreadyExists` when it runs; `Unsupported` without cgroup v2; what systemd or the kernel refuse.
@@ -213,6 +221,14 @@ impl Unit {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A message as text, for the crate `dhow-fuzz`.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_message(bytes: &[u8]) -> String {
+    let length = bytes.first_chunk().map(wire::length);
+    let arguments = wire::Message::decode(bytes).and_then(|message| message.arguments());
+    format!("{length:?}{arguments:?}")
 }
 
 fn version(bus: &mut Bus) -> u32 {

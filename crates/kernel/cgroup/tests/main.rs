@@ -6,6 +6,9 @@
     reason = "helpers of tests, which may panic and say why they skip"
 )]
 
+#[path = "cases/systemd.rs"]
+mod systemd;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
