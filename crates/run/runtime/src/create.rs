@@ -14,7 +14,7 @@ use crate::agent::Agent;
 use crate::init::staged::Staged;
 use crate::init::{self, Setup};
 use crate::parent::{self, Answer, Link, Visit};
-use crate::plan::Source;
+use crate::plan::{Ids, Source};
 use crate::report::Name;
 use crate::{Context as _, Error, Plan, hooks, idmap};
 
@@ -175,7 +175,7 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     let streams = parent::streams(&create.stdio, plan.program.terminal)?;
     let joins = joins(create)?;
     refuse_settings_of_the_host(plan, &joins)?;
-    let taken = taken(plan)?;
+    let sources = sources(plan, &joins)?;
     let joined = |kind: Namespace| create.namespaces.iter().any(|(given, _)| *given == kind);
     let mut new = plan.new;
     for (kind, _) in &create.namespaces {
@@ -219,7 +219,8 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         streams,
         entrances: placed.entrances(),
         join: &join,
-        taken: &taken,
+        taken: &sources.taken,
+        ids: &sources.ids,
         cgroup_namespace,
         clocks,
         network,
@@ -324,23 +325,58 @@ fn refuse_settings_of_the_host(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> R
     Ok(())
 }
 
-/// Takes the sources that keep their propagation here, in the host's mount namespace: the child makes its copy of the
-/// host's tree private.
-fn taken(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, Error> {
-    let mut taken = Vec::new();
+/// What of the bind mounts the parent takes or makes.
+#[derive(Default)]
+struct Sources {
+    /// Trees, by index of the mount.
+    taken: Vec<(usize, OwnedFd)>,
+    /// User namespaces whose mappings mounts get, by index of the mount.
+    ids: Vec<(usize, OwnedFd)>,
+}
+
+/// Takes here, in the host's mount namespace, the sources that keep their propagation (the child makes its copy of the
+/// host's tree private) and those that only the host's root may reach or give other ids.
+fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error> {
+    let mut sources = Sources::default();
+    let elsewhere = joins.iter().any(|(kind, _)| *kind == Namespace::Mount);
     for (index, mount) in plan.mounts.iter().enumerate() {
-        if let Source::Bind {
-            path,
-            recursive,
-            propagates: true,
-        } = &mount.source
-        {
-            let tree = init::target::copy_tree(CWD, path, *recursive).map_err(std::io::Error::from);
-            taken.push((
-                index,
-                tree.context(|| format!("open mount source {}", path.to_string_lossy()))?,
-            ));
+        let Source::Bind(bind) = &mount.source else {
+            continue;
+        };
+        let ids = bind
+            .ids
+            .as_ref()
+            .map(|ids| users_of(plan, ids, joins))
+            .transpose()?;
+        let reached = bind.inside.is_none() && !bind.copy_link && !elsewhere;
+        if !reached || !(bind.propagates || plan.has_users()) {
+            sources.ids.extend(ids.map(|users| (index, users)));
+            continue;
         }
+        let name = || bind.path.to_string_lossy();
+        let tree = match init::target::copy_source(CWD, bind) {
+            // Who is not root takes it as root of the new user namespace, by the child.
+            Err(rustix::io::Errno::PERM) if plan.has_users() && !bind.propagates => continue,
+            tree => tree
+                .map_err(std::io::Error::from)
+                .context(|| format!("open mount source {}", name()))?,
+        };
+        if let (Some(users), Some(ids)) = (&ids, &bind.ids) {
+            init::target::map_ids(&tree, users, ids.recursive)
+                .context(|| format!("map the ids of mount source {}", name()))?;
+        }
+        sources.taken.push((index, tree));
     }
-    Ok(taken)
+    Ok(sources)
+}
+
+/// The user namespace whose mappings a mount gets.
+fn users_of(plan: &Plan, ids: &Ids, joins: &[(Namespace, OwnedFd)]) -> Result<OwnedFd, Error> {
+    if !ids.uids.is_empty() {
+        return idmap::namespace(&ids.uids, &ids.gids);
+    }
+    match joins.iter().find(|(kind, _)| *kind == Namespace::User) {
+        Some((_, joined)) => joined.try_clone().context(|| "duplicate namespace descriptor"),
+        None => idmap::namespace(&plan.uid_mappings, &plan.gid_mappings),
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use dhow_oci::runtime::IdMapping;
 use dhow_types::ErrorKind;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{getegid, geteuid};
 
 use crate::{Context as _, Error};
@@ -29,6 +31,30 @@ pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<
         return file(pid, "gid_map", &lines(gids));
     }
     program("newgidmap", pid, gids)
+}
+
+/// A user namespace with these mappings, for the ids of a mount. Nothing runs in it.
+pub(crate) fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Error> {
+    let options = dhow_sys::clone::Options {
+        namespaces: rustix::thread::UnshareFlags::NEWUSER,
+        ..dhow_sys::clone::Options::default()
+    };
+    let child = dhow_sys::clone::spawn(&options, || {
+        // It is killed when its namespace has been opened.
+        rustix::event::pause();
+        0
+    });
+    let child = child.context(|| "clone a process for a user namespace")?;
+    let pid = child.pid.as_raw_pid();
+    let opened = write(pid, uids, gids).and_then(|()| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(format!("/proc/{pid}/ns/user"), flags, Mode::empty());
+        opened
+            .map_err(io::Error::from)
+            .context(|| "open the user namespace of a mount")
+    });
+    crate::parent::end(&child);
+    opened
 }
 
 /// Checks that the maps of a joined user namespace are those that the spec has too, if it has any.

@@ -3,6 +3,8 @@
 //! The steps run in a copy of a single-threaded process. They use what the plan holds ready and leave by one of two
 //! ways: execve, or a [`Failure`] that is sent to the parent.
 
+mod bind;
+mod copyup;
 pub(crate) mod dev;
 mod groups;
 mod hide;
@@ -40,6 +42,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) join: &'a [OwnedFd],
     /// Bind sources that the parent took, by index of the mount.
     pub(crate) taken: &'a [(usize, OwnedFd)],
+    /// User namespaces for the ids of mounts, by index of the mount.
+    pub(crate) ids: &'a [(usize, OwnedFd)],
     /// Whether a cgroup namespace is made here.
     pub(crate) cgroup_namespace: bool,
     /// Whether a time namespace is made here.

@@ -19,7 +19,7 @@ use rustix::mount::MountPropagationFlags as Propagation;
 use rustix::thread::UnshareFlags;
 
 pub(crate) use device::Node;
-pub(crate) use mount::{MountPlan, Parameter, Source};
+pub(crate) use mount::{Attributes, Bind, Ids, MountPlan, Parameter, Places, Source};
 use namespace::Namespaces;
 pub(crate) use program::Program;
 pub(crate) use share::Share;
@@ -32,6 +32,8 @@ use crate::{Error, Namespace};
 pub struct Settings {
     /// Directory of compiled seccomp programs; none compiles each time.
     pub seccomp_cache: Option<PathBuf>,
+    /// The bundle: what relative sources of mounts and `root.path` are relative to.
+    pub bundle: Option<PathBuf>,
     /// How many descriptors from 3 on the program keeps.
     pub kept_fds: u32,
     /// Whether the program shares the caller's session keyring.
@@ -105,11 +107,7 @@ impl Plan {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let label = crate::lsm::selinux(linux.mount_label.as_deref())?;
-        let mounts = spec
-            .mounts
-            .iter()
-            .map(|mount| MountPlan::parse(mount, label))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mounts = mounts(spec, settings, own, label)?;
         let dev = Path::new("dev");
         let fill_dev = !mounts
             .iter()
@@ -164,6 +162,36 @@ fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+fn mounts(
+    spec: &Spec,
+    settings: &Settings,
+    own: UnshareFlags,
+    label: Option<&str>,
+) -> Result<Vec<MountPlan>, Error> {
+    let bundle = settings.bundle.as_deref();
+    let root = spec.root.as_ref().map(|root| match bundle {
+        Some(bundle) => bundle.join(&root.path),
+        None => root.path.clone(),
+    });
+    let places = Places {
+        bundle,
+        root: root.filter(|root| root.is_absolute()),
+        users: own.contains(UnshareFlags::NEWUSER),
+    };
+    let mounts = spec
+        .mounts
+        .iter()
+        .map(|mount| MountPlan::parse(mount, label, &places))
+        .collect::<Result<Vec<_>, _>>()?;
+    let covers =
+        |mount: &MountPlan| mount.target.as_os_str().is_empty() && !matches!(mount.source, Source::Remount);
+    if mounts.iter().skip(1).any(covers) {
+        let message = "a mount that covers the root file system must be the first";
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(mounts)
 }
 
 /// What the container's root mount gets. It is a private mount to begin with, so `private` and `slave` change nothing.

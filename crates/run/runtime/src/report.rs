@@ -40,6 +40,7 @@ steps! {
     CloseOnExec = "mark descriptors close-on-exec",
     Console = "set up /dev/console",
     Device = "make device node",
+    CopyUp = "copy up what is below mount",
     DeviceDirectory = "open /dev of the root file system",
     DeviceLink = "make symbolic link in /dev",
     Domainname = "set the domain name",
@@ -52,6 +53,7 @@ steps! {
     JoinNamespace = "join namespace",
     Keyring = "join a session keyring",
     Listener = "hand the seccomp listener over",
+    MapIds = "map the ids of mount (does its file system know idmapped mounts?)",
     Mask = "mask path",
     MemoryPolicy = "set memory policy",
     Mount = "mount",
@@ -246,9 +248,13 @@ impl Failure {
             return Error::because(ErrorKind::FailedPrecondition, message, errno);
         }
         let mut message = format!("unable to {}", self.step.words());
+        let ordinary = matches!(self.errno, libc::ELOOP | libc::ENOTDIR) && self.is_of_proc_or_sys(plan);
         if let Some(subject) = self.subject(program, plan) {
             message.push(' ');
             message.push_str(&subject);
+        }
+        if ordinary {
+            message.push_str(": must be mounted on ordinary directory");
         }
         Err::<(), _>(errno).context(|| message).map_or_else(
             |error| match self.step {
@@ -261,6 +267,17 @@ impl Failure {
             },
             |()| Error::new(ErrorKind::Internal, "no failure"),
         )
+    }
+
+    /// Whether it is the target of a procfs or sysfs that was not to be had.
+    fn is_of_proc_or_sys(self, plan: Option<&Plan>) -> bool {
+        let index = usize::try_from(self.index).unwrap_or(usize::MAX);
+        let mount = plan.and_then(|plan| plan.mounts.get(index));
+        let special = |kind: &std::ffi::CStr| matches!(kind.to_bytes(), b"proc" | b"sysfs");
+        self.step == Step::MountTarget
+            && mount.is_some_and(
+                |mount| matches!(&mount.source, Source::New { kind, .. } if special(kind.as_c_str())),
+            )
     }
 
     /// The kernel admits deadlines only to processes that may use every CPU (sched(7)).
@@ -284,10 +301,10 @@ impl Failure {
             Step::WorkingDirectory | Step::WorkingDirectoryEscape => {
                 Some(format!("{:?}", program?.cwd.to_string_lossy()))
             }
-            Step::Mount | Step::MountSource | Step::MountTarget => {
+            Step::CopyUp | Step::MapIds | Step::Mount | Step::MountSource | Step::MountTarget => {
                 let mount = plan?.mounts.get(index)?;
                 let source = match &mount.source {
-                    Source::Bind { path, .. } => path.to_string_lossy().into_owned(),
+                    Source::Bind(bind) => bind.path.to_string_lossy().into_owned(),
                     Source::Cgroup => "cgroup".to_owned(),
                     Source::Remount => "remount".to_owned(),
                     Source::New { kind, .. } => kind.to_string_lossy().into_owned(),

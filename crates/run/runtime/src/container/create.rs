@@ -117,7 +117,12 @@ fn prepare(bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
     if let Some(process) = &mut spec.process {
         enter::set_home(process, || enter::open_root(&rootfs(bundle)));
     }
-    Plan::prepare(&spec, &options.settings)
+    let path = std::path::absolute(&bundle.path).context(|| "find the bundle")?;
+    let settings = Settings {
+        bundle: Some(path),
+        ..options.settings.clone()
+    };
+    Plan::prepare(&spec, &settings)
 }
 
 /// The version of the spec is one of semver, and of this major number (runtime-spec, "Specification version").

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
 
 use super::Setup;
-use super::rootfs::{bits, change, filesystem};
+use super::bind::change;
+use super::rootfs::{bits, filesystem};
 use super::target::{self, Kind, Links};
 use crate::plan::MountPlan;
 use crate::report::{At, Failure, Step};
@@ -29,7 +30,7 @@ pub(crate) fn mount(
     index: usize,
 ) -> Result<(), Failure> {
     let place = target::open_or_make(root, &mount.target, Links::Inside, Kind::Directory, index)?;
-    let mut attributes = mount.attributes;
+    let mut attributes = mount.attributes.raised;
     // A container's root with a user namespace could write the host's groups (CVE-2023-25809).
     if setup.plan.has_users() && !setup.cgroup_namespace {
         attributes |= Attr::MOUNT_ATTR_RDONLY;

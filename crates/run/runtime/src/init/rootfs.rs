@@ -13,8 +13,9 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
+use super::bind::change;
 use super::target::{self, Kind, Links};
-use super::{Network, Setup, dev, groups, hide, terminal};
+use super::{Network, Setup, bind, copyup, dev, groups, hide, terminal};
 use crate::create::Rootfs;
 use crate::plan::{MountPlan, Parameter, Plan, Source};
 use crate::report::{At, Failure, Step};
@@ -37,6 +38,14 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
             copy = copy_root(path).at(Step::RootFilesystem)?;
             copy.as_fd()
         }
+    };
+    let cover;
+    let root = match plan.mounts.first().filter(|mount| covers(mount)) {
+        Some(mount) => {
+            cover = cover_of(setup, root, mount)?;
+            cover.as_fd()
+        }
+        None => root,
     };
     if plan.own_mounts {
         // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
@@ -78,6 +87,21 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         set_attributes_at(CWD, c"/", recursive, &change).at(Step::RootPropagation)?;
     }
     Ok(terminal)
+}
+
+/// Whether a mount takes the place of the whole root.
+fn covers(mount: &MountPlan) -> bool {
+    mount.target.as_os_str().is_empty() && !matches!(mount.source, Source::Remount)
+}
+
+fn cover_of(setup: &Setup<'_>, root: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd, Failure> {
+    match &mount.source {
+        Source::Bind(source) => {
+            let tree = bind::prepared(setup, root, mount, source, 0)?;
+            tree.as_ref().try_clone().at(Step::Mount)
+        }
+        _ => Ok(new(setup.plan, root, mount, 0)?.mount),
+    }
 }
 
 /// The directory with all that is mounted below it.
@@ -134,7 +158,7 @@ fn mounts<'a>(
         .mounts
         .iter()
         .enumerate()
-        .filter(|(_, mount)| wanted(mount))
+        .filter(|(_, mount)| wanted(mount) && !covers(mount))
     {
         for anchor in anchors.iter_mut() {
             anchor.covered |=
@@ -157,22 +181,7 @@ fn mounts<'a>(
                     });
                 }
             }
-            Source::Bind { path, recursive, .. } => {
-                let taken = setup
-                    .taken
-                    .iter()
-                    .find(|(taken, _)| *taken == index)
-                    .map(|(_, tree)| tree);
-                let copy;
-                let tree = match taken {
-                    Some(tree) => tree,
-                    None => {
-                        copy = target::copy_tree(CWD, path, *recursive).at_index(Step::MountSource, index)?;
-                        &copy
-                    }
-                };
-                bind(root, mount, tree, index)?;
-            }
+            Source::Bind(source) => bind::mount(setup, root, mount, source, index)?,
             Source::Cgroup => groups::mount(setup, root, mount, index)?,
             Source::Remount => remount(root, mount, index)?,
         }
@@ -236,12 +245,17 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
             None,
         )
     };
-    let made = filesystem(kind, parameters, mount.attributes, mode);
+    let mut attributes = mount.attributes.raised;
+    if mount.copy_up {
+        attributes.remove(Attr::MOUNT_ATTR_RDONLY);
+    }
+    let made = filesystem(kind, parameters, attributes, mode);
     let made = match made {
         // Not in a user namespace that does not own the network or process id namespace: the host's, as it is.
         Err(Errno::PERM) if special && plan.has_users() => {
             let host = if kind == c"proc" { c"/proc" } else { c"/sys" };
             let copy = target::copy_tree(CWD, host, true).at_index(Step::Mount, index)?;
+            bind::own_attributes(&copy, mount.attributes, true).at_index(Step::Mount, index)?;
             change(&copy, mount).at_index(Step::Mount, index)?;
             return Ok(Made {
                 target: place,
@@ -253,9 +267,11 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
     if kind == c"mqueue" {
         label(&made, &plan.context).at_index(Step::Mount, index)?;
     }
-    if mount.propagation.is_some() || !mount.recursive.is_empty() {
-        change(&made, mount).at_index(Step::Mount, index)?;
+    if mount.copy_up {
+        copyup::fill(&place, &made).at_index(Step::CopyUp, index)?;
+        bind::own_attributes(&made, mount.attributes, false).at_index(Step::Mount, index)?;
     }
+    change(&made, mount).at_index(Step::Mount, index)?;
     Ok(Made {
         target: place,
         mount: made,
@@ -318,71 +334,13 @@ pub(crate) fn filesystem(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn bind(root: BorrowedFd<'_>, mount: &MountPlan, tree: &OwnedFd, index: usize) -> Result<(), Failure> {
-    change(tree, mount).at_index(Step::Mount, index)?;
-    let place = match target::open(root, &mount.target, Links::Inside) {
-        Err(Errno::NOENT) => {
-            let stat = rustix::fs::fstat(tree).at_index(Step::MountSource, index)?;
-            let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
-            let kind = if directory { Kind::Directory } else { Kind::File };
-            target::open_or_make(root, &mount.target, Links::Inside, kind, index)?
-        }
-        opened => opened.at_index(Step::MountTarget, index)?,
-    };
-    attach_at(tree, &place, c"").at_index(Step::Mount, index)
-}
-
-/// Applies a plan's attributes and propagation to a detached tree.
-pub(crate) fn change(tree: &OwnedFd, mount: &MountPlan) -> std::io::Result<()> {
-    if !mount.attributes.is_empty() {
-        set_attributes(tree, false, &raised(mount.attributes))?;
-    }
-    if !mount.recursive.is_empty() {
-        set_attributes(tree, true, &raised(mount.recursive))?;
-    }
-    if let Some((propagation, recursive)) = mount.propagation {
-        set_attributes(
-            tree,
-            recursive,
-            &Attributes {
-                propagation: Some(propagation),
-                ..Attributes::default()
-            },
-        )?;
-    }
-    Ok(())
-}
-
-fn raised(attributes: Attr) -> Attributes<'static> {
-    let mode = if attributes.intersects(Attr::MOUNT_ATTR__ATIME) {
-        Attr::MOUNT_ATTR__ATIME
-    } else {
-        Attr::empty()
-    };
-    Attributes {
-        set: bits(attributes),
-        clear: bits(mode),
-        ..Attributes::default()
-    }
-}
-
 pub(crate) fn bits(attributes: Attr) -> u64 {
     u64::from(attributes.bits())
 }
 
 /// New attributes for a mount that is there: what is not given is taken back, as mount(8) does.
 fn remount(root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Result<(), Failure> {
-    let all =
-        Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
     let place = target::open(root, &mount.target, Links::Inside).at_index(Step::MountTarget, index)?;
-    let mut attributes = raised(mount.attributes);
-    attributes.clear |= bits(all.difference(mount.attributes));
-    set_attributes(&place, false, &attributes).at_index(Step::Mount, index)?;
-    let rest = MountPlan {
-        attributes: Attr::empty(),
-        source: Source::Remount,
-        target: mount.target.clone(),
-        ..*mount
-    };
-    change(&place, &rest).at_index(Step::Mount, index)
+    bind::own_attributes(&place, mount.attributes, false).at_index(Step::Mount, index)?;
+    change(&place, mount).at_index(Step::Mount, index)
 }

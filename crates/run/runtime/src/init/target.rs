@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
+use crate::plan::Bind;
 use crate::report::{At, Failure, Step};
 
 /// Whether links on the way to a target count.
@@ -16,6 +17,8 @@ pub(crate) enum Links {
     Inside,
     /// None may be there (CVE-2019-19921, CVE-2023-27561: `/proc` as a link).
     Refused,
+    /// Followed, inside the root, but for one at the end.
+    NotLast,
 }
 
 /// What to make when nothing is there.
@@ -31,6 +34,10 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, links: Links) -> rustix::i
     if links == Links::Refused {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    if links == Links::NotLast {
+        flags |= OFlags::NOFOLLOW;
+    }
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -38,7 +45,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, links: Links) -> rustix::i
     };
     let mut left = 32;
     loop {
-        match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
             // A rename somewhere raced with `..`: openat2(2) asks to try again.
             Err(Errno::AGAIN) if left > 0 => left -= 1,
             other => return other,
@@ -101,6 +108,28 @@ pub(crate) fn empty_file(parent: BorrowedFd<'_>, name: impl rustix::path::Arg) -
         Mode::from_raw_mode(0o644),
         0,
     )
+}
+
+/// A detached copy of a bind mount's source.
+pub(crate) fn copy_source(dir: BorrowedFd<'_>, bind: &Bind) -> rustix::io::Result<OwnedFd> {
+    use rustix::mount::{OpenTreeFlags as Flags, open_tree};
+    if !bind.link {
+        return copy_tree(dir, &bind.path, bind.recursive);
+    }
+    let mut flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_SYMLINK_NOFOLLOW;
+    if bind.recursive {
+        flags |= Flags::AT_RECURSIVE;
+    }
+    open_tree(dir, bind.path.as_c_str(), flags)
+}
+
+/// Gives a detached tree the ids that a user namespace maps (an idmapped mount, Linux 5.12).
+pub(crate) fn map_ids(tree: &OwnedFd, users: &OwnedFd, recursive: bool) -> std::io::Result<()> {
+    let attributes = dhow_sys::mount::Attributes {
+        user_namespace: Some(users.as_fd()),
+        ..dhow_sys::mount::Attributes::default()
+    };
+    dhow_sys::mount::set_attributes(tree, recursive, &attributes)
 }
 
 /// A detached copy of what is mounted at a path of the host, or of a descriptor (empty path).

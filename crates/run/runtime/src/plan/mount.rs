@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use dhow_oci::runtime::Mount;
+use dhow_oci::runtime::{IdMapping, Mount};
 use dhow_types::ErrorKind;
 use rustix::mount::{MountAttrFlags as Attr, MountPropagationFlags as Propagation};
 
@@ -18,23 +18,35 @@ pub(crate) struct MountPlan {
     pub(crate) target: PathBuf,
     pub(crate) source: Source,
     /// Attributes of the mount itself.
-    pub(crate) attributes: Attr,
-    /// Attributes of it and all below (`rro`).
-    pub(crate) recursive: Attr,
+    pub(crate) attributes: Attributes,
+    /// Attributes of it and all below (`rro`): those to raise and those to take back.
+    pub(crate) recursive: Option<(Attr, Attr)>,
     /// Propagation, and whether of all below too.
     pub(crate) propagation: Option<(Propagation, bool)>,
+    /// Whether a link at the target is mounted on itself, and not followed.
+    pub(crate) on_link: bool,
+    /// Whether a new tmpfs gets what is at the target.
+    pub(crate) copy_up: bool,
+}
+
+/// Attributes of one mount.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attributes {
+    /// To raise.
+    pub(crate) raised: Attr,
+    /// Asked not to be there.
+    pub(crate) lowered: Attr,
+    /// Whether any is named at all: a bind whose spec names none keeps those of its source.
+    pub(crate) named: bool,
+    /// Whether one about access times is raised, `relatime` among them, which has no bit.
+    pub(crate) times: bool,
 }
 
 /// What is mounted.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A part of the host's tree.
-    Bind {
-        path: CString,
-        recursive: bool,
-        /// The source keeps its peer group, so that mounts propagate from (and to) the host: it is then taken by the parent.
-        propagates: bool,
-    },
+    Bind(Bind),
     /// The control groups, whatever the host has.
     Cgroup,
     /// New attributes for what is mounted at the target already.
@@ -45,6 +57,57 @@ pub(crate) enum Source {
         parameters: Vec<Parameter>,
     },
 }
+
+/// The source of a bind mount.
+#[derive(Debug)]
+pub(crate) struct Bind {
+    pub(crate) path: CString,
+    /// The same below the root, for a path that leads into it: what the mounts before have put there counts.
+    pub(crate) inside: Option<PathBuf>,
+    pub(crate) recursive: bool,
+    /// The source keeps its peer group, so that mounts propagate from (and to) the host: it is then taken by the parent.
+    pub(crate) propagates: bool,
+    /// Whether a link at the end of the path is bound itself.
+    pub(crate) link: bool,
+    /// Whether a link at the end of the path is made again at the target.
+    pub(crate) copy_link: bool,
+    pub(crate) ids: Option<Ids>,
+}
+
+/// Ids of an id-mapped mount.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    /// Those of the spec; empty for those of the container's user namespace.
+    pub(crate) uids: Vec<IdMapping>,
+    pub(crate) gids: Vec<IdMapping>,
+    /// Whether the mounts below get them too.
+    pub(crate) recursive: bool,
+}
+
+/// Where the paths of a spec begin.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    /// What relative sources are relative to.
+    pub(crate) bundle: Option<&'a Path>,
+    /// The root file system, by an absolute path.
+    pub(crate) root: Option<PathBuf>,
+    /// Whether the container has a user namespace.
+    pub(crate) users: bool,
+}
+
+/// What may be mounted over inside of /proc, as with runc: files that tools like lxcfs replace, none of which confines.
+const IN_PROC: [&str; 10] = [
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+];
 
 /// An option of a file system: `key` or `key=value`.
 pub(crate) type Parameter = (CString, Option<CString>);
@@ -58,42 +121,48 @@ pub(crate) fn context(label: Option<&str>) -> Result<Vec<Parameter>, Error> {
 }
 
 impl MountPlan {
-    pub(crate) fn parse(mount: &Mount, label: Option<&str>) -> Result<Self, Error> {
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(unsupported(mount, "an id-mapped mount"));
-        }
+    pub(crate) fn parse(mount: &Mount, label: Option<&str>, places: &Places<'_>) -> Result<Self, Error> {
         let options = Options::parse(mount)?;
         let source = match mount.kind.as_deref() {
             _ if options.remount => Source::Remount,
-            _ if options.bind => bind(mount, &options)?,
-            Some("bind") => bind(
-                mount,
-                &Options {
-                    bind: true,
-                    ..options.clone()
-                },
-            )?,
+            _ if options.bind => bind(mount, &options, places)?,
+            Some("bind") => bind(mount, &options, places)?,
             Some("cgroup" | "cgroup2") => Source::Cgroup,
-            Some("") | None => {
-                let message = format!("mount {} has no type", mount.destination.display());
-                return Err(Error::new(ErrorKind::InvalidArgument, message));
-            }
+            Some("" | "none") | None => return Err(wrong(mount, "it has no type")),
             Some(kind) => new(kind, mount, &options, label)?,
         };
-        if !options.parameters.is_empty() && !matches!(source, Source::New { .. }) {
-            let message = format!(
-                "mount {}: option {:?} does not apply to this kind of mount",
-                mount.destination.display(),
-                options.parameters.first().map_or(c"", |(key, _)| key.as_c_str())
-            );
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        let is_bind = matches!(source, Source::Bind(_));
+        if let Some((key, _)) = options.parameters.first()
+            && !matches!(source, Source::New { .. })
+        {
+            let key = key.to_string_lossy();
+            return Err(wrong(
+                mount,
+                &format!("option {key:?} does not apply to this kind of mount"),
+            ));
+        }
+        if options.ids.is_some() && !is_bind {
+            return Err(wrong(
+                mount,
+                "id-mapped mounts are only supported for bind-mounts",
+            ));
+        }
+        let copy_up = options.copy_up;
+        if copy_up && !matches!(&source, Source::New { kind, .. } if kind.as_c_str() == c"tmpfs") {
+            return Err(wrong(mount, "option tmpcopyup is for tmpfs alone"));
         }
         let target = target(&mount.destination)?;
-        if target.as_os_str().is_empty() {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a mount cannot cover the root file system",
-            ));
+        let target = match places.root.as_ref().and_then(|root| root.strip_prefix("/").ok()) {
+            // A destination that begins with the path of the root on the host is taken as meant inside, as with runc.
+            Some(root) => match target.strip_prefix(root) {
+                Ok(inside) if !root.as_os_str().is_empty() => inside.to_owned(),
+                _ => target,
+            },
+            None => target,
+        };
+        let in_proc = target.starts_with("proc") && target != Path::new("proc");
+        if in_proc && !IN_PROC.iter().any(|allowed| target == Path::new(allowed)) {
+            return Err(wrong(mount, "it cannot be mounted because it is inside /proc"));
         }
         Ok(Self {
             target,
@@ -101,14 +170,16 @@ impl MountPlan {
             attributes: options.attributes,
             recursive: options.recursive,
             propagation: options.propagation,
+            on_link: options.on_link,
+            copy_up,
         })
     }
 }
 
-fn unsupported(mount: &Mount, what: &str) -> Error {
+fn wrong(mount: &Mount, what: &str) -> Error {
     Error::new(
-        ErrorKind::Unsupported,
-        format!("mount {}: {what} is not supported", mount.destination.display()),
+        ErrorKind::InvalidArgument,
+        format!("mount {}: {what}", mount.destination.display()),
     )
 }
 
@@ -130,25 +201,58 @@ pub(crate) fn target(destination: &Path) -> Result<PathBuf, Error> {
     Ok(target)
 }
 
-fn bind(mount: &Mount, options: &Options) -> Result<Source, Error> {
+fn bind(mount: &Mount, options: &Options, places: &Places<'_>) -> Result<Source, Error> {
     let source = mount.source.as_deref().unwrap_or(Path::new(""));
+    let joined = match places.bundle {
+        Some(bundle) if !source.is_absolute() && !source.as_os_str().is_empty() => Some(bundle.join(source)),
+        _ => None,
+    };
+    let source = joined.as_deref().unwrap_or(source);
     if !source.is_absolute() {
-        let message = format!(
-            "bind mount {}: source {} is not absolute",
-            mount.destination.display(),
-            source.display()
-        );
-        return Err(Error::new(ErrorKind::InvalidArgument, message));
+        return Err(wrong(
+            mount,
+            &format!("source {} is not absolute", source.display()),
+        ));
     }
     let propagates = options
         .propagation
         .is_some_and(|(flags, _)| flags.intersects(Propagation::SHARED | Propagation::DOWNSTREAM));
-    let path = bytes(source.as_os_str().as_bytes(), "mount source")?;
-    Ok(Source::Bind {
-        path,
+    let inside = places
+        .root
+        .as_ref()
+        .and_then(|root| source.strip_prefix(root).ok());
+    Ok(Source::Bind(Bind {
+        path: bytes(source.as_os_str().as_bytes(), "mount source")?,
+        inside: inside.map(target).transpose()?,
         recursive: options.rbind,
         propagates,
-    })
+        link: options.link,
+        copy_link: options.copy_link,
+        ids: ids(mount, options, places)?,
+    }))
+}
+
+fn ids(mount: &Mount, options: &Options, places: &Places<'_>) -> Result<Option<Ids>, Error> {
+    let Some(recursive) = options.ids else {
+        return Ok(None);
+    };
+    let (uids, gids) = (mount.uid_mappings.clone(), mount.gid_mappings.clone());
+    if uids.is_empty() != gids.is_empty() {
+        return Err(wrong(
+            mount,
+            "id-mapped mounts must have both uid and gid mappings specified",
+        ));
+    }
+    if uids.is_empty() && !places.users {
+        let message =
+            "an id-mapped mount needs mappings, or a user namespace of the container's to take them from";
+        return Err(wrong(mount, message));
+    }
+    Ok(Some(Ids {
+        uids,
+        gids,
+        recursive,
+    }))
 }
 
 fn new(kind: &str, mount: &Mount, options: &Options, label: Option<&str>) -> Result<Source, Error> {
@@ -176,25 +280,42 @@ fn has(parameters: &[Parameter], key: &std::ffi::CStr) -> bool {
     parameters.iter().any(|(other, _)| other.as_c_str() == key)
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Options {
-    attributes: Attr,
-    recursive: Attr,
+    attributes: Attributes,
+    recursive: Option<(Attr, Attr)>,
     bind: bool,
     rbind: bool,
     remount: bool,
+    copy_up: bool,
+    copy_link: bool,
+    link: bool,
+    on_link: bool,
+    /// An id-mapped mount, and whether of all below too.
+    ids: Option<bool>,
     propagation: Option<(Propagation, bool)>,
-    parameters: Vec<Parameter>,
+    parameters: Vec<(CString, Option<CString>)>,
 }
 
 impl Options {
     fn parse(mount: &Mount) -> Result<Self, Error> {
+        let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
         let mut options = Self {
-            attributes: Attr::empty(),
-            recursive: Attr::empty(),
+            attributes: Attributes {
+                raised: Attr::empty(),
+                lowered: Attr::empty(),
+                named: false,
+                times: false,
+            },
+            recursive: None,
             bind: false,
             rbind: false,
             remount: false,
+            copy_up: false,
+            copy_link: false,
+            link: false,
+            on_link: false,
+            ids: mapped.then_some(false),
             propagation: None,
             parameters: Vec::new(),
         };
@@ -206,9 +327,6 @@ impl Options {
         {
             if options.word(option) {
                 continue;
-            }
-            if matches!(option, "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink") {
-                return Err(unsupported(mount, &format!("option {option}")));
             }
             options.parameters.push(match option.split_once('=') {
                 Some((key, value)) => (text(key, "mount option")?, Some(text(value, "mount option")?)),
@@ -225,17 +343,27 @@ impl Options {
             return true;
         }
         if let Some((flag, raise)) = attribute(word) {
-            change(&mut self.attributes, flag, raise);
+            self.attributes.change(flag, raise);
             return true;
         }
         if let Some((flag, raise)) = word.strip_prefix('r').and_then(attribute) {
-            change(&mut self.recursive, flag, raise);
+            change(
+                self.recursive.get_or_insert((Attr::empty(), Attr::empty())),
+                flag,
+                raise,
+            );
             return true;
         }
         match word {
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.rbind) = (true, true),
             "remount" => self.remount = true,
+            "tmpcopyup" => self.copy_up = true,
+            "copy-symlink" => self.copy_link = true,
+            "src-nofollow" => self.link = true,
+            "dest-nofollow" => self.on_link = true,
+            "idmap" => self.ids = Some(false),
+            "ridmap" => self.ids = Some(true),
             "defaults" => {}
             // Properties of the superblock, which the new mount API takes as flags of the file system.
             "sync" | "dirsync" | "lazytime" | "mand" => {
@@ -255,11 +383,35 @@ impl Options {
     }
 }
 
-fn change(state: &mut Attr, flag: Attr, raise: bool) {
-    if Attr::MOUNT_ATTR__ATIME.contains(flag) {
-        state.remove(Attr::MOUNT_ATTR__ATIME);
+/// The bits of the one field that says when access times are written; `relatime` is zero in it.
+fn is_mode(flag: Attr) -> bool {
+    Attr::MOUNT_ATTR__ATIME.contains(flag)
+}
+
+impl Attributes {
+    fn change(&mut self, flag: Attr, raise: bool) {
+        self.named = true;
+        self.times |= raise && (is_mode(flag) || flag == Attr::MOUNT_ATTR_NODIRATIME);
+        if is_mode(flag) {
+            self.raised.remove(Attr::MOUNT_ATTR__ATIME);
+        }
+        self.raised.set(flag, raise);
+        self.lowered.set(flag, !raise);
     }
-    state.set(flag, raise);
+}
+
+/// The kernel takes a change of that field only as a whole (mount_setattr(2)).
+fn change((raised, lowered): &mut (Attr, Attr), flag: Attr, raise: bool) {
+    if is_mode(flag) {
+        raised.remove(Attr::MOUNT_ATTR__ATIME);
+        *lowered |= Attr::MOUNT_ATTR__ATIME;
+        if raise {
+            *raised |= flag;
+        }
+    } else {
+        raised.set(flag, raise);
+        lowered.set(flag, !raise);
+    }
 }
 
 /// The attribute a word raises or takes back.

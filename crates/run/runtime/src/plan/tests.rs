@@ -2,6 +2,12 @@ use super::*;
 use dhow_oci::runtime::{Mount, Namespace as Wanted, Process, Rlimit};
 use rustix::mount::MountAttrFlags as Attr;
 
+const NOWHERE: Places<'_> = Places {
+    bundle: None,
+    root: None,
+    users: false,
+};
+
 fn spec(change: impl FnOnce(&mut Spec)) -> Spec {
     let mut spec = Spec {
         process: Some(Process {
@@ -166,9 +172,9 @@ fn mount_options_become_attributes_and_parameters() {
             .to_vec(),
         ..Mount::default()
     };
-    let plan = MountPlan::parse(&mount, None).unwrap();
+    let plan = MountPlan::parse(&mount, None, &NOWHERE).unwrap();
     assert_eq!(
-        plan.attributes,
+        plan.attributes.raised,
         Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_STRICTATIME
     );
     let Source::New { parameters, .. } = plan.source else {
@@ -188,7 +194,10 @@ fn a_mount_label_goes_to_new_file_systems_that_the_policy_does_not_label_itself(
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             ..Mount::default()
         };
-        match MountPlan::parse(&mount, Some("u:r:t:s0:c1,c2")).unwrap().source {
+        match MountPlan::parse(&mount, Some("u:r:t:s0:c1,c2"), &NOWHERE)
+            .unwrap()
+            .source
+        {
             Source::New { parameters, .. } => parameters
                 .into_iter()
                 .filter(|(key, _)| key.as_c_str() == c"context")
@@ -220,7 +229,7 @@ fn mounts_that_cannot_be_are_refused() {
         };
         mount.source = Some("/y".into());
         change(&mut mount);
-        MountPlan::parse(&mount, None).unwrap_err().kind()
+        MountPlan::parse(&mount, None, &NOWHERE).unwrap_err().kind()
     };
     assert_eq!(
         refused(&|m| m.source = Some("relative".into())),
@@ -236,11 +245,19 @@ fn mounts_that_cannot_be_are_refused() {
     );
     assert_eq!(
         refused(&|m| m.options = vec!["tmpcopyup".into()]),
-        ErrorKind::Unsupported
+        ErrorKind::InvalidArgument
     );
     assert_eq!(
         refused(&|m| m.uid_mappings = vec![IdMapping::default()]),
-        ErrorKind::Unsupported
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(&|m| m.options = vec!["idmap".into()]),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(&|m| m.destination = "/proc/sys/kernel/core_pattern".into()),
+        ErrorKind::InvalidArgument
     );
     assert_eq!(refused(&|m| m.kind = None), ErrorKind::InvalidArgument);
 }

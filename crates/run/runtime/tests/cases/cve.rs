@@ -312,26 +312,23 @@ fn cve_2025_52881_a_setting_is_written_to_the_kernel_alone() {
             b"bait",
             "{destination}: {outcome:?}"
         );
-        let outcome = outcome.unwrap();
-        assert_eq!(outcome.out, "bait", "{destination}");
+        // Nothing but a procfs is mounted over /proc, whatever name leads there.
+        let message = chain(&outcome.unwrap_err());
+        assert!(message.contains(&format!("at {destination}")), "{message}");
     }
 }
 
-/// The name /proc leads elsewhere when the masks are made: here to a volume that an image's link put there, in the race
+/// The name /proc leads elsewhere when the masks are made: here to a file system that an image's link put there, in the race
 /// tests to a directory that another process swapped in. A naive runtime resolves `/proc/keys` once more by its name,
 /// and the real procfs stays unmasked.
 fn cve_2023_28642_masks_follow_procfs_and_not_its_name() {
     let image = Image::new();
-    let decoy = image.beside("decoy");
-    std::fs::write(decoy.join("keys"), "decoy").unwrap();
-    std::fs::create_dir(decoy.join("sys")).unwrap();
     symlink("/proc", image.root().join("linked")).unwrap();
     // The cover is taken away again by the container, which may mount: what is below must be masked.
     let spec = Image::shell(
         "umount -l /proc && stat -c %t:%T /proc/keys && echo 1 > /proc/sys/vm/swappiness",
         |spec| {
-            spec.mounts
-                .push(mount("/linked", "bind", decoy.to_str().unwrap(), &["bind"]));
+            spec.mounts.push(mount("/linked", "tmpfs", "tmpfs", &[]));
             linux(spec).seccomp = None;
             let capabilities = process(spec).capabilities.as_mut().unwrap();
             for set in [

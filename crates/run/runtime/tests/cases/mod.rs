@@ -1,5 +1,6 @@
 //! All tests by name.
 
+mod binds;
 mod cve;
 mod exec;
 mod hostile;
@@ -20,6 +21,7 @@ pub(crate) type Case = (&'static str, fn());
 pub(crate) fn all() -> Vec<Case> {
     [
         namespaces::TESTS,
+        binds::TESTS,
         share::TESTS,
         start::TESTS,
         identity::TESTS,
