@@ -336,6 +336,25 @@ fn hooks_run_in_order_with_the_state_of_their_stage() {
 }
 
 #[test]
+fn a_hook_of_the_image_is_under_the_filter_of_its_program() {
+    let Some(yard) = Yard::new() else { return };
+    yard.config(|config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["sethostname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 }],
+        });
+        let script = "grep Seccomp: /proc/self/status; grep CapEff /proc/self/status; exit 1";
+        config["hooks"] =
+            json!({ "startContainer": [{ "path": "/bin/busybox", "args": ["sh", "-c", script] }] });
+    });
+    let told = yard.say("run a").exits(1).says("startContainer hook #0").stderr;
+    assert!(
+        told.contains("Seccomp:\\t2") && told.contains("CapEff:\\t0000000000000000"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_failing_hook_ends_the_container_and_is_named() {
     let Some(yard) = Yard::new() else { return };
     let bad = json!({ "path": "/bin/sh", "args": ["sh", "-c", "echo told; echo why >&2; exit 3"] });

@@ -38,7 +38,7 @@ pub use folder::{exists, list};
 pub use life::Target;
 pub use record::Record;
 
-use crate::Error;
+use crate::{Context as _, Error};
 use folder::Folder;
 use vital::Vital;
 
@@ -171,11 +171,18 @@ impl Container {
     /// # Errors
     /// When a group that is there cannot be opened.
     pub fn group(&self) -> Result<Option<Group>, Error> {
-        let path = match &self.record {
-            Some(record) => record.cgroup.clone(),
-            None => self.spec().ok().map(|spec| create::group_path(&spec, self.id())),
+        let opened = match &self.record {
+            Some(record) if record.cgroup_paths.is_empty() => return Ok(None),
+            Some(record) => Group::from_paths(&record.cgroup_paths),
+            None => match self.spec() {
+                Ok(spec) => create::group_place(&spec, self.id()).and_then(|place| Group::open_at(&place)),
+                Err(_) => return Ok(None),
+            },
         };
-        path.map_or(Ok(None), |path| open_group(&path))
+        match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).context(|| "open the container's control group"),
+        }
     }
 
     /// The ids of all its processes, as the caller sees them.
@@ -183,7 +190,6 @@ impl Container {
     /// # Errors
     /// When the kernel does not say.
     pub fn processes(&self) -> Result<Vec<i32>, Error> {
-        use crate::Context as _;
         if let Some(group) = self.group()? {
             return group.procs().context(|| "read the processes of the container");
         }
@@ -209,16 +215,6 @@ impl Container {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-}
-
-fn open_group(path: &Path) -> Result<Option<Group>, Error> {
-    use crate::Context as _;
-    match Group::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        opened => opened
-            .map(Some)
-            .context(|| format!("open control group {}", path.display())),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io::{self, Read as _, Seek as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
 use crate::parent::{self, Answer, Link};
-use crate::report::Step;
+use crate::report::{Failure, Name, Step};
 use crate::{Context as _, Error, ExitStatus};
 
 /// Most of a hook's output that is told when it fails, in bytes a stream.
@@ -122,11 +122,17 @@ pub(crate) fn refuse(hooks: &Hooks) -> Result<(), Error> {
 
 /// Runs the hooks of a stage in order, in the caller's namespaces; the first that fails ends it.
 ///
-/// `env` is what a hook without an environment of its own gets.
+/// `env` is what a hook without an environment of its own gets; `restrict` is what its process gives up first.
 ///
 /// # Errors
 /// runc's words: which hook of which stage, how it ended, what it wrote.
-pub(crate) fn run(stage: Stage, hooks: &[Hook], state: &State, env: &[CString]) -> Result<(), Error> {
+pub(crate) fn run(
+    stage: Stage,
+    hooks: &[Hook],
+    state: &State,
+    env: &[CString],
+    restrict: Option<Restriction<'_>>,
+) -> Result<(), Error> {
     if hooks.is_empty() {
         return Ok(());
     }
@@ -137,7 +143,7 @@ pub(crate) fn run(stage: Stage, hooks: &[Hook], state: &State, env: &[CString]) 
     let state = serde_json::to_vec(&state)
         .map_err(|error| Error::because(ErrorKind::Internal, "write the state for hooks", error))?;
     for (index, hook) in hooks.iter().enumerate() {
-        one(hook, &state, env).map_err(|error| {
+        one(hook, &state, env, restrict).map_err(|error| {
             let mut words = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(inner) = cause {
@@ -151,7 +157,15 @@ pub(crate) fn run(stage: Stage, hooks: &[Hook], state: &State, env: &[CString]) 
     Ok(())
 }
 
-fn one(hook: &Hook, state: &[u8], inherited: &[CString]) -> Result<(), Error> {
+/// What a hook's process gives up before it executes.
+pub(crate) type Restriction<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Failure>;
+
+fn one(
+    hook: &Hook,
+    state: &[u8],
+    inherited: &[CString],
+    restrict: Option<Restriction<'_>>,
+) -> Result<(), Error> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let texts = |strings: &[String]| {
         strings
@@ -177,16 +191,34 @@ fn one(hook: &Hook, state: &[u8], inherited: &[CString]) -> Result<(), Error> {
         env: Vector::new(env),
         streams: [&stdin, &stdout, &stderr],
         link: &other,
+        restrict,
     };
     let mask = dhow_sys::process::block_signals().context(|| "block signals")?;
     let spawned = dhow_sys::clone::spawn(&Options::default(), || program.begin());
     dhow_sys::process::restore_signals(mask).context(|| "restore signals")?;
     let child = spawned.context(|| "make a process")?;
     drop(other);
-    if let Answer::Failed(failure) = link.answer() {
-        parent::reap(child.pidfd.as_fd());
-        let errno = io::Error::from_raw_os_error(failure.errno);
-        return Err(errno).context(|| format!("fork/exec {}", hook.path.display()));
+    match link.answer() {
+        Answer::Closed => {}
+        Answer::Failed(failure) => {
+            parent::reap(child.pidfd.as_fd());
+            let errno = io::Error::from_raw_os_error(failure.errno);
+            return Err(errno).context(|| format!("fork/exec {}", hook.path.display()));
+        }
+        Answer::Listener(_) => {
+            parent::end(&child);
+            let message =
+                "a hook in a container whose filter asks an agent (SCMP_ACT_NOTIFY) is not supported";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        answer => {
+            parent::end(&child);
+            let name = Name {
+                text: hook.path.display().to_string(),
+                searched: false,
+            };
+            return Err(answer.into_failure(&name, None, None));
+        }
     }
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok());
     finish(&child, timeout.map(Duration::from_secs), stdout, stderr)
@@ -258,6 +290,7 @@ struct Executable<'a> {
     env: Vector,
     streams: [&'a OwnedFd; 3],
     link: &'a OwnedFd,
+    restrict: Option<Restriction<'a>>,
 }
 
 impl Executable<'_> {
@@ -274,15 +307,22 @@ impl Executable<'_> {
             rustix::stdio::dup2_stderr(stderr)?;
             dhow_sys::fd::cloexec_from(3)
         };
+        let restricted = || match self.restrict {
+            Some(restrict) => restrict(self.link.as_fd()),
+            None => Ok(()),
+        };
         let error = match prepared() {
             Ok(()) => {
+                if let Err(failure) = restricted() {
+                    return crate::init::fail(self.link.as_fd(), failure);
+                }
                 let word = Step::Execute as u32;
                 let (argv, env, link) = (&self.argv, &self.env, self.link.as_fd());
                 dhow_sys::stub::execute(&self.paths, false, argv, env, link, word, Handover::None)
             }
             Err(error) => error,
         };
-        let failure = crate::report::Failure {
+        let failure = Failure {
             step: Step::Stub,
             index: 0,
             errno: error.raw_os_error().unwrap_or(libc::EIO),

@@ -95,7 +95,9 @@ fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attr
         None => return FAILED,
     };
     let program = &setup.plan.program;
-    match staged::run(Stage::StartContainer, setup, staged, link) {
+    // A hook of the image gets no more than the image's program, as with runc.
+    let restrict = |link: BorrowedFd<'_>| identity::restrict(program, attributes, link);
+    match staged::run(Stage::StartContainer, setup, staged, link, Some(&restrict)) {
         Ok(()) => fail(link, identity::launch(program, attributes, link)),
         Err(failure) => fail(link, failure),
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use dhow_cgroup::SubGroups;
 use dhow_oci::runtime::Process;
 use dhow_runtime::container::{Container, Entry};
 use dhow_runtime::{Settings, Stdio};
@@ -64,9 +65,10 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let path = |long: &str| given.text(long).map(streams::absolute).transpose();
     let (pid_file, console) = (path("pid-file")?, path("console-socket")?);
     check_terminal(process.terminal, detached, console.is_some())?;
-    if !given.values("cgroup").is_empty() {
-        return Err(Failure::new("--cgroup is not supported"));
-    }
+    let groups = match given.values("cgroup") {
+        [] => None,
+        groups => Some(SubGroups::parse(groups)?),
+    };
     let console = console.as_deref().map(Receiver::connect).transpose()?;
     let pidfd = path("pidfd-socket")?
         .as_deref()
@@ -90,6 +92,7 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
             streams::inherited()?
         },
         settings: &settings,
+        groups,
         in_paused: given.is_on("ignore-paused"),
     };
     let running = container

@@ -116,7 +116,7 @@ fn resources(given: &Given) -> Result<Resources, Failure> {
     if let Some(weight) = number::<u16>(given, "blkio-weight")?.filter(|weight| *weight != 0) {
         resources.block_io.get_or_insert_default().weight = Some(weight);
     }
-    resources.pids = number(given, "pids-limit")?.map(|limit| PidsLimit { limit });
+    resources.pids = number(given, "pids-limit")?.map(|limit| PidsLimit { limit: Some(limit) });
     if resources.cpu == Some(Default::default()) {
         resources.cpu = None;
     }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(none, Resources::default());
         let some = resources(&given("id --memory 32M --pids-limit=-1 --cpu-quota -1")).unwrap();
         assert_eq!(some.memory.unwrap().limit, Some(32 << 20));
-        assert_eq!(some.pids.unwrap().limit, -1);
+        assert_eq!(some.pids.unwrap().limit, Some(-1));
         assert_eq!(some.cpu.unwrap().quota, Some(-1));
         assert!(resources(&given("id --cpu-share many")).is_err());
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dhow_cgroup::Group;
+use dhow_cgroup::{Group, Place};
 use dhow_oci::runtime::{DeviceRule, Resources, Spec, State};
 use dhow_sys::clone::Child;
 use dhow_types::ErrorKind;
@@ -57,16 +57,10 @@ pub struct Begun {
     pub terminal: Option<OwnedFd>,
 }
 
-/// Where the container's control group is.
-pub(crate) fn group_path(spec: &Spec, id: &str) -> PathBuf {
-    let named = spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.cgroups_path.as_deref());
-    match named {
-        Some(path) if !path.is_empty() => PathBuf::from(path),
-        _ => PathBuf::from(id),
-    }
+/// Where the container's control group is to be.
+pub(crate) fn group_place(spec: &Spec, id: &str) -> Result<Place, dhow_cgroup::Error> {
+    let linux = spec.linux.as_ref();
+    Place::parse(linux.and_then(|linux| linux.cgroups_path.as_deref()), id)
 }
 
 /// Makes a container that waits for [`Container::start`], by whatever process.
@@ -190,7 +184,7 @@ impl<'a> Birth<'a> {
             created: now(),
             bundle: bundle.path.clone(),
             rootfs: rootfs(bundle),
-            cgroup: group.as_ref().map(|_| group_path(&bundle.spec, id)),
+            cgroup_paths: group.as_ref().map(Group::paths).unwrap_or_default(),
             annotations: bundle.spec.annotations.clone(),
             own_processes: plan.new.contains(UnshareFlags::NEWPID),
             ..Record::default()
@@ -238,7 +232,7 @@ impl<'a> Birth<'a> {
                     self.record.creating = true;
                     record::write(&self.folder, &self.record)?;
                     for stage in [Stage::Prestart, Stage::CreateRuntime] {
-                        hooks::run(stage, stage.of(&self.plan.hooks), &self.state, &[])?;
+                        hooks::run(stage, stage.of(&self.plan.hooks), &self.state, &[], None)?;
                     }
                     link.tell();
                 }
@@ -273,7 +267,7 @@ impl<'a> Birth<'a> {
             answer => return Err(answer.into_failure(&program.name, None, None)),
         }
         let hooks = &self.plan.hooks.poststart;
-        hooks::run(Stage::Poststart, hooks, &self.state, &[])
+        hooks::run(Stage::Poststart, hooks, &self.state, &[], None)
     }
 
     /// The container, or the failure with everything undone.
@@ -311,7 +305,10 @@ impl<'a> Birth<'a> {
         failures.record("remove the folder", self.folder.remove());
         if begun {
             let hooks = &self.plan.hooks.poststop;
-            failures.record("hooks", hooks::run(Stage::Poststop, hooks, &self.state, &[]));
+            failures.record(
+                "hooks",
+                hooks::run(Stage::Poststop, hooks, &self.state, &[], None),
+            );
         }
         match failures.into_result() {
             // What else failed matters less than why it had to be undone; what is left is seen by `delete`.
@@ -320,7 +317,7 @@ impl<'a> Birth<'a> {
     }
 }
 
-/// The container's control group, made or taken over when nobody is in it.
+/// The container's control group, where its spec says.
 fn make_group(spec: &Spec, id: &str, options: &Options) -> Result<Option<Group>, Error> {
     if options.systemd {
         let message = "control groups made by systemd are not supported";
@@ -328,28 +325,13 @@ fn make_group(spec: &Spec, id: &str, options: &Options) -> Result<Option<Group>,
     }
     let linux = spec.linux.as_ref();
     let resources = resources(linux.and_then(|linux| linux.resources.as_ref()));
-    let resources = &resources;
-    let named = linux.is_some_and(|linux| linux.cgroups_path.is_some());
-    let path = group_path(spec, id);
-    let at = || format!("make control group {}", path.display());
-    match Group::create(&path, resources) {
-        Ok(group) => Ok(Some(group)),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let group = Group::open(&path).context(at)?;
-            let inside = group.procs().context(at)?.len();
-            if inside > 0 {
-                let message = format!("container's cgroup is not empty: {inside} process(es) found");
-                return Err(Error::new(ErrorKind::FailedPrecondition, message));
-            }
-            if group.frozen().unwrap_or(false) {
-                let message = "container's cgroup unexpectedly frozen";
-                return Err(Error::new(ErrorKind::FailedPrecondition, message));
-            }
-            group.update(resources).context(at)?;
-            Ok(Some(group))
+    let group = group_place(spec, id).and_then(|place| Group::create_at(&place, &resources));
+    match group.context(|| "make the control group of the container")? {
+        None if !options.rootless => {
+            let message = "unable to apply cgroup configuration: permission denied";
+            Err(Error::new(ErrorKind::PermissionDenied, message))
         }
-        Err(error) if error.kind() == ErrorKind::PermissionDenied && options.rootless && !named => Ok(None),
-        Err(error) => Err(error).context(at),
+        group => Ok(group),
     }
 }
 

@@ -4,12 +4,13 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use dhow_cgroup::SubGroups;
 use dhow_oci::runtime::Process;
 use dhow_types::ErrorKind;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use super::{Container, Status};
-use crate::{Error, Exec, Running, Settings, Stdio};
+use crate::{Context as _, Error, Exec, Running, Settings, Stdio};
 
 /// Largest user database that is read for a home directory.
 const LARGEST_PASSWD: u64 = 4 << 20;
@@ -25,6 +26,8 @@ pub struct Entry<'a> {
     pub settings: &'a Settings,
     /// Whether it is begun in a paused container too, where it stays frozen until that is resumed.
     pub in_paused: bool,
+    /// Groups below the container's to be in, in place of that.
+    pub groups: Option<SubGroups>,
 }
 
 impl Container {
@@ -50,7 +53,11 @@ impl Container {
             open_root(Path::new(&format!("/proc/{pid}/root")))
         });
         let (spec, state) = (self.spec()?, self.state()?);
-        let group = self.group()?;
+        let group = match (self.group()?, &entry.groups) {
+            (Some(group), Some(below)) => Some(group.below(below).context(|| "enter the sub-cgroup")?),
+            (None, Some(_)) => return wrong("container has no control group of its own"),
+            (group, None) => group,
+        };
         crate::exec(Exec {
             init: init.as_fd(),
             process: &process,

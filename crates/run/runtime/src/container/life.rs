@@ -67,7 +67,8 @@ impl Container {
             return Err(answer.into_failure(&name, None, None));
         }
         let hooks = spec.hooks.unwrap_or_default();
-        hooks::run(Stage::Poststart, &hooks.poststart, &state, &[]).map_err(|error| self.stopped_by(error))
+        hooks::run(Stage::Poststart, &hooks.poststart, &state, &[], None)
+            .map_err(|error| self.stopped_by(error))
     }
 
     /// The failure that the container is stopped for.

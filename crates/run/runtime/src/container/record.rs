@@ -1,5 +1,6 @@
 //! What is written about a container.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dhow_oci::Labels;
@@ -36,8 +37,9 @@ pub struct Record {
     pub bundle: PathBuf,
     /// The root file system, absolute.
     pub rootfs: PathBuf,
-    /// The control group, as the spec or the id names it; none without.
-    pub cgroup: Option<PathBuf>,
+    /// The directories of the control group, by controller as [`dhow_cgroup::Group::paths`] names them; none without.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cgroup_paths: BTreeMap<String, PathBuf>,
     /// Annotations of the spec.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,

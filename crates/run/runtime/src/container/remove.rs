@@ -69,7 +69,7 @@ impl Container {
             pid: 0,
             ..self.record.as_ref().map(Record::state).unwrap_or_default()
         };
-        Ok(hooks::run(Stage::Poststop, &hooks.poststop, &state, &[]).err())
+        Ok(hooks::run(Stage::Poststop, &hooks.poststop, &state, &[], None).err())
     }
 
     /// Kills all that is alive of it, and waits until the first process is gone.

@@ -160,22 +160,29 @@ fn verify_directory() -> Result<(), Failure> {
 /// With no_new_privs the filter needs no capability and comes last, so that it sees nothing but execve. Without, it
 /// needs CAP_SYS_ADMIN and comes before the capabilities are given up, so it also sees capset and prctl, as with runc.
 pub(crate) fn launch(program: &Program, attributes: Option<&Attributes>, link: BorrowedFd<'_>) -> Failure {
+    match restrict(program, attributes, link) {
+        Ok(()) => execute(program, link),
+        Err(failure) => failure,
+    }
+}
+
+/// Labels, filter and capabilities, in the order that [`launch`] explains.
+pub(crate) fn restrict(
+    program: &Program,
+    attributes: Option<&Attributes>,
+    link: BorrowedFd<'_>,
+) -> Result<(), Failure> {
     let labelled = match (attributes, &program.labels) {
         (Some(attributes), Some(labels)) => attributes.apply(labels),
         _ => Ok(()),
     };
-    let prepared = if let Err(failure) = labelled {
-        Err(failure)
-    } else if program.no_new_privileges {
+    labelled?;
+    if program.no_new_privileges {
         take_capabilities(program).and_then(|()| load_filter(program, link))
     } else {
         raise_for_filter(program)
             .and_then(|()| load_filter(program, link))
             .and_then(|()| take_capabilities(program))
-    };
-    match prepared {
-        Ok(()) => execute(program, link),
-        Err(failure) => failure,
     }
 }
 

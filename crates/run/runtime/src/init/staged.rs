@@ -9,7 +9,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::{Setup, told};
 use crate::Error;
-use crate::hooks::{self, Stage};
+use crate::hooks::{self, Restriction, Stage};
 use crate::plan::Program;
 use crate::report::{At, Failure, Message, Step, said};
 
@@ -49,7 +49,7 @@ pub(crate) fn before_pivot(setup: &Setup<'_>) -> Result<(), Failure> {
         dhow_sys::fd::send(setup.link, &Message::Hooks.encode(), &[]).at(Step::Report)?;
         super::wait_for_parent(setup.link)?;
     }
-    run(Stage::CreateContainer, setup, staged, setup.link)
+    run(Stage::CreateContainer, setup, staged, setup.link, None)
 }
 
 /// Runs hooks in this process's namespaces. A failure is told in words, and [`Step::Hook`] says that it was.
@@ -58,6 +58,7 @@ pub(crate) fn run(
     setup: &Setup<'_>,
     staged: &Staged<'_>,
     link: BorrowedFd<'_>,
+    restrict: Option<Restriction<'_>>,
 ) -> Result<(), Failure> {
     let hooks = stage.of(&setup.plan.hooks);
     if hooks.is_empty() {
@@ -72,7 +73,7 @@ pub(crate) fn run(
         Stage::StartContainer => setup.plan.program.env.strings(),
         _ => &[],
     };
-    hooks::run(stage, hooks, &state, env).map_err(|error| tell(link, &error))
+    hooks::run(stage, hooks, &state, env, restrict).map_err(|error| tell(link, &error))
 }
 
 fn tell(link: BorrowedFd<'_>, error: &Error) -> Failure {
