@@ -292,3 +292,37 @@ usage! {
         pub total: u64,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_zero_is_left_out_where_runc_leaves_it_out() {
+        let mut usage = Usage::default();
+        usage.cpu.usage.total = 5;
+        usage.blkio.io_serviced_recursive.push(BlkioEntry {
+            major: 8,
+            op: "Read".to_owned(),
+            value: 1,
+            ..BlkioEntry::default()
+        });
+        let none = r#"{"limit":0,"failcnt":0}"#;
+        let cpuset = concat!(
+            r#"{"cpu_exclusive":0,"mem_hardwall":0,"mem_exclusive":0,"memory_migrate":0,"memory_spread_page":0,"#,
+            r#""memory_spread_slab":0,"memory_pressure":0,"sched_load_balance":0,"sched_relax_domain_level":0}"#
+        );
+        let expected = format!(
+            concat!(
+                r#"{{"cpu":{{"usage":{{"total":5,"kernel":0,"user":0}},"throttling":{{}}}},"cpuset":{cpuset},"#,
+                r#""memory":{{"usage":{none},"swap":{none},"kernel":{none},"kernelTCP":{none}}},"pids":{{}},"#,
+                r#""blkio":{{"ioServicedRecursive":[{{"major":8,"op":"Read","value":1}}]}},"hugetlb":{{}}}}"#
+            ),
+            cpuset = cpuset,
+            none = none
+        );
+        let text = serde_json::to_string(&usage).unwrap();
+        assert_eq!(text, expected);
+        assert_eq!(serde_json::from_str::<Usage>(&text).unwrap(), usage);
+    }
+}

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dhow_cgroup::Stats;
 use dhow_runtime::container::{Container, Status};
 use serde_json::{Value, json};
 
@@ -43,7 +42,7 @@ fn events(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         return Err(Failure::new(message));
     }
     if given.is_on("stats") {
-        return print(&line(&container, "stats", Some(document(&container.stats()?))));
+        return print(&line(&container, "stats", Some(counters(&container)?)));
     }
     follow(&container, interval)
 }
@@ -64,8 +63,8 @@ fn follow(container: &Container, interval: Duration) -> Result<ExitCode, Failure
         if Instant::now() >= next {
             next += interval;
             // It may have stopped since: the next turn sees it.
-            if let Ok(stats) = container.stats() {
-                print(&line(container, "stats", Some(document(&stats))))?;
+            if let Ok(counters) = counters(container) {
+                print(&line(container, "stats", Some(counters)))?;
             }
         }
     }
@@ -83,48 +82,23 @@ fn line(container: &Container, kind: &str, data: Option<Value>) -> String {
     format!("{event}\n")
 }
 
-/// The statistics in runc's form.
-fn document(stats: &Stats) -> Value {
-    let (cpu, memory) = (&stats.cpu, &stats.memory);
-    let operations = |read: u64, write: u64| {
-        json!([
-            { "op": "Read", "value": read },
-            { "op": "Write", "value": write },
-        ])
+/// All counters in runc's form, or that the container has stopped.
+fn counters(container: &Container) -> Result<Value, Failure> {
+    let Some(group) = container.group()? else {
+        return Err(Failure::new("container has no control group of its own"));
     };
-    json!({
-        "cpu": {
-            "usage": { "total": cpu.usage, "kernel": cpu.system, "user": cpu.user },
-            "throttling": {
-                "periods": cpu.periods,
-                "throttledPeriods": cpu.throttled_periods,
-                "throttledTime": cpu.throttled,
-            },
-        },
-        "memory": {
-            "cache": memory.cache,
-            "usage": {
-                "limit": memory.limit.unwrap_or(u64::MAX),
-                "usage": memory.usage,
-                "max": memory.peak.unwrap_or(0),
-                "failcnt": memory.oom_kills,
-            },
-            "swap": { "limit": 0, "usage": memory.swap, "failcnt": 0 },
-            "raw": {
-                "anon": memory.anonymous,
-                "file": memory.cache,
-                "inactive_file": memory.inactive_file,
-            },
-        },
-        "pids": { "current": stats.pids.current, "limit": stats.pids.limit.unwrap_or(0) },
-        "blkio": {
-            "ioServiceBytesRecursive": operations(stats.block_io.read_bytes, stats.block_io.write_bytes),
-            "ioServicedRecursive": operations(stats.block_io.reads, stats.block_io.writes),
-        },
-        "hugetlb": {},
-        "intel_rdt": {},
-        "network_interfaces": null,
-    })
+    let usage = group.usage().map_err(|error| Failure::new(error.to_string()))?;
+    let document = serde_json::to_value(&usage).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(with_the_rest(document))
+}
+
+/// What runc prints besides: nothing that is counted here.
+fn with_the_rest(mut document: Value) -> Value {
+    if let Some(document) = document.as_object_mut() {
+        document.insert("intel_rdt".to_owned(), json!({}));
+        document.insert("network_interfaces".to_owned(), Value::Null);
+    }
+    document
 }
 
 /// A time as Go writes it: numbers with units, one after the other (`1m30s`, `100ms`).
