@@ -28,7 +28,7 @@ collect_suites() {
     if [ ${#packages[@]} -gt 0 ]; then
         step "Building the test programs"
         programs=$(cd "$workspace" && nice cargo test --locked --quiet --no-run --message-format=json "${packages[@]}" \
-            | sed -n 's/.*"package_id":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+            | grep -v '"kind":\["example"\]' | sed -n 's/.*"package_id":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
         while read -r package path; do
             # .../crates/run/runtime#dhow-runtime@0.1.0, or .../crates/run/runtime#0.1.0 when folder and package have one name
             suite=${package##*#}; suite=${suite%@*}; suite=${suite#dhow-}
