@@ -1,6 +1,6 @@
 //! Mounts as file descriptors: built detached, attached last, gone when dropped.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -89,8 +89,8 @@ pub fn set_attributes_at(
 /// A detached overlay mount. `lower` is ordered top first; `upper` and `work` make it writable; `extra` are further
 /// options, each a flag (`("volatile", None)`) or a string.
 ///
-/// Layers are given one by one (`lowerdir+`, Linux 6.5), so their number is bounded by overlayfs alone (500); older
-/// kernels get one `lowerdir` string, which holds 255 bytes.
+/// Layers are given one by one (`lowerdir+`, Linux 6.8), so their number is bounded by overlayfs alone (500); older
+/// kernels get one `lowerdir` string of 255 bytes, which is enough for some 70 layers.
 ///
 /// # Errors
 /// The kernel's words with the kind of its errno; `Unsupported` when an old kernel would need a longer string.
@@ -108,7 +108,6 @@ pub fn overlay(
         "source",
         fsconfig_set_string(&context, c"source", c"overlay"),
     )?;
-    lower_layers(&context, lower)?;
     for (key, path) in [("upperdir", upper), ("workdir", work)] {
         if let Some(path) = path {
             explained(&context, key, set_path(&context, key, path))?;
@@ -121,24 +120,39 @@ pub fn overlay(
         };
         explained(&context, key, done)?;
     }
-    explained(&context, "create", fsconfig_create(&context))?;
+    lower_and_create(&context, lower)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(io::Error::from)
         .context(|| "fsmount overlay")
 }
 
-/// Gives the lower directories, top first.
-fn lower_layers(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
+/// Gives the lower directories, top first, and makes the file system.
+fn lower_and_create(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
+    // Before overlayfs knew the new mount API (Linux 6.5), every key was accepted, and `lowerdir+` failed only at the end.
+    if kernel() < (6, 5) {
+        return lower_string(context, lower);
+    }
     for (index, path) in lower.iter().enumerate() {
         match set_path(context, "lowerdir+", path) {
             Err(Errno::INVAL) if index == 0 => return lower_string(context, lower),
             done => explained(context, "lowerdir+", done)?,
         }
     }
-    Ok(())
+    explained(context, "create", fsconfig_create(context))
 }
 
-/// The one string of kernels before 6.5; `:` and `\` in names are escaped.
+/// Major and minor number of the running kernel.
+fn kernel() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release
+        .split(|sign: char| !sign.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The same by the one string of kernels before 6.8; `:` and `\` in names are escaped. Where the string would be too
+/// long, it names descriptors.
 fn lower_string(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
     let mut joined = Vec::new();
     for path in lower {
@@ -153,14 +167,69 @@ fn lower_string(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
         }
     }
     if joined.len() > MAX_VALUE {
-        let message = format!("overlay of {} layers needs Linux 6.5", lower.len());
-        return Err(Error::new(ErrorKind::Unsupported, message));
+        return lower_descriptors(context, lower);
     }
     explained(
         context,
         "lowerdir",
         fsconfig_set_string(context, c"lowerdir", &joined[..]),
-    )
+    )?;
+    explained(context, "create", fsconfig_create(context))
+}
+
+/// The same with the layers named by descriptors, as `10:11:12`, relative to `/proc/self/fd`. The kernel looks the names
+/// up from the working directory of the caller, which is no one's to change in a process with threads: a child does it.
+fn lower_descriptors(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    let mut layers = Vec::with_capacity(lower.len());
+    let mut names = String::new();
+    for path in lower {
+        let layer = rustix::fs::open(*path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .context(|| format!("open the layer {}", path.display()))?;
+        if !names.is_empty() {
+            names.push(':');
+        }
+        names.push_str(&layer.as_raw_fd().to_string());
+        layers.push(layer);
+    }
+    let names = CString::new(names).unwrap_or_default();
+    if names.as_bytes().len() > MAX_VALUE {
+        let message = format!("overlay of {} layers needs Linux 6.8", lower.len());
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    let done = in_a_child(|| {
+        rustix::process::chdir(c"/proc/self/fd")?;
+        fsconfig_set_string(context, c"lowerdir", names.as_c_str())?;
+        fsconfig_create(context)
+    });
+    explained(context, "create", done)
+}
+
+/// Runs `work` in a child that shares open files, and nothing else, with this process. `work` may make system calls
+/// only: a lock that another thread held stays locked in the child.
+fn in_a_child(work: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    // SAFETY: the child makes system calls only, and leaves by _exit: neither memory of other threads nor handlers matter.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let code = work().err().map_or(0, Errno::raw_os_error);
+        // SAFETY: no memory is touched. An errno of Linux is below 134 and fits an exit status.
+        unsafe { libc::_exit(code) };
+    }
+    let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) else {
+        return Err(Errno::AGAIN);
+    };
+    let ended = loop {
+        match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            ended => break ended?,
+        }
+    };
+    match ended.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        Some(code) => Err(Errno::from_raw_os_error(code)),
+        None => Err(Errno::INTR),
+    }
 }
 
 /// A path as a string where it fits, else as a descriptor (Linux 6.13).
@@ -280,12 +349,37 @@ mod tests {
             std::fs::write(layer.join(layer.file_name().unwrap()), "").unwrap();
         }
         let lower: Vec<&Path> = layers.iter().map(std::path::PathBuf::as_path).collect();
-        let mount = overlay(&lower, None, None, &[]).unwrap();
+        let count = if kernel() < (6, 8) { 50 } else { 200 };
+        let mount = overlay(&lower[..count], None, None, &[]).unwrap();
         let entries = rustix::fs::Dir::read_from(
             rustix::fs::openat(&mount, ".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap(),
         );
         // Two more for the directory itself and its parent.
-        assert_eq!(entries.unwrap().count(), 202);
+        assert_eq!(entries.unwrap().count(), count + 2);
+    }
+
+    #[test]
+    fn kernels_before_6_8_get_one_string() {
+        if !privileged() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        for (name, count) in [("short", 2), (&*"long".repeat(40), 30)] {
+            let layers: Vec<_> = (0..count)
+                .map(|number| scratch.path().join(format!("{name}:{number}")))
+                .collect();
+            for layer in &layers {
+                std::fs::create_dir(layer).unwrap();
+                std::fs::write(layer.join("which"), layer.as_os_str().as_bytes()).unwrap();
+            }
+            let lower: Vec<&Path> = layers.iter().map(std::path::PathBuf::as_path).collect();
+            let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+            lower_string(&context, &lower).unwrap();
+            let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+            let file = rustix::fs::openat(&mount, "which", OFlags::RDONLY, Mode::empty()).unwrap();
+            let top = std::io::read_to_string(std::fs::File::from(file)).unwrap();
+            assert_eq!(Path::new(&top), lower[0]);
+        }
     }
 
     #[test]
@@ -295,10 +389,12 @@ mod tests {
         }
         let error = overlay(&[Path::new("/proc/self/no/such")], None, None, &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(error.to_string().contains("lowerdir+"), "{error}");
         let error = overlay(&[Path::new("/")], None, None, &[("nonsense", Some("x"))]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        assert!(error.to_string().contains("nonsense"), "{error}");
+        // Before Linux 6.5 the words go to the kernel's log only.
+        if kernel() >= (6, 5) {
+            assert!(error.to_string().contains("nonsense"), "{error}");
+        }
     }
 
     #[test]
