@@ -1,7 +1,7 @@
 # What the lab runs: test programs of crates, the black-box suite, and the scripts in cases/. Sourced by `run`.
 
 # A suite is a crate (its package is dhow-NAME), `blackbox`, or a script of cases/ without its ending.
-crate_suites=(sys rootpath cgroup seccomp runtime network monitor engine)
+crate_suites=(sys rootpath cgroup seccomp snapshot layer runtime network monitor engine)
 case_suites=()
 for path in "$here"/cases/*.sh; do [ -e "$path" ] && case_suites+=("$(basename "$path" .sh)"); done
 all_suites=("${crate_suites[@]}" blackbox "${case_suites[@]}")

@@ -1,0 +1,108 @@
+#!/bin/bash
+# `dhow runtime` on bundles: control groups by both drivers, profiles and labels, the life of a container.
+. /lab/cases.inc
+[ "$(id -u)" = 0 ] || { check everything skip "needs root"; finish; }
+dhow runtime --version >/dev/null 2>&1 || { check everything skip "this binary has no runtime verb"; finish; }
+
+runtime() { dhow runtime --root /run/lab-runtime "$@"; }
+# bundle FOLDER JSON-MERGE COMMAND...: a bundle of busybox whose config is `spec` and the merge in python's words.
+bundle() {
+    local folder=$1 merge=$2; shift 2
+    busybox_root "$folder/rootfs"
+    (cd "$folder" && rm -f config.json && dhow runtime spec)
+    python3 - "$folder/config.json" "$merge" "$@" <<'PY'
+import json, sys
+path, merge, *args = sys.argv[1:]
+with open(path) as file:
+    spec = json.load(file)
+spec["process"]["args"] = args
+spec["process"]["terminal"] = False
+spec["root"]["readonly"] = False
+linux, process = spec["linux"], spec["process"]
+exec(merge)
+with open(path, "w") as file:
+    json.dump(spec, file)
+PY
+}
+systemd() { [ -d /run/systemd/system ] || skip "no systemd"; }
+
+it_runs() { bundle /tmp/b1 '' echo hello; same output hello "$(runtime run -b /tmp/b1 c1)"; }
+limits_are_set() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    bundle /tmp/b2 'linux["cgroupsPath"] = "/lab/c2"; linux["resources"] = {"memory": {"limit": 33554432}, "pids": {"limit": 9}, "cpu": {"shares": 512}}' sleep 100
+    runtime create -b /tmp/b2 c2 </dev/null >/dev/null 2>&1
+    same memory.max 33554432 "$(cat /sys/fs/cgroup/lab/c2/memory.max)"
+    same pids.max 9 "$(cat /sys/fs/cgroup/lab/c2/pids.max)"
+    runtime start c2
+    same status running "$(runtime state c2 | python3 -c 'import json,sys; print(json.load(sys.stdin)["status"])')"
+    runtime update --memory 67108864 c2
+    same "memory.max after update" 67108864 "$(cat /sys/fs/cgroup/lab/c2/memory.max)"
+    runtime pause c2; same frozen 1 "$(cat /sys/fs/cgroup/lab/c2/cgroup.freeze)"; runtime resume c2
+    has "$(runtime exec c2 cat /proc/self/cgroup)" 0::
+    runtime delete --force c2
+    [ ! -e /sys/fs/cgroup/lab/c2 ]
+}
+unified_keys_are_written() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    bundle /tmp/b3 'linux["cgroupsPath"] = "/lab/c3"; linux["resources"] = {"unified": {"memory.high": "16777216", "pids.max": "7"}}' sleep 100
+    runtime create -b /tmp/b3 c3 </dev/null >/dev/null 2>&1
+    same memory.high 16777216 "$(cat /sys/fs/cgroup/lab/c3/memory.high)"
+    same pids.max 7 "$(cat /sys/fs/cgroup/lab/c3/pids.max)"
+    runtime delete --force c3
+}
+systemd_makes_a_scope() {
+    systemd
+    bundle /tmp/b4 'linux["cgroupsPath"] = "system.slice:lab:c4"; linux["resources"] = {"memory": {"limit": 33554432}, "pids": {"limit": 9}}' sleep 100
+    runtime --systemd-cgroup create -b /tmp/b4 c4 </dev/null >/dev/null 2>&1
+    same unit active "$(systemctl is-active lab-c4.scope)"
+    same MemoryMax 33554432 "$(systemctl show -P MemoryMax lab-c4.scope)"
+    same TasksMax 9 "$(systemctl show -P TasksMax lab-c4.scope)"
+    runtime --systemd-cgroup start c4
+    runtime --systemd-cgroup update --pids-limit 11 c4
+    same "TasksMax after update" 11 "$(systemctl show -P TasksMax lab-c4.scope)"
+    # A reload of systemd must not take the limits back.
+    systemctl daemon-reload
+    same "TasksMax after reload" 11 "$(systemctl show -P TasksMax lab-c4.scope)"
+    runtime --systemd-cgroup delete --force c4
+    same unit inactive "$(systemctl is-active lab-c4.scope || true)"
+}
+systemd_runs_in_one_go() {
+    systemd
+    bundle /tmp/b5 '' sh -c 'cat /proc/self/cgroup; echo ran'
+    has "$(runtime --systemd-cgroup run -b /tmp/b5 c5)" ran
+}
+a_device_is_refused() {
+    bundle /tmp/b6 'linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}; process["capabilities"] = {key: ["CAP_MKNOD"] for key in ("bounding", "effective", "permitted")}' \
+        sh -c 'busybox mknod /tmp/disk b 254 0; head -c 1 /tmp/disk; head -c 1 /dev/zero > /dev/null && echo zero'
+    local out; out=$(runtime run -b /tmp/b6 c6 2>&1)
+    has "$out" "not permitted"; has "$out" zero
+}
+an_apparmor_profile_is_applied() {
+    [ -e /sys/kernel/security/apparmor/profiles ] || skip "no AppArmor"
+    printf 'profile lab-test flags=(attach_disconnected) {\n  file,\n  capability,\n  deny /tmp/secret rw,\n}\n' | apparmor_parser -r
+    bundle /tmp/b7 'process["apparmorProfile"] = "lab-test"' sh -c 'cat /proc/self/attr/current; echo x > /tmp/secret'
+    local out; out=$(runtime run -b /tmp/b7 c7 2>&1 || true)
+    has "$out" "lab-test (enforce)"; has "$out" "Permission denied"
+    bundle /tmp/b7 'process["apparmorProfile"] = "not-loaded"' true
+    if out=$(runtime run -b /tmp/b7 c7b 2>&1); then echo "a profile that is not loaded was passed over"; return 1; fi
+    has "$out" not-loaded
+}
+selinux_labels_are_applied() {
+    [ -e /sys/fs/selinux/enforce ] || skip "no SELinux"
+    same enforcing 1 "$(cat /sys/fs/selinux/enforce)"
+    local label='system_u:system_r:container_t:s0:c1,c2' files='system_u:object_r:container_file_t:s0:c1,c2' out
+    bundle /tmp/b8 "process['selinuxLabel'] = '$label'; linux['mountLabel'] = '$files'" \
+        sh -c 'cat /proc/self/attr/current; echo; ls -Zd /dev/shm; cat /etc/host-file; echo kept > /dev/shm/file && cat /dev/shm/file'
+    echo secret > /tmp/b8/rootfs/etc/host-file
+    chcon -R "$files" /tmp/b8/rootfs
+    chcon system_u:object_r:shadow_t:s0 /tmp/b8/rootfs/etc/host-file
+    out=$(runtime run -b /tmp/b8 c8 2>&1 || true)
+    has "$out" "$label"; has "$out" "Permission denied"; has "$out" kept
+    case $out in *secret*) echo "the file of the host was read"; return 1 ;; esac
+    bundle /tmp/b8 "process['selinuxLabel'] = 'no:such:label:s0'" true
+    if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
+}
+
+for case in it_runs limits_are_set unified_keys_are_written systemd_makes_a_scope systemd_runs_in_one_go a_device_is_refused \
+    an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
+finish

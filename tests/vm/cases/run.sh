@@ -1,0 +1,93 @@
+#!/bin/bash
+# `dhow run` on this machine: limits, a security module's label, network.
+. /lab/cases.inc
+[ "$(id -u)" = 0 ] || { check everything skip "needs root"; finish; }
+
+image() {
+    busybox_root /tmp/image
+    tar -C /tmp/image -cf - . | dhow import - busybox >/dev/null
+}
+
+it_runs() { same output hello "$(dhow run --rm busybox echo hello)"; }
+its_status() { code=0; dhow run --rm busybox sh -c 'exit 7' || code=$?; same status 7 "$code"; }
+memory_is_limited() {
+    local limit
+    limit=$(dhow run --rm -m 32m busybox sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | head -1')
+    same limit 33554432 "$limit"
+}
+processes_are_limited() {
+    local out
+    out=$(dhow run --rm --pids-limit 5 busybox sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 2 & done; wait' 2>&1 || true)
+    has "$out" "can't fork"
+}
+cpu_is_limited() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    same cpu.max "50000 100000" "$(dhow run --rm --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max)"
+}
+a_device_is_refused() {
+    # The device filter: a node made by hand may not be opened (8:0 is no device of a container).
+    local out
+    out=$(dhow run --rm --cap-add MKNOD busybox sh -c 'busybox mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk' 2>&1 || true)
+    has "$out" "Operation not permitted"
+    dhow run --rm busybox sh -c 'head -c 1 /dev/zero >/dev/null && echo > /dev/null'
+}
+pause_stops_it() {
+    dhow run -d --name paused busybox sleep 100 >/dev/null
+    dhow pause paused >/dev/null
+    same state paused "$(dhow inspect -f '{{.State.Status}}' paused)"
+    dhow unpause paused >/dev/null
+    dhow rm -f paused >/dev/null
+}
+exec_joins_the_group() {
+    dhow run -d --name joined busybox sleep 100 >/dev/null
+    local first second
+    first=$(dhow exec joined cat /proc/1/cgroup); second=$(dhow exec joined cat /proc/self/cgroup)
+    dhow rm -f joined >/dev/null
+    same group "$first" "$second"
+}
+an_end_leaves_no_group() {
+    local before after
+    before=$(find /sys/fs/cgroup -type d -path '*dhow*' | sort)
+    dhow run --rm busybox true
+    after=$(find /sys/fs/cgroup -type d -path '*dhow*' | sort)
+    same groups "$before" "$after"
+}
+stats_have_numbers() {
+    dhow run -d --name counted busybox sleep 100 >/dev/null
+    local out; out=$(dhow stats --no-stream counted)
+    dhow rm -f counted >/dev/null
+    has "$out" counted
+}
+containers_see_each_other() {
+    dhow run -d --name server busybox sh -c 'echo hi > /tmp/index.html; busybox httpd -f -p 80 -h /tmp' >/dev/null
+    local address; address=$(dhow inspect -f '{{.NetworkSettings.IPAddress}}' server)
+    local out; out=$(dhow run --rm busybox sh -c "sleep 1; busybox wget -q -O - http://$address/") || { dhow rm -f server; return 1; }
+    dhow rm -f server >/dev/null
+    same page hi "$out"
+}
+the_profile_is_applied() {
+    [ -e /sys/kernel/security/apparmor/profiles ] || skip "no AppArmor"
+    local out; out=$(dhow run --rm busybox cat /proc/self/attr/current)
+    case $out in *'(enforce)'*) ;; *) echo "the program runs as: $out"; return 1 ;; esac
+}
+the_label_is_applied() {
+    [ -e /sys/fs/selinux/enforce ] || skip "no SELinux"
+    local out; out=$(dhow run --rm --security-opt label=type:container_t busybox cat /proc/self/attr/current | tr -d '\0')
+    has "$out" ":container_t:"
+}
+
+check image image
+check it_runs it_runs
+check its_status its_status
+check memory_is_limited memory_is_limited
+check processes_are_limited processes_are_limited
+check cpu_is_limited cpu_is_limited
+check a_device_is_refused a_device_is_refused
+check pause_stops_it pause_stops_it
+check exec_joins_the_group exec_joins_the_group
+check an_end_leaves_no_group an_end_leaves_no_group
+check stats_have_numbers stats_have_numbers
+check containers_see_each_other containers_see_each_other
+check the_profile_is_applied the_profile_is_applied
+check the_label_is_applied the_label_is_applied
+finish
