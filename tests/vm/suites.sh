@@ -41,7 +41,7 @@ collect_suites() {
 #!/bin/bash
 # Runs every suite of the payload, and marks where each begins and ends.
 export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export DHOW_BIN=/lab/bin/dhow RUST_BACKTRACE=0 DHOW_LAB=1
+export DHOW_BIN=/lab/bin/dhow RUST_BACKTRACE=0 PROPTEST_CASES=8
 while read -r suite; do
     for program in /lab/suites/$suite/*; do
         echo "## begin $suite $(basename "$program")"

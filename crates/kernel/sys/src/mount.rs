@@ -387,9 +387,16 @@ mod tests {
         if !privileged() {
             return;
         }
-        let error = overlay(&[Path::new("/proc/self/no/such")], None, None, &[]).unwrap_err();
+        let error = overlay(
+            &[Path::new("/proc/self/no/such"), Path::new("/usr")],
+            None,
+            None,
+            &[],
+        )
+        .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        let error = overlay(&[Path::new("/")], None, None, &[("nonsense", Some("x"))]).unwrap_err();
+        let layers = [Path::new("/usr"), Path::new("/etc")];
+        let error = overlay(&layers, None, None, &[("nonsense", Some("x"))]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         // Before Linux 6.5 the words go to the kernel's log only.
         if kernel() >= (6, 5) {
