@@ -5,7 +5,7 @@
 packages=(
     systemd systemd-sysv dbus dbus-user-session libpam-systemd
     apparmor selinux-policy-default policycoreutils selinux-utils
-    uidmap fuse-overlayfs slirp4netns podman crun
+    uidmap fuse-overlayfs slirp4netns podman crun libseccomp2
     python3-minimal skopeo gpgv
     kmod iproute2 nftables iptables procps util-linux bsdutils strace busybox-static debian-archive-keyring
 )
