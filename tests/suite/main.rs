@@ -5,7 +5,7 @@
 //! when there is none; those with `unprivileged` in their name run as a normal user. Only module `bootstrap` uses the
 //! network, for the mirror in the host's own package sources.
 //!
-//! - `world`: the harness; `samples`: busybox as an image, tars, OCI layouts; `served`: our own registry
+//! - `world`: the harness; `yard`: bundles for the runtime's command line; `samples`: busybox as an image, tars, OCI layouts; `served`: our own registry
 //! - all other modules: one capability each
 
 #![allow(
@@ -17,6 +17,7 @@
 mod samples;
 mod served;
 mod world;
+mod yard;
 
 mod bootstrap;
 mod build;

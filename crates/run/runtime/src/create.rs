@@ -241,6 +241,18 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     visit.leave()?;
     let (child, by_parent) = spawned?;
     drop(other);
+    provide(create, child, link, by_parent, maps_users, network)
+}
+
+/// What only the parent can do for the child, which waits for it.
+fn provide(
+    create: &Create<'_>,
+    child: Child,
+    link: Option<Link>,
+    by_parent: bool,
+    maps_users: bool,
+    network: bool,
+) -> Result<(Child, Link), Error> {
     let outcome = place(create, &child, by_parent, maps_users);
     let Some(link) = link.filter(|_| outcome.is_ok()) else {
         parent::end(&child);
