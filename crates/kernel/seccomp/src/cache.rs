@@ -9,8 +9,9 @@ use crate::{Arch, Error, Program};
 
 /// Compiled programs in a directory, by the hash of what they were compiled from.
 ///
-/// Docker's default profile takes about 110 µs to build and compile for three interfaces (30 + 80, one core of a 2026
-/// Xeon in a virtual machine): no slower than hashing the rules and opening and checking a file. So the cache is for
+/// Docker's default profile takes about 100 µs to build and compile for three interfaces (23 + 76, one core of a 2026
+/// Xeon in a virtual machine, `examples/bench_filter.rs`): no slower than hashing the rules and opening and checking a
+/// file (74 µs). So the cache is for
 /// large profiles of people; whoever runs the default calls [`compile`](crate::compile).
 ///
 /// A file is the head, the instructions and the SHA-256 of both; it is published by rename. One that is not whole,

@@ -215,6 +215,8 @@ pub enum SeccompChoice {
     Unconfined,
     /// This one, already resolved for the host and the capabilities.
     Profile(Box<Seccomp>),
+    /// What of this one holds for the host and the capabilities.
+    Conditional(Box<dhow_seccomp::Profile>),
 }
 
 /// SELinux labels of a container.

@@ -197,7 +197,7 @@ fn linux(request: &Request, host: &Host, bounding: &[String]) -> Result<Linux, E
         cgroups_path: (!request.cgroup_path.is_empty()).then(|| request.cgroup_path.clone()),
         namespaces: namespaces(request, host)?,
         devices: devices(request)?,
-        seccomp: seccomp(request, host, bounding),
+        seccomp: seccomp(request, host, bounding)?,
         rootfs_propagation: mounts::root_propagation(request),
         masked_paths: paths(&request.masked_paths, &MASKED, "masked path")?,
         readonly_paths: paths(&request.readonly_paths, &READ_ONLY, "read-only path")?,
@@ -210,13 +210,19 @@ fn linux(request: &Request, host: &Host, bounding: &[String]) -> Result<Linux, E
     })
 }
 
-fn seccomp(request: &Request, host: &Host, bounding: &[String]) -> Option<Seccomp> {
-    match &request.seccomp {
+fn seccomp(request: &Request, host: &Host, bounding: &[String]) -> Result<Option<Seccomp>, Error> {
+    let arch = Arch::host();
+    Ok(match &request.seccomp {
         SeccompChoice::Default if request.privileged => None,
-        SeccompChoice::Default => Some(default_profile(Arch::host(), bounding, host.kernel)),
+        SeccompChoice::Default => Some(default_profile(arch, bounding, host.kernel)),
         SeccompChoice::Profile(profile) => Some((**profile).clone()),
+        SeccompChoice::Conditional(profile) => Some(
+            profile
+                .resolve(arch, bounding, host.kernel)
+                .map_err(|error| Error::wrap(error, "resolve the seccomp profile"))?,
+        ),
         SeccompChoice::Unconfined => None,
-    }
+    })
 }
 
 fn namespaces(request: &Request, host: &Host) -> Result<Vec<Namespace>, Error> {

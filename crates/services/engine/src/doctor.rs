@@ -206,6 +206,13 @@ fn forwarding() -> Check {
 }
 
 fn security_module() -> Check {
+    if dhow_runtime::lsm::apparmor_enabled() && crate::confine::default_profile().is_none() {
+        return Check::limited(
+            "security modules",
+            "AppArmor is there, and apparmor_parser is not: containers run without a profile",
+            "install the package apparmor",
+        );
+    }
     match read("/sys/kernel/security/lsm") {
         Some(modules) if modules.contains("apparmor") || modules.contains("selinux") => {
             Check::good("security modules", modules)

@@ -10,6 +10,7 @@
 //!                     /state.json    what became of it, replaced by rename by whoever holds the lock
 //!                     /hosts, resolv.conf, hostname, log.json
 //! ROOT/names/<name>                  the id, made by O_EXCL: the reservation of the name
+//! ROOT/mcs/<c1>,<c2>                 the id, likewise: its pair of SELinux categories
 //! ROOT/volumes/<name>/{volume.json,_data/}
 //! RUN/step-<id>/                     a step of a build; locked while its process lives
 //! RUN/<id>/lock                      held by the monitor while it lives, or by a command that changes the container
@@ -22,12 +23,14 @@ mod apart;
 mod bootstrap;
 mod build;
 mod change;
+mod confine;
 pub mod container;
 mod doctor;
 mod engine;
 mod image;
 mod leftover;
 mod network;
+mod selinux;
 mod system;
 mod volume;
 mod worker;
@@ -35,9 +38,11 @@ mod worker;
 pub use bootstrap::BootstrapRequest;
 pub use build::BuildFailure;
 
+pub use confine::{DEFAULT_PROFILE, profile_of};
 pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use network::{NetworkChoice, NetworkView};
+pub use selinux::Relabel;
 pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 
@@ -56,6 +61,7 @@ pub use dhow_network::{
     CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,
 };
 pub use dhow_oci::Healthcheck;
+pub use dhow_seccomp::Profile as SeccompProfile;
 pub use dhow_sys::fd::close_inherited;
 pub use dhow_sys::signal::Signals;
 pub use dhow_transport::{Proxies, Settings as TransportSettings};

@@ -298,6 +298,18 @@ pub(crate) fn bundle_host() -> Host {
     }
 }
 
+/// Names the AppArmor profile, and makes sure that the kernel has it.
+fn confine(spec: &mut dhow_oci::runtime::Spec, request: &dhow_bundle::Request) -> Result<(), Error> {
+    let profile = crate::confine::profile_of(request);
+    if profile == Some(crate::confine::DEFAULT_PROFILE) {
+        crate::confine::load_default()?;
+    }
+    if let Some(process) = &mut spec.process {
+        process.apparmor_profile = profile.map(str::to_owned);
+    }
+    Ok(())
+}
+
 /// The runtime spec of a request on this host. Capabilities that this process does not have itself cannot be given, not
 /// even to a privileged container: they are left out, as dockerd does.
 pub(crate) fn runtime_spec(request: &dhow_bundle::Request) -> Result<dhow_oci::runtime::Spec, Error> {
@@ -325,6 +337,7 @@ pub(crate) fn runtime_spec(request: &dhow_bundle::Request) -> Result<dhow_oci::r
             set.retain(held);
         }
     }
+    confine(&mut spec, request)?;
     Ok(spec)
 }
 

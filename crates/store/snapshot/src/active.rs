@@ -17,6 +17,8 @@ pub struct Active {
     lower: Vec<PathBuf>,
     upper: Option<PathBuf>,
     volatile: bool,
+    /// SELinux label of all files in it.
+    label: Option<String>,
 }
 
 /// A mounted snapshot: unmounted when dropped.
@@ -52,6 +54,7 @@ impl Active {
             lower,
             upper: writable.then(|| dir.join("upper")),
             volatile: false,
+            label: None,
         }
     }
 
@@ -82,6 +85,13 @@ impl Active {
         self
     }
 
+    /// The same snapshot, whose mounts show every file with this SELinux label (`context=`).
+    #[must_use]
+    pub fn labelled(mut self, label: &str) -> Self {
+        self.label = Some(label.to_owned());
+        self
+    }
+
     /// The mount, not attached to any tree yet: to be moved into place, or used through the descriptor.
     ///
     /// # Errors
@@ -90,7 +100,7 @@ impl Active {
         let lower: Vec<&Path> = self.lower.iter().map(PathBuf::as_path).collect();
         // What is in a layer must be whole by itself: no file without its data, no directory that is elsewhere. And no
         // index: it would bind the changes to the inodes of these lower directories for ever.
-        let mut options = Vec::with_capacity(6);
+        let mut options = Vec::with_capacity(7);
         let work = self.dir.join("work");
         if self.upper.is_some() {
             options.extend([
@@ -106,6 +116,7 @@ impl Active {
         if !dhow_layer::privileged() {
             options.push(("userxattr", None));
         }
+        options.extend(self.label.as_deref().map(|label| ("context", Some(label))));
         let work = self.upper.is_some().then_some(work.as_path());
         mount::overlay(&lower, self.upper.as_deref(), work, &options)
             .context(|| format!("mount the snapshot {}", self.key))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dhow_engine::container::{Attachment, CreateContainer, LogConfig, NamespaceChoice, SecurityOption};
-use dhow_engine::{Limits, NamespaceMode, RestartPolicy, SeccompChoice, Ulimit};
+use dhow_engine::{Limits, NamespaceMode, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
 
 use super::{env_pairs, key_value, labels, mount, port, restart_policy};
@@ -528,16 +528,38 @@ fn security(text: &str) -> Result<SecurityOption, CliError> {
         .or_else(|| text.split_once(':'))
         .unwrap_or((text, ""));
     match (name, value) {
-        ("no-new-privileges", "" | "true") => Ok(SecurityOption::NoNewPrivileges),
+        ("no-new-privileges", "" | "true") => Ok(SecurityOption::NoNewPrivileges(true)),
+        ("no-new-privileges", "false") => Ok(SecurityOption::NoNewPrivileges(false)),
         ("seccomp", "unconfined") => Ok(SecurityOption::Seccomp(SeccompChoice::Unconfined)),
         ("seccomp", "builtin") => Ok(SecurityOption::Seccomp(SeccompChoice::Default)),
+        ("seccomp", file) if !file.is_empty() => seccomp_file(file).map(SecurityOption::Seccomp),
         ("apparmor", profile) if !profile.is_empty() => Ok(SecurityOption::AppArmor(profile.to_owned())),
+        ("label", label) => Ok(SecurityOption::Label(label.to_owned())),
         ("systempaths", "unconfined") => Ok(SecurityOption::SystemPathsUnconfined),
         _ => {
             let message = format!("security option {text:?} is not supported");
             Err(CliError::plain(message).with_code(125).with_hint(
-                "use no-new-privileges, seccomp=unconfined, apparmor=PROFILE or systempaths=unconfined",
+                "use no-new-privileges, seccomp=FILE, seccomp=unconfined, apparmor=PROFILE, label=... or \
+                 systempaths=unconfined",
             ))
         }
     }
+}
+
+/// The profile in a file of the person.
+fn seccomp_file(path: &str) -> Result<SeccompChoice, CliError> {
+    use std::io::Read as _;
+    let opening = |error: &dyn std::fmt::Display| {
+        CliError::plain(format!("opening seccomp profile ({path}) failed: {error}")).with_code(125)
+    };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        // One byte more than a profile may have, for the reader of profiles to say so.
+        .and_then(|file| file.take((1 << 20) + 1).read_to_string(&mut text))
+        .map_err(|error| opening(&error))?;
+    let profile = SeccompProfile::parse(&text).map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+        CliError::plain(format!("seccomp profile {path}: {error}{cause}")).with_code(125)
+    })?;
+    Ok(SeccompChoice::Conditional(Box::new(profile)))
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use dhow_engine::Propagation;
 use dhow_engine::container::MountSpec;
+use dhow_engine::{Propagation, Relabel};
 
 /// `-v [source:]target[:options]`: a source with a leading slash or dot is a path, else a volume's name.
 pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
@@ -19,11 +19,14 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
         return Err(bad("the path in the container must be absolute"));
     }
     let (mut read_only, mut no_copy, mut propagation) = (false, false, Propagation::default());
+    let mut relabel = Relabel::No;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
-            // SELinux relabelling means nothing where there is no SELinux; docker takes it there too.
-            "rw" | "z" | "Z" => {}
+            "rw" => {}
+            // Without SELinux there is nothing to do; docker takes it there too.
+            "z" => relabel = Relabel::Shared,
+            "Z" => relabel = Relabel::Private,
             "nocopy" => no_copy = true,
             other => {
                 propagation =
@@ -49,6 +52,7 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
             read_only,
             create: true,
             propagation,
+            relabel,
         });
     }
     let name = (!source.is_empty()).then(|| source.to_owned());
@@ -105,6 +109,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
                 read_only,
                 create: false,
                 propagation,
+                relabel: Relabel::No,
             })
         }
         "volume" => Ok(MountSpec::Volume {

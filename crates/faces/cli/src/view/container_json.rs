@@ -16,6 +16,7 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
     let (config, state) = (&container.config, &container.state);
     let folder = root.join("containers").join(config.id.as_str());
     let file = |name: &str| folder.join(name).display().to_string();
+    let labels = config.request.selinux.as_ref();
     let mut value = json!({
         "Id": config.id.as_str(),
         "Created": config.created,
@@ -31,9 +32,9 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
         "RestartCount": state.restart_count,
         "Driver": "overlay2",
         "Platform": "linux",
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": config.request.apparmor.as_deref().unwrap_or(""),
+        "MountLabel": labels.map_or("", |labels| labels.mount.as_str()),
+        "ProcessLabel": labels.map_or("", |labels| labels.process.as_str()),
+        "AppArmorProfile": dhow_engine::profile_of(&config.request).unwrap_or(""),
         "ExecIDs": null,
         "HostConfig": host_config(container),
         "GraphDriver": graph_driver(container, root),
@@ -200,8 +201,13 @@ fn security(container: &Container) -> Value {
     if request.no_new_privileges {
         options.push("no-new-privileges".to_owned());
     }
-    if request.seccomp == dhow_engine::SeccompChoice::Unconfined {
-        options.push("seccomp=unconfined".to_owned());
+    match &request.seccomp {
+        dhow_engine::SeccompChoice::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        dhow_engine::SeccompChoice::Conditional(profile) => {
+            // Docker shows the file's content, too.
+            options.extend(serde_json::to_string(profile).map(|text| format!("seccomp={text}")));
+        }
+        _ => {}
     }
     options.extend(
         request

@@ -14,7 +14,7 @@ use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, ErrorKind};
 
 use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
-use crate::{Context as _, Engine, Error};
+use crate::{Context as _, Engine, Error, Relabel};
 
 /// What `docker run`'s flags say, each in its own words.
 #[derive(Clone, Debug, Default)]
@@ -124,6 +124,8 @@ pub enum MountSpec {
         create: bool,
         /// How later mounts travel.
         propagation: Propagation,
+        /// Whether its files get a SELinux label (`z`, `Z`).
+        relabel: Relabel,
     },
     /// A volume; without a name a new one that goes with the container.
     Volume {
@@ -151,12 +153,14 @@ pub type PortSpec = PortMapping;
 /// One `--security-opt`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SecurityOption {
-    /// `no-new-privileges`.
-    NoNewPrivileges,
+    /// `no-new-privileges`, `no-new-privileges=false`.
+    NoNewPrivileges(bool),
     /// `seccomp=`.
     Seccomp(SeccompChoice),
     /// `apparmor=`.
     AppArmor(String),
+    /// `label=`.
+    Label(String),
     /// `systempaths=unconfined`.
     SystemPathsUnconfined,
 }
@@ -463,15 +467,56 @@ impl Engine {
         }
         for option in &wanted.security {
             match option.clone() {
-                SecurityOption::NoNewPrivileges => request.no_new_privileges = true,
+                SecurityOption::NoNewPrivileges(set) => request.no_new_privileges = set,
                 SecurityOption::Seccomp(choice) => request.seccomp = choice,
                 SecurityOption::AppArmor(profile) => request.apparmor = Some(profile),
+                // Labels need all of the request: see `label`.
+                SecurityOption::Label(_) => {}
                 SecurityOption::SystemPathsUnconfined => {
                     request.masked_paths = Some(Vec::new());
                     request.readonly_paths = Some(Vec::new());
                 }
             }
         }
+        Self::namespace_choices(wanted, &mut request);
+        self.label(wanted, id, mounts, &mut request)?;
+        Ok(request)
+    }
+
+    /// SELinux labels of the container, of the binds that ask for one, and of volumes.
+    fn label(
+        &self,
+        wanted: &CreateContainer,
+        id: &ContainerId,
+        mounts: &[MountRecord],
+        request: &mut Request,
+    ) -> Result<(), Error> {
+        let asked = wanted.security.iter().filter_map(|option| match option {
+            SecurityOption::Label(label) => Some(label.clone()),
+            _ => None,
+        });
+        let asked: Vec<String> = asked.collect();
+        request.selinux = crate::selinux::labels(&self.settings().root, id, &asked, request)?;
+        let Some(labels) = &request.selinux else {
+            return Ok(());
+        };
+        for (index, record) in mounts.iter().enumerate() {
+            let relabel = match wanted.mounts.get(index) {
+                Some(MountSpec::Bind { relabel, .. }) => *relabel,
+                _ if record.kind == "volume" => Relabel::Shared,
+                _ => Relabel::No,
+            };
+            let source = Path::new(&record.source);
+            match relabel {
+                Relabel::No => {}
+                Relabel::Shared => crate::selinux::relabel(source, &crate::selinux::shared(&labels.mount))?,
+                Relabel::Private => crate::selinux::relabel(source, &labels.mount)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn namespace_choices(wanted: &CreateContainer, request: &mut Request) {
         for choice in wanted.namespaces.iter().cloned() {
             match choice {
                 NamespaceChoice::Pid(mode) => request.namespaces.pid = mode,
@@ -480,7 +525,6 @@ impl Engine {
                 NamespaceChoice::Cgroup(mode) => request.namespaces.cgroup = Some(mode),
             }
         }
-        Ok(request)
     }
 
     /// A name in docker's manner, an adjective and a word, from the id's own randomness.

@@ -96,8 +96,13 @@ impl ContainerLife {
         };
         // What goes away with the container need not be written to disk when it is unmounted.
         let volatile = self.config.auto_remove;
+        let labels = self.config.request.selinux.as_ref();
         active
             .map(|active| if volatile { active.volatile() } else { active })
+            .map(|active| match labels {
+                Some(labels) => active.labelled(&labels.mount),
+                None => active,
+            })
             .and_then(|active| active.mount_detached())
             .context(|| "mount the container's root file system")
             .map_err(before_program)
@@ -218,6 +223,12 @@ impl ContainerLife {
         request.files =
             self.engine
                 .generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;
+        if let Some(labels) = &request.selinux {
+            let shared = crate::selinux::shared(&labels.mount);
+            for file in &request.files {
+                crate::selinux::relabel(&file.source, &shared)?;
+            }
+        }
         if self.config.network == NetworkMode::Host {
             request.namespaces.net = dhow_bundle::NamespaceMode::Host;
         }

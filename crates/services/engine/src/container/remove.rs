@@ -51,6 +51,10 @@ impl Engine {
         let mut failures = Failures::new();
         failures.record("release its networks", self.release(config, &container.state));
         failures.record("remove its snapshot", self.remove_snapshot(config));
+        if let Some(labels) = &config.request.selinux {
+            let released = crate::selinux::release(&self.settings().root, &config.id, labels);
+            failures.record("release its categories", released);
+        }
         failures.record("remove its folder", self.containers().remove(container));
         if volumes {
             for mount in config.mounts.iter().filter(|mount| mount.anonymous) {
