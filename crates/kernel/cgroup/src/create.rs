@@ -85,9 +85,9 @@ impl Limits {
             return Ok(());
         }
         match device::apply(std::os::fd::AsFd::as_fd(dir), &self.devices) {
-            // In a user namespace nobody can load the program, and nobody needs to: mknod is refused there, so a
-            // container sees only the devices that were bound into it (runc skips the rules for the same reason).
-            Err(error) if error.kind() == ErrorKind::PermissionDenied && in_user_namespace() => Ok(()),
+            // A user can load no program, and needs none: mknod is refused to their containers, which see only the
+            // devices that were bound into them (runc skips the rules for the same reason).
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && rootless() => Ok(()),
             outcome => outcome,
         }
     }
@@ -100,7 +100,12 @@ pub(crate) fn only_allows_everything(rules: &[Access]) -> bool {
         .is_some_and(|rule| rule.allow && rule.is_everything())
 }
 
-pub(crate) fn in_user_namespace() -> bool {
+/// Whether the rights of the host's root are nothing that this process can be expected to have.
+pub(crate) fn rootless() -> bool {
+    !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
+fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }
@@ -192,6 +197,7 @@ impl Making<'_> {
             } else {
                 Controllers::NONE
             };
+        let asked = self.oci && self.place.said;
         for hierarchy in self.hierarchies.iter().filter(|hierarchy| !hierarchy.unified) {
             let required = hierarchy.controllers.intersects(self.needed);
             if !required && !self.oci && !hierarchy.controllers.intersects(statistics) {
@@ -199,7 +205,9 @@ impl Making<'_> {
             }
             match self.directory(hierarchy) {
                 Ok((dir, _)) => made.push(dir),
-                Err(error) if required || error.kind() != ErrorKind::PermissionDenied => return Err(error),
+                Err(error) if required || asked || error.kind() != ErrorKind::PermissionDenied => {
+                    return Err(error);
+                }
                 Err(_) => {}
             }
         }

@@ -9,7 +9,7 @@ use std::io;
 
 use dhow_types::ErrorKind;
 
-use crate::create::{in_user_namespace, only_allows_everything};
+use crate::create::{only_allows_everything, rootless};
 use crate::dir::{self, Dir};
 use crate::setting::{Access, DeviceKind};
 use crate::{Context as _, Error};
@@ -214,8 +214,8 @@ fn write(dir: &Dir, steps: &[(bool, String)]) -> Result<(), Error> {
             Err(error) => Err(error.kind().into()),
         };
         match outcome {
-            // In a user namespace nobody may change the list, and nobody needs to: mknod is refused there.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && in_user_namespace() => {
+            // A user may not change the list, and need not: mknod is refused to their containers.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && rootless() => {
                 return Ok(());
             }
             outcome => outcome

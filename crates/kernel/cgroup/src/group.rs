@@ -48,7 +48,7 @@ impl Group {
         let pure_v2 = create::bound(&hierarchies) == Controllers::NONE;
         let needed = limits.needed;
         match Self::make(place.clone(), hierarchies, &limits, true) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied && rootless() => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && create::rootless() => {
                 // The devices controller of v1 is asked for in every spec, and a user namespace needs it least.
                 let asked = needed.without(Controllers::DEVICES);
                 if place.said {
@@ -69,7 +69,7 @@ impl Group {
                     "delegate a control group to this user (systemd: Delegate=yes), or leave the limits out",
                 ))
             }
-            outcome => outcome.map(Some),
+            outcome => outcome.map(|group| Some(group).filter(|group| !group.dirs.is_empty())),
         }
     }
 
@@ -475,11 +475,6 @@ fn procs_below(at: &Path, found: &mut Vec<i32>) -> Result<(), Error> {
         procs_below(&child, found)?;
     }
     Ok(())
-}
-
-/// Whether permission to make groups is nothing that this user can be expected to have.
-fn rootless() -> bool {
-    !rustix::process::geteuid().is_root() || create::in_user_namespace()
 }
 
 /// Refuses a group in which somebody is, or that is frozen: the container would be limited with others, or hang.
