@@ -246,7 +246,7 @@ fn a_failing_hook_ends_the_container_and_is_named() {
     yard.config(|config| config["hooks"] = json!({ "poststop": [bad, yard.hook("poststop", "true")] }));
     yard.create("a");
     yard.say("delete a")
-        .exits(0)
+        .exits(1)
         .says("error running poststop hook #0");
     yard.nothing_left();
 }

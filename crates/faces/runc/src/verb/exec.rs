@@ -147,7 +147,12 @@ fn process(container: &Container, given: &Given) -> Result<Process, Failure> {
         process.selinux_label = Some(label.to_owned());
     }
     add_capabilities(&mut process, given.values("cap"));
-    process.env.extend_from_slice(given.values("env"));
+    for variable in given.values("env") {
+        let name = variable.split('=').next().unwrap_or_default();
+        // A program that looks for the first of two would miss the new one.
+        process.env.retain(|old| old.split('=').next() != Some(name));
+        process.env.push(variable.clone());
+    }
     process.terminal = given.is_on("tty");
     if given.value("no-new-privs").is_some() {
         process.no_new_privileges = given.is_on("no-new-privs");

@@ -100,8 +100,9 @@ fn delete(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     match container.delete(force) {
         Err(error) if force && is_missing(error.kind()) => {}
         outcome => {
-            if let Some(warning) = outcome? {
-                context.log.warn(&Failure::from(warning).message);
+            // The container is gone; as with runc, clients hear of a hook that failed at the end.
+            if let Some(error) = outcome? {
+                return Err(error.into());
             }
         }
     }

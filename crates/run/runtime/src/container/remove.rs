@@ -16,6 +16,12 @@ use crate::{Context as _, Error};
 /// How long killed processes are waited for.
 const DYING: Duration = Duration::from_secs(10);
 
+/// How long the program of a container that is to be deleted may take to end by itself.
+const LEAVING: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
 impl Container {
     /// Opens what is there of a container to delete it, be it half made or damaged.
     ///
@@ -39,6 +45,14 @@ impl Container {
         // Whoever creates or starts it sees the death of its process; the lock is free then.
         if force {
             self.end_processes()?;
+        } else if let Some((_, pidfd)) = self.pidfd()? {
+            // A program that just did what it had to may be on its way out.
+            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            let grace = (self.status()? == Status::Running).then_some(LEAVING);
+            match poll(&mut fds, Some(&grace.unwrap_or_default())) {
+                // Its status is asked next, whatever came of it.
+                Ok(_) | Err(_) => {}
+            }
         }
         let _lock = self.folder.lock()?;
         let status = self.status()?;
