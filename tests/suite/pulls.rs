@@ -322,3 +322,62 @@ fn an_image_for_another_machine_is_told_apart() {
         "s390x"
     );
 }
+
+#[test]
+fn all_tags_of_a_repository_are_pulled() {
+    let Some(world) = World::new() else { return };
+    let (registry, image) = registry();
+    registry.put_image("box", "2", &image);
+    let name = registry.name("box");
+    let ran = world.dhow(&["pull", "-a", &name]).exits(0);
+    assert!(
+        ran.stdout.contains("1: Pulling from box") && ran.stdout.contains("2: Pulling from box"),
+        "{ran:?}"
+    );
+    assert!(ran.stdout.ends_with(&format!("{name}\n")), "{ran:?}");
+    for tag in ["1", "2"] {
+        assert_eq!(
+            world.inspect(&format!("{name}:{tag}"), "{{.Id}}"),
+            image.id().to_string()
+        );
+    }
+    world
+        .dhow(&["pull", "-a", &registry.name("box:1")])
+        .one_error(1)
+        .says("tag can't be used with --all-tags/-a");
+}
+
+#[test]
+fn a_login_is_tried_before_it_is_stored() {
+    use dhow_testkit::Auth;
+    let world = World::anyone();
+    let config = world.path("docker");
+    for auth in [Auth::Basic("jo", "secret"), Auth::TokenFor("jo", "secret")] {
+        let registry = FakeRegistry::start();
+        registry.require(auth);
+        let host = registry.host();
+        let login = |password: &str| {
+            let mut command = world.command(&["login", "-u", "jo", "--password-stdin", &host]);
+            command.env("DOCKER_CONFIG", &config);
+            crate::world::finish(command, password.into())
+        };
+        login("wrong\n").one_error(1).says("unauthorized");
+        assert!(!config.join("config.json").exists(), "nothing is stored");
+        let ran = login("secret\n").exits(0);
+        assert!(ran.stdout.contains("Login Succeeded"), "{ran:?}");
+        assert!(
+            std::fs::read_to_string(config.join("config.json"))
+                .unwrap()
+                .contains(&host)
+        );
+        let mut command = world.command(&["logout", &host]);
+        command.env("DOCKER_CONFIG", &config);
+        crate::world::finish(command, Vec::new()).ok();
+        assert!(
+            !std::fs::read_to_string(config.join("config.json"))
+                .unwrap()
+                .contains(&host)
+        );
+        std::fs::remove_file(config.join("config.json")).unwrap();
+    }
+}

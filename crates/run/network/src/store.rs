@@ -270,6 +270,22 @@ impl Networks {
         Ok(all)
     }
 
+    /// Whether rules are missing that containers on networks need: somebody flushed them.
+    ///
+    /// # Errors
+    /// A record that cannot be read; those of the kernel.
+    pub fn is_damaged(&self) -> Result<bool, Error> {
+        for network in self.records()? {
+            // Without anybody on it, the next attach makes what it needs.
+            if !self.endpoints(&network)?.is_empty() {
+                let _lock = self.lock()?;
+                let whole = self.firewall()?.is_whole(Some(&network));
+                return Ok(!whole.context(|| "look at the packet filter")?);
+            }
+        }
+        Ok(false)
+    }
+
     /// Makes the rules again from the records when they were flushed; says whether it was needed.
     ///
     /// # Errors

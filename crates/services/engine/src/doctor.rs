@@ -197,12 +197,28 @@ fn nf_tables() -> Check {
 
 fn forwarding() -> Check {
     match read("/proc/sys/net/ipv4/ip_forward").as_deref() {
-        Some("1") => Check::good("forwarding", "on"),
+        Some("1") if wires() > 1 => Check::limited(
+            "forwarding",
+            "on for the whole host: this machine also routes between its own networks, unless a firewall forbids it",
+            "drop what comes from one wire and leaves by another: \
+             nft add table inet wires; \
+             nft 'add chain inet wires forward { type filter hook forward priority 10; }'; \
+             nft add rule inet wires forward iifname WIRE1 oifname WIRE2 drop; and the other way round",
+        ),
+        Some("1") => Check::good("forwarding", "on for the whole host"),
         _ => Check::good(
             "forwarding",
-            "off; it is switched on with the first container on a bridge",
+            "off; the first container on a bridge switches it on for the whole host",
         ),
     }
+}
+
+/// Network devices that are no bridges, tunnels or ends of containers.
+fn wires() -> usize {
+    let devices = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    devices
+        .filter(|device| device.path().join("device").exists())
+        .count()
 }
 
 fn security_module() -> Check {

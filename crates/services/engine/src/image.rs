@@ -35,6 +35,35 @@ impl Engine {
         Ok(pulled)
     }
 
+    /// Pulls every tag of a repository, one after the other; the first failure ends it, and what is here stays.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`]; `NotFound` for a repository without tags.
+    pub fn pull_all(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        observer: &dyn Observer,
+    ) -> Result<(), Error> {
+        let reference = parse(name)?;
+        let tags = self
+            .client()?
+            .tags(&reference)
+            .context(|| format!("list the tags of {}", reference.familiar()))?;
+        if tags.is_empty() {
+            let message = format!("repository {} has no tags", reference.familiar());
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        for tag in tags {
+            self.pull(
+                &format!("{}:{tag}", reference.name()),
+                platform.cloned(),
+                observer,
+            )?;
+        }
+        Ok(())
+    }
+
     /// Pushes an image to the registry that its name says.
     ///
     /// # Errors
@@ -44,6 +73,16 @@ impl Engine {
         self.store()?
             .push(self.client()?, &reference, observer)
             .context(|| format!("push {}", reference.familiar()))
+    }
+
+    /// Finds out whether a registry takes this user and password, for the whole registry; nothing is stored.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when it does not; what the registry client reports.
+    pub fn check_login(&self, registry: &str, user: &str, password: &str) -> Result<(), Error> {
+        self.client()?
+            .check_login(registry, user, password)
+            .context(|| format!("log in to {registry} as {user}"))
     }
 
     /// The image of this name, id or beginning of an id.

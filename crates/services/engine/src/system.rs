@@ -156,7 +156,33 @@ impl Engine {
         self.check_containers(how.repair, &mut found)?;
         self.check_leftovers(how.repair, &mut found)?;
         self.check_snapshots(how.repair, &mut found)?;
+        self.check_rules(how.repair, &mut found);
         Ok(found)
+    }
+
+    fn check_rules(&self, repair: bool, found: &mut SystemCheck) {
+        // A normal user's containers have no rules on the host, and cannot ask for them.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let looked = self.networks().and_then(|networks| {
+            let damaged = networks.is_damaged().context(|| "look at the packet filter")?;
+            Ok((networks, damaged))
+        });
+        match looked {
+            Ok((_, false)) => {}
+            Ok((networks, true)) => {
+                let healed = repair && networks.repair().is_ok();
+                found.findings.push(Finding {
+                    what: "the packet filter lacks rules of networks that containers are on".to_owned(),
+                    healed: healed.then(|| "written again".to_owned()),
+                });
+            }
+            Err(error) => found.findings.push(Finding {
+                what: format!("networks: {}", crate::worker::chain(&error)),
+                healed: None,
+            }),
+        }
     }
 
     fn check_containers(&self, repair: bool, found: &mut SystemCheck) -> Result<(), Error> {

@@ -16,14 +16,14 @@ use crate::{CliError, Context, Verb};
 
 pub(crate) const LOGIN: Verb = Verb {
     name: "login",
-    about: "Remember credentials for a registry",
+    about: "Authenticate to a registry",
     flags: |command| LoginFlags::augment_args(command),
     run: login,
 };
 
 pub(crate) const LOGOUT: Verb = Verb {
     name: "logout",
-    about: "Forget the credentials for a registry",
+    about: "Log out from a registry",
     flags: |command| LogoutFlags::augment_args(command),
     run: logout,
 };
@@ -95,7 +95,14 @@ fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
         ));
     }
     let path = context.environment.docker_config()?;
+    // Read before the registry is asked: what cannot be stored need not be tried.
     let mut config = read(&path)?;
+    let registry = if server == HUB {
+        "docker.io"
+    } else {
+        server.as_str()
+    };
+    context.engine()?.check_login(registry, &username, &password)?;
     let auth = STANDARD.encode(format!("{username}:{password}"));
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     let auths = auths
@@ -107,8 +114,7 @@ fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
         "WARNING! The password is stored unencrypted in {}.",
         path.display()
     ));
-    note("It was not tried: the first pull or push does that.");
-    say_line(&format!("Login stored for {server}"))?;
+    say_line("Login Succeeded")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -26,6 +26,9 @@ pub(crate) const PUSH: Verb = Verb {
 
 #[derive(Args, Debug)]
 struct PullFlags {
+    /// Download all tagged images in the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
@@ -50,15 +53,27 @@ struct PushFlags {
 fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PullFlags = crate::flags::read(matches)?;
     let name = Reference::parse(&flags.image)?;
-    let wanted = name.clone().or_latest();
-    if !flags.quiet && name.tag().is_none() && name.digest().is_none() {
+    let tagged = name.tag().is_some() || name.digest().is_some();
+    if flags.all_tags && tagged {
+        return Err(CliError::plain("tag can't be used with --all-tags/-a"));
+    }
+    let wanted = if flags.all_tags {
+        name.clone()
+    } else {
+        name.clone().or_latest()
+    };
+    if !flags.all_tags && !flags.quiet && name.tag().is_none() && name.digest().is_none() {
         say_line("Using default tag: latest")?;
     }
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
     let progress = Progress::on_output(flags.quiet);
-    let pulled = engine.pull(&flags.image, flags.platform, &progress);
+    let pulled = if flags.all_tags {
+        engine.pull_all(&flags.image, flags.platform.as_ref(), &progress)
+    } else {
+        engine.pull(&flags.image, flags.platform, &progress).map(drop)
+    };
     progress.finish();
     pulled?;
     // The last line, also of a quiet pull: what was pulled, in full.

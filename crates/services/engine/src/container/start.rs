@@ -39,6 +39,8 @@ impl Engine {
         let id = container.config.id.clone();
         let Some(lock) = self.containers().try_lock(&id)? else {
             if matches!(container.state.status, Status::Running | Status::Paused) && !foreground {
+                // Who starts what runs wants it to be reachable.
+                self.reapply_rules();
                 return Ok(Started {
                     container,
                     attached: None,
