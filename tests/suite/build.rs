@@ -328,3 +328,80 @@ fn scratch_is_empty_and_add_unpacks() {
     world.dhow(&["build", "-t", "s2", &folder]).exits(1);
     world.clean();
 }
+
+#[test]
+fn a_context_comes_as_a_tar_on_standard_input_or_from_a_url() {
+    use dhow_testkit::{Tar, gzip};
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let dockerfile = b"FROM busybox\nCOPY in /in\nRUN cat /in\n";
+    let tar = Tar::new()
+        .file("Dockerfile", 0o644, dockerfile)
+        .file("other/Dockerfile", 0o644, b"FROM busybox\nCOPY in /other\n")
+        .file("in", 0o600, b"inside")
+        .finish();
+    for (tag, bytes) in [("plain", tar.clone()), ("zipped", gzip(&tar))] {
+        world.feed(&["build", "-t", tag, "-"], bytes).exits(0);
+        assert_eq!(world.sh_in(tag, "cat /in"), "inside");
+    }
+    world
+        .feed(
+            &["build", "-t", "other", "-f", "other/Dockerfile", "-"],
+            tar.clone(),
+        )
+        .exits(0);
+    assert_eq!(world.sh_in("other", "cat /other"), "inside");
+    // A Dockerfile that is a link out of the context is looked for in it.
+    let trap = Tar::new().symlink("Dockerfile", "/etc/passwd").finish();
+    world
+        .feed(&["build", "-"], trap)
+        .one_error(1)
+        .says("failed to read dockerfile");
+    let hostile = Tar::new().file("../up", 0o644, b"x").finish();
+    world
+        .feed(&["build", "-"], hostile)
+        .one_error(1)
+        .says("leads out of the root");
+    world
+        .feed(&["build", "-"], tar[..700].to_vec())
+        .one_error(1)
+        .says("build context");
+    world
+        .feed(&["build", "-f", "-", "-"], tar.clone())
+        .one_error(1)
+        .says("both build context and dockerfile");
+    for git in [
+        "https://example.com/a.git#main:dir",
+        "git@example.com:a/b",
+        "github.com/a/b",
+    ] {
+        world.say(&format!("build {git}")).one_error(1).says("git");
+    }
+    let url = served_once(gzip(&tar));
+    world.dhow(&["build", "-t", "fetched", &url]).exits(0);
+    assert_eq!(world.sh_in("fetched", "cat /in"), "inside");
+    let url = served_once(b"FROM busybox\nRUN echo alone > /alone\n".to_vec());
+    world.dhow(&["build", "-t", "alone", &url]).exits(0);
+    assert_eq!(world.sh_in("alone", "cat /alone"), "alone");
+    world.clean();
+}
+
+/// The URL of a server that gives these bytes to the first who asks.
+fn served_once(bytes: Vec<u8>) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/context", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        let _read = stream.read(&mut request).unwrap();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            bytes.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    url
+}

@@ -505,3 +505,54 @@ fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
+
+#[test]
+fn limits_and_the_restart_policy_of_a_running_container_change() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("run -d --name box --memory 64m --network none busybox sleep 1000")
+        .ok();
+    let changed = world
+        .say("update --memory 128m --memory-swap 256m --pids-limit 50 --cpus 0.5 --restart always box")
+        .ok();
+    assert_eq!(changed, "box");
+    assert_eq!(
+        world.inspect("box", "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}"),
+        "134217728 500000000"
+    );
+    assert_eq!(
+        world.inspect("box", "{{.HostConfig.RestartPolicy.Name}}"),
+        "always"
+    );
+    // In force at once: the fork that is one too many fails.
+    let forks = "for i in $(seq 60); do sleep 5 & done 2>/dev/null; true";
+    let ran = world.dhow(&["exec", "box", "sh", "-c", forks]);
+    assert!(ran.code != 0 || ran.stderr.contains("fork"), "{ran:?}");
+    // The new policy holds for a program that ends now.
+    let first = world.inspect("box", "{{.State.Pid}}");
+    world.dhow(&["exec", "box", "kill", "-9", "1"]).exits_any();
+    drop(std::process::Command::new("kill").args(["-9", &first]).status());
+    crate::world::eventually("it is started again", || {
+        let now = world.inspect("box", "{{.State.Running}} {{.State.Pid}}");
+        now.starts_with("true ") && !now.ends_with(&format!(" {first}"))
+    });
+    assert_eq!(world.inspect("box", "{{.HostConfig.Memory}}"), "134217728");
+    world
+        .say("update box")
+        .one_error(1)
+        .says("must provide one or more flags");
+    world.say("update --memory 1m box").one_error(1).says("6 MiB");
+    world
+        .say("update --memory 64m nobody")
+        .one_error(1)
+        .says("No such container: nobody");
+    world
+        .say("update --restart sometimes box")
+        .one_error(125)
+        .says("restart policy");
+    assert_eq!(world.inspect("box", "{{.HostConfig.Memory}}"), "134217728");
+    world.say("rm -f box").ok();
+    world.clean();
+}

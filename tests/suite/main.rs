@@ -22,6 +22,7 @@ mod yard;
 mod bootstrap;
 mod build;
 mod build_kept;
+mod cp;
 mod disk;
 mod exit;
 mod flags;

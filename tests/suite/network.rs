@@ -326,3 +326,188 @@ fn networks_are_listed_inspected_and_removed() {
         .exits(1)
         .says("network one not found");
 }
+
+/// Answers every datagram with the same text in capitals, with a perl that every Debian has.
+const UDP_ECHO: &str = "use Socket; socket(S,PF_INET,SOCK_DGRAM,0); bind(S,sockaddr_in(7,INADDR_ANY)); \
+                        while(defined(my $a=recv(S,my $m,2000,0))){send(S,uc $m,0,$a)}";
+
+#[test]
+fn a_published_udp_port_takes_traffic_both_ways() {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !crate::world::program("perl") {
+        return;
+    }
+    let port = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let publish = format!("{port}:7/udp");
+    let mut args = vec![
+        "run".to_owned(),
+        "-d".into(),
+        "--name".into(),
+        "echo".into(),
+        "-p".into(),
+        publish,
+    ];
+    for folder in ["/usr", "/lib", "/lib64"]
+        .iter()
+        .filter(|folder| std::path::Path::new(folder).is_dir())
+    {
+        args.extend(["-v".to_owned(), format!("{folder}:{folder}:ro")]);
+    }
+    args.extend(["busybox", "/usr/bin/perl", "-e", UDP_ECHO].map(str::to_owned));
+    world.dhow(&args).ok();
+    let ask = |client: &UdpSocket, to: &str, text: &str| -> Option<String> {
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        client.send_to(text.as_bytes(), to).ok()?;
+        let mut buffer = [0; 2000];
+        let (count, from) = client.recv_from(&mut buffer).ok()?;
+        // The answer comes from where the question went.
+        assert_eq!(from.to_string(), to);
+        Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    };
+    let places = [Some("127.0.0.1".to_owned()), host_address()];
+    for place in places.iter().flatten() {
+        let to = format!("{place}:{port}");
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        eventually("it answers", || {
+            ask(&client, &to, "ahoy").as_deref() == Some("AHOY")
+        });
+        // The same flow goes on, and a second one beside it.
+        let other = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for round in 0..20 {
+            let text = format!("round {round}");
+            eventually("both flows go on", || {
+                ask(&client, &to, &text) == Some(text.to_uppercase())
+                    && ask(&other, &to, &text) == Some(text.to_uppercase())
+            });
+        }
+    }
+    assert_eq!(
+        world.say("port echo").ok().lines().next(),
+        Some(format!("7/udp -> 0.0.0.0:{port}").as_str())
+    );
+    // A new container behind the port gets what an old flow sends on.
+    let to = format!("127.0.0.1:{port}");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    eventually("it answers", || ask(&client, &to, "x").is_some());
+    world.say("rm -f echo").ok();
+    assert_eq!(ask(&client, &to, "x"), None);
+    world.dhow(&args).ok();
+    eventually("the old flow reaches the new container", || {
+        ask(&client, &to, "again").as_deref() == Some("AGAIN")
+    });
+}
+
+#[test]
+fn flushed_rules_are_found_and_written_again() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !crate::world::program("nft") {
+        return;
+    }
+    let port = free_port();
+    serve(&world, &format!("--name web -p {port}:80")).ok();
+    let local = format!("127.0.0.1:{port}");
+    eventually("it answers", || http(&local, "/").is_some());
+    // The table of this root, told apart from others by its published port.
+    let table = || {
+        let run = |args: &[&str]| std::process::Command::new("nft").args(args).output().unwrap();
+        let all = String::from_utf8_lossy(&run(&["list", "tables", "inet"]).stdout).into_owned();
+        all.lines()
+            .filter_map(|line| line.strip_prefix("table inet "))
+            .find(|name| {
+                name.starts_with("dhow")
+                    && String::from_utf8_lossy(&run(&["list", "table", "inet", name]).stdout)
+                        .contains(&format!(" {port} "))
+            })
+            .map(str::to_owned)
+    };
+    let flush = || {
+        let name = table().unwrap();
+        let done = std::process::Command::new("nft")
+            .args(["delete", "table", "inet", &name])
+            .status()
+            .unwrap();
+        assert!(done.success());
+        assert_eq!(http(&local, "/"), None, "the rules are gone");
+    };
+    flush();
+    world.say("system check").exits(1).prints("packet filter");
+    world.say("system check --repair").ok();
+    assert!(http(&local, "/").is_some());
+    world.clean();
+    for verb in ["network ls", "network inspect bridge", "start web"] {
+        flush();
+        world.say(verb).ok();
+        assert!(http(&local, "/").is_some(), "{verb}");
+    }
+}
+
+#[test]
+fn a_container_joins_and_leaves_networks() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("network create --subnet 10.211.9.0/24 one").ok();
+    world.say("network create two").ok();
+    world
+        .say("run -d --name server --network two --network-alias old busybox sleep 1000")
+        .ok();
+    world
+        .say("run -d --name client --network one busybox sleep 1000")
+        .ok();
+    let reaches = |name: &str| {
+        let ran = world.say(&format!("exec client ping -c 1 -W 1 {name}"));
+        ran.code == 0
+    };
+    assert!(!reaches("server"));
+    world
+        .say("network connect --alias other --ip 10.211.9.77 one server")
+        .ok();
+    eventually("its name is known", || reaches("server"));
+    assert!(reaches("other") && reaches("10.211.9.77"));
+    assert_eq!(
+        world.inspect(
+            "server",
+            "{{(index .NetworkSettings.Networks \"one\").IPAddress}}"
+        ),
+        "10.211.9.77"
+    );
+    world
+        .say("network connect one server")
+        .one_error(1)
+        .says("already exists in network one");
+    world.say("network disconnect one server").ok();
+    assert!(!reaches("10.211.9.77"));
+    assert_eq!(world.say("network disconnect one server").one_error(1).stdout, "");
+    world.say("network connect bridge server").ok();
+    world
+        .say("network connect --alias x bridge client")
+        .one_error(1)
+        .says("user defined networks");
+    world
+        .say("network connect host client")
+        .one_error(1)
+        .says("host network");
+    world
+        .say("network connect nothing client")
+        .one_error(1)
+        .says("network nothing not found");
+    // A container that does not run joins at its next start.
+    world.say("stop -t 0 server").ok();
+    world.say("network connect --alias later one server").ok();
+    world.say("network disconnect two server").ok();
+    world.say("start server").ok();
+    eventually("it is there after its start", || reaches("later"));
+    world.say("rm -f server client").ok();
+    world.say("network rm one two").ok();
+    world.clean();
+}

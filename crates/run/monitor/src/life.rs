@@ -1,7 +1,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-use crate::{Error, Health};
+use crate::{Error, Health, RestartPolicy};
 
 /// A program that runs, with our ends of its streams. With a terminal, only `terminal` is there.
 #[derive(Debug)]
@@ -68,6 +68,11 @@ pub trait Life {
     /// # Errors
     /// Whatever failed; [`Life::ended`] is called all the same.
     fn launch(&mut self) -> Result<Launched, Error>;
+
+    /// The restart policy as it is now, when it may have changed since the start; asked for when the program has ended.
+    fn restart_policy(&mut self) -> Option<RestartPolicy> {
+        None
+    }
 
     /// Takes apart what [`Life::launch`] made and what others could still see of it. Called after every end, also of a
     /// launch that failed. Never fails: what cannot be done now is left for the next command to finish.

@@ -40,6 +40,11 @@ impl Restarts {
         }
     }
 
+    /// Follows another policy from now on.
+    pub(crate) fn change(&mut self, policy: RestartPolicy) {
+        self.policy = policy;
+    }
+
     /// How long to wait before the next start and which restart that is; `None` to leave it ended.
     pub(crate) fn next(&mut self, code: i32, ran: Duration) -> Option<(Duration, u32)> {
         if ran >= SETTLED {

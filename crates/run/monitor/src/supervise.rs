@@ -50,6 +50,9 @@ pub(crate) fn supervise(
         let again = if session.no_restart {
             None
         } else {
+            if let Some(policy) = life.restart_policy() {
+                restarts.change(policy);
+            }
             restarts.next(exit.code, begun.elapsed())
         };
         life.ended();

@@ -25,6 +25,7 @@ mod build;
 mod change;
 mod confine;
 pub mod container;
+mod context;
 mod doctor;
 mod engine;
 mod image;
@@ -39,6 +40,7 @@ pub use bootstrap::BootstrapRequest;
 pub use build::BuildFailure;
 
 pub use confine::{DEFAULT_PROFILE, profile_of};
+pub use context::{ContextFolder, is_context};
 pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use network::{NetworkChoice, NetworkView};

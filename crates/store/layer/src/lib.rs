@@ -41,7 +41,7 @@ pub use entry::{Entry, EntryKind};
 pub use hash::ContentHasher;
 pub use index::{Entries, Index};
 pub use staging::MOUNT_POINT;
-pub use store::{Capture, Layer, LayerStore, Problem, Unpack, Unpacked};
+pub use store::{Capture, Layer, LayerStore, Problem, Scratch, Unpack, Unpacked};
 pub use stream::TarStream;
 
 dhow_types::define_error! {

@@ -28,6 +28,18 @@ pub struct Unpack {
     pub limits: Limits,
 }
 
+/// A directory that is removed when this is dropped.
+#[derive(Debug)]
+pub struct Scratch(Staging);
+
+impl Scratch {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.0.path()
+    }
+}
+
 /// What came of an unpack.
 #[derive(Clone, Debug)]
 pub struct Unpacked {
@@ -174,6 +186,15 @@ impl LayerStore {
             fresh,
             compression: made.compression,
         })
+    }
+
+    /// An empty directory beside the layers in the making, for what a command needs until it ends. It is swept as they
+    /// are when the command is killed.
+    ///
+    /// # Errors
+    /// Failures of the file system.
+    pub fn scratch(&self, kind: &str) -> Result<Scratch, Error> {
+        Staging::new(&self.root, kind).map(Scratch)
     }
 
     /// Makes a layer of a directory on the same file system, which moves into the store.

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
-    BuildEvent, BuildFailure, BuildNetwork, BuildObserver, BuildRequest, Built, Failed, Ignore, Secret,
+    BuildEvent, BuildFailure, BuildNetwork, BuildObserver, BuildRequest, Built, ContextFolder, Failed,
+    Ignore, Secret, is_context,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
@@ -72,8 +73,8 @@ struct BuildFlags {
     /// Shared memory size for build containers
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
-    /// The build context: a folder, or - for a Dockerfile without one on standard input
-    #[arg(value_name = "PATH|-")]
+    /// The build context: a folder, the URL of a tar, or - for a tar or a Dockerfile alone on standard input
+    #[arg(value_name = "PATH|URL|-")]
     context: String,
 }
 
@@ -84,7 +85,7 @@ const MAX_SECRET: u64 = 500 << 10;
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: BuildFlags = crate::flags::read(matches)?;
     let interrupt = Interrupt::watch()?;
-    let mut request = request(&flags)?;
+    let (mut request, _folder) = request(context, &flags)?;
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
     let quiet = flags.quiet || flags.progress == "quiet";
@@ -186,12 +187,13 @@ impl BuildObserver for Muted<'_> {
     }
 }
 
-fn request(flags: &BuildFlags) -> Result<BuildRequest, CliError> {
-    let (context, dockerfile, name, ignore) = source(flags)?;
-    let mut request = BuildRequest::new(dockerfile);
-    request.context = context;
-    request.dockerfile_name = name;
-    request.ignore = ignore;
+/// What to build, and what must stay until it is built.
+fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Option<ContextFolder>), CliError> {
+    let source = source(context, flags)?;
+    let mut request = BuildRequest::new(source.dockerfile);
+    request.context = source.context;
+    request.dockerfile_name = source.name;
+    request.ignore = source.ignore;
     request.target.clone_from(&flags.target);
     for argument in &flags.build_arg {
         match argument.split_once('=') {
@@ -232,29 +234,60 @@ fn request(flags: &BuildFlags) -> Result<BuildRequest, CliError> {
         request.extra_hosts.push((name.to_owned(), address.to_owned()));
     }
     request.shm_size = flags.shm_size.map(|size| size.0);
-    Ok(request)
+    Ok((request, source.folder))
 }
 
-type Source = (Option<PathBuf>, String, String, Ignore);
+/// Where a build gets its files from.
+struct Source {
+    context: Option<PathBuf>,
+    /// The Dockerfile's text, and its name for messages.
+    dockerfile: String,
+    name: String,
+    ignore: Ignore,
+    /// The context, when it was unpacked for this build.
+    folder: Option<ContextFolder>,
+}
 
-/// The context, the Dockerfile's text, its name for messages, and where the ignore patterns are.
-fn source(flags: &BuildFlags) -> Result<Source, CliError> {
+impl Source {
+    /// A Dockerfile that came without a file of its own.
+    fn bare(context: Option<PathBuf>, dockerfile: String) -> Self {
+        Self {
+            context,
+            dockerfile,
+            name: "Dockerfile".to_owned(),
+            ignore: Ignore::InContext,
+            folder: None,
+        }
+    }
+
+    /// A context that was unpacked, with the Dockerfile in it.
+    fn unpacked(folder: ContextFolder, file: Option<&Path>) -> Result<Self, CliError> {
+        let file = file.unwrap_or(Path::new("Dockerfile"));
+        Ok(Self {
+            context: Some(folder.path()),
+            dockerfile: folder.text(file, MAX_DOCKERFILE)?,
+            name: file.display().to_string(),
+            ignore: Ignore::InContext,
+            folder: Some(folder),
+        })
+    }
+}
+
+fn source(engine: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
     let from_stdin = flags.file.as_deref() == Some(Path::new("-"));
     if flags.context == "-" {
-        if flags.file.is_some() {
-            let message = "the context comes from standard input: --file names nothing then";
-            return Err(CliError::plain(message));
-        }
-        return Ok((
-            None,
-            dockerfile_on_stdin()?,
-            "Dockerfile".to_owned(),
-            Ignore::InContext,
-        ));
+        return on_stdin(engine, flags, from_stdin);
     }
-    if flags.context.contains("://") || flags.context.starts_with("git@") {
-        let message = format!("a context from {:?} is not supported", flags.context);
-        return Err(CliError::plain(message).with_hint("fetch it, and give the folder"));
+    if is_git(&flags.context) {
+        let message = format!("a git repository as context is not supported: {}", flags.context);
+        return Err(CliError::plain(message).with_hint("clone it with git, and give the folder"));
+    }
+    if flags.context.starts_with("http://") || flags.context.starts_with("https://") {
+        let engine = engine.engine()?;
+        let folder = engine.context_folder()?;
+        // Apart, since the builder forks and this process must have one thread then.
+        engine.apart(|engine| engine.fetch_context(&folder, &flags.context))?;
+        return Source::unpacked(folder, flags.file.as_deref());
     }
     let context = PathBuf::from(&flags.context);
     if !context.is_dir() {
@@ -265,15 +298,10 @@ fn source(flags: &BuildFlags) -> Result<Source, CliError> {
         return Err(CliError::plain(message));
     }
     if from_stdin {
-        return Ok((
-            Some(context),
-            read_stdin(MAX_DOCKERFILE)?,
-            "Dockerfile".to_owned(),
-            Ignore::InContext,
-        ));
+        return Ok(Source::bare(Some(context), read_stdin(MAX_DOCKERFILE)?));
     }
     let path = flags.file.clone().unwrap_or_else(|| context.join("Dockerfile"));
-    let text = fs::File::open(&path)
+    let dockerfile = fs::File::open(&path)
         .and_then(|file| {
             let mut text = String::new();
             file.take(MAX_DOCKERFILE).read_to_string(&mut text).map(|_| text)
@@ -292,7 +320,23 @@ fn source(flags: &BuildFlags) -> Result<Source, CliError> {
         Some(name) => (name, Ignore::InContext),
         None => (path.display().to_string(), ignore_beside(&path)),
     };
-    Ok((Some(context), text, name, ignore))
+    Ok(Source {
+        context: Some(context),
+        dockerfile,
+        name,
+        ignore,
+        folder: None,
+    })
+}
+
+/// What docker takes for a git repository (moby `urlutil.IsGitURL`).
+fn is_git(context: &str) -> bool {
+    let path = context.split('#').next().unwrap_or(context);
+    let web = context.starts_with("http://") || context.starts_with("https://");
+    ["git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|start| context.starts_with(start))
+        || web && path.ends_with(".git")
 }
 
 /// A Dockerfile outside the context may have its own patterns beside it.
@@ -302,19 +346,34 @@ fn ignore_beside(path: &Path) -> Ignore {
     fs::read_to_string(PathBuf::from(beside)).map_or(Ignore::InContext, Ignore::Text)
 }
 
-fn dockerfile_on_stdin() -> Result<String, CliError> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
+/// A tar with the context on standard input, or a Dockerfile alone.
+fn on_stdin(context: &Context, flags: &BuildFlags, twice: bool) -> Result<Source, CliError> {
+    if twice {
+        return Err(CliError::plain(
+            "invalid argument: can't use stdin for both build context and dockerfile",
+        ));
+    }
+    let mut input = std::io::stdin();
+    let mut head = Vec::new();
+    (&mut input).take(512).read_to_end(&mut head)?;
+    let archive = is_context(&head);
+    let mut whole = std::io::Cursor::new(head).chain(input);
+    if archive {
+        let engine = context.engine()?;
+        let folder = engine.context_folder()?;
+        engine.fill_context(&folder, whole)?;
+        return Source::unpacked(folder, flags.file.as_deref());
+    }
+    if flags.file.is_some() {
+        let message = "a Dockerfile alone comes from standard input: --file names nothing then";
+        return Err(CliError::plain(message));
+    }
+    let mut text = String::new();
+    (&mut whole)
         .take(MAX_DOCKERFILE)
-        .read_to_end(&mut bytes)?;
-    String::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.contains('\0'))
-        .ok_or_else(|| {
-            CliError::plain("a context from standard input is not supported")
-                .with_hint("unpack it first: mkdir context && tar -xC context && dhow build context")
-        })
+        .read_to_string(&mut text)
+        .map_err(|error| CliError::plain(format!("read the Dockerfile on standard input: {error}")))?;
+    Ok(Source::bare(None, text))
 }
 
 fn read_stdin(most: u64) -> Result<String, CliError> {

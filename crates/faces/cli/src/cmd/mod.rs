@@ -7,6 +7,7 @@ mod bootstrap;
 mod build;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 mod doctor;
 mod exec;
@@ -36,6 +37,7 @@ mod stop;
 mod system;
 mod tag;
 mod top;
+mod update;
 mod version;
 mod volume;
 
@@ -106,6 +108,8 @@ const TOP: &[Entry] = &[
     own(&port::VERB),
     own(&rename::VERB),
     own(&top::VERB),
+    own(&cp::VERB),
+    own(&update::VERB),
     own(&commit::COMMIT),
     own(&commit::DIFF),
     own(&commit::EXPORT),
@@ -167,6 +171,8 @@ const CONTAINER: &[Entry] = &[
     own(&port::VERB),
     own(&rename::VERB),
     own(&top::VERB),
+    own(&cp::VERB),
+    own(&update::VERB),
     own(&commit::COMMIT),
     own(&commit::DIFF),
     own(&commit::EXPORT),
@@ -191,6 +197,8 @@ const IMAGE: &[Entry] = &[
 
 const NETWORK: &[Entry] = &[
     own(&network::CREATE),
+    own(&network::CONNECT),
+    own(&network::DISCONNECT),
     named("ls", &["list"], &network::LS),
     own(&inspect::NETWORK),
     named("rm", &["remove"], &network::RM),

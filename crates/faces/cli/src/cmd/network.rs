@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::container::ConnectRequest;
 use dhow_engine::{CreateNetwork, SubnetRequest};
 
 use crate::flags::{Filters, key_value, labels, name_fits};
-use crate::render::{Look, say, say_line};
+use crate::render::{Look, note, say, say_line};
 use crate::view::network as view;
 use crate::{CliError, Context, Verb};
 
@@ -29,6 +30,20 @@ pub(crate) const RM: Verb = Verb {
     about: "Remove one or more networks",
     flags: |command| RmFlags::augment_args(command),
     run: rm,
+};
+
+pub(crate) const CONNECT: Verb = Verb {
+    name: "connect",
+    about: "Connect a container to a network",
+    flags: |command| ConnectFlags::augment_args(command),
+    run: connect,
+};
+
+pub(crate) const DISCONNECT: Verb = Verb {
+    name: "disconnect",
+    about: "Disconnect a container from a network",
+    flags: |command| DisconnectFlags::augment_args(command),
+    run: disconnect,
 };
 
 pub(crate) const PRUNE: Verb = Verb {
@@ -205,6 +220,57 @@ fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         Err(error) => Err(error.into()),
         Ok(_) => say_line(name),
     })
+}
+
+#[derive(Args, Debug)]
+struct ConnectFlags {
+    /// Add network-scoped alias for the container
+    #[arg(long)]
+    alias: Vec<String>,
+    /// IPv4 address (e.g., "172.30.100.104")
+    #[arg(long)]
+    ip: Option<std::net::Ipv4Addr>,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+fn connect(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: ConnectFlags = crate::flags::read(matches)?;
+    let request = ConnectRequest {
+        network: flags.network,
+        container: flags.container,
+        aliases: flags.alias,
+        ip: flags.ip,
+    };
+    if let Some(warning) = context.engine()?.connect_network(&request)? {
+        note(&format!("WARNING: {warning}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Args, Debug)]
+struct DisconnectFlags {
+    /// Disconnect also from a network that is gone
+    #[arg(short, long)]
+    force: bool,
+    /// The network
+    #[arg(value_name = "NETWORK")]
+    network: String,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+fn disconnect(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: DisconnectFlags = crate::flags::read(matches)?;
+    context
+        .engine()?
+        .disconnect_network(&flags.network, &flags.container, flags.force)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Args, Debug)]

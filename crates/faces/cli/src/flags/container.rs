@@ -8,7 +8,7 @@ use dhow_engine::container::{Attachment, CreateContainer, LogConfig, NamespaceCh
 use dhow_engine::{Limits, NamespaceMode, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
 
-use super::{env_pairs, key_value, labels, mount, port, restart_policy};
+use super::{LimitFlags, env_pairs, key_value, labels, mount, port, restart_policy};
 use crate::CliError;
 
 // The flags of `run` and `create`, in docker's words. No doc comment: clap would take it for that of the verb.
@@ -95,45 +95,14 @@ pub(crate) struct ContainerFlags {
     /// Add a custom host-to-IP mapping (host:ip)
     #[arg(long, value_name = "HOST:IP")]
     add_host: Vec<String>,
-    /// Memory limit
-    #[arg(short, long, value_name = "BYTES")]
-    memory: Option<ByteSize>,
-    /// Memory soft limit
-    #[arg(long, value_name = "BYTES")]
-    memory_reservation: Option<ByteSize>,
-    /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_swap: Option<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Tune container memory swappiness (0 to 100)
     #[arg(long)]
     memory_swappiness: Option<u64>,
     /// Disable OOM Killer
     #[arg(long)]
     oom_kill_disable: bool,
-    /// Number of CPUs
-    #[arg(long)]
-    cpus: Option<f64>,
-    /// CPU shares (relative weight)
-    #[arg(short, long)]
-    cpu_shares: Option<u64>,
-    /// Limit CPU CFS period, in microseconds
-    #[arg(long)]
-    cpu_period: Option<u64>,
-    /// Limit CPU CFS quota, in microseconds
-    #[arg(long, allow_hyphen_values = true)]
-    cpu_quota: Option<i64>,
-    /// CPUs in which to allow execution (0-3, 0,1)
-    #[arg(long)]
-    cpuset_cpus: Option<String>,
-    /// MEMs in which to allow execution (0-3, 0,1)
-    #[arg(long)]
-    cpuset_mems: Option<String>,
-    /// Tune container pids limit (set -1 for unlimited)
-    #[arg(long, allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
-    /// Block IO (relative weight), between 10 and 1000
-    #[arg(long)]
-    blkio_weight: Option<u16>,
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
@@ -376,42 +345,10 @@ impl ContainerFlags {
     }
 
     fn limits(&self) -> Result<Limits, String> {
-        let memory_swap = match self.memory_swap.as_deref() {
-            None => None,
-            Some("-1") => Some(-1),
-            Some(text) => {
-                let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
-                Some(i64::try_from(size.0).map_err(|_| format!("{text} is too much swap"))?)
-            }
-        };
-        let nano_cpus = match self.cpus {
-            None => None,
-            Some(cpus) if cpus > 0.0 && cpus < 1e6 => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "bounded just above"
-                )]
-                let nano = (cpus * 1e9).round() as u64;
-                Some(nano)
-            }
-            Some(cpus) => return Err(format!("--cpus {cpus} is not a number of CPUs")),
-        };
         Ok(Limits {
-            memory: self.memory.map(|size| size.0),
-            memory_swap,
-            memory_reservation: self.memory_reservation.map(|size| size.0),
             memory_swappiness: self.memory_swappiness,
             oom_kill_disable: self.oom_kill_disable.then_some(true),
-            nano_cpus,
-            cpu_shares: self.cpu_shares,
-            cpu_quota: self.cpu_quota,
-            cpu_period: self.cpu_period,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids: self.pids_limit,
-            blkio_weight: self.blkio_weight,
-            ..Limits::default()
+            ..self.limits.limits()?
         })
     }
 

@@ -2,12 +2,14 @@
 
 mod container;
 mod filter;
+mod limits;
 mod mount;
 mod port;
 mod value;
 
 pub(crate) use container::ContainerFlags;
 pub(crate) use filter::{Filters, name_fits};
+pub(crate) use limits::LimitFlags;
 pub(crate) use value::{env_pairs, key_value, labels, restart_policy};
 
 use std::os::fd::{AsFd, BorrowedFd};

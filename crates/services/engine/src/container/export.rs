@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Write, empty};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dhow_layer::tar::Writer;
 use dhow_layer::{Entry, EntryKind};
@@ -19,23 +19,80 @@ const MAX_DEPTH: usize = 256;
 
 /// Writes everything below `root`, sorted by path.
 pub(super) fn write(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
-    let mut export = Export {
+    let part = Part {
         root,
+        path: Path::new(""),
+        name: b"",
+        mounts: None,
+    };
+    write_part(&part, output)
+}
+
+/// A part of a tree.
+pub(super) struct Part<'a> {
+    pub(super) root: &'a Root,
+    /// Which entry of the root.
+    pub(super) path: &'a Path,
+    /// What it is called in the archive; empty for what is in it only.
+    pub(super) name: &'a [u8],
+    /// Where other file systems belong to the tree. `None`: everywhere.
+    pub(super) mounts: Option<&'a [PathBuf]>,
+}
+
+/// Writes one entry and everything below it, sorted by path.
+pub(super) fn write_part(part: &Part<'_>, output: &mut dyn Write) -> Result<(), Error> {
+    let what = || format!("look at {}", part.path.display());
+    let top = match part.name {
+        b"" => part.root.metadata(part.path),
+        _ => part.root.symlink_metadata(part.path),
+    };
+    let mut export = Export {
+        part,
+        device: top.context(what)?.st_dev,
         tar: Writer::new(output),
         links: HashMap::new(),
     };
-    export.folder(Path::new(""), 0)?;
+    if part.name.is_empty() {
+        export.folder(part.path, 0)?;
+    } else {
+        export
+            .entry(part.path, 0)
+            .context(|| format!("write {}", part.path.display()))?;
+    }
     export.tar.finish().context(|| "end the archive").map(drop)
 }
 
 struct Export<'a> {
-    root: &'a Root,
+    part: &'a Part<'a>,
+    /// The file system of the first entry.
+    device: u64,
     tar: Writer<&'a mut dyn Write>,
     /// Files with more than one name, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl Export<'_> {
+    /// The name in the archive.
+    fn named(&self, path: &Path) -> Vec<u8> {
+        let below = path
+            .strip_prefix(self.part.path)
+            .unwrap_or(path)
+            .as_os_str()
+            .as_bytes();
+        match (self.part.name, below) {
+            (b"", below) => below.to_vec(),
+            (name, b"") => name.to_vec(),
+            (name, below) => [name, b"/", below].concat(),
+        }
+    }
+
+    /// Whether a directory is a file system of the kernel's (`/proc`) and no part of the container's files.
+    fn is_foreign(&self, path: &Path, device: u64) -> bool {
+        self.part.mounts.is_some_and(|mounts| {
+            device != self.device && !mounts.iter().any(|mount| path.starts_with(mount))
+        })
+    }
+
     fn folder(&mut self, path: &Path, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             let message = format!(
@@ -50,6 +107,7 @@ impl Export<'_> {
             path
         };
         let mut names: Vec<_> = self
+            .part
             .root
             .read_dir(here)
             .context(|| format!("list {}", here.display()))?
@@ -66,7 +124,8 @@ impl Export<'_> {
     }
 
     fn entry(&mut self, path: &Path, depth: usize) -> Result<(), Error> {
-        let status = self.root.symlink_metadata(path).context(|| "look at it")?;
+        let root = self.part.root;
+        let status = root.symlink_metadata(path).context(|| "look at it")?;
         let kind = match FileType::from_raw_mode(status.st_mode) {
             FileType::Directory => EntryKind::Directory,
             FileType::RegularFile => EntryKind::File,
@@ -77,7 +136,7 @@ impl Export<'_> {
             // A socket is nothing without the program that listens on it.
             _ => return Ok(()),
         };
-        let mut entry = Entry::new(path.as_os_str().as_bytes(), kind, status.st_mode & 0o7777);
+        let mut entry = Entry::new(self.named(path), kind, status.st_mode & 0o7777);
         (entry.uid, entry.gid) = (status.st_uid, status.st_gid);
         entry.mtime = status.st_mtime;
         let what = || "write it";
@@ -93,18 +152,21 @@ impl Export<'_> {
         match kind {
             EntryKind::File => {
                 entry.size = u64::try_from(status.st_size).unwrap_or(0);
-                let file = self.root.open_file(path).context(|| "open it")?;
+                let file = root.open_file(path).context(|| "open it")?;
                 entry.xattrs = attributes(&file)?;
                 entry.xattrs.retain(|(name, _)| !name.starts_with(OVERLAY));
                 self.tar.append(&entry, file).context(what)
             }
             EntryKind::Symlink => {
-                let target = self.root.read_link(path).context(|| "read the link")?;
+                let target = root.read_link(path).context(|| "read the link")?;
                 entry.link = target.as_os_str().as_bytes().to_vec();
                 self.tar.append(&entry, empty()).context(what)
             }
             EntryKind::Directory => {
                 self.tar.append(&entry, empty()).context(what)?;
+                if self.is_foreign(path, status.st_dev) {
+                    return Ok(());
+                }
                 self.folder(path, depth + 1)
             }
             _ => {

@@ -151,7 +151,7 @@ impl Containers {
             name: name.to_owned(),
             ..container.config.clone()
         };
-        write_json(&self.folder(&config.id).join("config.json"), &config)?;
+        self.write_config(&config)?;
         if !self.has_name(container) {
             // The old name is another's.
             return Ok(());
@@ -189,6 +189,37 @@ impl Containers {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Waits for, and holds, the right to change a container's records beside its monitor. It is asked for only by
+    /// what reads a record and writes it again.
+    pub(crate) fn edit(&self, id: &ContainerId) -> Result<OwnedFd, Error> {
+        let folder = self.folder(id);
+        let what = || format!("lock {}", folder.display());
+        let file = OwnedFd::from(fs::File::open(&folder).context(what)?);
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(std::io::Error::from(errno)).context(what),
+            }
+        }
+    }
+
+    /// Changes the state record. The caller holds the container's lock or its [`Containers::edit`].
+    pub(crate) fn change_state(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut State),
+    ) -> Result<(), Error> {
+        let mut state = self.load_state(id)?;
+        change(&mut state);
+        self.write_state(id, &state)
+    }
+
+    /// Replaces what was asked for: a change that a person made later.
+    pub(crate) fn write_config(&self, config: &Config) -> Result<(), Error> {
+        write_json(&self.folder(&config.id).join("config.json"), config)
     }
 
     /// Replaces the state record. The caller holds the container's lock.

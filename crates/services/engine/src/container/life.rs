@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dhow_cgroup::Group;
-use dhow_monitor::{Change, Exit, Health, Launched, Life, Probe, format_time};
+use dhow_monitor::{Change, Exit, Health, Launched, Life, Probe, RestartPolicy, format_time};
 use dhow_network::{Endpoint, EndpointRequest};
 use dhow_oci::runtime::Spec;
 use dhow_rootpath::Root;
@@ -56,6 +56,13 @@ impl ContainerLife {
             held: None,
             oom_killed: false,
             retired: Vec::new(),
+        }
+    }
+
+    /// Takes over what a person changed since the last start. A record that cannot be read changes nothing.
+    fn refresh(&mut self) {
+        if let Ok(container) = self.engine.containers().load(&self.config.id) {
+            self.config = container.config;
         }
     }
 
@@ -211,9 +218,9 @@ impl ContainerLife {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
-        let mut state = self.engine.containers().load_state(&self.config.id)?;
-        change(&mut state);
-        self.engine.containers().write_state(&self.config.id, &state)
+        // `network connect` writes the same record.
+        let _edit = self.engine.containers().edit(&self.config.id)?;
+        self.engine.containers().change_state(&self.config.id, change)
     }
 
     fn spec(&self, root: &Root, network: &Connection) -> Result<Spec, Error> {
@@ -293,7 +300,10 @@ impl ContainerLife {
             return;
         };
         self.oom_killed = held.group.oom_count().is_ok_and(|count| count > 0);
-        self.retire(&held.network.endpoints);
+        // The record also knows the networks that were joined later, and not those that were left.
+        let state = self.engine.containers().load_state(&self.config.id);
+        let endpoints = state.map_or_else(|_| held.network.endpoints.clone(), |state| state.endpoints);
+        self.retire(&endpoints);
         drop(held.network);
         // Whatever shares the pid namespace of another may have left processes behind.
         drop(held.group.kill_all());
@@ -337,6 +347,15 @@ impl Life for ContainerLife {
 
     fn ended(&mut self) {
         self.end();
+    }
+
+    fn restart_policy(&mut self) -> Option<RestartPolicy> {
+        // What goes away when it ends has no other policy, and nobody waits longer for its end.
+        if self.config.auto_remove {
+            return None;
+        }
+        self.refresh();
+        Some(self.config.restart)
     }
 
     fn bury(&mut self) {

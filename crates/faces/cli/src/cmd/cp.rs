@@ -1,0 +1,110 @@
+//! `cp`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::container::{CopyPlace, CopyRequest};
+
+use crate::render::note;
+use crate::{CliError, Context, Verb};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "cp",
+    about: "Copy files/folders between a container and the local filesystem",
+    flags: |command| CpFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct CpFlags {
+    /// Archive mode (copy all uid/gid information)
+    #[arg(short, long)]
+    archive: bool,
+    /// Always follow symbol link in SRC_PATH
+    #[arg(short = 'L', long)]
+    follow_link: bool,
+    /// Suppress progress output during copy; automatic without a terminal
+    #[arg(short, long)]
+    quiet: bool,
+    /// CONTAINER:PATH, a path of this host, or - for a tar on standard input
+    #[arg(value_name = "SRC_PATH")]
+    source: String,
+    /// CONTAINER:PATH, a path of this host, or - for a tar on standard output
+    #[arg(value_name = "DEST_PATH")]
+    destination: String,
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: CpFlags = crate::flags::read(matches)?;
+    if flags.source.is_empty() {
+        return Err(CliError::plain("source can not be empty"));
+    }
+    if flags.destination.is_empty() {
+        return Err(CliError::plain("destination can not be empty"));
+    }
+    let (from, to) = (place(&flags.source), place(&flags.destination));
+    let in_container = |place: &CopyPlace| matches!(place, CopyPlace::Container { .. });
+    match (in_container(&from), in_container(&to)) {
+        (true, true) => return Err(CliError::plain("copying between containers is not supported")),
+        (false, false) => return Err(CliError::plain("must specify at least one container source")),
+        _ => {}
+    }
+    let mut output = std::io::stdout();
+    if to == CopyPlace::Stream && output.is_terminal() {
+        return Err(CliError::plain("cannot write a tar archive to a terminal")
+            .with_hint("redirect the output, or name a path instead of -"));
+    }
+    let request = CopyRequest {
+        from,
+        to,
+        follow_link: flags.follow_link,
+        archive: flags.archive,
+    };
+    let streams = request.to == CopyPlace::Stream;
+    let bytes = context.engine()?.copy(&request, std::io::stdin(), &mut output)?;
+    if !flags.quiet && !streams && output.is_terminal() {
+        let size = dhow_types::human_size(bytes);
+        note(&format!("Successfully copied {size} to {}", flags.destination));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Docker's reading of an argument (`splitCpArg`): a host's path with a colon must begin with `/` or `.`.
+fn place(text: &str) -> CopyPlace {
+    match text.split_once(':') {
+        _ if text == "-" => CopyPlace::Stream,
+        Some((container, path)) if !text.starts_with('/') && !container.starts_with('.') => {
+            CopyPlace::Container {
+                container: container.to_owned(),
+                path: path.to_owned(),
+            }
+        }
+        _ => CopyPlace::Host(PathBuf::from(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_marks_a_container_unless_the_path_is_plainly_the_hosts() {
+        let container = |container: &str, path: &str| CopyPlace::Container {
+            container: container.to_owned(),
+            path: path.to_owned(),
+        };
+        for (text, expected) in [
+            ("-", CopyPlace::Stream),
+            ("web:/etc/hosts", container("web", "/etc/hosts")),
+            ("web:rel", container("web", "rel")),
+            ("web:/a:b", container("web", "/a:b")),
+            ("/a:b", CopyPlace::Host("/a:b".into())),
+            ("./a:b", CopyPlace::Host("./a:b".into())),
+            ("plain", CopyPlace::Host("plain".into())),
+        ] {
+            assert_eq!(place(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `network connect` and `network disconnect`.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+
+use dhow_network::{DEFAULT_BRIDGE, EndpointRequest, Network};
+use dhow_types::ErrorKind;
+
+use super::folder::Container;
+use super::record::{Attachment, NetworkMode};
+use super::stop::open_process;
+use crate::{Context as _, Engine, Error};
+
+/// What `network connect`'s flags say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectRequest {
+    /// Name or id of the network.
+    pub network: String,
+    /// Name or id of the container.
+    pub container: String,
+    /// Further names of the container there.
+    pub aliases: Vec<String>,
+    /// The address to have there.
+    pub ip: Option<Ipv4Addr>,
+}
+
+impl Engine {
+    /// Puts a container on one more network: at once when it runs, and at every start from now on. Gives a warning for
+    /// what only the next start brings. Single-threaded callers only: enters the container's namespace and comes back.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` for a container without networks of its own; `AlreadyExists` when it is there.
+    pub fn connect_network(&self, wanted: &ConnectRequest) -> Result<Option<String>, Error> {
+        let container = self.containers().find(&wanted.container)?;
+        let id = &container.config.id;
+        let _edit = self.containers().edit(id)?;
+        let container = self.containers().load(id)?;
+        let network = self.network_for(&wanted.network)?;
+        check(&container, &network, wanted)?;
+        let attachment = Attachment {
+            network: network.name.clone(),
+            aliases: wanted.aliases.clone(),
+            ip: wanted.ip,
+            mac: None,
+        };
+        let mut warning = None;
+        let mut config = container.config.clone();
+        if open_process(&container)?.is_some() {
+            let netns = self.namespace_of(id, "net")?;
+            let request = EndpointRequest {
+                container: id,
+                name: &config.name,
+                aliases: &attachment.aliases,
+                ip: attachment.ip,
+                ip6: None,
+                mac: None,
+                // The sockets that hold published ports live in the monitor, which has those of its start.
+                ports: &[],
+            };
+            let (endpoint, _) = self
+                .networks()?
+                .attach(&network, netns.as_fd(), &request)
+                .context(|| format!("join the network {}", network.name))?;
+            let names = self.has_names(&container)?;
+            if network.has_names() && !names {
+                let text = "names of this network are resolved in the container after its next start";
+                warning = Some(text.to_owned());
+            }
+            self.containers()
+                .change_state(id, |state| state.endpoints.push(endpoint))?;
+        }
+        config.network = NetworkMode::Networks;
+        config.networks.push(attachment);
+        self.containers().write_config(&config)?;
+        Ok(warning)
+    }
+
+    /// Takes a container off a network. With `force`, a network that is gone is taken out of its record too.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it is not on the network.
+    pub fn disconnect_network(&self, network: &str, container: &str, force: bool) -> Result<(), Error> {
+        let container = self.containers().find(container)?;
+        let id = &container.config.id;
+        let _edit = self.containers().edit(id)?;
+        let mut config = self.containers().load(id)?.config;
+        let name = match self.network_for(network) {
+            Err(error) if force && error.kind() == ErrorKind::NotFound => network.to_owned(),
+            found => found?.name,
+        };
+        if config.network == NetworkMode::Host {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                "container cannot be disconnected from host network or connected to host network",
+            ));
+        }
+        let before = config.networks.len();
+        config.networks.retain(|attachment| attachment.network != name);
+        if config.networks.len() == before {
+            let message = format!("container {id} is not connected to network {name}");
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        let networks = self.networks()?;
+        let endpoints = networks
+            .endpoints_of(id)
+            .context(|| "find the container's places")?;
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network == name) {
+            networks
+                .detach(endpoint)
+                .context(|| format!("leave the network {name}"))?;
+        }
+        self.containers().change_state(id, |state| {
+            state.endpoints.retain(|endpoint| endpoint.network != name);
+        })?;
+        if config.networks.is_empty() {
+            config.network = NetworkMode::None;
+        }
+        self.containers().write_config(&config)
+    }
+
+    fn network_for(&self, name: &str) -> Result<Network, Error> {
+        self.reapply_rules();
+        let networks = self.networks()?;
+        let found = if name == DEFAULT_BRIDGE {
+            networks.default_bridge()
+        } else {
+            networks.find(name)
+        };
+        found.context(|| format!("look at network {name}"))
+    }
+
+    /// Whether a name server was made for the container when it started.
+    fn has_names(&self, container: &Container) -> Result<bool, Error> {
+        for attachment in &container.config.networks {
+            if self.network_for(&attachment.network)?.has_names() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Docker's rules, in its words.
+fn check(container: &Container, network: &Network, wanted: &ConnectRequest) -> Result<(), Error> {
+    let config = &container.config;
+    let refuse = |kind, why: String| Err(Error::new(kind, why));
+    let precondition = ErrorKind::FailedPrecondition;
+    match &config.network {
+        NetworkMode::Host => {
+            let why = "container cannot be disconnected from host network or connected to host network";
+            return refuse(precondition, why.to_owned());
+        }
+        NetworkMode::Container(_) => {
+            let why = "container sharing network namespace with another container or host cannot be connected to any \
+                       other network";
+            return refuse(precondition, why.to_owned());
+        }
+        NetworkMode::None | NetworkMode::Networks => {}
+    }
+    if network.name == dhow_network::HOST {
+        let why = "container cannot be disconnected from host network or connected to host network";
+        return refuse(precondition, why.to_owned());
+    }
+    if network.name == dhow_network::NONE {
+        let why = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+        return refuse(precondition, why.to_owned());
+    }
+    if config
+        .networks
+        .iter()
+        .any(|attachment| attachment.network == network.name)
+    {
+        let why = format!(
+            "endpoint with name {} already exists in network {}",
+            config.name, network.name
+        );
+        return refuse(ErrorKind::AlreadyExists, why);
+    }
+    if !network.has_names() && !wanted.aliases.is_empty() {
+        let why = "network-scoped alias is supported only for containers in user defined networks";
+        return refuse(ErrorKind::InvalidArgument, why.to_owned());
+    }
+    if network.name == DEFAULT_BRIDGE && wanted.ip.is_some() {
+        let why = "user specified IP address is supported on user defined networks only";
+        return refuse(ErrorKind::InvalidArgument, why.to_owned());
+    }
+    Ok(())
+}
