@@ -232,18 +232,12 @@ impl Making<'_> {
                         error.kind(),
                         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                     );
-                    first.get_or_insert_with(|| {
-                        let at = base.join(path);
-                        let error = Error::wrap(error, format!("create the control group {}", at.display()));
-                        if denied {
-                            error.with_kind(ErrorKind::PermissionDenied)
-                        } else {
-                            error
-                        }
-                    });
+                    let at = base.join(path);
+                    let error = Error::wrap(error, format!("create the control group {}", at.display()));
                     if !denied {
-                        break;
+                        return Err(error);
                     }
+                    first.get_or_insert(error.with_kind(ErrorKind::PermissionDenied));
                 }
             }
         }
