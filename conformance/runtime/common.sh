@@ -2,7 +2,7 @@
 #   describe                one line for the usage text
 #   check_suite             dies when $suite is not what it expects or a tool of the machine is missing
 #   run_suite               runs $suite on the executable $runtime in $work, and calls `note` for every test
-# and then calls `adapter "$@"`. None of them fetches or builds a suite: the caller has it.
+# may set $called, the name to give to a dhow binary (default runc), and then calls `adapter "$@"`. None of them fetches or builds a suite: the caller has it.
 
 die() { echo "$name: $*" >&2; exit 1; }
 
@@ -10,7 +10,7 @@ usage() {
     cat >&2 <<USAGE
 usage: conformance/runtime/$name.sh [--runtime BIN] [--compare BIN]... [--only REGEX] [--logs DIR] SUITE
   $(describe)
-  --runtime BIN   the runtime; a binary called dhow is started under the name runc (default: dist/dhow)
+  --runtime BIN   the runtime; a binary called dhow is started under the name of a runtime (default: dist/dhow)
   --compare BIN   run another runtime the same way afterwards; may be given again
   --only REGEX    only the groups, files or programs whose name matches
   --logs DIR      keep the output of every group, file or program there
@@ -45,14 +45,14 @@ sweep() {
     return 0
 }
 
-# The suites want one executable path. A dhow binary is a runtime when it is called runc.
+# The suites want one executable path. A dhow binary is a runtime when it is called so.
 as_one_executable() {
     local binary
     binary=$(command -v "$1") || die "no runtime $1"
     binary=$(readlink -f "$binary")
     case ${binary##*/} in
         # Not a link: some suites resolve the path first.
-        dhow*) mkdir -p "$work/bin"; cp --reflink=auto "$binary" "$work/bin/runc"; runtime=$work/bin/runc ;;
+        dhow*) mkdir -p "$work/bin"; runtime=$work/bin/${called:-runc}; cp --reflink=auto "$binary" "$runtime" ;;
         *) runtime=$binary ;;
     esac
 }

@@ -2,6 +2,7 @@
 # crun's Python tests on our runtime. The checkout needs the static program tests/init, which that suite's own build makes.
 set -uo pipefail
 name=crun
+called=crun
 # shellcheck source=conformance/runtime/common.sh
 . "$(dirname "$0")/common.sh"
 

@@ -1,7 +1,7 @@
 //! The command line of an OCI runtime as runc has it, over [`dhow_runtime`]: for podman, containerd, docker, and for the
 //! suites that test runtimes.
 //!
-//! It is called as `dhow runtime ...`, or by the name `runc` or `dhow-runtime`. Exit codes, messages and the lines of
+//! It is called as `dhow runtime ...`, or by the name `runc`, `crun` or `dhow-runtime`. Exit codes, messages and the lines of
 //! `--log` are runc's where clients parse them. It reads arguments, environment and terminal and prints; it decides nothing.
 //! Nothing is set up before a verb needs it: no thread, no async runtime.
 
@@ -38,6 +38,7 @@ pub fn called() -> Option<Call> {
     let name = Path::new(&program).file_name().and_then(|name| name.to_str());
     let name = match name {
         Some("runc") => "runc",
+        Some("crun") => "crun",
         Some("dhow-runtime") => "dhow",
         _ => {
             let first = args.next()?;
@@ -64,6 +65,11 @@ const GLOBAL: &[Flag] = &[
     value("log-format", None, "format of messages: text (default) or json"),
     value("root", None, "folder of the containers' state"),
     on("systemd-cgroup", None, "let systemd make the control groups"),
+    value(
+        "cgroup-manager",
+        None,
+        "who makes the control groups: cgroupfs (default) or systemd",
+    ),
     value(
         "rootless",
         None,
@@ -246,15 +252,20 @@ impl Context {
             "false" | "0" => Ok(false),
             other => Err(Failure::new(format!("invalid value for --rootless: {other}"))),
         };
-        let settled = rootless.and_then(|rootless| Ok((rootless, root(name, given)?)));
+        let systemd = match given.text("cgroup-manager") {
+            None | Some("cgroupfs") => Ok(given.is_on("systemd-cgroup")),
+            Some("systemd") => Ok(true),
+            Some(other) => Err(Failure::new(format!("unsupported cgroup manager: {other}"))),
+        };
+        let settled = rootless.and_then(|rootless| Ok((rootless, systemd?, root(name, given)?)));
         match settled {
-            Ok((rootless, root)) => Ok(Self {
+            Ok((rootless, systemd, root)) => Ok(Self {
                 name,
                 log,
                 root,
                 opened,
                 chosen_root: given.value("root").is_some(),
-                systemd: given.is_on("systemd-cgroup"),
+                systemd,
                 rootless,
             }),
             Err(failure) => Err((log, failure)),
@@ -311,14 +322,15 @@ pub(crate) fn print(text: &str) -> Result<ExitCode, Failure> {
 fn version(name: &str) -> String {
     // podman and containerd look for a line of this form.
     let own = env!("CARGO_PKG_VERSION");
-    let shown = if name == "runc" { "runc" } else { "dhow-runtime" };
+    let shown = if name == "dhow" { "dhow-runtime" } else { name };
     format!("{shown} version {own}\nspec: {}\n", verb::SPEC_VERSION)
 }
 
 fn usage(name: &str) -> String {
-    let call = if name == "runc" { "runc" } else { "dhow runtime" };
+    let call = if name == "dhow" { "dhow runtime" } else { name };
+    let start = if name == "crun" { "Usage: crun [OPTION...] COMMAND [OPTION...]\n\n" } else { "" };
     let mut text = format!(
-        "NAME:\n   {call} - Open Container Initiative runtime\n\nUSAGE:\n   {call} [global options] command [command options] [arguments...]\n\nVERSION:\n   {}\n\nCOMMANDS:\n",
+        "{start}NAME:\n   {call} - Open Container Initiative runtime\n\nUSAGE:\n   {call} [global options] command [command options] [arguments...]\n\nVERSION:\n   {}\n\nCOMMANDS:\n",
         env!("CARGO_PKG_VERSION")
     );
     for verb in verb::ALL {
@@ -329,7 +341,12 @@ fn usage(name: &str) -> String {
 }
 
 fn verb_usage(name: &str, verb: &Verb) -> String {
-    let call = if name == "runc" { "runc" } else { "dhow runtime" };
+    if name == "crun" {
+        let words = verb.words.replace("<container-id>", "CONTAINER").replace("<command>", "cmd");
+        let options = args::help(verb.flags);
+        return format!("Usage: crun [OPTION...] {} {words}\n{}\n\n{options}", verb.name, verb.about);
+    }
+    let call = if name == "dhow" { "dhow runtime" } else { name };
     format!(
         "NAME:\n   {call} {} - {}\n\nUSAGE:\n   {call} {} [command options] {}\n\nOPTIONS:\n{}",
         verb.name,

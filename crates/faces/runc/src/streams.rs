@@ -30,14 +30,9 @@ impl Passed {
     /// What is passed, if it is there.
     pub(crate) fn of(given: &Given, listening: u32, opened: u32) -> Result<Self, Failure> {
         let preserved = given.number::<u32>("preserve-fds")?.unwrap_or(0);
-        let passed = Self { listening, preserved };
-        if passed.count() > opened {
-            let missing = opened.saturating_sub(listening);
-            let message =
-                format!("unable to stat preserved-fd {missing} (of {preserved}): no such file or directory");
-            return Err(Failure::new(message));
-        }
-        Ok(passed)
+        // As crun: of those that are not there nothing is said.
+        let preserved = preserved.min(opened.saturating_sub(listening));
+        Ok(Self { listening, preserved })
     }
 }
 
@@ -66,9 +61,11 @@ pub(crate) fn close_inherited(args: &[String]) -> u32 {
     }
     let wanted = wanted.min(MOST_PASSED).saturating_add(listening());
     dhow_sys::fd::close_inherited_from(3 + wanted);
+    // What this program opens in a gap below the last one is close-on-exec, as all of it is.
     (0..wanted)
-        .find(|at| !Path::new(&format!("/proc/self/fd/{}", at + 3)).exists())
-        .unwrap_or(wanted)
+        .rev()
+        .find(|at| Path::new(&format!("/proc/self/fd/{}", at + 3)).exists())
+        .map_or(0, |last| last + 1)
 }
 
 /// This program's own three streams for the container.

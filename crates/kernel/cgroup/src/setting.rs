@@ -110,12 +110,12 @@ pub(crate) fn device_number(major: i64, minor: i64) -> Result<String, Error> {
     }
 }
 
-/// A limit of processes as its file takes it. Zero is written as one: systemd takes no zero, both drivers must agree,
-/// and a group with one process can fork as little as one with none (opencontainers/cgroups `setPids`).
+/// A limit of processes as its file takes it. Zero means none, as runc and crun have it (the standard says so of -1 only):
+/// clients write it for "not limited".
 pub(crate) fn pids(limit: i64) -> String {
     match limit {
-        ..0 => "max".to_owned(),
-        limit => limit.max(1).to_string(),
+        ..=0 => "max".to_owned(),
+        limit => limit.to_string(),
     }
 }
 

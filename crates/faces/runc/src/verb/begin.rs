@@ -18,6 +18,11 @@ const BUNDLE: Flag = value(
     Some('b'),
     "folder of the bundle [default: the working directory]",
 );
+const CONFIG: Flag = value(
+    "config",
+    None,
+    "the spec of the container [default: config.json of the bundle]",
+);
 const CONSOLE: Flag = value(
     "console-socket",
     None,
@@ -45,7 +50,7 @@ pub(crate) const CREATE: Verb = Verb {
     name: "create",
     about: "create a container",
     words: "<container-id>",
-    flags: &[BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
+    flags: &[BUNDLE, CONFIG, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
     until: Until::End,
     count: (1, 1),
     run: |context, given| {
@@ -60,6 +65,7 @@ pub(crate) const RUN: Verb = Verb {
     words: "<container-id>",
     flags: &[
         BUNDLE,
+        CONFIG,
         CONSOLE,
         PIDFD,
         PID_FILE,
@@ -98,7 +104,7 @@ impl Request {
         let passed = Passed::of(given, streams::listening(), context.opened)?;
         let path = |long: &str| given.text(long).map(streams::absolute).transpose();
         let (pid_file, console, pidfd) = (path("pid-file")?, path("console-socket")?, path("pidfd-socket")?);
-        let bundle = read_bundle(given.text("bundle"), passed)?;
+        let bundle = read_bundle(given.text("bundle"), given.text("config"), passed)?;
         let terminal = bundle
             .spec
             .process
@@ -146,20 +152,21 @@ pub(crate) fn check_terminal(terminal: bool, detached: bool, console: bool) -> R
     Ok(())
 }
 
-fn read_bundle(path: Option<&str>, passed: Passed) -> Result<Bundle, Failure> {
+fn read_bundle(path: Option<&str>, config: Option<&str>, passed: Passed) -> Result<Bundle, Failure> {
     if let Some(path) = path {
         std::env::set_current_dir(path)
             .map_err(|error| Failure::from(error).during(&format!("chdir {path}")))?;
     }
     let here =
         std::env::current_dir().map_err(|error| Failure::from(error).during("find the working directory"))?;
-    let file = match streams::open(Path::new("config.json")) {
-        Err(_) if !Path::new("config.json").exists() => {
-            return Err(Failure::new("JSON specification file config.json not found"));
+    let name = config.unwrap_or("config.json");
+    let file = match streams::open(Path::new(name)) {
+        Err(_) if !Path::new(name).exists() => {
+            return Err(Failure::new(format!("JSON specification file {name} not found")));
         }
         opened => opened?,
     };
-    let config = streams::read_document(file, "config.json")?;
+    let config = streams::read_document(file, name)?;
     if config.trim_ascii() == b"null" {
         return Err(Failure::new("config cannot be null"));
     }
@@ -184,6 +191,7 @@ fn create(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         id, bundle, options, ..
     } = request;
     let begun = container::create(&context.root, &id, &bundle, options).map_err(not_begun)?;
+    warn(context, &begun);
     let handed = hand_over(
         &begun,
         request.console,
@@ -210,6 +218,7 @@ fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     };
     let begun =
         container::run(&context.root, &request.id, &request.bundle, request.options).map_err(not_begun)?;
+    warn(context, &begun);
     let handed = hand_over(
         &begun,
         request.console,
@@ -227,6 +236,13 @@ fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         context.log.warn(&Failure::from(warning).message);
     }
     outcome.map(ExitCode::from)
+}
+
+/// What the spec asks for and was left out is logged, as the standard wants it of capabilities.
+fn warn(context: &Context, begun: &Begun) {
+    for warning in &begun.warnings {
+        context.log.warn(warning);
+    }
 }
 
 /// runc's words around a container that could not be begun; what is wrong with the request itself needs none.

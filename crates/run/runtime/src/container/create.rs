@@ -55,6 +55,8 @@ pub struct Begun {
     pub pidfd: OwnedFd,
     /// Master of its terminal.
     pub terminal: Option<OwnedFd>,
+    /// What the spec asks for and was left out.
+    pub warnings: Vec<String>,
 }
 
 /// Where the container's control group is to be.
@@ -288,6 +290,7 @@ impl<'a> Birth<'a> {
             pid: child.pid.as_raw_pid(),
             pidfd: child.pidfd,
             terminal,
+            warnings: self.plan.program.warnings.clone(),
         })
     }
 

@@ -13,6 +13,12 @@ use super::{Container, Record, Status, record};
 use crate::hooks::{self, Stage};
 use crate::{Context as _, Error};
 
+/// How long one that runs is waited for before a delete without force is refused: callers delete right after the program's
+/// last word, or after a signal that ends it, and this program starts faster than the other ends.
+const ENDING: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 250_000_000,
+};
 /// How long killed processes are waited for.
 const DYING: Duration = Duration::from_secs(10);
 
@@ -55,7 +61,10 @@ impl Container {
             }
         }
         let _lock = self.folder.lock()?;
-        let status = self.status()?;
+        let mut status = self.status()?;
+        if status == Status::Running && !force && self.ends_within(ENDING)? {
+            status = self.status()?;
+        }
         let allowed = force || matches!(status, Status::Stopped | Status::Created);
         if !allowed {
             let message = format!(
@@ -84,6 +93,16 @@ impl Container {
             ..self.record.as_ref().map(Record::state).unwrap_or_default()
         };
         Ok(hooks::run(Stage::Poststop, &hooks.poststop, &state, &[], None).err())
+    }
+
+    /// Whether its first process ends in time.
+    fn ends_within(&self, time: Timespec) -> Result<bool, Error> {
+        let Some((_, pidfd)) = self.pidfd()? else {
+            return Ok(true);
+        };
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&time)).map_err(std::io::Error::from);
+        Ok(ready.context(|| "wait for the container's process")? > 0)
     }
 
     /// Kills all that is alive of it, and waits until the first process is gone.

@@ -61,66 +61,133 @@ pub(crate) struct Masks {
 }
 
 impl Masks {
-    /// Masks of a spec; none given means none held.
+    /// Masks of a spec; none given means none held. What is named and cannot be had is told in `warnings`, as the standard
+    /// wants it.
     ///
     /// The spec's inheritable set is not taken over: it would hand capabilities to every program with inheritable
     /// file capabilities, also for a user who is not root (CVE-2022-29162). The kernel wants ambient capabilities to be
-    /// inheritable, so exactly those are.
-    pub(crate) fn parse(sets: Option<&Capabilities>) -> Result<Self, Error> {
-        let none = Capabilities::default();
-        let sets = sets.unwrap_or(&none);
-        mask(&sets.inheritable)?;
+    /// inheritable, so exactly those are, if the spec has them inheritable.
+    pub(crate) fn parse(sets: Option<&Capabilities>, warnings: &mut Vec<String>) -> Result<Self, Error> {
+        let Some(sets) = sets else {
+            let none = CapabilitySet::empty();
+            return Ok(Self {
+                bounding: none,
+                effective: none,
+                permitted: none,
+                ambient: none,
+            });
+        };
+        let mut unknown = Vec::new();
+        let mut mask = |names| mask(names, &mut unknown);
+        let (bounding, inheritable) = (mask(&sets.bounding), mask(&sets.inheritable));
+        let (effective, permitted, ambient) =
+            (mask(&sets.effective), mask(&sets.permitted), mask(&sets.ambient));
+        if !unknown.is_empty() {
+            warnings.push(format!(
+                "ignoring unknown or unavailable capabilities: [{}]",
+                unknown.join(" ")
+            ));
+        }
+        // The kernel's own answer to such an inheritable set (cap_capset), which would be lost with the set.
+        if let Some(name) = names(inheritable - bounding).next() {
+            let message =
+                format!("inheritable capability {name} is not in the bounding set: operation not permitted");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let raised = ambient & inheritable & permitted;
+        for name in names(ambient - raised) {
+            warnings.push(format!(
+                "can't raise ambient capability {name}: it is not inheritable and permitted"
+            ));
+        }
         Ok(Self {
-            bounding: mask(&sets.bounding)?,
-            effective: mask(&sets.effective)?,
-            permitted: mask(&sets.permitted)?,
-            ambient: mask(&sets.ambient)?,
+            bounding,
+            effective,
+            permitted,
+            ambient: raised,
         })
     }
 }
 
-fn mask(names: &[String]) -> Result<CapabilitySet, Error> {
+fn names(set: CapabilitySet) -> impl Iterator<Item = String> {
+    let held = move |at: usize| set.bits() & (1 << at) != 0;
+    let all = NAMES.iter().enumerate();
+    all.filter(move |(at, _)| held(*at))
+        .map(|(_, name)| format!("CAP_{name}"))
+}
+
+/// The capabilities of these names; a name that is none goes to `unknown`, once.
+fn mask(names: &[String], unknown: &mut Vec<String>) -> CapabilitySet {
     let mut set = CapabilitySet::empty();
     for name in names {
         let number = name
             .strip_prefix("CAP_")
             .and_then(|name| NAMES.iter().position(|known| *known == name));
-        let Some(number) = number else {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("unknown capability {name:?}"),
-            ));
-        };
-        set |= CapabilitySet::from_bits_retain(1 << number);
+        match number {
+            Some(number) => set |= CapabilitySet::from_bits_retain(1 << number),
+            None if unknown.contains(name) => {}
+            None => unknown.push(name.clone()),
+        }
     }
-    Ok(set)
+    set
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_have_the_numbers_of_the_kernel() {
-        let all: Vec<String> = NAMES.iter().map(|name| format!("CAP_{name}")).collect();
-        assert_eq!(mask(&all).unwrap().bits(), (1 << 41) - 1);
-        assert_eq!(mask(&["CAP_SYS_ADMIN".into()]).unwrap(), CapabilitySet::SYS_ADMIN);
-        assert_eq!(
-            mask(&["CAP_CHECKPOINT_RESTORE".into()]).unwrap(),
-            CapabilitySet::CHECKPOINT_RESTORE
-        );
-        assert_eq!(mask(&["CAP_SETFCAP".into()]).unwrap(), CapabilitySet::SETFCAP);
+    fn known(names: &[String]) -> CapabilitySet {
+        mask(names, &mut Vec::new())
+    }
+
+    fn set(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
-    fn an_unknown_name_is_refused() {
+    fn names_have_the_numbers_of_the_kernel() {
+        let all: Vec<String> = NAMES.iter().map(|name| format!("CAP_{name}")).collect();
+        assert_eq!(known(&all).bits(), (1 << 41) - 1);
+        assert_eq!(known(&set(&["CAP_SYS_ADMIN"])), CapabilitySet::SYS_ADMIN);
         assert_eq!(
-            mask(&["CAP_SYS_GOD".into()]).unwrap_err().kind(),
-            ErrorKind::InvalidArgument
+            known(&set(&["CAP_CHECKPOINT_RESTORE"])),
+            CapabilitySet::CHECKPOINT_RESTORE
         );
-        assert_eq!(
-            mask(&["CHOWN".into()]).unwrap_err().kind(),
-            ErrorKind::InvalidArgument
+        assert_eq!(known(&set(&["CAP_SETFCAP"])), CapabilitySet::SETFCAP);
+        assert!(names(known(&all)).eq(all));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_told_and_left_out() {
+        let mut warnings = Vec::new();
+        let sets = Capabilities {
+            bounding: set(&["CAP_KILL", "CAP_CHOWN", "CAP_SYS_GOD"]),
+            permitted: set(&["CAP_KILL", "CAP_CHOWN", "CHOWN"]),
+            effective: set(&["CAP_SYS_GOD"]),
+            inheritable: set(&["CAP_KILL"]),
+            ambient: set(&["CAP_KILL", "CAP_CHOWN"]),
+        };
+        let masks = Masks::parse(Some(&sets), &mut warnings).unwrap();
+        assert_eq!(masks.bounding, CapabilitySet::KILL | CapabilitySet::CHOWN);
+        assert_eq!(masks.ambient, CapabilitySet::KILL);
+        assert!(masks.effective.is_empty());
+        let [unknown, ambient] = warnings.as_slice() else {
+            panic!("{warnings:?}");
+        };
+        assert!(unknown.ends_with(": [CAP_SYS_GOD CHOWN]"), "{unknown}");
+        assert!(
+            ambient.starts_with("can't raise ambient capability CAP_CHOWN:"),
+            "{ambient}"
         );
+    }
+
+    #[test]
+    fn an_inheritable_capability_has_to_be_in_the_bounding_set() {
+        let sets = Capabilities {
+            inheritable: set(&["CAP_KILL"]),
+            ..Capabilities::default()
+        };
+        let error = Masks::parse(Some(&sets), &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("operation not permitted"), "{error}");
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Program {
     pub(crate) cwd: CString,
     pub(crate) uid: Uid,
     pub(crate) gid: Gid,
-    /// Supplementary groups, the primary one among them.
+    /// Supplementary groups.
     pub(crate) groups: Vec<Gid>,
     pub(crate) umask: Option<Mode>,
     pub(crate) masks: Masks,
@@ -53,6 +53,8 @@ pub(crate) struct Program {
     /// First descriptor that the program does not keep.
     pub(crate) first_closed: u32,
     pub(crate) shared_keyring: bool,
+    /// What the spec asks for and is left out, for the caller's log.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Program {
@@ -79,9 +81,11 @@ impl Program {
         let filter = seccomp
             .and_then(|profile| filter(profile, settings))
             .transpose()?;
+        let mut warnings = Vec::new();
+        let masks = Masks::parse(process.capabilities.as_ref(), &mut warnings)?;
         Ok(Self {
             argv: dhow_sys::exec::Vector::new(texts(&process.args, "argument")?),
-            env: dhow_sys::exec::Vector::new(texts(&process.env, "environment variable")?),
+            env: dhow_sys::exec::Vector::new(environment(&process.env)?),
             candidates: candidates(name, &process.env)?,
             name: Name {
                 text: name.clone(),
@@ -90,9 +94,10 @@ impl Program {
             cwd: bytes(cwd, "cwd")?,
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
-            groups: groups(gid, &process.user.additional_gids)?,
+            groups: groups(&process.user.additional_gids)?,
             umask: process.user.umask.map(|mask| Mode::from_raw_mode(mask & 0o777)),
-            masks: Masks::parse(process.capabilities.as_ref())?,
+            masks,
+            warnings,
             no_new_privileges: process.no_new_privileges,
             rlimits: rlimits(&process.rlimits)?,
             oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
@@ -137,16 +142,33 @@ fn texts(strings: &[String], what: &str) -> Result<Vec<CString>, Error> {
     strings.iter().map(|string| text(string, what)).collect()
 }
 
-/// The primary group belongs to the supplementary ones: without it a file mode that denies the group would be passed
-/// by setgroups in the container (CVE-2022-36109, CVE-2023-25173).
-fn groups(primary: u32, additional: &[u32]) -> Result<Vec<Gid>, Error> {
-    let mut groups = vec![primary];
+/// Exactly the groups of the spec, each once. That the primary group is among them (CVE-2022-36109, CVE-2023-25173) is for
+/// who writes the spec, as dhow's engine does.
+fn groups(additional: &[u32]) -> Result<Vec<Gid>, Error> {
+    let mut groups = Vec::with_capacity(additional.len());
     for gid in additional {
-        if !groups.contains(&identity(*gid, "gid")?) {
-            groups.push(*gid);
+        let gid = Gid::from_raw(identity(*gid, "gid")?);
+        if !groups.contains(&gid) {
+            groups.push(gid);
         }
     }
-    Ok(groups.into_iter().map(Gid::from_raw).collect())
+    Ok(groups)
+}
+
+/// The environment with each name once: programs differ in which of two they believe. The last one counts, as for a
+/// person who adds to what is there.
+fn environment(all: &[String]) -> Result<Vec<CString>, Error> {
+    let name = |variable: &str| variable.split_once('=').map(|(name, _)| name.to_owned());
+    let mut seen = std::collections::HashSet::with_capacity(all.len());
+    let mut kept: Vec<_> = all
+        .iter()
+        .rev()
+        .filter(|variable| name(variable).is_none_or(|name| seen.insert(name)))
+        .collect();
+    kept.reverse();
+    kept.into_iter()
+        .map(|variable| text(variable, "environment variable"))
+        .collect()
 }
 
 /// The files that execvp would try for `name`. An empty element of PATH is skipped: it means the working directory,

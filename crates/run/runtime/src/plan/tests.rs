@@ -113,10 +113,10 @@ fn an_id_that_means_no_change_is_refused() {
 }
 
 #[test]
-fn the_primary_group_is_among_the_supplementary_ones() {
+fn supplementary_groups_are_those_of_the_spec_each_once() {
     let plan = prepared(|s| {
         process(s).user.gid = 7;
-        process(s).user.additional_gids = vec![8, 7];
+        process(s).user.additional_gids = vec![8, 9, 8];
     });
     let groups: Vec<_> = plan
         .unwrap()
@@ -125,7 +125,7 @@ fn the_primary_group_is_among_the_supplementary_ones() {
         .iter()
         .map(|gid| gid.as_raw())
         .collect();
-    assert_eq!(groups, [7, 8]);
+    assert_eq!(groups, [8, 9]);
 }
 
 #[test]
