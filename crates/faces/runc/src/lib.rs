@@ -328,7 +328,11 @@ fn version(name: &str) -> String {
 
 fn usage(name: &str) -> String {
     let call = if name == "dhow" { "dhow runtime" } else { name };
-    let start = if name == "crun" { "Usage: crun [OPTION...] COMMAND [OPTION...]\n\n" } else { "" };
+    let start = if name == "crun" {
+        "Usage: crun [OPTION...] COMMAND [OPTION...]\n\n"
+    } else {
+        ""
+    };
     let mut text = format!(
         "{start}NAME:\n   {call} - Open Container Initiative runtime\n\nUSAGE:\n   {call} [global options] command [command options] [arguments...]\n\nVERSION:\n   {}\n\nCOMMANDS:\n",
         env!("CARGO_PKG_VERSION")
@@ -342,9 +346,15 @@ fn usage(name: &str) -> String {
 
 fn verb_usage(name: &str, verb: &Verb) -> String {
     if name == "crun" {
-        let words = verb.words.replace("<container-id>", "CONTAINER").replace("<command>", "cmd");
+        let words = verb
+            .words
+            .replace("<container-id>", "CONTAINER")
+            .replace("<command>", "cmd");
         let options = args::help(verb.flags);
-        return format!("Usage: crun [OPTION...] {} {words}\n{}\n\n{options}", verb.name, verb.about);
+        return format!(
+            "Usage: crun [OPTION...] {} {words}\n{}\n\n{options}",
+            verb.name, verb.about
+        );
     }
     let call = if name == "dhow" { "dhow runtime" } else { name };
     format!(

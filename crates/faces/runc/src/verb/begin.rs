@@ -50,7 +50,9 @@ pub(crate) const CREATE: Verb = Verb {
     name: "create",
     about: "create a container",
     words: "<container-id>",
-    flags: &[BUNDLE, CONFIG, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE],
+    flags: &[
+        BUNDLE, CONFIG, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE,
+    ],
     until: Until::End,
     count: (1, 1),
     run: |context, given| {
