@@ -90,8 +90,13 @@ impl Masks {
         }
         // The kernel's own answer to such an inheritable set (cap_capset), which would be lost with the set.
         if let Some(name) = names(inheritable - bounding).next() {
-            let message =
-                format!("inheritable capability {name} is not in the bounding set: operation not permitted");
+            let message = format!(
+                "inheritable capability {name} is not in the bounding set: operation not permitted{}",
+                warnings
+                    .iter()
+                    .map(|warning| format!("; {warning}"))
+                    .collect::<String>()
+            );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let raised = ambient & inheritable & permitted;

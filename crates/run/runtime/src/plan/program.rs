@@ -142,17 +142,13 @@ fn texts(strings: &[String], what: &str) -> Result<Vec<CString>, Error> {
     strings.iter().map(|string| text(string, what)).collect()
 }
 
-/// Exactly the groups of the spec, each once. That the primary group is among them (CVE-2022-36109, CVE-2023-25173) is for
-/// who writes the spec, as dhow's engine does.
+/// Exactly the groups of the spec. That the primary group is among them (CVE-2022-36109, CVE-2023-25173) is for who writes
+/// the spec, as dhow's engine does.
 fn groups(additional: &[u32]) -> Result<Vec<Gid>, Error> {
-    let mut groups = Vec::with_capacity(additional.len());
-    for gid in additional {
-        let gid = Gid::from_raw(identity(*gid, "gid")?);
-        if !groups.contains(&gid) {
-            groups.push(gid);
-        }
-    }
-    Ok(groups)
+    additional
+        .iter()
+        .map(|gid| identity(*gid, "gid").map(Gid::from_raw))
+        .collect()
 }
 
 /// The environment with each name once: programs differ in which of two they believe. The last one counts, as for a
