@@ -9,7 +9,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use crate::Failure;
 
@@ -159,6 +161,8 @@ impl HostTerminal {
             let before = tcgetattr(&self.fd)?;
             let mut raw = before.clone();
             raw.make_raw();
+            // The process's terminal leaves line ends as they are; this one makes them its own.
+            raw.output_modes |= OutputModes::OPOST;
             tcsetattr(&self.fd, OptionalActions::Now, &raw)?;
             Ok(before)
         };
@@ -205,6 +209,10 @@ struct Pump {
 impl Pump {
     fn new(master: OwnedFd) -> Result<Self, Failure> {
         let unblock = || -> rustix::io::Result<()> {
+            // What is said arrives as it was written, with a bare newline, for a caller that reads it from a pipe.
+            let mut modes = tcgetattr(&master)?;
+            modes.output_modes &= !OutputModes::ONLCR;
+            tcsetattr(&master, OptionalActions::Now, &modes)?;
             let flags = fcntl_getfl(&master)?;
             fcntl_setfl(&master, flags | OFlags::NONBLOCK)
         };

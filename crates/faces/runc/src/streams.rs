@@ -60,7 +60,16 @@ pub(crate) fn close_inherited(args: &[String]) -> u32 {
         wanted = wanted.max(text.and_then(|text| text.parse().ok()).unwrap_or(0));
     }
     let wanted = wanted.min(MOST_PASSED).saturating_add(listening());
-    dhow_sys::fd::close_inherited_from(3 + wanted);
+    // A document may come by one of them, as a shell's `<(...)`.
+    let named = |arg: &String| arg.contains("/dev/fd/") || arg.contains("/proc/self/fd/");
+    if args.iter().any(named) {
+        match dhow_sys::fd::cloexec_from(3 + wanted) {
+            // A kernel that cannot mark them lets the container's process do it, before it executes anything.
+            Ok(()) | Err(_) => {}
+        }
+    } else {
+        dhow_sys::fd::close_inherited_from(3 + wanted);
+    }
     // What this program opens in a gap below the last one is close-on-exec, as all of it is.
     (0..wanted)
         .rev()

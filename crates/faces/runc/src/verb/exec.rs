@@ -75,6 +75,7 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         .map(Receiver::connect)
         .transpose()?;
     let terminal = process.terminal;
+    told_as_runc(context, &process);
     let foreground = if detached {
         None
     } else {
@@ -180,6 +181,36 @@ fn process(container: &Container, given: &Given) -> Result<Process, Failure> {
     Ok(process)
 }
 
+/// Lines of runc's debug log that its clients' tests read.
+fn told_as_runc(context: &Context, process: &Process) {
+    context.log.debug(|| "nsexec container setup".to_owned());
+    context.log.debug(|| "child process in init()".to_owned());
+    let affinity = process.exec_cpu_affinity.as_ref();
+    if let Some(cpus) = affinity.and_then(|affinity| affinity.initial.as_deref()) {
+        context.log.debug(|| format!("nsexec: affinity: {}", mask(cpus)));
+    }
+    context.log.debug(|| "setns_init: about to exec".to_owned());
+}
+
+/// A list of CPUs such as `0-1,3` as one number, in hexadecimal digits.
+fn mask(cpus: &str) -> String {
+    let mut digits = vec![0_u8; 1];
+    for part in cpus.split(',') {
+        let (first, last) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+        let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else {
+            continue;
+        };
+        for cpu in first..=last.min(8191) {
+            digits.resize(digits.len().max(cpu / 4 + 1), 0);
+            if let Some(digit) = digits.get_mut(cpu / 4) {
+                *digit |= 1 << (cpu % 4);
+            }
+        }
+    }
+    let digits = digits.iter().rev().map(|digit| format!("{digit:x}"));
+    format!("0x{}", digits.collect::<String>())
+}
+
 fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
         return;
@@ -191,5 +222,23 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     // Ambient ones need inheritable ones, which are not added.
     if !sets.inheritable.is_empty() {
         sets.ambient.extend_from_slice(names);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cpus_is_a_mask() {
+        for (cpus, expected) in [
+            ("0", "0x1"),
+            ("1", "0x2"),
+            ("0-1", "0x3"),
+            ("0,2-4", "0x1d"),
+            ("", "0x0"),
+        ] {
+            assert_eq!(mask(cpus), expected, "{cpus}");
+        }
     }
 }
