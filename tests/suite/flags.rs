@@ -124,7 +124,8 @@ fn a_short_name_means_docker_io_library() {
         format!("http://127.0.0.1:{}", crate::world::free_port()),
     );
     finish(command, Vec::new())
-        .one_error(1)
+        .exits(1)
+        .prints("Using default tag: latest")
         .says("docker.io/v2/library/no-such-image-of-ours");
 }
 
