@@ -227,7 +227,7 @@ impl Entry<'_> {
         rustix::process::umask(Mode::empty());
         let terminal = match self.streams {
             Some(streams) => {
-                terminal::streams(streams, self.program.uid)?;
+                terminal::streams(streams, self.program.uid, self.program.gid)?;
                 None
             }
             None => {

@@ -194,7 +194,7 @@ fn prepare(setup: &Setup<'_>) -> Result<Prepared, Failure> {
     };
     let terminal = rootfs::enter(setup, &network)?;
     if let Some(streams) = setup.streams {
-        terminal::streams(streams, plan.program.uid)?;
+        terminal::streams(streams, plan.program.uid, plan.program.gid)?;
     }
     identity::settle(&plan.program, groups)?;
     if setup.staged.is_some() {

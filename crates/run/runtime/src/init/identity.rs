@@ -240,7 +240,7 @@ fn take_capabilities(program: &Program) -> Result<(), Failure> {
     let sets = CapabilitySets {
         effective: masks.effective,
         permitted: masks.permitted,
-        inheritable: masks.ambient,
+        inheritable: masks.inheritable,
     };
     set_capabilities(None, sets).at(Step::Capabilities)?;
     rustix::thread::clear_ambient_capability_set().at(Step::Ambient)?;

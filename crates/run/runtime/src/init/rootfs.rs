@@ -71,6 +71,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     };
     hide::paths(root, plan, &anchors)?;
     if plan.readonly_root {
+        make_directory(root, plan).at(Step::WorkingDirectory)?;
         let readonly = Attributes {
             set: bits(Attr::MOUNT_ATTR_RDONLY),
             ..Attributes::default()
@@ -102,6 +103,19 @@ fn cover_of(setup: &Setup<'_>, root: BorrowedFd<'_>, mount: &MountPlan) -> Resul
         }
         _ => Ok(new(setup.plan, root, mount, 0)?.mount),
     }
+}
+
+/// The working directory, if it is missing, before the root can no longer be written. What is wrong with it is told when it
+/// is entered.
+fn make_directory(root: BorrowedFd<'_>, plan: &Plan) -> std::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = Path::new(std::ffi::OsStr::from_bytes(plan.program.cwd.to_bytes()));
+    if target::open(root, path, Links::Inside).is_err_and(|errno| errno == Errno::NOENT) {
+        match target::rootpath(root)?.create_dir_all(path, 0o755, None) {
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The directory with all that is mounted below it.

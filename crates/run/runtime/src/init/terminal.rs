@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
 use rustix::io::Errno;
-use rustix::process::Uid;
+use rustix::process::{Gid, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
 use super::dev;
@@ -45,7 +45,7 @@ pub(crate) fn open(
     if control {
         rustix::process::ioctl_tiocsctty(&terminal).at(Step::Terminal)?;
     }
-    streams([terminal.as_fd(); 3], program.uid)?;
+    streams([terminal.as_fd(); 3], program.uid, program.gid)?;
     Ok(master)
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn open(
 ///
 /// Pipes and terminals are given to the user the program runs as, so that it can open /dev/stdout again; files keep
 /// their owner.
-pub(crate) fn streams(fds: [BorrowedFd<'_>; 3], user: Uid) -> Result<(), Failure> {
+pub(crate) fn streams(fds: [BorrowedFd<'_>; 3], user: Uid, group: Gid) -> Result<(), Failure> {
     let mut moved: [Option<OwnedFd>; 3] = [const { None }; 3];
     for (fd, moved) in fds.iter().zip(&mut moved) {
         // One that sits at 0, 1 or 2 would be overwritten by another one, or keep its close-on-exec flag.
@@ -71,21 +71,23 @@ pub(crate) fn streams(fds: [BorrowedFd<'_>; 3], user: Uid) -> Result<(), Failure
         rustix::stdio::dup2_stderr(stderr).at(Step::Stdio)?;
         if !user.is_root() {
             for fd in [stdin, stdout, stderr] {
-                give(fd, user)?;
+                give(fd, user, group)?;
             }
         }
     }
     Ok(())
 }
 
-fn give(fd: BorrowedFd<'_>, user: Uid) -> Result<(), Failure> {
+fn give(fd: BorrowedFd<'_>, user: Uid, group: Gid) -> Result<(), Failure> {
     let stat = fstat(fd).at(Step::Stdio)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let terminal = kind == FileType::CharacterDevice && rustix::termios::isatty(fd);
     if stat.st_uid == user.as_raw() || !(terminal || kind == FileType::Fifo) {
         return Ok(());
     }
-    match rustix::fs::fchown(fd, Some(user), None) {
+    // A terminal keeps its group, which is the one that may write to terminals.
+    let group = (!terminal).then_some(group);
+    match rustix::fs::fchown(fd, Some(user), group) {
         // The stream is the host's business then: read-only, or an id that the user namespace does not map.
         Err(Errno::PERM | Errno::ROFS | Errno::INVAL) => Ok(()),
         done => done.at(Step::Stdio),

@@ -57,6 +57,7 @@ pub(crate) struct Masks {
     pub(crate) bounding: CapabilitySet,
     pub(crate) effective: CapabilitySet,
     pub(crate) permitted: CapabilitySet,
+    pub(crate) inheritable: CapabilitySet,
     pub(crate) ambient: CapabilitySet,
 }
 
@@ -64,16 +65,21 @@ impl Masks {
     /// Masks of a spec; none given means none held. What is named and cannot be had is told in `warnings`, as the standard
     /// wants it.
     ///
-    /// The spec's inheritable set is not taken over: it would hand capabilities to every program with inheritable
-    /// file capabilities, also for a user who is not root (CVE-2022-29162). The kernel wants ambient capabilities to be
-    /// inheritable, so exactly those are, if the spec has them inheritable.
-    pub(crate) fn parse(sets: Option<&Capabilities>, warnings: &mut Vec<String>) -> Result<Self, Error> {
+    /// The spec's inheritable set would hand capabilities to every program with inheritable file capabilities, also for a
+    /// user who is not root (CVE-2022-29162). So it is taken over under `no_new_privileges` alone, where the capabilities of
+    /// files give nothing. Else exactly the ambient ones are inheritable, as the kernel wants, if the spec has them so.
+    pub(crate) fn parse(
+        sets: Option<&Capabilities>,
+        no_new_privileges: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Error> {
         let Some(sets) = sets else {
             let none = CapabilitySet::empty();
             return Ok(Self {
                 bounding: none,
                 effective: none,
                 permitted: none,
+                inheritable: none,
                 ambient: none,
             });
         };
@@ -109,6 +115,7 @@ impl Masks {
             bounding,
             effective,
             permitted,
+            inheritable: if no_new_privileges { inheritable } else { raised },
             ambient: raised,
         })
     }
@@ -172,7 +179,7 @@ mod tests {
             inheritable: set(&["CAP_KILL"]),
             ambient: set(&["CAP_KILL", "CAP_CHOWN"]),
         };
-        let masks = Masks::parse(Some(&sets), &mut warnings).unwrap();
+        let masks = Masks::parse(Some(&sets), false, &mut warnings).unwrap();
         assert_eq!(masks.bounding, CapabilitySet::KILL | CapabilitySet::CHOWN);
         assert_eq!(masks.ambient, CapabilitySet::KILL);
         assert!(masks.effective.is_empty());
@@ -192,7 +199,24 @@ mod tests {
             inheritable: set(&["CAP_KILL"]),
             ..Capabilities::default()
         };
-        let error = Masks::parse(Some(&sets), &mut Vec::new()).unwrap_err();
+        let error = Masks::parse(Some(&sets), false, &mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains("operation not permitted"), "{error}");
+    }
+
+    #[test]
+    fn the_inheritable_set_counts_only_where_it_gives_nothing() {
+        let sets = Capabilities {
+            bounding: set(&["CAP_KILL", "CAP_CHOWN"]),
+            permitted: set(&["CAP_KILL"]),
+            inheritable: set(&["CAP_KILL", "CAP_CHOWN"]),
+            ambient: set(&["CAP_KILL"]),
+            ..Capabilities::default()
+        };
+        let inheritable = |no_new_privileges| {
+            let masks = Masks::parse(Some(&sets), no_new_privileges, &mut Vec::new());
+            masks.unwrap().inheritable
+        };
+        assert_eq!(inheritable(false), CapabilitySet::KILL);
+        assert_eq!(inheritable(true), CapabilitySet::KILL | CapabilitySet::CHOWN);
     }
 }
