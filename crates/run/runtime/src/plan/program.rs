@@ -82,7 +82,11 @@ impl Program {
             .and_then(|profile| filter(profile, settings))
             .transpose()?;
         let mut warnings = Vec::new();
-        let masks = Masks::parse(process.capabilities.as_ref(), process.no_new_privileges, &mut warnings)?;
+        let masks = Masks::parse(
+            process.capabilities.as_ref(),
+            process.no_new_privileges,
+            &mut warnings,
+        )?;
         Ok(Self {
             argv: dhow_sys::exec::Vector::new(texts(&process.args, "argument")?),
             env: dhow_sys::exec::Vector::new(environment(&process.env)?),
