@@ -15,12 +15,17 @@ check_suite() {
     command -v python3 >/dev/null || die "no python3"
 }
 
-run_file() {
-    local file=$1 base line planned seen=0
+# Runs a file, or only the tests of it that are named. $1 file, $2 names or nothing; leaves the plan's length in $planned and
+# how many tests gave a result in $seen.
+run_tests() {
+    local file=$1 base line log
     base=$(basename "$1" .py)
+    log=$logs/$base${2:+.rest}
+    seen=0
     sweep 'test-tmp*' 'crun-*' frozen
-    (cd "$work" && OCI_RUNTIME=$runtime INIT=$suite/init PYTHONDONTWRITEBYTECODE=1 \
-        exec timeout -k 5 200 python3 -u "$file") </dev/null >"$logs/$base" 2>&1
+    (cd "$work" && if [ -n "$2" ]; then export RUN_TESTS=$2; fi
+        OCI_RUNTIME=$runtime INIT=$suite/init PYTHONDONTWRITEBYTECODE=1 \
+            exec timeout -k 5 150 python3 -u "$file") </dev/null >"$log" 2>&1
     while IFS= read -r line; do
         line=${line%% # [0-9]*}
         seen=$((seen + 1))
@@ -29,10 +34,29 @@ run_file() {
             *'#SKIP'*) note skip "$base: ${line#ok * - }" ;;
             *) note ok "$base: ${line#ok * - }" ;;
         esac
-    done < <(grep -aE '^(not )?ok [0-9]+ - ' "$logs/$base")
-    planned=$(grep -aoE '^1\.\.[0-9]+' "$logs/$base" | head -n 1)
+    done < <(grep -aE '^(not )?ok [0-9]+ - ' "$log")
+    planned=$(grep -aoE '^1\.\.[0-9]+' "$log" | head -n 1)
     planned=${planned#1..}
-    while [ "$seen" -lt "${planned:-1}" ]; do seen=$((seen + 1)); note lost "$base: test $seen"; done
+}
+
+# The names of a file's tests, one a line, in the order in which they run.
+names_of() {
+    (cd "$suite" && PYTHONDONTWRITEBYTECODE=1 python3 -c \
+        'import sys; print("\n".join(__import__(sys.argv[1]).all_tests))' "$1") 2>/dev/null
+}
+
+run_file() {
+    local base seen planned names
+    base=$(basename "$1" .py)
+    run_tests "$1" ''
+    [ "$seen" -lt "${planned:-1}" ] || return 0
+    # One test hung: it failed, and those after it get a process of their own.
+    mapfile -t names < <(names_of "$base")
+    note FAIL "$base: ${names[seen]:-the whole file} (hang)"
+    names=("${names[@]:seen + 1}")
+    [ ${#names[@]} -gt 0 ] || return 0
+    run_tests "$1" "${names[*]}"
+    while [ "$seen" -lt ${#names[@]} ]; do note lost "$base: ${names[seen]}"; seen=$((seen + 1)); done
 }
 
 run_suite() {

@@ -136,7 +136,7 @@ impl Plan {
             mounts,
             fill_dev,
             nodes: device::nodes(&linux.devices)?,
-            sysctls: sysctl::sysctls(&linux.sysctl, own)?,
+            sysctls: sysctl::sysctls(&linux.sysctl, own, spec.domainname.is_some())?,
             masked: inside(&linux.masked_paths)?,
             readonly: inside(&linux.readonly_paths)?,
             hooks: crate::hooks::checked(spec.hooks.as_ref())?,

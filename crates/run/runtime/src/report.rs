@@ -83,7 +83,7 @@ steps! {
     Terminal = "set up the terminal",
     TimeNamespace = "make a time namespace with its offsets",
     UserId = "set the user",
-    WorkingDirectory = "change to the working directory",
+    WorkingDirectory = "chdir to the working directory",
     WorkingDirectoryEscape = "accept the working directory: it is outside of the container's root file system",
 }
 

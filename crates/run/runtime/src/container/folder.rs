@@ -56,11 +56,18 @@ fn check(id: &str) -> Result<(), Error> {
         ));
     }
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
-    if id.len() > LONGEST_ID || !id.bytes().all(sound) || matches!(id, "." | "..") {
-        return Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "invalid container ID format",
-        ));
+    let wrong = |why: &str| {
+        let message = format!("invalid container ID format: {why}");
+        Err(Error::new(ErrorKind::InvalidArgument, message))
+    };
+    if let Some(other) = id.chars().find(|c| !c.is_ascii() || !sound(*c as u8)) {
+        return wrong(&format!("invalid character {other:?}"));
+    }
+    if id.len() > LONGEST_ID {
+        return wrong(&format!("longer than {LONGEST_ID} characters"));
+    }
+    if matches!(id, "." | "..") {
+        return wrong("the name of a folder");
     }
     Ok(())
 }

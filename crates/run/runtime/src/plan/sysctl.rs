@@ -34,14 +34,24 @@ const IPC: [&str; 9] = [
 
 /// Checks every setting against the namespaces that the container has of its own: any other would be the host's
 /// (CVE-2022-0811: a `kernel.core_pattern` reached through a list that was not checked).
-pub(crate) fn sysctls(settings: &BTreeMap<String, String>, own: UnshareFlags) -> Result<Vec<Sysctl>, Error> {
+///
+/// The names of the machine have fields of their own; `named` says whether that of the domain name is used.
+pub(crate) fn sysctls(
+    settings: &BTreeMap<String, String>,
+    own: UnshareFlags,
+    named: bool,
+) -> Result<Vec<Sysctl>, Error> {
     let mut found = Vec::with_capacity(settings.len());
     for (name, value) in settings {
         let needed = if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
             UnshareFlags::NEWIPC
         } else if name.starts_with("net.") {
             UnshareFlags::NEWNET
-        } else if name == "kernel.domainname" || name == "kernel.hostname" {
+        } else if name == "kernel.hostname" || (name == "kernel.domainname" && named) {
+            let field = name.trim_start_matches("kernel.");
+            let message = format!("sysctl {name:?} conflicts with the OCI field {field:?}");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        } else if name == "kernel.domainname" {
             UnshareFlags::NEWUTS
         } else {
             let message = format!("sysctl {name:?} is not in a separate kernel namespace");

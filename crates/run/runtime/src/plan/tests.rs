@@ -283,3 +283,38 @@ fn limits_are_checked() {
         ErrorKind::InvalidArgument
     );
 }
+
+#[test]
+fn the_names_of_the_machine_have_fields_of_their_own() {
+    let with = |name: &'static str, domain: bool| {
+        move |spec: &mut Spec| {
+            spec.domainname = domain.then(|| "example".to_owned());
+            linux(spec).sysctl.insert(name.to_owned(), "x".to_owned());
+            linux(spec).namespaces.push(Wanted {
+                kind: "uts".into(),
+                path: None,
+            });
+        }
+    };
+    let (kind, message) = refused(with("kernel.hostname", false));
+    assert_eq!(kind, ErrorKind::InvalidArgument);
+    assert!(
+        message.contains("conflicts with the OCI field \"hostname\""),
+        "{message}"
+    );
+    assert_eq!(
+        refused(with("kernel.domainname", true)).0,
+        ErrorKind::InvalidArgument
+    );
+    prepared(with("kernel.domainname", false)).unwrap();
+}
+
+#[test]
+fn the_last_of_two_variables_of_a_name_counts() {
+    let plan = prepared(|spec| {
+        process(spec).env = ["A=1", "B=2", "A=3", "C"].map(str::to_owned).to_vec();
+    });
+    let env = plan.unwrap().program.env;
+    let env: Vec<_> = env.strings().iter().map(|one| one.to_str().unwrap()).collect();
+    assert_eq!(env, ["B=2", "A=3", "C"]);
+}
