@@ -38,6 +38,7 @@ mod pulls;
 mod registry;
 mod run;
 mod runtime;
+mod runtime_host;
 mod seccomp;
 mod unprivileged;
 mod volumes;

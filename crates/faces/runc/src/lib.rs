@@ -247,7 +247,7 @@ fn call_verb(context: &Context, verb: &Verb, rest: &[String]) -> Result<ExitCode
 impl Context {
     fn new(name: &'static str, given: &Given, log: Log, opened: u32) -> Result<Self, (Log, Failure)> {
         let rootless = match given.value("rootless").unwrap_or("auto") {
-            "" | "auto" => Ok(!rustix::process::geteuid().is_root()),
+            "" | "auto" => Ok(dhow_cgroup::rootless()),
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
             other => Err(Failure::new(format!("invalid value for --rootless: {other}"))),

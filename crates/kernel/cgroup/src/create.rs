@@ -101,11 +101,13 @@ pub(crate) fn only_allows_everything(rules: &[Access]) -> bool {
 }
 
 /// Whether the rights of the host's root are nothing that this process can be expected to have.
-pub(crate) fn rootless() -> bool {
+#[must_use]
+pub fn rootless() -> bool {
     !rustix::process::geteuid().is_root() || in_user_namespace()
 }
 
-fn in_user_namespace() -> bool {
+/// Whether ids are mapped here: root is not the machine's.
+pub(crate) fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }

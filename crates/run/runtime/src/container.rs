@@ -18,6 +18,7 @@
 //!   visible inside the container, and the program does not inherit it.
 
 mod create;
+mod driver;
 mod enter;
 mod folder;
 mod life;
@@ -33,6 +34,7 @@ use dhow_oci::runtime::{Spec, State};
 use dhow_types::ErrorKind;
 
 pub use create::{Begun, Bundle, Options, create, rfc3339, run};
+pub use driver::Systemd;
 pub use enter::Entry;
 pub use folder::{exists, list};
 pub use life::Target;
@@ -175,7 +177,7 @@ impl Container {
             Some(record) if record.cgroup_paths.is_empty() => return Ok(None),
             Some(record) => Group::from_paths(&record.cgroup_paths),
             None => match self.spec() {
-                Ok(spec) => create::group_place(&spec, self.id()).and_then(|place| Group::open_at(&place)),
+                Ok(spec) => driver::place(&spec, self.id()).and_then(|place| Group::open_at(&place)),
                 Err(_) => return Ok(None),
             },
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use dhow_oci::runtime::Spec;
-use dhow_runtime::container::{self, Begun, Bundle, Options};
+use dhow_runtime::container::{self, Begun, Bundle, Options, Systemd};
 use dhow_runtime::{Settings, Stdio};
 use dhow_types::ErrorKind;
 
@@ -130,7 +130,7 @@ impl Request {
                     ..Settings::default()
                 },
                 stdio,
-                systemd: context.systemd,
+                systemd: systemd(context)?,
                 rootless: context.rootless,
             },
             terminal,
@@ -138,6 +138,28 @@ impl Request {
             console: connect(console)?,
             pidfd: connect(pidfd)?,
         })
+    }
+}
+
+/// The systemd that is to make the control group: the user's own where control groups are without root's rights.
+fn systemd(context: &Context) -> Result<Option<Systemd>, Failure> {
+    if !context.systemd {
+        return Ok(None);
+    }
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    // A machine in a user namespace has a root and a systemd of its own.
+    let own = rustix::process::geteuid().is_root()
+        && variable("XDG_RUNTIME_DIR").is_none_or(|folder| folder.trim_end_matches('/') == "/run/user/0");
+    if !context.rootless || (own && variable("DBUS_SESSION_BUS_ADDRESS").is_none()) {
+        return Ok(Some(Systemd::System));
+    }
+    let address = variable("DBUS_SESSION_BUS_ADDRESS")
+        .or_else(|| variable("XDG_RUNTIME_DIR").map(|folder| format!("unix:path={folder}/bus")));
+    match address {
+        Some(address) => Ok(Some(Systemd::User(address))),
+        None => Err(Failure::new(
+            "could not find the user's systemd: neither $DBUS_SESSION_BUS_ADDRESS nor $XDG_RUNTIME_DIR is set",
+        )),
     }
 }
 

@@ -46,6 +46,7 @@ fn capability(name: &&str) -> String {
 /// The features document (runtime-spec, features.md). It says what there is code for, whatever the host can.
 fn features() -> Value {
     let capabilities: Vec<String> = CAPABILITIES.iter().map(capability).collect();
+    let checkpoints = super::ALL.iter().any(|verb| verb.name == "checkpoint");
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
@@ -54,7 +55,7 @@ fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": [
@@ -69,15 +70,36 @@ fn features() -> Value {
                 "knownFlags": SECCOMP_FLAGS,
                 "supportedFlags": SECCOMP_FLAGS,
             },
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+            "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false },
         },
-        "annotations": { "org.dhow.version": env!("CARGO_PKG_VERSION") },
+        "annotations": {
+            "org.dhow.version": env!("CARGO_PKG_VERSION"),
+            "org.opencontainers.runc.checkpoint.enabled": checkpoints.to_string(),
+        },
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     })
 }
+
+const MEMORY_MODES: [&str; 7] = [
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+const MEMORY_FLAGS: [&str; 3] = [
+    "MPOL_F_NUMA_BALANCING",
+    "MPOL_F_RELATIVE_NODES",
+    "MPOL_F_STATIC_NODES",
+];
 
 const SECCOMP_FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_LOG",
@@ -98,12 +120,14 @@ const CAPABILITIES: &[&str] = &[
 
 #[rustfmt::skip]
 const MOUNT_OPTIONS: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "lazytime", "mand", "noatime",
+    "async", "atime", "bind", "copy-symlink", "defaults", "dest-nofollow", "dev", "diratime", "dirsync", "exec", "idmap",
+    "lazytime", "mand", "noatime",
     "nodev", "nodiratime", "noexec", "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid",
-    "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec", "rnoatime",
+    "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec", "ridmap", "rnoatime",
     "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
     "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow",
-    "runbindable", "rw", "shared", "slave", "strictatime", "suid", "sync", "unbindable",
+    "runbindable", "rw", "shared", "slave", "src-nofollow", "strictatime", "suid", "symfollow", "sync",
+    "tmpcopyup", "unbindable",
 ];
 
 fn spec(_: &Context, given: &Given) -> Result<ExitCode, Failure> {
@@ -226,5 +250,59 @@ mod tests {
         let read: dhow_oci::runtime::features::Features = serde_json::from_value(features()).unwrap();
         assert_eq!(read.hooks.unwrap().len(), 6);
         assert_eq!(read.oci_version_max, SPEC_VERSION);
+        let mut options = MOUNT_OPTIONS.to_vec();
+        options.sort_unstable();
+        options.dedup();
+        assert_eq!(options.len(), MOUNT_OPTIONS.len());
+    }
+
+    /// What a spec that asks for this compiles to.
+    fn compiled(linux: &Value) -> Result<dhow_runtime::Plan, dhow_runtime::Error> {
+        let mut document = example();
+        document["process"]["terminal"] = json!(false);
+        for (name, value) in linux.as_object().unwrap() {
+            document["linux"][name] = value.clone();
+        }
+        let spec = dhow_oci::runtime::Spec::parse(document.to_string().as_bytes()).unwrap();
+        dhow_runtime::Plan::prepare(&spec, &dhow_runtime::Settings::default())
+    }
+
+    #[test]
+    fn features_say_what_specs_may_ask_for() {
+        let known = features();
+        let policy = |mode: &str, flags: &[&str]| {
+            compiled(&json!({ "memoryPolicy": { "mode": mode, "nodes": "0", "flags": flags } }))
+        };
+        for mode in MEMORY_MODES {
+            policy(mode, &MEMORY_FLAGS).unwrap();
+        }
+        policy("MPOL_NOPE", &[]).unwrap_err();
+        let seccomp = &known["linux"]["seccomp"];
+        let words = |name: &str| -> Vec<String> { serde_json::from_value(seccomp[name].clone()).unwrap() };
+        let rule = |action: &str, operator: &str| json!({ "names": ["personality"], "action": action, "args": [{ "index": 0, "value": 1, "op": operator }] });
+        let filter = |rules: Vec<Value>| {
+            compiled(&json!({ "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW", "architectures": words("archs"), "flags": words("supportedFlags"),
+                "listenerPath": "/run/agent", "syscalls": rules,
+            } }))
+        };
+        for action in words("actions")
+            .iter()
+            .filter(|action| *action != "SCMP_ACT_ALLOW")
+        {
+            let rules = words("operators")
+                .iter()
+                .map(|operator| rule(action, operator))
+                .collect();
+            filter(rules).unwrap();
+        }
+        filter(vec![rule("SCMP_ACT_NOPE", "SCMP_CMP_EQ")]).unwrap_err();
+        for (name, asked) in [
+            ("intelRdt", json!({ "closID": "a" })),
+            ("netDevices", json!({ "eth0": {} })),
+        ] {
+            assert_eq!(known["linux"][name]["enabled"], json!(false));
+            compiled(&json!({ name: asked })).unwrap_err();
+        }
     }
 }

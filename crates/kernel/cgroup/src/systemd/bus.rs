@@ -120,12 +120,29 @@ impl Bus {
 
     /// The user is known to the other side by the socket (SASL mechanism EXTERNAL).
     fn authenticate(&mut self) -> io::Result<()> {
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
         self.stream.set_write_timeout(Some(self.patience))?;
         self.stream.set_read_timeout(Some(self.patience))?;
-        self.stream
-            .write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        if crate::create::in_user_namespace() {
+            // The bus may know this user by another number: it asks the kernel when none is said.
+            self.stream.write_all(b"\0AUTH EXTERNAL\r\n")?;
+            if !self.line()?.starts_with(b"DATA") {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            self.stream.write_all(b"DATA\r\n")?;
+        } else {
+            let uid = rustix::process::geteuid().as_raw().to_string();
+            let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
+            self.stream
+                .write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        }
+        if !self.line()?.starts_with(b"OK ") {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.stream.write_all(b"BEGIN\r\n")
+    }
+
+    /// One line of the authentication.
+    fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -136,10 +153,7 @@ impl Bus {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
-        if !line.starts_with(b"OK ") {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        self.stream.write_all(b"BEGIN\r\n")
+        Ok(line)
     }
 
     fn ask(&mut self, member: &str, signature: &str, body: Writer) -> Result<Vec<Value>, Error> {

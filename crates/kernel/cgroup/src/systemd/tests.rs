@@ -85,12 +85,20 @@ fn fake(
     let listener = UnixListener::bind(&path).unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let hello = format!("\0AUTH EXTERNAL {hex}\r\n");
-        let mut said = vec![0; hello.len()];
-        stream.read_exact(&mut said).unwrap();
-        assert_eq!(said, hello.as_bytes());
+        let expect = |stream: &mut std::os::unix::net::UnixStream, hello: &str| {
+            let mut said = vec![0; hello.len()];
+            stream.read_exact(&mut said).unwrap();
+            assert_eq!(said, hello.as_bytes());
+        };
+        if crate::create::in_user_namespace() {
+            expect(&mut stream, "\0AUTH EXTERNAL\r\n");
+            stream.write_all(b"DATA\r\n").unwrap();
+            expect(&mut stream, "DATA\r\n");
+        } else {
+            let uid = rustix::process::geteuid().as_raw().to_string();
+            let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
+            expect(&mut stream, &format!("\0AUTH EXTERNAL {hex}\r\n"));
+        }
         stream.write_all(b"OK 0123456789abcdef\r\n").unwrap();
         let mut begin = [0; 7];
         stream.read_exact(&mut begin).unwrap();

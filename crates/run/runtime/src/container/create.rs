@@ -4,12 +4,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dhow_cgroup::{Group, Place};
+use dhow_cgroup::Group;
+use dhow_cgroup::systemd::StandIn;
 use dhow_oci::runtime::{DeviceRule, Resources, Spec, State};
 use dhow_sys::clone::Child;
 use dhow_types::ErrorKind;
 use rustix::thread::UnshareFlags;
 
+use super::driver::{self, Made, Systemd};
 use super::folder::{Folder, Lock};
 use super::record::{self, Record};
 use super::vital::Vital;
@@ -38,8 +40,8 @@ pub struct Options {
     pub settings: Settings,
     /// Standard streams.
     pub stdio: Stdio,
-    /// Whether control groups are made by systemd.
-    pub systemd: bool,
+    /// The systemd that makes the control group; without one, this program does.
+    pub systemd: Option<Systemd>,
     /// Whether it is passed over that a control group may not be made which the spec does not ask for by name.
     pub rootless: bool,
 }
@@ -57,12 +59,6 @@ pub struct Begun {
     pub terminal: Option<OwnedFd>,
     /// What the spec asks for and was left out.
     pub warnings: Vec<String>,
-}
-
-/// Where the container's control group is to be.
-pub(crate) fn group_place(spec: &Spec, id: &str) -> Result<Place, dhow_cgroup::Error> {
-    let linux = spec.linux.as_ref();
-    Place::parse(linux.and_then(|linux| linux.cgroups_path.as_deref()), id)
 }
 
 /// Makes a container that waits for [`Container::start`], by whatever process.
@@ -153,6 +149,9 @@ struct Birth<'a> {
     /// Free from the moment the record is there.
     lock: Option<Lock>,
     group: Option<Group>,
+    /// In the unit until the first process is.
+    stand_in: Option<StandIn>,
+    spec: &'a Spec,
     record: Record,
     /// As hooks get it.
     state: State,
@@ -164,16 +163,16 @@ impl<'a> Birth<'a> {
     fn reserve(
         root: &Path,
         id: &str,
-        bundle: &Bundle,
+        bundle: &'a Bundle,
         plan: &'a Plan,
         options: Options,
     ) -> Result<(Self, Stdio), Error> {
         let (folder, lock) = Folder::make(root, id)?;
-        let group = folder
+        let made = folder
             .write_config(&bundle.config)
-            .and_then(|()| make_group(&bundle.spec, id, &options));
-        let group = match group {
-            Ok(group) => group,
+            .and_then(|()| driver::make(&bundle.spec, id, &options));
+        let Made { group, stand_in } = match made {
+            Ok(made) => made,
             Err(error) => {
                 // The first failure is the one to tell; what cannot be removed is seen by `delete`.
                 return match folder.remove() {
@@ -189,6 +188,7 @@ impl<'a> Birth<'a> {
             cgroup_paths: group.as_ref().map(Group::paths).unwrap_or_default(),
             annotations: bundle.spec.annotations.clone(),
             own_processes: plan.new.contains(UnshareFlags::NEWPID),
+            systemd: options.systemd,
             ..Record::default()
         };
         let birth = Self {
@@ -197,6 +197,8 @@ impl<'a> Birth<'a> {
             folder,
             lock: Some(lock),
             group,
+            stand_in,
+            spec: &bundle.spec,
             state: State {
                 id: id.to_owned(),
                 ..record.state()
@@ -223,6 +225,7 @@ impl<'a> Birth<'a> {
         };
         let (child, link) = begin(&create, Some(&staged))?;
         drop(create);
+        drop(self.stand_in.take());
         self.record.pid = child.pid.as_raw_pid();
         self.record.start = Vital::now(self.record.pid).map_or(0, |vital| vital.start);
         self.state.pid = self.record.pid;
@@ -303,7 +306,10 @@ impl<'a> Birth<'a> {
         let mut failures = dhow_types::Failures::new();
         if let Some(group) = self.group {
             failures.record("kill the processes", group.kill_all());
-            failures.record("remove the control group", group.delete());
+            drop(self.stand_in);
+            let systemd = self.record.systemd.as_ref();
+            let removed = driver::remove(systemd, self.spec, &self.state.id, group);
+            failures.record("remove the control group", removed);
         }
         failures.record("remove the folder", self.folder.remove());
         if begun {
@@ -320,27 +326,9 @@ impl<'a> Birth<'a> {
     }
 }
 
-/// The container's control group, where its spec says.
-fn make_group(spec: &Spec, id: &str, options: &Options) -> Result<Option<Group>, Error> {
-    if options.systemd {
-        let message = "control groups made by systemd are not supported";
-        return Err(Error::new(ErrorKind::Unsupported, message));
-    }
-    let linux = spec.linux.as_ref();
-    let resources = resources(linux.and_then(|linux| linux.resources.as_ref()));
-    let group = group_place(spec, id).and_then(|place| Group::create_at(&place, &resources));
-    match group.context(|| "make the control group of the container")? {
-        None if !options.rootless => {
-            let message = "unable to apply cgroup configuration: permission denied";
-            Err(Error::new(ErrorKind::PermissionDenied, message))
-        }
-        group => Ok(group),
-    }
-}
-
 /// What the spec limits. Where it has rules for devices, those that every container has (runtime-spec, "Default Devices")
 /// are allowed after them, as is making the node of any, as with runc: clients begin with a rule that denies all.
-fn resources(wanted: Option<&Resources>) -> Resources {
+pub(super) fn resources(wanted: Option<&Resources>) -> Resources {
     const ALWAYS: [(i64, Option<i64>); 9] = [
         (1, Some(3)),
         (1, Some(5)),

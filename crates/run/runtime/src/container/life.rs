@@ -175,9 +175,13 @@ impl Container {
         if self.status()? == Status::Stopped {
             return Err(not_running());
         }
-        self.need_group()?
-            .update(resources)
-            .context(|| "update the container's limits")
+        let group = self.need_group()?;
+        match self.record.as_ref().and_then(|record| record.systemd.as_ref()) {
+            Some(systemd) => systemd.update(&self.spec()?, self.id(), &group, resources),
+            None => group
+                .update(resources)
+                .context(|| "update the container's limits"),
+        }
     }
 
     /// What it uses.

@@ -8,6 +8,7 @@ use dhow_oci::runtime::State;
 use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
+use super::driver::Systemd;
 use super::folder::Folder;
 use crate::Error;
 
@@ -40,6 +41,9 @@ pub struct Record {
     /// The directories of the control group, by controller as [`dhow_cgroup::Group::paths`] names them; none without.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// The systemd that made the control group, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<Systemd>,
     /// Annotations of the spec.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,

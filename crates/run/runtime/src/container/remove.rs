@@ -77,7 +77,13 @@ impl Container {
         self.end_processes()?;
         let spec = self.spec().ok();
         let mut failures = Failures::new();
+        let systemd = self.record.as_ref().and_then(|record| record.systemd.as_ref());
         match self.group() {
+            Ok(group) if let (Some(systemd), Some(spec)) = (systemd, &spec) => {
+                // Also when the group is gone: a unit that failed keeps its name.
+                drop(group);
+                failures.record("stop the unit", systemd.stop(spec, self.id()));
+            }
             Ok(Some(group)) => failures.record("remove the control group", group.delete()),
             Ok(None) => {}
             Err(error) => failures.record("open the control group", Err(error)),
