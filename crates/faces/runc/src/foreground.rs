@@ -209,10 +209,6 @@ struct Pump {
 impl Pump {
     fn new(master: OwnedFd) -> Result<Self, Failure> {
         let unblock = || -> rustix::io::Result<()> {
-            // What is said arrives as it was written, with a bare newline, for a caller that reads it from a pipe.
-            let mut modes = tcgetattr(&master)?;
-            modes.output_modes &= !OutputModes::ONLCR;
-            tcsetattr(&master, OptionalActions::Now, &modes)?;
             let flags = fcntl_getfl(&master)?;
             fcntl_setfl(&master, flags | OFlags::NONBLOCK)
         };

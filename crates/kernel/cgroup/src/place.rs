@@ -189,7 +189,7 @@ fn below(text: &str) -> Result<PathBuf, Error> {
         let shown: String = text.chars().take(256).collect();
         Error::new(
             ErrorKind::InvalidArgument,
-            format!("bad sub cgroup path: {shown}"),
+            format!("{shown} is not a sub cgroup path"),
         )
     })
 }
@@ -243,8 +243,8 @@ mod tests {
             (&["a", "b"][..], "missing <controller>"),
             (&[":a"], "empty <controller>"),
             (&["cpu:a", "cpu:b"], "multiple times"),
-            (&["../a"], "bad sub cgroup path"),
-            (&["cpu:a/../.."], "bad sub cgroup path"),
+            (&["../a"], "is not a sub cgroup path"),
+            (&["cpu:a/../.."], "is not a sub cgroup path"),
         ] {
             let error = parse(bad).unwrap_err().to_string();
             assert!(error.contains(why), "{bad:?}: {error}");

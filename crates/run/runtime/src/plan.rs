@@ -38,6 +38,9 @@ pub struct Settings {
     pub kept_fds: u32,
     /// Whether the program shares the caller's session keyring.
     pub shared_keyring: bool,
+    /// Whether the program's terminal hands a newline on as it is, without a carriage return: for a caller that shows it on
+    /// a terminal of its own, or reads it from a pipe.
+    pub bare_newlines: bool,
     /// Whether the root is changed by chroot, for a host whose root is an initramfs: the host's tree stays below.
     pub no_pivot: bool,
 }

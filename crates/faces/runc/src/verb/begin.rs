@@ -127,6 +127,7 @@ impl Request {
                     kept_fds: passed.count(),
                     shared_keyring: given.is_on("no-new-keyring"),
                     no_pivot: given.is_on("no-pivot"),
+                    bare_newlines: !detached,
                     ..Settings::default()
                 },
                 stdio,

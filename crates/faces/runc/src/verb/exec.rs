@@ -83,6 +83,7 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     };
     let settings = Settings {
         kept_fds: passed.count(),
+        bare_newlines: !detached,
         ..Settings::default()
     };
     let entry = Entry {

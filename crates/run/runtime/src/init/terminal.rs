@@ -6,6 +6,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{OptionalActions, OutputModes, tcsetattr};
 
 use super::dev;
 use crate::plan::Program;
@@ -36,6 +37,11 @@ pub(crate) fn open(
     unlockpt(&master).at(Step::Terminal)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let terminal = ioctl_tiocgptpeer(&master, flags).at(Step::Terminal)?;
+    if program.bare_newlines {
+        let mut modes = rustix::termios::tcgetattr(&terminal).at(Step::Terminal)?;
+        modes.output_modes &= !OutputModes::ONLCR;
+        tcsetattr(&terminal, OptionalActions::Now, &modes).at(Step::Terminal)?;
+    }
     if let Some(size) = program.console_size {
         rustix::termios::tcsetwinsize(&master, size).at(Step::Terminal)?;
     }

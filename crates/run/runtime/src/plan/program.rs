@@ -53,6 +53,7 @@ pub(crate) struct Program {
     /// First descriptor that the program does not keep.
     pub(crate) first_closed: u32,
     pub(crate) shared_keyring: bool,
+    pub(crate) bare_newlines: bool,
     /// What the spec asks for and is left out, for the caller's log.
     pub(crate) warnings: Vec<String>,
 }
@@ -116,6 +117,7 @@ impl Program {
             terminal: process.terminal,
             first_closed: settings.kept_fds.saturating_add(3),
             shared_keyring: settings.shared_keyring,
+            bare_newlines: settings.bare_newlines,
             console_size: process.console_size.as_ref().map(|size| Winsize {
                 ws_row: size.height,
                 ws_col: size.width,
