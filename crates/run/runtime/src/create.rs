@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use dhow_cgroup::Group;
 use dhow_oci::runtime::State;
 use dhow_sys::clone::Child;
+use dhow_sys::mount::{Attributes, set_attributes};
 use dhow_types::ErrorKind;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
 
 use crate::agent::Agent;
@@ -347,7 +349,8 @@ struct Sources {
 }
 
 /// Takes here, in the host's mount namespace, the sources that keep their propagation (the child makes its copy of the
-/// host's tree private) and those that only the host's root may reach or give other ids.
+/// host's tree private), those that only the host's root may reach or give other ids, and the host's whole tree, over
+/// which the child mounts the container's.
 fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error> {
     let mut sources = Sources::default();
     let elsewhere = joins.iter().any(|(kind, _)| *kind == Namespace::Mount);
@@ -361,7 +364,7 @@ fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error
             .map(|ids| users_of(plan, ids, joins))
             .transpose()?;
         let reached = bind.inside.is_none() && !bind.copy_link && !elsewhere;
-        if !reached || !(bind.propagates || plan.has_users()) {
+        if !reached || !(bind.propagates || bind.covers_root() || plan.has_users()) {
             sources.ids.extend(ids.map(|users| (index, users)));
             continue;
         }
@@ -376,6 +379,15 @@ fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error
         if let (Some(users), Some(ids)) = (&ids, &bind.ids) {
             init::target::map_ids(&tree, users, ids.recursive)
                 .context(|| format!("map the ids of mount source {}", name()))?;
+        }
+        if !bind.propagates {
+            // A peer of the host's mount would carry there what is mounted in the container.
+            let private = Attributes {
+                propagation: Some(MountPropagationFlags::PRIVATE),
+                ..Attributes::default()
+            };
+            set_attributes(&tree, true, &private)
+                .context(|| format!("make mount source {} private", name()))?;
         }
         sources.taken.push((index, tree));
     }

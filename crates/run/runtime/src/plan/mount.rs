@@ -74,6 +74,13 @@ pub(crate) struct Bind {
     pub(crate) ids: Option<Ids>,
 }
 
+impl Bind {
+    /// Whether the source is `/` with all that is mounted on it.
+    pub(crate) fn covers_root(&self) -> bool {
+        self.recursive && self.path.to_bytes().iter().all(|byte| b"/.".contains(byte))
+    }
+}
+
 /// Ids of an id-mapped mount.
 #[derive(Debug)]
 pub(crate) struct Ids {

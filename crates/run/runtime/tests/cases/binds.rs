@@ -18,6 +18,8 @@ tests! {
     ids_are_mapped_as_the_container_maps_its_own
     ids_without_a_mapping_or_on_a_new_file_system_are_refused
     a_source_that_only_root_reaches_is_bound_in_a_user_namespace
+    a_bind_is_no_peer_of_its_source_unless_asked
+    the_root_of_the_host_is_bound_without_that_of_the_container
     relative_sources_are_of_the_bundle_and_the_root_is_seen_with_its_mounts
     a_tmpfs_gets_what_it_covers
     links_are_bound_copied_and_mounted_on_as_asked
@@ -263,6 +265,44 @@ fn a_source_that_only_root_reaches_is_bound_in_a_user_namespace() {
         spec.mounts.push(bind("/source", &source, &["bind", "ro"]));
     });
     assert_eq!(out, "content");
+}
+
+fn a_bind_is_no_peer_of_its_source_unless_asked() {
+    let volume = Volume::new("mode=755");
+    host(&format!("mount --make-shared {}", volume.path.display()));
+    given_away(&volume.image);
+    for (apart, options, peer) in [
+        (false, &["rbind"][..], false),
+        (true, &["rbind"], false),
+        (false, &["rbind", "rshared"], true),
+    ] {
+        let out = volume.image.sh("grep ' /volume ' /proc/self/mountinfo", |spec| {
+            if apart {
+                users(spec);
+            }
+            spec.mounts.push(bind("/volume", &volume.path, options));
+        });
+        assert_eq!(out.contains("shared:"), peer, "{apart} {options:?}: {out}");
+    }
+}
+
+fn the_root_of_the_host_is_bound_without_that_of_the_container() {
+    let image = Image::new();
+    let outside = image.beside("outside");
+    std::fs::write(outside.join("file"), "of the host").unwrap();
+    let script = format!("cat /host{}/file; ls -d /host/host", outside.display());
+    let spec = Image::shell(
+        &format!("{script} 2>&1; grep -c shared: /proc/self/mountinfo"),
+        |spec| {
+            spec.mounts
+                .push(bind("/host", std::path::Path::new("/"), &["rbind"]));
+        },
+    );
+    let outcome = image
+        .run(&spec)
+        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(outcome.out.starts_with("of the host"), "{}", outcome.out);
+    assert!(outcome.out.trim_end().ends_with('0'), "{}", outcome.out);
 }
 
 fn in_bundle(image: &Image, spec: &Spec) -> Result<String, dhow_runtime::Error> {
