@@ -18,7 +18,7 @@ use crate::init::{self, Setup};
 use crate::parent::{self, Answer, Link, Visit};
 use crate::plan::{Ids, Source};
 use crate::report::Name;
-use crate::{Context as _, Error, Plan, hooks, idmap};
+use crate::{Context as _, Error, Plan, hooks, idmap, netdev};
 
 /// The root file system of a container.
 #[derive(Debug)]
@@ -262,14 +262,45 @@ fn provide(
             .err()
             .unwrap_or_else(|| Error::new(ErrorKind::Internal, "no link to the child")));
     };
+    let moved = match network {
+        true => Ok(()),
+        false => move_devices(create, &child),
+    };
     if maps_users || by_parent {
         link.tell();
     }
-    if network && let Err(error) = parent::network().and_then(|network| link.hand(&network)) {
+    let handed = moved.and_then(|()| match network {
+        true => parent::network().and_then(|network| {
+            netdev::take(&create.plan.devices, &network)?;
+            link.hand(&network)
+        }),
+        false => Ok(()),
+    });
+    if let Err(error) = handed {
         parent::end(&child);
         return Err(error);
     }
     Ok((child, link))
+}
+
+/// Moves network devices into the namespace that is joined, or that the child has from its birth.
+fn move_devices(create: &Create<'_>, child: &Child) -> Result<(), Error> {
+    if create.plan.devices.is_empty() {
+        return Ok(());
+    }
+    let network = |kind: &Namespace| *kind == Namespace::Network;
+    if let Some((_, given)) = create.namespaces.iter().find(|(kind, _)| network(kind)) {
+        return netdev::take(&create.plan.devices, given);
+    }
+    let joined = create.plan.join.iter().find(|(kind, _)| network(kind));
+    let path = match joined {
+        Some((_, path)) => path.clone(),
+        None => PathBuf::from(format!("/proc/{}/ns/net", child.pid.as_raw_pid())),
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&path, flags, Mode::empty()).map_err(std::io::Error::from);
+    let opened = opened.context(|| format!("open network namespace {}", path.display()))?;
+    netdev::take(&create.plan.devices, &opened)
 }
 
 fn place(create: &Create<'_>, child: &Child, by_parent: bool, maps_users: bool) -> Result<(), Error> {

@@ -35,6 +35,7 @@ mod hooks;
 mod idmap;
 mod init;
 pub mod lsm;
+mod netdev;
 mod parent;
 mod plan;
 mod report;

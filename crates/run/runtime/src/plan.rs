@@ -5,6 +5,8 @@ mod device;
 mod mount;
 mod namespace;
 pub(crate) mod program;
+#[cfg(test)]
+mod random;
 mod share;
 mod sysctl;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub(crate) use program::Program;
 pub(crate) use share::Share;
 pub(crate) use sysctl::Sysctl;
 
+use crate::netdev::Device;
 use crate::{Error, Namespace};
 
 /// How plans are made.
@@ -72,6 +75,8 @@ pub struct Plan {
     pub(crate) sysctls: Vec<Sysctl>,
     pub(crate) masked: Vec<PathBuf>,
     pub(crate) readonly: Vec<PathBuf>,
+    /// Network devices to take over.
+    pub(crate) devices: Vec<Device>,
     pub(crate) hooks: Hooks,
     pub(crate) no_pivot: bool,
     /// The option that labels all of a file system: none, or `context=`.
@@ -142,6 +147,7 @@ impl Plan {
             sysctls: sysctl::sysctls(&linux.sysctl, own, spec.domainname.is_some())?,
             masked: inside(&linux.masked_paths)?,
             readonly: inside(&linux.readonly_paths)?,
+            devices: namespace::devices(linux, own)?,
             hooks: crate::hooks::checked(spec.hooks.as_ref())?,
             no_pivot: settings.no_pivot,
         })
@@ -154,10 +160,7 @@ impl Plan {
 }
 
 fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    let fields = [
-        ("intelRdt", linux.intel_rdt.is_some()),
-        ("netDevices", !linux.net_devices.is_empty()),
-    ];
+    let fields = [("intelRdt", linux.intel_rdt.is_some())];
     if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {
         return Err(Error::new(
             ErrorKind::Unsupported,

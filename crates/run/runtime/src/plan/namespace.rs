@@ -7,6 +7,7 @@ use dhow_oci::runtime::{Linux, Namespace as Wanted};
 use dhow_types::ErrorKind;
 use rustix::thread::UnshareFlags;
 
+use crate::netdev::Device;
 use crate::{Error, Namespace};
 
 /// All kinds with their names in the spec.
@@ -139,4 +140,34 @@ impl Namespaces {
         }
         Ok(Some(lines))
     }
+}
+
+/// The network devices that a container takes over.
+pub(crate) fn devices(linux: &Linux, own: UnshareFlags) -> Result<Vec<Device>, Error> {
+    if !linux.net_devices.is_empty() && !own.contains(UnshareFlags::NEWNET) {
+        return invalid("unable to move network devices without a private NET namespace");
+    }
+    // dev_valid_name() in net/core/dev.c.
+    let valid = |name: &str| {
+        let wrong = |c: char| matches!(c, '/' | ':' | '\0') || c.is_ascii_whitespace();
+        !name.is_empty() && name.len() < 16 && name != "." && name != ".." && !name.contains(wrong)
+    };
+    let mut found: Vec<Device> = Vec::with_capacity(linux.net_devices.len());
+    for (name, device) in &linux.net_devices {
+        let inside = device.name.as_deref().filter(|inside| !inside.is_empty());
+        let inside = inside.unwrap_or(name);
+        if let Some(wrong) = [name.as_str(), inside].iter().find(|name| !valid(name)) {
+            return invalid(format!("invalid network device name {wrong:?}"));
+        }
+        if found.iter().any(|other| other.inside == inside) {
+            return invalid(format!(
+                "two network devices would be named {inside:?} in the container"
+            ));
+        }
+        found.push(Device {
+            name: name.clone(),
+            inside: inside.to_owned(),
+        });
+    }
+    Ok(found)
 }

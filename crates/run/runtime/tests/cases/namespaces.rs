@@ -19,6 +19,7 @@ tests! {
     what_a_spec_says_twice_or_by_halves_is_refused
     the_clocks_of_a_container_are_moved
     clocks_are_moved_in_a_user_namespace_too
+    a_network_device_is_moved_with_its_addresses_and_renamed
     a_container_without_a_mount_namespace_has_its_root_on_the_host
 }
 
@@ -329,4 +330,32 @@ fn a_container_without_a_mount_namespace_has_its_root_on_the_host() {
         linux(spec).masked_paths.push("/proc/keys".into());
     }));
     assert!(message.contains("without a private MNT namespace"), "{message}");
+}
+
+fn a_network_device_is_moved_with_its_addresses_and_renamed() {
+    // This test's own, which stands for the host's.
+    dhow_sys::namespace::unshare_net().unwrap();
+    host(
+        "ip link add dhowtest0 type veth peer name dhowtest1 && ip addr add 192.0.2.7/24 brd + dev dhowtest0 && ip link set dhowtest0 up",
+    );
+    let image = Image::new();
+    let wanted = |spec: &mut dhow_oci::runtime::Spec, name: &str, inside: &str| {
+        let device = dhow_oci::runtime::NetDevice {
+            name: Some(inside.into()),
+        };
+        linux(spec).net_devices.insert(name.into(), device);
+    };
+    let script =
+        "ls /sys/class/net; cat /proc/net/fib_trie | grep -c 192.0.2.7; cat /sys/class/net/inner0/flags";
+    let out = image.sh(script, |spec| wanted(spec, "dhowtest0", "inner0"));
+    assert!(out.starts_with("inner0\nlo\n2\n0x1003\n"), "{out}");
+    let said =
+        |change: &dyn Fn(&mut dhow_oci::runtime::Spec)| image.refused(&Image::shell("true", |s| change(s))).1;
+    assert!(said(&|s| wanted(s, "no-such", "x")).contains("no-such"));
+    assert!(said(&|s| wanted(s, "lo", "a/b")).contains("invalid network device name"));
+    let shared = said(&|s| {
+        linux(s).namespaces.retain(|one| one.kind != "network");
+        wanted(s, "lo", "x");
+    });
+    assert!(shared.contains("without a private NET namespace"), "{shared}");
 }
