@@ -35,11 +35,12 @@ const IPC: [&str; 9] = [
 /// Checks every setting against the namespaces that the container has of its own: any other would be the host's
 /// (CVE-2022-0811: a `kernel.core_pattern` reached through a list that was not checked).
 ///
-/// The names of the machine have fields of their own; `named` says whether that of the domain name is used.
+/// The names of the machine have fields of their own, `hostname` and `domainname`: a setting may say the same, not another.
 pub(crate) fn sysctls(
     settings: &BTreeMap<String, String>,
     own: UnshareFlags,
-    named: bool,
+    hostname: Option<&str>,
+    domainname: Option<&str>,
 ) -> Result<Vec<Sysctl>, Error> {
     let mut found = Vec::with_capacity(settings.len());
     for (name, value) in settings {
@@ -47,11 +48,14 @@ pub(crate) fn sysctls(
             UnshareFlags::NEWIPC
         } else if name.starts_with("net.") {
             UnshareFlags::NEWNET
-        } else if name == "kernel.hostname" || (name == "kernel.domainname" && named) {
+        } else if name == "kernel.hostname" || name == "kernel.domainname" {
             let field = name.trim_start_matches("kernel.");
-            let message = format!("sysctl {name:?} conflicts with the OCI field {field:?}");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        } else if name == "kernel.domainname" {
+            let own = if field == "hostname" { hostname } else { domainname };
+            if own.is_some_and(|own| own != value) {
+                let message =
+                    format!("sysctl {name:?} is not allowed as it conflicts with the OCI field {field:?}");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
             UnshareFlags::NEWUTS
         } else {
             let message = format!("sysctl {name:?} is not in a separate kernel namespace");
