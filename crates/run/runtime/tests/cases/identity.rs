@@ -69,7 +69,9 @@ fn a_user_has_no_capabilities_but_the_ambient_ones() {
     );
     let field = status(&image, |spec| {
         process(spec).user.uid = 1000;
-        process(spec).capabilities.as_mut().unwrap().ambient = vec!["CAP_NET_RAW".into()];
+        let capabilities = process(spec).capabilities.as_mut().unwrap();
+        (capabilities.inheritable, capabilities.ambient) =
+            (vec!["CAP_NET_RAW".into()], vec!["CAP_NET_RAW".into()]);
     });
     for set in ["CapEff", "CapPrm", "CapAmb"] {
         assert_eq!(field(set), "0000000000002000", "{set}");
