@@ -2,7 +2,8 @@
 #   describe                one line for the usage text
 #   check_suite             dies when $suite is not what it expects or a tool of the machine is missing
 #   run_suite               runs $suite on the executable $runtime in $work, and calls `note` for every test
-# may set $called, the name to give to a dhow binary (default runc), and then calls `adapter "$@"`. None of them fetches or builds a suite: the caller has it.
+# may set $called, the name to give to a dhow binary (default runc), and then calls `adapter "$@"`. None of them fetches or
+# builds a suite: the caller has it.
 
 die() { echo "$name: $*" >&2; exit 1; }
 

@@ -80,11 +80,13 @@ pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
 /// Sets HOME, if the spec does not, to what the container's user database says, as runc does; "/" for a user who is
 /// not in it.
 pub(crate) fn set_home(process: &mut Process, root: impl FnOnce() -> io::Result<OwnedFd>) {
-    let given = process.env.iter().any(|variable| {
-        variable
-            .strip_prefix("HOME=")
-            .is_some_and(|value| !value.is_empty())
-    });
+    // Of several the last counts, as for the program.
+    let last = process
+        .env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("HOME="));
+    let given = last.is_some_and(|value| !value.is_empty());
     if given {
         return;
     }
