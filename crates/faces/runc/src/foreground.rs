@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use dhow_oci::runtime::{ConsoleSize, Process};
 use dhow_runtime::ExitStatus;
 use dhow_sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,6 +15,7 @@ use rustix::termios::{
 };
 
 use crate::Failure;
+use crate::notify::Readiness;
 
 /// How much is moved at once.
 const CHUNK: usize = 16 << 10;
@@ -53,8 +55,25 @@ impl Foreground {
         Ok(Self { signals, host })
     }
 
-    /// Waits for the end of a child, moving what is said and typed between its terminal and the caller's.
-    pub(crate) fn wait(mut self, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<u8, Failure> {
+    /// Gives the process the size of the caller's terminal from its first moment, unless it has one.
+    pub(crate) fn size(&self, process: &mut Process) {
+        let size = self.host.as_ref().and_then(|host| tcgetwinsize(&host.fd).ok());
+        if let (None, Some(size)) = (&process.console_size, size) {
+            process.console_size = Some(ConsoleSize {
+                height: size.ws_row,
+                width: size.ws_col,
+            });
+        }
+    }
+
+    /// Waits for the end of a child, moving what is said and typed between its terminal and the caller's, and its word that
+    /// it is ready to the supervisor.
+    pub(crate) fn wait(
+        mut self,
+        pidfd: &OwnedFd,
+        terminal: Option<OwnedFd>,
+        mut readiness: Option<Readiness>,
+    ) -> Result<u8, Failure> {
         let mut pump = match (terminal, &mut self.host) {
             (Some(master), Some(host)) => {
                 host.make_raw()?;
@@ -68,6 +87,11 @@ impl Foreground {
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::new(pidfd, PollFlags::IN),
             ];
+            fds.extend(
+                readiness
+                    .iter()
+                    .map(|readiness| PollFd::new(readiness, PollFlags::IN)),
+            );
             let stdin = io::stdin();
             let stdout = io::stdout();
             if let Some(pump) = &pump {
@@ -82,6 +106,10 @@ impl Foreground {
             }
             let ended = !fds[1].revents().is_empty();
             drop(fds);
+            // A supervisor that does not listen any more is no reason to leave the process alone.
+            if readiness.as_ref().is_some_and(|one| one.turn().unwrap_or(true)) {
+                readiness = None;
+            }
             self.pass_signals(pidfd, pump.as_ref());
             if let Some(pump) = &mut pump {
                 pump.turn(stdin.as_fd(), stdout.as_fd());

@@ -10,6 +10,7 @@
 mod args;
 mod foreground;
 mod log;
+mod notify;
 mod streams;
 mod verb;
 

@@ -94,6 +94,9 @@ pub fn within_net<T>(fd: impl AsFd, work: impl FnOnce() -> T) -> io::Result<T> {
     Ok(outcome)
 }
 
+/// `SIOCSIFFLAGS`, whose type in libc is not that of every C library's `ioctl` (musl).
+const SET_FLAGS: libc::Ioctl = 0x8914;
+
 /// Brings the loopback device of the current network namespace up, which also gives it its addresses.
 ///
 /// # Errors
@@ -107,7 +110,7 @@ pub fn loopback_up() -> io::Result<()> {
         *slot = *byte as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
-    // SAFETY: SIOCSIFFLAGS reads an ifreq with name and flags, which outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    // SAFETY: the request reads an ifreq with name and flags, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) };
     crate::check(result.into()).map(drop)
 }

@@ -5,6 +5,7 @@
 //! <root>/<id>/              flock on the folder itself: held by who creates, starts or deletes; the kernel frees it
 //!             config.json   the bundle's spec as it was at create, never changed
 //!             state.json    the record: process, control group, bundle; replaced by rename
+//!             notify/       where a socket is on which the program says that it is ready, if it is to
 //!             start         a socket on which the container's first process waits to be started
 //! ```
 //!
@@ -22,6 +23,7 @@ mod driver;
 mod enter;
 mod folder;
 mod life;
+mod notify;
 mod record;
 mod remove;
 mod vital;
@@ -199,8 +201,11 @@ impl Container {
         Ok(pid.into_iter().collect())
     }
 
-    /// Its first process, while it lives.
-    fn pidfd(&self) -> Result<Option<(i32, OwnedFd)>, Error> {
+    /// Its first process, while it lives: id and descriptor.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn pidfd(&self) -> Result<Option<(i32, OwnedFd)>, Error> {
         match &self.record {
             Some(record) => vital::pidfd(record.pid, record.start).map(|fd| fd.map(|fd| (record.pid, fd))),
             None => Ok(None),

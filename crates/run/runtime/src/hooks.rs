@@ -216,6 +216,7 @@ fn one(
             let name = Name {
                 text: hook.path.display().to_string(),
                 searched: false,
+                found: false,
             };
             return Err(answer.into_failure(&name, None, None));
         }

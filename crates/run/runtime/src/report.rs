@@ -322,16 +322,19 @@ pub(crate) struct Name {
     pub(crate) text: String,
     /// Whether it was looked for in PATH.
     pub(crate) searched: bool,
+    /// Whether it was there when the container was created: what is missing now is what interprets it.
+    pub(crate) found: bool,
 }
 
 /// runc's wording, which docker's clients know.
 fn not_executed(name: &Name, errno: io::Error) -> Error {
-    let (name, searched) = (&name.text, name.searched);
+    let (name, searched, found) = (&name.text, name.searched, name.found);
     let missing = matches!(
         errno.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     );
     let message = match errno.kind() {
+        _ if missing && found => format!("exec {name}"),
         _ if missing && searched => format!("exec: {name:?}: executable file not found in $PATH"),
         _ if missing => format!("exec: {name:?}: stat {name}: no such file or directory"),
         io::ErrorKind::PermissionDenied => format!("exec: {name:?}: permission denied"),

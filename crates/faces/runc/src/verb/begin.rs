@@ -10,6 +10,7 @@ use dhow_types::ErrorKind;
 
 use crate::args::{Flag, Given, Until, on, value};
 use crate::foreground::Foreground;
+use crate::notify::{Readiness, Supervisor};
 use crate::streams::{self, Passed, Receiver};
 use crate::{Context, Failure, Verb};
 
@@ -99,6 +100,7 @@ struct Request {
     pid_file: Option<PathBuf>,
     console: Option<Receiver>,
     pidfd: Option<Receiver>,
+    supervisor: Option<Supervisor>,
 }
 
 impl Request {
@@ -107,6 +109,7 @@ impl Request {
         let path = |long: &str| given.text(long).map(streams::absolute).transpose();
         let (pid_file, console, pidfd) = (path("pid-file")?, path("console-socket")?, path("pidfd-socket")?);
         let bundle = read_bundle(given.text("bundle"), given.text("config"), passed)?;
+        let supervisor = Supervisor::find()?;
         let terminal = bundle
             .spec
             .process
@@ -132,12 +135,14 @@ impl Request {
                 },
                 stdio,
                 systemd: systemd(context)?,
+                notify: supervisor.is_some(),
                 rootless: context.rootless,
             },
             terminal,
             pid_file,
             console: connect(console)?,
             pidfd: connect(pidfd)?,
+            supervisor,
         })
     }
 }
@@ -229,7 +234,7 @@ fn create(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
 
 fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let detached = given.is_on("detach");
-    let request = Request::read(context, given, detached)?;
+    let mut request = Request::read(context, given, detached)?;
     if !given.is_on("no-subreaper") {
         match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             // Orphans go to another reaper then.
@@ -239,7 +244,11 @@ fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let foreground = if detached {
         None
     } else {
-        Some(Foreground::new(request.terminal)?)
+        let foreground = Foreground::new(request.terminal)?;
+        if let Some(process) = &mut request.bundle.spec.process {
+            foreground.size(process);
+        }
+        Some(foreground)
     };
     let begun =
         container::run(&context.root, &request.id, &request.bundle, request.options).map_err(not_begun)?;
@@ -250,11 +259,20 @@ fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         request.pidfd,
         request.pid_file.as_deref(),
     );
-    let begun = or_delete(context, begun, handed)?;
-    let Some(foreground) = foreground else {
-        return Ok(ExitCode::SUCCESS);
+    let mut begun = or_delete(context, begun, handed)?;
+    let readiness = |pid| {
+        let word = begun.notify.take().zip(request.supervisor);
+        word.map(|(socket, supervisor)| Readiness::new(socket, supervisor, pid))
     };
-    let outcome = foreground.wait(&begun.pidfd, begun.terminal);
+    let Some(foreground) = foreground else {
+        return match readiness(begun.pid.cast_unsigned()) {
+            Some(readiness) => readiness.wait(&begun.pidfd).map(|()| ExitCode::SUCCESS),
+            None => Ok(ExitCode::SUCCESS),
+        };
+    };
+    // The supervisor watches this process, which ends with the container's.
+    let readiness = readiness(std::process::id());
+    let outcome = foreground.wait(&begun.pidfd, begun.terminal, readiness);
     if !given.is_on("keep")
         && let Some(warning) = begun.container.delete(true)?
     {

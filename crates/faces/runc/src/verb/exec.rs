@@ -60,7 +60,7 @@ pub(crate) const EXEC: Verb = Verb {
 fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let passed = Passed::of(given, 0, context.opened)?;
     let container = open(context, given)?;
-    let process = process(&container, given)?;
+    let mut process = process(&container, given)?;
     let detached = given.is_on("detach");
     let path = |long: &str| given.text(long).map(streams::absolute).transpose();
     let (pid_file, console) = (path("pid-file")?, path("console-socket")?);
@@ -79,7 +79,9 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let foreground = if detached {
         None
     } else {
-        Some(Foreground::new(terminal)?)
+        let foreground = Foreground::new(terminal)?;
+        foreground.size(&mut process);
+        Some(foreground)
     };
     let settings = Settings {
         kept_fds: passed.count(),
@@ -119,7 +121,11 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         return Err(failure);
     }
     match foreground {
-        Some(foreground) => Ok(ExitCode::from(foreground.wait(&running.pidfd, running.terminal)?)),
+        Some(foreground) => Ok(ExitCode::from(foreground.wait(
+            &running.pidfd,
+            running.terminal,
+            None,
+        )?)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use dhow_runtime::container::{Container, Target};
+use dhow_runtime::container::{Container, Status, Target};
 
 use crate::args::{Given, Until, on};
+use crate::notify::{Readiness, Supervisor};
 use crate::{Context, Failure, Verb, is_missing};
 
 pub(crate) const START: Verb = Verb {
@@ -14,10 +15,7 @@ pub(crate) const START: Verb = Verb {
     flags: &[],
     until: Until::End,
     count: (1, 1),
-    run: |context, given| {
-        open(context, given)?.start()?;
-        Ok(ExitCode::SUCCESS)
-    },
+    run: start,
 };
 
 pub(crate) const KILL: Verb = Verb {
@@ -74,6 +72,23 @@ pub(crate) const RESUME: Verb = Verb {
 pub(crate) fn open(context: &Context, given: &Given) -> Result<Container, Failure> {
     let id = given.words.first().map_or("", String::as_str);
     Ok(Container::open(&context.root, id)?)
+}
+
+fn start(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
+    let container = open(context, given)?;
+    let word = match Supervisor::find()? {
+        Some(supervisor) if container.status()? == Status::Created => container
+            .listen_for_readiness()?
+            .map(|socket| (socket, supervisor)),
+        _ => None,
+    };
+    container.start()?;
+    if let Some((socket, supervisor)) = word
+        && let Some((pid, pidfd)) = container.pidfd()?
+    {
+        Readiness::new(socket, supervisor, pid.cast_unsigned()).wait(&pidfd)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn kill(context: &Context, given: &Given) -> Result<ExitCode, Failure> {

@@ -15,11 +15,12 @@ use super::driver::{self, Made, Systemd};
 use super::folder::{Folder, Lock};
 use super::record::{self, Record};
 use super::vital::Vital;
-use super::{Container, enter};
+use super::{Container, enter, notify};
 use crate::create::{Create, Rootfs, Stdio, begin};
 use crate::hooks::{self, Stage};
 use crate::init::staged::Staged;
 use crate::parent::{self, Answer, Link};
+use crate::report::Name;
 use crate::{Context as _, Error, Plan, Settings};
 
 /// A bundle: the folder, and its spec.
@@ -42,6 +43,8 @@ pub struct Options {
     pub stdio: Stdio,
     /// The systemd that makes the control group; without one, this program does.
     pub systemd: Option<Systemd>,
+    /// Whether the program gets a socket to say that it is ready (sd_notify(3)).
+    pub notify: bool,
     /// Whether it is passed over that a control group may not be made which the spec does not ask for by name.
     pub rootless: bool,
 }
@@ -57,6 +60,9 @@ pub struct Begun {
     pub pidfd: OwnedFd,
     /// Master of its terminal.
     pub terminal: Option<OwnedFd>,
+    /// The socket on which the program says that it is ready, of a container that was asked for with
+    /// [`Options::notify`] and is started.
+    pub notify: Option<OwnedFd>,
     /// What the spec asks for and was left out.
     pub warnings: Vec<String>,
 }
@@ -66,7 +72,7 @@ pub struct Begun {
 /// # Errors
 /// The step that failed. Nothing of the container is left then.
 pub fn create(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<Begun, Error> {
-    let plan = prepare(bundle, &options)?;
+    let plan = prepare(root, id, bundle, &options)?;
     let (mut birth, stdio) = Birth::reserve(root, id, bundle, &plan, options)?;
     let outcome = birth.folder.listen().and_then(|listener| {
         let terminal = birth.bear(stdio, Some(&listener))?;
@@ -85,17 +91,20 @@ pub fn create(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Resul
 /// # Errors
 /// The step that failed; `NotFound` and `PermissionDenied` for the program. Nothing of the container is left then.
 pub fn run(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<Begun, Error> {
-    let plan = prepare(bundle, &options)?;
+    let plan = prepare(root, id, bundle, &options)?;
     let (mut birth, stdio) = Birth::reserve(root, id, bundle, &plan, options)?;
-    let outcome = birth.bear(stdio, None).and_then(|terminal| {
-        birth.publish()?;
-        birth.start()?;
-        Ok(terminal)
-    });
+    let outcome = birth
+        .hear()
+        .and_then(|()| birth.bear(stdio, None))
+        .and_then(|terminal| {
+            birth.publish()?;
+            birth.start()?;
+            Ok(terminal)
+        });
     birth.finish(outcome)
 }
 
-fn prepare(bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
+fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
     check_version(&bundle.spec.oci_version)?;
     if bundle
         .spec
@@ -106,6 +115,9 @@ fn prepare(bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
         return Err(Error::new(ErrorKind::InvalidArgument, "spec has no root.path"));
     }
     let mut spec = bundle.spec.clone();
+    if options.notify {
+        notify::add(&mut spec, root, id);
+    }
     if let Some(process) = &mut spec.process {
         enter::set_home(process, || enter::open_root(&rootfs(bundle)));
     }
@@ -151,6 +163,9 @@ struct Birth<'a> {
     group: Option<Group>,
     /// In the unit until the first process is.
     stand_in: Option<StandIn>,
+    /// Whether the program may say that it is ready.
+    hears: bool,
+    notify: Option<OwnedFd>,
     spec: &'a Spec,
     record: Record,
     /// As hooks get it.
@@ -170,6 +185,13 @@ impl<'a> Birth<'a> {
         let (folder, lock) = Folder::make(root, id)?;
         let made = folder
             .write_config(&bundle.config)
+            .and_then(|()| {
+                if options.notify {
+                    notify::make(&folder)
+                } else {
+                    Ok(())
+                }
+            })
             .and_then(|()| driver::make(&bundle.spec, id, &options));
         let Made { group, stand_in } = match made {
             Ok(made) => made,
@@ -198,6 +220,8 @@ impl<'a> Birth<'a> {
             lock: Some(lock),
             group,
             stand_in,
+            hears: options.notify,
+            notify: None,
             spec: &bundle.spec,
             state: State {
                 id: id.to_owned(),
@@ -207,6 +231,16 @@ impl<'a> Birth<'a> {
             born: None,
         };
         Ok((birth, options.stdio))
+    }
+
+    /// Makes the socket on which the program says that it is ready, if it is to.
+    fn hear(&mut self) -> Result<(), Error> {
+        self.notify = if self.hears {
+            notify::listen(&self.folder)?
+        } else {
+            None
+        };
+        Ok(())
     }
 
     /// Clones the first process and waits until it is set up; returns the master of its terminal.
@@ -269,7 +303,13 @@ impl<'a> Birth<'a> {
         let (pidfd, agent) = (child.pidfd.as_fd(), program.agent.as_ref());
         match parent::executed(link, self.state.pid, pidfd, agent, Some(&self.state))? {
             Answer::Closed => {}
-            answer => return Err(answer.into_failure(&program.name, None, None)),
+            answer => {
+                let name = Name {
+                    found: true,
+                    ..program.name.clone()
+                };
+                return Err(answer.into_failure(&name, None, None));
+            }
         }
         let hooks = &self.plan.hooks.poststart;
         hooks::run(Stage::Poststart, hooks, &self.state, &[], None)
@@ -293,6 +333,7 @@ impl<'a> Birth<'a> {
             pid: child.pid.as_raw_pid(),
             pidfd: child.pidfd,
             terminal,
+            notify: self.notify,
             warnings: self.plan.program.warnings.clone(),
         })
     }

@@ -62,6 +62,7 @@ impl Container {
             let text = program.cloned().unwrap_or_default();
             let name = Name {
                 searched: !text.contains('/'),
+                found: true,
                 text,
             };
             return Err(answer.into_failure(&name, None, None));

@@ -95,6 +95,7 @@ impl Program {
             name: Name {
                 text: name.clone(),
                 searched: !name.contains('/'),
+                found: false,
             },
             cwd: bytes(cwd, "cwd")?,
             uid: Uid::from_raw(uid),
