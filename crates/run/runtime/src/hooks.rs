@@ -240,10 +240,24 @@ fn finish(child: &Child, timeout: Option<Duration>, stdout: OwnedFd, stderr: Own
     let how = match crate::wait(child.pidfd.as_fd())? {
         ExitStatus::Exited(0) => return Ok(()),
         ExitStatus::Exited(status) => format!("exit status {status}"),
-        ExitStatus::Signaled(signal) => format!("signal: {signal}"),
+        ExitStatus::Signaled(signal) => format!("signal: {}", signal_words(signal)),
     };
     let message = format!("{how}, stdout: {}, stderr: {}", output(stdout)?, output(stderr)?);
     Err(Error::new(ErrorKind::FailedPrecondition, message))
+}
+
+/// Go's words for the signals that end hooks, which clients know from runc's messages.
+fn signal_words(signal: u8) -> String {
+    let words = match i32::from(signal) {
+        libc::SIGABRT => "aborted",
+        libc::SIGKILL => "killed",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGSYS => "bad system call",
+        libc::SIGTERM => "terminated",
+        other => return other.to_string(),
+    };
+    words.to_owned()
 }
 
 fn ends_within(child: &Child, timeout: Duration) -> io::Result<bool> {
