@@ -51,15 +51,10 @@ const MOST_PASSED: u32 = 4096;
 /// Closes what was inherited and is not for the container, before anything of this program is open: a container's first
 /// process waits long, and must not keep a caller's pipe or lock. Returns how many descriptors from 3 on are there.
 pub(crate) fn close_inherited(args: &[String]) -> u32 {
-    let mut wanted = 0;
-    for (at, arg) in args.iter().enumerate() {
-        let Some(rest) = arg.trim_start_matches('-').strip_prefix("preserve-fds") else {
-            continue;
-        };
-        let text = rest.strip_prefix('=').or(args.get(at + 1).map(String::as_str));
-        wanted = wanted.max(text.and_then(|text| text.parse().ok()).unwrap_or(0));
-    }
-    let wanted = wanted.min(MOST_PASSED).saturating_add(listening());
+    let wanted = number_of(args, "preserve-fds");
+    // A descriptor that a verb only writes to is left open with those before it.
+    let written = number_of(args, "status-fd").saturating_sub(2).min(MOST_PASSED);
+    let wanted = wanted.min(MOST_PASSED).saturating_add(listening()).max(written);
     // A document may come by one of them, as a shell's `<(...)`.
     let named = |arg: &String| arg.contains("/dev/fd/") || arg.contains("/proc/self/fd/");
     if args.iter().any(named) {
@@ -75,6 +70,19 @@ pub(crate) fn close_inherited(args: &[String]) -> u32 {
         .rev()
         .find(|at| Path::new(&format!("/proc/self/fd/{}", at + 3)).exists())
         .map_or(0, |last| last + 1)
+}
+
+/// The greatest number that an option of this name is given, before the arguments are parsed.
+fn number_of(args: &[String], name: &str) -> u32 {
+    let mut most = 0;
+    for (at, arg) in args.iter().enumerate() {
+        let Some(rest) = arg.trim_start_matches('-').strip_prefix(name) else {
+            continue;
+        };
+        let text = rest.strip_prefix('=').or(args.get(at + 1).map(String::as_str));
+        most = most.max(text.and_then(|text| text.parse().ok()).unwrap_or(0));
+    }
+    most
 }
 
 /// This program's own three streams for the container.

@@ -1,6 +1,7 @@
 //! The verbs.
 
 mod begin;
+mod checkpoint;
 mod document;
 mod events;
 mod exec;
@@ -8,15 +9,14 @@ mod life;
 mod query;
 mod update;
 
-use crate::args::Until;
-use crate::{Failure, Verb};
+use crate::Verb;
 
 /// The version of the standard that this is written for.
 pub(crate) const SPEC_VERSION: &str = "1.3.0";
 
 /// All of them.
 pub(crate) const ALL: &[Verb] = &[
-    absent("checkpoint", "checkpoint a running container"),
+    checkpoint::CHECKPOINT,
     begin::CREATE,
     life::DELETE,
     events::EVENTS,
@@ -26,7 +26,7 @@ pub(crate) const ALL: &[Verb] = &[
     query::LIST,
     life::PAUSE,
     query::PS,
-    absent("restore", "restore a container from a checkpoint"),
+    checkpoint::RESTORE,
     life::RESUME,
     begin::RUN,
     document::SPEC,
@@ -34,16 +34,3 @@ pub(crate) const ALL: &[Verb] = &[
     query::STATE,
     update::UPDATE,
 ];
-
-/// A verb of runc that is not there yet.
-const fn absent(name: &'static str, about: &'static str) -> Verb {
-    Verb {
-        name,
-        about,
-        words: "",
-        flags: &[],
-        until: Until::Words(0),
-        count: (0, usize::MAX),
-        run: |_, _| Err(Failure::new("checkpoint and restore are not supported")),
-    }
-}

@@ -18,7 +18,9 @@
 //! - The socket is reached through a descriptor of the folder, so the length of paths does not matter; nothing of it is
 //!   visible inside the container, and the program does not inherit it.
 
+mod checkpoint;
 mod create;
+mod criu;
 mod driver;
 mod enter;
 mod folder;
@@ -26,6 +28,7 @@ mod life;
 mod notify;
 mod record;
 mod remove;
+mod restore;
 mod vital;
 
 use std::os::fd::OwnedFd;
@@ -35,12 +38,15 @@ use dhow_cgroup::Group;
 use dhow_oci::runtime::{Spec, State};
 use dhow_types::ErrorKind;
 
+pub use checkpoint::Checkpoint;
 pub use create::{Begun, Bundle, Options, create, rfc3339, run};
+pub use criu::{GroupMode, Images};
 pub use driver::Systemd;
 pub use enter::Entry;
 pub use folder::{exists, list};
 pub use life::Target;
 pub use record::Record;
+pub use restore::{Restore, restore};
 
 use crate::{Context as _, Error};
 use folder::Folder;

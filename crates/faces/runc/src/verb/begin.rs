@@ -14,7 +14,7 @@ use crate::notify::{Readiness, Supervisor};
 use crate::streams::{self, Passed, Receiver};
 use crate::{Context, Failure, Verb};
 
-const BUNDLE: Flag = value(
+pub(super) const BUNDLE: Flag = value(
     "bundle",
     Some('b'),
     "folder of the bundle [default: the working directory]",
@@ -24,7 +24,7 @@ const CONFIG: Flag = value(
     None,
     "the spec of the container [default: config.json of the bundle]",
 );
-const CONSOLE: Flag = value(
+pub(super) const CONSOLE: Flag = value(
     "console-socket",
     None,
     "socket that receives the master of the terminal",
@@ -34,8 +34,8 @@ const PIDFD: Flag = value(
     None,
     "socket that receives a pidfd of the process",
 );
-const PID_FILE: Flag = value("pid-file", None, "write the process id to this file");
-const NO_PIVOT: Flag = on(
+pub(super) const PID_FILE: Flag = value("pid-file", None, "write the process id to this file");
+pub(super) const NO_PIVOT: Flag = on(
     "no-pivot",
     None,
     "change the root by chroot, for a host that runs from an initramfs",
@@ -233,6 +233,17 @@ fn create(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
 }
 
 fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
+    carry(context, given, |id, bundle, options| {
+        container::run(&context.root, id, bundle, options).map_err(not_begun)
+    })
+}
+
+/// Begins a container that runs at once, and stays with it unless it is detached.
+pub(super) fn carry(
+    context: &Context,
+    given: &Given,
+    begin: impl FnOnce(&str, &Bundle, Options) -> Result<Begun, Failure>,
+) -> Result<ExitCode, Failure> {
     let detached = given.is_on("detach");
     let mut request = Request::read(context, given, detached)?;
     if !given.is_on("no-subreaper") {
@@ -250,8 +261,7 @@ fn run(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
         }
         Some(foreground)
     };
-    let begun =
-        container::run(&context.root, &request.id, &request.bundle, request.options).map_err(not_begun)?;
+    let begun = begin(&request.id, &request.bundle, request.options)?;
     warn(context, &begun);
     let handed = hand_over(
         &begun,

@@ -104,7 +104,7 @@ pub fn run(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<B
     birth.finish(outcome)
 }
 
-fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
+pub(super) fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
     check_version(&bundle.spec.oci_version)?;
     if bundle
         .spec
@@ -148,7 +148,7 @@ fn check_version(version: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn rootfs(bundle: &Bundle) -> PathBuf {
+pub(super) fn rootfs(bundle: &Bundle) -> PathBuf {
     let root = bundle.spec.root.as_ref().map(|root| root.path.as_path());
     bundle.path.join(root.unwrap_or(Path::new("rootfs")))
 }
@@ -400,7 +400,7 @@ pub(super) fn resources(wanted: Option<&Resources>) -> Resources {
 }
 
 /// The present time, RFC 3339 in UTC with nanoseconds.
-fn now() -> String {
+pub(super) fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     rfc3339(since.as_secs(), Some(since.subsec_nanos()))
 }
