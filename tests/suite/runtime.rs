@@ -660,3 +660,55 @@ fn descriptors_are_passed_only_when_asked_for() {
     let mode = fs::metadata(yard.path("root")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
+
+/// Why CRIU cannot write processes to files here; none when it can.
+fn no_criu() -> Option<String> {
+    let mut command = Command::new("criu");
+    match command.arg("check").stdin(Stdio::null()).output() {
+        Err(error) => Some(format!("criu cannot be started: {error}")),
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+#[test]
+fn a_container_goes_to_files_and_comes_back() {
+    let Some(yard) = Yard::new() else { return };
+    if let Some(why) = no_criu() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    yard.create("one");
+    yard.say("checkpoint one")
+        .exits(1)
+        .says("cannot be checkpointed in created state");
+    yard.say("start one").ok();
+    yard.say("checkpoint --parent-path /tmp one")
+        .exits(1)
+        .says("--parent-path");
+    let images = yard.path("images").display().to_string();
+    yard.say(&format!("checkpoint --leave-running --image-path {images} one"))
+        .ok();
+    assert_eq!(yard.status("one"), "running");
+    yard.say(&format!("checkpoint --image-path {images} one")).ok();
+    yard.say("state one").exits(1).says("container does not exist");
+    yard.nothing_left();
+    let log = fs::File::create(yard.path("log")).unwrap();
+    let mut command = yard.command(&["restore", "--detach", "--image-path", &images, "two"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    let status = command.status().unwrap();
+    assert!(
+        status.success(),
+        "{}",
+        fs::read_to_string(yard.path("log")).unwrap()
+    );
+    assert_eq!(yard.status("two"), "running");
+    assert_eq!(yard.say("exec two echo here").ok(), "here");
+    yard.say("restore --no-pivot three").exits(1).says("--no-pivot");
+    yard.say("restore --image-path /nonexistent three").exits(1);
+    yard.say("delete --force two").ok();
+    yard.nothing_left();
+}

@@ -272,14 +272,20 @@ fn named_pipes(bytes: &[u8]) -> Result<Vec<(usize, String)>, Error> {
         let message = format!("{DESCRIPTORS} of the checkpoint is damaged");
         Error::because(ErrorKind::DataLoss, message, error)
     })?;
-    let is_pipe = |name: &str| {
-        let inode = name
-            .strip_prefix("pipe:[")
-            .and_then(|rest| rest.strip_suffix(']'));
-        inode.is_some_and(|inode| !inode.is_empty() && inode.bytes().all(|byte| byte.is_ascii_digit()))
+    let is_outside = |name: &str| {
+        let rest = name.strip_prefix("pipe:[").or(name.strip_prefix("file["));
+        let number = rest.and_then(|rest| rest.strip_suffix(']'));
+        let sound = |byte: u8| byte.is_ascii_hexdigit() || byte == b':';
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(sound))
     };
-    let streams = names.into_iter().take(3).enumerate();
-    Ok(streams.filter(|(_, name)| is_pipe(name)).collect())
+    let mut streams: Vec<(usize, String)> = Vec::new();
+    for (at, name) in names.into_iter().take(3).enumerate() {
+        // One name stands for all descriptors of what it names.
+        if is_outside(&name) && streams.iter().all(|(_, other)| *other != name) {
+            streams.push((at, name));
+        }
+    }
+    Ok(streams)
 }
 
 /// A descriptor of CRIU's that takes the place of what has this name in the images.
