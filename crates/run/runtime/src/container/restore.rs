@@ -61,6 +61,11 @@ pub fn restore(
     options: Options,
     asked: &Restore,
 ) -> Result<Begun, Error> {
+    // It said that it is ready, if ever, before it was written to files.
+    let options = Options {
+        notify: false,
+        ..options
+    };
     let plan = prepare(root, id, bundle, &options)?;
     let pipes = {
         let folders = Folders::open(&asked.images, LOG)?;
@@ -218,6 +223,7 @@ impl Revival<'_> {
                 pid: self.record.pid,
                 pidfd,
                 terminal: self.terminal.take(),
+                notify: None,
                 warnings: self.plan.program.warnings.clone(),
                 container: Container {
                     folder: self.folder,
