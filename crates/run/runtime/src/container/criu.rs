@@ -351,7 +351,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let images = Images {
             path: folder.path().to_owned(),
-            work: Some(folder.path().join("a/work")),
+            work: Some(folder.path().join("a/logs")),
             ..Images::default()
         };
         let folders = Folders::open(&images, "dump.log").unwrap();
@@ -369,13 +369,13 @@ mod tests {
         assert!(has(&[("org.criu.config", "/x.conf")], b"/x.conf"));
         // A log is looked at, whatever lies there in its place.
         std::fs::write(
-            folder.path().join("a/work/dump.log"),
+            folder.path().join("a/logs/dump.log"),
             "one\nError (a): b\nError (c): d\n",
         )
         .unwrap();
         assert_eq!(folders.told().unwrap(), "Error (a): b; Error (c): d");
-        std::fs::remove_file(folder.path().join("a/work/dump.log")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("a/work/dump.log")).unwrap();
+        std::fs::remove_file(folder.path().join("a/logs/dump.log")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("a/logs/dump.log")).unwrap();
         assert_eq!(folders.told(), None);
     }
 }
