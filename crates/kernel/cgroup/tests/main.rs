@@ -463,7 +463,7 @@ fn a_group_with_processes_or_a_frozen_one_is_refused_and_an_empty_one_is_taken()
     };
     let taken = Group::create_at(&place, &Resources::default()).unwrap().unwrap();
     assert_eq!(taken.paths(), first.paths());
-    let shell = Shell::new(&first, "sleep 100; :");
+    let shell = Shell::new(&first, "exec sleep 100");
     let refused = || {
         Group::create_at(&place, &Resources::default())
             .unwrap_err()

@@ -13,11 +13,17 @@ fn layer(bytes: &[u8]) -> Descriptor {
 }
 
 /// Reads a blob to its end; the error as the kind that it maps to.
+/// What a person sees of an error: all of its layers.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
+}
+
 fn pull(client: &Client, server: &Server, descriptor: &Descriptor) -> Result<Vec<u8>, (ErrorKind, String)> {
     let mut out = Vec::new();
     let mut blob = client
         .blob(&server.reference("a/b:1"), descriptor)
-        .map_err(|error| (error.kind(), error.to_string()))?;
+        .map_err(|error| (error.kind(), chain(&error)))?;
     match blob.read_to_end(&mut out) {
         Ok(_) => Ok(out),
         Err(error) => {
