@@ -123,7 +123,8 @@ fn a_pull_that_does_not_fit_leaves_nothing() {
     small
         .world
         .dhow(&["pull", &registry.name("big:1")])
-        .one_error(1)
+        .exits(1)
+        .prints("Pulling fs layer")
         .says("no space left");
     // The layer that did fit may stay for the next try until it is pruned.
     small.world.say("system prune -f").exits(0);

@@ -418,7 +418,7 @@ fn an_oci_group_is_in_every_hierarchy_and_its_paths_find_it_again() {
     let Some(group) = oci_group(&place(), &Resources::default()) else {
         return;
     };
-    let shell = Shell::new(&group, "sleep 100; :");
+    let shell = Shell::new(&group, "exec sleep 100");
     let membership = fs::read_to_string(format!("/proc/{}/cgroup", shell.0.id())).unwrap();
     let want = format!(":/{}", group.path().display());
     // Hierarchies that are not mounted here (a v2 tree without a mount point) cannot be joined.

@@ -82,11 +82,11 @@ impl Puller<'_> {
             || self.name.digest().map_or_else(String::new, ToString::to_string),
             str::to_owned,
         );
-        self.say(&format!("{pin}: Pulling from {}", self.name.repository()));
         let top = self
             .client
             .manifest(&self.name)
             .context(|| format!("pull {shown}"))?;
+        self.say(&format!("{pin}: Pulling from {}", self.name.repository()));
         // After an unclean boot a layer may be there in name only: it is fetched again, instead of surviving.
         for diff in self.store.heal_suspects()? {
             let warning = format!(
