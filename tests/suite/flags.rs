@@ -200,3 +200,19 @@ fn values_out_of_range_are_refused_with_the_flag_named() {
     assert_eq!(world.say("ps -aq").ok(), "");
     world.clean();
 }
+
+#[test]
+fn unprivileged_versions_are_compared_as_their_ecosystem_does() {
+    let world = World::anyone();
+    let sign =
+        |ecosystem: &str, a: &str, b: &str| world.dhow(&["scan", "compare", ecosystem, a, b]).exits(0).stdout;
+    assert_eq!(sign("Debian:12", "3.0.17-1~deb12u2", "3.0.17-1"), "<\n");
+    assert_eq!(sign("PyPI", "1.0", "1.0.0"), "=\n");
+    assert_eq!(sign("maven", "1.0", "1.0-rc1"), ">\n");
+    let ran = world.dhow(&["scan", "compare", "Ultrix", "1", "2"]).exits(1);
+    assert!(
+        ran.stderr.contains("\"Ultrix\"") && ran.stderr.contains("debian"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["content", "layer", "snapshot", "meta", "transport", "image"],
     ),
     (
-        "run+build",
+        "run+build+secure",
         &[
             "bundle",
             "runtime",
@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "bootstrap",
             "dockerfile",
             "build",
+            "vuln",
         ],
     ),
     ("services", &["engine", "registry"]),

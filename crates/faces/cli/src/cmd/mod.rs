@@ -31,6 +31,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod scan;
 mod start;
 mod stats;
 mod stop;
@@ -148,6 +149,11 @@ const GROUPS: &[Group] = &[
     group!("network", "Manage networks", NETWORK),
     group!("volume", "Manage volumes", VOLUME),
     group!("builder", "Manage the build cache", BUILDER),
+    group!(
+        "scan",
+        "Known vulnerabilities: compare versions as their ecosystem does",
+        SCAN
+    ),
     group!("system", "Manage Dhow", SYSTEM),
     group!("registry", "Serve images to others", REGISTRY),
 ];
@@ -222,6 +228,8 @@ const SYSTEM: &[Entry] = &[
     own(&version::INFO),
     own(&system::teardown::VERB),
 ];
+
+const SCAN: &[Entry] = &[own(&scan::COMPARE)];
 
 const REGISTRY: &[Entry] = &[own(&registry::VERB)];
 
