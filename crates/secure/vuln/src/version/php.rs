@@ -18,14 +18,25 @@ pub(crate) fn compare(a: &str, b: &str) -> Ordering {
             return order;
         }
     }
-    // A number more is newer; a word more counts as beside a number.
-    match (a.get(b.len()), b.get(a.len())) {
-        (Some(next), _) if is_number(next) => Ordering::Greater,
-        (_, Some(next)) if is_number(next) => Ordering::Less,
-        (Some(next), _) => weight(next).cmp(&NUMBER),
-        (_, Some(next)) => NUMBER.cmp(&weight(next)),
-        (None, None) => Ordering::Equal,
+    match a.len().cmp(&b.len()) {
+        Ordering::Greater => beside_nothing(&a[b.len()..]),
+        Ordering::Less => beside_nothing(&b[a.len()..]).reverse(),
+        Ordering::Equal => Ordering::Equal,
     }
+}
+
+/// How runs that the other version has not stand to their absence: a number is newer, a word counts as beside a number.
+fn beside_nothing(runs: &[&str]) -> Ordering {
+    runs.iter()
+        .map(|run| {
+            if is_number(run) {
+                Ordering::Greater
+            } else {
+                weight(run).cmp(&NUMBER)
+            }
+        })
+        .find(|order| order.is_ne())
+        .unwrap_or(Ordering::Equal)
 }
 
 /// Runs of digits and of letters; everything else separates.
