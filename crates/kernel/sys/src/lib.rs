@@ -7,6 +7,7 @@
 //! | [`clone`] | fork and clone3 of a single-threaded process, with pidfd, new namespaces and a cgroup |
 //! | [`exec`], [`stub`] | execve with vectors that were built before the clone, never from this program directly |
 //! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
+//! | [`landlock`] | rulesets of files, ports and scopes |
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
 //! | [`process`] | signals, session keyring, seccomp filter |
@@ -28,6 +29,7 @@ pub mod bpf;
 pub mod clone;
 pub mod exec;
 pub mod fd;
+pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod process;
