@@ -7,7 +7,7 @@ use dhow_oci::runtime::{CpuLimit, Resources};
 use dhow_types::ErrorKind;
 
 use crate::dir::{self, Dir};
-use crate::hierarchy::{Controllers, Hierarchy};
+use crate::hierarchy::{self, Controllers, Hierarchy};
 use crate::place::Place;
 use crate::setting::{self, Access, Setting};
 use crate::{Context as _, Error, device, devices_v1, v1, v2};
@@ -104,6 +104,15 @@ pub(crate) fn only_allows_everything(rules: &[Access]) -> bool {
 #[must_use]
 pub fn rootless() -> bool {
     !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
+/// Whether every hierarchy is mounted read-only here, as inside of most containers: not even root makes a group then.
+#[must_use]
+pub fn read_only() -> bool {
+    use rustix::fs::{Access, access};
+    let sealed =
+        |hierarchy: &Hierarchy| access(&hierarchy.root, Access::WRITE_OK) == Err(rustix::io::Errno::ROFS);
+    hierarchy::discover_all().is_ok_and(|all| all.iter().all(sealed))
 }
 
 /// Whether ids are mapped here: root is not the machine's.

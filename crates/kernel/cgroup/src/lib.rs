@@ -32,7 +32,7 @@ mod usage;
 mod v1;
 mod v2;
 
-pub use create::rootless;
+pub use create::{read_only, rootless};
 pub use find::list;
 pub use group::Group;
 pub use place::{Place, SubGroups};
