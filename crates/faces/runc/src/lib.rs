@@ -93,6 +93,8 @@ pub(crate) struct Context {
     pub(crate) systemd: bool,
     /// Whether what control groups forbid is passed over.
     pub(crate) rootless: bool,
+    /// Whether that was said, and not found out.
+    pub(crate) told_rootless: bool,
 }
 
 /// A verb: its name, its options, its deed.
@@ -268,6 +270,7 @@ impl Context {
                 chosen_root: given.value("root").is_some(),
                 systemd,
                 rootless,
+                told_rootless: !matches!(given.value("rootless"), None | Some("" | "auto")),
             }),
             Err(failure) => Err((log, failure)),
         }

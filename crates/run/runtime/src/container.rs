@@ -28,6 +28,7 @@ mod life;
 mod notify;
 mod record;
 mod remove;
+pub(crate) mod resctrl;
 mod restore;
 mod vital;
 
@@ -39,13 +40,14 @@ use dhow_oci::runtime::{Spec, State};
 use dhow_types::ErrorKind;
 
 pub use checkpoint::Checkpoint;
-pub use create::{Begun, Bundle, Options, create, rfc3339, run};
+pub use create::{Begun, Bundle, Options, WithoutGroup, create, rfc3339, run};
 pub use criu::{GroupMode, Images};
 pub use driver::Systemd;
 pub use enter::Entry;
 pub use folder::{exists, list};
 pub use life::Target;
 pub use record::Record;
+pub use resctrl::Allocation;
 pub use restore::{Restore, restore};
 
 use crate::{Context as _, Error};

@@ -115,7 +115,7 @@ pub struct Running {
 /// The step that failed with its subject. The child is reaped then.
 pub fn create(create: Create<'_>) -> Result<Created, Error> {
     let plan = create.plan;
-    hooks::refuse(&plan.hooks)?;
+    refuse_what_needs_a_folder(plan)?;
     let (child, link) = begin(&create, None)?;
     let terminal = match link.answer() {
         Answer::Ready(terminal) => terminal,
@@ -139,10 +139,22 @@ pub fn create(create: Create<'_>) -> Result<Created, Error> {
 /// As both.
 pub fn run(create: Create<'_>) -> Result<Running, Error> {
     let plan = create.plan;
-    hooks::refuse(&plan.hooks)?;
+    refuse_what_needs_a_folder(plan)?;
     let (child, link) = begin(&create, None)?;
     link.tell();
     parent::running(child, &link, &plan.program, Some(plan), create.state)
+}
+
+/// What is done by stages, or is written down to be taken back, is for [`container`](crate::container).
+fn refuse_what_needs_a_folder(plan: &Plan) -> Result<(), Error> {
+    hooks::refuse(&plan.hooks)?;
+    match plan.class {
+        None => Ok(()),
+        Some(_) => {
+            let message = "linux.intelRdt needs a container with a state folder";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
 }
 
 impl Created {
@@ -212,7 +224,8 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         .into_iter()
         .partition(|(kind, _)| *kind == Namespace::Pid || plan.has_users());
     let join: Vec<OwnedFd> = join.into_iter().map(|(_, fd)| fd).collect();
-    let placed = parent::Place::of(create.group)?;
+    let classes = staged.map_or(&[][..], |staged| staged.classes);
+    let placed = parent::Place::of(create.group)?.and(classes)?;
     let (link, other) = Link::pair()?;
     let mut link = Some(link);
     let mut setup = Setup {

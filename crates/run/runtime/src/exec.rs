@@ -1,8 +1,9 @@
 //! One more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
+use dhow_oci::Labels;
 use dhow_oci::runtime::{Linux, Process, Seccomp, State};
 use dhow_sys::clone::Child;
 use dhow_sys::stub::Handover;
@@ -31,6 +32,8 @@ pub struct Exec<'a> {
     pub seccomp: Option<&'a Seccomp>,
     /// The container's `linux`, for what holds for all of its processes: personality and memory policy.
     pub linux: Option<&'a Linux>,
+    /// The container's annotations, for the Landlock ruleset in them.
+    pub annotations: Option<&'a Labels>,
     /// The container's control group; the caller's own without.
     pub group: Option<&'a Group>,
     /// Standard streams; `Terminal` exactly when the process has one.
@@ -51,9 +54,17 @@ pub struct Exec<'a> {
 /// # Errors
 /// `FailedPrecondition` for a container that stopped; `NotFound` and `PermissionDenied` for the program; else the step.
 pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
+    exec_in(&exec, &[])
+}
+
+/// [`exec`] with files of classes of service that the process writes itself into.
+pub(crate) fn exec_in(exec: &Exec<'_>, classes: &[OwnedFd]) -> Result<Running, Error> {
     let nothing = Linux::default();
     let share = Share::parse(exec.process, exec.linux.unwrap_or(&nothing), true)?;
     let mut program = Program::prepare(exec.process, exec.seccomp, exec.settings)?.with_share(share);
+    if let Some(annotations) = exec.annotations {
+        program = program.with_landlock(annotations)?;
+    }
     let scheduled = program
         .share
         .as_ref()
@@ -63,19 +74,19 @@ pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
             word: HANDED_OVER,
             terminal: program.terminal,
         };
-        if let Some(running) = attempt(&exec, &program)? {
+        if let Some(running) = attempt(exec, &program, classes)? {
             return Ok(running);
         }
         program.handover = Handover::None;
     }
-    let running = attempt(&exec, &program)?;
+    let running = attempt(exec, &program, classes)?;
     running.ok_or_else(|| Error::new(ErrorKind::Internal, "nothing was to be handed over"))
 }
 
 /// One way to do it; none when the filter kept the stub from handing over.
-fn attempt(exec: &Exec<'_>, program: &Program) -> Result<Option<Running>, Error> {
+fn attempt(exec: &Exec<'_>, program: &Program, classes: &[OwnedFd]) -> Result<Option<Running>, Error> {
     let streams = parent::streams(&exec.stdio, program.terminal)?;
-    let place = Place::of(exec.group)?;
+    let place = Place::of(exec.group)?.and(classes)?;
     let (link, other) = Link::pair()?;
     let mut link = Some(link);
     let entry = Entry {
@@ -259,6 +270,7 @@ fn join(init: BorrowedFd<'_>, processes: bool) -> Result<SetGroups, Failure> {
             Err(Errno::INVAL) => join_without_time(init, all),
             Err(errno) => Err(errno).at(Step::JoinNamespace),
         },
+        Err(Errno::PERM) => join_what_differs(init, all | Kinds::TIME | Kinds::USER),
         Err(errno) => Err(errno).at(Step::JoinNamespace),
     }
 }
@@ -274,4 +286,48 @@ fn join_without_time(init: BorrowedFd<'_>, all: Kinds) -> Result<SetGroups, Fail
             .at(Step::JoinNamespace)
             .and_then(|()| identity::become_root()),
     }
+}
+
+/// Who is not root may enter the namespaces that the container's user namespace owns, and not once more those of the host
+/// that the container has in common with it: its clocks, its network.
+fn join_what_differs(init: BorrowedFd<'_>, wanted: Kinds) -> Result<SetGroups, Failure> {
+    let kinds = different(init, wanted).at(Step::JoinNamespace)?;
+    move_into_thread_name_spaces(init, kinds).at(Step::JoinNamespace)?;
+    match kinds.contains(Kinds::USER) {
+        true => identity::become_root(),
+        false => Ok(SetGroups::Allowed),
+    }
+}
+
+/// Those kinds in which the process has another namespace than this one.
+fn different(init: BorrowedFd<'_>, wanted: Kinds) -> std::io::Result<Kinds> {
+    const NAMES: [(Kinds, &str); 8] = [
+        (Kinds::CONTROL_GROUP, "cgroup"),
+        (Kinds::INTER_PROCESS_COMMUNICATION, "ipc"),
+        (Kinds::MOUNT, "mnt"),
+        (Kinds::NETWORK, "net"),
+        (Kinds::PROCESS_ID, "pid"),
+        (Kinds::TIME, "time"),
+        (Kinds::USER, "user"),
+        (Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME, "uts"),
+    ];
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", init.as_raw_fd()))?;
+    let pid = told.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = pid.ok_or(Errno::SRCH)?.trim();
+    let number = |process: &str, name: &str| {
+        let stat = rustix::fs::stat(format!("/proc/{process}/ns/{name}"));
+        stat.map(|stat| (stat.st_dev, stat.st_ino))
+    };
+    let mut kinds = Kinds::empty();
+    for (kind, name) in NAMES {
+        if !wanted.contains(kind) {
+            continue;
+        }
+        match (number(pid, name), number("self", name)) {
+            // A kernel without this kind.
+            (Err(Errno::NOENT), _) => {}
+            (theirs, own) => kinds.set(kind, theirs? != own?),
+        }
+    }
+    Ok(kinds)
 }

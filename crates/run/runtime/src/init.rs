@@ -36,7 +36,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) rootfs: &'a Rootfs,
     pub(crate) streams: Option<[BorrowedFd<'a>; 3]>,
-    /// Files of version 1 groups to write "0" into.
+    /// Files of version 1 groups and of classes of service to write "0" into.
     pub(crate) entrances: &'a [OwnedFd],
     /// Namespaces to enter.
     pub(crate) join: &'a [OwnedFd],

@@ -34,6 +34,7 @@ mod exec;
 mod hooks;
 mod idmap;
 mod init;
+mod landlock;
 pub mod lsm;
 mod netdev;
 mod parent;
@@ -44,6 +45,7 @@ mod within;
 
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
 pub use exec::{Exec, exec};
+pub use landlock::ANNOTATION as LANDLOCK;
 pub use plan::{Plan, Settings};
 pub use wait::{ExitStatus, kill, wait};
 

@@ -232,7 +232,7 @@ pub(crate) fn streams(stdio: &Stdio, terminal: bool) -> Result<Option<[BorrowedF
 pub(crate) struct Place<'a> {
     /// Directory in the v2 tree to be born in.
     born: Option<BorrowedFd<'a>>,
-    /// v1 files to write itself into.
+    /// Files to write itself into: of v1 groups, of classes of service.
     entrances: Vec<OwnedFd>,
     /// Whether neither is there for a group that is wanted.
     by_parent: bool,
@@ -256,6 +256,16 @@ impl<'a> Place<'a> {
             born,
             entrances,
         })
+    }
+
+    /// The same with more files to write itself into, of another kind of groups.
+    pub(crate) fn and(mut self, classes: &[OwnedFd]) -> Result<Self, Error> {
+        for entrance in classes {
+            let entrance = entrance.try_clone();
+            self.entrances
+                .push(entrance.context(|| "duplicate the entrance of a class of service")?);
+        }
+        Ok(self)
     }
 
     pub(crate) fn entrances(&self) -> &[OwnedFd] {
@@ -298,7 +308,13 @@ impl<'a> Place<'a> {
             spawned = spawn(&options, true);
         }
         restore_signals(mask).context(|| "restore signals")?;
-        spawned.context(|| "clone the container's process")
+        spawned.context(|| "clone the container's process").map_err(|error| {
+            if error.kind() == ErrorKind::PermissionDenied {
+                error.with_hint("namespaces need CAP_SYS_ADMIN, or a user namespace in the spec that this host allows")
+            } else {
+                error
+            }
+        })
     }
 }
 

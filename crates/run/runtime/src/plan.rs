@@ -27,6 +27,7 @@ pub(crate) use program::Program;
 pub(crate) use share::Share;
 pub(crate) use sysctl::Sysctl;
 
+use crate::container::resctrl::Class;
 use crate::netdev::Device;
 use crate::{Error, Namespace};
 
@@ -78,6 +79,8 @@ pub struct Plan {
     /// Network devices to take over.
     pub(crate) devices: Vec<Device>,
     pub(crate) hooks: Hooks,
+    /// Its class of service in resctrl.
+    pub(crate) class: Option<Class>,
     pub(crate) no_pivot: bool,
     /// The option that labels all of a file system: none, or `context=`.
     pub(crate) context: Vec<Parameter>,
@@ -97,7 +100,6 @@ impl Plan {
         };
         let nothing = Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&nothing);
-        refuse_unsupported(linux)?;
         let namespaces = Namespaces::parse(&linux.namespaces)?;
         namespaces.check_mappings(linux)?;
         let own = namespaces.own();
@@ -128,7 +130,8 @@ impl Plan {
         };
         Ok(Self {
             program: Program::prepare(process, linux.seccomp.as_ref(), settings)?
-                .with_share(Share::parse(process, linux, false)?),
+                .with_share(Share::parse(process, linux, false)?)
+                .with_landlock(&spec.annotations)?,
             context: mount::context(label)?,
             own_mounts: own.contains(UnshareFlags::NEWNS),
             users: own.contains(UnshareFlags::NEWUSER),
@@ -149,6 +152,7 @@ impl Plan {
             readonly: inside(&linux.readonly_paths)?,
             devices: namespace::devices(linux, own)?,
             hooks: crate::hooks::checked(spec.hooks.as_ref())?,
+            class: linux.intel_rdt.as_ref().map(Class::parse).transpose()?,
             no_pivot: settings.no_pivot,
         })
     }
@@ -157,17 +161,6 @@ impl Plan {
     pub(crate) fn has_users(&self) -> bool {
         self.users
     }
-}
-
-fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    let fields = [("intelRdt", linux.intel_rdt.is_some())];
-    if let Some((field, _)) = fields.iter().find(|(_, used)| *used) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("linux.{field} is not supported"),
-        ));
-    }
-    Ok(())
 }
 
 fn mounts(
@@ -226,6 +219,6 @@ fn bytes(bytes: &[u8], what: &str) -> Result<CString, Error> {
 }
 
 /// Text of the spec as a C string.
-fn text(text: &str, what: &str) -> Result<CString, Error> {
+pub(crate) fn text(text: &str, what: &str) -> Result<CString, Error> {
     bytes(text.as_bytes(), what)
 }

@@ -52,6 +52,8 @@ steps! {
     IoPriority = "set io priority",
     JoinNamespace = "join namespace",
     Keyring = "join a session keyring",
+    Landlock = "apply the Landlock ruleset",
+    LandlockPath = "open the path of a Landlock rule",
     Listener = "hand the seccomp listener over",
     MapIds = "map the ids of mount (does its file system know idmapped mounts?)",
     Mask = "mask path",
@@ -298,6 +300,7 @@ impl Failure {
                 .rlimits
                 .get(index)
                 .map(|(resource, _)| format!("{resource:?}")),
+            Step::LandlockPath => program?.landlock.as_ref()?.path(index),
             Step::WorkingDirectory | Step::WorkingDirectoryEscape => {
                 Some(format!("{:?}", program?.cwd.to_string_lossy()))
             }

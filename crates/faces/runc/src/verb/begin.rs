@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use dhow_oci::runtime::Spec;
-use dhow_runtime::container::{self, Begun, Bundle, Options, Systemd};
+use dhow_runtime::container::{self, Begun, Bundle, Options, Systemd, WithoutGroup};
 use dhow_runtime::{Settings, Stdio};
 use dhow_types::ErrorKind;
 
@@ -136,7 +136,7 @@ impl Request {
                 stdio,
                 systemd: systemd(context)?,
                 notify: supervisor.is_some(),
-                rootless: context.rootless,
+                without_group: without_group(context),
             },
             terminal,
             pid_file,
@@ -166,6 +166,15 @@ fn systemd(context: &Context) -> Result<Option<Systemd>, Failure> {
         None => Err(Failure::new(
             "could not find the user's systemd: neither $DBUS_SESSION_BUS_ADDRESS nor $XDG_RUNTIME_DIR is set",
         )),
+    }
+}
+
+/// Without a word on it, root is refused a container without a control group, but where none can be.
+fn without_group(context: &Context) -> WithoutGroup {
+    match (context.rootless, context.told_rootless) {
+        (true, _) => WithoutGroup::Allowed,
+        (false, true) => WithoutGroup::Refused,
+        (false, false) => WithoutGroup::WhereReadOnly,
     }
 }
 

@@ -1,9 +1,10 @@
 //! `events`: what a container uses, and when it runs out of memory.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dhow_runtime::container::{Container, Status};
+use dhow_runtime::container::{Allocation, Container, Status};
 use serde_json::{Value, json};
 
 use super::life::open;
@@ -89,16 +90,56 @@ fn counters(container: &Container) -> Result<Value, Failure> {
     };
     let usage = group.usage().map_err(|error| Failure::new(error.to_string()))?;
     let document = serde_json::to_value(&usage).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(with_the_rest(document))
+    let allocation = container.allocation()?;
+    Ok(with_the_rest(document, allocation.as_ref()))
 }
 
-/// What runc prints besides: nothing that is counted here.
-fn with_the_rest(mut document: Value) -> Value {
+/// What runc prints besides: what Intel RDT says, and devices of the network, which are not counted here.
+fn with_the_rest(mut document: Value, allocation: Option<&Allocation>) -> Value {
     if let Some(document) = document.as_object_mut() {
-        document.insert("intel_rdt".to_owned(), json!({}));
+        let intel_rdt = allocation.map_or_else(|| json!({}), intel_rdt);
+        document.insert("intel_rdt".to_owned(), intel_rdt);
         document.insert("network_interfaces".to_owned(), Value::Null);
     }
     document
+}
+
+/// Schemata and counters in runc's form.
+fn intel_rdt(allocation: &Allocation) -> Value {
+    let mut told = json!({ "schemata": allocation.own });
+    let counted = |names: &[&str]| -> Vec<Value> {
+        let domains = allocation.monitors.iter();
+        let of = |counters: &BTreeMap<String, u64>| {
+            let known = names
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), json!(counters.get(*name)?))));
+            Value::Object(known.collect())
+        };
+        domains.map(of).filter(|value| *value != json!({})).collect()
+    };
+    let line = |lines: &[String], word: &str| lines.iter().find(|line| line.starts_with(word)).cloned();
+    for (name, value) in [
+        (
+            "l3_cache_schema_root",
+            line(&allocation.root, "L3").map(Value::from),
+        ),
+        ("l3_cache_schema", line(&allocation.own, "L3").map(Value::from)),
+        (
+            "mem_bw_schema_root",
+            line(&allocation.root, "MB").map(Value::from),
+        ),
+        ("mem_bw_schema", line(&allocation.own, "MB").map(Value::from)),
+        (
+            "mbm_stats",
+            Some(json!(counted(&["mbm_total_bytes", "mbm_local_bytes"]))),
+        ),
+        ("cmt_stats", Some(json!(counted(&["llc_occupancy"])))),
+    ] {
+        if let Some(value) = value.filter(|value| *value != json!([])) {
+            told[name] = value;
+        }
+    }
+    told
 }
 
 /// A time as Go writes it: numbers with units, one after the other (`1m30s`, `100ms`).
@@ -145,6 +186,22 @@ mod tests {
         for wrong in ["", "5", "s", "-1s", "5x", "1e99h", "9999999999999999999h"] {
             assert_eq!(duration(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_intel_rdt_says_has_runcs_names() {
+        let counters = |bytes: u64| BTreeMap::from([("mbm_total_bytes".to_owned(), bytes)]);
+        let allocation = Allocation {
+            root: vec!["L3:0=ff".to_owned(), "MB:0=100".to_owned()],
+            own: vec!["L3:0=f".to_owned()],
+            monitors: vec![counters(1), counters(2)],
+        };
+        let wanted = json!({
+            "schemata": ["L3:0=f"], "l3_cache_schema": "L3:0=f", "l3_cache_schema_root": "L3:0=ff",
+            "mem_bw_schema_root": "MB:0=100",
+            "mbm_stats": [{ "mbm_total_bytes": 1 }, { "mbm_total_bytes": 2 }],
+        });
+        assert_eq!(intel_rdt(&allocation), wanted);
     }
 
     proptest! {

@@ -62,17 +62,6 @@ pub(crate) const UPDATE: Verb = Verb {
 
 fn update(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let container = open(context, given)?;
-    for (option, what) in [
-        ("l3-cache-schema", "Intel RDT/CAT: l3 cache schema is not enabled"),
-        (
-            "mem-bw-schema",
-            "Intel RDT/MBA: memory bandwidth schema is not enabled",
-        ),
-    ] {
-        if given.text(option).is_some() {
-            return Err(Failure::new(what));
-        }
-    }
     let mut resources = match given.text("resources") {
         Some("-") => parse(&streams::read_document(
             std::io::stdin().lock(),
@@ -88,7 +77,15 @@ fn update(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     }
     // A device rule of an update would replace what an agent has added since.
     resources.devices.clear();
-    container.update(&resources)?;
+    // First the cache, then the bandwidth, as at create.
+    let schemata = [given.text("l3-cache-schema"), given.text("mem-bw-schema")];
+    let lines: Vec<&str> = schemata.into_iter().flatten().collect();
+    if !lines.is_empty() {
+        container.update_schemata(&lines)?;
+    }
+    if lines.is_empty() || resources != Resources::default() {
+        container.update(&resources)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,7 +15,7 @@ use super::driver::{self, Made, Systemd};
 use super::folder::{Folder, Lock};
 use super::record::{self, Record};
 use super::vital::Vital;
-use super::{Container, enter, notify};
+use super::{Container, enter, notify, resctrl};
 use crate::create::{Create, Rootfs, Stdio, begin};
 use crate::hooks::{self, Stage};
 use crate::init::staged::Staged;
@@ -45,8 +45,20 @@ pub struct Options {
     pub systemd: Option<Systemd>,
     /// Whether the program gets a socket to say that it is ready (sd_notify(3)).
     pub notify: bool,
-    /// Whether it is passed over that a control group may not be made which the spec does not ask for by name.
-    pub rootless: bool,
+    /// What becomes of a container whose control group may not be made, and that asks for none by path or limit.
+    pub without_group: WithoutGroup,
+}
+
+/// What becomes of a container whose control group may not be made, and that asks for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WithoutGroup {
+    /// It is refused.
+    #[default]
+    Refused,
+    /// It runs in the group of its starter, if all groups are read-only here, as inside of another container.
+    WhereReadOnly,
+    /// It runs in the group of its starter.
+    Allowed,
 }
 
 /// A container whose first process is there.
@@ -245,6 +257,7 @@ impl<'a> Birth<'a> {
 
     /// Clones the first process and waits until it is set up; returns the master of its terminal.
     fn bear(&mut self, stdio: Stdio, listener: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Error> {
+        let classes = resctrl::enter(&self.folder, self.plan.class.as_ref())?;
         let create = Create {
             plan: self.plan,
             rootfs: Rootfs::Path(self.rootfs.clone()),
@@ -256,10 +269,12 @@ impl<'a> Birth<'a> {
         let staged = Staged {
             state: &self.state,
             listener: listener.map(|listener| listener.as_fd()),
+            classes: &classes,
         };
         let (child, link) = begin(&create, Some(&staged))?;
         drop(create);
         drop(self.stand_in.take());
+        drop(classes);
         self.record.pid = child.pid.as_raw_pid();
         self.record.start = Vital::now(self.record.pid).map_or(0, |vital| vital.start);
         self.state.pid = self.record.pid;
@@ -334,7 +349,7 @@ impl<'a> Birth<'a> {
             pidfd: child.pidfd,
             terminal,
             notify: self.notify,
-            warnings: self.plan.program.warnings.clone(),
+            warnings: warnings(self.plan, self.group.is_some()),
         })
     }
 
@@ -352,6 +367,7 @@ impl<'a> Birth<'a> {
             let removed = driver::remove(systemd, self.spec, &self.state.id, group);
             failures.record("remove the control group", removed);
         }
+        failures.record("leave resctrl", resctrl::leave(&self.folder));
         failures.record("remove the folder", self.folder.remove());
         if begun {
             let hooks = &self.plan.hooks.poststop;
@@ -397,6 +413,20 @@ pub(super) fn resources(wanted: Option<&Resources>) -> Resources {
     let always = ALWAYS.map(|(major, minor)| rule("c", Some(major), minor, "rwm"));
     resources.devices.extend(always);
     resources
+}
+
+/// What the caller should know of a container that is there.
+pub(super) fn warnings(plan: &Plan, has_group: bool) -> Vec<String> {
+    let mut warnings = plan.program.warnings.clone();
+    if !has_group && !plan.new.contains(UnshareFlags::NEWPID) {
+        // runc's words and reason.
+        warnings.push(
+            "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is strongly \
+             discouraged (as it is impossible to properly kill all container's processes)"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 /// The present time, RFC 3339 in UTC with nanoseconds.

@@ -6,7 +6,7 @@ use dhow_oci::runtime::{Resources, Spec};
 use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-use super::create::{Options, resources};
+use super::create::{Options, WithoutGroup, resources};
 use crate::{Context as _, Error};
 
 /// A systemd that makes control groups.
@@ -98,7 +98,7 @@ pub(super) fn make(spec: &Spec, id: &str, options: &Options) -> Result<Made, Err
     }
     let group = place(spec, id).and_then(|place| Group::create_at(&place, &limits));
     match group.context(|| "make the control group of the container")? {
-        None if !options.rootless => {
+        None if !allowed(options.without_group) => {
             let message = "unable to apply cgroup configuration: permission denied";
             Err(Error::new(ErrorKind::PermissionDenied, message))
         }
@@ -106,6 +106,15 @@ pub(super) fn make(spec: &Spec, id: &str, options: &Options) -> Result<Made, Err
             group,
             stand_in: None,
         }),
+    }
+}
+
+/// Whether a container may be without a group.
+fn allowed(without: WithoutGroup) -> bool {
+    match without {
+        WithoutGroup::Refused => false,
+        WithoutGroup::WhereReadOnly => dhow_cgroup::read_only(),
+        WithoutGroup::Allowed => true,
     }
 }
 

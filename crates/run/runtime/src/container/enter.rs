@@ -9,7 +9,7 @@ use dhow_oci::runtime::Process;
 use dhow_types::ErrorKind;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
-use super::{Container, Status};
+use super::{Container, Status, resctrl};
 use crate::{Context as _, Error, Exec, Running, Settings, Stdio};
 
 /// Largest user database that is read for a home directory.
@@ -58,16 +58,19 @@ impl Container {
             (None, Some(_)) => return wrong("container has no control group of its own"),
             (group, None) => group,
         };
-        crate::exec(Exec {
+        let classes = resctrl::entrances(&self.folder)?;
+        let exec = Exec {
             init: init.as_fd(),
             process: &process,
             seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
             linux: spec.linux.as_ref(),
+            annotations: Some(&spec.annotations),
             group: group.as_ref(),
             stdio: entry.stdio,
             settings: entry.settings,
             state: Some(&state),
-        })
+        };
+        crate::exec::exec_in(&exec, &classes)
     }
 }
 

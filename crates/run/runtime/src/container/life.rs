@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use dhow_oci::runtime::{Resources, State};
 use dhow_types::ErrorKind;
 
-use super::{Container, Status, not_running};
+use super::{Container, Status, not_running, resctrl};
 use crate::agent::Agent;
 use crate::hooks::{self, Stage};
 use crate::parent::{self, Answer, Link};
@@ -185,6 +185,18 @@ impl Container {
         }
     }
 
+    /// Writes lines into the `schemata` of its class of service (Intel RDT).
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a stopped container and for one without a class; what the kernel refuses.
+    pub fn update_schemata(&self, lines: &[&str]) -> Result<(), Error> {
+        let _lock = self.folder.lock()?;
+        if self.status()? == Status::Stopped {
+            return Err(not_running());
+        }
+        resctrl::update(&self.folder, lines)
+    }
+
     /// What it uses.
     ///
     /// # Errors
@@ -196,6 +208,14 @@ impl Container {
         self.need_group()?
             .stats()
             .context(|| "read the container's statistics")
+    }
+
+    /// What resctrl says of it; none of one without a class of service.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn allocation(&self) -> Result<Option<resctrl::Allocation>, Error> {
+        resctrl::allocation(&self.folder)
     }
 
     fn need_group(&self) -> Result<dhow_cgroup::Group, Error> {

@@ -9,7 +9,7 @@ use dhow_types::{ErrorKind, Failures};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::folder::Folder;
-use super::{Container, Record, Status, record};
+use super::{Container, Record, Status, record, resctrl};
 use crate::hooks::{self, Stage};
 use crate::{Context as _, Error};
 
@@ -88,6 +88,7 @@ impl Container {
             Ok(None) => {}
             Err(error) => failures.record("open the control group", Err(error)),
         }
+        failures.record("leave resctrl", resctrl::leave(&self.folder));
         if let Err(failed) = failures.into_result() {
             return Err(Error::wrap(failed, format!("delete container {}", self.id())));
         }

@@ -20,11 +20,12 @@ use rustix::thread::UnshareFlags;
 
 use super::Container;
 use super::checkpoint::{DESCRIPTORS, absolute, hierarchies, namespace_key};
-use super::create::{Begun, Bundle, Options, now, prepare, rootfs};
+use super::create::{Begun, Bundle, Options, now, prepare, rootfs, warnings};
 use super::criu::{self, Folders, Images, Kind, Message, Response, Session, external_mount};
 use super::driver::{self, Made as MadeGroup};
 use super::folder::{Folder, Lock};
 use super::record::{self, Record};
+use super::resctrl;
 use super::vital::{self, Vital};
 use crate::create::Stdio;
 use crate::hooks::{self, Stage};
@@ -160,6 +161,13 @@ impl Revival<'_> {
                 .context(|| "put criu into the control group")?;
             group_roots(&mut options, session.pid())?;
         }
+        for entrance in resctrl::enter(&self.folder, self.plan.class.as_ref())? {
+            // What CRIU restores is born in its class.
+            let pid = session.pid().to_string();
+            rustix::io::write(&entrance, pid.as_bytes())
+                .map_err(std::io::Error::from)
+                .context(|| "put criu into the class of service")?;
+        }
         drop(self.stand_in.take());
         session.ask(Kind::Restore, Some(&options), Some(&folders), |said, fds| {
             self.hear(said, fds)
@@ -224,7 +232,7 @@ impl Revival<'_> {
                 pidfd,
                 terminal: self.terminal.take(),
                 notify: None,
-                warnings: self.plan.program.warnings.clone(),
+                warnings: warnings(self.plan, self.group.is_some()),
                 container: Container {
                     folder: self.folder,
                     record: Some(self.record),
@@ -239,6 +247,7 @@ impl Revival<'_> {
                     let removed = driver::remove(systemd, self.spec, self.folder.id(), group);
                     failures.record("remove the control group", removed);
                 }
+                failures.record("leave resctrl", resctrl::leave(&self.folder));
                 failures.record("remove the folder", self.folder.remove());
                 match failures.into_result() {
                     // What else failed matters less than why it had to be undone; what is left is seen by `delete`.

@@ -177,6 +177,10 @@ pub(crate) fn restrict(
         _ => Ok(()),
     };
     labelled?;
+    if let Some(landlock) = &program.landlock {
+        // Before the filter, which may know nothing of it, and before the capabilities go by which root reaches paths.
+        landlock.apply()?;
+    }
     if program.no_new_privileges {
         take_capabilities(program).and_then(|()| load_filter(program, link))
     } else {

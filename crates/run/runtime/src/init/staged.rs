@@ -20,6 +20,8 @@ pub(crate) struct Staged<'a> {
     pub(crate) state: &'a State,
     /// Where `start` will come by; none when the creator starts it over the link.
     pub(crate) listener: Option<BorrowedFd<'a>>,
+    /// Files of its class of service to write itself into.
+    pub(crate) classes: &'a [OwnedFd],
 }
 
 /// Signals that end a process which has no handler for them. As the first process of its namespace this one would never

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
 
+use dhow_oci::Labels;
 use dhow_oci::runtime::{Process, Rlimit, Seccomp};
 use dhow_seccomp::{Arch, Cache, Program as Filter};
 use dhow_types::ErrorKind;
@@ -14,7 +15,8 @@ use super::capability::Masks;
 use super::{Settings, Share, bytes, text};
 use crate::Error;
 use crate::agent::Agent;
-use crate::lsm::Labels;
+use crate::landlock::Landlock;
+use crate::lsm;
 use crate::report::Name;
 
 /// Where programs are looked for when the environment has no PATH (execvp's default).
@@ -47,7 +49,9 @@ pub(crate) struct Program {
     /// Who answers what the filter asks.
     pub(crate) agent: Option<Agent>,
     /// What the process becomes for AppArmor and SELinux.
-    pub(crate) labels: Option<Labels>,
+    pub(crate) labels: Option<lsm::Labels>,
+    /// What it gives up by Landlock.
+    pub(crate) landlock: Option<Box<Landlock>>,
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<Winsize>,
     /// First descriptor that the program does not keep.
@@ -114,7 +118,8 @@ impl Program {
                 _ => None,
             },
             filter,
-            labels: Labels::prepare(process)?,
+            labels: lsm::Labels::prepare(process)?,
+            landlock: None,
             terminal: process.terminal,
             first_closed: settings.kept_fds.saturating_add(3),
             shared_keyring: settings.shared_keyring,
@@ -131,6 +136,12 @@ impl Program {
     pub(crate) fn with_share(mut self, share: Option<Box<Share>>) -> Self {
         self.share = share;
         self
+    }
+
+    /// The same under the Landlock ruleset of the container's annotations, if they have one.
+    pub(crate) fn with_landlock(mut self, annotations: &Labels) -> Result<Self, Error> {
+        self.landlock = Landlock::prepare(annotations, self.no_new_privileges)?;
+        Ok(self)
     }
 }
 

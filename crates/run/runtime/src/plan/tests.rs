@@ -83,11 +83,12 @@ fn labels_of_absent_security_modules_are_refused_and_unconfined_is_not() {
 }
 
 #[test]
-fn fields_without_code_are_refused_and_unknown_ones_ignored() {
+fn what_is_wrong_about_a_class_of_service_is_refused_and_unknown_fields_are_ignored() {
     assert_eq!(
-        refused(|s| linux(s).intel_rdt = Some(Default::default())).0,
-        ErrorKind::Unsupported
+        refused(|s| linux(s).intel_rdt.get_or_insert_default().clos_id = Some("../x".into())).0,
+        ErrorKind::InvalidArgument
     );
+    prepared(|s| linux(s).intel_rdt = Some(Default::default())).unwrap();
     prepared(|s| drop(linux(s).extra.insert("somethingNew".into(), serde_json::json!(1)))).unwrap();
 }
 

@@ -240,6 +240,7 @@ pub(super) fn exec_with_terminal(sleeper: &Sleeper, script: &str) -> Result<Stri
         process: process(&mut spec),
         seccomp: None,
         linux: None,
+        annotations: None,
         group: None,
         stdio: Stdio::Terminal,
         settings: &Settings::default(),

@@ -134,6 +134,7 @@ fn exec_with_a_terminal_uses_the_containers() {
         process,
         seccomp: None,
         linux: None,
+        annotations: None,
         group: None,
         stdio,
         settings: &settings,
@@ -218,6 +219,7 @@ fn exec_works_under_any_filter_and_leaves_no_process() {
             process: process(&mut spec),
             seccomp: filter.as_ref(),
             linux: None,
+            annotations: None,
             group: None,
             stdio: Stdio::Fds {
                 stdin: read,

@@ -74,6 +74,7 @@ fn a_terminal_of_the_caller_takes_no_input_from_inside() {
                 process: process(&mut spec),
                 seccomp: None,
                 linux: None,
+                annotations: None,
                 group: None,
                 stdio,
                 settings: &Settings::default(),

@@ -6,6 +6,7 @@ mod exec;
 mod hostile;
 mod identity;
 mod inherited;
+mod landlock;
 mod lsm;
 mod mounts;
 mod namespaces;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
         inherited::TESTS,
         race::TESTS,
         lsm::TESTS,
+        landlock::TESTS,
         seccomp::TESTS,
     ]
     .concat()

@@ -178,6 +178,7 @@ fn an_agent_answers_for_a_process_that_joins() {
         process: process(&mut spec),
         seccomp: Some(&profile),
         linux: None,
+        annotations: None,
         group: None,
         stdio,
         settings: &Settings::default(),

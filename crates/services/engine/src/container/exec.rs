@@ -87,6 +87,7 @@ impl Engine {
             process: &process,
             seccomp: seccomp.as_ref(),
             linux: None,
+            annotations: None,
             group: Some(&group),
             stdio,
             settings: &self.runtime_settings(),

@@ -437,6 +437,7 @@ impl ContainerLife {
             process: &process,
             seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
             linux: spec.linux.as_ref(),
+            annotations: Some(&spec.annotations),
             group: Some(&held.group),
             stdio: Stdio::Fds {
                 stdin: null.into(),
