@@ -6,6 +6,8 @@
     reason = "helpers of tests, which may panic and say why they skip"
 )]
 
+#[path = "cases/limits.rs"]
+mod limits;
 #[path = "cases/rootless.rs"]
 mod rootless;
 #[path = "cases/systemd.rs"]
