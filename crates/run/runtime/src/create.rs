@@ -18,7 +18,7 @@ use crate::init::{self, Setup};
 use crate::parent::{self, Answer, Link, Visit};
 use crate::plan::{Ids, Source};
 use crate::report::Name;
-use crate::{Context as _, Error, Plan, hooks, idmap, netdev};
+use crate::{Context as _, Error, Plan, hooks, idmap, netdev, nodes};
 
 /// The root file system of a container.
 #[derive(Debug)]
@@ -190,6 +190,7 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     let joins = joins(create)?;
     refuse_settings_of_the_host(plan, &joins)?;
     let sources = sources(plan, &joins)?;
+    let nodes = nodes::made(plan)?;
     let joined = |kind: Namespace| create.namespaces.iter().any(|(given, _)| *given == kind);
     let mut new = plan.new;
     for (kind, _) in &create.namespaces {
@@ -236,6 +237,7 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         join: &join,
         taken: &sources.taken,
         ids: &sources.ids,
+        nodes: &nodes,
         cgroup_namespace,
         clocks,
         network,

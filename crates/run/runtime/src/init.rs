@@ -9,7 +9,7 @@ pub(crate) mod dev;
 mod groups;
 mod hide;
 pub(crate) mod identity;
-mod rootfs;
+pub(crate) mod rootfs;
 pub(crate) mod staged;
 pub(crate) mod target;
 pub(crate) mod terminal;
@@ -44,6 +44,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) taken: &'a [(usize, OwnedFd)],
     /// User namespaces for the ids of mounts, by index of the mount.
     pub(crate) ids: &'a [(usize, OwnedFd)],
+    /// Device nodes that the parent made, by index of the node.
+    pub(crate) nodes: &'a [(usize, OwnedFd)],
     /// Whether a cgroup namespace is made here.
     pub(crate) cgroup_namespace: bool,
     /// Whether a time namespace is made here.

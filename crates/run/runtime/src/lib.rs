@@ -37,6 +37,7 @@ mod init;
 mod landlock;
 pub mod lsm;
 mod netdev;
+mod nodes;
 mod parent;
 mod plan;
 mod report;

@@ -69,6 +69,8 @@ pub struct Plan {
     pub(crate) domainname: Option<String>,
     pub(crate) readonly_root: bool,
     pub(crate) root_propagation: Option<(Propagation, bool)>,
+    /// Whether what the host mounts below the root appears in the container.
+    pub(crate) slave_root: bool,
     pub(crate) mounts: Vec<MountPlan>,
     /// Whether /dev is the container's own, to be filled: not when the spec binds one there.
     pub(crate) fill_dev: bool,
@@ -144,6 +146,7 @@ impl Plan {
             domainname: domainname.clone(),
             readonly_root: spec.root.as_ref().is_some_and(|root| root.readonly),
             root_propagation: root_propagation(linux)?,
+            slave_root: matches!(linux.rootfs_propagation.as_deref(), Some("slave" | "rslave")),
             mounts,
             fill_dev,
             nodes: device::nodes(&linux.devices)?,
@@ -193,7 +196,7 @@ fn mounts(
     Ok(mounts)
 }
 
-/// What the container's root mount gets. It is a private mount to begin with, so `private` and `slave` change nothing.
+/// What the container's root mount gets. It is a private mount to begin with, or a slave when that is asked for.
 fn root_propagation(linux: &Linux) -> Result<Option<(Propagation, bool)>, Error> {
     Ok(match linux.rootfs_propagation.as_deref() {
         None | Some("" | "private" | "rprivate" | "slave" | "rslave") => None,

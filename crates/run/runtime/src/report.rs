@@ -262,6 +262,9 @@ impl Failure {
             |error| match self.step {
                 // The kinds NotFound and PermissionDenied are for the program itself: they become exit codes 127 and 126.
                 Step::WorkingDirectory => error.with_kind(ErrorKind::InvalidArgument),
+                Step::Device if plan.is_some_and(Plan::has_users) => error
+                    .with_kind(ErrorKind::FailedPrecondition)
+                    .with_hint("in a user namespace the host's own node of that name is bound: make it on the host first"),
                 _ if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
                     error.with_kind(ErrorKind::FailedPrecondition)
                 }

@@ -349,7 +349,7 @@ impl<'a> Birth<'a> {
             pidfd: child.pidfd,
             terminal,
             notify: self.notify,
-            warnings: warnings(self.plan, self.group.is_some()),
+            warnings: warnings(self.plan, self.spec, self.group.is_some()),
         })
     }
 
@@ -416,8 +416,14 @@ pub(super) fn resources(wanted: Option<&Resources>) -> Resources {
 }
 
 /// What the caller should know of a container that is there.
-pub(super) fn warnings(plan: &Plan, has_group: bool) -> Vec<String> {
+pub(super) fn warnings(plan: &Plan, spec: &Spec, has_group: bool) -> Vec<String> {
     let mut warnings = plan.program.warnings.clone();
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let memory = resources.and_then(|resources| resources.memory.as_ref());
+    if memory.is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some()) {
+        // Not recommended by the spec, and gone since Linux 5.16; runc's words.
+        warnings.push("Kernel memory settings are ignored and will be removed".to_owned());
+    }
     if !has_group && !plan.new.contains(UnshareFlags::NEWPID) {
         // runc's words and reason.
         warnings.push(

@@ -232,7 +232,7 @@ impl Revival<'_> {
                 pidfd,
                 terminal: self.terminal.take(),
                 notify: None,
-                warnings: warnings(self.plan, self.group.is_some()),
+                warnings: warnings(self.plan, self.spec, self.group.is_some()),
                 container: Container {
                     folder: self.folder,
                     record: Some(self.record),

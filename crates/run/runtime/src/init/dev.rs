@@ -33,13 +33,18 @@ pub(crate) fn open(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     }
 }
 
-/// Makes the nodes and links.
-pub(crate) fn fill(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Failure> {
+/// Makes the nodes and links; `made` are nodes that are there, by index.
+pub(crate) fn fill(root: BorrowedFd<'_>, plan: &Plan, made: &[(usize, OwnedFd)]) -> Result<(), Failure> {
     let dev = open(root)?;
     for (index, node) in plan.nodes.iter().enumerate() {
+        let way = match made.iter().find(|(of, _)| *of == index) {
+            Some((_, tree)) => Way::Attach(tree),
+            None if plan.has_users() => Way::Bind,
+            None => Way::Make,
+        };
         match &node.in_dev {
-            Some(name) => make(dev.as_fd(), name, node, plan.has_users(), index)?,
-            None => elsewhere(root, node, plan.has_users(), index)?,
+            Some(name) => make(dev.as_fd(), name, node, way, index)?,
+            None => elsewhere(root, node, way, index)?,
         }
     }
     for (content, name) in LINKS {
@@ -51,6 +56,16 @@ pub(crate) fn fill(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How a node comes to its place.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    Make,
+    /// In a user namespace nodes cannot be made, or work (SB_I_NODEV): the host's own are bound.
+    Bind,
+    /// The parent made it for this container.
+    Attach(&'a OwnedFd),
+}
+
 /// What the image has under the name goes away, unless it is the same link.
 fn replace_link(dev: BorrowedFd<'_>, content: &CStr, name: &CStr) -> rustix::io::Result<()> {
     if rustix::fs::readlinkat(dev, name, Vec::new()).is_ok_and(|found| found.as_c_str() == content) {
@@ -60,7 +75,7 @@ fn replace_link(dev: BorrowedFd<'_>, content: &CStr, name: &CStr) -> rustix::io:
     rustix::fs::symlinkat(content, dev, name)
 }
 
-fn elsewhere(root: BorrowedFd<'_>, node: &Node, users: bool, index: usize) -> Result<(), Failure> {
+fn elsewhere(root: BorrowedFd<'_>, node: &Node, way: Way<'_>, index: usize) -> Result<(), Failure> {
     let parent = node.target.parent().unwrap_or(Path::new(""));
     let parent = match target::open(root, parent, Links::Inside) {
         Err(Errno::NOENT) => {
@@ -77,15 +92,16 @@ fn elsewhere(root: BorrowedFd<'_>, node: &Node, users: bool, index: usize) -> Re
         parent.as_fd(),
         &name.at_index(Step::Device, index)?,
         node,
-        users,
+        way,
         index,
     )
 }
 
-fn make(parent: BorrowedFd<'_>, name: &CStr, node: &Node, users: bool, index: usize) -> Result<(), Failure> {
-    // In a user namespace nodes cannot be made, or work (SB_I_NODEV): the host's own are bound.
-    if users && node.kind != FileType::Fifo {
-        return bind(parent, name, node, index);
+fn make(parent: BorrowedFd<'_>, name: &CStr, node: &Node, way: Way<'_>, index: usize) -> Result<(), Failure> {
+    match way {
+        Way::Attach(tree) => return attach(parent, name, tree, index),
+        Way::Bind if node.kind != FileType::Fifo => return bind(parent, name, node, index),
+        Way::Bind | Way::Make => {}
     }
     let mode = Mode::from_raw_mode(node.mode);
     match rustix::fs::mknodat(parent, name, node.kind, mode, node.number) {
@@ -120,12 +136,17 @@ fn bind(parent: BorrowedFd<'_>, name: &CStr, node: &Node, index: usize) -> Resul
     if FileType::from_raw_mode(stat.st_mode) != node.kind || stat.st_rdev != node.number {
         return Err(Errno::NODEV).at_index(Step::Device, index);
     }
+    attach(parent, name, &tree, index)
+}
+
+/// Puts a node over a file, which is made for it.
+fn attach(parent: BorrowedFd<'_>, name: &CStr, tree: &OwnedFd, index: usize) -> Result<(), Failure> {
     match target::empty_file(parent, name) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno).at_index(Step::Device, index),
     }
     let place = target::open(parent, Path::new(&*name.to_string_lossy()), Links::Refused);
-    attach_at(&tree, place.at_index(Step::Device, index)?, c"").at_index(Step::Device, index)
+    attach_at(tree, place.at_index(Step::Device, index)?, c"").at_index(Step::Device, index)
 }
 
 /// Whether a status is that of a character device of these numbers.

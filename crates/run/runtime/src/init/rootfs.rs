@@ -29,7 +29,13 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         ..Attributes::default()
     };
     if plan.own_mounts {
-        set_attributes_at(CWD, c"/", true, &private).at(Step::Propagation)?;
+        // Copies of slaves are slaves of the same masters, which are the host's.
+        let slave = Attributes {
+            propagation: Some(Propagation::DOWNSTREAM),
+            ..Attributes::default()
+        };
+        let wanted = if plan.slave_root { &slave } else { &private };
+        set_attributes_at(CWD, c"/", true, wanted).at(Step::Propagation)?;
     }
     let copy;
     let root = match setup.rootfs {
@@ -60,7 +66,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     let before = |mount: &MountPlan| !mount.target.starts_with("sys");
     mounts(setup, root, network, &mut anchors, before)?;
     if plan.fill_dev {
-        dev::fill(root, plan)?;
+        dev::fill(root, plan, setup.nodes)?;
     }
     network.enter()?;
     mounts(setup, root, network, &mut anchors, |mount| !before(mount))?;

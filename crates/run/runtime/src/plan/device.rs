@@ -25,6 +25,8 @@ pub(crate) struct Node {
     pub(crate) number: Dev,
     pub(crate) mode: u32,
     pub(crate) owner: Option<(Uid, Gid)>,
+    /// Whether the spec says mode or owner: the host's own node may have others.
+    pub(crate) asked: bool,
 }
 
 /// Nodes that every container has (runtime-spec, "Default Devices"), by name and minor number of major 1, or 5 for tty.
@@ -80,13 +82,11 @@ pub(crate) fn nodes(devices: &[Device]) -> Result<Vec<Node>, Error> {
             (0, 0) => None,
             (uid, gid) => Some((Uid::from_raw(uid), Gid::from_raw(gid))),
         };
-        nodes.push(node(
-            &device.path,
-            kind,
-            dev,
-            device.file_mode.unwrap_or(0o666) & 0o7777,
-            owner,
-        )?);
+        let mode = device.file_mode.unwrap_or(0o666) & 0o7777;
+        nodes.push(Node {
+            asked: device.file_mode.is_some() || device.uid.is_some() || device.gid.is_some(),
+            ..node(&device.path, kind, dev, mode, owner)?
+        });
     }
     Ok(nodes)
 }
@@ -115,5 +115,6 @@ fn node(
         number,
         mode,
         owner,
+        asked: false,
     })
 }

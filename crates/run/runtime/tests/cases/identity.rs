@@ -4,7 +4,7 @@ use dhow_oci::runtime::{IdMapping, Namespace, Rlimit};
 use dhow_types::ErrorKind;
 
 use super::tests;
-use crate::fixture::{CAPABILITIES, Image, default_spec, linux, process};
+use crate::fixture::{CAPABILITIES, Image, chain, default_spec, linux, process};
 
 tests! {
     the_namespaces_are_new_and_the_process_is_the_first
@@ -20,6 +20,7 @@ tests! {
     sysctls_are_set_inside_alone
     the_working_directory_is_made_when_missing
     a_user_namespace_maps_ids_and_binds_devices
+    devices_in_a_user_namespace_have_the_mode_and_owner_that_the_spec_says
     an_unheld_capability_is_an_error
 }
 
@@ -223,6 +224,69 @@ fn a_user_namespace_maps_ids_and_binds_devices() {
     assert_eq!(words, ["0", "0", "100000", "65536", "1:3"]);
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(image.root().join("etc/f")).unwrap());
     assert_eq!(owner, 100_000);
+}
+
+/// Nodes can neither be made nor opened in what a user namespace mounts. A naive runtime binds the host's node with the host's
+/// mode and owner, and fails where the host has none of that name.
+fn devices_in_a_user_namespace_have_the_mode_and_owner_that_the_spec_says() {
+    let image = Image::new();
+    crate::fixture::host(&format!(
+        "chown -R 100000:100000 {0} && chmod 755 {0}/..",
+        image.root().display()
+    ));
+    let device = |path: &str, minor, mode: Option<u32>, owner: Option<u32>| dhow_oci::runtime::Device {
+        kind: "c".into(),
+        path: path.into(),
+        major: 1,
+        minor,
+        file_mode: mode,
+        uid: owner,
+        gid: owner.map(|owner| owner + 1),
+    };
+    let users = |spec: &mut dhow_oci::runtime::Spec| {
+        let linux = linux(spec);
+        let mapping = vec![IdMapping {
+            container_id: 0,
+            host_id: 100_000,
+            size: 65536,
+        }];
+        linux.namespaces.push(Namespace {
+            kind: "user".into(),
+            path: None,
+        });
+        (linux.uid_mappings, linux.gid_mappings) = (mapping.clone(), mapping);
+    };
+    let script = "stat -c '%n %t:%T %a %u:%g' /dev/zero /dev/not-the-hosts /dev/deep/full; head -c 2 /dev/not-the-hosts | wc -c; \
+                  echo x 2>/dev/null >/dev/deep/full || echo is full";
+    let out = image.run(&Image::shell(script, |spec| {
+        users(spec);
+        linux(spec).devices = vec![
+            device("/dev/zero", 5, Some(0o640), Some(5)),
+            device("/dev/not-the-hosts", 5, None, None),
+            device("/dev/deep/full", 7, Some(0o606), Some(0)),
+        ];
+    }));
+    let out = match out {
+        Ok(outcome) => outcome.out,
+        // Before Linux 6.15 the host's own are bound, and told to be missing.
+        Err(error) => {
+            let message = chain(&error);
+            assert!(
+                message.contains("make device node /dev/not-the-hosts"),
+                "{message}"
+            );
+            return;
+        }
+    };
+    let wanted =
+        "/dev/zero 1:5 640 5:6\n/dev/not-the-hosts 1:5 666 0:0\n/dev/deep/full 1:7 606 0:1\n2\nis full\n";
+    assert_eq!(out, wanted);
+    // An owner that nobody inside can be: the host's node, as it is.
+    let out = image.sh("stat -c '%t:%T %u' /dev/zero", |spec| {
+        users(spec);
+        linux(spec).devices = vec![device("/dev/zero", 5, None, Some(70_000))];
+    });
+    assert_eq!(out, "1:5 65534\n");
 }
 
 fn an_unheld_capability_is_an_error() {

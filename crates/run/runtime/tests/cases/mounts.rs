@@ -20,6 +20,8 @@ tests! {
     binds_follow_their_options
     a_recursive_read_only_bind_covers_what_is_below
     propagation_from_the_host_reaches_a_slave_bind
+    propagation_from_the_host_reaches_a_slave_root_and_no_other
+    a_shared_root_is_shared_and_an_unbindable_one_cannot_be_bound
     a_tmpfs_keeps_the_mode_of_what_it_covers
     a_bound_dev_is_left_alone
     a_remount_changes_what_is_there
@@ -197,6 +199,53 @@ fn propagation_from_the_host_reaches_a_slave_bind() {
     drop(sleeper);
     host(&format!("umount -l {path}"));
     assert_eq!(out, "/private/late:\n\n/slave/late:\nseen\n");
+}
+
+fn propagation_from_the_host_reaches_a_slave_root_and_no_other() {
+    let image = Image::new();
+    dhow_sys::namespace::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+    let root = image.root();
+    let path = root.display();
+    host(&format!(
+        "mount --make-rprivate / && mount --bind {path} {path} && mount --make-shared {path} && mkdir {path}/late"
+    ));
+    for (wanted, seen) in [
+        (None, "own\n"),
+        (Some("private"), "own\n"),
+        (Some("slave"), "own\nseen\n"),
+        (Some("rslave"), "own\nseen\n"),
+    ] {
+        let sleeper = image.sleeping(|spec| linux(spec).rootfs_propagation = wanted.map(str::to_owned));
+        host(&format!("mount -t tmpfs x {path}/late && touch {path}/late/seen"));
+        let out = sleeper.sh("echo own; ls /late", |_| ());
+        // What the container mounts stays in it.
+        drop(sleeper);
+        host(&format!("umount {path}/late"));
+        assert_eq!(out, seen, "{wanted:?}");
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let below = format!("{path}/");
+    assert!(!mounts.contains(&below), "{mounts}");
+    host(&format!("umount -l {path}"));
+}
+
+fn a_shared_root_is_shared_and_an_unbindable_one_cannot_be_bound() {
+    let image = Image::new();
+    let script = "grep ' / / ' /proc/self/mountinfo || cat /proc/self/mountinfo | head -n 1";
+    for (wanted, word) in [
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+        ("unbindable", "unbindable"),
+    ] {
+        let out = image.sh(script, |spec| {
+            linux(spec).rootfs_propagation = Some(wanted.into())
+        });
+        assert!(out.contains(word), "{wanted}: {out}");
+    }
+    let wrong = Image::shell("true", |spec| {
+        linux(spec).rootfs_propagation = Some("sideways".into())
+    });
+    assert_eq!(image.refused(&wrong).0, ErrorKind::InvalidArgument);
 }
 
 fn a_tmpfs_keeps_the_mode_of_what_it_covers() {

@@ -20,6 +20,7 @@ tests! {
     the_clocks_of_a_container_are_moved
     clocks_are_moved_in_a_user_namespace_too
     a_network_device_is_moved_with_its_addresses_and_renamed
+    the_machine_has_the_names_of_the_spec
     a_container_without_a_mount_namespace_has_its_root_on_the_host
 }
 
@@ -330,6 +331,20 @@ fn a_container_without_a_mount_namespace_has_its_root_on_the_host() {
         linux(spec).masked_paths.push("/proc/keys".into());
     }));
     assert!(message.contains("without a private MNT namespace"), "{message}");
+}
+
+fn the_machine_has_the_names_of_the_spec() {
+    let image = Image::new();
+    let host = std::fs::read_to_string("/proc/sys/kernel/domainname").unwrap();
+    let out = image.sh("hostname; cat /proc/sys/kernel/domainname", |spec| {
+        spec.hostname = Some("some".into());
+        spec.domainname = Some("where.example".into());
+    });
+    assert_eq!(out, "some\nwhere.example\n");
+    assert_eq!(
+        std::fs::read_to_string("/proc/sys/kernel/domainname").unwrap(),
+        host
+    );
 }
 
 fn a_network_device_is_moved_with_its_addresses_and_renamed() {

@@ -8,6 +8,7 @@ use crate::fixture::{Image, linux, process};
 
 tests! {
     the_scheduler_is_what_the_spec_says
+    a_deadline_is_in_force
     an_io_priority_is_in_force
     a_personality_holds_for_the_container_and_what_exec_adds
     a_memory_policy_is_in_force_and_a_node_that_is_not_there_an_error
@@ -38,6 +39,31 @@ fn the_scheduler_is_what_the_spec_says() {
         });
     }));
     assert!(message.contains("set scheduler"), "{kind:?} {message}");
+}
+
+fn a_deadline_is_in_force() {
+    let image = Image::new();
+    let mut spec = crate::fixture::default_spec(&["/bin/cat", "/proc/self/stat"]);
+    process(&mut spec).scheduler = Some(Scheduler {
+        policy: "SCHED_DEADLINE".into(),
+        runtime: Some(1_000_000),
+        deadline: Some(10_000_000),
+        period: Some(10_000_000),
+        ..Scheduler::default()
+    });
+    match image.run(&spec) {
+        Ok(outcome) => assert_eq!(
+            (field(&outcome.out, 18), field(&outcome.out, 41)),
+            ("-101", "6"),
+            "{outcome:?}"
+        ),
+        // All of the machine's time is promised already, or this test may not use every CPU.
+        Err(error) => {
+            let message = crate::fixture::chain(&error);
+            assert!(message.contains("set scheduler"), "{message}");
+            println!("skipped: {message}");
+        }
+    }
 }
 
 fn an_io_priority_is_in_force() {

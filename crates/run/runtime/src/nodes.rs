@@ -1,0 +1,105 @@
+//! Device nodes of containers with a user namespace, which cannot make any.
+//!
+//! Mostly the host's own nodes are bound. One that is to have another mode or owner, or that the host has not at that place,
+//! is made here where the caller is the machine's root: in a file system that no container sees, of which single files are
+//! taken.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use dhow_oci::runtime::IdMapping;
+use rustix::fs::{AtFlags, FileType, Mode, chmodat, chownat, mknodat};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags as Attr;
+use rustix::process::{Gid, Uid};
+
+use crate::init::rootfs::filesystem;
+use crate::init::target;
+use crate::plan::{Node, Plan};
+use crate::{Context as _, Error};
+
+/// The nodes that are not simply the host's, by index. None where they cannot be made: without root's rights, and before
+/// Linux 6.15, which takes single files of a file system only when that is attached. The host's own are bound then.
+///
+/// # Errors
+/// What is neither.
+pub(crate) fn made(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, Error> {
+    let wanted: Vec<_> = plan
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| node.kind != FileType::Fifo && (node.asked || !is_there(node)))
+        .collect();
+    if wanted.is_empty() || !plan.has_users() || !rustix::process::geteuid().is_root() {
+        return Ok(Vec::new());
+    }
+    let hardened = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC;
+    let place = filesystem(c"tmpfs", &[], hardened, Some(0o755)).map_err(io::Error::from);
+    let place = place.context(|| "make a file system for device nodes")?;
+    let mut made = Vec::with_capacity(wanted.len());
+    for (index, node) in wanted {
+        match one(plan, &place, node, index) {
+            Ok(tree) => made.extend(tree.map(|tree| (index, tree))),
+            Err(Errno::PERM | Errno::INVAL) => return Ok(Vec::new()),
+            Err(errno) => {
+                let what = format!("make device node /{}", node.target.display());
+                return Err(Error::wrap(io::Error::from(errno), what));
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Whether the host has the device under the name.
+fn is_there(node: &Node) -> bool {
+    rustix::fs::stat(&node.host)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == node.kind && stat.st_rdev == node.number)
+}
+
+/// One node; none when its owner is nobody that the container knows.
+fn one(plan: &Plan, place: &OwnedFd, node: &Node, index: usize) -> rustix::io::Result<Option<OwnedFd>> {
+    let (uid, gid) = node.owner.unwrap_or((Uid::ROOT, Gid::ROOT));
+    let uid = outside(&plan.uid_mappings, uid.as_raw()).map(Uid::from_raw);
+    let gid = outside(&plan.gid_mappings, gid.as_raw()).map(Gid::from_raw);
+    let (Some(uid), Some(gid)) = (uid, gid) else {
+        return Ok(None);
+    };
+    let name = CString::new(index.to_string()).map_err(|_| Errno::INVAL)?;
+    let mode = Mode::from_raw_mode(node.mode);
+    mknodat(place, &name, node.kind, mode, node.number)?;
+    // The mask of the caller took bits away.
+    chmodat(place, &name, mode, AtFlags::empty())?;
+    chownat(place, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    target::copy_tree(place.as_fd(), &name, false).map(Some)
+}
+
+/// The id outside of the user namespace.
+fn outside(map: &[IdMapping], id: u32) -> Option<u32> {
+    let range = map.iter().find(|range| {
+        id.checked_sub(range.container_id)
+            .is_some_and(|at| at < range.size)
+    })?;
+    range.host_id.checked_add(id - range.container_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_outside_is_that_of_its_range() {
+        let range = |container_id, host_id, size| IdMapping {
+            container_id,
+            host_id,
+            size,
+        };
+        let map = [range(0, 1000, 1), range(1, 100_000, 10)];
+        assert_eq!(
+            [0, 1, 10, 11].map(|id| outside(&map, id)),
+            [Some(1000), Some(100_000), Some(100_009), None]
+        );
+        assert_eq!(outside(&[], 0), None);
+        assert_eq!(outside(&[range(0, u32::MAX, 2)], 1), None);
+    }
+}
