@@ -25,8 +25,8 @@ run_file() {
     leftovers
     # The tests want a controlling terminal whose input stays open: hence the fifo; and in the foreground, or the terminal
     # stops whoever sets its modes.
-    (cd "$suite" && RUNC=$runtime TMPDIR=$work/tmp PATH=$work/tools:$PATH exec timeout -k 5 400 script -qec \
-        "timeout --foreground -k 5 380 bats -t tests/integration/$base.bats" /dev/null) <&"$input" >"$logs/$base" 2>&1
+    (cd "$suite" && RUNC=$runtime TMPDIR=$work/tmp PATH=$work/tools:$PATH exec timeout -k 5 $((400 * patience)) script -qec \
+        "timeout --foreground -k 5 $((380 * patience)) bats -t tests/integration/$base.bats" /dev/null) <&"$input" >"$logs/$base" 2>&1
     while IFS= read -r line; do
         seen=$((seen + 1))
         case $line in

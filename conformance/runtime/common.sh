@@ -20,6 +20,9 @@ USAGE
     exit 2
 }
 
+# What every limit of time is multiplied by, for a slow machine such as the lab.
+patience=${DHOW_SUITE_PATIENCE:-1}
+
 # note ok|FAIL|skip|lost NAME: `lost` is a test that a hang or a panic kept from running at all.
 note() { printf '%s\t%s\n' "$1" "$2" >>"$work/results"; }
 

@@ -23,7 +23,7 @@ leftovers() { sweep runtime-test 'youki-*' 'integration-test*' '????????-????-??
 run_group() {
     local log=$logs/$1${2:+.$2} line found=0
     leftovers
-    (cd "$work" && RUNTIME_KIND=${RUNTIME_KIND:-dhow} exec timeout -k 5 90 ./contest run --runtime "$runtime" \
+    (cd "$work" && RUNTIME_KIND=${RUNTIME_KIND:-dhow} exec timeout -k 5 $((90 * patience)) ./contest run --runtime "$runtime" \
         --runtimetest ./runtimetest -t "$1${2:+::$2}") </dev/null >"$log" 2>&1
     while IFS= read -r line; do
         [[ $line =~ ^[0-9]+\ /\ [0-9]+\ :\ (.*)\ :\ (ok|not\ ok|skipped)$ ]] || continue

@@ -25,7 +25,7 @@ run_tests() {
     sweep 'test-tmp*' 'crun-*' frozen
     (cd "$work" && if [ -n "$2" ]; then export RUN_TESTS=$2; fi
         OCI_RUNTIME=$runtime INIT=$suite/init PYTHONDONTWRITEBYTECODE=1 \
-            exec timeout -k 5 150 python3 -u "$file") </dev/null >"$log" 2>&1
+            exec timeout -k 5 $((150 * patience)) python3 -u "$file") </dev/null >"$log" 2>&1
     while IFS= read -r line; do
         line=${line%% # [0-9]*}
         seen=$((seen + 1))

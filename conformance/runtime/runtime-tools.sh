@@ -20,7 +20,7 @@ run_program() {
     sweep cgrouptest runtime-test 'test-runtime*' '????????-????-????-????-????????????'
     mkdir -p "$work/tmp"
     # It unpacks the root file system from where it stands.
-    (cd "$suite" && RUNTIME=$runtime TMPDIR=$work/tmp exec timeout -k 5 60 "$program") </dev/null >"$logs/$base" 2>&1
+    (cd "$suite" && RUNTIME=$runtime TMPDIR=$work/tmp exec timeout -k 5 $((60 * patience)) "$program") </dev/null >"$logs/$base" 2>&1
     status=$?
     if [ "$status" = 0 ] && ! grep -qaE '^ *not ok' "$logs/$base"; then
         note ok "$base"

@@ -1,13 +1,17 @@
 # Makes what the lab boots: kernel, first file system in memory, root file system. Sourced by `run`.
-# Everything is kept in $cache; what is there and has the same recipe is not made again.
+# Everything is kept in $cache, each of the two root file systems in $cache/$image; what is there and has the same recipe is
+# not made again.
 
-# The guest's packages beside the base. Both security modules: the kernel's command line chooses.
-packages=(
+# The guest's packages beside the base. Small, for the profile without systemd: it is made in a tenth of the time.
+packages_small=(apparmor libseccomp2 python3 kmod iproute2 nftables procps util-linux busybox-static debian-archive-keyring)
+# Full. Both security modules: the kernel's command line chooses. The last line is what public suites ask for.
+packages_full=(
+    "${packages_small[@]}"
     systemd systemd-sysv dbus dbus-user-session libpam-systemd
-    apparmor selinux-policy-default policycoreutils selinux-utils
-    uidmap fuse-overlayfs slirp4netns podman crun libseccomp2
-    python3-minimal skopeo gpgv
-    kmod iproute2 nftables iptables procps util-linux bsdutils strace busybox-static debian-archive-keyring
+    selinux-policy-default policycoreutils selinux-utils
+    uidmap fuse-overlayfs slirp4netns podman crun iptables
+    skopeo gpgv bsdutils mount strace
+    bats jq gawk gcc libc6-dev file
 )
 # What the kernel cannot mount its root without.
 boot_modules=(virtio_pci virtio_blk virtio_console ext4 crc32c_generic)
@@ -32,17 +36,23 @@ install_tools() {
 make_kernel() {
     [ -e "$cache/kernel/version" ] && return
     local name
-    name=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
-    [ -n "$name" ] || fail "the package sources have no linux-image-amd64: run apt-get update"
-    step "Downloading $name"
     rm -rf "$cache/kernel" "$cache/download"
     mkdir -p "$cache/download" "$cache/kernel"
-    (cd "$cache/download" && apt-get download -q "$name" >/dev/null 2>&1) || fail "cannot download $name"
+    # Lists may be missing, or older than what they list.
+    download_kernel || { apt-get update -q >/dev/null && download_kernel; } || fail "cannot download linux-image-amd64 by apt-get"
     dpkg-deb --extract "$cache/download/$name"_*.deb "$cache/kernel"
     for driver in "${left_out[@]}"; do rm -rf "$cache"/kernel/lib/modules/*/kernel/{drivers/$driver,$driver}; done
     rm -rf "$cache/download"
     unpack_kernel "$cache"/kernel/boot/vmlinuz-* "$cache/kernel/vmlinux"
     echo "${name#linux-image-}" > "$cache/kernel/version"
+}
+
+# The package that linux-image-amd64 stands for, as $name, to $cache/download.
+download_kernel() {
+    name=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
+    [ -n "$name" ] || return
+    step "Downloading $name"
+    (cd "$cache/download" && apt-get download -q "$name" >/dev/null 2>&1)
 }
 
 # unpack_kernel VMLINUZ VMLINUX: the kernel without its own decompression, which takes a third of the boot when emulated.
@@ -57,33 +67,33 @@ unpack_kernel() {
 
 # The root file system, made by our own bootstrap; its tree stays, since only small things in it change.
 make_tree() {
+    local -n packages=packages_$image
     local key
     key=$(printf '%s\n' "${packages[@]}" "$(cat "$cache/kernel/version")" | sha256sum)
-    [ "$(cat "$cache/tree.key" 2>/dev/null)" = "$key" ] && return
+    [ "$(cat "$made/tree.key" 2>/dev/null)" = "$key" ] && return
     step "Bootstrapping debian:bookworm-slim with ${#packages[@]} packages"
     local dhow=("$DHOW_BIN" --root "$cache/store") container
-    rm -rf "$cache/tree" "$cache/tree.key" "$cache/root.key"
-    mkdir -p "$cache/tree"
-    "${dhow[@]}" bootstrap debian:bookworm-slim -t lab:root --include "$(IFS=,; echo "${packages[*]}")" >"$cache/bootstrap.log" 2>&1 \
-        || { tail -20 "$cache/bootstrap.log" >&2; fail "the bootstrap failed"; }
+    rm -rf "$made"
+    mkdir -p "$made/tree"
+    "${dhow[@]}" bootstrap debian:bookworm-slim -t lab:root --include "$(IFS=,; echo "${packages[*]}")" >"$made/bootstrap.log" 2>&1 \
+        || { tail -20 "$made/bootstrap.log" >&2; fail "the bootstrap failed"; }
     container=$("${dhow[@]}" create lab:root true)
-    "${dhow[@]}" export "$container" | tar --xattrs --xattrs-include='*' --numeric-owner -xpf - -C "$cache/tree"
+    "${dhow[@]}" export "$container" | tar --xattrs --xattrs-include='*' --numeric-owner -xpf - -C "$made/tree"
     "${dhow[@]}" rm "$container" >/dev/null
-    cp -a "$cache"/kernel/lib/modules "$cache/tree/usr/lib/"
-    chroot "$cache/tree" depmod "$(cat "$cache/kernel/version")"
-    echo "$key" > "$cache/tree.key"
+    cp -a "$cache"/kernel/lib/modules "$made/tree/usr/lib/"
+    chroot "$made/tree" depmod "$(cat "$cache/kernel/version")"
+    echo "$key" > "$made/tree.key"
 }
 
 # Settings of the guest: its host name, its user, its service, its security policy.
 furnish_tree() {
-    local tree=$cache/tree
+    local tree=$made/tree
     echo lab > "$tree/etc/hostname"
     printf '127.0.0.1 localhost lab\n::1 localhost\n' > "$tree/etc/hosts"
     rm -f "$tree/usr/sbin/policy-rc.d"
     chroot "$tree" id lab >/dev/null 2>&1 || chroot "$tree" useradd --create-home --shell /bin/bash lab
     echo lab:100000:65536 | tee "$tree/etc/subuid" > "$tree/etc/subgid"
-    mkdir -p "$tree/var/lib/systemd/linger" "$tree/etc/systemd/system/user@.service.d"
-    touch "$tree/var/lib/systemd/linger/lab"
+    mkdir -p "$tree/etc/systemd/system/user@.service.d"
     printf '[Service]\nDelegate=cpu cpuset io memory pids\n' > "$tree/etc/systemd/system/user@.service.d/delegate.conf"
     install -m 755 "$here/guest/start" "$tree/usr/local/sbin/lab-start"
     install -m 755 "$here/guest/quick" "$tree/usr/local/sbin/lab-quick"
@@ -93,20 +103,28 @@ furnish_tree() {
     # Nothing of the guest runs by a clock, and nobody logs in.
     rm -f "$tree"/etc/systemd/system/timers.target.wants/* "$tree"/etc/systemd/system/getty.target.wants/*
     rm -f "$tree"/etc/systemd/system/{default,multi-user}.target.wants/podman*
-    for unit in systemd-timesyncd apt-daily e2scrub_reap getty@tty1 serial-getty@ttyS0 systemd-firstboot; do
+    for unit in systemd-{timesyncd,firstboot,update-utmp,update-utmp-runlevel,journal-flush,binfmt,pstore,repart,random-seed,machine-id-commit} \
+        apt-daily e2scrub_reap getty@tty1 serial-getty@ttyS0; do
         ln -sf /dev/null "$tree/etc/systemd/system/$unit.service"
     done
+    # As after a first boot: else caches of libraries, users and catalogs are made again, each time.
+    touch "$tree/etc/.updated" "$tree/var/.updated"
     echo 00000000000000000000000000000001 > "$tree/etc/machine-id"
+    if [ "$image" = full ]; then furnish_selinux; fi
+}
+
+furnish_selinux() {
+    local tree=$made/tree
     printf 'SELINUX=enforcing\nSELINUXTYPE=default\n' > "$tree/etc/selinux/config"
     if ! cmp -s "$here/guest/lab.cil" "$tree/usr/share/selinux/lab.installed"; then
         step "Compiling the security policy"
         install -m 644 "$here/guest/lab.cil" "$tree/usr/share/selinux/lab.cil"
-        within "$tree" semodule --noreload --store default --install /usr/share/selinux/lab.cil >"$cache/policy.log" 2>&1 \
-            || fail "cannot install the policy module: $cache/policy.log"
+        within "$tree" semodule --noreload --store default --install /usr/share/selinux/lab.cil >"$made/policy.log" 2>&1 \
+            || fail "cannot install the policy module: $made/policy.log"
         mv "$tree/usr/share/selinux/lab.cil" "$tree/usr/share/selinux/lab.installed"
     fi
-    within "$tree" setfiles -F -e /proc /etc/selinux/default/contexts/files/file_contexts / >"$cache/setfiles.log" 2>&1 \
-        || fail "cannot label the root file system: $cache/setfiles.log"
+    within "$tree" setfiles -F -e /proc /etc/selinux/default/contexts/files/file_contexts / >"$made/setfiles.log" 2>&1 \
+        || fail "cannot label the root file system: $made/setfiles.log"
 }
 
 # within TREE COMMAND...: in the tree, with /proc, whose mount is gone with its namespace.
@@ -118,34 +136,34 @@ within() {
 # The tree as a disk.
 make_root() {
     local key
-    key=$(cat "$cache/tree.key" "$here/image.sh" "$here"/guest/* | sha256sum)
-    [ "$(cat "$cache/root.key" 2>/dev/null)" = "$key" ] && return
+    key=$(cat "$made/tree.key" "$here/image.sh" "$here"/guest/* | sha256sum)
+    [ "$(cat "$made/root.key" 2>/dev/null)" = "$key" ] && return
     furnish_tree
     step "Making the disk"
-    disk "$cache/root.ext4" "$cache/tree" 4G
+    disk "$made/root.ext4" "$made/tree" 4G
     make_initramfs
-    echo "$key" > "$cache/root.key"
+    echo "$key" > "$made/root.key"
 }
 
 # disk FILE FOLDER SIZE: an ext4 image of a folder, without a mount.
 disk() {
     rm -f "$1"
-    mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$2" "$1" "$3" || fail "cannot make $1"
+    mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$2" "$1" "$3" >/dev/null || fail "cannot make $1"
 }
 
 # Busybox, `init`, and the modules in the order in which they load.
 make_initramfs() {
-    local work=$cache/initramfs version path
+    local work=$made/initramfs version path
     version=$(cat "$cache/kernel/version")
     rm -rf "$work"
     mkdir -p "$work/bin" "$work/modules"
     cp /bin/busybox "$work/bin/busybox"
     install -m 755 "$here/guest/init" "$work/init"
-    chroot "$cache/tree" modprobe --set-version "$version" --show-depends --all "${boot_modules[@]}" \
+    chroot "$made/tree" modprobe --set-version "$version" --show-depends --all "${boot_modules[@]}" \
         | awk '/^insmod/ && !seen[$2]++ {print $2}' | while read -r path; do
-        cp "$cache/tree$path" "$work/modules/"
+        cp "$made/tree$path" "$work/modules/"
         basename "$path"
     done > "$work/modules/order"
-    (cd "$work" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) > "$cache/initramfs.gz"
+    (cd "$work" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) > "$made/initramfs.gz"
     rm -rf "$work"
 }

@@ -1,31 +1,10 @@
 #!/bin/bash
-# `dhow runtime` on bundles: control groups by both drivers, profiles and labels, the life of a container.
+# `dhow runtime` on bundles: control groups by files, profiles and labels, the life of a container.
 . /lab/cases.inc
 [ "$(id -u)" = 0 ] || { check everything skip "needs root"; finish; }
 dhow runtime --version >/dev/null 2>&1 || { check everything skip "this binary has no runtime verb"; finish; }
 
 runtime() { dhow runtime --root /run/lab-runtime "$@"; }
-# bundle FOLDER JSON-MERGE COMMAND...: a bundle of busybox whose config is `spec` and the merge in python's words.
-bundle() {
-    local folder=$1 merge=$2; shift 2
-    busybox_root "$folder/rootfs"
-    (cd "$folder" && rm -f config.json && dhow runtime spec)
-    python3 - "$folder/config.json" "$merge" "$@" <<'PY'
-import json, sys
-path, merge, *args = sys.argv[1:]
-with open(path) as file:
-    spec = json.load(file)
-spec["process"]["args"] = args
-spec["process"]["terminal"] = False
-spec["root"]["readonly"] = False
-linux, process = spec["linux"], spec["process"]
-exec(merge)
-with open(path, "w") as file:
-    json.dump(spec, file)
-PY
-}
-systemd() { [ -d /run/systemd/system ] || skip "no systemd"; }
-
 it_runs() { bundle /tmp/b1 '' echo hello; same output hello "$(runtime run -b /tmp/b1 c1)"; }
 limits_are_set() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
@@ -49,27 +28,6 @@ unified_keys_are_written() {
     same memory.high 16777216 "$(cat /sys/fs/cgroup/lab/c3/memory.high)"
     same pids.max 7 "$(cat /sys/fs/cgroup/lab/c3/pids.max)"
     runtime delete --force c3
-}
-systemd_makes_a_scope() {
-    systemd
-    bundle /tmp/b4 'linux["cgroupsPath"] = "system.slice:lab:c4"; linux["resources"] = {"memory": {"limit": 33554432}, "pids": {"limit": 9}}' sleep 100
-    runtime --systemd-cgroup create -b /tmp/b4 c4 </dev/null >/dev/null 2>&1
-    same unit active "$(systemctl is-active lab-c4.scope)"
-    same MemoryMax 33554432 "$(systemctl show -P MemoryMax lab-c4.scope)"
-    same TasksMax 9 "$(systemctl show -P TasksMax lab-c4.scope)"
-    runtime --systemd-cgroup start c4
-    runtime --systemd-cgroup update --pids-limit 11 c4
-    same "TasksMax after update" 11 "$(systemctl show -P TasksMax lab-c4.scope)"
-    # A reload of systemd must not take the limits back.
-    systemctl daemon-reload
-    same "TasksMax after reload" 11 "$(systemctl show -P TasksMax lab-c4.scope)"
-    runtime --systemd-cgroup delete --force c4
-    same unit inactive "$(systemctl is-active lab-c4.scope || true)"
-}
-systemd_runs_in_one_go() {
-    systemd
-    bundle /tmp/b5 '' sh -c 'cat /proc/self/cgroup; echo ran'
-    has "$(runtime --systemd-cgroup run -b /tmp/b5 c5)" ran
 }
 a_device_is_refused() {
     bundle /tmp/b6 'linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}; process["capabilities"] = {key: ["CAP_MKNOD"] for key in ("bounding", "effective", "permitted")}' \
@@ -103,6 +61,6 @@ selinux_labels_are_applied() {
     if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
 }
 
-for case in it_runs limits_are_set unified_keys_are_written systemd_makes_a_scope systemd_runs_in_one_go a_device_is_refused \
+for case in it_runs limits_are_set unified_keys_are_written a_device_is_refused \
     an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
 finish

@@ -8,24 +8,6 @@ chmod 755 "$work"
 group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
 
 runtime() { dhow runtime --root "$XDG_RUNTIME_DIR/lab" "$@"; }
-bundle() {
-    local folder=$1 merge=$2; shift 2
-    busybox_root "$folder/rootfs"
-    (cd "$folder" && rm -f config.json && dhow runtime spec --rootless)
-    python3 - "$folder/config.json" "$merge" "$@" <<'PY'
-import json, sys
-path, merge, *args = sys.argv[1:]
-with open(path) as file:
-    spec = json.load(file)
-spec["process"]["args"] = args
-spec["process"]["terminal"] = False
-spec["root"]["readonly"] = False
-linux, process = spec["linux"], spec["process"]
-exec(merge)
-with open(path, "w") as file:
-    json.dump(spec, file)
-PY
-}
 ranges='linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 100000, "size": 65536}]'
 
 the_group_is_delegated() { has "$(cat "$group/cgroup.controllers")" pids; [ -w "$group/cgroup.procs" ]; }
@@ -40,14 +22,6 @@ ids_of_others_are_refused() {
     local out
     if out=$(runtime run -b "$work/b3" r3 2>&1); then echo "id 0 of the host was mapped"; return 1; fi
 }
-systemd_limits_it() {
-    bundle "$work/b4" 'linux["cgroupsPath"] = "user.slice:lab:r4"; linux["resources"] = {"pids": {"limit": 9}, "memory": {"limit": 33554432}}' sleep 100
-    runtime --systemd-cgroup create -b "$work/b4" r4 </dev/null >/dev/null 2>&1
-    same TasksMax 9 "$(systemctl --user show -P TasksMax lab-r4.scope)"
-    same MemoryMax 33554432 "$(systemctl --user show -P MemoryMax lab-r4.scope)"
-    runtime --systemd-cgroup start r4
-    runtime --systemd-cgroup delete --force r4
-}
 it_lives_and_ends() {
     bundle "$work/b5" '' sleep 100
     runtime create -b "$work/b5" r5 </dev/null >/dev/null 2>&1
@@ -58,7 +32,7 @@ it_lives_and_ends() {
     runtime delete r5
 }
 
-for case in the_group_is_delegated it_runs_as_root_inside it_has_a_range_of_ids ids_of_others_are_refused systemd_limits_it \
+for case in the_group_is_delegated it_runs_as_root_inside it_has_a_range_of_ids ids_of_others_are_refused \
     it_lives_and_ends; do check "$case" "$case"; done
 rm -rf "$work" 2>/dev/null
 finish

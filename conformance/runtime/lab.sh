@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# A public suite inside the lab (tests/vm), where control groups v2, systemd and a security module are: for what this machine
+# lacks. The suite's folder is the caller's, and is copied into the guest.
+#   conformance/runtime/lab.sh [--profile NAME] [--limit SECONDS] [--runtime BIN] [--compare BIN]... [--only REGEX] ADAPTER SUITE
+# ADAPTER is contest, crun, bats or runtime-tools. --runtime stands for DHOW_BIN, whose default is dist/dhow.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+lab=$here/../../tests/vm/run
+usage() { sed -n '4,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+profile=apparmor limit=3600 only='' others=() words=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --profile) profile=${2:?}; shift 2 ;;
+        --limit) limit=${2:?}; shift 2 ;;
+        --runtime) export DHOW_BIN=${2:?}; shift 2 ;;
+        --compare) others+=("$(realpath "${2:?}")"); shift 2 ;;
+        --only) only=${2:?}; shift 2 ;;
+        -*) usage ;;
+        *) words+=("$1"); shift ;;
+    esac
+done
+[ ${#words[@]} = 2 ] && [ -e "$here/${words[0]}.sh" ] || usage
+suite=$(realpath "${words[1]}")
+
+script=$(mktemp)
+trap 'rm -f "$script"' EXIT
+adds=(--add "$here" --add "$suite") arguments=(--runtime /lab/bin/dhow)
+[ -z "$only" ] || arguments+=(--only "$only")
+for other in "${others[@]}"; do
+    adds+=(--add "$other")
+    arguments+=(--compare "/lab/add/$(basename "$other")")
+done
+{
+    echo '#!/bin/bash'
+    echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
+    # The disk of the lab is read-only, and suites write beside themselves. Emulation is ten times slower than the machine.
+    printf 'cp -a /lab/add/%q /root/suite && cd /root\n' "$(basename "$suite")"
+    printf 'DHOW_SUITE_PATIENCE=6 exec /lab/add/runtime/%s.sh' "${words[0]}"
+    printf ' %q' "${arguments[@]}" /root/suite
+    echo
+} >"$script"
+"$lab" --profile "$profile" --limit "$limit" "${adds[@]}" --script "$script"
