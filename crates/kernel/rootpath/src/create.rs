@@ -22,6 +22,8 @@ impl Root {
     /// Makes the directory `path` and all its missing parents, each with `mode` (exactly, whatever the umask) and
     /// `owner`; directories that are there already keep what they have. Returns the directory (`O_PATH`).
     ///
+    /// Without `owner` it is what mkdir(2) makes: below a directory with the set-group-id bit it has that bit, too.
+    ///
     /// Links to directories on the way are followed, inside; `..` after a missing component is refused.
     ///
     /// # Errors
@@ -79,7 +81,13 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(parent, name, flags, Mode::empty())
             .map_err(|errno| failure(errno, "open the directory", path))?;
-        dress(fd.as_fd(), mode, owner, path)?;
+        let mut inherited = 0;
+        if owner.is_none() {
+            let stat =
+                rustix::fs::fstat(&fd).map_err(|errno| failure(errno, "look at the directory", path))?;
+            inherited = stat.st_mode & Mode::SGID.bits();
+        }
+        dress(fd.as_fd(), mode | inherited, owner, path)?;
         Ok(fd)
     }
 

@@ -12,6 +12,14 @@ use crate::{Context, Error, Root};
 /// How often a resolution that a concurrent rename disturbed is repeated before the error is reported.
 const RETRIES: usize = 128;
 
+/// What a component that is not there means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Refused,
+    /// A directory without links.
+    Plain,
+}
+
 impl Root {
     /// Opens the directory at `path` of the host; symbolic links in `path` itself are followed.
     ///
@@ -81,6 +89,19 @@ impl Root {
     /// # Errors
     /// As [`Root::resolve`].
     pub fn real_path(&self, path: &Path) -> Result<PathBuf, Error> {
+        self.walk(path, Missing::Refused)
+    }
+
+    /// Where an object that is made at `path` comes to be: as [`Root::real_path`], but also after links that lead to nothing
+    /// yet. A missing directory counts as one that has no links in it.
+    ///
+    /// # Errors
+    /// As [`Root::real_path`], but for what is not there.
+    pub fn path_to_make(&self, path: &Path) -> Result<PathBuf, Error> {
+        self.walk(path, Missing::Plain)
+    }
+
+    fn walk(&self, path: &Path, missing: Missing) -> Result<PathBuf, Error> {
         let mut real: Vec<Vec<u8>> = Vec::new();
         let mut todo: Vec<Vec<u8>> = components(path);
         let mut links = 0_u32;
@@ -91,7 +112,10 @@ impl Root {
             }
             real.push(name);
             let here = joined(&real);
-            let stat = self.symlink_metadata(&here)?;
+            let stat = match self.symlink_metadata(&here) {
+                Err(error) if missing == Missing::Plain && error.kind() == ErrorKind::NotFound => continue,
+                stat => stat?,
+            };
             if crate::read::kind_of(stat.st_mode) != crate::FileKind::Symlink {
                 continue;
             }

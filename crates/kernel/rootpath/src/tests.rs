@@ -112,6 +112,41 @@ fn real_paths_are_without_links_and_dots() {
 }
 
 #[test]
+fn a_path_to_make_is_after_links_that_lead_to_nothing_yet() {
+    let place = Place::new();
+    std::fs::create_dir(place.host("etc")).unwrap();
+    symlink("/tmp/foo/bar", place.host("jump")).unwrap();
+    symlink("/jump/baz/hosts", place.host("etc/hosts")).unwrap();
+    symlink("../../../up", place.host("etc/up")).unwrap();
+    symlink("loop", place.host("loop")).unwrap();
+    for (path, made) in [
+        ("etc/hosts", "tmp/foo/bar/baz/hosts"),
+        ("/etc/up/x", "up/x"),
+        ("etc/new/../other", "etc/other"),
+        ("", ""),
+    ] {
+        assert_eq!(place.root.path_to_make(p(path)).unwrap(), p(made), "{path}");
+        assert_eq!(place.root.real_path(p(path)).is_ok(), path.is_empty(), "{path}");
+    }
+    let error = place.root.path_to_make(p("loop/x")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a_directory_takes_over_the_group_id_bit_unless_it_gets_an_owner() {
+    let place = Place::new();
+    std::fs::create_dir(place.host("shared")).unwrap();
+    std::fs::set_permissions(place.host("shared"), std::fs::Permissions::from_mode(0o7755)).unwrap();
+    let mode = |path: &str| place.host(path).metadata().unwrap().mode() & 0o7777;
+    place.root.create_dir_all(p("shared/a/b"), 0o755, None).unwrap();
+    assert_eq!((mode("shared/a"), mode("shared/a/b")), (0o2755, 0o2755));
+    let own = std::fs::metadata(place.host("shared")).unwrap();
+    let owner = Some((own.uid(), own.gid()));
+    place.root.create_dir_all(p("shared/c"), 0o755, owner).unwrap();
+    assert_eq!(mode("shared/c"), 0o755);
+}
+
+#[test]
 fn directories_are_made_with_the_exact_mode_and_existing_ones_are_left_alone() {
     let place = Place::new();
     std::fs::create_dir(place.host("old")).unwrap();
