@@ -78,6 +78,15 @@ pub(crate) fn open_or_make(
         }
     }
     let rooted = rootpath(root).at_index(Step::MountTarget, index)?;
+    let behind_links;
+    let path = match links {
+        // A link may lead to what is to be made, as with runc.
+        Links::Inside => {
+            behind_links = rooted.path_to_make(path).at_index(Step::MountTarget, index)?;
+            &behind_links
+        }
+        Links::Refused | Links::NotLast => path,
+    };
     match kind {
         Kind::Directory => rooted
             .create_dir_all(path, 0o755, None)
