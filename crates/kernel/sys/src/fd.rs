@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -35,6 +35,31 @@ pub fn close_inherited_from(first: u32) {
     // SAFETY: at the start of `main` nothing of this process owns a descriptor beyond the three standard ones, so none
     // is closed under its owner. A kernel without the call (before Linux 5.9) leaves them open, as they came.
     let _: libc::c_long = unsafe { libc::syscall(libc::SYS_close_range, first.max(3), u32::MAX, 0) };
+}
+
+/// Closes every descriptor from `first` on but `kept`, in a child of [`crate::clone::spawn`] that is about to wait long.
+///
+/// Nothing of the caller may use or close one of the others afterwards: such a child ends by execve or without
+/// destructors of its parent's values, which owned them.
+///
+/// # Errors
+/// On kernels without the call (before Linux 5.9).
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let close = |from: u32, to: u32| {
+        // SAFETY: what is closed belongs to values whose destructors do not run, as the caller promises.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        crate::check(result).map(drop)
+    };
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut next = first;
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        if number > next {
+            close(next, number - 1)?;
+        }
+        next = number + 1;
+    }
+    close(next, u32::MAX)
 }
 
 /// Sends `bytes` with at most [`MAX_PASSED`] descriptors (SCM_RIGHTS); returns how many bytes went.
@@ -116,6 +141,36 @@ mod tests {
         drop(one);
         assert_eq!(receive(&two, &mut bytes).unwrap().0, 0);
         assert!(send(&two, b"late", &[]).is_err());
+    }
+
+    #[test]
+    fn all_descriptors_but_those_that_are_kept_are_closed() {
+        let open = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let listed = || {
+            let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
+            let mut numbers: Vec<u32> = numbers
+                .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+                .collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        // A program of its own: a child of a process with threads would be unsound.
+        if std::env::var_os("DHOW_CLOSES").is_none() {
+            let name = "fd::tests::all_descriptors_but_those_that_are_kept_are_closed";
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env("DHOW_CLOSES", "1")
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let fds: Vec<OwnedFd> = (0..6).map(|_| open()).collect();
+        let first = fds[0].as_raw_fd().cast_unsigned();
+        close_all_but(first, &[fds[4].as_fd(), fds[1].as_fd()]).unwrap();
+        let left: Vec<u32> = listed().into_iter().filter(|number| *number > first).collect();
+        // The listing itself takes the lowest free number, which is `first`.
+        assert_eq!(left, [first + 1, first + 4]);
+        std::mem::forget(fds);
     }
 
     #[test]

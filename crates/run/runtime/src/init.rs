@@ -67,6 +67,12 @@ pub(crate) const FAILED: i32 = 255;
 /// Runs all steps; returns the exit status of a child that did not become its program.
 pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
     let outcome = prepare(setup).and_then(|(terminal, attributes)| {
+        if let Some(listener) = setup.staged.and_then(|staged| staged.listener) {
+            let terminal = terminal.as_ref().map(AsFd::as_fd);
+            let labels = attributes.iter().flat_map(Attributes::descriptors);
+            let kept = [setup.link, listener].into_iter().chain(terminal).chain(labels);
+            let_go(&setup.plan.program, &kept.collect::<Vec<_>>())?;
+        }
         announce(setup.link, terminal.as_ref().map(AsFd::as_fd))?;
         drop(terminal);
         Ok(attributes)
@@ -80,6 +86,12 @@ pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
             identity::launch(&setup.plan.program, attributes.as_ref(), setup.link),
         ),
     }
+}
+
+/// Closes what of the host is still open, control groups above all, before the process waits for a start that may never
+/// come: an open directory keeps its file system busy, and execve comes too late to close it.
+fn let_go(program: &Program, kept: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+    dhow_sys::fd::close_all_but(program.first_closed, kept).at(Step::CloseOnExec)
 }
 
 /// The rest of [`begin`] for a container that is started by whoever comes by, after its last hooks.

@@ -10,7 +10,7 @@
 //! be one for containers (`flags=(attach_disconnected)`), as those of docker, podman and this engine are.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use dhow_oci::runtime::Process;
@@ -149,6 +149,12 @@ impl Attributes {
             None => None,
         };
         Ok(Some(Self { apparmor, selinux }))
+    }
+
+    /// All of them.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let selinux = self.selinux.iter().flat_map(|files| [&files.exec, &files.create]);
+        self.apparmor.iter().chain(selinux).map(AsFd::as_fd)
     }
 
     /// Writes the labels that the next execve takes on.
