@@ -15,8 +15,9 @@ use rustix::thread::UnshareFlags;
 
 use crate::agent::{self, Agent};
 use crate::create::{Namespace, Running, Stdio};
+use crate::init::target;
 use crate::plan::{Plan, Program, Share};
-use crate::report::{Failure, LONGEST, Message, Name, words};
+use crate::report::{Failure, LONGEST, Message, Name, Step, words};
 use crate::{Context as _, Error, within};
 
 /// The parent's end of the socket between the two.
@@ -83,8 +84,25 @@ impl Link {
         }
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message that is not about the parent's own part in the mounts.
     pub(crate) fn answer(&self) -> Answer {
+        loop {
+            match self.next() {
+                Next::Answer(answer) => return answer,
+                Next::MapIds {
+                    index,
+                    recursive,
+                    fds,
+                } => {
+                    if let Err(failure) = map_ids(index, recursive, &fds) {
+                        return Answer::Failed(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Next {
         let mut bytes = [0; LONGEST];
         let mut received = dhow_sys::fd::receive(&self.0, &mut bytes);
         // A child that exits with a word of ours unread resets the connection (unix_release_sock); that is reported
@@ -95,12 +113,19 @@ impl Link {
         {
             received = dhow_sys::fd::receive(&self.0, &mut bytes);
         }
-        match received {
+        Next::Answer(match received {
             Err(error) => Answer::Broken(error),
             Ok((0, _)) => Answer::Closed,
             Ok((length, fds)) => {
                 let bytes = bytes.get(..length).unwrap_or_default();
                 match (Message::decode(bytes), words(bytes)) {
+                    (Some(Message::MapIds(index, recursive)), _) => {
+                        return Next::MapIds {
+                            index,
+                            recursive,
+                            fds,
+                        };
+                    }
                     (Some(Message::Ready), _) => Answer::Ready(fds.into_iter().next()),
                     (Some(Message::Hooks), _) => Answer::Hooks,
                     (Some(Message::HandedOver(pid, errno)), _) => Answer::HandedOver(pid, errno),
@@ -110,7 +135,36 @@ impl Link {
                     (None, None) => Answer::Broken(io::ErrorKind::InvalidData.into()),
                 }
             }
-        }
+        })
+    }
+}
+
+/// A message, or a part of the work that the child has not the rights for.
+enum Next {
+    Answer(Answer),
+    MapIds {
+        index: u32,
+        recursive: bool,
+        fds: Vec<OwnedFd>,
+    },
+}
+
+/// Maps the ids of a mount that a child in a user namespace made of something inside its root: only who has rights over the
+/// whole file system may (mount_setattr(2)).
+fn map_ids(index: u32, recursive: bool, fds: &[OwnedFd]) -> Result<(), Failure> {
+    let failed = |errno: i32| Failure {
+        step: Step::MapIds,
+        index,
+        errno,
+    };
+    let [tree, users, done] = fds else {
+        return Err(failed(libc::EBADMSG));
+    };
+    let mapped = target::map_ids(tree, users, recursive);
+    mapped.map_err(|error| failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    match dhow_sys::fd::send(done, &[1], &[]) {
+        // A child that is gone is seen by the end of its link.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -187,6 +187,9 @@ const LISTENER: u32 = u32::MAX - 3;
 /// First word of the message of the stub that it handed over to the process of this number, or why not.
 pub(crate) const HANDED_OVER: u32 = u32::MAX - 4;
 
+/// First word of the message "give this mount those ids"; which mount of the plan and whether with all below it follow.
+const MAP_IDS: u32 = u32::MAX - 5;
+
 /// A message of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
@@ -197,6 +200,9 @@ pub(crate) enum Message {
     Hooks,
     /// The stub made the process of this number, which goes on in its place; or none, because of the errno.
     HandedOver(u32, i32),
+    /// The ids of a mount of this index are for the parent to map, of it alone or of all below it too. With it come the
+    /// mount, the user namespace, and a socket that says when it is done.
+    MapIds(u32, bool),
     Failed(Failure),
 }
 
@@ -207,6 +213,7 @@ impl Message {
             Self::Listener(number) => (LISTENER, number, 0),
             Self::Hooks => (HOOKS, 0, 0),
             Self::HandedOver(pid, errno) => (HANDED_OVER, pid, errno),
+            Self::MapIds(index, recursive) => (MAP_IDS, index, i32::from(recursive)),
             Self::Failed(failure) => (failure.step as u32, failure.index, failure.errno),
         };
         let mut bytes = [0; LENGTH];
@@ -229,6 +236,7 @@ impl Message {
             LISTENER => return Some(Self::Listener(index)),
             HOOKS => return Some(Self::Hooks),
             HANDED_OVER => return Some(Self::HandedOver(index, errno)),
+            MAP_IDS => return Some(Self::MapIds(index, errno != 0)),
             _ => {}
         }
         let step = *Step::ALL.get(usize::try_from(first).ok()?)?;
@@ -377,6 +385,8 @@ mod tests {
             Message::Listener(9),
             Message::Hooks,
             Message::HandedOver(7, 11),
+            Message::MapIds(3, true),
+            Message::MapIds(0, false),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

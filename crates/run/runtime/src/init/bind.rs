@@ -1,18 +1,19 @@
 //! Bind mounts: a copy of a part of the host's tree, changed while it is detached, then attached.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use dhow_sys::mount::{attach_at, set_attributes};
 use rustix::fs::{AtFlags, CWD, FileType, StatVfsMountFlags as Flags, fstat, fstatfs, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::Setup;
 use super::rootfs::bits;
 use super::target::{self, Kind, Links};
 use crate::plan::{Attributes, Bind, MountPlan};
-use crate::report::{At, Failure, Step};
+use crate::report::{At, Failure, Message, Step};
 
 /// Magic number of procfs (`include/uapi/linux/magic.h`).
 const PROC: u64 = 0x9fa0;
@@ -77,11 +78,34 @@ pub(crate) fn prepared<'a>(
         None => Tree::Copied(copy(root, source).at_index(Step::MountSource, index)?),
     };
     if let (Some(users), Some(ids)) = (of(setup.ids), &source.ids) {
-        target::map_ids(tree.as_ref(), users, ids.recursive).at_index(Step::MapIds, index)?;
+        match target::map_ids(tree.as_ref(), users, ids.recursive) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && setup.plan.has_users() => {
+                let message = Message::MapIds(u32::try_from(index).unwrap_or(u32::MAX), ids.recursive);
+                ask_parent(setup.link, message, [tree.as_ref(), users]).at_index(Step::MapIds, index)?;
+            }
+            mapped => mapped.at_index(Step::MapIds, index)?,
+        }
     }
     own_attributes(tree.as_ref(), mount.attributes, setup.plan.has_users()).at_index(Step::Mount, index)?;
     change(tree.as_ref(), mount).at_index(Step::Mount, index)?;
     Ok(tree)
+}
+
+/// Has the parent do what this process may not, and waits until it is done. A parent that fails ends this process.
+fn ask_parent(link: BorrowedFd<'_>, message: Message, fds: [&OwnedFd; 2]) -> std::io::Result<()> {
+    let (here, there) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let [tree, users] = fds.map(AsFd::as_fd);
+    dhow_sys::fd::send(link, &message.encode(), &[tree, users, there.as_fd()])?;
+    drop(there);
+    match dhow_sys::fd::receive(&here, &mut [0; 1])? {
+        (0, _) => Err(Errno::PIPE.into()),
+        _ => Ok(()),
+    }
 }
 
 fn copy(root: BorrowedFd<'_>, source: &Bind) -> rustix::io::Result<OwnedFd> {

@@ -16,6 +16,7 @@ tests! {
     recursive_attributes_reach_what_is_below
     a_mount_has_the_ids_it_is_mapped_to
     ids_are_mapped_as_the_container_maps_its_own
+    ids_of_what_lies_inside_the_root_are_mapped_in_a_user_namespace_too
     ids_without_a_mapping_or_on_a_new_file_system_are_refused
     a_source_that_only_root_reaches_is_bound_in_a_user_namespace
     a_bind_is_no_peer_of_its_source_unless_asked
@@ -234,6 +235,27 @@ fn ids_are_mapped_as_the_container_maps_its_own() {
         spec.mounts.push(bind("/source", &source, &["bind"]));
     });
     assert_eq!(out, "65534:65534\n");
+}
+
+/// What the mounts before have put inside the root only the container's process can bind, and only its parent can map: no
+/// user namespace has rights over the whole file system.
+fn ids_of_what_lies_inside_the_root_are_mapped_in_a_user_namespace_too() {
+    let image = Image::new();
+    let source = image.beside("source");
+    std::fs::write(source.join("file"), "").unwrap();
+    given_away(&image);
+    let inside = image.root().join("first");
+    let out = image.sh(
+        "stat -c %u:%g /first/file /mapped/file; touch /mapped/new",
+        |spec| {
+            users(spec);
+            spec.root.as_mut().unwrap().path = image.root();
+            spec.mounts.push(bind("/first", &source, &["bind"]));
+            spec.mounts.push(mapped(&inside, &["bind"], 100_000));
+        },
+    );
+    assert_eq!(out, "65534:65534\n0:0\n");
+    assert_eq!(std::fs::metadata(source.join("new")).unwrap().uid(), 0);
 }
 
 fn ids_without_a_mapping_or_on_a_new_file_system_are_refused() {
