@@ -3,6 +3,7 @@
 //! The steps run in a copy of a single-threaded process. They use what the plan holds ready and leave by one of two
 //! ways: execve, or a [`Failure`] that is sent to the parent.
 
+mod beneath;
 mod bind;
 mod copyup;
 pub(crate) mod dev;

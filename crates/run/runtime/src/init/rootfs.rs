@@ -15,7 +15,7 @@ use rustix::mount::{
 
 use super::bind::change;
 use super::target::{self, Kind, Links};
-use super::{Network, Setup, bind, copyup, dev, groups, hide, terminal};
+use super::{Network, Setup, beneath, bind, copyup, dev, groups, hide, terminal};
 use crate::create::Rootfs;
 use crate::plan::{MountPlan, Parameter, Plan, Source};
 use crate::report::{At, Failure, Step};
@@ -37,54 +37,62 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         let wanted = if plan.slave_root { &slave } else { &private };
         set_attributes_at(CWD, c"/", true, wanted).at(Step::Propagation)?;
     }
-    let copy;
-    let root = match setup.rootfs {
-        Rootfs::Mount(mount) => mount.as_fd(),
+    let (directory, copy);
+    let (root, place) = match setup.rootfs {
+        Rootfs::Mount(mount) => (mount.as_fd(), None),
         Rootfs::Path(path) => {
-            copy = copy_root(path).at(Step::RootFilesystem)?;
-            copy.as_fd()
+            directory = open_root(path).at(Step::RootFilesystem)?;
+            copy = target::copy_tree(directory.as_fd(), c"", true).at(Step::RootFilesystem)?;
+            (copy.as_fd(), Some(directory.as_fd()))
         }
     };
+    let mut laid = Laid::default();
     let cover;
     let root = match plan.mounts.first().filter(|mount| covers(mount)) {
         Some(mount) => {
             cover = cover_of(setup, root, mount)?;
+            if is_filled(mount) {
+                laid.filled.push((0, cover.try_clone().at(Step::Mount)?));
+            }
             cover.as_fd()
         }
         None => root,
     };
+    let shown = place.filter(|_| super::staged::has_hooks_before_pivot(setup));
     if plan.own_mounts {
-        // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
-        attach_at(root, CWD, c"/").at(Step::RootFilesystem)?;
+        match shown {
+            // Hooks enter this namespace and look for the root where the host has it, as with runc.
+            Some(place) => attach_at(root, place, c"").at(Step::RootFilesystem)?,
+            // Over the host's root: a directory that is always there, and this namespace ends with the pivot anyway.
+            None => attach_at(root, CWD, c"/").at(Step::RootFilesystem)?,
+        }
     } else {
         set_attributes(root, true, &private).at(Step::Propagation)?;
         over_itself(setup.rootfs, root).at(Step::RootFilesystem)?;
     }
     // What hangs below /sys waits, as far as it goes, for the network namespace, which the parent makes meanwhile: sysfs
     // shows the one it is mounted in.
-    let mut anchors = Vec::with_capacity(2);
     let before = |mount: &MountPlan| !mount.target.starts_with("sys");
-    mounts(setup, root, network, &mut anchors, before)?;
+    mounts(setup, root, network, &mut laid, before)?;
     if plan.fill_dev {
         dev::fill(root, plan, setup.nodes)?;
     }
     network.enter()?;
-    mounts(setup, root, network, &mut anchors, |mount| !before(mount))?;
-    sysctls(plan, &anchors)?;
+    mounts(setup, root, network, &mut laid, |mount| !before(mount))?;
+    sysctls(plan, &laid.anchors)?;
     let terminal = match &plan.program {
         program if program.terminal => Some(terminal::open(root, program, plan.fill_dev, true)?),
         _ => None,
     };
-    hide::paths(root, plan, &anchors)?;
-    if plan.readonly_root {
-        make_directory(root, plan).at(Step::WorkingDirectory)?;
-        let readonly = Attributes {
-            set: bits(Attr::MOUNT_ATTR_RDONLY),
-            ..Attributes::default()
-        };
-        set_attributes(root, false, &readonly).at(Step::ReadOnlyRoot)?;
+    hide::paths(root, plan, &laid.anchors)?;
+    super::staged::before_pivot(setup, root)?;
+    close_to_writers(root, plan, &laid.filled)?;
+    if plan.no_pivot && plan.own_mounts {
+        if shown.is_some() {
+            attach_at(root, CWD, c"/").at(Step::Pivot)?;
+        }
+        beneath::clear(root).at(Step::Pivot)?;
     }
-    super::staged::before_pivot(setup)?;
     pivot(root, plan.no_pivot || !plan.own_mounts).at(Step::Pivot)?;
     if let Some((propagation, recursive)) = plan.root_propagation {
         let change = Attributes {
@@ -94,6 +102,22 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         set_attributes_at(CWD, c"/", recursive, &change).at(Step::RootPropagation)?;
     }
     Ok(terminal)
+}
+
+/// Makes read-only what had to be written until now: by the mounts below it, the nodes of /dev, the hooks.
+fn close_to_writers(root: BorrowedFd<'_>, plan: &Plan, filled: &[(usize, OwnedFd)]) -> Result<(), Failure> {
+    let readonly = Attributes {
+        set: bits(Attr::MOUNT_ATTR_RDONLY),
+        ..Attributes::default()
+    };
+    for (index, mount) in filled {
+        set_attributes(mount, false, &readonly).at_index(Step::Mount, *index)?;
+    }
+    if plan.readonly_root {
+        make_directory(root, plan).at(Step::WorkingDirectory)?;
+        set_attributes(root, false, &readonly).at(Step::ReadOnlyRoot)?;
+    }
+    Ok(())
 }
 
 /// Whether a mount takes the place of the whole root.
@@ -124,14 +148,10 @@ fn make_directory(root: BorrowedFd<'_>, plan: &Plan) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The directory with all that is mounted below it.
-fn copy_root(path: &Path) -> rustix::io::Result<OwnedFd> {
-    let dir = rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    target::copy_tree(dir.as_fd(), c"", true)
+/// The directory of the root: opened once, whatever becomes of its name.
+fn open_root(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Without a mount namespace the root is seen on the host, where it comes from.
@@ -165,12 +185,20 @@ pub(crate) struct Anchor<'a> {
     procfs: bool,
 }
 
-/// Makes the mounts that are wanted, in order; adds the procfs and sysfs among them.
+/// What later steps need of the mounts that were made.
+#[derive(Default)]
+struct Laid<'a> {
+    anchors: Vec<Anchor<'a>>,
+    /// Those that become read-only once everything is in them, with their index in the plan.
+    filled: Vec<(usize, OwnedFd)>,
+}
+
+/// Makes the mounts that are wanted, in order.
 fn mounts<'a>(
     setup: &Setup<'a>,
     root: BorrowedFd<'_>,
     network: &Network<'_>,
-    anchors: &mut Vec<Anchor<'a>>,
+    laid: &mut Laid<'a>,
     wanted: impl Fn(&MountPlan) -> bool,
 ) -> Result<(), Failure> {
     for (index, mount) in setup
@@ -180,7 +208,7 @@ fn mounts<'a>(
         .enumerate()
         .filter(|(_, mount)| wanted(mount) && !covers(mount))
     {
-        for anchor in anchors.iter_mut() {
+        for anchor in &mut laid.anchors {
             anchor.covered |=
                 !matches!(mount.source, Source::Remount) && anchor.target.starts_with(&mount.target);
         }
@@ -193,12 +221,14 @@ fn mounts<'a>(
                 attach_at(&made.mount, &made.target, c"").at_index(Step::Mount, index)?;
                 let procfs = kind.as_c_str() == c"proc";
                 if procfs || kind.as_c_str() == c"sysfs" {
-                    anchors.push(Anchor {
+                    laid.anchors.push(Anchor {
                         target: &mount.target,
                         mount: made.mount,
                         covered: false,
                         procfs,
                     });
+                } else if is_filled(mount) {
+                    laid.filled.push((index, made.mount));
                 }
             }
             Source::Bind(source) => bind::mount(setup, root, mount, source, index)?,
@@ -235,6 +265,16 @@ fn sysctls(plan: &Plan, anchors: &[Anchor<'_>]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a new file system is to be read-only, but not before it holds what belongs into it: the targets of mounts below
+/// it, the nodes of /dev, copies of what it covers.
+fn is_filled(mount: &MountPlan) -> bool {
+    let Source::New { kind, .. } = &mount.source else {
+        return false;
+    };
+    let readonly = mount.attributes.raised.contains(Attr::MOUNT_ATTR_RDONLY);
+    readonly && (kind.as_c_str() == c"tmpfs" || mount.target == Path::new("dev"))
+}
+
 struct Made {
     target: OwnedFd,
     mount: OwnedFd,
@@ -266,9 +306,10 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
         )
     };
     let mut attributes = mount.attributes.raised;
-    if mount.copy_up {
-        attributes.remove(Attr::MOUNT_ATTR_RDONLY);
-    }
+    attributes.set(
+        Attr::MOUNT_ATTR_RDONLY,
+        attributes.contains(Attr::MOUNT_ATTR_RDONLY) && !is_filled(mount),
+    );
     let made = filesystem(kind, parameters, attributes, mode);
     let made = match made {
         // Not in a user namespace that does not own the network or process id namespace: the host's, as it is.
@@ -289,7 +330,6 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
     }
     if mount.copy_up {
         copyup::fill(&place, &made).at_index(Step::CopyUp, index)?;
-        bind::own_attributes(&made, mount.attributes, false).at_index(Step::Mount, index)?;
     }
     change(&made, mount).at_index(Step::Mount, index)?;
     Ok(Made {

@@ -38,19 +38,23 @@ const ENDING: [i32; 9] = [
     libc::SIGABRT,
 ];
 
-/// Runs the hooks that come between the last mount and the change of root: first those of the runtime's namespaces, by
-/// the parent, then those of the container's.
-pub(crate) fn before_pivot(setup: &Setup<'_>) -> Result<(), Failure> {
-    let Some(staged) = setup.staged else { return Ok(()) };
+/// Whether hooks come between the last mount and the change of root.
+pub(crate) fn has_hooks_before_pivot(setup: &Setup<'_>) -> bool {
     let hooks = &setup.plan.hooks;
+    let stages = [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer];
+    setup.staged.is_some() && stages.iter().any(|stage| !stage.of(hooks).is_empty())
+}
+
+/// Runs the hooks that come between the last mount and the change of root: first those of the runtime's namespaces, by
+/// the parent, then those of the container's, in its root as with runc.
+pub(crate) fn before_pivot(setup: &Setup<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let Some(staged) = setup.staged.filter(|_| has_hooks_before_pivot(setup)) else {
+        return Ok(());
+    };
     // Also when there are only hooks for this process to run: they may ask for a state, which the parent writes.
-    if [Stage::Prestart, Stage::CreateRuntime, Stage::CreateContainer]
-        .iter()
-        .any(|stage| !stage.of(hooks).is_empty())
-    {
-        dhow_sys::fd::send(setup.link, &Message::Hooks.encode(), &[]).at(Step::Report)?;
-        super::wait_for_parent(setup.link)?;
-    }
+    dhow_sys::fd::send(setup.link, &Message::Hooks.encode(), &[]).at(Step::Report)?;
+    super::wait_for_parent(setup.link)?;
+    rustix::process::fchdir(root).at(Step::Pivot)?;
     run(Stage::CreateContainer, setup, staged, setup.link, None)
 }
 

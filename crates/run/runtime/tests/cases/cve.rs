@@ -31,6 +31,7 @@ tests! {
     settings_of_the_host_cannot_be_written
     a_setting_of_a_joined_namespace_is_not_the_hosts
     a_device_below_a_linked_directory_stays_inside
+    without_a_change_of_root_no_bare_procfs_is_to_be_had
 }
 
 /// With a library of the image in it, a dynamically linked helper would run foreign code before its main. The library
@@ -575,4 +576,41 @@ fn a_device_below_a_linked_directory_stays_inside() {
         }
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{directory}");
     }
+}
+
+/// With the host's procfs still in the mount namespace, beneath the root, the kernel lets a user namespace mount one that
+/// nothing masks: /proc/sysrq-trigger and the like could be written.
+fn without_a_change_of_root_no_bare_procfs_is_to_be_had() {
+    let image = Image::new();
+    let script = "unshare -mrpf true && echo unshared; \
+                  unshare -mrpf mount -t proc none /proc && echo mounted; \
+                  unshare -mrnf mount -t sysfs none /sys && echo mounted; \
+                  cat /proc/self/mountinfo";
+    let spec = Image::shell(script, |spec| linux(spec).seccomp = None);
+    let settings = Settings {
+        no_pivot: true,
+        ..Settings::default()
+    };
+    let plan = Plan::prepare(&spec, &settings).unwrap();
+    let (stdio, output) = crate::fixture::piped();
+    let running = dhow_runtime::run(Create {
+        plan: &plan,
+        rootfs: Rootfs::Path(image.root()),
+        stdio,
+        group: None,
+        namespaces: Vec::new(),
+        state: None,
+    })
+    .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let out = crate::fixture::finish(&running, output).out;
+    assert!(out.contains("unshared") && !out.contains("mounted"), "{out}");
+    assert_eq!(
+        out.to_lowercase().matches("permission denied").count(),
+        2,
+        "{out}"
+    );
+    // What is left of the host is what the root lies on, out of reach.
+    let of_proc = out.lines().filter(|line| line.contains(" - proc ")).count();
+    let masked = out.lines().filter(|line| line.contains(" /proc/")).count();
+    assert!(of_proc <= masked + 1, "{out}");
 }

@@ -28,6 +28,9 @@ tests! {
     only_the_own_groups_are_seen
     a_terminal_is_one_of_the_container
     a_missing_source_is_named
+    a_read_only_file_system_is_filled_first
+    a_target_is_made_where_links_lead_to_nothing_yet
+    a_target_takes_over_the_group_id_bit_above_it
 }
 
 fn the_default_mounts_have_their_options() {
@@ -368,4 +371,86 @@ fn a_missing_source_is_named() {
     let (kind, message) = image.refused(&spec);
     assert_eq!(kind, ErrorKind::FailedPrecondition);
     assert!(message.contains("/no/such/source at /x"), "{message}");
+}
+
+fn a_read_only_file_system_is_filled_first() {
+    let image = Image::new();
+    let beside = image.beside("file");
+    std::fs::write(beside.join("one"), "content").unwrap();
+    std::fs::create_dir_all(image.root().join("copied")).unwrap();
+    std::fs::write(image.root().join("copied/old"), "old").unwrap();
+    let script = "stat -c %t:%T /dev/null; readlink /dev/fd; cat /small/one /copied/old; ls -d /dev/shm /small/below; \
+                  for at in /dev /small /copied; do touch $at/x || echo refused; done; touch /small/below/x && echo written; \
+                  grep -c ' /dev tmpfs ro,' /proc/mounts";
+    let out = image.sh(script, |spec| {
+        for mount in &mut spec.mounts {
+            if mount.destination == std::path::Path::new("/dev") {
+                mount.options.push("ro".into());
+            }
+        }
+        let source = beside.join("one");
+        spec.mounts
+            .push(mount("/small", "tmpfs", "tmpfs", &["ro", "nosuid"]));
+        spec.mounts
+            .push(mount("/small/one", "bind", source.to_str().unwrap(), &["bind"]));
+        spec.mounts.push(mount("/small/below", "tmpfs", "tmpfs", &[]));
+        spec.mounts
+            .push(mount("/copied", "tmpfs", "tmpfs", &["ro", "tmpcopyup"]));
+    });
+    let lines: Vec<&str> = out.lines().filter(|line| !line.contains("touch:")).collect();
+    let wanted = [
+        "1:3",
+        "/proc/self/fd",
+        "contentold/dev/shm",
+        "/small/below",
+        "refused",
+        "refused",
+        "refused",
+        "written",
+        "1",
+    ];
+    assert_eq!(lines, wanted, "{out}");
+}
+
+fn a_target_is_made_where_links_lead_to_nothing_yet() {
+    let image = Image::new();
+    let beside = image.beside("volume");
+    std::fs::write(beside.join("hosts"), "content").unwrap();
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, image.root().join(name)).unwrap();
+    };
+    link("/tmp/foo/bar", "jump");
+    link("/jump/baz/hosts", "etc/hosts");
+    link("../../../../deep/folder", "etc/folder");
+    let out = image.sh("cat /tmp/foo/bar/baz/hosts /deep/folder/hosts", |spec| {
+        let source = beside.to_str().unwrap();
+        spec.mounts
+            .push(mount("/etc/hosts", "bind", &format!("{source}/hosts"), &["bind"]));
+        spec.mounts.push(mount("/etc/folder", "bind", source, &["bind"]));
+    });
+    assert_eq!(out, "contentcontent");
+    assert!(image.root().join("deep/folder").is_dir());
+    // A loop is an error, and not what is tried for ever.
+    link("loop", "loop");
+    let spec = Image::shell("true", |spec| {
+        spec.mounts.push(mount("/loop/x", "tmpfs", "tmpfs", &[]));
+    });
+    let (_, message) = image.refused(&spec);
+    assert!(message.contains("/loop/x"), "{message}");
+}
+
+fn a_target_takes_over_the_group_id_bit_above_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let image = Image::new();
+    let shared = image.root().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o7755)).unwrap();
+    image.sh("true", |spec| {
+        spec.mounts
+            .push(mount("/shared/a/b/c", "tmpfs", "tmpfs", &["ro", "nosuid"]));
+    });
+    for name in ["a", "a/b", "a/b/c"] {
+        let mode = shared.join(name).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o2755, "{name}");
+    }
 }
