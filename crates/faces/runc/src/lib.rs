@@ -127,11 +127,24 @@ impl Failure {
         }
     }
 
-    /// The same with what was being done before it.
+    /// The same with what was being done before it, unless it is the program's own word.
     pub(crate) fn during(self, what: &str) -> Self {
+        if self.bare {
+            return self;
+        }
         Self {
             message: format!("{what}: {}", self.message),
             ..self
+        }
+    }
+
+    /// The failure of a process that was to become its program. Where runc's process would have been the one to say that
+    /// the kernel does not execute what is there, it says that alone, as a shell does.
+    pub(crate) fn of_process(error: dhow_runtime::Error) -> Self {
+        let bare = error.to_string().starts_with("exec ");
+        Self {
+            bare,
+            ..Self::from(error)
         }
     }
 
@@ -145,13 +158,29 @@ impl<E: dhow_types::Failure> From<E> for Failure {
         let mut message = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(inner) = cause {
-            message.push_str(&format!(": {inner}"));
+            let errno = inner.downcast_ref::<std::io::Error>();
+            let words = errno.and_then(std::io::Error::raw_os_error).map(errno_words);
+            message.push_str(": ");
+            message.push_str(&words.unwrap_or_else(|| inner.to_string()));
             cause = inner.source();
         }
         if let Some(hint) = error.hint() {
             message.push_str(&format!(" ({hint})"));
         }
         Self::new(message)
+    }
+}
+
+/// What the kernel said, as Go's programs write it: clients look for "no such file or directory".
+fn errno_words(errno: i32) -> String {
+    let words = std::io::Error::from_raw_os_error(errno).to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            format!("{}{}", first.to_lowercase(), letters.as_str())
+        }
+        _ => words.to_owned(),
     }
 }
 
@@ -181,7 +210,7 @@ pub fn main(call: Call) -> ExitCode {
     match dispatch(call.name, &given, opened) {
         Ok(code) => code,
         Err((log, failure)) => {
-            if failure.bare {
+            if failure.bare && !log.is_file() {
                 log::print_error(&failure.message);
             } else {
                 log.fatal(&failure.message);
@@ -324,10 +353,14 @@ pub(crate) fn print(text: &str) -> Result<ExitCode, Failure> {
 }
 
 fn version(name: &str) -> String {
-    // podman and containerd look for a line of this form.
+    // podman, containerd and docker look for lines of this form. A build that was not told its commit has its version.
     let own = env!("CARGO_PKG_VERSION");
+    let commit = option_env!("DHOW_COMMIT").unwrap_or(concat!("v", env!("CARGO_PKG_VERSION")));
     let shown = if name == "dhow" { "dhow-runtime" } else { name };
-    format!("{shown} version {own}\nspec: {}\n", verb::SPEC_VERSION)
+    format!(
+        "{shown} version {own}\ncommit: {commit}\nspec: {}\n",
+        verb::SPEC_VERSION
+    )
 }
 
 fn usage(name: &str) -> String {

@@ -35,6 +35,11 @@ impl Log {
         })
     }
 
+    /// Whether messages go to a file, in lines for a program.
+    pub(crate) const fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// An error that ends the command. With a file, a person on the terminal sees it too.
     pub(crate) fn fatal(&self, message: &str) {
         self.line("error", message);

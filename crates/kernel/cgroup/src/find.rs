@@ -137,7 +137,8 @@ impl Group {
                 .find(|(controller, _)| dir.label.split(',').any(|label| label == controller));
             let path = own.map_or(&sub.everywhere, |(_, path)| path);
             let opened = dir.below(path);
-            dirs.push(opened.context(|| format!("error adding pid to {}", dir.at.join(path).display()))?);
+            let entrance = || dir.at.join(path).join("cgroup.procs");
+            dirs.push(opened.context(|| format!("error adding pid to {}", entrance().display()))?);
         }
         Ok(Self {
             place: self.place.clone(),

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType as Kinds, UnshareFlags, move_into_thread_name_spaces};
 
 use crate::init::identity::{self, SetGroups};
-use crate::init::{self, terminal};
+use crate::init::{self, staged, terminal};
 use crate::parent::{self, Answer, Link, Place, Visit};
 use crate::plan::{Program, Share};
 use crate::report::{At, Failure, HANDED_OVER, Step};
@@ -65,6 +65,7 @@ pub(crate) fn exec_in(exec: &Exec<'_>, classes: &[OwnedFd]) -> Result<Running, E
     if let Some(annotations) = exec.annotations {
         program = program.with_landlock(annotations)?;
     }
+    program.name.found = true;
     let scheduled = program
         .share
         .as_ref()
@@ -221,7 +222,11 @@ impl Entry<'_> {
             Ok(attributes)
         });
         let failure = match prepared {
-            Ok(attributes) => identity::launch(self.program, attributes.as_ref(), self.link),
+            Ok(attributes) => {
+                // Only for the words of a failure: what leads through procfs is not there for who hands over.
+                let step = staged::find(self.program).map_or(Step::Find, |()| Step::Execute);
+                identity::launch(self.program, attributes.as_ref(), self.link, step)
+            }
             Err(failure) => failure,
         };
         init::fail(self.link, failure)

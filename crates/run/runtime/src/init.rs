@@ -84,7 +84,12 @@ pub(crate) fn begin(setup: &Setup<'_>) -> i32 {
         (Ok(_), None) if !told(setup.link) => FAILED,
         (Ok(attributes), None) => fail(
             setup.link,
-            identity::launch(&setup.plan.program, attributes.as_ref(), setup.link),
+            identity::launch(
+                &setup.plan.program,
+                attributes.as_ref(),
+                setup.link,
+                Step::Execute,
+            ),
         ),
     }
 }
@@ -113,7 +118,7 @@ fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attr
     // A hook of the image gets no more than the image's program, as with runc.
     let restrict = |link: BorrowedFd<'_>| identity::restrict(program, attributes, link);
     match staged::run(Stage::StartContainer, setup, staged, link, Some(&restrict)) {
-        Ok(()) => fail(link, identity::launch(program, attributes, link)),
+        Ok(()) => fail(link, identity::launch(program, attributes, link, Step::Execute)),
         Err(failure) => fail(link, failure),
     }
 }

@@ -46,6 +46,7 @@ steps! {
     Domainname = "set the domain name",
     Dumpable = "protect the process",
     Execute = "execute",
+    Find = "find the program",
     Groups = "set groups",
     Hook = "run a hook",
     Hostname = "set the host name",
@@ -248,6 +249,13 @@ impl Failure {
     /// The error a person sees.
     pub(crate) fn explain(self, name: &Name, program: Option<&Program>, plan: Option<&Plan>) -> Error {
         let errno = io::Error::from_raw_os_error(self.errno);
+        if self.step == Step::Find {
+            let missing = Name {
+                found: false,
+                ..name.clone()
+            };
+            return not_executed(&missing, errno);
+        }
         if self.step == Step::Execute {
             return not_executed(name, errno);
         }
@@ -257,7 +265,11 @@ impl Failure {
             let message = "process scheduler can't be used together with AllowedCPUs";
             return Error::because(ErrorKind::FailedPrecondition, message, errno);
         }
-        let mut message = format!("unable to {}", self.step.words());
+        let mut message = match self.step {
+            // runc's word, which people look for.
+            Step::Mount => "error mounting".to_owned(),
+            step => format!("unable to {}", step.words()),
+        };
         let ordinary = matches!(self.errno, libc::ELOOP | libc::ENOTDIR) && self.is_of_proc_or_sys(plan);
         if let Some(subject) = self.subject(program, plan) {
             message.push(' ');
@@ -323,7 +335,11 @@ impl Failure {
                     Source::Remount => "remount".to_owned(),
                     Source::New { kind, .. } => kind.to_string_lossy().into_owned(),
                 };
-                Some(format!("{source} at /{}", mount.target.display()))
+                let target = mount.target.display();
+                Some(match self.step {
+                    Step::Mount => format!("\"{source}\" to rootfs at \"/{target}\""),
+                    _ => format!("{source} at /{target}"),
+                })
             }
             _ => None,
         }
@@ -336,7 +352,7 @@ pub(crate) struct Name {
     pub(crate) text: String,
     /// Whether it was looked for in PATH.
     pub(crate) searched: bool,
-    /// Whether it was there when the container was created: what is missing now is what interprets it.
+    /// Whether it was looked for before, and was there: what is missing at execve is what interprets it.
     pub(crate) found: bool,
 }
 

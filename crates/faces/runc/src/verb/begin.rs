@@ -321,7 +321,7 @@ fn not_begun(error: dhow_runtime::Error) -> Failure {
         error.kind(),
         ErrorKind::AlreadyExists | ErrorKind::InvalidArgument
     );
-    let failure = Failure::from(error);
+    let failure = Failure::of_process(error);
     if asked {
         failure
     } else {

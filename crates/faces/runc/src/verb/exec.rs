@@ -101,7 +101,7 @@ fn exec(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     };
     let running = container
         .exec(entry)
-        .map_err(|error| Failure::from(error).during("unable to start container process"))?;
+        .map_err(|error| Failure::of_process(error).during("unable to start container process"))?;
     let handed = || -> Result<(), Failure> {
         if let (Some(console), Some(terminal)) = (console, &running.terminal) {
             console.send("/dev/ptmx", terminal)?;

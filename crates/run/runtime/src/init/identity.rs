@@ -159,9 +159,16 @@ fn verify_directory() -> Result<(), Failure> {
 ///
 /// With no_new_privs the filter needs no capability and comes last, so that it sees nothing but execve. Without, it
 /// needs CAP_SYS_ADMIN and comes before the capabilities are given up, so it also sees capset and prctl, as with runc.
-pub(crate) fn launch(program: &Program, attributes: Option<&Attributes>, link: BorrowedFd<'_>) -> Failure {
+///
+/// `step` is what has failed when the program cannot be executed.
+pub(crate) fn launch(
+    program: &Program,
+    attributes: Option<&Attributes>,
+    link: BorrowedFd<'_>,
+    step: Step,
+) -> Failure {
     match restrict(program, attributes, link) {
-        Ok(()) => execute(program, link),
+        Ok(()) => execute(program, link, step),
         Err(failure) => failure,
     }
 }
@@ -255,9 +262,9 @@ fn take_capabilities(program: &Program) -> Result<(), Failure> {
 }
 
 /// Executes by way of a stub, since this program is still what `/proc/self/exe` is during execve (CVE-2019-5736).
-fn execute(program: &Program, link: BorrowedFd<'_>) -> Failure {
+fn execute(program: &Program, link: BorrowedFd<'_>, step: Step) -> Failure {
     let (argv, env, search) = (&program.argv, &program.env, program.name.searched);
-    let word = Step::Execute as u32;
+    let word = step as u32;
     let error = dhow_sys::stub::execute(
         &program.candidates,
         search,

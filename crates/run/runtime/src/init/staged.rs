@@ -6,6 +6,7 @@ use dhow_oci::runtime::State;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use rustix::thread::CapabilitySet;
 
 use super::{Setup, told};
 use crate::Error;
@@ -97,11 +98,18 @@ pub(crate) fn find(program: &Program) -> Result<(), Failure> {
     for candidate in &program.candidates {
         match executable(candidate) {
             Ok(()) => return Ok(()),
+            // The rights that it will have are not there yet: execve decides (capabilities(7)).
+            Err(Errno::ACCESS) if overrides_modes(program) => return Ok(()),
             Err(Errno::NOENT | Errno::NOTDIR) if program.name.searched => {}
             Err(errno) => worst = errno,
         }
     }
-    Err(worst).at(Step::Execute)
+    Err(worst).at(Step::Find)
+}
+
+/// Whether modes will not count when the program is executed: of all sets the ambient one alone outlives the stub's execve.
+fn overrides_modes(program: &Program) -> bool {
+    program.masks.ambient.contains(CapabilitySet::DAC_OVERRIDE)
 }
 
 fn executable(path: &std::ffi::CStr) -> rustix::io::Result<()> {

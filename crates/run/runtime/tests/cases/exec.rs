@@ -13,6 +13,8 @@ tests! {
     a_process_joins_all_namespaces
     a_process_of_exec_has_the_same_limits_on_its_rights
     a_missing_program_of_exec_is_not_found
+    a_script_of_exec_without_its_interpreter_is_told_as_that
+    a_right_to_override_modes_counts_for_the_program_of_exec
     exec_finds_the_working_directory_inside_alone
     exec_leaves_the_caller_where_it_was
     exec_with_a_terminal_uses_the_containers
@@ -79,6 +81,41 @@ fn a_missing_program_of_exec_is_not_found() {
 }
 
 /// CVE-2024-21626 by `exec -w`.
+/// Writes a script of root's, with this mode.
+fn script(image: &Image, mode: u32, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = image.root().join("bin/script");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn a_script_of_exec_without_its_interpreter_is_told_as_that() {
+    let image = Image::new();
+    script(&image, 0o755, "#!/nope with words\n");
+    let sleeper = image.sleeping(|_| ());
+    for name in ["/bin/script", "script"] {
+        let error = sleeper.exec(process(&mut default_spec(&[name]))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.to_string(), format!("exec {name}"));
+    }
+}
+
+fn a_right_to_override_modes_counts_for_the_program_of_exec() {
+    let image = Image::new();
+    script(&image, 0o744, "#!/bin/sh\necho ran\n");
+    let sleeper = image.sleeping(|_| ());
+    let mut spec = default_spec(&["/bin/script"]);
+    process(&mut spec).user.uid = 1000;
+    let error = sleeper.exec(process(&mut spec)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let capabilities = process(&mut spec).capabilities.as_mut().unwrap();
+    for set in [&mut capabilities.inheritable, &mut capabilities.ambient] {
+        set.push("CAP_DAC_OVERRIDE".into());
+    }
+    // A shell reads the script: by the same right.
+    assert_eq!(sleeper.exec(process(&mut spec)).unwrap().out, "ran\n");
+}
+
 fn exec_finds_the_working_directory_inside_alone() {
     let image = Image::new();
     let sleeper = image.sleeping(|_| ());
