@@ -6,11 +6,27 @@ use std::process::Command;
 /// The C library is linked in and no library is loaded at run time; without relocations at start (docs/adr/0002).
 const FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
+/// The commit of the tree, with a word if files were changed since; none outside of a repository.
+fn commit(root: &Path) -> Option<String> {
+    let described = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .current_dir(root)
+        .output()
+        .ok()?;
+    let text = String::from_utf8(described.stdout).ok()?;
+    Some(text.trim().to_owned()).filter(|text| described.status.success() && !text.is_empty())
+}
+
 pub(crate) fn build() -> Result<String, Vec<String>> {
     let root = crate::root();
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let profile = std::env::args().nth(2).unwrap_or_else(|| "release".to_owned());
-    let status = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    if let Some(commit) = commit(&root) {
+        // What the runtime says when it is asked for its version.
+        cargo.env("DHOW_COMMIT", commit);
+    }
+    let status = cargo
         .args([
             "build",
             "--locked",
