@@ -38,6 +38,7 @@ mod pulls;
 mod registry;
 mod run;
 mod runtime;
+mod runtime_birth;
 mod runtime_host;
 mod runtime_kills;
 mod runtime_nested;
