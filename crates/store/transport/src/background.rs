@@ -60,6 +60,28 @@ impl Background {
     }
 }
 
+/// Runs work that waits in a thread of its own, and joins it: nothing is left that a fork would lose.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (sender, outcome) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("dhow-credentials".to_owned())
+        // Nobody waits any more when sending fails.
+        .spawn(move || drop(sender.send(work())))
+        .context(|| "start a thread")?;
+    let outcome = outcome.await;
+    // It said its word: this waits for the end of a thread that has nothing more to do.
+    let joined = thread.join();
+    match (outcome, joined) {
+        (Ok(outcome), _) => outcome,
+        (Err(_), _) => Err(Error::new(
+            ErrorKind::Internal,
+            "a thread ended before its work did",
+        )),
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         drop(self.stop.take());

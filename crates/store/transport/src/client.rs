@@ -5,25 +5,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use dhow_oci::{Descriptor, MAX_DOCUMENT, media_type};
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, LINK};
-use hyper::{Method, StatusCode, Uri};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
+use crate::ask::Place;
 use crate::background::Background;
 use crate::blob::{BlobReader, Body, Download, Fetched};
-use crate::exchange::{Answer, Call, Core, Identity, Redirects};
+use crate::core::Core;
+use crate::exchange::{Answer, Call, Identity, Redirects};
 use crate::failure::{Unread, bounded};
 use crate::proxy::Route;
+use crate::registries::{Endpoint, Want};
 use crate::{Error, Settings, download, place};
 
 /// What registries call the digest of what they serve.
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// Pages of a list that are read, and bytes of one.
-const MAX_PAGES: usize = 10_000;
-const MAX_PAGE: usize = 8 << 20;
-/// Tags of one repository that are kept.
-const MAX_TAGS: usize = 1_000_000;
-
 /// Talks to registries. Cheap to clone; see the crate's story. Its functions block and must not be called from
 /// asynchronous code.
 #[derive(Clone)]
@@ -56,8 +53,8 @@ impl Shared {
         if let Some(running) = self.running.get() {
             return Ok(running);
         }
+        let core = Arc::new(Core::new(Arc::clone(&self.settings), Arc::clone(&self.route))?);
         let background = Background::start()?;
-        let core = Arc::new(Core::new(Arc::clone(&self.settings), Arc::clone(&self.route)));
         Ok(self.running.get_or_init(|| Running { core, background }))
     }
 
@@ -69,47 +66,6 @@ impl Shared {
     {
         let running = self.running()?;
         running.background.run(work(Arc::clone(&running.core)))
-    }
-}
-
-/// Where something of a repository is, and for which rights it is asked.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) registry: String,
-    pub(crate) path: String,
-    pub(crate) scope: String,
-}
-
-impl Place {
-    /// `rest` of the URL below `/v2/<repository>/`, for reading.
-    pub(crate) fn pull(reference: &Reference, rest: &str) -> Self {
-        Self::of(reference, rest, "pull")
-    }
-
-    /// The same for writing.
-    pub(crate) fn push(reference: &Reference, rest: &str) -> Self {
-        Self::of(reference, rest, "pull,push")
-    }
-
-    fn of(reference: &Reference, rest: &str, actions: &str) -> Self {
-        let repository = reference.repository();
-        Self {
-            registry: reference.registry().to_owned(),
-            path: format!("/v2/{repository}/{rest}"),
-            scope: format!("repository:{repository}:{actions}"),
-        }
-    }
-
-    /// The request for it.
-    pub(crate) async fn call(self, core: &Core, method: Method) -> Result<Call, Error> {
-        let host = core.host(&self.registry);
-        let url = place::join(host.base(core).await?, &self.path)?;
-        let mut call = Call::new(method, url, &core.settings);
-        call.identity = Some(Identity {
-            host,
-            scope: self.scope,
-        });
-        Ok(call)
     }
 }
 
@@ -140,7 +96,8 @@ impl Client {
             Some(digest) => return self.manifest_at(reference, digest),
             None => reference.tag().unwrap_or("latest"),
         };
-        self.fetch_manifest(Place::pull(reference, &format!("manifests/{named}")), None)
+        let place = Place::new(reference, Want::Resolve, &format!("manifests/{named}"));
+        self.fetch_manifest(place, None)
     }
 
     /// Fetches a manifest by digest from the repository of `reference`.
@@ -148,38 +105,18 @@ impl Client {
     /// # Errors
     /// As [`manifest`](Self::manifest).
     pub fn manifest_at(&self, reference: &Reference, digest: &Digest) -> Result<Fetched, Error> {
-        self.fetch_manifest(
-            Place::pull(reference, &format!("manifests/{digest}")),
-            Some(*digest),
-        )
+        let place = Place::new(reference, Want::Pull, &format!("manifests/{digest}"));
+        self.fetch_manifest(place, Some(*digest))
     }
 
     fn fetch_manifest(&self, place: Place, digest: Option<Digest>) -> Result<Fetched, Error> {
         self.0.run(|core| async move {
-            let mut tried = 0;
-            loop {
-                tried += 1;
-                let mut call = place.clone().call(&core, Method::GET).await?;
+            core.first(&place, |core, mut call| {
                 let accept = HeaderValue::from_static(ACCEPT_MANIFESTS);
                 call.headers.push((ACCEPT, accept));
-                let answer = core.send(call).await?.expect(&[StatusCode::OK]).await?;
-                let asked = answer.asked.clone();
-                let declared = answer.header(&CONTENT_DIGEST).map(str::to_owned);
-                let content_type = answer.header(&CONTENT_TYPE).map(plain_type);
-                match read_document(answer).await {
-                    // The answer began and broke: a document is small, so all of it is asked for again.
-                    Err(error)
-                        if error.kind() == ErrorKind::Unavailable && tried < core.settings.attempts =>
-                    {
-                        tokio::time::sleep(core.pause(tried, None)).await;
-                    }
-                    Err(error) => return Err(error),
-                    Ok(bytes) => {
-                        let descriptor = verified(&asked, &bytes, digest, declared.as_deref(), content_type)?;
-                        return Ok(Fetched { descriptor, bytes });
-                    }
-                }
-            }
+                fetch_document(core, call, digest)
+            })
+            .await
         })
     }
 
@@ -188,13 +125,15 @@ impl Client {
     /// # Errors
     /// As [`manifest`](Self::manifest), when the first answer is an error.
     pub fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader, Error> {
-        let place = Place::pull(reference, &format!("blobs/{}", descriptor.digest));
+        let place = Place::new(reference, Want::Pull, &format!("blobs/{}", descriptor.digest));
         let size = descriptor.size;
         let (_, chunks) = self.0.run(|core| async move {
-            let call = place.call(&core, Method::GET).await?;
-            download::Download::new(core, call.url, call.identity, Some(size))
-                .open()
-                .await
+            core.first(&place, |core, call| {
+                download::Download::new(core, call.url, call.identity, Some(size))
+                    .trying(call.attempts)
+                    .open()
+            })
+            .await
         })?;
         Ok(BlobReader::new(
             Body::new(chunks, Arc::clone(&self.0)),
@@ -208,40 +147,15 @@ impl Client {
     /// As [`manifest`](Self::manifest), `NotFound` excepted.
     pub fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, Error> {
         // Asked before a push: with the token that the push needs, not with one more.
-        let place = Place::push(reference, &format!("blobs/{digest}"));
+        let place = Place::new(reference, Want::Push, &format!("blobs/{digest}"));
         self.0.run(|core| async move {
-            let call = place.call(&core, Method::HEAD).await?;
+            let call = core.call(&place, Method::HEAD).await?;
             let answer = core
                 .send(call)
                 .await?
                 .expect(&[StatusCode::OK, StatusCode::NOT_FOUND])
                 .await?;
             Ok(answer.status() == StatusCode::OK)
-        })
-    }
-
-    /// All tags of a repository, over as many pages as the registry gives.
-    ///
-    /// # Errors
-    /// As [`manifest`](Self::manifest).
-    pub fn tags(&self, reference: &Reference) -> Result<Vec<String>, Error> {
-        let place = Place::pull(reference, "tags/list");
-        self.0.run(|core| async move {
-            let first = place.call(&core, Method::GET).await?;
-            let (identity, mut url) = (first.identity, first.url);
-            let mut tags = Vec::new();
-            for _ in 0..MAX_PAGES {
-                let mut call = Call::new(Method::GET, url.clone(), &core.settings);
-                call.identity.clone_from(&identity);
-                let answer = core.send(call).await?.expect(&[StatusCode::OK]).await?;
-                let next = next_page(&answer)?;
-                tags.extend(read_tags(answer).await?);
-                match next {
-                    Some(next) if next != url && tags.len() < MAX_TAGS => url = next,
-                    _ => break,
-                }
-            }
-            Ok(tags)
         })
     }
 
@@ -268,17 +182,54 @@ impl Client {
     pub fn check_login(&self, registry: &str, user: &str, password: &str) -> Result<(), Error> {
         let (registry, login) = (registry.to_owned(), (user.to_owned(), password.to_owned()));
         self.0.run(|core| async move {
-            let host = crate::host::Host::with_login(&registry, login.0, login.1);
-            let host = Arc::new(host);
-            let url = place::join(host.base(&core).await?, "/v2/")?;
+            // The registry itself, by the way in which its own folder says that it is spoken to.
+            let probe = Reference::parse(&format!("{registry}/x"));
+            let own = match probe {
+                Ok(name) => core.endpoints(&name)?.into_iter().find(|place| !place.mirror),
+                Err(_) => None,
+            };
+            let own = own.unwrap_or_else(|| Endpoint::plain(&registry, "x"));
+            let host = Arc::new(crate::host::Host::new(&own).with_login(login.0, login.1));
+            let url = place::join(host.base(&core).await?, &format!("{}/", own.root))?;
             let mut call = Call::new(Method::GET, url, &core.settings);
             call.identity = Some(Identity {
                 host,
                 scope: String::new(),
+                repository: String::new(),
             });
             call.redirects = Redirects::Keep;
             core.send(call).await?.expect(&[StatusCode::OK]).await.map(drop)
         })
+    }
+}
+
+/// Fetches a manifest or index and verifies it. An answer that begins and breaks is asked for again as a whole: a
+/// document is small.
+async fn fetch_document(core: Arc<Core>, call: Call, digest: Option<Digest>) -> Result<Fetched, Error> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let attempts = call.attempts;
+        let Some(again) = call.again() else {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a question cannot be asked twice",
+            ));
+        };
+        let answer = core.send(again).await?.expect(&[StatusCode::OK]).await?;
+        let asked = answer.asked.clone();
+        let declared = answer.header(&CONTENT_DIGEST).map(str::to_owned);
+        let content_type = answer.header(&CONTENT_TYPE).map(plain_type);
+        match read_document(answer).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && tried < attempts => {
+                tokio::time::sleep(core.pause(tried, None)).await;
+            }
+            Err(error) => return Err(error),
+            Ok(bytes) => {
+                let descriptor = verified(&asked, &bytes, digest, declared.as_deref(), content_type)?;
+                return Ok(Fetched { descriptor, bytes });
+            }
+        }
     }
 }
 
@@ -338,46 +289,6 @@ fn verified(
     });
     let media_type = media_type.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
     Ok(Descriptor::new(&media_type, found, bytes.len() as u64))
-}
-
-/// The page after this one: `Link: <url>; rel="next"` (RFC 8288).
-fn next_page(answer: &Answer) -> Result<Option<Uri>, Error> {
-    let Some(link) = answer.header(&LINK) else {
-        return Ok(None);
-    };
-    let target = link.split(',').find_map(|link| {
-        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let next = parameters.split(';').any(|parameter| {
-            let (name, value) = parameter.split_once('=').unwrap_or(("", ""));
-            name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next"
-        });
-        next.then_some(target)
-    });
-    target.map(|target| place::join(&answer.url, target)).transpose()
-}
-
-async fn read_tags(answer: Answer) -> Result<Vec<String>, Error> {
-    #[derive(Deserialize)]
-    struct Page {
-        tags: Option<Vec<String>>,
-    }
-    let asked = answer.asked.clone();
-    let bad = |why: String| {
-        Error::new(
-            ErrorKind::Unavailable,
-            format!("{asked}: unusable list of tags: {why}"),
-        )
-    };
-    let body = bounded(answer.response.into_body(), MAX_PAGE, answer.stall).await;
-    let body = body.map_err(|why| bad(why.to_string()))?;
-    let page: Page = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    // What is no tag could not be asked for either, and will be printed.
-    let tags = page
-        .tags
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|tag| dhow_reference::valid_tag(tag));
-    Ok(tags.collect())
 }
 
 #[cfg(test)]

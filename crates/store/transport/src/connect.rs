@@ -25,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 use dhow_types::ErrorKind;
 
 use crate::proxy::Route;
+use crate::registries::{self, Registries, Wire};
 use crate::{Error, Settings, place, tls};
 
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
@@ -55,16 +56,25 @@ pub(crate) struct Connector(Arc<Wiring>);
 struct Wiring {
     settings: Arc<Settings>,
     route: Arc<Route>,
+    registries: Arc<Registries>,
+    wire: Wire,
     resolver: OnceLock<TokioResolver>,
     verified: OnceLock<Arc<ClientConfig>>,
     unverified: OnceLock<Arc<ClientConfig>>,
 }
 
 impl Connector {
-    pub(crate) fn new(settings: Arc<Settings>, route: Arc<Route>) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        route: Arc<Route>,
+        registries: Arc<Registries>,
+        wire: Wire,
+    ) -> Self {
         Self(Arc::new(Wiring {
             settings,
             route,
+            registries,
+            wire,
             resolver: OnceLock::new(),
             verified: OnceLock::new(),
             unverified: OnceLock::new(),
@@ -135,16 +145,31 @@ impl Wiring {
     }
 
     fn tls_for(&self, uri: &Uri) -> Result<Arc<ClientConfig>, Error> {
-        let (cell, make): (_, &dyn Fn() -> _) = if trusts_anything(&self.settings, uri) {
-            (&self.unverified, &tls::unverified)
+        let anything = self.trusts_anything(uri);
+        let cell = if anything {
+            &self.unverified
         } else {
-            (&self.verified, &|| tls::verified(&self.settings.ca_files))
+            &self.verified
         };
         if let Some(config) = cell.get() {
             return Ok(Arc::clone(config));
         }
-        let config = make()?;
+        let config = if anything {
+            tls::unverified(&self.wire.client)?
+        } else {
+            tls::verified(
+                self.settings.ca_files.iter().chain(&self.wire.ca),
+                &self.wire.client,
+            )?
+        };
         Ok(Arc::clone(cell.get_or_init(|| config)))
+    }
+
+    /// Whether any certificate will do for this URL: where the person said so, and on this machine, unless they
+    /// named an authority for it.
+    fn trusts_anything(&self, uri: &Uri) -> bool {
+        let here = place::is_loopback(place::host(uri)) && self.wire.ca.is_empty();
+        here || self.wire.any_certificate || is_insecure(&self.settings, &self.registries, uri)
     }
 
     /// Connects to the first address that answers; a slow one does not hold up the next (RFC 8305).
@@ -217,21 +242,11 @@ impl Wiring {
     }
 }
 
-/// Whether any certificate will do for this URL: on this machine, and where the person said so.
-fn trusts_anything(settings: &Settings, uri: &Uri) -> bool {
-    place::is_loopback(place::host(uri)) || is_insecure(settings, uri)
-}
-
 /// Whether the person named the host of this URL, or host and port, as insecure.
-pub(crate) fn is_insecure(settings: &Settings, uri: &Uri) -> bool {
+pub(crate) fn is_insecure(settings: &Settings, registries: &Registries, uri: &Uri) -> bool {
     let (host, port) = (place::host(uri), place::port(uri));
-    settings.insecure.iter().any(|entry| {
-        let Ok(named) = format!("http://{entry}/").parse::<Uri>() else {
-            return false;
-        };
-        let same_port = named.port_u16().is_none_or(|named| named == port);
-        same_port && place::host(&named).eq_ignore_ascii_case(host)
-    })
+    let named = |entry: &String| registries::covers(entry, host, port);
+    settings.insecure.iter().any(named) || registries.is_insecure(host, port)
 }
 
 /// Alternates the families, beginning with the first address's.
@@ -373,12 +388,18 @@ mod tests {
     #[test]
     fn insecure_entries_match_host_and_port_exactly() {
         let settings = Settings {
-            insecure: vec!["reg.example:5000".to_owned(), "10.0.0.1".to_owned()],
+            insecure: vec![
+                "reg.example:5000".to_owned(),
+                "10.0.0.1".to_owned(),
+                "10.1.0.0/16".to_owned(),
+            ],
             ..Settings::default()
         };
-        let insecure = |url: &str| is_insecure(&settings, &url.parse().unwrap());
+        let none = Registries::default();
+        let insecure = |url: &str| is_insecure(&settings, &none, &url.parse().unwrap());
         assert!(insecure("http://reg.example:5000/") && insecure("https://10.0.0.1/"));
         assert!(insecure("http://10.0.0.1:81/"));
+        assert!(insecure("http://10.1.2.3:5000/") && !insecure("http://10.2.0.1/"));
         assert!(!insecure("https://reg.example/") && !insecure("http://evil-reg.example:5000/"));
     }
 }

@@ -15,7 +15,8 @@ use hyper::{Method, StatusCode, Uri};
 use tokio::sync::mpsc;
 
 use crate::Error;
-use crate::exchange::{Answer, Call, Core, Identity, Redirects};
+use crate::core::Core;
+use crate::exchange::{Answer, Call, Identity, Redirects};
 use crate::failure::chain;
 
 /// Chunks in flight to the caller; hyper makes them at most 512 KiB.
@@ -39,6 +40,8 @@ pub(crate) struct Download {
     /// Tells whether the thing is still the same when a download of unknown digest goes on.
     validator: Option<HeaderValue>,
     resumable: bool,
+    /// How often the first request is tried.
+    attempts: u32,
 }
 
 /// What a body did.
@@ -60,6 +63,7 @@ impl Download {
         };
         let resumable = size.is_some();
         Self {
+            attempts: core.settings.attempts.max(1),
             core,
             url,
             identity,
@@ -71,14 +75,16 @@ impl Download {
         }
     }
 
+    /// The same, with the first request tried so often.
+    pub(crate) fn trying(self, attempts: u32) -> Self {
+        Self { attempts, ..self }
+    }
+
     /// Makes the first request; its errors are the caller's at once, later ones come through the channel.
     pub(crate) async fn open(mut self) -> Result<(Option<u64>, mpsc::Receiver<Result<Bytes, Error>>), Error> {
-        let answer = self
-            .core
-            .send(self.call())
-            .await?
-            .expect(&[StatusCode::OK])
-            .await?;
+        let mut call = self.call();
+        call.attempts = self.attempts;
+        let answer = self.core.send(call).await?.expect(&[StatusCode::OK]).await?;
         self.check_length(&answer)?;
         if self.identity.is_none() {
             self.size = self.size.or_else(|| length(&answer));

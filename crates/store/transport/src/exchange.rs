@@ -1,37 +1,25 @@
 //! One request and its answer: redirects, credentials, tries.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_types::{ErrorKind, Failure as _};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::connect::{ConnectFailure, Connector, is_insecure};
+use crate::connect::ConnectFailure;
+use crate::core::Core;
 use crate::failure::{chain, seconds};
 use crate::host::Host;
 use crate::outgoing::{Outgoing, Pace};
-use crate::proxy::Route;
 use crate::{Context as _, Error, Settings, place};
 
 /// Redirects of one request that are followed.
 const MAX_REDIRECTS: usize = 10;
 /// How much longer than [`Timeouts::answer`](crate::Timeouts) a registry may take over an upload that it got whole.
 const DIGEST_TIME: u32 = 10;
-
-/// What lives on the background thread: the pool of connections and what is known of each registry.
-pub(crate) struct Core {
-    pub(crate) settings: Arc<Settings>,
-    route: Arc<Route>,
-    http: Client<Connector, Outgoing>,
-    hosts: Mutex<HashMap<String, Arc<Host>>>,
-    jitter: RandomState,
-}
 
 /// A request.
 pub(crate) struct Call {
@@ -45,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) attempts: u32,
     /// What to do with an answer that points elsewhere.
     pub(crate) redirects: Redirects,
+    /// The registry whose way of connecting counts where the URL leads to its host, when there is no identity.
+    pub(crate) trust: Option<Arc<Host>>,
 }
 
 /// The registry that a request is for, and the token scopes that it needs, separated by spaces.
@@ -52,6 +42,8 @@ pub(crate) struct Call {
 pub(crate) struct Identity {
     pub(crate) host: Arc<Host>,
     pub(crate) scope: String,
+    /// Credentials may be those of one repository.
+    pub(crate) repository: String,
 }
 
 /// What to do with an answer that points elsewhere.
@@ -112,7 +104,22 @@ impl Call {
             identity: None,
             attempts: settings.attempts.max(1),
             redirects: Redirects::Follow,
+            trust: None,
         }
+    }
+
+    /// The same request once more; none for a body that can be sent only once.
+    pub(crate) fn again(&self) -> Option<Self> {
+        Some(Self {
+            method: self.method.clone(),
+            url: self.url.clone(),
+            headers: self.headers.clone(),
+            body: self.body.again()?,
+            identity: self.identity.clone(),
+            attempts: self.attempts,
+            redirects: self.redirects,
+            trust: self.trust.clone(),
+        })
     }
 
     pub(crate) fn asked(&self) -> String {
@@ -121,37 +128,6 @@ impl Call {
 }
 
 impl Core {
-    pub(crate) fn new(settings: Arc<Settings>, route: Arc<Route>) -> Self {
-        let connector = Connector::new(Arc::clone(&settings), Arc::clone(&route));
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(60))
-            .pool_max_idle_per_host(16)
-            .http1_max_buf_size(512 << 10)
-            .http2_initial_stream_window_size(4 << 20)
-            .http2_initial_connection_window_size(16 << 20)
-            .http2_max_header_list_size(64 << 10)
-            .build(connector);
-        let hosts = Mutex::new(HashMap::new());
-        Self {
-            settings,
-            route,
-            http,
-            hosts,
-            jitter: RandomState::new(),
-        }
-    }
-
-    /// What is known of a registry; the same object for all requests to it.
-    pub(crate) fn host(&self, registry: &str) -> Arc<Host> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts
-            .entry(registry.to_owned())
-            .or_insert_with(|| Arc::new(Host::new(registry)));
-        Arc::clone(host)
-    }
-
     /// Makes the request, again if need be; gives the last answer, whatever its status.
     pub(crate) async fn send(&self, mut call: Call) -> Result<Answer, Error> {
         let mut tried = 0;
@@ -202,7 +178,7 @@ impl Core {
         };
         let (host, scope) = (&identity.host, identity.scope.as_str());
         let again = body.again();
-        let authorization = host.authorization(self, scope).await.map_err(Trouble::Final)?;
+        let authorization = host.authorization(self, identity).await.map_err(Trouble::Final)?;
         let answer = self.followed(call, body, authorization.as_ref()).await?;
         let refused =
             |answer: &Answer| answer.status() == StatusCode::UNAUTHORIZED && host.is_at(&answer.url);
@@ -211,15 +187,15 @@ impl Core {
         }
         let learned = host.learn(&answer, scope, authorization.as_ref());
         let Some(body) = again.filter(|_| learned) else {
-            return Err(Trouble::Final(host.explain(self, answer).await));
+            return Err(Trouble::Final(host.explain(self, answer, identity).await));
         };
-        let Some(authorization) = host.authorization(self, scope).await.map_err(Trouble::Final)? else {
-            return Err(Trouble::Final(host.explain(self, answer).await));
+        let Some(authorization) = host.authorization(self, identity).await.map_err(Trouble::Final)? else {
+            return Err(Trouble::Final(host.explain(self, answer, identity).await));
         };
         let answer = self.followed(call, body, Some(&authorization)).await?;
         if refused(&answer) {
             host.learn(&answer, scope, Some(&authorization));
-            return Err(Trouble::Final(host.explain(self, answer).await));
+            return Err(Trouble::Final(host.explain(self, answer, identity).await));
         }
         Ok(answer)
     }
@@ -284,8 +260,7 @@ impl Core {
             return refuse("it leads to this machine");
         }
         let clear = place::is_https(from) && !place::is_https(to);
-        let excused =
-            here(to) || is_insecure(&self.settings, to) || call.redirects == Redirects::FollowAnywhere;
+        let excused = here(to) || self.is_insecure(to) || call.redirects == Redirects::FollowAnywhere;
         if clear && !excused {
             return refuse("it leads from TLS to clear text");
         }
@@ -306,15 +281,28 @@ impl Core {
             Outgoing::Pieces(pieces) => Some(Arc::clone(&pieces.pace)),
             Outgoing::Bytes(_) => None,
         };
-        let request = self.request(call, url, body, authorization).map_err(|error| {
-            Error::because(
-                ErrorKind::InvalidArgument,
-                format!("{asked}: make the request"),
-                error,
-            )
-        })?;
+        let theirs = call
+            .identity
+            .as_ref()
+            .map(|identity| &identity.host)
+            .or(call.trust.as_ref());
+        let theirs = theirs.filter(|host| host.at_authority(url));
+        let http = match theirs {
+            Some(host) => host.http(self).clone(),
+            None => self.http_for(url)?,
+        };
+        let headers = theirs.map_or(&[][..], |host| host.headers());
+        let request = self
+            .request(call, url, body, authorization, headers)
+            .map_err(|error| {
+                Error::because(
+                    ErrorKind::InvalidArgument,
+                    format!("{asked}: make the request"),
+                    error,
+                )
+            })?;
         let timeouts = &self.settings.timeouts;
-        let answering = self.http.request(request);
+        let answering = http.request(request);
         let outcome = match pace {
             None => tokio::time::timeout(timeouts.answer, answering)
                 .await
@@ -344,12 +332,22 @@ impl Core {
         url: &Uri,
         body: Outgoing,
         authorization: Option<&HeaderValue>,
+        more: &[(HeaderName, HeaderValue)],
     ) -> Result<Request<Outgoing>, hyper::http::Error> {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(url.clone())
             .header(USER_AGENT, self.settings.user_agent.as_str());
-        for (name, value) in &call.headers {
+        // What is ours for this request stands over what the file adds to all of them.
+        let ours = |name: &HeaderName| {
+            call.headers.iter().any(|(own, _)| own == name)
+                || (*name == AUTHORIZATION && authorization.is_some())
+        };
+        for (name, value) in call
+            .headers
+            .iter()
+            .chain(more.iter().filter(|(name, _)| !ours(name)))
+        {
             request = request.header(name, value);
         }
         if let Some(value) = authorization {

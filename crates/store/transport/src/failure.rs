@@ -6,12 +6,13 @@ use bytes::Bytes;
 use dhow_types::ErrorKind;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::RETRY_AFTER;
+use hyper::header::{DATE, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::Error;
 use crate::exchange::Answer;
+use crate::when::http_date;
 
 /// Most of an error body that is read.
 const MAX_BODY: usize = 64 << 10;
@@ -49,13 +50,63 @@ impl Answer {
     pub(crate) async fn into_error(self) -> Error {
         let status = self.status();
         let asked = self.asked.clone();
-        let retry_after = seconds(self.response.headers());
+        let limit = Limit::of(self.response.headers());
         let stall = self.stall;
         // Without a body the status says enough.
         let body = bounded(self.response.into_body(), MAX_BODY, stall)
             .await
             .unwrap_or_default();
-        describe(&asked, status, &body, retry_after)
+        describe(&asked, status, &body, &limit)
+    }
+}
+
+/// What an answer says of how much may be asked.
+#[derive(Debug, Default)]
+struct Limit {
+    retry_after: Option<u64>,
+    /// `100 in 21600 s`, from `ratelimit-limit: 100;w=21600` (Docker Hub; an IETF draft since).
+    allowed: Option<String>,
+    remaining: Option<String>,
+    /// Whom the limit is for: an address or an account (Docker Hub).
+    source: Option<String>,
+}
+
+impl Limit {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |names: [&str; 2]| {
+            let value = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
+            let quantity = match value.split_once(";w=") {
+                Some((count, window)) => format!("{} in {} s", count.trim(), window.trim()),
+                None => value.trim().to_owned(),
+            };
+            Some(clean(&quantity).chars().take(60).collect::<String>()).filter(|text| !text.is_empty())
+        };
+        Self {
+            retry_after: seconds(headers),
+            allowed: text(["ratelimit-limit", "x-ratelimit-limit"]),
+            remaining: text(["ratelimit-remaining", "x-ratelimit-remaining"]),
+            source: text(["docker-ratelimit-source", "docker-ratelimit-source"]),
+        }
+    }
+
+    fn hint(&self) -> String {
+        let mut hint = "the registry limits how much is asked".to_owned();
+        let parts: Vec<String> = [
+            ("allowed", &self.allowed),
+            ("left", &self.remaining),
+            ("counted for", &self.source),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name}: {}", value.as_ref()?)))
+        .collect();
+        if !parts.is_empty() {
+            hint.push_str(&format!(" ({})", parts.join(", ")));
+        }
+        match self.retry_after {
+            Some(seconds) => hint.push_str(&format!(": try again in {seconds} seconds, or log in")),
+            None => hint.push_str(": try again later, or log in"),
+        }
+        hint
     }
 }
 
@@ -95,9 +146,14 @@ pub(crate) async fn bounded(mut body: Incoming, max: usize, stall: Duration) -> 
     }
 }
 
-/// `Retry-After` in seconds; the form with a date counts as absent (RFC 9110 leaves the pause to the client).
+/// `Retry-After` in seconds. A date is taken against the answer's own `Date`, so that a wrong clock here does no harm;
+/// without one it counts as absent.
 pub(crate) fn seconds(headers: &HeaderMap) -> Option<u64> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    text.parse().ok().or_else(|| {
+        let now = http_date(headers.get(DATE)?.to_str().ok()?)?;
+        Some(http_date(text)?.saturating_sub(now))
+    })
 }
 
 /// The message of an error and its causes, since hyper's own says little.
@@ -115,7 +171,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     out
 }
 
-fn describe(asked: &str, status: StatusCode, body: &[u8], retry_after: Option<u64>) -> Error {
+fn describe(asked: &str, status: StatusCode, body: &[u8], limit: &Limit) -> Error {
     let mut message = format!("{asked}: {status}");
     let (words, codes) = words(body);
     if !words.is_empty() {
@@ -123,7 +179,7 @@ fn describe(asked: &str, status: StatusCode, body: &[u8], retry_after: Option<u6
         message.push_str(&words);
     }
     let error = Error::new(kind_of(status), message);
-    match hint(status, &codes, retry_after) {
+    match hint(status, &codes, limit) {
         Some(hint) => error.with_hint(hint),
         None => error,
     }
@@ -177,7 +233,7 @@ fn clean(text: &str) -> String {
         .collect()
 }
 
-fn hint(status: StatusCode, codes: &str, retry_after: Option<u64>) -> Option<String> {
+fn hint(status: StatusCode, codes: &str, limit: &Limit) -> Option<String> {
     match status.as_u16() {
         401 => {
             Some("log in to the registry, or check the name: private and missing images look the same".into())
@@ -185,12 +241,7 @@ fn hint(status: StatusCode, codes: &str, retry_after: Option<u64>) -> Option<Str
         403 if codes.contains("DENIED") || codes.is_empty() => {
             Some("log in to the registry as someone who may do this, or check the name".into())
         }
-        429 => Some(match retry_after {
-            Some(seconds) => {
-                format!("the registry limits how much is asked: try again in {seconds} seconds, or log in")
-            }
-            None => "the registry limits how much is asked: try again later, or log in".into(),
-        }),
+        429 => Some(limit.hint()),
         _ => None,
     }
 }
@@ -206,24 +257,58 @@ mod tests {
             "GET https://r/v2/x/manifests/1",
             StatusCode::FORBIDDEN,
             body,
-            None,
+            &Limit::default(),
         );
         assert_eq!(
             error.to_string(),
             "GET https://r/v2/x/manifests/1: 403 Forbidden: denied: requested [31maccess is denied"
         );
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        let page = describe("GET u", StatusCode::BAD_GATEWAY, b"<html>long</html>", None);
+        let page = describe(
+            "GET u",
+            StatusCode::BAD_GATEWAY,
+            b"<html>long</html>",
+            &Limit::default(),
+        );
         assert_eq!(page.to_string(), "GET u: 502 Bad Gateway");
-        let long = describe("GET u", StatusCode::BAD_REQUEST, &vec![b'x'; 60_000], None);
+        let long = describe(
+            "GET u",
+            StatusCode::BAD_REQUEST,
+            &vec![b'x'; 60_000],
+            &Limit::default(),
+        );
         assert!(long.to_string().len() < 600);
     }
 
     #[test]
     fn a_rate_limit_says_how_long_to_wait() {
         use dhow_types::Failure as _;
-        let error = describe("GET u", StatusCode::TOO_MANY_REQUESTS, b"", Some(90));
-        assert!(error.hint().unwrap().contains("90 seconds"));
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("retry-after", "90"),
+            ("ratelimit-limit", "100;w=21600"),
+            ("ratelimit-remaining", "0;w=21600"),
+            ("docker-ratelimit-source", "192.0.2.7"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let error = describe("GET u", StatusCode::TOO_MANY_REQUESTS, b"", &Limit::of(&headers));
+        assert_eq!(
+            error.hint().unwrap(),
+            "the registry limits how much is asked (allowed: 100 in 21600 s, left: 0 in 21600 s, \
+             counted for: 192.0.2.7): try again in 90 seconds, or log in"
+        );
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    }
+
+    #[test]
+    fn a_time_to_come_back_may_be_a_date_against_the_servers_own_clock() {
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT".parse().unwrap());
+        assert_eq!(seconds(&headers), None, "against which clock?");
+        headers.insert("date", "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        assert_eq!(seconds(&headers), Some(60));
+        headers.insert("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT".parse().unwrap());
+        assert_eq!(seconds(&headers), Some(0));
     }
 }

@@ -3,7 +3,7 @@
 //! No lock is held over a request, except that tokens are fetched one at a time.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -12,10 +12,11 @@ use dhow_types::{ErrorKind, Failure as _};
 use hyper::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Uri};
 
-use crate::challenge::{self, Challenge};
-use crate::connect::is_insecure;
-use crate::credentials::{self, Login, Stored};
-use crate::exchange::{Answer, Call, Core, Redirects};
+use crate::challenge::{self, Bearer, Challenge};
+use crate::core::{Core, Http};
+use crate::credentials::{Login, Stored};
+use crate::exchange::{Answer, Call, Identity, Redirects};
+use crate::registries::{Endpoint, Wire};
 use crate::{Error, place};
 
 /// Where `docker.io` answers.
@@ -24,6 +25,8 @@ const HUB: &str = "registry-1.docker.io";
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// Tokens are renewed this long before they end.
 const MARGIN: Duration = Duration::from_secs(10);
+/// How long a mirror that did not answer is left alone.
+const DOWN: Duration = Duration::from_secs(60);
 /// Tokens for more scopes than this are forgotten: pulls of many repositories should not grow the table for ever.
 const MAX_TOKENS: usize = 1024;
 
@@ -31,10 +34,21 @@ const MAX_TOKENS: usize = 1024;
 pub(crate) struct Host {
     /// As references name it.
     name: String,
+    /// The scheme, where a file says one.
+    https: Option<bool>,
+    /// Path of the API: `/v2`.
+    root: String,
+    insecure: bool,
+    wire: Wire,
+    /// Sent with every request to it.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    http: OnceLock<Http>,
     base: tokio::sync::OnceCell<Uri>,
-    login: OnceLock<Stored>,
+    /// A login that is in no file.
+    given: Option<Login>,
     known: Mutex<Known>,
     fetching: tokio::sync::Mutex<()>,
+    asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -43,6 +57,10 @@ struct Known {
     /// Scopes that the registry asked for in answer to requests of a scope of ours.
     wanted: HashMap<String, String>,
     tokens: HashMap<String, Token>,
+    /// By repository.
+    logins: HashMap<String, Stored>,
+    /// When it did not answer, and is not asked again while others stand for it.
+    down: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -52,24 +70,84 @@ struct Token {
 }
 
 impl Host {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(endpoint: &Endpoint) -> Self {
+        let header = |(name, value): &(String, String)| {
+            let mut value = HeaderValue::try_from(value).ok()?;
+            value.set_sensitive(true);
+            Some((HeaderName::try_from(name).ok()?, value))
+        };
+        let mut wire = endpoint.wire.clone();
+        wire.any_certificate |= endpoint.insecure;
         Self {
-            name: name.to_owned(),
+            name: endpoint.host.clone(),
+            https: endpoint.https,
+            root: endpoint.root.clone(),
+            insecure: endpoint.insecure,
+            wire,
+            headers: endpoint.headers.iter().filter_map(header).collect(),
+            http: OnceLock::new(),
             base: tokio::sync::OnceCell::new(),
-            login: OnceLock::new(),
+            given: None,
             known: Mutex::new(Known::default()),
             fetching: tokio::sync::Mutex::new(()),
+            asking: tokio::sync::Mutex::new(()),
         }
     }
 
-    /// A registry with credentials that are in no file: to find out whether they are good.
-    pub(crate) fn with_login(name: &str, user: String, password: String) -> Self {
-        let host = Self::new(name);
-        let login = Stored::Login(Login::Password { user, password });
+    /// The same with credentials that are in no file: to find out whether they are good.
+    pub(crate) fn with_login(self, user: String, password: String) -> Self {
         Self {
-            login: OnceLock::from(login),
-            ..host
+            given: Some(Login::Password { user, password }),
+            ..self
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// Its own pool of connections, where it is spoken to in a way of its own.
+    pub(crate) fn http<'a>(&'a self, core: &'a Core) -> &'a Http {
+        if self.wire.is_default() {
+            return core.http();
+        }
+        self.http.get_or_init(|| core.pool(&self.wire))
+    }
+
+    fn authority(&self) -> &str {
+        if self.name == "docker.io" { HUB } else { &self.name }
+    }
+
+    /// Whether a URL leads to its host and port, whatever the scheme.
+    pub(crate) fn at_authority(&self, url: &Uri) -> bool {
+        place::parse(&format!(
+            "{}://{}/",
+            url.scheme_str().unwrap_or("https"),
+            self.authority()
+        ))
+        .is_ok_and(|own| {
+            place::host(&own).eq_ignore_ascii_case(place::host(url)) && place::port(&own) == place::port(url)
+        })
+    }
+
+    /// Whether the person said that this host may speak in clear text, and the URL leads to it.
+    pub(crate) fn is_insecure_at(&self, url: &Uri) -> bool {
+        let own = place::parse(&format!("https://{}/", self.authority()));
+        self.insecure && own.is_ok_and(|own| place::host(&own).eq_ignore_ascii_case(place::host(url)))
+    }
+
+    /// Remembers that it does not answer.
+    pub(crate) fn mark_down(&self) {
+        self.known().down = Some(Instant::now());
+    }
+
+    /// Whether it did not answer a short time ago.
+    pub(crate) fn is_down(&self) -> bool {
+        self.known().down.is_some_and(|since| since.elapsed() < DOWN)
     }
 
     /// Whether the URL is this registry's own: where its credentials may go.
@@ -79,19 +157,23 @@ impl Host {
 
     /// Scheme, host and port of the registry. TLS, except on loopback and where the person named the registry as
     /// insecure: there both are tried, once.
-    pub(crate) async fn base(&self, core: &Core) -> Result<&Uri, Error> {
+    pub(crate) async fn base(self: &Arc<Self>, core: &Core) -> Result<&Uri, Error> {
         self.base.get_or_try_init(|| self.find(core)).await
     }
 
-    async fn find(&self, core: &Core) -> Result<Uri, Error> {
-        let authority = if self.name == "docker.io" { HUB } else { &self.name };
+    async fn find(self: &Arc<Self>, core: &Core) -> Result<Uri, Error> {
+        let authority = self.authority();
         let https = place::parse(&format!("https://{authority}/"))?;
         let http = place::parse(&format!("http://{authority}/"))?;
-        let loopback = place::is_loopback(place::host(&https));
-        let candidates = match (
-            loopback,
-            is_insecure(&core.settings, &https) || is_insecure(&core.settings, &http),
-        ) {
+        match self.https {
+            Some(true) => return Ok(https),
+            Some(false) => return Ok(http),
+            None => {}
+        }
+        // Who named an authority for it means TLS, on this machine too.
+        let loopback = place::is_loopback(place::host(&https)) && self.wire.ca.is_empty();
+        let insecure = self.insecure || core.is_insecure(&https) || core.is_insecure(&http);
+        let candidates = match (loopback, insecure) {
             (false, false) => return Ok(https),
             (true, _) if https.port_u16() != Some(443) => [http, https],
             _ => [https, http],
@@ -117,9 +199,11 @@ impl Host {
 
     /// Whether a registry speaks this scheme. A TLS server that is spoken to in clear text answers 400, if at all;
     /// what it says there may be lost with the connection, so that only the status counts.
-    async fn answers(&self, core: &Core, base: &Uri) -> Result<bool, Error> {
-        let mut call = Call::new(Method::GET, place::join(base, "/v2/")?, &core.settings);
+    async fn answers(self: &Arc<Self>, core: &Core, base: &Uri) -> Result<bool, Error> {
+        let url = place::join(base, &format!("{}/", self.root))?;
+        let mut call = Call::new(Method::GET, url, &core.settings);
         call.redirects = Redirects::Keep;
+        call.trust = Some(Arc::clone(self));
         call.attempts = 1;
         let answer = Box::pin(core.send(call)).await?;
         Ok(place::is_https(base) || answer.status() != 400 || answer.header(&API_VERSION).is_some())
@@ -129,61 +213,85 @@ impl Host {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stored(&self, core: &Core) -> Result<&Stored, Error> {
-        if let Some(stored) = self.login.get() {
-            return Ok(stored);
+    /// Who we are for a repository. A helper may be asked, once, in a thread that ends before this returns.
+    async fn stored(&self, core: &Core, repository: &str) -> Result<Stored, Error> {
+        if let Some(login) = &self.given {
+            return Ok(Stored::Login(login.clone()));
         }
-        let stored = credentials::find(&core.settings.auth, &self.name)?;
-        Ok(self.login.get_or_init(|| stored))
+        let _one_at_a_time = self.asking.lock().await;
+        if let Some(stored) = self.known().logins.get(repository) {
+            return Ok(stored.clone());
+        }
+        let credentials = core.credentials()?;
+        let (name, wanted) = (self.name.clone(), repository.to_owned());
+        let stored = crate::background::apart(move || credentials.find(&name, &wanted)).await?;
+        let mut known = self.known();
+        if known.logins.len() >= MAX_TOKENS {
+            known.logins.clear();
+        }
+        known.logins.insert(repository.to_owned(), stored.clone());
+        Ok(stored)
     }
 
     /// What to send as `Authorization`; nothing as long as the registry did not ask, or when there is nothing.
-    pub(crate) async fn authorization(&self, core: &Core, scope: &str) -> Result<Option<HeaderValue>, Error> {
+    pub(crate) async fn authorization(
+        self: &Arc<Self>,
+        core: &Core,
+        identity: &Identity,
+    ) -> Result<Option<HeaderValue>, Error> {
+        let scope = identity.scope.as_str();
         if let Some(token) = self.token(scope) {
             return Ok(Some(token));
         }
         let challenge = self.known().challenge.clone();
         match challenge {
             None => Ok(None),
-            Some(Challenge::Basic) => match self.stored(core)? {
-                Stored::Login(Login::Password { user, password }) => basic(user, password).map(Some),
+            Some(Challenge::Basic) => match self.stored(core, &identity.repository).await? {
+                Stored::Login(Login::Password { user, password }) => basic(&user, &password).map(Some),
                 _ => Ok(None),
             },
             Some(Challenge::Bearer(bearer)) => {
                 let _one_at_a_time = self.fetching.lock().await;
-                if let Some(token) = self.token(scope) {
-                    return Ok(Some(token));
+                match self.token(scope) {
+                    Some(token) => Ok(Some(token)),
+                    None => self.fetch_token(core, identity, &bearer).await.map(Some),
                 }
-                let wanted = self.known().wanted.get(scope).cloned();
-                let mut scopes: Vec<&str> = scope.split_ascii_whitespace().collect();
-                for more in wanted.as_deref().unwrap_or("").split_ascii_whitespace() {
-                    if !scopes.contains(&more) {
-                        scopes.push(more);
-                    }
-                }
-                let login = match self.stored(core)? {
-                    Stored::Login(login) => Some(login),
-                    _ => None,
-                };
-                let asked = Instant::now();
-                let base = self.base(core).await?;
-                let token = crate::token::fetch(core, base, &bearer, &scopes, login).await?;
-                let until = (asked + token.lifetime).checked_sub(MARGIN).unwrap_or(asked);
-                let header = secret(format!("Bearer {}", token.token))?;
-                let mut known = self.known();
-                if known.tokens.len() >= MAX_TOKENS {
-                    known.tokens.clear();
-                }
-                known.tokens.insert(
-                    scope.to_owned(),
-                    Token {
-                        header: header.clone(),
-                        until,
-                    },
-                );
-                Ok(Some(header))
             }
         }
+    }
+
+    async fn fetch_token(
+        self: &Arc<Self>,
+        core: &Core,
+        identity: &Identity,
+        bearer: &Bearer,
+    ) -> Result<HeaderValue, Error> {
+        let scope = identity.scope.as_str();
+        let wanted = self.known().wanted.get(scope).cloned();
+        let mut scopes: Vec<&str> = scope.split_ascii_whitespace().collect();
+        for more in wanted.as_deref().unwrap_or("").split_ascii_whitespace() {
+            if !scopes.contains(&more) {
+                scopes.push(more);
+            }
+        }
+        let login = match self.stored(core, &identity.repository).await? {
+            Stored::Login(login) => Some(login),
+            Stored::Nothing => None,
+        };
+        let asked = Instant::now();
+        let token = crate::token::fetch(core, self, bearer, &scopes, login.as_ref()).await?;
+        let until = (asked + token.lifetime).checked_sub(MARGIN).unwrap_or(asked);
+        let header = secret(format!("Bearer {}", token.token))?;
+        let mut known = self.known();
+        if known.tokens.len() >= MAX_TOKENS {
+            known.tokens.clear();
+        }
+        let token = Token {
+            header: header.clone(),
+            until,
+        };
+        known.tokens.insert(scope.to_owned(), token);
+        Ok(header)
     }
 
     fn token(&self, scope: &str) -> Option<HeaderValue> {
@@ -223,19 +331,13 @@ impl Host {
     }
 
     /// Turns a final 401 into an error that says what is missing.
-    pub(crate) async fn explain(&self, core: &Core, answer: Answer) -> Error {
-        let stored = match self.stored(core) {
-            Ok(stored) => stored.clone(),
+    pub(crate) async fn explain(&self, core: &Core, answer: Answer, identity: &Identity) -> Error {
+        let stored = match self.stored(core, &identity.repository).await {
+            Ok(stored) => stored,
             Err(error) => return error,
         };
         let error = answer.into_error().await;
         match stored {
-            Stored::ElsewhereIn(helper) => Error::wrap(error, self.elsewhere(&helper))
-                .with_kind(ErrorKind::Unsupported)
-                .with_hint(format!(
-                    "log in to {} with a configuration that has no credential helper",
-                    self.name
-                )),
             Stored::Login(_) => {
                 let hint = format!("the credentials for {} do not suffice: log in again", self.name);
                 error.with_hint(hint)
@@ -248,14 +350,6 @@ impl Host {
                 error.with_hint(hint)
             }
         }
-    }
-
-    fn elsewhere(&self, helper: &str) -> String {
-        let shown: String = helper.chars().filter(|c| !c.is_control()).take(64).collect();
-        format!(
-            "credentials for {} are kept by docker-credential-{shown}, which is not asked",
-            self.name
-        )
     }
 }
 

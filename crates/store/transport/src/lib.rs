@@ -14,33 +14,44 @@
 //! - Credentials go to the registry they are for, and to the token server that it names over TLS (or on the loopback
 //!   of a loopback registry). Never to the target of a redirect (CVE-2020-15157), never in clear text over a network
 //!   unless the person named the registry as insecure.
+//! - Other places may stand for a registry (mirrors, rewriting: [`RegistryFiles`]): they get their own credentials
+//!   only, what they send is verified alike, and the next one is asked when one fails.
 //! - Names are resolved here, from `/etc/hosts` and DNS, never by the C library.
 //! - Every answer is bounded: headers, error bodies, token answers, manifests, redirects, pages, retries.
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod background;
 mod blob;
 mod challenge;
 mod client;
 mod connect;
+mod core;
 mod credentials;
 mod download;
 mod exchange;
 mod failure;
 mod files;
 mod hash;
+mod helper;
 mod host;
+mod lists;
 mod outgoing;
 mod place;
 mod proxy;
 mod push;
+mod registries;
 mod settings;
 mod tls;
 mod token;
+mod when;
 
 pub use blob::{BlobReader, Body, Download, Fetched};
 pub use client::Client;
+pub use helper::CredentialHelper;
+pub use lists::Found;
+pub use registries::{Registries, RegistryFiles};
 pub use settings::{Proxies, Settings, Timeouts};
 
 dhow_types::define_error! {

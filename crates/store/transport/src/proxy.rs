@@ -203,6 +203,17 @@ impl Direct {
     }
 }
 
+/// Whether a host is a literal address of a block in CIDR notation.
+pub(crate) fn in_block(block: &str, host: &str) -> bool {
+    let Some((network, bits)) = block.split_once('/') else {
+        return false;
+    };
+    match (network.parse(), bits.parse(), host.parse()) {
+        (Ok(network), Ok(bits), Ok(address)) => in_network(address, network, bits),
+        _ => false,
+    }
+}
+
 fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     let same = |a: &[u8], b: &[u8]| {
         let bits = usize::from(bits).min(a.len() * 8);

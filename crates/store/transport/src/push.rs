@@ -11,10 +11,13 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::mpsc;
 
-use crate::client::{CONTENT_DIGEST, Place};
-use crate::exchange::{Answer, Call, Core, Identity};
+use crate::ask::Place;
+use crate::client::CONTENT_DIGEST;
+use crate::core::Core;
+use crate::exchange::{Answer, Call, Identity};
 use crate::hash::Hasher;
 use crate::outgoing::{Outgoing, Pieces};
+use crate::registries::Want;
 use crate::{Client, Context as _, Error, place};
 
 /// Bytes of one piece of an upload, and pieces in flight.
@@ -46,10 +49,30 @@ impl Client {
                 format!("{from:?} is no repository to mount from"),
             ));
         }
-        let mut place = Place::push(reference, &format!("blobs/uploads/?mount={digest}&from={from}"));
-        place.scope.push_str(&format!(" repository:{from}:pull"));
+        let reference = reference.clone();
+        let source = Reference::parse(&format!("{}/{from}", reference.registry()));
+        let source = source.context(|| format!("mount from {from:?}"))?;
+        let digest = *digest;
         self.0.run(|core| async move {
-            let call = place.call(&core, Method::POST).await?;
+            // Both names may be others there, and may even be in two registries there.
+            let to = core
+                .endpoints(&reference)?
+                .into_iter()
+                .find(|place| place.can.push);
+            let from = core.endpoints(&source)?.into_iter().find(|place| place.can.push);
+            let (Some(to), Some(from)) = (to, from) else {
+                return Ok(false);
+            };
+            if to.host != from.host {
+                return Ok(false);
+            }
+            let from = &from.repository;
+            let place = Place::new(
+                &reference,
+                Want::Push,
+                &format!("blobs/uploads/?mount={digest}&from={from}"),
+            );
+            let call = core.call(&place.reading(from), Method::POST).await?;
             let identity = call.identity.clone();
             // A registry that may not show `from` to us may say so instead of opening an upload.
             let good = [StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::NOT_FOUND];
@@ -159,10 +182,10 @@ impl Client {
             None if reference.digest().is_some() => digest.to_string(),
             None => "latest".to_owned(),
         };
-        let place = Place::push(reference, &format!("manifests/{named}"));
+        let place = Place::new(reference, Want::Push, &format!("manifests/{named}"));
         let body = Bytes::copy_from_slice(bytes);
         self.0.run(|core| async move {
-            let mut call = place.call(&core, Method::PUT).await?;
+            let mut call = core.call(&place, Method::PUT).await?;
             call.headers.push((CONTENT_TYPE, content_type));
             call.body = Outgoing::Bytes(body);
             let good = [
@@ -186,9 +209,9 @@ impl Client {
     }
 
     fn open_upload(&self, reference: &Reference) -> Result<Upload, Error> {
-        let place = Place::push(reference, "blobs/uploads/");
+        let place = Place::new(reference, Want::Push, "blobs/uploads/");
         self.0.run(|core| async move {
-            let call = place.call(&core, Method::POST).await?;
+            let call = core.call(&place, Method::POST).await?;
             let identity = call.identity.clone();
             let answer = core.send(call).await?.expect(&[StatusCode::ACCEPTED]).await?;
             Upload::opened(&answer, identity)

@@ -1,14 +1,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::RegistryFiles;
+
 /// How a [`Client`](crate::Client) behaves. The caller reads the environment and the configuration; this crate does not.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `User-Agent` of every request.
     pub user_agent: String,
-    /// Docker `config.json` files with credentials; the first that has an entry for a registry decides. Missing
-    /// files are skipped.
+    /// Docker's `config.json` and the containers tools' `auth.json`; the first that has an entry for a repository
+    /// decides. Missing files are skipped.
     pub auth: Vec<PathBuf>,
+    /// Folders with credential helpers, in the order in which they are searched; relative ones are skipped.
+    pub helpers: Vec<PathBuf>,
+    /// Files about registries: mirrors, rewriting, blocks, trust.
+    pub registries: RegistryFiles,
     /// Registries, as `host` or `host:port`, that may use plain HTTP or a certificate that does not verify.
     pub insecure: Vec<String>,
     /// PEM files with certificate authorities to trust besides the system's.
@@ -26,6 +32,8 @@ impl Default for Settings {
         Self {
             user_agent: concat!("dhow/", env!("CARGO_PKG_VERSION")).to_owned(),
             auth: Vec::new(),
+            helpers: Vec::new(),
+            registries: RegistryFiles::default(),
             insecure: Vec::new(),
             ca_files: Vec::new(),
             proxies: Proxies::default(),

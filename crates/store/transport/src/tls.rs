@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use dhow_types::ErrorKind;
@@ -24,8 +24,12 @@ const BUNDLES: [&str; 5] = [
 /// Larger bundles are not read.
 const MAX_BUNDLE: u64 = 16 << 20;
 
-/// A configuration that trusts the system's authorities (or Mozilla's, where the system has none) and `extra`.
-pub(crate) fn verified(extra: &[PathBuf]) -> Result<Arc<ClientConfig>, Error> {
+/// A configuration that trusts the system's authorities (or Mozilla's, where the system has none) and `extra`, and
+/// shows the first of the `client` certificates to who asks for one.
+pub(crate) fn verified<'a>(
+    extra: impl Iterator<Item = &'a PathBuf>,
+    client: &[(PathBuf, PathBuf)],
+) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     for bundle in BUNDLES {
         if let Ok(found) = certificates(Path::new(bundle)) {
@@ -47,15 +51,36 @@ pub(crate) fn verified(extra: &[PathBuf]) -> Result<Arc<ClientConfig>, Error> {
             })?;
         }
     }
-    let builder = builder()?.with_root_certificates(roots);
-    Ok(with_protocols(builder.with_no_client_auth()))
+    identified(builder()?.with_root_certificates(roots), client)
 }
 
 /// A configuration that takes any certificate: for loopback and for registries that the person named as insecure.
-pub(crate) fn unverified() -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn unverified(client: &[(PathBuf, PathBuf)]) -> Result<Arc<ClientConfig>, Error> {
     let verifier = Arc::new(AnyCertificate(aws_lc_rs::default_provider()));
-    let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
-    Ok(with_protocols(builder.with_no_client_auth()))
+    identified(
+        builder()?.dangerous().with_custom_certificate_verifier(verifier),
+        client,
+    )
+}
+
+/// Says who we are, where there is a certificate for that.
+fn identified(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
+    client: &[(PathBuf, PathBuf)],
+) -> Result<Arc<ClientConfig>, Error> {
+    let Some((certificate, key)) = client.first() else {
+        return Ok(with_protocols(builder.with_no_client_auth()));
+    };
+    let chain = certificates(certificate)?;
+    let doing = || format!("read the client key from {}", key.display());
+    let pem = crate::files::read(key, MAX_BUNDLE).context(doing)?;
+    let secret = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| Error::because(ErrorKind::InvalidArgument, doing(), error))?;
+    let config = builder.with_client_auth_cert(chain, secret).map_err(|error| {
+        let message = format!("use the client certificate {}", certificate.display());
+        Error::because(ErrorKind::InvalidArgument, message, error)
+    })?;
+    Ok(with_protocols(config))
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {

@@ -1,5 +1,6 @@
 //! Fetches tokens from a registry's token server (distribution `spec/auth/token.md` and `oauth.md`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhow_types::ErrorKind;
@@ -8,11 +9,11 @@ use hyper::{Method, StatusCode, Uri};
 use serde::Deserialize;
 
 use crate::challenge::Bearer;
-use crate::connect::is_insecure;
+use crate::core::Core;
 use crate::credentials::Login;
-use crate::exchange::{Answer, Call, Core, Redirects};
+use crate::exchange::{Answer, Call, Redirects};
 use crate::failure::bounded;
-use crate::host::basic;
+use crate::host::{Host, basic};
 use crate::outgoing::Outgoing;
 use crate::{Error, place};
 
@@ -44,43 +45,41 @@ struct Body {
 /// Fetches a token for `scopes` from the server that the registry at `base` names.
 pub(crate) async fn fetch(
     core: &Core,
-    base: &Uri,
+    host: &Arc<Host>,
     bearer: &Bearer,
     scopes: &[&str],
     login: Option<&Login>,
 ) -> Result<Token, Error> {
-    let realm = trusted_realm(core, base, &bearer.realm)?;
-    let mut fields: Vec<(&str, &str)> = Vec::new();
-    if let Some(service) = &bearer.service {
-        fields.push(("service", service));
-    }
+    let realm = trusted_realm(core, host, &bearer.realm).await?;
+    let asking = Asking {
+        core,
+        host,
+        realm: &realm,
+        service: bearer.service.as_deref(),
+        scopes,
+    };
     let answer = match login {
         Some(Login::Identity(refresh)) => {
-            let joined = scopes.join(" ");
-            fields.extend([
-                ("grant_type", "refresh_token"),
-                ("refresh_token", refresh),
-                ("client_id", CLIENT_ID),
-                ("scope", &joined),
-            ]);
-            post(core, &realm, &fields).await?
+            asking
+                .post(&[("grant_type", "refresh_token"), ("refresh_token", refresh)])
+                .await?
         }
-        other => {
-            fields.extend(scopes.iter().map(|scope| ("scope", *scope)));
-            let password = match other {
-                Some(Login::Password { user, password }) => Some((user, password)),
-                _ => None,
-            };
-            if let Some((user, _)) = password {
-                fields.push(("account", user));
+        None => asking.get(None).await?,
+        Some(Login::Password { user, password }) => {
+            let answer = asking.get(Some((user, password))).await?;
+            // Every token server has GET (token.md), but for those that speak OAuth2 alone.
+            if matches!(answer.status().as_u16(), 404 | 405 | 501) {
+                let grant = [
+                    ("grant_type", "password"),
+                    ("username", user),
+                    ("password", password),
+                ];
+                asking
+                    .post(&grant.map(|(name, value)| (name, value.as_ref())))
+                    .await?
+            } else {
+                answer
             }
-            get(
-                core,
-                &realm,
-                &fields,
-                password.map(|(u, p)| basic(u, p)).transpose()?,
-            )
-            .await?
         }
     };
     let asked = answer.asked.clone();
@@ -120,15 +119,17 @@ pub(crate) async fn fetch(
 
 /// The realm, if a token (and perhaps a password) may travel there: over TLS, or where the registry itself is trusted
 /// in clear text. A registry on the network must not send us to a server on this machine.
-fn trusted_realm(core: &Core, base: &Uri, realm: &str) -> Result<Uri, Error> {
+async fn trusted_realm(core: &Core, host: &Arc<Host>, realm: &str) -> Result<Uri, Error> {
+    let base = host.base(core).await?;
     let realm = place::parse(realm)?;
     let local = |uri: &Uri| place::is_loopback(place::host(uri)) || place::is_local_only(place::host(uri));
     let refused = if local(&realm) && !local(base) {
         Some("on this machine")
     } else if place::is_https(&realm)
         || local(&realm)
-        || is_insecure(&core.settings, &realm)
+        || core.is_insecure(&realm)
         || place::same_origin(&realm, base)
+        || host.is_insecure_at(&realm)
     {
         None
     } else {
@@ -147,33 +148,60 @@ fn trusted_realm(core: &Core, base: &Uri, realm: &str) -> Result<Uri, Error> {
     }
 }
 
-async fn get(
-    core: &Core,
-    realm: &Uri,
-    fields: &[(&str, &str)],
-    authorization: Option<HeaderValue>,
-) -> Result<Answer, Error> {
-    let url = if fields.is_empty() {
-        realm.clone()
-    } else {
-        place::with_query(realm, &form(fields))?
-    };
-    let mut call = Call::new(Method::GET, url, &core.settings);
-    call.redirects = Redirects::Keep;
-    call.headers
-        .extend(authorization.map(|value| (AUTHORIZATION, value)));
-    Box::pin(core.send(call)).await
+/// A request for one token.
+struct Asking<'a> {
+    core: &'a Core,
+    host: &'a Arc<Host>,
+    realm: &'a Uri,
+    service: Option<&'a str>,
+    scopes: &'a [&'a str],
 }
 
-async fn post(core: &Core, realm: &Uri, fields: &[(&str, &str)]) -> Result<Answer, Error> {
-    let mut call = Call::new(Method::POST, realm.clone(), &core.settings);
-    call.redirects = Redirects::Keep;
-    call.headers.push((
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/x-www-form-urlencoded"),
-    ));
-    call.body = Outgoing::Bytes(form(fields).into());
-    Box::pin(core.send(call)).await
+impl Asking<'_> {
+    fn call(&self, method: Method, url: Uri) -> Call {
+        let mut call = Call::new(method, url, &self.core.settings);
+        call.redirects = Redirects::Keep;
+        call.trust = Some(Arc::clone(self.host));
+        call
+    }
+
+    /// The way of token.md.
+    async fn get(&self, login: Option<(&str, &str)>) -> Result<Answer, Error> {
+        let mut fields: Vec<(&str, &str)> = self
+            .service
+            .map(|service| ("service", service))
+            .into_iter()
+            .collect();
+        fields.extend(self.scopes.iter().map(|scope| ("scope", *scope)));
+        fields.extend(login.map(|(user, _)| ("account", user)));
+        let url = if fields.is_empty() {
+            self.realm.clone()
+        } else {
+            place::with_query(self.realm, &form(&fields))?
+        };
+        let mut call = self.call(Method::GET, url);
+        if let Some((user, password)) = login {
+            call.headers.push((AUTHORIZATION, basic(user, password)?));
+        }
+        Box::pin(self.core.send(call)).await
+    }
+
+    /// The way of oauth.md.
+    async fn post(&self, grant: &[(&str, &str)]) -> Result<Answer, Error> {
+        let joined = self.scopes.join(" ");
+        let mut fields: Vec<(&str, &str)> = self
+            .service
+            .map(|service| ("service", service))
+            .into_iter()
+            .collect();
+        fields.extend(grant);
+        fields.extend([("client_id", CLIENT_ID), ("scope", &joined)]);
+        let mut call = self.call(Method::POST, self.realm.clone());
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        call.headers.push((CONTENT_TYPE, kind));
+        call.body = Outgoing::Bytes(form(&fields).into());
+        Box::pin(self.core.send(call)).await
+    }
 }
 
 /// `application/x-www-form-urlencoded`.
@@ -187,6 +215,13 @@ fn form(fields: &[(&str, &str)]) -> String {
         out.push('=');
         escape(value, &mut out);
     }
+    out
+}
+
+/// A text as a value of a query.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    escape(text, &mut out);
     out
 }
 

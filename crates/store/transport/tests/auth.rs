@@ -232,7 +232,7 @@ fn a_token_answer_that_is_garbage_is_an_error_that_does_not_quote_it() {
 }
 
 #[test]
-fn credentials_in_a_helper_are_missed_only_when_they_are_needed() {
+fn a_helper_that_is_not_there_is_missed_only_when_it_is_needed() {
     let server = registry(|_, request, out| match request.path.as_str() {
         "/v2/public/manifests/1" => answer(out, "200 OK", "", b"{}"),
         _ => answer(
@@ -256,8 +256,73 @@ fn credentials_in_a_helper_are_missed_only_when_they_are_needed() {
     let client = dhow_transport::Client::new(settings).unwrap();
     client.manifest(&server.reference("public:1")).unwrap();
     let error = client.manifest(&server.reference("private:1")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("docker-credential-pass"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let said = said(&error);
+    assert!(said.contains("docker-credential-pass"), "{said}");
+    assert!(error.hint().unwrap().contains("credHelpers"));
+}
+
+fn said(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", said(cause)));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+/// A folder with a helper that says `answer` for any server and counts how often it was asked.
+fn helper(answer: &str) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("docker-credential-counting");
+    let script = format!(
+        "#!/bin/sh\nread -r server\necho \"$1 $server\" >> {}/asked\necho '{answer}'\n",
+        folder.path().display()
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn a_helper_is_asked_once_and_its_token_is_exchanged_by_post() {
+    let realm = tokens(|request| {
+        assert_eq!(request.method, "POST");
+        let body = String::from_utf8(request.body.clone()).unwrap();
+        assert!(body.contains("refresh_token=R1"), "{body}");
+    });
+    let server = bearer_registry(format!("http://{}/token", realm.address));
+    let folder = helper(r#"{"Username":"<token>","Secret":"R1"}"#);
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, r#"{"credsStore":"counting"}"#).unwrap();
+    let settings = dhow_transport::Settings {
+        auth: vec![file],
+        helpers: vec![folder.path().to_owned()],
+        ..crate::server::hasty()
+    };
+    let client = dhow_transport::Client::new(settings).unwrap();
+    for _ in 0..3 {
+        client.manifest(&server.reference("a/b:1")).unwrap();
+    }
+    let asked = std::fs::read_to_string(folder.path().join("asked")).unwrap();
+    // The helper has no line end on its input.
+    assert_eq!(asked.trim(), format!("get {}", server.address));
+}
+
+#[test]
+fn a_token_server_that_knows_no_get_is_asked_by_post() {
+    let realm = Server::start(|_, request, out| match request.method.as_str() {
+        "GET" => answer(out, "405 Method Not Allowed", "", b""),
+        _ => {
+            let body = String::from_utf8(request.body.clone()).unwrap();
+            assert!(
+                body.contains("grant_type=password&username=me&password=s%26t&"),
+                "{body}"
+            );
+            answer(out, "200 OK", "", br#"{"access_token":"T","expires_in":300}"#)
+        }
+    });
+    let server = bearer_registry(format!("http://{}/token", realm.address));
+    let auths = format!(r#""{}":{{"auth":"{}"}}"#, server.address, basic("me:s&t"));
+    let (client, _directory) = client_with(&auths);
+    client.manifest(&server.reference("a/b:1")).unwrap();
 }
 
 #[test]

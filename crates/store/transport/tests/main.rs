@@ -4,6 +4,8 @@
 
 mod auth;
 mod download;
+mod lists;
+mod mirrors;
 mod push;
 mod server;
 mod tls;

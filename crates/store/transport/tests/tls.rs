@@ -27,13 +27,28 @@ fn data(name: &str) -> PathBuf {
 
 /// A TLS server that answers every request with its HTTP version.
 fn tls_server(protocols: &[&[u8]]) -> u16 {
+    serve(protocols, Arc::new(rustls::server::NoClientAuth))
+}
+
+/// The same, for those who show a certificate of our authority.
+fn tls_server_asking() -> u16 {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(data("authority.pem")).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    serve(&[], verifier.build().unwrap())
+}
+
+fn serve(protocols: &[&[u8]], clients: Arc<dyn rustls::server::danger::ClientCertVerifier>) -> u16 {
     let certificate = CertificateDer::from_pem_file(data("certificate.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(data("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
@@ -317,4 +332,31 @@ fn a_name_that_does_not_exist_is_not_tried_again() {
         assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
         assert!(started.elapsed() < std::time::Duration::from_secs(20));
     }
+}
+
+#[test]
+fn the_folder_of_a_host_says_whom_to_trust_there_and_only_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (known, other) = (tls_server(&[]), tls_server(&[]));
+    let own = folder.path().join(format!("0.0.0.0:{known}"));
+    std::fs::create_dir(&own).unwrap();
+    std::fs::copy(data("authority.pem"), own.join("ca.crt")).unwrap();
+    let client = with(|settings| settings.registries.hosts = vec![folder.path().to_owned()]);
+    client.manifest(&image("0.0.0.0", known)).unwrap();
+    let error = client.manifest(&image("0.0.0.0", other)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_the_host_that_it_is_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = tls_server_asking();
+    let own = folder.path().join(format!("0.0.0.0:{port}"));
+    std::fs::create_dir(&own).unwrap();
+    std::fs::copy(data("authority.pem"), own.join("ca.crt")).unwrap();
+    let client = || with(|settings| settings.registries.hosts = vec![folder.path().to_owned()]);
+    client().manifest(&image("0.0.0.0", port)).unwrap_err();
+    std::fs::copy(data("certificate.pem"), own.join("client.cert")).unwrap();
+    std::fs::copy(data("key.pem"), own.join("client.key")).unwrap();
+    client().manifest(&image("0.0.0.0", port)).unwrap();
 }
