@@ -31,6 +31,7 @@
 mod archive;
 mod check;
 mod commit;
+mod copy;
 mod documents;
 mod image;
 mod load;
@@ -46,6 +47,7 @@ mod store;
 mod sweep;
 mod types;
 
+pub use copy::{Copied, Copy, Location, copy};
 pub use image::{HistoryLine, Image, Summary};
 pub use store::Store;
 pub use types::{

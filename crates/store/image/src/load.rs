@@ -146,15 +146,9 @@ impl Loader<'_> {
 
     /// Docker before 25 wrote a layer that comes twice as a link to the first.
     fn read_link(&mut self, path: String, entry: &Entry) {
-        let Ok(target) = String::from_utf8(entry.link.clone()) else {
-            return;
-        };
-        let target = if entry.kind == EntryKind::Symlink {
-            beside(&path, &target)
-        } else {
-            target
-        };
-        self.links.insert(path, target);
+        if let Some(target) = link_target(&path, entry) {
+            self.links.insert(path, target);
+        }
     }
 
     fn read_file(&mut self, path: String, entry: &Entry, body: &mut (impl Read + Send)) -> Result<(), Error> {
@@ -298,6 +292,16 @@ fn named_as_document(path: &str) -> bool {
 /// Whether these are the first bytes of a tar, or of an empty one: its end marker.
 fn looks_like_tar(head: &[u8]) -> bool {
     is_archive(head) || head.len() as u64 == HEAD && head.iter().all(|byte| *byte == 0)
+}
+
+/// The path in the archive that a link of it leads to.
+pub(crate) fn link_target(path: &str, entry: &Entry) -> Option<String> {
+    let target = String::from_utf8(entry.link.clone()).ok()?;
+    Some(if entry.kind == EntryKind::Symlink {
+        beside(path, &target)
+    } else {
+        target
+    })
 }
 
 /// The path that a relative link beside `path` means.

@@ -76,6 +76,7 @@ pub(crate) struct Metered<'a, R> {
     seen: u64,
     reported: u64,
     failure: Option<io::Error>,
+    transparent: bool,
 }
 
 impl<'a, R: Read> Metered<'a, R> {
@@ -96,6 +97,15 @@ impl<'a, R: Read> Metered<'a, R> {
             seen: 0,
             reported: 0,
             failure: None,
+            transparent: false,
+        }
+    }
+
+    /// The same for consumers that pass an error of reading on as it is.
+    pub(crate) fn transparent(self) -> Self {
+        Self {
+            transparent: true,
+            ..self
         }
     }
 
@@ -137,7 +147,7 @@ impl<R: Read> Read for Metered<'_, R> {
                 }
                 Ok(count)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) if self.transparent || error.kind() == io::ErrorKind::Interrupted => Err(error),
             Err(error) => {
                 let echo = io::Error::new(error.kind(), "the download failed");
                 self.failure = Some(error);

@@ -57,6 +57,12 @@ fn early_end() -> Error {
     Error::new(ErrorKind::DataLoss, "the archive ends in the middle of an entry")
 }
 
+impl<S> Parser<S> {
+    pub(crate) const fn source(&self) -> &S {
+        &self.source
+    }
+}
+
 impl<S: Source> Parser<S> {
     pub(crate) fn new(source: S, limits: Limits) -> Self {
         Self {

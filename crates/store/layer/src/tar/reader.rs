@@ -27,6 +27,7 @@ struct Buffered<R> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    consumed: u64,
 }
 
 impl<R: Read> Source for Buffered<R> {
@@ -44,6 +45,7 @@ impl<R: Read> Source for Buffered<R> {
 
     fn consume(&mut self, count: usize) {
         self.start += count;
+        self.consumed += count as u64;
     }
 }
 
@@ -60,6 +62,7 @@ impl<R: Read> Reader<R> {
             buffer: vec![0; BUFFER],
             start: 0,
             end: 0,
+            consumed: 0,
         };
         Self {
             parser: Parser::new(source, limits),
@@ -78,6 +81,13 @@ impl<R: Read> Reader<R> {
         self.size = entry.as_ref().map_or(0, |entry| entry.size);
         self.position = 0;
         Ok(entry)
+    }
+
+    /// Bytes of the archive before what is read next: after [`Reader::next_entry`], where the body of a file that is
+    /// not sparse begins.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.parser.source().consumed
     }
 
     /// Reads the rest of the current body, which must be of at most `max` bytes.
