@@ -30,6 +30,8 @@ pub(crate) struct Core {
     files: Mutex<HashMap<String, HostFiles>>,
     /// For URLs that are no registry's, by host and port.
     pools: Mutex<HashMap<String, Http>>,
+    /// Ranges that may be in memory at once.
+    pub(crate) spare: Arc<tokio::sync::Semaphore>,
     pub(crate) jitter: RandomState,
 }
 
@@ -59,6 +61,7 @@ impl Core {
             hosts: Mutex::default(),
             files: Mutex::default(),
             pools: Mutex::default(),
+            spare: Arc::new(tokio::sync::Semaphore::new(crate::ranges::MOST)),
             jitter: RandomState::new(),
         })
     }

@@ -18,6 +18,7 @@ use crate::Error;
 use crate::core::Core;
 use crate::exchange::{Answer, Call, Identity, Redirects};
 use crate::failure::chain;
+use crate::ranges::Watch;
 
 /// Chunks in flight to the caller; hyper makes them at most 512 KiB.
 const DEPTH: usize = 16;
@@ -30,28 +31,31 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What is being downloaded, and how far it is.
 pub(crate) struct Download {
-    core: Arc<Core>,
-    url: Uri,
-    identity: Option<Identity>,
-    redirects: Redirects,
+    pub(crate) core: Arc<Core>,
+    pub(crate) url: Uri,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) redirects: Redirects,
     /// Length of the whole, when known: from the descriptor, else from the server.
-    size: Option<u64>,
-    offset: u64,
+    pub(crate) size: Option<u64>,
+    pub(crate) offset: u64,
     /// Tells whether the thing is still the same when a download of unknown digest goes on.
     validator: Option<HeaderValue>,
     resumable: bool,
     /// How often the first request is tried.
     attempts: u32,
+    pub(crate) watch: Watch,
 }
 
 /// What a body did.
-enum Step {
+pub(crate) enum Step {
     Ended,
     /// Nobody reads any more.
     Abandoned,
     Broken(Error),
     /// Trying again would not help.
     Wrong(Error),
+    /// One connection is what holds it up.
+    Slow,
 }
 
 impl Download {
@@ -64,6 +68,7 @@ impl Download {
         let resumable = size.is_some();
         Self {
             attempts: core.settings.attempts.max(1),
+            watch: Watch::new(core.settings.ranges),
             core,
             url,
             identity,
@@ -100,7 +105,7 @@ impl Download {
         Ok((size, receiver))
     }
 
-    fn call(&self) -> Call {
+    pub(crate) fn call(&self) -> Call {
         let mut call = Call::new(Method::GET, self.url.clone(), &self.core.settings);
         call.identity.clone_from(&self.identity);
         call.redirects = self.redirects;
@@ -118,14 +123,21 @@ impl Download {
         Err(Error::new(ErrorKind::DataLoss, message))
     }
 
-    async fn pump(mut self, mut body: Incoming, sender: mpsc::Sender<Result<Bytes, Error>>) {
+    async fn pump(mut self, body: Incoming, sender: mpsc::Sender<Result<Bytes, Error>>) {
         let (mut skip, mut breaks, mut in_a_row) = (0, 0, 0);
+        let mut body = Some(body);
         loop {
             let before = self.offset;
-            let failure = match self.drain(&mut body, skip, &sender).await {
+            let step = match body.take() {
+                Some(mut body) => self.drain(&mut body, skip, &sender).await,
+                None => self.spread(&sender).await,
+            };
+            let failure = match step {
                 Step::Ended | Step::Abandoned => return,
                 Step::Broken(error) => error,
                 Step::Wrong(error) => return fail(&sender, error).await,
+                // Its connection is dropped with what is under way on it, which is little.
+                Step::Slow => continue,
             };
             breaks += 1;
             in_a_row = if self.offset - before >= PROGRESS {
@@ -138,7 +150,7 @@ impl Download {
             }
             tokio::time::sleep(self.core.pause(in_a_row, None)).await;
             match self.resume().await {
-                Ok((next, to_skip)) => (body, skip) = (next, to_skip),
+                Ok((next, to_skip)) => (body, skip) = (Some(next), to_skip),
                 Err(error) => return fail(&sender, error).await,
             }
         }
@@ -156,6 +168,7 @@ impl Download {
             if Some(self.offset) == self.size && skip == 0 {
                 return self.finish(body).await;
             }
+            let asked = std::time::Instant::now();
             let frame = match tokio::time::timeout(stall, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Step::Broken(self.broken(&chain(&error))),
@@ -175,11 +188,16 @@ impl Download {
                 continue;
             }
             self.offset += data.len() as u64;
+            self.watch.came(data.len(), asked.elapsed());
             if self.size.is_some_and(|size| self.offset > size) {
                 return Step::Wrong(self.too_long());
             }
             if sender.send(Ok(data)).await.is_err() {
                 return Step::Abandoned;
+            }
+            let left = self.size.map_or(0, |size| size.saturating_sub(self.offset));
+            if self.identity.is_some() && skip == 0 && self.watch.is_slow(left) {
+                return Step::Slow;
             }
         }
     }
@@ -237,7 +255,7 @@ impl Download {
         Ok((answer.response.into_body(), 0))
     }
 
-    fn broken(&self, why: &str) -> Error {
+    pub(crate) fn broken(&self, why: &str) -> Error {
         let of = self.size.map_or_else(String::new, |size| format!(" of {size}"));
         let message = format!(
             "{}: broke off after {}{of} bytes: {why}",
@@ -270,7 +288,7 @@ fn length(answer: &Answer) -> Option<u64> {
 }
 
 /// Start and total of `bytes <start>-<end>/<total>` (RFC 9110 section 14.4); the total may be `*`.
-fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+pub(crate) fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (start, end) = range.split_once('-')?;
     let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);

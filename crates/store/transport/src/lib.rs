@@ -14,6 +14,7 @@
 //! - Credentials go to the registry they are for, and to the token server that it names over TLS (or on the loopback
 //!   of a loopback registry). Never to the target of a redirect (CVE-2020-15157), never in clear text over a network
 //!   unless the person named the registry as insecure.
+//! - A large blob that one connection holds up is fetched in ranges over several, in bounded memory, where that gains.
 //! - Other places may stand for a registry (mirrors, rewriting: [`RegistryFiles`]): they get their own credentials
 //!   only, what they send is verified alike, and the next one is asked when one fails.
 //! - Names are resolved here, from `/etc/hosts` and DNS, never by the C library.
@@ -41,6 +42,7 @@ mod outgoing;
 mod place;
 mod proxy;
 mod push;
+mod ranges;
 mod registries;
 mod settings;
 mod tls;
@@ -52,7 +54,7 @@ pub use client::Client;
 pub use helper::CredentialHelper;
 pub use lists::Found;
 pub use registries::{Registries, RegistryFiles};
-pub use settings::{Proxies, Settings, Timeouts};
+pub use settings::{Proxies, Ranges, Settings, Timeouts};
 
 dhow_types::define_error! {
     /// A request that failed: says method, URL without secrets, status, and the registry's own words.

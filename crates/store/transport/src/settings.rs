@@ -25,6 +25,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// How often a request is tried in all, at least once.
     pub attempts: u32,
+    /// When a large blob is fetched over several connections.
+    pub ranges: Ranges,
 }
 
 impl Default for Settings {
@@ -39,6 +41,7 @@ impl Default for Settings {
             proxies: Proxies::default(),
             timeouts: Timeouts::default(),
             attempts: 5,
+            ranges: Ranges::default(),
         }
     }
 }
@@ -63,6 +66,34 @@ impl std::fmt::Debug for Proxies {
             .field("https", &self.https.is_some())
             .field("no_proxy", &self.no_proxy)
             .finish()
+    }
+}
+
+/// When a large blob is fetched in ranges over several connections: where one connection is what holds it up, as with
+/// registries that limit each, or far away. It is given up where it does not gain.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges {
+    /// Connections for one blob; 1 means never.
+    pub connections: usize,
+    /// Bytes of a range. All blobs together hold at most twelve of them in memory.
+    pub piece: u64,
+    /// Bytes that must be left for it to be worth while.
+    pub least: u64,
+    /// How long one connection is watched first.
+    pub after: Duration,
+    /// A connection that gives so many bytes in a second is not what holds a blob up.
+    pub enough: u64,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self {
+            connections: 4,
+            piece: 2 << 20,
+            least: 16 << 20,
+            after: Duration::from_millis(700),
+            enough: 100 << 20,
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use dhow_oci::{Descriptor, media_type};
-use dhow_transport::Client;
+use dhow_transport::{Client, Ranges, Settings};
 use dhow_types::{Digest, ErrorKind, Failure as _};
 
 use crate::server::{Request, Server, answer, client, content, hasty, registry};
@@ -485,4 +485,112 @@ fn tags_are_read_over_all_pages() {
     assert_eq!(client().tags(&server.reference("a")).unwrap(), ["a", "b", "c"]);
     let empty = registry(|_, _, out| answer(out, "200 OK", "", br#"{"name":"a","tags":null}"#));
     assert!(client().tags(&empty.reference("a")).unwrap().is_empty());
+}
+
+/// A registry that gives each connection 256 KiB in 50 ms, whole or in ranges; how a range is answered is the caller's.
+fn throttled(
+    bytes: Vec<u8>,
+    ranges: fn(&str, &mut std::net::TcpStream, &[u8]) -> Option<bool>,
+) -> crate::server::Server {
+    registry(move |_, request, out| {
+        let slowly = |out: &mut std::net::TcpStream, head: &str, body: &[u8]| {
+            let head = format!("HTTP/1.1 {head}Content-Length: {}\r\n\r\n", body.len());
+            out.write_all(head.as_bytes()).is_ok()
+                && body.chunks(256 << 10).all(|piece| {
+                    std::thread::sleep(Duration::from_millis(50));
+                    out.write_all(piece).is_ok()
+                })
+        };
+        let Some(range) = request.header("range") else {
+            return slowly(out, "200 OK\r\n", &bytes);
+        };
+        if let Some(more) = ranges(range, out, &bytes) {
+            return more;
+        }
+        let (start, end) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let start: usize = start.parse().unwrap();
+        let end = end.parse().map_or(bytes.len(), |end: usize| end + 1);
+        let head = format!(
+            "206 Partial Content\r\nContent-Range: bytes {start}-{}/{}\r\n",
+            end - 1,
+            bytes.len()
+        );
+        slowly(out, &head, &bytes[start..end])
+    })
+}
+
+fn spreading() -> Client {
+    let ranges = Ranges {
+        connections: 4,
+        piece: 512 << 10,
+        least: 1 << 20,
+        after: Duration::from_millis(200),
+        ..Ranges::default()
+    };
+    Client::new(Settings { ranges, ..hasty() }).unwrap()
+}
+
+fn fetched(client: &Client, server: &crate::server::Server, bytes: &[u8]) -> Duration {
+    let begun = Instant::now();
+    let descriptor = Descriptor::of("application/octet-stream", bytes);
+    let mut read = Vec::new();
+    let mut blob = client.blob(&server.reference("a:1"), &descriptor).unwrap();
+    blob.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    begun.elapsed()
+}
+
+#[test]
+fn a_blob_that_one_connection_holds_up_comes_over_several() {
+    let bytes = content(16 << 20);
+    let server = throttled(bytes.clone(), |_, _, _| None);
+    let one = Client::new(Settings {
+        ranges: Ranges {
+            connections: 1,
+            ..Ranges::default()
+        },
+        ..hasty()
+    })
+    .unwrap();
+    let (slow, fast) = (
+        fetched(&one, &server, &bytes),
+        fetched(&spreading(), &server, &bytes),
+    );
+    assert!(fast < slow.mul_f64(0.7), "{fast:?} {slow:?}");
+    let ranged = server
+        .requests()
+        .iter()
+        .filter(|request| request.header("range").is_some())
+        .count();
+    assert!(ranged >= 20, "{ranged}");
+}
+
+#[test]
+fn ranges_that_fail_lie_or_are_not_there_leave_the_one_connection() {
+    let lies: [fn(&str, &mut std::net::TcpStream, &[u8]) -> Option<bool>; 4] = [
+        // No ranges at all: everything again.
+        |_, out, bytes| Some(answer(out, "200 OK", "", bytes)),
+        // Another range than asked for; the one that goes on to the end is right.
+        |range, out, bytes| {
+            (!range.ends_with('-')).then(|| {
+                let head = format!("Content-Range: bytes 0-9/{}\r\n", bytes.len());
+                answer(out, "206 Partial Content", &head, &bytes[..10])
+            })
+        },
+        // Less than announced.
+        |range, out, bytes| {
+            (!range.ends_with('-')).then(|| {
+                let (start, end) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+                let head = format!("Content-Range: bytes {start}-{end}/{}\r\n", bytes.len());
+                answer(out, "206 Partial Content", &head, b"short")
+            })
+        },
+        // Refused.
+        |range, out, _| (!range.ends_with('-')).then(|| answer(out, "403 Forbidden", "", b"")),
+    ];
+    for lie in lies {
+        let bytes = content(3 << 20);
+        let server = throttled(bytes.clone(), lie);
+        fetched(&spreading(), &server, &bytes);
+    }
 }
