@@ -86,6 +86,41 @@ pub fn set_attributes_at(
     crate::check(result).map(drop)
 }
 
+/// A layer below an overlay.
+#[derive(Clone, Copy, Debug)]
+pub enum Lower<'a> {
+    /// A directory.
+    Path(&'a Path),
+    /// The root of a detached mount, which the overlay keeps (Linux 6.15).
+    Mount(BorrowedFd<'a>),
+}
+
+/// A detached, read-only mount of the erofs image in the regular file `image` (Linux 6.12, without a loop device; needs
+/// the rights of the initial user namespace). The kernel trusts what it reads there: only for images made by ourselves.
+///
+/// # Errors
+/// The kernel's words with the kind of its errno.
+pub fn erofs(image: impl AsFd) -> Result<OwnedFd, Error> {
+    let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(io::Error::from)
+        .context(|| "fsopen erofs")?;
+    // Not its own name, which may be longer than a string of fsconfig.
+    let source = format!("/proc/self/fd/{}", image.as_fd().as_raw_fd());
+    for (step, done) in [
+        ("source", fsconfig_set_string(&context, c"source", source)),
+        ("ro", fsconfig_set_flag(&context, c"ro")),
+        ("create", fsconfig_create(&context)),
+    ] {
+        explained(&context, "erofs", step, done)?;
+    }
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(io::Error::from)
+        .context(|| "fsmount erofs")
+}
+
 /// A detached overlay mount. `lower` is ordered top first; `upper` and `work` make it writable; `extra` are further
 /// options, each a flag (`("volatile", None)`) or a string.
 ///
@@ -100,17 +135,32 @@ pub fn overlay(
     work: Option<&Path>,
     extra: &[(&str, Option<&str>)],
 ) -> Result<OwnedFd, Error> {
+    let lower: Vec<Lower<'_>> = lower.iter().map(|path| Lower::Path(path)).collect();
+    overlay_of(&lower, upper, work, extra)
+}
+
+/// As [`overlay`], with mounts among the lower layers.
+///
+/// # Errors
+/// As [`overlay`]; `Unsupported` when the kernel takes no detached mounts.
+pub fn overlay_of(
+    lower: &[Lower<'_>],
+    upper: Option<&Path>,
+    work: Option<&Path>,
+    extra: &[(&str, Option<&str>)],
+) -> Result<OwnedFd, Error> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(io::Error::from)
         .context(|| "fsopen overlay")?;
     explained(
         &context,
+        "overlay",
         "source",
         fsconfig_set_string(&context, c"source", c"overlay"),
     )?;
     for (key, path) in [("upperdir", upper), ("workdir", work)] {
         if let Some(path) = path {
-            explained(&context, key, set_path(&context, key, path))?;
+            explained(&context, "overlay", key, set_path(&context, key, path))?;
         }
     }
     for (key, value) in extra {
@@ -118,7 +168,7 @@ pub fn overlay(
             Some(value) => fsconfig_set_string(&context, *key, *value),
             None => fsconfig_set_flag(&context, *key),
         };
-        explained(&context, key, done)?;
+        explained(&context, "overlay", key, done)?;
     }
     lower_and_create(&context, lower)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -127,18 +177,34 @@ pub fn overlay(
 }
 
 /// Gives the lower directories, top first, and makes the file system.
-fn lower_and_create(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
+fn lower_and_create(context: &OwnedFd, lower: &[Lower<'_>]) -> Result<(), Error> {
     // Before overlayfs knew the new mount API (Linux 6.5), every key was accepted, and `lowerdir+` failed only at the end.
     if kernel() < (6, 5) {
-        return lower_string(context, lower);
+        return lower_string(context, &paths(lower)?);
     }
-    for (index, path) in lower.iter().enumerate() {
-        match set_path(context, "lowerdir+", path) {
-            Err(Errno::INVAL) if index == 0 => return lower_string(context, lower),
-            done => explained(context, "lowerdir+", done)?,
+    for (index, layer) in lower.iter().enumerate() {
+        let done = match layer {
+            Lower::Path(path) => set_path(context, "lowerdir+", path),
+            Lower::Mount(mount) => fsconfig_set_fd(context, "lowerdir+", mount),
+        };
+        match done {
+            Err(Errno::INVAL) if index == 0 => return lower_string(context, &paths(lower)?),
+            done => explained(context, "overlay", "lowerdir+", done)?,
         }
     }
-    explained(context, "create", fsconfig_create(context))
+    explained(context, "overlay", "create", fsconfig_create(context))
+}
+
+/// The layers as directories, for kernels that take nothing else.
+fn paths<'a>(lower: &[Lower<'a>]) -> Result<Vec<&'a Path>, Error> {
+    let path = |layer: &Lower<'a>| match layer {
+        Lower::Path(path) => Ok(*path),
+        Lower::Mount(_) => {
+            let message = "an overlay over detached mounts needs Linux 6.15";
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    };
+    lower.iter().map(path).collect()
 }
 
 /// Major and minor number of the running kernel.
@@ -171,10 +237,11 @@ fn lower_string(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
     }
     explained(
         context,
+        "overlay",
         "lowerdir",
         fsconfig_set_string(context, c"lowerdir", &joined[..]),
     )?;
-    explained(context, "create", fsconfig_create(context))
+    explained(context, "overlay", "create", fsconfig_create(context))
 }
 
 /// The same with the layers named by descriptors, as `10:11:12`, relative to `/proc/self/fd`. The kernel looks the names
@@ -203,7 +270,7 @@ fn lower_descriptors(context: &OwnedFd, lower: &[&Path]) -> Result<(), Error> {
         fsconfig_set_string(context, c"lowerdir", names.as_c_str())?;
         fsconfig_create(context)
     });
-    explained(context, "create", done)
+    explained(context, "overlay", "create", done)
 }
 
 /// Runs `work` in a child that shares open files, and nothing else, with this process. `work` may make system calls
@@ -246,9 +313,9 @@ fn set_path(context: &OwnedFd, key: &str, path: &Path) -> rustix::io::Result<()>
 }
 
 /// Adds what the kernel wrote into the log of a file system context to a failure.
-fn explained(context: &OwnedFd, step: &str, done: rustix::io::Result<()>) -> Result<(), Error> {
+fn explained(context: &OwnedFd, kind: &str, step: &str, done: rustix::io::Result<()>) -> Result<(), Error> {
     let Err(errno) = done else { return Ok(()) };
-    let mut message = format!("fsconfig overlay {step}");
+    let mut message = format!("fsconfig {kind} {step}");
     let mut line = [0_u8; 512];
     // Each read takes one line of the log, `e text` for an error; ENODATA ends it.
     while let Ok(length) = rustix::io::read(context, &mut line[..]) {
