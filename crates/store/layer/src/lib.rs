@@ -12,6 +12,7 @@
 //!                                 split    tar headers and padding; absent when the tar is in canonical form
 //!                                 lost/    contents that the tar overwrote itself; absent when there are none
 //!                                 state    boot id of the writer, durable flag, sizes
+//!                                 image    instead of fs, split and lost: an erofs image around the tar (see `erofs`)
 //! ROOT/tmp/                               layers in the making: named after the process that makes them
 //! ROOT/trash/                             layers to be deleted
 //! ```
@@ -24,6 +25,7 @@
 mod capture;
 mod codec;
 mod entry;
+mod erofs;
 mod hash;
 mod index;
 mod split;
@@ -41,7 +43,7 @@ pub use entry::{Entry, EntryKind};
 pub use hash::ContentHasher;
 pub use index::{Entries, Index};
 pub use staging::MOUNT_POINT;
-pub use store::{Capture, Layer, LayerStore, Problem, Scratch, Unpack, Unpacked};
+pub use store::{Backend, Capture, Layer, LayerStore, Problem, Scratch, Unpack, Unpacked};
 pub use stream::TarStream;
 
 dhow_types::define_error! {

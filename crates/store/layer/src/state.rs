@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use dhow_types::ErrorKind;
+use dhow_types::{Digest, ErrorKind};
 
+use crate::erofs::Meta;
 use crate::{Context, Error};
 
 const HEADER: &str = "dhow-layer 1";
@@ -17,6 +18,32 @@ pub(crate) enum Form {
     Canonical,
     /// Made again from the split form.
     Split,
+    /// It is in the image as it came.
+    Image(Meta),
+}
+
+impl Form {
+    /// `canonical`, `split`, or `image <start of the metadata> <their hash>`.
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "canonical" => return Some(Self::Canonical),
+            "split" => return Some(Self::Split),
+            _ => (),
+        }
+        let (start, hash) = text.strip_prefix("image ")?.split_once(' ')?;
+        Some(Self::Image(Meta {
+            start: start.parse().ok()?,
+            hash: Digest::from_hex(hash).ok()?,
+        }))
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Canonical => "canonical".to_owned(),
+            Self::Split => "split".to_owned(),
+            Self::Image(meta) => format!("image {} {}", meta.start, meta.hash.hex()),
+        }
+    }
 }
 
 /// What is known of a layer beside its entries.
@@ -66,11 +93,7 @@ impl State {
         Some(Self {
             boot: field("boot")?.to_owned(),
             durable: flag(field("durable")?)?,
-            form: match field("form")? {
-                "canonical" => Form::Canonical,
-                "split" => Form::Split,
-                _ => return None,
-            },
+            form: Form::parse(field("form")?)?,
             size: field("size")?.parse().ok()?,
             disk: field("disk")?.parse().ok()?,
             tar: field("tar")?.parse().ok()?,
@@ -85,10 +108,7 @@ impl State {
             "{HEADER}\nboot {}\ndurable {}\nform {}\nsize {}\ndisk {}\ntar {}\nimplied {}\nopaque-root {}\nowners {}\n",
             self.boot,
             u8::from(self.durable),
-            match self.form {
-                Form::Canonical => "canonical",
-                Form::Split => "split",
-            },
+            self.form.text(),
             self.size,
             self.disk,
             self.tar,
@@ -147,6 +167,14 @@ mod tests {
     #[test]
     fn state_comes_back() {
         assert_eq!(State::parse(&sample().text()), Some(sample()));
+        let image = State {
+            form: Form::Image(Meta {
+                start: 8192,
+                hash: Digest::of(b""),
+            }),
+            ..sample()
+        };
+        assert_eq!(State::parse(&image.text()), Some(image));
     }
 
     #[test]

@@ -1,20 +1,36 @@
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use dhow_rootpath::Root;
+use dhow_sys::mount;
 use dhow_types::{DiffId, Digest, ErrorKind};
 
 use crate::staging::{self, Staging};
 use crate::state::{Form, State, boot_id};
 use crate::stream::TarStream;
-use crate::{Compression, Context, Error, Index, Limits, capture, unpack, verify};
+use crate::{Compression, Context, Error, Index, Limits, capture, erofs, unpack, verify};
 
 /// The layers under one store directory.
 #[derive(Clone, Debug)]
 pub struct LayerStore {
     root: Arc<PathBuf>,
+    backend: Backend,
+    /// The tree that was opened last: to mount an image for each of its files would be slow.
+    opened: Arc<Mutex<Option<(DiffId, Root)>>>,
+}
+
+/// How new layers are kept. One store may hold layers of both kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// As directories, whatever the file system: what runs shares its pages in memory.
+    #[default]
+    Directories,
+    /// As one erofs image each, mounted when needed: no file is created. Root only.
+    Erofs,
 }
 
 /// How to unpack.
@@ -81,13 +97,67 @@ impl LayerStore {
     /// # Errors
     /// Failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        Self::open_with(root, Backend::Directories)
+    }
+
+    /// The same, with new layers kept as `backend` says; those that are there stay as they are.
+    ///
+    /// # Errors
+    /// As [`LayerStore::open`].
+    pub fn open_with(root: &Path, backend: Backend) -> Result<Self, Error> {
         for part in ["layers", "trash"] {
             make_dir(&root.join(part))?;
         }
         staging::make_tmp(root)?;
         Ok(Self {
             root: Arc::new(root.to_owned()),
+            backend,
+            opened: Arc::default(),
         })
+    }
+
+    /// How new layers are kept.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Whether this host can keep layers as erofs images: makes a small one, and mounts an overlay over it.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn probe_erofs(&self) -> Result<(), Error> {
+        let scratch = self.scratch("probe")?;
+        let path = scratch.path().join("image");
+        let image = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        let image = image.context(|| format!("create {}", path.display()))?;
+        erofs::finish(&image, &[], erofs::TAR)?;
+        let mount = mount_image(&path)?;
+        let empty = scratch.path().join("empty");
+        make_dir(&empty)?;
+        let lower = [mount::Lower::Mount(mount.as_fd()), mount::Lower::Path(&empty)];
+        mount::overlay_of(&lower, None, None, &[]).context(|| "mount an overlay over an erofs image")?;
+        Ok(())
+    }
+
+    /// The tree of a stored layer, opened; that of an image is a mount of its own, which nobody else sees.
+    ///
+    /// # Errors
+    /// `NotFound`; what the kernel says to the mount.
+    pub fn tree(&self, diff: &DiffId) -> Result<Root, Error> {
+        let clone = |root: &Root| root.try_clone().context(|| "duplicate a directory handle");
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, root)) = opened.as_ref().filter(|(last, _)| last == diff) {
+            return clone(root);
+        }
+        let root = self.layer(diff)?.open()?;
+        let given = clone(&root)?;
+        *opened = Some((*diff, root));
+        Ok(given)
     }
 
     /// The store directory.
@@ -157,6 +227,7 @@ impl LayerStore {
     /// # Errors
     /// `NotFound`.
     pub fn remove(&self, diff: &DiffId) -> Result<(), Error> {
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
         staging::discard(&self.root, &self.path(diff)).context(|| format!("remove layer {diff}"))
     }
 
@@ -179,7 +250,7 @@ impl LayerStore {
     /// entries of an unknown type and for hard links to files of lower layers.
     pub fn unpack(&self, stream: impl Read + Send, how: &Unpack) -> Result<Unpacked, Error> {
         let staging = Staging::new(&self.root, "layer")?;
-        let made = unpack::unpack(stream, &staging.path(), how)?;
+        let made = unpack::unpack(stream, &staging.path(), how, self.backend)?;
         let (layer, fresh) = self.publish(staging, made.diff_id, made.state)?;
         Ok(Unpacked {
             layer,
@@ -284,8 +355,24 @@ impl LayerStore {
     /// `NotFound`; `DataLoss` when the index or the state itself cannot be read.
     pub fn verify(&self, diff: &DiffId) -> Result<Vec<Problem>, Error> {
         let layer = self.layer(diff)?;
-        verify::verify(&layer.fs(), &layer.index()?, layer.state.owners)
+        let mut problems = Vec::new();
+        if let Form::Image(meta) = layer.state.form {
+            problems = verify::image(&layer, meta)?;
+            // The kernel is given no image that is not as we wrote it.
+            if problems.iter().any(|problem| problem.what == verify::BAD_IMAGE) {
+                return Ok(problems);
+            }
+        }
+        let root = layer.open()?;
+        problems.extend(verify::verify(root, &layer.index()?, layer.state.owners)?);
+        Ok(problems)
     }
+}
+
+fn mount_image(path: &Path) -> Result<OwnedFd, Error> {
+    let what = || format!("mount {}", path.display());
+    let image = File::open(path).context(what)?;
+    mount::erofs(&image).context(what)
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
@@ -302,10 +389,35 @@ impl Layer {
         self.diff_id
     }
 
-    /// Its tree.
+    /// The directory of its tree; of a layer that is an image there is none (see [`Layer::image`]).
     #[must_use]
     pub fn fs(&self) -> PathBuf {
         self.path.join("fs")
+    }
+
+    /// Its erofs image, when it is kept as one.
+    #[must_use]
+    pub fn image(&self) -> Option<PathBuf> {
+        matches!(self.state.form, Form::Image(_)).then(|| self.path.join("image"))
+    }
+
+    /// A detached mount of its image; nothing when it is kept as a directory.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mount(&self) -> Result<Option<OwnedFd>, Error> {
+        self.image().map(|path| mount_image(&path)).transpose()
+    }
+
+    /// Its tree, opened. To open many files of one layer, see [`LayerStore::tree`].
+    ///
+    /// # Errors
+    /// When it is damaged, or, of an image, what the kernel says to the mount.
+    pub fn open(&self) -> Result<Root, Error> {
+        match self.mount()? {
+            Some(mount) => Ok(Root::from_fd(mount)),
+            None => Root::open(&self.fs()).context(|| format!("open layer {}", self.diff_id)),
+        }
     }
 
     /// Its entries.
@@ -355,6 +467,7 @@ impl Layer {
     pub fn tar(&self) -> Result<TarStream, Error> {
         match self.state.form {
             Form::Split => TarStream::from_split(&self.path),
+            Form::Image(_) => TarStream::from_image(&self.path.join("image"), self.state.tar),
             Form::Canonical => TarStream::from_index(&self.path, self.index()?),
         }
     }

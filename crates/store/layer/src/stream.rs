@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use dhow_rootpath::Root;
 use dhow_types::ErrorKind;
 
+use crate::erofs::TAR;
 use crate::split::{Part, SplitReader};
 use crate::tar::{Writer, into_io};
 use crate::{Context, Entry, EntryKind, Error, Index};
@@ -18,7 +19,8 @@ const BATCH: usize = 64 << 10;
 
 /// The uncompressed tar of a layer.
 pub struct TarStream {
-    fs: Root,
+    /// Nothing when the contents are part of the source.
+    fs: Option<Root>,
     source: Source,
     /// Bytes ready to be read, and how far they were.
     ready: Vec<u8>,
@@ -31,6 +33,8 @@ enum Source {
     Split(SplitReader, Option<PathBuf>),
     /// From the entries, and the next of them.
     Entries(Index, usize),
+    /// As it lies in an image, and the bytes that are left.
+    Image(File, u64),
     Done,
 }
 
@@ -63,15 +67,27 @@ impl TarStream {
         Self::new(dir, Source::Entries(index, 0))
     }
 
+    /// The tar of `length` bytes in an erofs image.
+    pub(crate) fn from_image(image: &Path, length: u64) -> Result<Self, Error> {
+        let what = || format!("open {}", image.display());
+        let mut file = File::open(image).context(what)?;
+        file.seek(SeekFrom::Start(TAR)).context(what)?;
+        Ok(Self::with(None, Source::Image(file, length)))
+    }
+
     fn new(dir: &Path, source: Source) -> Result<Self, Error> {
         let fs = Root::open(&dir.join("fs")).context(|| "open the tree of a layer")?;
-        Ok(Self {
+        Ok(Self::with(Some(fs), source))
+    }
+
+    fn with(fs: Option<Root>, source: Source) -> Self {
+        Self {
             fs,
             source,
             ready: Vec::new(),
             used: 0,
             body: None,
-        })
+        }
     }
 
     /// Makes more bytes ready, or a body; `false` at the end.
@@ -80,6 +96,15 @@ impl TarStream {
         self.used = 0;
         match &mut self.source {
             Source::Done => Ok(false),
+            Source::Image(file, left) => {
+                let room = usize::try_from(*left).map_or(BATCH, |left| left.min(BATCH));
+                self.ready.resize(room, 0);
+                file.read_exact(&mut self.ready)
+                    .context(|| "read the archive of a stored layer")
+                    .map_err(|error| error.with_kind(ErrorKind::DataLoss))?;
+                *left -= room as u64;
+                Ok(room > 0)
+            }
             Source::Split(split, lost) => {
                 match split.next_part()? {
                     None => self.source = Source::Done,
@@ -91,7 +116,7 @@ impl TarStream {
                         pieces,
                     }) => {
                         self.body = Some(open_body(
-                            &self.fs,
+                            self.fs.as_ref(),
                             lost.as_deref(),
                             number,
                             path,
@@ -113,7 +138,7 @@ impl TarStream {
                     *next += 1;
                     writer.append_header(&entry)?;
                     if entry.kind == EntryKind::File && entry.size > 0 {
-                        self.body = Some(whole(&self.fs, entry)?);
+                        self.body = Some(whole(self.fs.as_ref(), entry)?);
                         break;
                     }
                     if writer.output().len() > BATCH {
@@ -128,7 +153,7 @@ impl TarStream {
 }
 
 fn open_body(
-    fs: &Root,
+    fs: Option<&Root>,
     lost: Option<&Path>,
     number: u32,
     path: Vec<u8>,
@@ -154,14 +179,16 @@ fn open_body(
     })
 }
 
-fn open(fs: &Root, path: &[u8]) -> Result<File, Error> {
+fn open(fs: Option<&Root>, path: &[u8]) -> Result<File, Error> {
     let shown = Path::new(std::ffi::OsStr::from_bytes(path));
-    fs.open_file(shown)
+    let missing = || Error::new(ErrorKind::Internal, "the tree of a layer is not open");
+    fs.ok_or_else(missing)?
+        .open_file(shown)
         .context(|| format!("open {} of a layer", shown.display()))
         .map_err(|error| error.with_kind(ErrorKind::DataLoss))
 }
 
-fn whole(fs: &Root, entry: Entry) -> Result<Body, Error> {
+fn whole(fs: Option<&Root>, entry: Entry) -> Result<Body, Error> {
     let over = usize::try_from(entry.size % 512).unwrap_or(0);
     Ok(Body {
         file: open(fs, &entry.path)?,

@@ -1,13 +1,16 @@
 //! Unpacking: two threads, one pass.
 //!
 //! The calling thread pulls the stream, inflates it and hashes the tar (the diff id); the other parses the tar, writes
-//! the files and hashes their contents. Buffers go round between them, so memory is bounded and nothing is copied.
+//! the files, or the one file of an image, and hashes their contents. Buffers go round between them, so memory is bounded and nothing is copied.
 
+mod image;
 mod ledger;
 mod place;
 mod tree;
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +24,7 @@ use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
-use crate::{Context, Error, Index, Limits, Unpack};
+use crate::{Backend, Context, Error, Index, Limits, Unpack, erofs};
 
 pub(crate) use self::place::disk_of;
 
@@ -44,8 +47,14 @@ pub(crate) struct Made {
     pub(crate) state: State,
 }
 
-/// Unpacks `stream` into the empty directory `dir` as `fs`, `index`, `split`, `lost` and `state`.
-pub(crate) fn unpack(stream: impl Read + Send, dir: &Path, how: &Unpack) -> Result<Made, Error> {
+/// Unpacks `stream` into the empty directory `dir` as `fs`, `index`, `split`, `lost` and `state`, or as `image`, `index` and
+/// `state`.
+pub(crate) fn unpack(
+    stream: impl Read + Send,
+    dir: &Path,
+    how: &Unpack,
+    backend: Backend,
+) -> Result<Made, Error> {
     let limits = &how.limits;
     let read = Arc::new(AtomicU64::new(0));
     let (compression, tar) = codec::decoder(Metered {
@@ -55,7 +64,13 @@ pub(crate) fn unpack(stream: impl Read + Send, dir: &Path, how: &Unpack) -> Resu
     let (sender, receiver) = sync_channel(CHUNKS);
     let (back, recycled) = channel();
     let (pumped, written) = std::thread::scope(|scope| {
-        let writer = scope.spawn(move || write(Chunks::new(receiver, back), dir, limits));
+        let writer = scope.spawn(move || {
+            let chunks = Chunks::new(receiver, back);
+            match backend {
+                Backend::Directories => write(chunks, dir, limits),
+                Backend::Erofs => draft(chunks, dir, limits),
+            }
+        });
         let pumped = pump(tar, &read, how, sender, &recycled);
         let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
         (pumped, writer.join().unwrap_or_else(|_| died()))
@@ -154,6 +169,10 @@ struct Chunks {
     back: Sender<Chunk>,
     current: Option<Chunk>,
     used: usize,
+    /// Bytes of the chunks before.
+    before: u64,
+    /// Where the tar goes as it is.
+    image: Option<File>,
 }
 
 impl Chunks {
@@ -163,7 +182,14 @@ impl Chunks {
             back,
             current: None,
             used: 0,
+            before: 0,
+            image: None,
         }
+    }
+
+    /// Bytes of the tar that were used.
+    fn position(&self) -> u64 {
+        self.before + self.used as u64
     }
 }
 
@@ -175,12 +201,21 @@ impl Source for Chunks {
             .is_none_or(|chunk| chunk.length == self.used)
         {
             if let Some(empty) = self.current.take() {
+                self.before += empty.length as u64;
                 // Nobody takes it back when the stream is at its end.
                 drop(self.back.send(empty));
             }
             self.used = 0;
             match self.receiver.recv() {
-                Ok(chunk) => self.current = Some(chunk?),
+                Ok(chunk) => {
+                    let chunk = chunk?;
+                    if let Some(image) = &self.image {
+                        image
+                            .write_all_at(&chunk.bytes[..chunk.length], erofs::TAR + self.before)
+                            .map_err(|error| write_failure(error, "write the image of a layer"))?;
+                    }
+                    self.current = Some(chunk);
+                }
                 Err(_) => return Ok(&[]),
             }
         }
@@ -230,11 +265,62 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
         size: finished.size,
         disk: finished.disk + own_files,
         tar: 0,
-        implied: finished.entries.iter().filter(|entry| entry.implied).count() as u64,
-        opaque_root: finished
-            .entries
-            .first()
-            .is_some_and(|entry| entry.path.is_empty() && entry.opaque),
+        implied: implied(&finished.entries),
+        opaque_root: hides_all(&finished.entries),
         owners: finished.owners,
     })
+}
+
+/// The same without a file for each entry: the tar becomes the body of an erofs image.
+fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
+    let file = image::create(dir)?;
+    chunks.image = Some(file.try_clone().context(|| "duplicate a file handle")?);
+    let mut parser = Parser::new(chunks, limits.clone());
+    let mut draft = image::Draft::new(limits.clone());
+    while let Some(entry) = parser.next_entry()? {
+        let path = entry.path.clone();
+        draft
+            .add(entry, &mut parser)
+            .context(|| format!("unpack {:?}", String::from_utf8_lossy(&path)))?;
+    }
+    while parser.trailer()? {}
+    let drafted = draft.finish(&file, parser.source().position())?;
+    let index = Index::encode(&drafted.entries)?;
+    std::fs::write(dir.join("index"), &index).context(|| "write the index of a layer")?;
+    let blocks = file
+        .metadata()
+        .context(|| "look at the image of a layer")?
+        .blocks();
+    Ok(State {
+        boot: boot_id()?.to_owned(),
+        durable: false,
+        form: Form::Image(drafted.meta),
+        size: drafted.size,
+        disk: blocks * 512 + disk_of(index.len() as u64) + 4096,
+        tar: 0,
+        implied: implied(&drafted.entries),
+        opaque_root: hides_all(&drafted.entries),
+        owners: true,
+    })
+}
+
+fn implied(entries: &[crate::Entry]) -> u64 {
+    entries.iter().filter(|entry| entry.implied).count() as u64
+}
+
+fn hides_all(entries: &[crate::Entry]) -> bool {
+    entries
+        .first()
+        .is_some_and(|entry| entry.path.is_empty() && entry.opaque)
+}
+
+/// The error of a write that did not go through; a full disk is told from others.
+fn write_failure(error: io::Error, what: &str) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ErrorKind::ResourceExhausted
+        }
+        _ => return Error::wrap(error, what),
+    };
+    Error::because(kind, what, error)
 }

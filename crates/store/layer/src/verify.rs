@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
@@ -7,15 +8,15 @@ use dhow_rootpath::{FileKind, Root};
 use dhow_types::{Digest, ErrorKind};
 use rustix::fs::Stat;
 
-use crate::hash::ContentHasher;
-use crate::{Context, Entry, EntryKind, Error, Index, Problem};
+use crate::erofs::{self, Meta};
+use crate::hash::{ContentHasher, Hasher};
+use crate::{Context, Entry, EntryKind, Error, Index, Layer, Problem};
 
 /// Most problems that are listed.
 const MOST: usize = 1000;
 
-/// Compares the tree `fs` with its index: what is missing, what is too much, what is different.
-pub(crate) fn verify(fs: &Path, index: &Index, owners: bool) -> Result<Vec<Problem>, Error> {
-    let root = Root::open(fs).context(|| format!("open {}", fs.display()))?;
+/// Compares the tree at `root` with its index: what is missing, what is too much, what is different.
+pub(crate) fn verify(root: Root, index: &Index, owners: bool) -> Result<Vec<Problem>, Error> {
     let mut check = Check {
         root,
         owners,
@@ -30,6 +31,38 @@ pub(crate) fn verify(fs: &Path, index: &Index, owners: bool) -> Result<Vec<Probl
     }
     check.strangers(index, Vec::new())?;
     Ok(check.problems)
+}
+
+/// What is said of an image whose metadata are not as they were written.
+pub(crate) const BAD_IMAGE: &str = "has a damaged image";
+
+/// Compares an image with its state and its layer's hash, without mounting it.
+pub(crate) fn image(layer: &Layer, meta: Meta) -> Result<Vec<Problem>, Error> {
+    let problem = |what: &str| Problem {
+        path: Vec::new(),
+        what: what.to_owned(),
+    };
+    let found = layer.image().map(File::open).transpose();
+    let Ok(Some(image)) = found else {
+        return Ok(vec![problem(BAD_IMAGE)]);
+    };
+    if !erofs::hash(&image, meta.start).is_ok_and(|hash| hash == meta.hash) {
+        return Ok(vec![problem(BAD_IMAGE)]);
+    }
+    let mut tar = layer.tar()?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match tar.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(_) => return Ok(vec![problem("has an archive that cannot be read")]),
+        }
+    }
+    if hasher.finish() == layer.diff_id().0 {
+        return Ok(Vec::new());
+    }
+    Ok(vec![problem("has another archive")])
 }
 
 struct Check {

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails, one that cannot run says so"
 )]
 
+mod backends;
 mod capture;
 mod crash;
 mod hostile;
@@ -26,6 +27,26 @@ impl Place {
         std::fs::write(dir.path().join("outside/secret"), b"untouched").unwrap();
         let store = dhow_layer::LayerStore::open(&dir.path().join("store")).unwrap();
         Self { dir, store }
+    }
+
+    /// The same with layers as erofs images, where this host can have them; says so when not.
+    fn erofs() -> Option<Self> {
+        let mut place = Self::new();
+        if let Err(error) = place.store.probe_erofs() {
+            eprintln!(
+                "skipped the erofs back end: {error}: {:?}",
+                std::error::Error::source(&error)
+            );
+            return None;
+        }
+        let root = place.store.root().to_owned();
+        place.store = dhow_layer::LayerStore::open_with(&root, dhow_layer::Backend::Erofs).unwrap();
+        Some(place)
+    }
+
+    /// One place for each back end.
+    fn each() -> Vec<Self> {
+        std::iter::once(Self::new()).chain(Self::erofs()).collect()
     }
 
     fn unpack(&self, tar: &[u8]) -> Result<dhow_layer::Layer, dhow_layer::Error> {

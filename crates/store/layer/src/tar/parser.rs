@@ -57,12 +57,6 @@ fn early_end() -> Error {
     Error::new(ErrorKind::DataLoss, "the archive ends in the middle of an entry")
 }
 
-impl<S> Parser<S> {
-    pub(crate) const fn source(&self) -> &S {
-        &self.source
-    }
-}
-
 impl<S: Source> Parser<S> {
     pub(crate) fn new(source: S, limits: Limits) -> Self {
         Self {
@@ -90,6 +84,11 @@ impl<S: Source> Parser<S> {
     /// The literal bytes since the last call.
     pub(crate) fn literal(&mut self) -> Option<&mut Vec<u8>> {
         self.literal.as_mut()
+    }
+
+    /// Where the bytes come from.
+    pub(crate) const fn source(&self) -> &S {
+        &self.source
     }
 
     /// The map of the current entry, when it is sparse.

@@ -25,6 +25,8 @@ struct Slot {
     entry: Entry,
     /// Number of the body in the split form, when it has one.
     body: Option<u32>,
+    /// The same of the dead file whose place this one took.
+    inherited: Option<u32>,
     alive: bool,
 }
 
@@ -43,6 +45,7 @@ impl Ledger {
         self.slots.push(Slot {
             entry,
             body,
+            inherited: None,
             alive: true,
         });
         Ok(())
@@ -132,6 +135,9 @@ impl Ledger {
     /// When other names of a dead file live on, the first becomes the file, and the others its links.
     fn promote(&mut self, dead: u32) -> Result<(), Error> {
         let old = self.slots[dead as usize].entry.clone();
+        let body = self.slots[dead as usize]
+            .body
+            .or(self.slots[dead as usize].inherited);
         // Links come after what they link to.
         let heirs: Vec<usize> = (dead as usize + 1..self.slots.len())
             .filter(|at| {
@@ -148,6 +154,7 @@ impl Ledger {
             path: path.clone(),
             ..old
         };
+        self.slots[*first].inherited = body;
         for at in rest {
             self.slots[*at].entry.link.clone_from(&path);
         }
@@ -165,24 +172,29 @@ impl Ledger {
 
     /// The living entries sorted by path, opaque ones marked.
     pub(super) fn into_entries(self) -> Vec<Entry> {
+        self.into_files().into_iter().map(|(entry, _)| entry).collect()
+    }
+
+    /// The same, with the number of the content of each file; of one that inherited its content, that of the first.
+    pub(super) fn into_files(self) -> Vec<(Entry, Option<u32>)> {
         let opaque = self.opaque;
-        let mut entries: Vec<Entry> = self
+        let mut entries: Vec<(Entry, Option<u32>)> = self
             .slots
             .into_iter()
             .filter(|slot| slot.alive)
-            .map(|slot| slot.entry)
+            .map(|slot| (slot.entry, slot.body.or(slot.inherited)))
             .collect();
         // Stable: of two of one path the later stays behind the earlier.
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        entries.sort_by(|a, b| a.0.path.cmp(&b.0.path));
         entries.dedup_by(|later, earlier| {
-            let same = later.path == earlier.path;
+            let same = later.0.path == earlier.0.path;
             if same {
                 std::mem::swap(later, earlier);
             }
             same
         });
         if !opaque.is_empty() {
-            for entry in &mut entries {
+            for (entry, _) in &mut entries {
                 entry.opaque = entry.kind == EntryKind::Directory && opaque.contains(&entry.path);
             }
         }

@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use dhow_types::ErrorKind;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
-    fchown, fsetxattr, fstat, futimens, lsetxattr, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+    fchown, fsetxattr, fstat, futimens, lremovexattr, lsetxattr, mkdirat, mknodat, openat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -179,6 +180,14 @@ impl Host {
         Ok(())
     }
 
+    /// Takes an attribute off a directory, if it could be set before.
+    pub(super) fn take_attribute(&self, dir: BorrowedFd<'_>, name: &[u8], key: &[u8]) -> Result<(), Error> {
+        match lremovexattr(magic_path(dir, name), key) {
+            Err(Errno::NODATA) => Ok(()),
+            other => self.tolerate(other, "take an extended attribute off"),
+        }
+    }
+
     /// Marks a directory as hiding all below it.
     pub(super) fn make_opaque(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
         let key: &[u8] = if self.privileged {
@@ -203,12 +212,17 @@ pub(super) fn times(seconds: i64) -> Timestamps {
 }
 
 /// There is no `lsetxattr` below a directory before Linux 6.13; the `/proc` name of the descriptor stands for it.
-fn set_xattr(dir: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), Errno> {
+fn magic_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()).into_bytes();
     if !name.is_empty() {
         path.push(b'/');
         path.extend_from_slice(name);
     }
+    path
+}
+
+fn set_xattr(dir: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> Result<(), Errno> {
+    let path = magic_path(dir, name);
     if name.is_empty() {
         // The name in /proc is a link, which must be followed.
         return rustix::fs::setxattr(path, key, value, XattrFlags::empty());

@@ -20,14 +20,14 @@ use crate::{Context, Entry, EntryKind, Error, Limits};
 const MOST_OPEN: usize = 64;
 
 /// Directories below each other.
-const MOST_DEPTH: usize = 512;
+pub(super) const MOST_DEPTH: usize = 512;
 
 /// Links followed on the way to one entry, as in the kernel.
-const MOST_LINKS: u32 = 40;
+pub(super) const MOST_LINKS: u32 = 40;
 
 /// Prefix of the names that mean something to layers (image-spec `layer.md`, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The tree of a layer while it is written. Only this process sees it; every step goes from the descriptor of one
 /// directory to one name in it, following no link, so that nothing of the archive can lead out.
@@ -61,19 +61,27 @@ pub(super) struct Finished {
     pub(super) owners: bool,
 }
 
-fn refused(why: impl Into<String>) -> Error {
+pub(super) fn refused(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, why)
 }
 
+pub(super) fn lower_link(target: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("it is a hard link to {target:?}, which is not in this layer"),
+    )
+    .with_hint("a layer that links to files of lower layers cannot be stored by itself: repack the image")
+}
+
 /// Directory and last name of a path.
-fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
     }
 }
 
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() {
         name.to_vec()
     } else {
@@ -218,9 +226,13 @@ impl Tree {
                 let stat = statat(self.current(), name, AtFlags::SYMLINK_NOFOLLOW);
                 let stat = stat.map_err(|e| failure(e, "look at it"))?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    // Named twice, or implied before: the last word on owner and mode wins.
+                    // Named twice, or implied before: the last word on owner, mode and attributes wins.
                     self.host
                         .chmod(self.current(), name, self.host.first_dir_mode(entry.mode))?;
+                    let before = self.ledger.find(&entry.path).map(|before| before.xattrs.clone());
+                    for (key, _) in before.unwrap_or_default() {
+                        self.host.take_attribute(self.current(), name, &key)?;
+                    }
                 } else {
                     self.making(&entry.path, |host, dir, name| {
                         host.make_dir(dir, name, entry.mode)
@@ -240,13 +252,7 @@ impl Tree {
         let target = join(&self.follow(dir)?, name);
         let Some(original) = self.ledger.original(&target) else {
             let shown = String::from_utf8_lossy(&entry.link).into_owned();
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("it is a hard link to {shown:?}, which is not in this layer"),
-            )
-            .with_hint(
-                "a layer that links to files of lower layers cannot be stored by itself: repack the image",
-            ));
+            return Err(lower_link(&shown));
         };
         let kind = match original.kind {
             EntryKind::Directory | EntryKind::Whiteout => {
@@ -577,7 +583,7 @@ fn write_piece(fd: BorrowedFd<'_>, mut bytes: &[u8], offset: u64, position: u64)
 }
 
 /// Hashes `count` zero bytes: a hole.
-fn hash_zeros(hasher: &mut ContentHasher, mut count: u64) {
+pub(super) fn hash_zeros(hasher: &mut ContentHasher, mut count: u64) {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     while count > 0 {
         let part = usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()));
@@ -608,7 +614,7 @@ fn keep<S: Source>(parser: &mut Parser<S>, split: &mut SplitWriter) -> Result<()
 /// # Errors
 /// `InvalidArgument` for `trusted.*` and for what overlayfs would read as its own: an image could put a redirect to any
 /// lower directory there.
-fn filter_xattrs(entry: &mut Entry) -> Result<(), Error> {
+pub(super) fn filter_xattrs(entry: &mut Entry) -> Result<(), Error> {
     for (name, _) in &entry.xattrs {
         if name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.") {
             let shown = String::from_utf8_lossy(name);

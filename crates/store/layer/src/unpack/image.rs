@@ -1,0 +1,367 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use dhow_types::ErrorKind;
+
+use super::Chunks;
+use super::ledger::Ledger;
+use super::tree::{
+    MOST_DEPTH, MOST_LINKS, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path,
+};
+use crate::erofs::{self, Meta, Node, TAR};
+use crate::hash::ContentHasher;
+use crate::tar::Parser;
+use crate::{Context, Entry, EntryKind, Error, Limits};
+
+/// The same tree as `Tree` makes of a tar, kept in memory only: the contents stay where they are in the archive. What is
+/// said there about names, links and whiteouts holds here; both unpack the hostile corpus alike.
+pub(super) struct Draft {
+    limits: Limits,
+    ledger: Ledger,
+    /// The directory of the last entry.
+    here: Vec<u8>,
+    bodies: Vec<Body>,
+    size: u64,
+}
+
+/// Content of a file.
+struct Body {
+    /// Byte of the tar at which it begins.
+    start: u64,
+    size: u64,
+    /// Of a sparse file: offset in the file and length of each piece, which follow each other in the tar.
+    pieces: Option<Vec<(u64, u64)>>,
+}
+
+/// What a finished draft holds.
+pub(super) struct Drafted {
+    pub(super) entries: Vec<Entry>,
+    pub(super) size: u64,
+    pub(super) meta: Meta,
+}
+
+impl Draft {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ledger: Ledger::default(),
+            here: Vec::new(),
+            bodies: Vec::new(),
+            size: 0,
+        }
+    }
+
+    /// Adds one entry, reading its body.
+    pub(super) fn add(&mut self, mut entry: Entry, parser: &mut Parser<Chunks>) -> Result<(), Error> {
+        if entry.path.is_empty() {
+            if entry.kind == EntryKind::Directory {
+                return Ok(());
+            }
+            return Err(refused("the root must be a directory"));
+        }
+        filter_xattrs(&mut entry)?;
+        if entry.path.starts_with(b".wh..wh.") && entry.path != OPAQUE {
+            return Ok(());
+        }
+        let (dir, name) = split_path(&entry.path);
+        if dir
+            .split(|byte| *byte == b'/')
+            .any(|part| part.starts_with(WHITEOUT))
+        {
+            return Err(refused("names that begin with .wh. are reserved"));
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            let (dir, hidden) = (dir.to_vec(), hidden.to_vec());
+            return self.whiteout(&dir, &hidden, entry.mtime);
+        }
+        let dir = dir.to_vec();
+        let real = self.enter(&dir, entry.mtime)?;
+        if real != dir {
+            entry.path = join(&real, name);
+        }
+        if entry.kind == EntryKind::CharDevice && (entry.major, entry.minor) == (0, 0) {
+            let name = split_path(&entry.path).1.to_vec();
+            return self.whiteout(&real, &name, entry.mtime);
+        }
+        match entry.kind {
+            EntryKind::File => self.file(entry, parser),
+            EntryKind::Directory => {
+                if self
+                    .kind(&entry.path)
+                    .is_some_and(|kind| kind != EntryKind::Directory)
+                {
+                    self.clear(&entry.path, entry.mtime)?;
+                }
+                self.ledger.push(entry, None)
+            }
+            EntryKind::Hardlink => self.hard_link(entry),
+            _ => {
+                self.vacate(&entry.path, entry.mtime)?;
+                self.ledger.push(entry, None)
+            }
+        }
+    }
+
+    /// What is at `path`.
+    fn kind(&mut self, path: &[u8]) -> Option<EntryKind> {
+        self.ledger.original(path).map(|entry| entry.kind)
+    }
+
+    /// Makes room at `path`.
+    fn vacate(&mut self, path: &[u8], mtime: i64) -> Result<(), Error> {
+        if self.ledger.find(path).is_some() {
+            self.clear(path, mtime)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what is at `path`; its directory is there afterwards.
+    fn clear(&mut self, path: &[u8], mtime: i64) -> Result<(), Error> {
+        self.here.clear();
+        let was_whiteout = self.kind(path) == Some(EntryKind::Whiteout);
+        self.ledger.forget(path)?;
+        if was_whiteout {
+            // What is made here now must go on hiding what is below; only a directory has to be told.
+            self.ledger.mark_opaque(path.to_vec());
+        }
+        let parent = split_path(path).0.to_vec();
+        self.enter(&parent, mtime).map(drop)
+    }
+
+    fn file(&mut self, mut entry: Entry, parser: &mut Parser<Chunks>) -> Result<(), Error> {
+        self.vacate(&entry.path, entry.mtime)?;
+        let start = parser.source().position();
+        let sparse = parser.sparse().map(|map| map.data.clone());
+        let mut hasher = ContentHasher::new();
+        let mut position = 0_u64;
+        while let Some(piece) = parser.piece()? {
+            hash_zeros(&mut hasher, piece.offset - position);
+            hasher.update(piece.bytes);
+            let count = piece.bytes.len();
+            position = piece.offset + count as u64;
+            parser.consume(count);
+        }
+        hash_zeros(&mut hasher, entry.size - position);
+        entry.content = Some(hasher.finish());
+        self.size += entry.size;
+        let number = u32::try_from(self.bodies.len())
+            .map_err(|_| Error::new(ErrorKind::ResourceExhausted, "the layer has too many files"))?;
+        self.bodies.push(Body {
+            start,
+            size: entry.size,
+            pieces: sparse,
+        });
+        self.ledger.push(entry, Some(number))
+    }
+
+    fn hard_link(&mut self, mut entry: Entry) -> Result<(), Error> {
+        let (dir, name) = split_path(&entry.link);
+        let target = join(&self.follow(dir)?, name);
+        let Some(original) = self.ledger.original(&target) else {
+            let shown = String::from_utf8_lossy(&entry.link).into_owned();
+            return Err(super::tree::lower_link(&shown));
+        };
+        if matches!(original.kind, EntryKind::Directory | EntryKind::Whiteout) {
+            return Err(refused("it is a hard link to a directory"));
+        }
+        entry.link.clone_from(&original.path);
+        if target == entry.path || entry.link == entry.path {
+            return Err(refused("it is a hard link to itself"));
+        }
+        self.vacate(&entry.path, entry.mtime)?;
+        if self.ledger.find(&entry.link).is_none() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "it is a hard link to what it replaces",
+            ));
+        }
+        entry.size = 0;
+        entry.xattrs.clear();
+        self.ledger.push(entry, None)
+    }
+
+    fn whiteout(&mut self, dir: &[u8], hidden: &[u8], mtime: i64) -> Result<(), Error> {
+        let real = self.enter(dir, mtime)?;
+        if hidden == &OPAQUE[WHITEOUT.len()..] {
+            if real.is_empty() {
+                let mut root = Entry::new(Vec::new(), EntryKind::Directory, 0o755);
+                root.implied = true;
+                self.ledger.push(root, None)?;
+            }
+            self.ledger.mark_opaque(real);
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") || hidden.starts_with(WHITEOUT) {
+            return Err(refused("it is a whiteout of nothing that can be"));
+        }
+        let mut entry = Entry::new(join(&real, hidden), EntryKind::Whiteout, 0);
+        entry.mtime = mtime;
+        match self.ledger.find(&entry.path).map(|there| there.kind) {
+            None => self.ledger.push(entry, None),
+            Some(EntryKind::Directory) => {
+                self.ledger.mark_opaque(entry.path);
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Goes to the directory `dir`, following links inside and making what is missing; its real path.
+    fn enter(&mut self, dir: &[u8], mtime: i64) -> Result<Vec<u8>, Error> {
+        if dir.is_empty() || self.here == dir || self.walk(dir, mtime)? {
+            return Ok(dir.to_vec());
+        }
+        let real = self.follow(dir)?;
+        if self.walk(&real, mtime)? {
+            return Ok(real);
+        }
+        // A whiteout on the way: the layer deletes something and puts a directory in its place.
+        for at in ends(&real) {
+            if self.kind(&real[..at]) == Some(EntryKind::Whiteout) {
+                self.clear(&real[..at], mtime)?;
+            }
+        }
+        if self.walk(&real, mtime)? {
+            return Ok(real);
+        }
+        Err(refused(
+            "open its directory: something on the way is no directory",
+        ))
+    }
+
+    /// Makes what is missing on the way to `dir`; `false` when something there is no directory.
+    fn walk(&mut self, dir: &[u8], mtime: i64) -> Result<bool, Error> {
+        if dir.split(|byte| *byte == b'/').count() > MOST_DEPTH {
+            return Err(refused("open its directory: it is too deep"));
+        }
+        for at in ends(dir) {
+            match self.kind(&dir[..at]) {
+                Some(EntryKind::Directory) => (),
+                Some(_) => return Ok(false),
+                None => {
+                    let mut entry = Entry::new(&dir[..at], EntryKind::Directory, 0o755);
+                    entry.implied = true;
+                    entry.mtime = mtime;
+                    self.ledger.push(entry, None)?;
+                }
+            }
+        }
+        self.here = dir.to_vec();
+        Ok(true)
+    }
+
+    /// The real path of the directory `dir` after all links in it; what is missing stays as it is named.
+    fn follow(&mut self, dir: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut todo: Vec<Vec<u8>> = dir
+            .split(|byte| *byte == b'/')
+            .rev()
+            .map(<[u8]>::to_vec)
+            .collect();
+        let mut real = Vec::new();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            match part.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    let end = split_path(&real).0.len();
+                    real.truncate(end);
+                    continue;
+                }
+                _ => (),
+            }
+            let next = join(&real, &part);
+            if next.len() > self.limits.path {
+                return Err(refused("it leads through a link to a path that is too long"));
+            }
+            let link = self
+                .ledger
+                .original(&next)
+                .filter(|entry| entry.kind == EntryKind::Symlink);
+            let Some(target) = link.map(|entry| entry.link.clone()) else {
+                real = next;
+                continue;
+            };
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(refused("its directory is a loop of symbolic links"));
+            }
+            if target.first() == Some(&b'/') {
+                real.clear();
+            }
+            todo.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+        Ok(real)
+    }
+
+    /// Writes what is not the tar, whose `length` bytes are in the image already.
+    pub(super) fn finish(self, image: &File, length: u64) -> Result<Drafted, Error> {
+        let mut end = (TAR + length).next_multiple_of(512);
+        let mut nodes = Vec::new();
+        for (entry, body) in self.ledger.into_files() {
+            let mut data = 0;
+            if let Some(body) = body.and_then(|number| self.bodies.get(number as usize)) {
+                data = TAR + body.start;
+                if body.pieces.is_some() || data % 512 != 0 {
+                    data = end;
+                    unfold(image, body, data)?;
+                    end = (end + body.size).next_multiple_of(512);
+                }
+            }
+            nodes.push(Node { entry, data });
+        }
+        let meta = erofs::finish(image, &nodes, end)?;
+        Ok(Drafted {
+            entries: nodes.into_iter().map(|node| node.entry).collect(),
+            size: self.size,
+            meta,
+        })
+    }
+}
+
+/// Writes the content of a sparse file in one piece at `to`, holes left out.
+fn unfold(image: &File, body: &Body, to: u64) -> Result<(), Error> {
+    let whole = [(0, body.size)];
+    let mut from = TAR + body.start;
+    let mut buffer = vec![0; 128 << 10];
+    for (offset, length) in body.pieces.as_deref().unwrap_or(&whole) {
+        let mut done = 0;
+        while done < *length {
+            let count = usize::try_from(length - done).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let part = &mut buffer[..count];
+            image
+                .read_exact_at(part, from)
+                .context(|| "read a sparse file of the archive")?;
+            image
+                .write_all_at(part, to + offset + done)
+                .map_err(|error| super::write_failure(error, "write a sparse file"))?;
+            done += count as u64;
+            from += count as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Ends of the prefixes of a path that are whole paths, shortest first.
+fn ends(path: &[u8]) -> impl Iterator<Item = usize> + use<> {
+    let slashes: Vec<usize> = path
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+        .map(|(at, _)| at)
+        .chain([path.len()])
+        .filter(|at| *at > 0)
+        .collect();
+    slashes.into_iter()
+}
+
+/// The image of a layer in the making.
+pub(super) fn create(dir: &Path) -> Result<File, Error> {
+    let path = dir.join("image");
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .context(|| format!("create {}", path.display()))
+}
