@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dhow_layer::{Entry, EntryKind, Index, LayerStore};
-use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest};
 
 use crate::failure::{Context as _, Error};
@@ -371,8 +370,7 @@ impl Source for StackSource<'_> {
     fn open(&self, item: &Item) -> Result<Opened, Error> {
         let missing = || Error::new(dhow_types::ErrorKind::Internal, "a copied file left its tree");
         let node = self.tree.node(&item.path).ok_or_else(missing)?;
-        let layer = self.layers.layer(&node.layer).context(|| "open a layer")?;
-        let root = Root::open(&layer.fs()).context(|| "open a layer's tree")?;
+        let root = self.layers.tree(&node.layer).context(|| "open a layer's tree")?;
         let path = Path::new(std::ffi::OsStr::from_bytes(&item.path));
         let file: File = root.open_file(path).context(|| "open a file of a layer")?;
         let xattrs = node.entry.as_ref().map(|entry| entry.xattrs.clone());

@@ -1,5 +1,5 @@
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use dhow_layer::Layer;
@@ -13,12 +13,20 @@ use crate::{Context, Error};
 pub struct Active {
     key: String,
     dir: PathBuf,
-    /// Lower directories, topmost first.
-    lower: Vec<PathBuf>,
+    /// What lies below the changes, topmost first.
+    lower: Vec<Lower>,
     upper: Option<PathBuf>,
     volatile: bool,
     /// SELinux label of all files in it.
     label: Option<String>,
+}
+
+/// One layer of a stack.
+#[derive(Clone, Debug)]
+enum Lower {
+    Dir(PathBuf),
+    /// A layer that must be mounted itself.
+    Image(Layer),
 }
 
 /// A mounted snapshot: unmounted when dropped.
@@ -26,6 +34,15 @@ pub struct Active {
 pub struct MountGuard {
     /// Taken when it was unmounted.
     target: Option<PathBuf>,
+}
+
+impl Lower {
+    fn mount(&self) -> Result<Option<OwnedFd>, dhow_layer::Error> {
+        match self {
+            Self::Dir(_) => Ok(None),
+            Self::Image(layer) => layer.mount(),
+        }
+    }
 }
 
 impl Active {
@@ -39,13 +56,16 @@ impl Active {
     ) -> Self {
         let mut lower = Vec::with_capacity(layers.len() + 1);
         for (layer, patch) in layers.iter().zip(patches).rev() {
-            lower.extend(patch.clone());
-            lower.push(layer.fs());
+            lower.extend(patch.clone().map(Lower::Dir));
+            lower.push(match layer.image() {
+                Some(_) => Lower::Image(layer.clone()),
+                None => Lower::Dir(layer.fs()),
+            });
         }
         // Overlayfs wants one lower directory below an upper one, and two without it.
         for empty in ["a", "b"] {
             if lower.len() < if writable { 1 } else { 2 } {
-                lower.push(snapshots.join(".empty").join(empty));
+                lower.push(Lower::Dir(snapshots.join(".empty").join(empty)));
             }
         }
         Self {
@@ -70,12 +90,6 @@ impl Active {
         self.upper.as_deref()
     }
 
-    /// The directories under the changes, topmost first.
-    #[must_use]
-    pub fn lower(&self) -> &[PathBuf] {
-        &self.lower
-    }
-
     /// The same snapshot, whose mounts never wait for the disk (overlayfs' `volatile`): for what may be lost with the
     /// power, such as a build step or a container that is removed when it ends. Without it every unmount, and every
     /// `sync` inside, flushes the whole file system of the store.
@@ -97,7 +111,22 @@ impl Active {
     /// # Errors
     /// `PermissionDenied`; `Unsupported` when the kernel has no overlayfs.
     pub fn mount_detached(&self) -> Result<OwnedFd, Error> {
-        let lower: Vec<&Path> = self.lower.iter().map(PathBuf::as_path).collect();
+        // The overlay keeps the mounts of images; nobody else ever sees them.
+        let mounts: Vec<Option<OwnedFd>> = self
+            .lower
+            .iter()
+            .map(Lower::mount)
+            .collect::<Result<_, _>>()
+            .context(|| format!("mount the layers of the snapshot {}", self.key))?;
+        let lower: Vec<mount::Lower<'_>> = self
+            .lower
+            .iter()
+            .zip(&mounts)
+            .filter_map(|(lower, mount)| match lower {
+                Lower::Dir(path) => Some(mount::Lower::Path(path)),
+                Lower::Image(_) => mount.as_ref().map(|mount| mount::Lower::Mount(mount.as_fd())),
+            })
+            .collect();
         // What is in a layer must be whole by itself: no file without its data, no directory that is elsewhere. And no
         // index: it would bind the changes to the inodes of these lower directories for ever.
         let mut options = Vec::with_capacity(7);
@@ -118,7 +147,7 @@ impl Active {
         }
         options.extend(self.label.as_deref().map(|label| ("context", Some(label))));
         let work = self.upper.is_some().then_some(work.as_path());
-        mount::overlay(&lower, self.upper.as_deref(), work, &options)
+        mount::overlay_of(&lower, self.upper.as_deref(), work, &options)
             .context(|| format!("mount the snapshot {}", self.key))
     }
 

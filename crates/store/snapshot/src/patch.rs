@@ -9,17 +9,20 @@
 //! Where the layer below has a symbolic link at that place (`lib -> usr/lib`), docker follows it. The patch then holds
 //! the link again, and, where it leads, hard links to what the layer has below the implied directory.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_layer::{Entry, EntryKind, Index, Layer};
 use dhow_rootpath::Root;
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr, futimens,
-    linkat, openat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
+    fchown, fsetxattr, futimens, linkat, mknodat, openat, symlinkat, utimensat,
 };
+use rustix::io::Errno;
 
 use crate::{Context, Error, make_dir};
 
@@ -257,7 +260,7 @@ impl Patch<'_> {
 
     /// What the layer has below `from` appears at `to`.
     fn moved(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
-        let source = Root::open(&self.layer.fs()).context(|| "open a layer")?;
+        let source = self.layer.open().context(|| "open a layer")?;
         self.parents(&[to, b"/"].concat())?;
         for entry in self
             .index
@@ -281,35 +284,95 @@ impl Patch<'_> {
                 .root()?
                 .parent_of(inside(&target))
                 .context(|| "find a place for a file")?;
-            linkat(&old_dir, &old, &new_dir, &new, AtFlags::empty())
-                .map_err(io::Error::from)
-                .context(|| format!("link {}", String::from_utf8_lossy(&target)))?;
+            let what = || format!("link {}", String::from_utf8_lossy(&target));
+            match linkat(&old_dir, &old, &new_dir, &new, AtFlags::empty()) {
+                // From an image nothing can be linked; what lies below a link in a lower layer is little.
+                Err(Errno::XDEV) => copy(&source, self.index, &entry, (&new_dir, &new)).context(what)?,
+                other => other.map_err(io::Error::from).context(what)?,
+            }
         }
         Ok(())
     }
 }
 
+/// Makes a copy of `entry`, which is no directory, at a name in the directory `place`.
+fn copy(source: &Root, index: &Index, entry: &Entry, place: (&OwnedFd, &OsStr)) -> Result<(), Error> {
+    let original = match entry.kind {
+        EntryKind::Hardlink => index.find(&entry.link),
+        _ => None,
+    };
+    let like = original.as_ref().unwrap_or(entry);
+    let (dir, name) = place;
+    let call = |done: Result<(), Errno>| done.map_err(io::Error::from).context(|| "copy it");
+    let node = |kind| {
+        let number = rustix::fs::makedev(like.major, like.minor);
+        mknodat(dir, name, kind, Mode::from_raw_mode(like.mode), number)
+    };
+    match like.kind {
+        EntryKind::File | EntryKind::Hardlink | EntryKind::Directory => {
+            let mut from = source.open_file(inside(&entry.path)).context(|| "copy it")?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let to = openat(dir, name, flags, Mode::from_raw_mode(0o600));
+            let to = File::from(to.map_err(io::Error::from).context(|| "copy it")?);
+            io::copy(&mut from, &mut &to).context(|| "copy it")?;
+            return call(wear(&to, like));
+        }
+        EntryKind::Symlink => call(symlinkat(like.link.as_slice(), dir, name))?,
+        EntryKind::CharDevice | EntryKind::Whiteout => call(node(FileType::CharacterDevice))?,
+        EntryKind::BlockDevice => call(node(FileType::BlockDevice))?,
+        EntryKind::Fifo => call(node(FileType::Fifo))?,
+    }
+    let (uid, gid) = (Uid::from_raw(like.uid), Gid::from_raw(like.gid));
+    call(chownat(
+        dir,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    ))?;
+    if like.kind != EntryKind::Symlink {
+        call(chmodat(
+            dir,
+            name,
+            Mode::from_raw_mode(like.mode),
+            AtFlags::empty(),
+        ))?;
+    }
+    call(utimensat(
+        dir,
+        name,
+        &times(like.mtime),
+        AtFlags::SYMLINK_NOFOLLOW,
+    ))
+}
+
 /// Gives an open directory the owner, mode, attributes and time of `like`: always through its descriptor, since names in
 /// a patch come from layers.
-fn dress(dir: &OwnedFd, like: &Entry) -> Result<(), rustix::io::Errno> {
+fn dress(dir: &OwnedFd, like: &Entry) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = openat(dir, ".", flags, Mode::empty())?;
+    wear(&openat(dir, ".", flags, Mode::empty())?, like)
+}
+
+/// The same for an open file.
+fn wear(file: impl AsFd, like: &Entry) -> Result<(), Errno> {
+    let dir = file.as_fd();
     if dhow_layer::privileged() {
-        fchown(&dir, Some(Uid::from_raw(like.uid)), Some(Gid::from_raw(like.gid)))?;
+        fchown(dir, Some(Uid::from_raw(like.uid)), Some(Gid::from_raw(like.gid)))?;
     }
-    fchmod(&dir, Mode::from_raw_mode(like.mode))?;
+    fchmod(dir, Mode::from_raw_mode(like.mode))?;
     for (key, value) in &like.xattrs {
-        fsetxattr(&dir, key.as_slice(), value, XattrFlags::empty())?;
+        fsetxattr(dir, key.as_slice(), value, XattrFlags::empty())?;
     }
+    futimens(dir, &times(like.mtime))
+}
+
+fn times(seconds: i64) -> Timestamps {
     let time = Timespec {
-        tv_sec: like.mtime,
+        tv_sec: seconds,
         tv_nsec: 0,
     };
-    futimens(
-        &dir,
-        &Timestamps {
-            last_access: time,
-            last_modification: time,
-        },
-    )
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }

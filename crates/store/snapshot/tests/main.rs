@@ -10,11 +10,36 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use dhow_layer::tar::Writer;
-use dhow_layer::{Capture, Entry, EntryKind, LayerStore, Unpack};
+use dhow_layer::{Backend, Capture, Entry, EntryKind, LayerStore, Unpack};
 use dhow_snapshot::Snapshots;
 use dhow_types::{DiffId, Digest, ErrorKind};
 
 const EMPTY: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+
+/// One suite, on every back end.
+macro_rules! on_every_back_end {
+    ($($test:ident)*) => {
+        mod directories {
+            $(#[test] fn $test() { super::$test(dhow_layer::Backend::Directories); })*
+        }
+        mod erofs {
+            $(#[test] fn $test() { super::$test(dhow_layer::Backend::Erofs); })*
+        }
+    };
+}
+
+on_every_back_end! {
+    changes_over_a_stack_become_a_layer_that_shows_them_again
+    an_untouched_snapshot_is_the_canonical_empty_layer
+    empty_stacks_single_layers_and_repeated_layers_can_be_mounted
+    two_hundred_layers_can_be_mounted_and_too_many_are_refused
+    an_opaque_root_hides_all_layers_below
+    implied_directories_look_as_the_layers_below_say
+    a_patch_never_follows_a_link_of_a_layer_on_the_host
+    keys_are_plain_names_and_taken_once
+    missing_layers_and_cut_lists_are_told
+    a_volatile_snapshot_can_be_mounted_again
+}
 
 struct Place {
     dir: tempfile::TempDir,
@@ -24,14 +49,20 @@ struct Place {
 
 impl Place {
     /// Nothing when this process may not mount.
-    fn new(test: &str) -> Option<Self> {
+    fn new(test: &str, backend: Backend) -> Option<Self> {
         if !dhow_layer::privileged() {
             eprintln!("skipped {test}: it needs root");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("mnt")).unwrap();
-        let layers = LayerStore::open(dir.path()).unwrap();
+        let layers = LayerStore::open_with(dir.path(), backend).unwrap();
+        if backend == Backend::Erofs
+            && let Err(error) = layers.probe_erofs()
+        {
+            eprintln!("skipped {test} on erofs: {error}");
+            return None;
+        }
         let snapshots = Snapshots::open(dir.path(), layers.clone()).unwrap();
         Some(Self {
             dir,
@@ -87,9 +118,11 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-#[test]
-fn changes_over_a_stack_become_a_layer_that_shows_them_again() {
-    let Some(place) = Place::new("changes_over_a_stack_become_a_layer_that_shows_them_again") else {
+fn changes_over_a_stack_become_a_layer_that_shows_them_again(backend: Backend) {
+    let Some(place) = Place::new(
+        "changes_over_a_stack_become_a_layer_that_shows_them_again",
+        backend,
+    ) else {
         return;
     };
     let base = place.layer(&[
@@ -154,9 +187,8 @@ fn changes_over_a_stack_become_a_layer_that_shows_them_again() {
     );
 }
 
-#[test]
-fn an_untouched_snapshot_is_the_canonical_empty_layer() {
-    let Some(place) = Place::new("an_untouched_snapshot_is_the_canonical_empty_layer") else {
+fn an_untouched_snapshot_is_the_canonical_empty_layer(backend: Backend) {
+    let Some(place) = Place::new("an_untouched_snapshot_is_the_canonical_empty_layer", backend) else {
         return;
     };
     let base = place.layer(&[("tmp/x", "implied"), ("f", "f")]);
@@ -166,9 +198,11 @@ fn an_untouched_snapshot_is_the_canonical_empty_layer() {
     assert_eq!(layer.diff_id().to_string(), EMPTY);
 }
 
-#[test]
-fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted() {
-    let Some(place) = Place::new("empty_stacks_single_layers_and_repeated_layers_can_be_mounted") else {
+fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted(backend: Backend) {
+    let Some(place) = Place::new(
+        "empty_stacks_single_layers_and_repeated_layers_can_be_mounted",
+        backend,
+    ) else {
         return;
     };
     let a = place.layer(&[("a", "a")]);
@@ -202,9 +236,11 @@ fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted() {
     }
 }
 
-#[test]
-fn two_hundred_layers_can_be_mounted_and_too_many_are_refused() {
-    let Some(place) = Place::new("two_hundred_layers_can_be_mounted_and_too_many_are_refused") else {
+fn two_hundred_layers_can_be_mounted_and_too_many_are_refused(backend: Backend) {
+    let Some(place) = Place::new(
+        "two_hundred_layers_can_be_mounted_and_too_many_are_refused",
+        backend,
+    ) else {
         return;
     };
     let stack: Vec<DiffId> = (0..200)
@@ -225,9 +261,8 @@ fn two_hundred_layers_can_be_mounted_and_too_many_are_refused() {
     assert_eq!(place.snapshots.list().unwrap(), ["many"]);
 }
 
-#[test]
-fn an_opaque_root_hides_all_layers_below() {
-    let Some(place) = Place::new("an_opaque_root_hides_all_layers_below") else {
+fn an_opaque_root_hides_all_layers_below(backend: Backend) {
+    let Some(place) = Place::new("an_opaque_root_hides_all_layers_below", backend) else {
         return;
     };
     let below = place.layer(&[("below", "x")]);
@@ -238,9 +273,8 @@ fn an_opaque_root_hides_all_layers_below() {
     assert_eq!(names(mounted.path()), ["middle", "top"]);
 }
 
-#[test]
-fn implied_directories_look_as_the_layers_below_say() {
-    let Some(place) = Place::new("implied_directories_look_as_the_layers_below_say") else {
+fn implied_directories_look_as_the_layers_below_say(backend: Backend) {
+    let Some(place) = Place::new("implied_directories_look_as_the_layers_below_say", backend) else {
         return;
     };
     let base = place.layer(&[
@@ -304,9 +338,8 @@ fn implied_directories_look_as_the_layers_below_say() {
     }
 }
 
-#[test]
-fn a_patch_never_follows_a_link_of_a_layer_on_the_host() {
-    let Some(place) = Place::new("a_patch_never_follows_a_link_of_a_layer_on_the_host") else {
+fn a_patch_never_follows_a_link_of_a_layer_on_the_host(backend: Backend) {
+    let Some(place) = Place::new("a_patch_never_follows_a_link_of_a_layer_on_the_host", backend) else {
         return;
     };
     let victim = place.dir.path().join("victim");
@@ -326,9 +359,8 @@ fn a_patch_never_follows_a_link_of_a_layer_on_the_host() {
     assert_eq!(names(&victim.join("a")), Vec::<String>::new());
 }
 
-#[test]
-fn keys_are_plain_names_and_taken_once() {
-    let Some(place) = Place::new("keys_are_plain_names_and_taken_once") else {
+fn keys_are_plain_names_and_taken_once(backend: Backend) {
+    let Some(place) = Place::new("keys_are_plain_names_and_taken_once", backend) else {
         return;
     };
     for bad in [
@@ -368,9 +400,8 @@ fn keys_are_plain_names_and_taken_once() {
     assert_eq!(names(&place.dir.path().join("trash")), Vec::<String>::new());
 }
 
-#[test]
-fn missing_layers_and_cut_lists_are_told() {
-    let Some(place) = Place::new("missing_layers_and_cut_lists_are_told") else {
+fn missing_layers_and_cut_lists_are_told(backend: Backend) {
+    let Some(place) = Place::new("missing_layers_and_cut_lists_are_told", backend) else {
         return;
     };
     let nobody = DiffId(Digest::of(b"nobody"));
@@ -399,9 +430,8 @@ fn missing_layers_and_cut_lists_are_told() {
     );
 }
 
-#[test]
-fn a_volatile_snapshot_can_be_mounted_again() {
-    let Some(place) = Place::new("a_volatile_snapshot_can_be_mounted_again") else {
+fn a_volatile_snapshot_can_be_mounted_again(backend: Backend) {
+    let Some(place) = Place::new("a_volatile_snapshot_can_be_mounted_again", backend) else {
         return;
     };
     let active = place.snapshots.prepare("v", &[]).unwrap().volatile();
