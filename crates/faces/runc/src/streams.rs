@@ -168,9 +168,13 @@ impl Receiver {
     }
 }
 
+/// What most documents fit in.
+const DOCUMENT: usize = 32 << 10;
+
 /// Reads a document whose size is bounded.
 pub(crate) fn read_document(from: impl io::Read, what: &str) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
+    // A spec with docker's filter is 25 KiB: one call reads it, where an empty buffer would grow through a dozen.
+    let mut bytes = Vec::with_capacity(DOCUMENT);
     let mut bounded = io::Read::take(from, dhow_oci::MAX_DOCUMENT + 1);
     io::Read::read_to_end(&mut bounded, &mut bytes)
         .map_err(|error| Failure::from(error).during(&format!("read {what}")))?;

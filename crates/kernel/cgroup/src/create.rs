@@ -117,7 +117,7 @@ pub fn read_only() -> bool {
 
 /// Whether ids are mapped here: root is not the machine's.
 pub(crate) fn in_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
+    dhow_sys::file::read_text("/proc/self/uid_map", dir::MOST_BYTES)
         .is_ok_and(|map| map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }
 
@@ -341,8 +341,8 @@ fn available(dir: &Dir) -> Result<Controllers, Error> {
 }
 
 fn enable_below(at: &Path, wanted: Controllers) -> io::Result<()> {
-    let offered = std::fs::read_to_string(at.join("cgroup.controllers"))?;
-    let have = std::fs::read_to_string(at.join("cgroup.subtree_control"))?;
+    let read = |file: &str| dhow_sys::file::read_text(at.join(file), dir::MOST_BYTES);
+    let (offered, have) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
     let offered = Controllers::parse(offered.split_ascii_whitespace());
     let lacking = wanted.without(Controllers::parse(have.split_ascii_whitespace()));
     let words = lacking.without(lacking.without(offered)).enable_words();

@@ -13,7 +13,7 @@ use crate::setting::{Missing, Setting};
 use crate::{Context as _, Error};
 
 /// Largest control file that is read: `cgroup.procs` of a group with some 500 000 processes.
-const MOST_BYTES: usize = 4 << 20;
+pub(crate) const MOST_BYTES: usize = 4 << 20;
 
 /// A group's directory in one hierarchy.
 #[derive(Debug)]
@@ -63,8 +63,12 @@ impl Dir {
         };
         made?;
         let cpuset = hierarchy.controllers.intersects(Controllers::CPUSET);
-        let opened = if cpuset { inherit_cpuset(base, &at) } else { Ok(()) }
-            .and_then(|()| Self::open(hierarchy, at.clone()));
+        let opened = if cpuset {
+            inherit_cpuset(base, &at, true)
+        } else {
+            Ok(())
+        }
+        .and_then(|()| Self::open(hierarchy, at.clone()));
         if opened.is_err() && rustix::fs::rmdir(&at).is_err() {
             // The first failure is the one to report; `delete` sweeps what is left.
             return opened;
@@ -76,7 +80,7 @@ impl Dir {
     pub(crate) fn take_over(hierarchy: &Hierarchy, base: &Path, path: &Path) -> io::Result<Self> {
         let at = base.join(path);
         if hierarchy.controllers.intersects(Controllers::CPUSET) {
-            inherit_cpuset(base, &at)?;
+            inherit_cpuset(base, &at, false)?;
         }
         Self::open(hierarchy, at)
     }
@@ -267,18 +271,7 @@ pub(crate) fn write_fd(fd: &OwnedFd, value: &str) -> io::Result<()> {
 }
 
 pub(crate) fn read_all(fd: &OwnedFd) -> io::Result<String> {
-    let mut out = Vec::with_capacity(4096);
-    let mut chunk = [0; 4096];
-    loop {
-        match rustix::io::read(fd, &mut chunk) {
-            Ok(0) => break,
-            Ok(count) if out.len() + count <= MOST_BYTES => out.extend_from_slice(&chunk[..count]),
-            Ok(_) => return Err(io::ErrorKind::FileTooLarge.into()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    String::from_utf8(out).map_err(|_| io::ErrorKind::InvalidData.into())
+    dhow_sys::file::rest_of_text(fd, MOST_BYTES)
 }
 
 fn make_parents(base: &Path, path: &Path, mode: Mode) -> io::Result<()> {
@@ -297,8 +290,8 @@ fn make_parents(base: &Path, path: &Path, mode: Mode) -> io::Result<()> {
 }
 
 /// A new v1 cpuset is empty, and no process can enter an empty one: each takes what its parent has
-/// (kernel `cgroup-v1/cpusets.rst`, section 1.4).
-fn inherit_cpuset(base: &Path, leaf: &Path) -> io::Result<()> {
+/// (kernel `cgroup-v1/cpusets.rst`, section 1.4). One that was just made needs no look at what it has.
+fn inherit_cpuset(base: &Path, leaf: &Path, fresh: bool) -> io::Result<()> {
     let Ok(below) = leaf.strip_prefix(base) else {
         return Ok(());
     };
@@ -307,8 +300,9 @@ fn inherit_cpuset(base: &Path, leaf: &Path) -> io::Result<()> {
         let parent = at.clone();
         at.push(part);
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if std::fs::read_to_string(at.join(file))?.trim().is_empty() {
-                std::fs::write(at.join(file), std::fs::read_to_string(parent.join(file))?.trim())?;
+            let read = |at: &Path| dhow_sys::file::read_text(at.join(file), MOST_BYTES);
+            if (fresh && at == leaf) || read(&at)?.trim().is_empty() {
+                std::fs::write(at.join(file), read(&parent)?.trim())?;
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
 
-use crate::{Context as _, Error};
+use crate::{Context as _, Error, dir};
 
 /// A set of controllers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,16 +166,18 @@ pub(crate) fn only_unified() -> Result<(), Error> {
 /// # Errors
 /// As [`discover`].
 pub(crate) fn discover_all() -> Result<Vec<Hierarchy>, Error> {
-    let membership = std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?;
+    let read = |file: &str| {
+        let text = dhow_sys::file::read_text(file, dir::MOST_BYTES);
+        text.context(|| format!("read {file}"))
+    };
+    let membership = read("/proc/self/cgroup")?;
     // A pure v2 host says so in one line, and its tree is at the usual place: the mount table, which has a line for
     // every mount of every container, need not be read.
     let found =
         if membership.starts_with("0::") && membership.lines().count() == 1 && unified_at_usual_place() {
             vec![usual(&membership)]
         } else {
-            let table =
-                std::fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
-            parse(&table, &membership)
+            parse(&read("/proc/self/mountinfo")?, &membership)
         };
     if found.is_empty() {
         let message = "no control group hierarchy is mounted";

@@ -8,6 +8,7 @@
 //! | [`exec`], [`stub`] | execve with vectors that were built before the clone, never from this program directly |
 //! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
 //! | [`landlock`] | rulesets of files, ports and scopes |
+//! | [`file`] | files that the kernel writes as they are read |
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
 //! | [`process`] | signals, session keyring, seccomp filter |
@@ -30,6 +31,7 @@ pub mod clone;
 pub mod exec;
 pub mod fd;
 pub mod landlock;
+pub mod file;
 pub mod mount;
 pub mod namespace;
 pub mod process;

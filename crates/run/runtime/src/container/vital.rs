@@ -11,6 +11,9 @@ use crate::{Context as _, Error};
 /// `PF_FORKNOEXEC` (`include/linux/sched.h`): a copy that has not executed a program.
 const FORKED_ONLY: u64 = 0x40;
 
+/// More than a line about a process has.
+const MOST_BYTES: usize = 1 << 16;
+
 /// A process that lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vital {
@@ -31,7 +34,7 @@ impl Vital {
         if pid <= 0 {
             return None;
         }
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = dhow_sys::file::read(format!("/proc/{pid}/stat"), MOST_BYTES).ok()?;
         parse(&stat)
     }
 }

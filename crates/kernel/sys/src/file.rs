@@ -1,0 +1,87 @@
+//! Files that the kernel writes as they are read: of procfs, sysfs and control groups.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+/// What is asked for at once: such a file gives at most a page a call (kernel `fs/seq_file.c`).
+const CHUNK: usize = 4096;
+
+/// All of a file. Such a file says that its size is 0, so the standard library begins with 32 bytes and doubles them:
+/// six calls for what this reads in two.
+///
+/// # Errors
+/// As open and read; `FileTooLarge` for one of more than `most` bytes.
+pub fn read(path: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
+    let fd = openat(
+        CWD,
+        path.as_ref(),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    rest(&fd, most)
+}
+
+/// What is left to read of an open one.
+///
+/// # Errors
+/// As [`read`].
+pub fn rest(fd: impl AsFd, most: usize) -> io::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(CHUNK);
+    loop {
+        if out.len() > most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        out.reserve(CHUNK);
+        match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut out)) {
+            Ok(0) => return Ok(out),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The same of a file of text.
+///
+/// # Errors
+/// As [`read`]; `InvalidData` for what is no UTF-8.
+pub fn read_text(path: impl AsRef<Path>, most: usize) -> io::Result<String> {
+    String::from_utf8(read(path, most)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The same of an open file of text.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn rest_of_text(fd: impl AsFd, most: usize) -> io::Result<String> {
+    String::from_utf8(rest(fd, most)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_size_is_read_whole_and_no_larger_than_said() {
+        let scratch = tempfile::tempdir().unwrap();
+        let large = scratch.path().join("large");
+        std::fs::write(&large, vec![b'x'; 3 * CHUNK + 5]).unwrap();
+        assert_eq!(read(&large, 1 << 20).unwrap().len(), 3 * CHUNK + 5);
+        let kind = |outcome: io::Result<Vec<u8>>| outcome.unwrap_err().kind();
+        assert_eq!(kind(read(&large, CHUNK)), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            kind(read(scratch.path().join("gone"), 1)),
+            io::ErrorKind::NotFound
+        );
+        let status = read_text("/proc/self/status", 1 << 20).unwrap();
+        assert!(status.starts_with("Name:") && status.ends_with('\n'), "{status}");
+        std::fs::write(&large, b"\xff").unwrap();
+        assert_eq!(
+            read_text(&large, 9).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+}
