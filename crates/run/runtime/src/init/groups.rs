@@ -82,11 +82,6 @@ fn legacy(setup: &Setup<'_>, place: &OwnedFd, attributes: Attr) -> Result<(), Fa
                 .at(Step::CgroupMount)
         };
         let tree = target::copy_tree(CWD, &text(own.as_os_str().as_bytes())?, false).at(Step::CgroupMount)?;
-        let change = Attributes {
-            set: bits(attributes),
-            ..Attributes::default()
-        };
-        set_attributes(&tree, false, &change).at(Step::CgroupMount)?;
         rustix::fs::mkdirat(&tmpfs, name, Mode::from_raw_mode(0o755)).at(Step::CgroupMount)?;
         attach_at(&tree, tmpfs.as_fd(), &text(name.as_bytes())?).at(Step::CgroupMount)?;
         if name.as_bytes().contains(&b',') {
@@ -99,5 +94,5 @@ fn legacy(setup: &Setup<'_>, place: &OwnedFd, attributes: Attr) -> Result<(), Fa
         set: bits(attributes),
         ..Attributes::default()
     };
-    set_attributes(&tmpfs, false, &rest).at(Step::CgroupMount)
+    set_attributes(&tmpfs, true, &rest).at(Step::CgroupMount)
 }
