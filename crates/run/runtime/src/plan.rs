@@ -15,7 +15,7 @@ mod tests;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use dhow_oci::runtime::{Hooks, IdMapping, Linux, Spec};
+use dhow_oci::runtime::{Hooks, IdMapping, Linux, Process, Spec};
 use dhow_types::ErrorKind;
 use rustix::mount::MountPropagationFlags as Propagation;
 use rustix::thread::UnshareFlags;
@@ -97,7 +97,12 @@ impl Plan {
     /// # Errors
     /// `InvalidArgument` for what the spec forbids, `Unsupported` for what this runtime or host cannot do.
     pub fn prepare(spec: &Spec, settings: &Settings) -> Result<Self, Error> {
-        let Some(process) = &spec.process else {
+        Self::of(spec, spec.process.as_ref(), settings)
+    }
+
+    /// The same with another process in place of the spec's.
+    pub(crate) fn of(spec: &Spec, process: Option<&Process>, settings: &Settings) -> Result<Self, Error> {
+        let Some(process) = process else {
             return Err(Error::new(ErrorKind::InvalidArgument, "spec has no process"));
         };
         let nothing = Linux::default();

@@ -126,11 +126,15 @@ pub(super) fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options)
     {
         return Err(Error::new(ErrorKind::InvalidArgument, "spec has no root.path"));
     }
-    let mut spec = bundle.spec.clone();
-    if options.notify {
+    let noted = options.notify.then(|| {
+        let mut spec = bundle.spec.clone();
         notify::add(&mut spec, root, id);
-    }
-    if let Some(process) = &mut spec.process {
+        spec
+    });
+    let spec = noted.as_ref().unwrap_or(&bundle.spec);
+    // The process alone is copied: a spec with docker's filter holds a thousand names besides.
+    let mut process = spec.process.clone();
+    if let Some(process) = &mut process {
         enter::set_home(process, || enter::open_root(&rootfs(bundle)));
     }
     let path = std::path::absolute(&bundle.path).context(|| "find the bundle")?;
@@ -138,7 +142,7 @@ pub(super) fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options)
         bundle: Some(path),
         ..options.settings.clone()
     };
-    Plan::prepare(&spec, &settings)
+    Plan::of(spec, process.as_ref(), &settings)
 }
 
 /// The version of the spec is one of semver, and of this major number (runtime-spec, "Specification version").
