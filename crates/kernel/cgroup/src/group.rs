@@ -400,6 +400,31 @@ impl Group {
     /// # Errors
     /// `FailedPrecondition` when processes stay in it.
     pub fn delete(self) -> Result<(), Error> {
+        let outcomes: Vec<_> = self.places().iter().map(|at| teardown::remove_tree(at)).collect();
+        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// Kills whoever is left in the group and below it, then removes it as [`delete`](Self::delete) does. Usually nobody
+    /// is, and nothing is below: then a call for each directory is all, since the kernel keeps one with a process in it.
+    ///
+    /// # Errors
+    /// As [`kill_all`](Self::kill_all) and [`delete`](Self::delete).
+    pub fn end(self) -> Result<(), Error> {
+        // The v2 tree first: while somebody is left, it can kill all at once.
+        let unified = self.unified().map(|dir| dir.at.clone());
+        let gone = |at: &PathBuf| match crate::dir::remove(at) {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        if unified.iter().chain(&self.places()).all(gone) {
+            return Ok(());
+        }
+        self.kill_all()?;
+        self.delete()
+    }
+
+    /// Where its directories are or may be.
+    fn places(&self) -> Vec<PathBuf> {
         let mut places: Vec<PathBuf> = self.dirs.iter().map(|dir| dir.at.clone()).collect();
         for hierarchy in &self.hierarchies {
             // A group that was found by its directories is where they are.
@@ -408,8 +433,7 @@ impl Group {
         }
         places.sort_unstable();
         places.dedup();
-        let outcomes: Vec<_> = places.iter().map(|at| teardown::remove_tree(at)).collect();
-        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+        places
     }
 
     pub(crate) fn unified(&self) -> Option<&Dir> {

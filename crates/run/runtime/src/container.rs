@@ -36,7 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dhow_cgroup::Group;
-use dhow_oci::runtime::{Spec, State};
+use dhow_oci::runtime::{Hook, Spec, State};
 use dhow_types::ErrorKind;
 
 pub use checkpoint::Checkpoint;
@@ -88,6 +88,14 @@ impl Status {
 pub struct Container {
     folder: Folder,
     record: Option<Record>,
+    kept: Option<Kept>,
+}
+
+/// What the maker of a container has at hand, and whoever opens it would look for.
+#[derive(Debug)]
+struct Kept {
+    group: Option<Group>,
+    poststop: Vec<Hook>,
 }
 
 impl Container {
@@ -99,7 +107,11 @@ impl Container {
     pub fn open(root: &Path, id: &str) -> Result<Self, Error> {
         let folder = Folder::open(root, id)?;
         let record = record::read(&folder)?;
-        Ok(Self { folder, record })
+        Ok(Self {
+            folder,
+            record,
+            kept: None,
+        })
     }
 
     /// Its id.

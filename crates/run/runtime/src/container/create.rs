@@ -15,7 +15,7 @@ use super::driver::{self, Made, Systemd};
 use super::folder::{Folder, Lock};
 use super::record::{self, Record};
 use super::vital::Vital;
-use super::{Container, enter, notify, resctrl};
+use super::{Container, Kept, enter, notify, resctrl};
 use crate::create::{Create, Rootfs, Stdio, begin};
 use crate::hooks::{self, Stage};
 use crate::init::staged::Staged;
@@ -344,16 +344,21 @@ impl<'a> Birth<'a> {
             return Err(Error::new(ErrorKind::Internal, "a container without a process"));
         };
         drop(link);
+        let warnings = warnings(self.plan, self.spec, self.group.is_some());
         Ok(Begun {
             container: Container {
                 folder: self.folder,
                 record: Some(self.record),
+                kept: Some(Kept {
+                    group: self.group,
+                    poststop: self.plan.hooks.poststop.clone(),
+                }),
             },
             pid: child.pid.as_raw_pid(),
             pidfd: child.pidfd,
             terminal,
             notify: self.notify,
-            warnings: warnings(self.plan, self.spec, self.group.is_some()),
+            warnings,
         })
     }
 

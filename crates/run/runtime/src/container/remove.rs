@@ -4,7 +4,8 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use dhow_oci::runtime::State;
+use dhow_cgroup::Group;
+use dhow_oci::runtime::{Spec, State};
 use dhow_types::{ErrorKind, Failures};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -39,7 +40,11 @@ impl Container {
             Err(error) if error.kind() == ErrorKind::DataLoss => None,
             outcome => outcome?,
         };
-        Ok(Self { folder, record })
+        Ok(Self {
+            folder,
+            record,
+            kept: None,
+        })
     }
 
     /// Deletes the container: its processes when `force` says so or it was never started, its control group, its folder. A hook
@@ -47,10 +52,13 @@ impl Container {
     ///
     /// # Errors
     /// `FailedPrecondition` for one that runs, unless forced; what could not be removed.
-    pub fn delete(self, force: bool) -> Result<Option<Error>, Error> {
-        // Whoever creates or starts it sees the death of its process; the lock is free then.
+    pub fn delete(mut self, force: bool) -> Result<Option<Error>, Error> {
+        // Whoever creates or starts it sees the death of its process; the lock is free then. One that was made here and is
+        // gone holds up nobody.
         if force {
-            self.end_processes()?;
+            if self.kept.is_none() || self.pidfd()?.is_some() {
+                self.end_processes()?;
+            }
         } else if let Some((_, pidfd)) = self.pidfd()? {
             // A program that just did what it had to may be on its way out.
             let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
@@ -61,45 +69,66 @@ impl Container {
             }
         }
         let _lock = self.folder.lock()?;
-        let mut status = self.status()?;
-        if status == Status::Running && !force && self.ends_within(ENDING)? {
-            status = self.status()?;
+        if !force {
+            self.refuse_to_end()?;
         }
-        let allowed = force || matches!(status, Status::Stopped | Status::Created);
-        if !allowed {
-            let message = format!(
-                "cannot delete container {} that is not stopped: {}",
-                self.id(),
-                status.word()
-            );
-            return Err(Error::new(ErrorKind::FailedPrecondition, message));
-        }
-        self.end_processes()?;
-        let spec = self.spec().ok();
-        let mut failures = Failures::new();
         let systemd = self.record.as_ref().and_then(|record| record.systemd.as_ref());
-        match self.group() {
-            Ok(group) if let (Some(systemd), Some(spec)) = (systemd, &spec) => {
-                // Also when the group is gone: a unit that failed keeps its name.
-                drop(group);
-                failures.record("stop the unit", systemd.stop(spec, self.id()));
-            }
-            Ok(Some(group)) => failures.record("remove the control group", group.delete()),
-            Ok(None) => {}
-            Err(error) => failures.record("open the control group", Err(error)),
+        let kept = self.kept.take().filter(|_| systemd.is_none());
+        if kept.is_none() || self.pidfd()?.is_some() {
+            self.end_processes()?;
         }
+        let (removed, poststop) = match kept {
+            // Its processes are of its own, so they went with the first; whoever entered meanwhile is in its group.
+            Some(kept) => (kept.group.map_or(Ok(()), end_group), kept.poststop),
+            None => {
+                let spec = self.spec().ok();
+                let removed = self.remove_group(spec.as_ref());
+                let hooks = spec.and_then(|spec| spec.hooks).unwrap_or_default();
+                (removed, hooks.poststop)
+            }
+        };
+        let mut failures = Failures::new();
+        failures.record("remove the control group", removed);
         failures.record("leave resctrl", resctrl::leave(&self.folder));
         if let Err(failed) = failures.into_result() {
             return Err(Error::wrap(failed, format!("delete container {}", self.id())));
         }
         self.folder.remove()?;
-        let hooks = spec.and_then(|spec| spec.hooks).unwrap_or_default();
         let state = State {
             id: self.id().to_owned(),
             pid: 0,
             ..self.record.as_ref().map(Record::state).unwrap_or_default()
         };
-        Ok(hooks::run(Stage::Poststop, &hooks.poststop, &state, &[], None).err())
+        Ok(hooks::run(Stage::Poststop, &poststop, &state, &[], None).err())
+    }
+
+    /// Refuses one that runs, unless it ends in time.
+    fn refuse_to_end(&self) -> Result<(), Error> {
+        let mut status = self.status()?;
+        if status == Status::Running && self.ends_within(ENDING)? {
+            status = self.status()?;
+        }
+        if matches!(status, Status::Stopped | Status::Created) {
+            return Ok(());
+        }
+        let message = format!(
+            "cannot delete container {} that is not stopped: {}",
+            self.id(),
+            status.word()
+        );
+        Err(Error::new(ErrorKind::FailedPrecondition, message))
+    }
+
+    /// Removes the control group the way it was made.
+    fn remove_group(&self, spec: Option<&Spec>) -> Result<(), Error> {
+        let systemd = self.record.as_ref().and_then(|record| record.systemd.as_ref());
+        let group = self.group()?;
+        match (systemd, spec, group) {
+            // Also when the group is gone: a unit that failed keeps its name.
+            (Some(systemd), Some(spec), _) => systemd.stop(spec, self.id()),
+            (_, _, Some(group)) => group.delete().context(|| "remove the control group"),
+            (_, _, None) => Ok(()),
+        }
     }
 
     /// Whether its first process ends in time.
@@ -143,4 +172,9 @@ impl Container {
             Ok(_) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Removes a group, after it killed who is left in it.
+fn end_group(group: Group) -> Result<(), Error> {
+    group.end().context(|| "remove the control group")
 }

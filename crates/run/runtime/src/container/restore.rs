@@ -236,6 +236,7 @@ impl Revival<'_> {
                 container: Container {
                     folder: self.folder,
                     record: Some(self.record),
+                    kept: None,
                 },
             }),
             Err(error) => {
