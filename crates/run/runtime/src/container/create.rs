@@ -282,13 +282,18 @@ impl<'a> Birth<'a> {
         self.record.pid = child.pid.as_raw_pid();
         self.record.start = Vital::now(self.record.pid).map_or(0, |vital| vital.start);
         self.state.pid = self.record.pid;
+        // Written while the child is at work, so that only the renaming is left to do once it is ready.
+        let drafted = record::draft(&self.folder, &self.record);
         let (child, link) = self.born.insert((child, link));
+        drafted?;
         loop {
             match link.answer() {
                 Answer::Ready(terminal) => return Ok(terminal),
                 Answer::Hooks => {
                     self.record.creating = true;
                     record::write(&self.folder, &self.record)?;
+                    self.record.creating = false;
+                    record::draft(&self.folder, &self.record)?;
                     for stage in [Stage::Prestart, Stage::CreateRuntime] {
                         hooks::run(stage, stage.of(&self.plan.hooks), &self.state, &[], None)?;
                     }
@@ -306,8 +311,7 @@ impl<'a> Birth<'a> {
     /// Writes that the container is there, and frees its lock: the first process, which will outlive this one, has a copy
     /// of the lock's descriptor until it executes its program.
     fn publish(&mut self) -> Result<(), Error> {
-        self.record.creating = false;
-        record::write(&self.folder, &self.record)?;
+        record::publish(&self.folder)?;
         drop(self.lock.take());
         Ok(())
     }

@@ -205,16 +205,22 @@ impl Folder {
         Ok(Some(Lock(own)))
     }
 
-    /// Writes a file so that it is there whole or not at all.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    /// Writes a file so that it is there whole or not at all, once it is [published](Self::publish).
+    pub(crate) fn draft(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let temporary = format!(".{name}");
         let write = || -> io::Result<()> {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = openat(&self.dir, temporary.as_str(), flags, Mode::from_raw_mode(0o600))?;
-            io::Write::write_all(&mut File::from(file), bytes)?;
-            Ok(renameat(&self.dir, temporary.as_str(), &self.dir, name)?)
+            io::Write::write_all(&mut File::from(file), bytes)
         };
         write().context(|| format!("write {}", self.path.join(name).display()))
+    }
+
+    /// Puts a file in its place that was written as a draft.
+    pub(crate) fn publish(&self, name: &str) -> Result<(), Error> {
+        renameat(&self.dir, format!(".{name}").as_str(), &self.dir, name)
+            .map_err(io::Error::from)
+            .context(|| format!("write {}", self.path.join(name).display()))
     }
 
     /// Reads a file; none when it is not there.
@@ -226,15 +232,24 @@ impl Folder {
                 .map_err(io::Error::from)
                 .context(|| format!("open {}", self.path.join(name).display()))?,
         };
-        let mut bytes = Vec::new();
+        let size = fstat(&file).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+        let size = size.min(dhow_oci::MAX_DOCUMENT).saturating_add(1);
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         let mut file = File::from(file).take(dhow_oci::MAX_DOCUMENT + 1);
         file.read_to_end(&mut bytes)
             .context(|| format!("read {}", self.path.join(name).display()))?;
         Ok(Some(bytes))
     }
 
+    /// Keeps the spec of a container whose folder was just made. It is read by who finds a record or a control group, and
+    /// both come later.
     pub(crate) fn write_config(&self, bytes: &[u8]) -> Result<(), Error> {
-        self.write(CONFIG, bytes)
+        let write = || -> io::Result<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = openat(&self.dir, CONFIG, flags, Mode::from_raw_mode(0o600))?;
+            io::Write::write_all(&mut File::from(file), bytes)
+        };
+        write().context(|| format!("write {}", self.path.join(CONFIG).display()))
     }
 
     pub(crate) fn spec(&self) -> Result<Spec, Error> {
@@ -288,10 +303,19 @@ impl Folder {
     /// Removes the folder with what is in it. The spec goes last: it names the control group.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         self.forget_socket();
-        let record = unlinkat(&self.dir, super::record::FILE, AtFlags::empty());
-        let removed = match (record, std::fs::remove_dir_all(&self.path)) {
-            (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for name in [super::record::FILE, CONFIG] {
+            match unlinkat(&self.dir, name, AtFlags::empty()) {
+                // What cannot be removed keeps the folder, which is told next.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let removed = match unlinkat(CWD, &self.path, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => std::fs::remove_dir_all(&self.path),
+            removed => removed.map_err(io::Error::from),
+        };
+        let removed = match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         };
         removed.context(|| format!("remove {}", self.path.display()))
     }

@@ -91,11 +91,22 @@ pub(crate) fn read(folder: &Folder) -> Result<Option<Record>, Error> {
 }
 
 pub(crate) fn write(folder: &Folder, record: &Record) -> Result<(), Error> {
+    draft(folder, record)?;
+    publish(folder)
+}
+
+/// Writes a record that nobody sees before [`publish`].
+pub(crate) fn draft(folder: &Folder, record: &Record) -> Result<(), Error> {
     let record = Record {
         version: VERSION,
         ..record.clone()
     };
     let bytes = serde_json::to_vec(&record)
         .map_err(|error| Error::because(ErrorKind::Internal, "write the container's record", error))?;
-    folder.write(FILE, &bytes)
+    folder.draft(FILE, &bytes)
+}
+
+/// Lets everybody see the record that was written last.
+pub(crate) fn publish(folder: &Folder) -> Result<(), Error> {
+    folder.publish(FILE)
 }

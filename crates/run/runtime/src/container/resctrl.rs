@@ -284,7 +284,8 @@ pub(super) fn enter(folder: &Folder, class: Option<&Class>) -> Result<Vec<OwnedF
 fn note(folder: &Folder, membership: &Membership) -> Result<(), Error> {
     let bytes = serde_json::to_vec(membership)
         .map_err(|error| Error::because(ErrorKind::Internal, "write down the class of service", error))?;
-    folder.write(FILE, &bytes)
+    folder.draft(FILE, &bytes)?;
+    folder.publish(FILE)
 }
 
 fn membership(folder: &Folder) -> Result<Option<Membership>, Error> {
