@@ -36,6 +36,92 @@ fn without_systemd_its_control_groups_are_refused_by_name() {
     yard.nothing_left();
 }
 
+#[test]
+fn intel_rdt_is_refused_where_there_is_none() {
+    let Some(yard) = Yard::new() else { return };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if mounts.contains(" - resctrl ") {
+        println!("skipped: resctrl is mounted here");
+        return;
+    }
+    for wanted in [
+        json!({}),
+        json!({ "closID": "gold", "l3CacheSchema": "L3:0=f" }),
+        json!({ "enableMonitoring": true }),
+    ] {
+        yard.config(|config| config["linux"]["intelRdt"] = wanted);
+        yard.say("run a")
+            .exits(1)
+            .says("no resctrl file system is mounted")
+            .says("leave linux.intelRdt out");
+        yard.nothing_left();
+    }
+    yard.config(|config| config["linux"]["intelRdt"] = json!({ "closID": "../gold" }));
+    yard.say("run a")
+        .exits(1)
+        .says("\\\"../gold\\\" is not the name of a class");
+    yard.config(|_| {});
+    yard.create("a");
+    yard.say("update --l3-cache-schema L3:0=f a")
+        .exits(1)
+        .says("container has no class of service of Intel RDT");
+    yard.say("delete --force a").ok();
+    yard.nothing_left();
+}
+
+#[test]
+fn landlock_holds_for_the_program_its_hooks_and_what_exec_adds() {
+    let Some(yard) = Yard::new() else { return };
+    let rules = json!({
+        "handledAccessFS": ["write_file", "make_reg", "execute"],
+        "pathBeneath": [
+            { "allowedAccess": ["execute"], "paths": ["/bin"] },
+            { "allowedAccess": ["write_file", "make_reg"], "paths": ["/tmp", "/dev"] },
+        ],
+    });
+    let script = "echo x >/etc/$0 2>/dev/null || echo $0 denied; echo x >/tmp/$0";
+    let ask = |rules: &Value, program: &[&str]| {
+        yard.config(|config| {
+            config["process"]["args"] = json!(program);
+            config["annotations"] = json!({ "org.dhow.landlock": rules.to_string() });
+            config["process"]["noNewPrivileges"] = json!(true);
+            config["hooks"] =
+                json!({ "startContainer": [{ "path": "/bin/sh", "args": ["sh", "-c", script, "hook"] }] });
+        });
+    };
+    ask(&rules, &["true"]);
+    let first = yard.say("run first");
+    if first.stderr.contains("this kernel has no Landlock") {
+        println!("skipped: {}", first.stderr);
+        return;
+    }
+    first.exits(0);
+    ask(&rules, &["sleep", "1000"]);
+    yard.create("a");
+    yard.say("start a").exits(0).silent();
+    assert_eq!(
+        yard.run(&["exec", "a", "sh", "-c", script, "exec"]).ok(),
+        "exec denied"
+    );
+    for name in ["hook", "exec"] {
+        assert!(yard.path(&format!("bundle/rootfs/tmp/{name}")).exists(), "{name}");
+        assert!(
+            !yard.path(&format!("bundle/rootfs/etc/{name}")).exists(),
+            "{name}"
+        );
+    }
+    yard.say("delete --force a").ok();
+    for (wrong, said) in [
+        (json!({ "handledAccessFS": ["fly"] }), "unknown right"),
+        (json!({ "handledAccessFS": [] }), "handles nothing"),
+        (json!([]), "org.dhow.landlock is not understood"),
+    ] {
+        ask(&wrong, &["true"]);
+        yard.say("run a").exits(1).says(said);
+        yard.nothing_left();
+    }
+}
+
 /// A supervisor's socket in the yard.
 fn supervisor(yard: &Yard) -> (UnixDatagram, String) {
     let path = yard.path("supervisor");

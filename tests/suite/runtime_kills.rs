@@ -107,7 +107,7 @@ fn kill_at_all_calls(yard: &Yard, verb: &[&str], offset: usize, prepare: impl Fn
         }
         assert_eq!(left(yard), Vec::<String>::new(), "{verb:?} killed at {call} {at}");
     }
-    println!("{verb:?}: {} points, every {step}.", points.len());
+    eprintln!("{verb:?}: {} points, every {step}.", points.len());
 }
 
 fn yard() -> Option<Yard> {
