@@ -131,7 +131,9 @@ fn a_user_namespace_keeps_what_is_locked_and_refuses_to_lower_it() {
     for lowered in ["rw", "suid", "relatime"] {
         let error = chain(&run(&["bind", lowered]).unwrap_err());
         assert!(
-            error.contains("at /volume") && error.contains("not permitted"),
+            error.contains("error mounting")
+                && error.contains("to rootfs at \"/volume\"")
+                && error.contains("not permitted"),
             "{error}"
         );
     }
