@@ -52,7 +52,7 @@ note_results() {
 }
 
 run_file() {
-    local base name seen at=0
+    local base name names seen at=0
     base=$(basename "$1" .bats)
     run_bats "$logs/$base" "$1"
     note_results "$base" "$logs/$base"

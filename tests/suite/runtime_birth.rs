@@ -172,3 +172,27 @@ fn the_version_names_the_commit_and_the_standard() {
     );
     assert!(spec.starts_with("spec: 1."), "{told}");
 }
+
+#[test]
+fn a_group_below_the_containers_that_exec_cannot_enter_is_told_as_by_runc() {
+    let Some(yard) = Yard::new() else { return };
+    yard.create("a");
+    yard.say("start a").ok();
+    for (group, words) in [
+        ("..", " .. is not a sub cgroup path"),
+        (
+            "nonexistent",
+            "/nonexistent/cgroup.procs: no such file or directory",
+        ),
+        ("nonexistent", "error adding pid "),
+        ("whaaat:/", "unknown controller whaaat"),
+    ] {
+        yard.run(&["exec", "--cgroup", group, "a", "true"])
+            .exits(255)
+            .says(words);
+    }
+    let own = yard.say("exec a cat /proc/self/cgroup").ok();
+    assert_eq!(yard.say("exec --cgroup / a cat /proc/self/cgroup").ok(), own);
+    yard.say("delete --force a").ok();
+    yard.nothing_left();
+}
