@@ -13,7 +13,7 @@ limits_are_set() {
     same memory.max 33554432 "$(cat /sys/fs/cgroup/lab/c2/memory.max)"
     same pids.max 9 "$(cat /sys/fs/cgroup/lab/c2/pids.max)"
     runtime start c2
-    same status running "$(runtime state c2 | python3 -c 'import json,sys; print(json.load(sys.stdin)["status"])')"
+    same status running "$(runtime state c2 | the_status)"
     runtime update --memory 67108864 c2
     same "memory.max after update" 67108864 "$(cat /sys/fs/cgroup/lab/c2/memory.max)"
     runtime pause c2; same frozen 1 "$(cat /sys/fs/cgroup/lab/c2/cgroup.freeze)"; runtime resume c2

@@ -22,6 +22,26 @@ ids_of_others_are_refused() {
     local out
     if out=$(runtime run -b "$work/b3" r3 2>&1); then echo "id 0 of the host was mapped"; return 1; fi
 }
+files_limit_it() {
+    # Beside the group of this service, since one with processes can have no controllers below it.
+    local below; below=$(dirname "$group")/lab-r4
+    bundle "$work/b4" 'linux["cgroupsPath"] = "lab-r4"; linux["resources"] = {"pids": {"limit": 9}, "memory": {"limit": 33554432}}' sleep 100
+    runtime create -b "$work/b4" r4 </dev/null >/dev/null 2>&1
+    same pids.max 9 "$(cat "$below/pids.max")"
+    same memory.max 33554432 "$(cat "$below/memory.max")"
+    runtime update --pids-limit 11 r4
+    same "pids.max after update" 11 "$(cat "$below/pids.max")"
+    runtime start r4
+    runtime pause r4; same frozen 1 "$(cat "$below/cgroup.freeze")"; runtime resume r4
+    runtime delete --force r4
+    [ ! -e "$below" ]
+}
+a_group_of_others_is_refused() {
+    bundle "$work/b6" 'linux["cgroupsPath"] = "/system.slice/lab-r6"; linux["resources"] = {"pids": {"limit": 9}}' true
+    local out
+    if out=$(runtime run -b "$work/b6" r6 2>&1); then echo "a limit that could not be set was passed over"; return 1; fi
+    [ ! -e /sys/fs/cgroup/system.slice/lab-r6 ]
+}
 it_lives_and_ends() {
     bundle "$work/b5" '' sleep 100
     runtime create -b "$work/b5" r5 </dev/null >/dev/null 2>&1
@@ -33,6 +53,7 @@ it_lives_and_ends() {
 }
 
 for case in the_group_is_delegated it_runs_as_root_inside it_has_a_range_of_ids ids_of_others_are_refused \
+    files_limit_it a_group_of_others_is_refused \
     it_lives_and_ends; do check "$case" "$case"; done
 rm -rf "$work" 2>/dev/null
 finish

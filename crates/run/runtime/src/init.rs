@@ -30,7 +30,7 @@ use crate::create::Rootfs;
 use crate::hooks::Stage;
 use crate::lsm::Attributes;
 use crate::plan::{Plan, Program, Share};
-use crate::report::{At, Failure, LENGTH, Message, Step};
+use crate::report::{At, Failure, LENGTH, Message, Step, said};
 
 /// What the parent hands to the child of [`create`](crate::create).
 pub(crate) struct Setup<'a> {
@@ -118,7 +118,16 @@ fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attr
     // A hook of the image gets no more than the image's program, as with runc.
     let restrict = |link: BorrowedFd<'_>| identity::restrict(program, attributes, link);
     match staged::run(Stage::StartContainer, setup, staged, link, Some(&restrict)) {
-        Ok(()) => fail(link, identity::launch(program, attributes, link, Step::Execute)),
+        Ok(()) => {
+            let failure = identity::launch(program, attributes, link, Step::Execute);
+            match failure.of_label(program) {
+                Some(words) => match dhow_sys::fd::send(link, &said(&words), &[]) {
+                    // A starter that is gone has nobody to tell.
+                    Ok(_) | Err(_) => FAILED,
+                },
+                None => fail(link, failure),
+            }
+        }
         Err(failure) => fail(link, failure),
     }
 }

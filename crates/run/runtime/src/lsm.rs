@@ -24,6 +24,9 @@ use crate::report::{At, Failure, Step};
 /// Longest name or label: what fits in a page with the word before it.
 const LONGEST: usize = 4000;
 
+/// The word before an AppArmor profile's name.
+const EXEC: &[u8] = b"exec ";
+
 /// What a process is to become at its next execve.
 #[derive(Debug, Default)]
 pub(crate) struct Labels {
@@ -54,7 +57,7 @@ impl Labels {
             }
             Some(name) => {
                 checked("apparmor profile", name)?;
-                Some(format!("exec {name}").into_bytes())
+                Some([EXEC, name.as_bytes()].concat())
             }
             None => None,
         };
@@ -63,6 +66,16 @@ impl Labels {
             selinux: selinux.map(|label| label.as_bytes().to_vec()),
         };
         Ok((labels.apparmor.is_some() || labels.selinux.is_some()).then_some(labels))
+    }
+
+    /// The profile or label that a step applies, as the spec names it.
+    pub(crate) fn named(&self, step: Step) -> Option<String> {
+        let name = match step {
+            Step::AppArmor => self.apparmor.as_deref()?.strip_prefix(EXEC)?,
+            Step::Selinux => self.selinux.as_deref()?,
+            _ => return None,
+        };
+        Some(format!("{:?}", String::from_utf8_lossy(name)))
     }
 }
 

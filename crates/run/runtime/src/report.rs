@@ -294,6 +294,14 @@ impl Failure {
         )
     }
 
+    /// The failure in words, where it is about a label: whoever starts a container that another process made does not know
+    /// which.
+    pub(crate) fn of_label(self, program: &Program) -> Option<String> {
+        let label = program.labels.as_ref()?.named(self.step)?;
+        let errno = io::Error::from_raw_os_error(self.errno);
+        Some(format!("unable to {} {label}: {errno}", self.step.words()))
+    }
+
     /// Whether it is the target of a procfs or sysfs that was not to be had.
     fn is_of_proc_or_sys(self, plan: Option<&Plan>) -> bool {
         let index = usize::try_from(self.index).unwrap_or(usize::MAX);
@@ -315,6 +323,7 @@ impl Failure {
         let index = usize::try_from(self.index).ok()?;
         let absolute = |path: &std::path::Path| Some(format!("/{}", path.display()));
         match self.step {
+            Step::AppArmor | Step::Selinux => program?.labels.as_ref()?.named(self.step),
             Step::Device => absolute(&plan?.nodes.get(index)?.target),
             Step::Mask => absolute(plan?.masked.get(index)?),
             Step::ReadOnly => absolute(plan?.readonly.get(index)?),

@@ -138,7 +138,10 @@ fn a_profile_that_is_not_loaded_is_an_error() {
         process(spec).apparmor_profile = Some("dhow-test-nowhere".into());
     });
     let (_, message) = image.refused(&spec);
-    assert!(message.contains("unable to apply apparmor profile"), "{message}");
+    assert!(
+        message.contains("unable to apply apparmor profile \"dhow-test-nowhere\""),
+        "{message}"
+    );
 }
 
 /// CVE-2019-16884, CVE-2023-28642: what is found at /proc in the container is the image's.
