@@ -13,7 +13,7 @@ ranges='linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostI
 the_group_is_delegated() { has "$(cat "$group/cgroup.controllers")" pids; [ -w "$group/cgroup.procs" ]; }
 it_runs_as_root_inside() { bundle "$work/b1" '' id -u; same uid 0 "$(runtime run -b "$work/b1" r1)"; }
 it_has_a_range_of_ids() {
-    bundle "$work/b2" "$ranges" sh -c 'cat /proc/self/uid_map; touch /tmp/f && busybox chown 7:7 /tmp/f && busybox stat -c %u /tmp/f'
+    bundle "$work/b2" "$ranges; process['capabilities'] = {key: ['CAP_CHOWN'] for key in ('bounding', 'effective', 'permitted')}" sh -c 'cat /proc/self/uid_map; touch /tmp/f && busybox chown 7:7 /tmp/f && busybox stat -c %u /tmp/f'
     local out; out=$(runtime run -b "$work/b2" r2)
     has "$out" 100000; same owner 7 "$(tail -1 <<<"$out")"
 }

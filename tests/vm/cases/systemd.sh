@@ -67,7 +67,7 @@ it_pauses() {
 a_second_one_of_the_name_is_refused() {
     bundle "$work/s2" "linux['cgroupsPath'] = '$slice:lab:s1'" sleep 100
     if create s2; then echo "two containers have one unit"; return 1; fi
-    # Neither harms the first.
+    # That does the first no harm.
     same unit active "$("${manager[@]}" is-active lab-s1.scope)"
     same status running "$(runtime state s1 | the_status)"
 }
