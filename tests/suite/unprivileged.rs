@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::world::{Ran, World, binary, finish};
 
@@ -46,6 +46,10 @@ impl Nobody {
     }
 
     fn feed(&self, args: &[&str], input: Vec<u8>) -> Ran {
+        finish(self.command(args), input)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args).env("HOME", &self.home).current_dir(&self.home);
         for name in ["DHOW_ROOT", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
@@ -54,7 +58,25 @@ impl Nobody {
         if rustix::process::geteuid().is_root() {
             command.uid(Self::ID).gid(Self::ID);
         }
-        finish(command, input)
+        command
+    }
+
+    /// A bundle of busybox that sleeps, for the runtime, in a user namespace of the one id.
+    fn bundle(&self) {
+        let rootfs = self.home.join("rootfs");
+        for folder in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+            fs::create_dir_all(rootfs.join(folder)).unwrap();
+        }
+        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+        for name in ["id", "ls", "sh", "sleep"] {
+            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
+        }
+        self.dhow(&["runtime", "spec", "--rootless"]).ok();
+        let config = self.home.join("config.json");
+        let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        spec["process"]["args"] = serde_json::json!(["sleep", "1000"]);
+        spec["process"]["terminal"] = false.into();
+        fs::write(&config, spec.to_string()).unwrap();
     }
 
     fn dhow(&self, args: &[&str]) -> Ran {
@@ -137,4 +159,38 @@ fn unprivileged_run_says_what_is_missing() {
         assert!(said.contains("root"), "it says who can: {said}");
     }
     nobody.dhow(&["system", "check"]).ok();
+}
+
+/// A normal user's container keeps namespaces of the machine (network, time), which its user may not enter again.
+#[test]
+fn unprivileged_a_container_of_the_runtime_is_entered() {
+    let nobody = Nobody::new();
+    if !std::path::Path::new("/bin/busybox").exists() {
+        eprintln!("skipped: no /bin/busybox");
+        return;
+    }
+    nobody.bundle();
+    let state = nobody.home.join("state").display().to_string();
+    let runtime = |words: &str| {
+        let mut args = vec!["runtime", "--root", &state];
+        args.extend(words.split(' '));
+        nobody.command(&args)
+    };
+    // Without pipes: the container would hold them.
+    let created = runtime("run -d a")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(nobody.world.path("said")).unwrap())
+        .status()
+        .unwrap();
+    assert!(
+        created.success(),
+        "{}",
+        fs::read_to_string(nobody.world.path("said")).unwrap()
+    );
+    let id = finish(runtime("exec a id -u"), Vec::new());
+    let root = finish(runtime("exec a ls /"), Vec::new());
+    finish(runtime("delete --force a"), Vec::new()).exits(0);
+    assert_eq!(id.ok(), "0");
+    assert_eq!(root.ok(), "bin\ndev\netc\nproc\nsys\ntmp");
 }

@@ -1,6 +1,6 @@
 //! One more process in a running container.
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dhow_cgroup::Group;
 use dhow_oci::Labels;
@@ -19,6 +19,7 @@ use crate::init::{self, staged, terminal};
 use crate::parent::{self, Answer, Link, Place, Visit};
 use crate::plan::{Program, Share};
 use crate::report::{At, Failure, HANDED_OVER, Step};
+use crate::within::number;
 use crate::{Context as _, Error, Running, Settings, Stdio};
 
 /// Everything [`exec`] needs.
@@ -316,9 +317,7 @@ fn different(init: BorrowedFd<'_>, wanted: Kinds) -> std::io::Result<Kinds> {
         (Kinds::USER, "user"),
         (Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME, "uts"),
     ];
-    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", init.as_raw_fd()))?;
-    let pid = told.lines().find_map(|line| line.strip_prefix("Pid:"));
-    let pid = pid.ok_or(Errno::SRCH)?.trim();
+    let pid = number(init)?.as_raw_nonzero().to_string();
     let number = |process: &str, name: &str| {
         let stat = rustix::fs::stat(format!("/proc/{process}/ns/{name}"));
         stat.map(|stat| (stat.st_dev, stat.st_ino))
@@ -328,7 +327,7 @@ fn different(init: BorrowedFd<'_>, wanted: Kinds) -> std::io::Result<Kinds> {
         if !wanted.contains(kind) {
             continue;
         }
-        match (number(pid, name), number("self", name)) {
+        match (number(&pid, name), number("self", name)) {
             // A kernel without this kind.
             (Err(Errno::NOENT), _) => {}
             (theirs, own) => kinds.set(kind, theirs? != own?),

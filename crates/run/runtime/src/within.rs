@@ -3,7 +3,7 @@
 //! A process between the two enters them, clones the child as its own sibling, hands its pidfd over and exits.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use dhow_sys::clone::{Child, Options};
 use rustix::io::Errno;
@@ -81,8 +81,8 @@ fn enter(joins: &[(Namespace, OwnedFd)]) -> io::Result<()> {
 }
 
 /// The process id that a pidfd stands for, in the caller's namespace.
-fn number(pidfd: &OwnedFd) -> io::Result<Pid> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+pub(crate) fn number(pidfd: impl AsFd) -> io::Result<Pid> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd()))?;
     let number = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     number
         .and_then(|number| number.trim().parse().ok())
