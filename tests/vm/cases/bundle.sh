@@ -8,7 +8,7 @@ runtime() { dhow runtime --root /run/lab-runtime "$@"; }
 it_runs() { bundle /tmp/b1 '' echo hello; same output hello "$(runtime run -b /tmp/b1 c1)"; }
 limits_are_set() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
-    bundle /tmp/b2 'linux["cgroupsPath"] = "/lab/c2"; linux["resources"] = {"memory": {"limit": 33554432}, "pids": {"limit": 9}, "cpu": {"shares": 512}}' sleep 100
+    bundle /tmp/b2 'linux["cgroupsPath"] = "/lab/c2"; linux["resources"] = {"memory": {"limit": 33554432}, "pids": {"limit": 9}, "cpu": {"shares": 512}}' sleep 100000
     runtime create -b /tmp/b2 c2 </dev/null >/dev/null 2>&1
     same memory.max 33554432 "$(cat /sys/fs/cgroup/lab/c2/memory.max)"
     same pids.max 9 "$(cat /sys/fs/cgroup/lab/c2/pids.max)"
@@ -23,7 +23,7 @@ limits_are_set() {
 }
 unified_keys_are_written() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
-    bundle /tmp/b3 'linux["cgroupsPath"] = "/lab/c3"; linux["resources"] = {"unified": {"memory.high": "16777216", "pids.max": "7"}}' sleep 100
+    bundle /tmp/b3 'linux["cgroupsPath"] = "/lab/c3"; linux["resources"] = {"unified": {"memory.high": "16777216", "pids.max": "7"}}' sleep 100000
     runtime create -b /tmp/b3 c3 </dev/null >/dev/null 2>&1
     same memory.high 16777216 "$(cat /sys/fs/cgroup/lab/c3/memory.high)"
     same pids.max 7 "$(cat /sys/fs/cgroup/lab/c3/pids.max)"

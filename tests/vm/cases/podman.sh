@@ -26,7 +26,7 @@ it_execs_and_stops() {
     same output inside "$out"
 }
 it_pauses() {
-    podman_with run -d --name still --network none localhost/busybox sleep 100 >/dev/null
+    podman_with run -d --name still --network none localhost/busybox sleep 100000 >/dev/null
     podman_with pause still >/dev/null
     local state; state=$(podman_with inspect -f '{{.State.Status}}' still)
     podman_with unpause still >/dev/null

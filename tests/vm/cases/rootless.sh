@@ -25,7 +25,7 @@ ids_of_others_are_refused() {
 files_limit_it() {
     # Beside the group of this service, since one with processes can have no controllers below it.
     local below; below=$(dirname "$group")/lab-r4
-    bundle "$work/b4" 'linux["cgroupsPath"] = "lab-r4"; linux["resources"] = {"pids": {"limit": 9}, "memory": {"limit": 33554432}}' sleep 100
+    bundle "$work/b4" 'linux["cgroupsPath"] = "lab-r4"; linux["resources"] = {"pids": {"limit": 9}, "memory": {"limit": 33554432}}' sleep 100000
     runtime create -b "$work/b4" r4 </dev/null >/dev/null 2>&1
     same pids.max 9 "$(cat "$below/pids.max")"
     same memory.max 33554432 "$(cat "$below/memory.max")"
@@ -43,7 +43,7 @@ a_group_of_others_is_refused() {
     [ ! -e /sys/fs/cgroup/system.slice/lab-r6 ]
 }
 it_lives_and_ends() {
-    bundle "$work/b5" '' sleep 100
+    bundle "$work/b5" '' sleep 100000
     runtime create -b "$work/b5" r5 </dev/null >/dev/null 2>&1
     runtime start r5
     same uid 0 "$(runtime exec r5 id -u)"

@@ -32,14 +32,14 @@ a_device_is_refused() {
     dhow run --rm busybox sh -c 'head -c 1 /dev/zero >/dev/null && echo > /dev/null'
 }
 pause_stops_it() {
-    dhow run -d --name paused busybox sleep 100 >/dev/null
+    dhow run -d --name paused busybox sleep 100000 >/dev/null
     dhow pause paused >/dev/null
     same state paused "$(dhow inspect -f '{{.State.Status}}' paused)"
     dhow unpause paused >/dev/null
     dhow rm -f paused >/dev/null
 }
 exec_joins_the_group() {
-    dhow run -d --name joined busybox sleep 100 >/dev/null
+    dhow run -d --name joined busybox sleep 100000 >/dev/null
     local first second
     first=$(dhow exec joined cat /proc/1/cgroup); second=$(dhow exec joined cat /proc/self/cgroup)
     dhow rm -f joined >/dev/null
@@ -53,7 +53,7 @@ an_end_leaves_no_group() {
     same groups "$before" "$after"
 }
 stats_have_numbers() {
-    dhow run -d --name counted busybox sleep 100 >/dev/null
+    dhow run -d --name counted busybox sleep 100000 >/dev/null
     local out; out=$(dhow stats --no-stream counted)
     dhow rm -f counted >/dev/null
     has "$out" counted

@@ -24,7 +24,7 @@ limited() {
 }
 
 it_makes_a_scope_with_limits() {
-    limited s1 '{"memory": {"limit": 33554432, "reservation": 16777216}, "pids": {"limit": 9}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}}' sleep 100
+    limited s1 '{"memory": {"limit": 33554432, "reservation": 16777216}, "pids": {"limit": 9}, "cpu": {"shares": 512, "quota": 50000, "period": 100000}}' sleep 100000
     create s1
     same unit active "$("${manager[@]}" is-active lab-s1.scope)"
     same MemoryMax 33554432 "$(property MemoryMax lab-s1.scope)"
@@ -42,7 +42,7 @@ it_makes_a_scope_with_limits() {
 }
 exec_joins_the_unit() {
     same group "$(runtime exec s1 cat /proc/1/cgroup)" "$(runtime exec s1 cat /proc/self/cgroup)"
-    runtime exec -d s1 sleep 100
+    runtime exec -d s1 sleep 100000
     same "processes of the unit" 2 "$(wc -l <"$(group_of lab-s1.scope)/cgroup.procs")"
 }
 update_tells_systemd() {
@@ -65,7 +65,7 @@ it_pauses() {
     has "$(runtime events --stats s1)" '"pids"'
 }
 a_second_one_of_the_name_is_refused() {
-    bundle "$work/s2" "linux['cgroupsPath'] = '$slice:lab:s1'" sleep 100
+    bundle "$work/s2" "linux['cgroupsPath'] = '$slice:lab:s1'" sleep 100000
     if create s2; then echo "two containers have one unit"; return 1; fi
     # That does the first no harm.
     same unit active "$("${manager[@]}" is-active lab-s1.scope)"
@@ -79,7 +79,7 @@ kill_and_delete_leave_nothing() {
     soon gone lab-s1.scope
 }
 delete_by_force_leaves_nothing() {
-    limited s3 '{"pids": {"limit": 20}}' sh -c 'sleep 100 & sleep 100 & wait'
+    limited s3 '{"pids": {"limit": 20}}' sh -c 'sleep 100000 & sleep 100000 & wait'
     create s3; runtime start s3
     local group; group=$(group_of lab-s3.scope)
     runtime delete --force s3
@@ -109,14 +109,14 @@ one_that_ended_is_deleted() {
     runtime delete s6
 }
 a_nested_slice_is_made() {
-    bundle "$work/s7" "linux['cgroupsPath'] = 'lab-inner.slice:lab:s7'" sleep 100
+    bundle "$work/s7" "linux['cgroupsPath'] = 'lab-inner.slice:lab:s7'" sleep 100000
     create s7
     has "$(group_of lab-s7.scope)" lab.slice/lab-inner.slice/lab-s7.scope
     runtime delete --force s7
     soon gone lab-s7.scope
 }
 annotations_are_properties() {
-    bundle "$work/s8" "linux['cgroupsPath'] = '$slice:lab:s8'; spec['annotations'] = {'org.systemd.property.TimeoutStopSec': 'uint64 7', 'org.systemd.property.Description': \"'of the lab'\"}" sleep 100
+    bundle "$work/s8" "linux['cgroupsPath'] = '$slice:lab:s8'; spec['annotations'] = {'org.systemd.property.TimeoutStopSec': 'uint64 7', 'org.systemd.property.Description': \"'of the lab'\"}" sleep 100000
     create s8
     same TimeoutStop 7s "$(property TimeoutStopUSec lab-s8.scope)"
     same Description "of the lab" "$(property Description lab-s8.scope)"
