@@ -26,6 +26,8 @@ type Device = (bool, Option<u32>, Option<u32>);
 struct List {
     allow: bool,
     exceptions: BTreeMap<Device, u8>,
+    /// The exceptions as the rules name them: entries are applied in the listed order (runtime-spec, "Allowed Device list").
+    order: Vec<Device>,
 }
 
 impl List {
@@ -41,6 +43,7 @@ impl List {
         if rule.is_everything() {
             self.allow = rule.allow;
             self.exceptions.clear();
+            self.order.clear();
             return Ok(());
         }
         // A line of type `a` means everything whatever else it says, so "all devices, some access" is two lines.
@@ -53,12 +56,20 @@ impl List {
         for block in kinds {
             let device = (*block, rule.major, rule.minor);
             if rule.allow != self.allow {
-                *self.exceptions.entry(device).or_default() |= access;
+                self.except(device, access);
             } else {
                 self.take(device, access, rule)?;
             }
         }
         Ok(())
+    }
+
+    fn except(&mut self, device: Device, access: u8) {
+        let bits = self.exceptions.entry(device).or_insert_with(|| {
+            self.order.push(device);
+            0
+        });
+        *bits |= access;
     }
 
     /// Takes accesses out of an exception. The kernel can do so for the same device only, not for a part of a range.
@@ -86,6 +97,7 @@ impl List {
             *bits &= !access;
             if *bits == 0 {
                 self.exceptions.remove(&device);
+                self.order.retain(|other| *other != device);
             }
         }
         Ok(())
@@ -118,12 +130,14 @@ impl List {
                 "c" => false,
                 _ => return None,
             };
-            *list
-                .exceptions
-                .entry((block, number(major)?, number(minor)?))
-                .or_default() |= bits;
+            list.except((block, number(major)?, number(minor)?), bits);
         }
         Some(list)
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = (Device, u8)> {
+        let bits = |device: &Device| self.exceptions.get(device).map(|bits| (*device, *bits));
+        self.order.iter().filter_map(bits)
     }
 
     /// Lines for `devices.allow` (true) and `devices.deny` (false) that lead from `self` to `target`.
@@ -132,7 +146,7 @@ impl List {
         let mut from = self;
         let start = Self {
             allow: target.allow,
-            exceptions: BTreeMap::new(),
+            ..Self::default()
         };
         if self.allow != target.allow || target.allow {
             // The default changes, or there may be exceptions that cannot be seen.
@@ -142,16 +156,16 @@ impl List {
             from = &start;
         }
         // What comes first, so that nothing that stays is missing meanwhile.
-        for (device, bits) in &target.exceptions {
-            let new = bits & !from.exceptions.get(device).copied().unwrap_or(0);
+        for (device, bits) in target.in_order() {
+            let new = bits & !from.exceptions.get(&device).copied().unwrap_or(0);
             if new != 0 {
-                out.push((!target.allow, line(*device, new)));
+                out.push((!target.allow, line(device, new)));
             }
         }
-        for (device, bits) in &from.exceptions {
-            let gone = bits & !target.exceptions.get(device).copied().unwrap_or(0);
+        for (device, bits) in from.in_order() {
+            let gone = bits & !target.exceptions.get(&device).copied().unwrap_or(0);
             if gone != 0 {
-                out.push((target.allow, line(*device, gone)));
+                out.push((target.allow, line(device, gone)));
             }
         }
         out
@@ -185,7 +199,7 @@ pub(crate) fn apply(dir: &Dir, rules: &[Access]) -> Result<(), Error> {
         let mut steps = vec![(target.allow, "a".to_owned())];
         let known = List {
             allow: target.allow,
-            exceptions: BTreeMap::new(),
+            ..List::default()
         };
         steps.extend(known.steps(&target).into_iter().filter(|(_, line)| line != "a"));
         steps
@@ -272,10 +286,10 @@ mod tests {
         let steps = everything.steps(&target);
         let expected = [
             (false, "a"),
-            (true, "c *:* m"),
             (true, "c 1:3 rwm"),
-            (true, "b *:* m"),
             (true, "b 8:* r"),
+            (true, "b *:* m"),
+            (true, "c *:* m"),
         ];
         assert_eq!(shown(&steps), expected);
         for bad in [
@@ -334,7 +348,7 @@ mod tests {
         fn a_list_that_is_written_reads_back(devices in prop::collection::btree_map(
             (any::<bool>(), prop::option::of(0_u32..300), prop::option::of(0_u32..300)), 1_u8..8, 0..8,
         )) {
-            let list = List { allow: false, exceptions: devices };
+            let list = List { allow: false, order: devices.keys().copied().collect(), exceptions: devices };
             let text: String = list.steps_text();
             prop_assert_eq!(List::parse(&text).unwrap(), list);
         }
