@@ -13,9 +13,9 @@ const MOST_INSTRUCTIONS: usize = 4096;
 const X32_BIT: u32 = 1 << 30;
 
 // Offsets in `struct seccomp_data` (linux/seccomp.h).
-const OFFSET_NUMBER: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
-const OFFSET_ARGUMENTS: u32 = 16;
+pub(crate) const OFFSET_NUMBER: u32 = 0;
+pub(crate) const OFFSET_ARCH: u32 = 4;
+pub(crate) const OFFSET_ARGUMENTS: u32 = 16;
 
 // linux/audit.h.
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -40,6 +40,14 @@ impl Arch {
             Self::Aarch64
         } else {
             Self::X86_64
+        }
+    }
+
+    /// As the kernel names it to a filter.
+    pub(crate) const fn audit(self) -> u32 {
+        match self {
+            Self::Aarch64 => AUDIT_ARCH_AARCH64,
+            Self::X86_64 => AUDIT_ARCH_X86_64,
         }
     }
 }

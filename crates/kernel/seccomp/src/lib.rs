@@ -15,6 +15,7 @@ mod multiplex;
 mod profile;
 mod rules;
 mod table;
+mod verdict;
 
 pub use cache::Cache;
 pub use compile::{Arch, Program, compile};

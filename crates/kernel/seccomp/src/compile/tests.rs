@@ -11,56 +11,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::default_profile;
+use crate::verdict::{Call, verdict};
 
 #[path = "tests/libseccomp.rs"]
 mod libseccomp;
 #[path = "tests/shape.rs"]
 mod shape;
 
-/// One system call as the kernel shows it to a filter.
-#[derive(Clone, Copy, Debug)]
-struct Call {
-    arch: u32,
-    number: u32,
-    arguments: [u64; 6],
-}
-
 /// Runs a filter as the kernel would: its verdict. Anything that the kernel's checker refuses fails the test.
 fn run(filter: &[libc::sock_filter], call: &Call) -> u32 {
-    let word = |offset: u32| match offset {
-        0 => call.number,
-        4 => call.arch,
-        offset => {
-            assert!(
-                (16..64).contains(&offset) && offset.is_multiple_of(4),
-                "load of {offset}"
-            );
-            let argument = call.arguments[(offset as usize - 16) / 8];
-            if offset.is_multiple_of(8) {
-                argument as u32
-            } else {
-                (argument >> 32) as u32
-            }
-        }
-    };
-    let mut accumulator = 0_u32;
-    let mut at = 0_usize;
-    loop {
-        let instruction = filter[at];
-        let k = instruction.k;
-        at += 1;
-        let jump = |holds: bool| usize::from(if holds { instruction.jt } else { instruction.jf });
-        match instruction.code {
-            0x20 => accumulator = word(k),
-            0x05 => at += k as usize,
-            0x06 => return k,
-            0x54 => accumulator &= k,
-            0x15 => at += jump(accumulator == k),
-            0x25 => at += jump(accumulator > k),
-            0x35 => at += jump(accumulator >= k),
-            other => panic!("instruction {other:#x}"),
-        }
-    }
+    verdict(filter, call).expect("the kernel would refuse the filter")
 }
 
 fn column_of(name: &str, column: usize) -> Option<u32> {
@@ -654,6 +614,13 @@ fn an_agent_asks_for_a_listener() {
         arguments: [0; 6],
     };
     assert_eq!(run(&program.filter, &call), libc::SECCOMP_RET_USER_NOTIF);
+    // Read and poll go through, a call that is asked about does not.
+    assert!(program.lets(Arch::X86_64, &[0, 7]));
+    assert!(!program.lets(Arch::X86_64, &[0, 83]));
+    assert!(
+        !program.lets(Arch::Aarch64, &[0]),
+        "an interface that it does not know"
+    );
 }
 
 #[test]
