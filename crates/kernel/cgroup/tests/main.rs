@@ -218,6 +218,25 @@ fn kill_all_kills_what_forks_and_delete_removes_inner_groups() {
 }
 
 #[test]
+fn the_end_of_a_group_kills_who_is_left_in_it_and_asks_nothing_of_an_empty_one() {
+    let Some(group) = group(&Resources::default()) else {
+        return;
+    };
+    let places: Vec<PathBuf> = group.directories().map(PathBuf::from).collect();
+    let mut shell = Shell::new(&group, "sleep 100 & sleep 100");
+    let inner = places.first().unwrap().join("inner");
+    fs::create_dir(&inner).unwrap();
+    group.end().unwrap();
+    until("the shell is killed", || shell.ended());
+    assert!(!places.iter().any(|place| place.exists()), "{places:?}");
+    let again = Group::create(&path(), &Resources::default()).unwrap();
+    let gone = Group::open(again.path()).unwrap();
+    again.end().unwrap();
+    // One that another process has removed is as good as removed.
+    gone.end().unwrap();
+}
+
+#[test]
 fn freeze_stops_the_clock_of_processes_and_thaw_starts_it() {
     let Some(group) = group(&Resources::default()) else {
         return;
