@@ -153,7 +153,8 @@ impl Container {
         let Some(vital) = Vital::of(record.pid, record.start) else {
             return Ok(Status::Stopped);
         };
-        if record.creating {
+        // One that runs its program is whole, whatever its maker has still to write.
+        if record.creating && !vital.executed {
             return Ok(self.unfinished());
         }
         if self.group()?.is_some_and(|group| group.frozen().unwrap_or(false)) {

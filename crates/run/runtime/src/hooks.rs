@@ -38,6 +38,13 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// Those before the program begins, which may ask for the container's state.
+    pub(crate) const BEFORE_START: [Self; 4] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+    ];
     const ALL: [Self; 6] = [
         Self::Prestart,
         Self::CreateRuntime,

@@ -90,9 +90,7 @@ pub fn create(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Resul
         let terminal = birth.bear(stdio, Some(&listener))?;
         birth.publish()?;
         // From here on the process waits for a start, whatever becomes of this one.
-        if let Some((_, link)) = &birth.born {
-            link.tell();
-        }
+        birth.tell();
         Ok(terminal)
     });
     birth.finish(outcome)
@@ -109,7 +107,10 @@ pub fn run(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<B
         .hear()
         .and_then(|()| birth.bear(stdio, None))
         .and_then(|terminal| {
-            birth.publish()?;
+            if !birth.begun_early {
+                birth.publish()?;
+                birth.tell();
+            }
             birth.start()?;
             Ok(terminal)
         });
@@ -187,6 +188,8 @@ struct Birth<'a> {
     /// As hooks get it.
     state: State,
     born: Option<(Child, Link)>,
+    /// Whether the process was told to go on before it was ready.
+    begun_early: bool,
 }
 
 impl<'a> Birth<'a> {
@@ -245,6 +248,7 @@ impl<'a> Birth<'a> {
             },
             record,
             born: None,
+            begun_early: false,
         };
         Ok((birth, options.stdio))
     }
@@ -282,10 +286,16 @@ impl<'a> Birth<'a> {
         self.record.pid = child.pid.as_raw_pid();
         self.record.start = Vital::now(self.record.pid).map_or(0, |vital| vital.start);
         self.state.pid = self.record.pid;
-        // Written while the child is at work, so that only the renaming is left to do once it is ready.
-        let drafted = record::draft(&self.folder, &self.record);
-        let (child, link) = self.born.insert((child, link));
-        drafted?;
+        self.born = Some((child, link));
+        let hooks = &self.plan.hooks;
+        let waits = listener.is_some()
+            || Stage::BEFORE_START
+                .iter()
+                .any(|stage| !stage.of(hooks).is_empty());
+        self.record_meanwhile(waits)?;
+        let Some((child, link)) = &self.born else {
+            return Err(Error::new(ErrorKind::Internal, "a container without a process"));
+        };
         loop {
             match link.answer() {
                 Answer::Ready(terminal) => return Ok(terminal),
@@ -308,6 +318,27 @@ impl<'a> Birth<'a> {
         }
     }
 
+    /// Writes the record while the child is at work. For one that waits only the renaming is left to do once it is ready. Any
+    /// other is told to go on at once, and finds that word when it comes to it: each process that waits for the other one
+    /// costs the waking of a processor. Until it executes its program it is being created, for all who ask.
+    fn record_meanwhile(&mut self, waits: bool) -> Result<(), Error> {
+        if waits {
+            return record::draft(&self.folder, &self.record);
+        }
+        self.record.creating = true;
+        record::write(&self.folder, &self.record)?;
+        self.begun_early = true;
+        self.tell();
+        Ok(())
+    }
+
+    /// Lets the child go on.
+    fn tell(&self) {
+        if let Some((_, link)) = &self.born {
+            link.tell();
+        }
+    }
+
     /// Writes that the container is there, and frees its lock: the first process, which will outlive this one, has a copy
     /// of the lock's descriptor until it executes its program.
     fn publish(&mut self) -> Result<(), Error> {
@@ -316,12 +347,11 @@ impl<'a> Birth<'a> {
         Ok(())
     }
 
-    /// Lets the program begin, then runs what comes after.
+    /// Waits for the program to begin, then runs what comes after.
     fn start(&mut self) -> Result<(), Error> {
         let Some((child, link)) = &self.born else {
             return Err(Error::new(ErrorKind::Internal, "a container without a process"));
         };
-        link.tell();
         let program = &self.plan.program;
         let (pidfd, agent) = (child.pidfd.as_fd(), program.agent.as_ref());
         match parent::executed(link, self.state.pid, pidfd, agent, Some(&self.state))? {
@@ -334,6 +364,8 @@ impl<'a> Birth<'a> {
                 return Err(answer.into_failure(&name, None, None));
             }
         }
+        self.record.creating = false;
+        drop(self.lock.take());
         let hooks = &self.plan.hooks.poststart;
         hooks::run(Stage::Poststart, hooks, &self.state, &[], None)
     }

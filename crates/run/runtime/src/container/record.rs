@@ -47,7 +47,7 @@ pub struct Record {
     /// Annotations of the spec.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,
-    /// Whether it is still being made: hooks of create may ask for its state.
+    /// Whether it is still being made, or was when this was written: it counts until the process executes its program.
     #[serde(default)]
     pub creating: bool,
     /// Whether the process came out of a checkpoint: such a one executes no program.
