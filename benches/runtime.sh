@@ -15,6 +15,7 @@ theirs="$CRUN --root $work/crun"
 cleanup() {
     for id in $($ours list -q); do $ours delete --force "$id" >/dev/null 2>&1 || true; done
     $theirs delete --force bench-crun >/dev/null 2>&1 || true
+    umount "$work/run" 2>/dev/null || true
     rm -rf "$work"
 }
 trap cleanup EXIT
@@ -44,6 +45,15 @@ must_work "$ours run -b $work/true bench" "$theirs run -b $work/true bench-crun"
 pair "run : crun" "<= 0.6" "$ours run -b $work/true bench" "$theirs run -b $work/true bench-crun"
 pair "run without seccomp : crun" "" "$ours run -b $work/plain bench" "$theirs run -b $work/plain bench-crun"
 pair "run : floor" "<= 2" "$ours run -b $work/true bench" "$work/floor $work/true/rootfs true"
+# Beside the promise: how near to the floor anything can come that has a group, a filter and a state; and both runtimes with their
+# state on a tmpfs, where it is on a usual host (/run).
+mkdir "$work/run"; mount -t tmpfs bench "$work/run"
+whole="$work/floor --whole $work/run/floor $work/true/rootfs true"
+must_work "$whole"
+pair "floor with group, filter, state : floor" "" "$whole" "$work/floor $work/true/rootfs true"
+pair "run, state on tmpfs : floor" "" "$DHOW runtime --root $work/run/dhow run -b $work/true bench" "$work/floor $work/true/rootfs true"
+pair "run, state on tmpfs : crun" "" "$DHOW runtime --root $work/run/dhow run -b $work/true bench" \
+    "$CRUN --root $work/run/crun run -b $work/true bench-crun"
 $ours create -b "$work/sleep" bench </dev/null >/dev/null 2>&1; $ours start bench
 $theirs create -b "$work/sleep" bench-crun </dev/null >/dev/null 2>&1; $theirs start bench-crun
 must_work "$ours exec bench true" "$theirs exec bench-crun true"
