@@ -326,6 +326,8 @@ fn from_hosts(
     endpoint.mirror = !place.own;
     if elsewhere {
         place.host.clone_into(&mut endpoint.host);
+        // What was said of the registry was not said of this place.
+        endpoint.insecure = false;
         // containerd tells a place that is not the registry which registry it stands for.
         endpoint.namespace = Some(own.host.clone()).filter(|_| !place.own);
         let theirs = host_files(&place.host)?;

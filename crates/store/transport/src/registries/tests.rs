@@ -256,6 +256,21 @@ fn the_places_of_hosts_toml_come_in_the_order_of_the_file_and_the_server_last() 
 }
 
 #[test]
+fn what_is_said_of_a_registry_is_not_said_of_those_that_stand_for_it() {
+    let registries = conf("[[registry]]\nlocation='r.example'\ninsecure=true\n");
+    let places = places(
+        &registries,
+        "r.example/x",
+        &[("r.example", "[host.'https://m.example']\n")],
+    );
+    let insecure: Vec<_> = places
+        .iter()
+        .map(|place| (place.host.as_str(), place.insecure))
+        .collect();
+    assert_eq!(insecure, [("m.example", false), ("r.example", true)]);
+}
+
+#[test]
 fn what_is_wrong_in_hosts_toml_is_said() {
     for (text, said) in [
         ("server = 3", "server is no text"),
