@@ -34,6 +34,14 @@ pub enum Fault {
     Header(&'static str, String),
     /// Another body under the same headers, except for its length.
     Body(Vec<u8>),
+    /// These bytes instead of an answer, and the connection closes.
+    Raw(Vec<u8>),
+    /// This head, and then bytes without end.
+    Endless(&'static str),
+    /// This head one byte at a time with a pause after each, for as long as anybody listens.
+    Drip(Duration),
+    /// The right head, no body, and silence for so long.
+    Hang(Duration),
 }
 
 /// How a person must show who they are.

@@ -11,6 +11,7 @@
 //!      layers/             unpacked layers (layer)
 //!      snapshots/          stacks with changes (snapshot)
 //!      refs/<name>         one file for each tag and each repo digest: `<image id>\n<canonical name>\n`
+//!      manifests/          lists of manifests in the making, one file each
 //!      meta.db             the index (meta): made again from the files when lost
 //!      leases/ locks/      what living processes keep (meta)
 //!      tmp/ trash/         in the making; to be deleted
@@ -36,6 +37,7 @@ mod documents;
 mod image;
 mod load;
 mod loaded;
+mod manifest_list;
 mod names;
 mod parallel;
 mod pipe;
@@ -49,6 +51,7 @@ mod types;
 
 pub use copy::{Copied, Copy, Location, copy};
 pub use image::{HistoryLine, Image, Summary};
+pub use manifest_list::{Annotate, ManifestList, ManifestLists, Member};
 pub use store::Store;
 pub use types::{
     Check, DiskUsage, Finding, Import, LabelFilter, LayerUsage, Loaded, Prune, Pruned, Pull, Pulled, Pushed,

@@ -125,17 +125,21 @@ impl Store {
         Ok(())
     }
 
-    /// `/` cannot be in a file name and `+` cannot be in a reference. A name that would be too long for a file is
-    /// cut and told apart by its hash; the file holds the whole name anyway.
     pub(crate) fn name_path(&self, canonical: &str) -> PathBuf {
-        let mut file = canonical.replace('/', "+");
-        if file.len() > 255 {
-            let hash = Digest::of(canonical.as_bytes()).hex();
-            file.truncate(180);
-            file = format!("{file}~{hash}");
-        }
-        self.root.join("refs").join(file)
+        self.root.join("refs").join(file_name(canonical, 255))
     }
+}
+
+/// `/` cannot be in a file name and `+` cannot be in a reference. A name that would be longer than `most` is cut and
+/// told apart by its hash; the file holds the whole name anyway.
+pub(crate) fn file_name(canonical: &str, most: usize) -> String {
+    let mut file = canonical.replace('/', "+");
+    if file.len() > most {
+        let hash = Digest::of(canonical.as_bytes()).hex();
+        file.truncate(most - 75);
+        file = format!("{file}~{hash}");
+    }
+    file
 }
 
 fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Error> {

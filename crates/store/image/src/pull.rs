@@ -159,6 +159,11 @@ impl Puller<'_> {
         content
             .put(&image.manifest_bytes)
             .context(|| "store the manifest")?;
+        // The index too: it is what the name means, and it lists attestations and other platforms.
+        if top.descriptor.digest != image.manifest_digest {
+            lease.pin(&top.descriptor.digest)?;
+            content.put(&top.bytes).context(|| "store the index")?;
+        }
         let mut record = self.store.record_of(&image.id, &image.config)?;
         record.manifest = Some(image.manifest_digest);
         record.media_type = image.media_type;

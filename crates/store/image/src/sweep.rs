@@ -59,6 +59,8 @@ impl Store {
         layers.extend(self.meta.caches()?.into_iter().flat_map(|cache| cache.layers));
         let mut documents: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
         documents.extend(images.iter().filter_map(|image| image.manifest));
+        // An index that a name with a digest stands for stays as long as the name.
+        documents.extend(self.meta.digests()?.into_iter().map(|(_, digest, _)| digest));
         for diff in self.layers.list().context(|| "list the layers")? {
             if !asked(&diff.0) || layers.contains(&diff) || pins.contains(&diff.0) {
                 continue;

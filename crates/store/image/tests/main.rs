@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod archives;
+mod copies;
 mod fuzz;
 mod hostile;
 mod kills;
+mod liars;
+mod manifest_lists;
 mod names;
 mod pulls;
 mod pushes;

@@ -64,6 +64,32 @@ fn a_docker_schema_2_image_is_pulled() {
 }
 
 #[test]
+fn the_index_that_an_image_was_chosen_from_stays_as_long_as_its_name() {
+    let world = World::new();
+    let image = image("a");
+    let host = dhow_types::Platform::host().to_string();
+    let bytes = index(&[
+        (&image, &host),
+        (&TinyImage::oci(vec![base()]), "unknown/unknown"),
+    ]);
+    world.registry.put_image("app", "own", &image);
+    world
+        .registry
+        .put_manifest("app", "1", media_type::OCI_INDEX, &bytes);
+    let pulled = world.pull("app:1").unwrap();
+    let kept = || world.store.content.read(&pulled.digest, 1 << 20);
+    world.store.sweep(&[]).unwrap();
+    assert_eq!(kept().unwrap(), bytes);
+    world
+        .store
+        .remove(&world.registry.name("app:1"), true, &[])
+        .unwrap();
+    world.store.sweep(&[]).unwrap();
+    assert!(kept().is_err());
+    world.assert_clean();
+}
+
+#[test]
 fn an_image_without_layers_and_one_with_the_same_layer_twice_are_pulled() {
     let world = World::new();
     world.registry.put_image("app", "none", &TinyImage::oci(vec![]));

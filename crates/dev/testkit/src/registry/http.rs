@@ -178,6 +178,9 @@ fn send(stream: &TcpStream, request: &Request, mut answer: Answer, fault: Option
         Some(Fault::Body(body)) => answer.body.clone_from(body),
         _ => {}
     }
+    if let Some(done) = without_answer(stream, &fault) {
+        return done;
+    }
     let extra = if let Some(Fault::TooShort(extra)) = fault {
         extra
     } else {
@@ -198,6 +201,10 @@ fn send(stream: &TcpStream, request: &Request, mut answer: Answer, fault: Option
     match fault {
         Some(Fault::TooShort(_)) => {
             out.write_all(body)?;
+            Ok(false)
+        }
+        Some(Fault::Hang(time)) => {
+            std::thread::sleep(time);
             Ok(false)
         }
         Some(Fault::Truncate(length)) if length < body.len() => {
@@ -222,4 +229,26 @@ fn send(stream: &TcpStream, request: &Request, mut answer: Answer, fault: Option
             Ok(true)
         }
     }
+}
+
+/// The faults that have nothing of the answer.
+fn without_answer(stream: &TcpStream, fault: &Option<Fault>) -> Option<io::Result<bool>> {
+    let mut out = stream;
+    let outcome = match fault {
+        Some(Fault::Raw(bytes)) => out.write_all(bytes),
+        Some(Fault::Endless(head)) => out.write_all(head.as_bytes()).and_then(|()| {
+            // Until nobody reads any more; who reads 8 GiB of this has no bound.
+            let piece = vec![b' '; 1 << 20];
+            (0..8 << 10).try_for_each(|_| out.write_all(&piece))
+        }),
+        Some(Fault::Drip(pause)) => {
+            let head = format!("HTTP/1.1 200 OK\r\nX-Slow: {}\r\n\r\n", "x".repeat(10_000));
+            head.bytes().try_for_each(|byte| {
+                std::thread::sleep(*pause);
+                out.write_all(&[byte])
+            })
+        }
+        _ => return None,
+    };
+    Some(outcome.map(|()| false))
 }

@@ -103,7 +103,7 @@ pub fn copy(
     how: &Copy,
     observer: &dyn Observer,
 ) -> Result<Copied, Error> {
-    let source = open_source(client, from)?;
+    let source = open_source(client, from).context(|| format!("read {from}"))?;
     let top = source.top().context(|| format!("read {from}"))?;
     let top = chosen(source.as_ref(), top, how).context(|| format!("read {from}"))?;
     let mut plan = Plan::default();
@@ -113,7 +113,7 @@ pub fn copy(
         plan.add_referrers(source.as_ref())
             .context(|| format!("read what refers to {from}"))?;
     }
-    let sink = open_sink(client, to, &top)?;
+    let sink = open_sink(client, to, &top).context(|| format!("write {to}"))?;
     let copied = plan
         .carry_out(source.as_ref(), sink.as_ref(), &top, observer)
         .context(|| format!("write {to}"))?;
