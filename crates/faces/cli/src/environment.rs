@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ArgMatches;
-use dhow_engine::{Proxies, Settings, TransportSettings};
+use dhow_engine::{Proxies, RegistryFiles, Settings, TransportSettings};
 
 use crate::CliError;
 
@@ -65,7 +65,10 @@ impl Environment {
     /// What the engine needs to know.
     pub(crate) fn settings(&self) -> Settings {
         let mut transport = TransportSettings {
-            auth: self.docker_configs(),
+            auth: self.credential_files(),
+            helpers: std::env::var_os("PATH")
+                .map_or_else(Vec::new, |path| std::env::split_paths(&path).collect()),
+            registries: self.registry_files(),
             ..TransportSettings::default()
         };
         let either = |name: &str| {
@@ -101,7 +104,72 @@ impl Environment {
         self.docker_configs().into_iter().next().ok_or_else(hint)
     }
 
-    /// Where docker and podman keep credentials, in the order in which they count.
+    /// Where docker, then podman, keep credentials, in the order in which they count.
+    fn credential_files(&self) -> Vec<PathBuf> {
+        let mut files = self.docker_configs();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let places = [runtime, self.config_folder()].into_iter().flatten();
+        files.extend(places.map(|folder| folder.join("containers/auth.json")));
+        files
+    }
+
+    /// Where the files about registries are. The person's own count before the system's; one that is named by a
+    /// variable counts alone, with its own drop-in folder beside it.
+    fn registry_files(&self) -> RegistryFiles {
+        let own = self.config_folder();
+        let named = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let places = |below: &str| {
+            let own = own.as_ref().map(|folder| folder.join(below));
+            own.into_iter()
+                .chain([PathBuf::from("/etc").join(below)])
+                .collect::<Vec<_>>()
+        };
+        let (conf, drop_ins) = match named("CONTAINERS_REGISTRIES_CONF") {
+            Some(file) => {
+                let mut folder = file.clone().into_os_string();
+                folder.push(".d");
+                (vec![file], vec![PathBuf::from(folder)])
+            }
+            None => {
+                let mut folders = places("containers/registries.conf.d");
+                folders.reverse();
+                (places("containers/registries.conf"), folders)
+            }
+        };
+        let hosts = match named("DHOW_CERTS_D") {
+            Some(folder) => vec![folder],
+            None => [
+                "dhow/certs.d",
+                "containerd/certs.d",
+                "docker/certs.d",
+                "containers/certs.d",
+            ]
+            .into_iter()
+            .flat_map(places)
+            .collect(),
+        };
+        let daemon =
+            named("DHOW_DOCKER_DAEMON_JSON").map_or_else(|| places("docker/daemon.json"), |file| vec![file]);
+        RegistryFiles {
+            conf,
+            drop_ins,
+            hosts,
+            daemon,
+        }
+    }
+
+    fn config_folder(&self) -> Option<PathBuf> {
+        let folder = std::env::var_os("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute());
+        folder.or_else(|| self.home.as_ref().map(|home| home.join(".config")))
+    }
+
+    /// Where docker keeps credentials.
     fn docker_configs(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         if let Some(file) = std::env::var_os("REGISTRY_AUTH_FILE") {

@@ -30,6 +30,7 @@ mod doctor;
 mod engine;
 mod image;
 mod leftover;
+mod manifest;
 mod network;
 mod selinux;
 mod system;
@@ -54,8 +55,8 @@ pub use dhow_build::{
 };
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
 pub use dhow_image::{
-    Check as CheckStore, Finding, HistoryLine, Image, Import, LabelFilter, Loaded, Prune, Pruned, Pulled,
-    Pushed, Removed, Summary,
+    Annotate, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, LabelFilter, Loaded,
+    Location, ManifestList, Prune, Pruned, Pulled, Pushed, Removed, Summary,
 };
 pub use dhow_meta::ImageRecord;
 pub use dhow_monitor::{Health, HealthStatus, Record, RestartPolicy, Stream, format_time, frame};
@@ -66,7 +67,9 @@ pub use dhow_oci::Healthcheck;
 pub use dhow_seccomp::Profile as SeccompProfile;
 pub use dhow_sys::fd::close_inherited;
 pub use dhow_sys::signal::Signals;
-pub use dhow_transport::{Proxies, Settings as TransportSettings};
+pub use dhow_transport::{
+    CredentialHelper, Found, Proxies, Registries, RegistryFiles, Settings as TransportSettings,
+};
 
 dhow_types::define_error! {
     /// What can go wrong on this host.

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use dhow_bundle::Host;
 use dhow_image::{Check, DiskUsage, Finding};
+use dhow_transport::Registries;
 use dhow_types::ContainerId;
 
 use crate::container::{Container, Status};
 use crate::{Context as _, Engine, Error, Volume};
 
 /// What `info` shows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Info {
     /// Containers by how they stand: running, paused, and all others.
     pub containers: (usize, usize, usize),
@@ -39,6 +40,31 @@ pub struct Info {
     pub storage: String,
     /// Security mechanisms in force.
     pub security: Vec<String>,
+    /// What the files say about registries; the text says why they cannot be read.
+    pub registries: Result<Registries, String>,
+    /// Registries that the environment names as insecure.
+    pub insecure: Vec<String>,
+}
+
+impl Default for Info {
+    fn default() -> Self {
+        Self {
+            containers: (0, 0, 0),
+            images: 0,
+            root: String::new(),
+            kernel: String::new(),
+            system: String::new(),
+            architecture: String::new(),
+            cpus: 0,
+            memory: 0,
+            name: String::new(),
+            cgroup_version: 0,
+            storage: String::new(),
+            security: Vec::new(),
+            registries: Ok(Registries::default()),
+            insecure: Vec::new(),
+        }
+    }
 }
 
 /// What `system df` shows.
@@ -100,6 +126,9 @@ impl Engine {
         info.cgroup_version = if bundle_host().cgroup_v2 { 2 } else { 1 };
         "overlay".clone_into(&mut info.storage);
         info.security = security();
+        let transport = &self.settings().transport;
+        info.registries = Registries::read(&transport.registries).map_err(|error| error.to_string());
+        info.insecure.clone_from(&transport.insecure);
         Ok(info)
     }
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{ArgMatches, Args};
+use dhow_engine::CredentialHelper;
 use serde_json::{Map, Value, json};
 
 use crate::render::{note, say_line};
@@ -52,7 +53,7 @@ struct LogoutFlags {
 }
 
 /// Docker's key for its own hub.
-const HUB: &str = "https://index.docker.io/v1/";
+pub(super) const HUB: &str = "https://index.docker.io/v1/";
 /// Largest password and largest `config.json`.
 const MAX_PASSWORD: u64 = 64 << 10;
 const MAX_CONFIG: u64 = 4 << 20;
@@ -103,17 +104,27 @@ fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
         server.as_str()
     };
     context.engine()?.check_login(registry, &username, &password)?;
-    let auth = STANDARD.encode(format!("{username}:{password}"));
+    let helper = helper(context, &config, &server)?;
+    let entry = match &helper {
+        // Docker notes the registry, and that the secret is elsewhere, by an empty entry.
+        Some(helper) => {
+            helper.store(&server, &username, &password)?;
+            json!({})
+        }
+        None => json!({"auth": STANDARD.encode(format!("{username}:{password}"))}),
+    };
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     let auths = auths
         .as_object_mut()
         .ok_or_else(|| CliError::plain(format!("{}: \"auths\" is no object", path.display())))?;
-    auths.insert(server.clone(), json!({"auth": auth}));
+    auths.insert(server.clone(), entry);
     write(&path, &config)?;
-    note(&format!(
-        "WARNING! The password is stored unencrypted in {}.",
-        path.display()
-    ));
+    if helper.is_none() {
+        note(&format!(
+            "WARNING! The password is stored unencrypted in {}.",
+            path.display()
+        ));
+    }
     say_line("Login Succeeded")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -127,13 +138,46 @@ fn logout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         .get_mut("auths")
         .and_then(Value::as_object_mut)
         .and_then(|auths| auths.remove(&server));
-    if removed.is_none() {
+    let erased = match helper(context, &config, &server)? {
+        Some(helper) => helper.erase(&server)?,
+        None => false,
+    };
+    if removed.is_none() && !erased {
         say_line(&format!("Not logged in to {server}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    write(&path, &config)?;
+    if removed.is_some() {
+        write(&path, &config)?;
+    }
     say_line(&format!("Removing login credentials for {server}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The program that keeps the credentials of a registry, when the file names one: its own, or the general one.
+fn helper(
+    context: &Context,
+    config: &Map<String, Value>,
+    server: &str,
+) -> Result<Option<CredentialHelper>, CliError> {
+    let helpers = config.get("credHelpers").and_then(Value::as_object);
+    let own = helpers.and_then(|helpers| helpers.iter().find(|(key, _)| host(key) == host(server)));
+    let name = own
+        .map(|(_, name)| name)
+        .or_else(|| config.get("credsStore"))
+        .and_then(Value::as_str)
+        .filter(|name| !name.is_empty());
+    let Some(name) = name else { return Ok(None) };
+    let folders = context.environment.settings().transport.helpers;
+    Ok(Some(CredentialHelper::find(name, &folders)?))
+}
+
+/// The host of a key, which may be an address.
+fn host(key: &str) -> &str {
+    let key = key.split_once("://").map_or(key, |(_, rest)| rest);
+    match key.split('/').next().unwrap_or(key) {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    }
 }
 
 /// The key of a registry in the file.

@@ -7,6 +7,7 @@ mod bootstrap;
 mod build;
 mod commit;
 mod completion;
+mod copy;
 mod cp;
 mod create;
 mod doctor;
@@ -18,6 +19,7 @@ mod inspect;
 mod kill;
 mod login;
 mod logs;
+mod manifest;
 mod network;
 mod pause;
 mod port;
@@ -32,6 +34,7 @@ mod rmi;
 mod run;
 mod save;
 mod scan;
+mod search;
 mod start;
 mod stats;
 mod stop;
@@ -85,6 +88,8 @@ const TOP: &[Entry] = &[
     own(&build::VERB),
     own(&pull::PULL),
     own(&pull::PUSH),
+    own(&copy::VERB),
+    own(&search::VERB),
     own(&images::VERB),
     own(&bootstrap::VERB),
     own(&create::VERB),
@@ -146,6 +151,7 @@ macro_rules! group {
 const GROUPS: &[Group] = &[
     group!("container", "Manage containers", CONTAINER),
     group!("image", "Manage images", IMAGE),
+    group!("manifest", "Manage image manifests and manifest lists", MANIFEST),
     group!("network", "Manage networks", NETWORK),
     group!("volume", "Manage volumes", VOLUME),
     group!("builder", "Manage the build cache", BUILDER),
@@ -199,6 +205,14 @@ const IMAGE: &[Entry] = &[
     own(&save::LOAD),
     own(&inspect::IMAGE),
     own(&prune::IMAGE),
+];
+
+const MANIFEST: &[Entry] = &[
+    own(&manifest::CREATE),
+    own(&manifest::INSPECT),
+    own(&manifest::ANNOTATE),
+    own(&manifest::PUSH),
+    own(&manifest::RM),
 ];
 
 const NETWORK: &[Entry] = &[

@@ -96,9 +96,75 @@ pub(crate) fn json(info: &Info) -> Value {
         "MemTotal": info.memory,
         "DockerRootDir": info.root,
         "Name": info.name,
+        "IndexServerAddress": super::login::HUB,
+        "RegistryConfig": registry_config(info),
         "SecurityOptions": info.security.iter().map(|name| format!("name={name}")).collect::<Vec<_>>(),
         "ServerVersion": env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Docker's `RegistryConfig` (moby `api/types/registry.ServiceConfig`), and beside it what docker has no word for.
+fn registry_config(info: &Info) -> Value {
+    let (blocks, hosts): (Vec<String>, Vec<String>) =
+        insecure(info).into_iter().partition(|name| name.contains('/'));
+    let (mirrors, rules, search, files) = match &info.registries {
+        Ok(found) => (
+            found.hub_mirrors(),
+            found.lines(),
+            found.search().to_vec(),
+            found.sources().to_vec(),
+        ),
+        Err(_) => Default::default(),
+    };
+    let hub = json!({"Name": "docker.io", "Mirrors": mirrors, "Secure": true, "Official": true});
+    let mut indexes = serde_json::Map::from_iter([("docker.io".to_owned(), hub)]);
+    for host in hosts {
+        let one = json!({"Name": host, "Mirrors": [], "Secure": false, "Official": false});
+        indexes.insert(host, one);
+    }
+    json!({
+        "InsecureRegistryCIDRs": blocks,
+        "IndexConfigs": indexes,
+        "Mirrors": mirrors,
+        "Rules": rules,
+        "UnqualifiedSearchRegistries": search,
+        "Files": files,
+        "Error": info.registries.as_ref().err(),
+    })
+}
+
+/// Docker counts this machine among them.
+fn insecure(info: &Info) -> Vec<String> {
+    let files = info.registries.as_ref().map_or(&[][..], |found| found.insecure());
+    let mut names: Vec<String> = files.iter().chain(&info.insecure).cloned().collect();
+    names.extend(["::1/128".to_owned(), "127.0.0.0/8".to_owned()]);
+    names
+}
+
+fn registry_lines(info: &Info) -> String {
+    let listed = |title: &str, names: &[String]| {
+        let lines: String = names.iter().map(|name| format!("  {name}\n")).collect();
+        if lines.is_empty() {
+            lines
+        } else {
+            format!("{title}:\n{lines}")
+        }
+    };
+    let mut out = listed("Insecure Registries", &insecure(info));
+    match &info.registries {
+        Err(error) => out.push_str(&format!("Registry Configuration: {error}\n")),
+        Ok(found) => {
+            let files: Vec<String> = found
+                .sources()
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            out.push_str(&listed("Registry Mirrors", &found.hub_mirrors()));
+            out.push_str(&listed("Registries", &found.lines()));
+            out.push_str(&listed("Registry Configuration", &files));
+        }
+    }
+    out
 }
 
 /// Docker's lines.
@@ -109,7 +175,7 @@ pub(crate) fn text(info: &Info) -> String {
         "Containers: {}\n Running: {running}\n Paused: {paused}\n Stopped: {stopped}\nImages: {}\n\
          Version: {}\nStorage Driver: {}\nCgroup Version: {}\nSecurity Options:\n{security}\
          Kernel Version: {}\nOperating System: {}\nOSType: linux\nArchitecture: {}\nCPUs: {}\n\
-         Total Memory: {}\nName: {}\nRoot Dir: {}\n",
+         Total Memory: {}\nName: {}\nRoot Dir: {}\n{}",
         running + paused + stopped,
         info.images,
         env!("CARGO_PKG_VERSION"),
@@ -121,6 +187,7 @@ pub(crate) fn text(info: &Info) -> String {
         info.cpus,
         human_binary_size(info.memory),
         info.name,
-        info.root
+        info.root,
+        registry_lines(info)
     )
 }

@@ -312,6 +312,7 @@ fn info_looks_as_dockers() {
         cgroup_version: 2,
         storage: "overlay".to_owned(),
         security: vec!["seccomp".to_owned(), "apparmor".to_owned()],
+        ..dhow_engine::Info::default()
     };
     golden("info.txt", &crate::cmd::info_text(&info));
 }
