@@ -35,6 +35,7 @@ mod limits;
 mod lsm;
 mod network;
 mod pulls;
+mod registries;
 mod registry;
 mod run;
 mod runtime;
