@@ -78,7 +78,7 @@ impl Container {
             self.end_processes()?;
         }
         let (removed, poststop) = match kept {
-            // Its processes are of its own, so they went with the first; whoever entered meanwhile is in its group.
+            // Whoever outlived the first process is in the group, and is killed with it.
             Some(kept) => (kept.group.map_or(Ok(()), end_group), kept.poststop),
             None => {
                 let spec = self.spec().ok();
@@ -122,12 +122,13 @@ impl Container {
     /// Removes the control group the way it was made.
     fn remove_group(&self, spec: Option<&Spec>) -> Result<(), Error> {
         let systemd = self.record.as_ref().and_then(|record| record.systemd.as_ref());
-        let group = self.group()?;
-        match (systemd, spec, group) {
+        if let (Some(systemd), Some(spec)) = (systemd, spec) {
             // Also when the group is gone: a unit that failed keeps its name.
-            (Some(systemd), Some(spec), _) => systemd.stop(spec, self.id()),
-            (_, _, Some(group)) => group.delete().context(|| "remove the control group"),
-            (_, _, None) => Ok(()),
+            return systemd.stop(spec, self.id());
+        }
+        match self.group()? {
+            Some(group) => group.delete().context(|| "remove its directories"),
+            None => Ok(()),
         }
     }
 
@@ -176,5 +177,5 @@ impl Container {
 
 /// Removes a group, after it killed who is left in it.
 fn end_group(group: Group) -> Result<(), Error> {
-    group.end().context(|| "remove the control group")
+    group.end().context(|| "remove its directories")
 }
