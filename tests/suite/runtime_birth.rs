@@ -196,3 +196,27 @@ fn a_group_below_the_containers_that_exec_cannot_enter_is_told_as_by_runc() {
     yard.say("delete --force a").ok();
     yard.nothing_left();
 }
+
+#[test]
+fn a_process_is_read_from_a_pipe_whose_writer_is_late() {
+    let Some(yard) = Yard::new() else { return };
+    yard.create("a");
+    yard.say("start a").ok();
+    let process = yard.path("process.json");
+    fs::write(
+        &process,
+        json!({ "args": ["echo", "ran"], "cwd": "/", "env": ["PATH=/bin"] }).to_string(),
+    )
+    .unwrap();
+    let mut command = std::process::Command::new("sh");
+    let script = format!(
+        "{{ sleep 0.4; cat {}; }} | {} runtime --root {} exec --process /proc/self/fd/0 a",
+        process.display(),
+        crate::world::binary().display(),
+        yard.path("root").display()
+    );
+    command.args(["-c", &script]);
+    assert_eq!(crate::world::finish(command, Vec::new()).ok(), "ran");
+    yard.say("delete --force a").ok();
+    yard.nothing_left();
+}

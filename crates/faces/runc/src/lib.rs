@@ -155,13 +155,11 @@ impl Failure {
 
 impl<E: dhow_types::Failure> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
+        let mut message = words(&error);
         let mut cause = std::error::Error::source(&error);
         while let Some(inner) = cause {
-            let errno = inner.downcast_ref::<std::io::Error>();
-            let words = errno.and_then(std::io::Error::raw_os_error).map(errno_words);
             message.push_str(": ");
-            message.push_str(&words.unwrap_or_else(|| inner.to_string()));
+            message.push_str(&words(inner));
             cause = inner.source();
         }
         if let Some(hint) = error.hint() {
@@ -169,6 +167,14 @@ impl<E: dhow_types::Failure> From<E> for Failure {
         }
         Self::new(message)
     }
+}
+
+/// What an error says, without its causes.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let errno = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::raw_os_error);
+    errno.map_or_else(|| error.to_string(), errno_words)
 }
 
 /// What the kernel said, as Go's programs write it: clients look for "no such file or directory".

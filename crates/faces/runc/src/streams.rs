@@ -187,10 +187,15 @@ pub(crate) fn read_document(from: impl io::Read, what: &str) -> Result<Vec<u8>, 
 
 /// Opens a file to read a document from.
 pub(crate) fn open(path: &Path) -> Result<File, Failure> {
-    // A pipe without a writer must not hold this up.
+    // A pipe without a writer must not hold this up; one whose writer is late is waited for.
     let opened = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path);
+        .open(path)
+        .and_then(|file| {
+            let flags = rustix::fs::fcntl_getfl(&file)?;
+            rustix::fs::fcntl_setfl(&file, flags.difference(rustix::fs::OFlags::NONBLOCK))?;
+            Ok(file)
+        });
     opened.map_err(|error| Failure::from(error).during(&format!("open {}", path.display())))
 }
