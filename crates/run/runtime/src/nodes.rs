@@ -25,13 +25,16 @@ use crate::{Context as _, Error};
 /// # Errors
 /// What is neither.
 pub(crate) fn made(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, Error> {
+    if !plan.has_users() || !rustix::process::geteuid().is_root() {
+        return Ok(Vec::new());
+    }
     let wanted: Vec<_> = plan
         .nodes
         .iter()
         .enumerate()
         .filter(|(_, node)| node.kind != FileType::Fifo && (node.asked || !is_there(node)))
         .collect();
-    if wanted.is_empty() || !plan.has_users() || !rustix::process::geteuid().is_root() {
+    if wanted.is_empty() {
         return Ok(Vec::new());
     }
     let hardened = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC;
