@@ -37,7 +37,7 @@ fn a_pull_asks_the_mirror_of_registries_conf_and_info_shows_it() {
         world.inspect("far.example/team/box:1", "{{.Id}}"),
         image.id().to_string()
     );
-    let blocked = run(&world, &["pull", "bad.example/x"], with).one_error(1);
+    let blocked = run(&world, &["pull", "bad.example/x:1"], with).one_error(1);
     blocked.says("blocked in").says("registries.conf");
     let info = run(&world, &["info"], with).exits(0);
     let line = format!("far.example/team -> gone.example/x, mirrors: {}", mirror.host());
@@ -50,7 +50,7 @@ fn a_pull_asks_the_mirror_of_registries_conf_and_info_shows_it() {
         "{json}"
     );
     world.file("registries.conf", "[[registry]\n");
-    run(&world, &["pull", "x.example/y"], with)
+    run(&world, &["pull", "x.example/y:1"], with)
         .one_error(1)
         .says("registries.conf: line 1");
     run(&world, &["info"], with)

@@ -107,10 +107,14 @@ impl World {
         command
             .env_remove("DHOW_ROOT")
             .env_remove("DHOW_INSECURE_REGISTRIES");
-        // The person's own credentials and proxies are no part of a test.
+        // The person's own credentials, mirrors and proxies are no part of a test.
         command
             .env_remove("DOCKER_CONFIG")
             .env_remove("REGISTRY_AUTH_FILE")
+            .env_remove("XDG_CONFIG_HOME")
+            .env("CONTAINERS_REGISTRIES_CONF", "/nonexistent/registries.conf")
+            .env("DHOW_CERTS_D", "/nonexistent/certs.d")
+            .env("DHOW_DOCKER_DAEMON_JSON", "/nonexistent/daemon.json")
             .env("HOME", "/nonexistent");
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
             command.env_remove(name);
