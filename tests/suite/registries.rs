@@ -31,7 +31,9 @@ fn a_pull_asks_the_mirror_of_registries_conf_and_info_shows_it() {
         mirror.host()
     );
     let conf = world.file("registries.conf", text);
-    let with = |command: &mut Command| drop(command.env("CONTAINERS_REGISTRIES_CONF", &conf));
+    let with = |command: &mut Command| {
+        command.env("CONTAINERS_REGISTRIES_CONF", &conf);
+    };
     run(&world, &["pull", "far.example/team/box:1"], with).exits(0);
     assert_eq!(
         world.inspect("far.example/team/box:1", "{{.Id}}"),

@@ -74,9 +74,7 @@ pub(crate) async fn fetch(
                     ("username", user),
                     ("password", password),
                 ];
-                asking
-                    .post(&grant.map(|(name, value)| (name, value.as_ref())))
-                    .await?
+                asking.post(&grant).await?
             } else {
                 answer
             }
