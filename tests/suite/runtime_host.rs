@@ -114,7 +114,10 @@ fn landlock_holds_for_the_program_its_hooks_and_what_exec_adds() {
     for (wrong, said) in [
         (json!({ "handledAccessFS": ["fly"] }), "unknown right"),
         (json!({ "handledAccessFS": [] }), "handles nothing"),
-        (json!([]), "org.dhow.landlock is not understood"),
+        (
+            json!({ "handled": ["execute"] }),
+            "org.dhow.landlock is not understood",
+        ),
     ] {
         ask(&wrong, &["true"]);
         yard.say("run a").exits(1).says(said);
