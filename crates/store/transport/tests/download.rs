@@ -487,13 +487,13 @@ fn tags_are_read_over_all_pages() {
     assert!(client().tags(&empty.reference("a")).unwrap().is_empty());
 }
 
+/// Answers a range in its own way, or leaves it to the registry; whether the connection goes on.
+type Answering = fn(&str, &mut TcpStream, &[u8]) -> Option<bool>;
+
 /// A registry that gives each connection 256 KiB in 50 ms, whole or in ranges; how a range is answered is the caller's.
-fn throttled(
-    bytes: Vec<u8>,
-    ranges: fn(&str, &mut std::net::TcpStream, &[u8]) -> Option<bool>,
-) -> crate::server::Server {
+fn throttled(bytes: Vec<u8>, ranges: Answering) -> Server {
     registry(move |_, request, out| {
-        let slowly = |out: &mut std::net::TcpStream, head: &str, body: &[u8]| {
+        let slowly = |out: &mut TcpStream, head: &str, body: &[u8]| {
             let head = format!("HTTP/1.1 {head}Content-Length: {}\r\n\r\n", body.len());
             out.write_all(head.as_bytes()).is_ok()
                 && body.chunks(256 << 10).all(|piece| {
@@ -530,7 +530,7 @@ fn spreading() -> Client {
     Client::new(Settings { ranges, ..hasty() }).unwrap()
 }
 
-fn fetched(client: &Client, server: &crate::server::Server, bytes: &[u8]) -> Duration {
+fn fetched(client: &Client, server: &Server, bytes: &[u8]) -> Duration {
     let begun = Instant::now();
     let descriptor = Descriptor::of("application/octet-stream", bytes);
     let mut read = Vec::new();
@@ -567,7 +567,7 @@ fn a_blob_that_one_connection_holds_up_comes_over_several() {
 
 #[test]
 fn ranges_that_fail_lie_or_are_not_there_leave_the_one_connection() {
-    let lies: [fn(&str, &mut std::net::TcpStream, &[u8]) -> Option<bool>; 4] = [
+    let lies: [Answering; 4] = [
         // No ranges at all: everything again.
         |_, out, bytes| Some(answer(out, "200 OK", "", bytes)),
         // Another range than asked for; the one that goes on to the end is right.
