@@ -68,7 +68,7 @@ pub use dhow_seccomp::Profile as SeccompProfile;
 pub use dhow_sys::fd::close_inherited;
 pub use dhow_sys::signal::Signals;
 pub use dhow_transport::{
-    CredentialHelper, Found, Proxies, Registries, RegistryFiles, Settings as TransportSettings,
+    CredentialProgram, Found, Proxies, Registries, RegistryFiles, Settings as TransportSettings,
 };
 
 dhow_types::define_error! {

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use dhow_types::ErrorKind;
 use serde::Deserialize;
 
-use crate::helper::CredentialHelper;
+use crate::helper::CredentialProgram;
 use crate::{Context as _, Error};
 
 /// Docker's key for its own hub.
@@ -165,7 +165,7 @@ impl Credentials {
         } else {
             registry
         };
-        let kept = CredentialHelper::find(name, &self.folders)?.get(server)?;
+        let kept = CredentialProgram::find(name, &self.folders)?.get(server)?;
         Ok(kept.map(|kept| {
             if kept.is_token() {
                 Login::Identity(kept.secret)

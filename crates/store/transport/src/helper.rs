@@ -29,7 +29,7 @@ const TOKEN_USER: &str = "<token>";
 
 /// A program that keeps credentials.
 #[derive(Clone, Debug)]
-pub struct CredentialHelper {
+pub struct CredentialProgram {
     name: String,
     program: PathBuf,
     patience: Duration,
@@ -67,7 +67,7 @@ struct Entry<'a> {
     secret: &'a str,
 }
 
-impl CredentialHelper {
+impl CredentialProgram {
     /// Looks for `docker-credential-<name>` in these folders.
     ///
     /// # Errors
@@ -265,12 +265,12 @@ mod tests {
 
     use super::*;
 
-    fn helper(script: &str) -> (CredentialHelper, tempfile::TempDir) {
+    fn helper(script: &str) -> (CredentialProgram, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker-credential-test");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let found = CredentialHelper::find("test", &[folder.path().to_owned()]).unwrap();
+        let found = CredentialProgram::find("test", &[folder.path().to_owned()]).unwrap();
         (found, folder)
     }
 
@@ -315,14 +315,14 @@ mod tests {
     #[test]
     fn names_are_no_paths_and_missing_helpers_say_what_to_do() {
         for name in ["", "../x", "a/b", "a b", "a\0b", &"x".repeat(65)] {
-            let error = CredentialHelper::find(name, &[PathBuf::from("/bin")]).unwrap_err();
+            let error = CredentialProgram::find(name, &[PathBuf::from("/bin")]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}");
         }
-        let error = CredentialHelper::find("nobody-has-this", &[PathBuf::from("/bin")]).unwrap_err();
+        let error = CredentialProgram::find("nobody-has-this", &[PathBuf::from("/bin")]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.hint().unwrap().contains("credsStore"));
         // A relative entry of PATH would take a program of whatever folder one is in.
-        assert!(CredentialHelper::find("test", &[PathBuf::from(".")]).is_err());
+        assert!(CredentialProgram::find("test", &[PathBuf::from(".")]).is_err());
     }
 
     #[test]

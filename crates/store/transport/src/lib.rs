@@ -51,7 +51,7 @@ mod when;
 
 pub use blob::{BlobReader, Body, Download, Fetched};
 pub use client::Client;
-pub use helper::CredentialHelper;
+pub use helper::CredentialProgram;
 pub use lists::Found;
 pub use registries::{Registries, RegistryFiles};
 pub use settings::{Proxies, Ranges, Settings, Timeouts};

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{ArgMatches, Args};
-use dhow_engine::CredentialHelper;
+use dhow_engine::CredentialProgram;
 use serde_json::{Map, Value, json};
 
 use crate::render::{note, say_line};
@@ -158,7 +158,7 @@ fn helper(
     context: &Context,
     config: &Map<String, Value>,
     server: &str,
-) -> Result<Option<CredentialHelper>, CliError> {
+) -> Result<Option<CredentialProgram>, CliError> {
     let helpers = config.get("credHelpers").and_then(Value::as_object);
     let own = helpers.and_then(|helpers| helpers.iter().find(|(key, _)| host(key) == host(server)));
     let name = own
@@ -168,7 +168,7 @@ fn helper(
         .filter(|name| !name.is_empty());
     let Some(name) = name else { return Ok(None) };
     let folders = context.environment.settings().transport.helpers;
-    Ok(Some(CredentialHelper::find(name, &folders)?))
+    Ok(Some(CredentialProgram::find(name, &folders)?))
 }
 
 /// The host of a key, which may be an address.
