@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, XattrFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 use crate::exec::Vector;
@@ -288,22 +288,37 @@ pub enum Handover {
     },
 }
 
-/// Executes the first of `paths` that can be, by way of the stub; returns only when the stub itself could not be run.
+/// What a stub is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Stub<'a> {
+    /// Programs, in the order in which they are tried.
+    pub paths: &'a [CString],
+    /// Whether to go on after a path that is missing, or that may not be executed, as execvp does.
+    pub search: bool,
+    /// First word of the report when none can be executed.
+    pub word: u32,
+    /// Whether a child goes on in its place.
+    pub handover: Handover,
+    /// SELinux label of its file, by which the program's label is entered. The kernel gives an anonymous file that of its
+    /// maker's temporary files, which is an entry point of no container's.
+    pub label: Option<&'a [u8]>,
+}
+
+/// Executes the first of the paths that can be, by way of the stub; returns only when the stub itself could not be run.
 ///
-/// When no path can be executed, the process writes twelve bytes to `link` (`word`, 0, errno, in the machine's byte
-/// order) and exits with [`FAILED`]. `search` goes on after a path that is missing, or that may not be executed, as
-/// execvp does. Every descriptor that is to be gone must be close-on-exec already; `link` is closed by a success.
+/// When no path can be executed, the process writes twelve bytes to `link` (the word, 0, errno, in the machine's byte
+/// order) and exits with [`FAILED`]. Every descriptor that is to be gone must be close-on-exec already; `link` is closed
+/// by a success.
 #[must_use]
-pub fn execute(
-    paths: &[CString],
-    search: bool,
-    argv: &Vector,
-    envp: &Vector,
-    link: BorrowedFd<'_>,
-    word: u32,
-    handover: Handover,
-) -> io::Error {
-    let stub = match sealed(&image(paths, search, link, word, handover)) {
+pub fn execute(stub: &Stub<'_>, argv: &Vector, envp: &Vector, link: BorrowedFd<'_>) -> io::Error {
+    let Stub {
+        paths,
+        search,
+        word,
+        handover,
+        label,
+    } = *stub;
+    let stub = match sealed(&image(paths, search, link, word, handover), label) {
         Ok(stub) => stub,
         Err(errno) => return errno.into(),
     };
@@ -318,7 +333,7 @@ pub fn execute(
 }
 
 /// The image as a file that nobody can change.
-fn sealed(image: &[u8]) -> rustix::io::Result<OwnedFd> {
+fn sealed(image: &[u8], label: Option<&[u8]>) -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = match memfd_create(c"init", flags | MemfdFlags::EXEC) {
         // Before Linux 6.3 every memfd is executable.
@@ -327,6 +342,9 @@ fn sealed(image: &[u8]) -> rustix::io::Result<OwnedFd> {
     };
     if rustix::io::write(&file, image)? != image.len() {
         return Err(Errno::NOSPC);
+    }
+    if let Some(label) = label {
+        rustix::fs::fsetxattr(&file, c"security.selinux", label, XattrFlags::empty())?;
     }
     fcntl_add_seals(
         &file,
@@ -389,7 +407,7 @@ mod tests {
     fn run(paths: &[&str], search: bool) -> (std::process::ExitStatus, Vec<u8>) {
         let paths: Vec<CString> = paths.iter().map(|path| CString::new(*path).unwrap()).collect();
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let stub = sealed(&image(&paths, search, write.as_fd(), 7, Handover::None)).unwrap();
+        let stub = sealed(&image(&paths, search, write.as_fd(), 7, Handover::None), None).unwrap();
         fcntl_setfd(&write, FdFlags::empty()).unwrap();
         let program = format!("/proc/self/fd/{}", stub.as_raw_fd());
         let status = std::process::Command::new(program)
@@ -426,7 +444,7 @@ mod tests {
             word: 9,
             terminal: false,
         };
-        let stub = sealed(&image(&paths, true, write.as_fd(), 7, handover)).unwrap();
+        let stub = sealed(&image(&paths, true, write.as_fd(), 7, handover), None).unwrap();
         fcntl_setfd(&write, FdFlags::empty()).unwrap();
         let status = std::process::Command::new(format!("/proc/self/fd/{}", stub.as_raw_fd()))
             .args(["-c", "test $(cut -d' ' -f6 /proc/$$/stat) = $$ && exit 3"])
@@ -446,11 +464,26 @@ mod tests {
         assert_eq!(status.exit_status(), Some(3));
     }
 
+    /// By which SELinux lets the program's label be entered (kernel `selinux_bprm_creds_for_exec`).
+    #[test]
+    fn the_stub_has_the_label_that_is_asked_for() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: labels are set by root");
+            return;
+        }
+        let label = b"system_u:object_r:tmp_t:s0";
+        let stub = sealed(b"stub", Some(label)).unwrap();
+        let mut found = [0_u8; 64];
+        let length = rustix::fs::fgetxattr(&stub, c"security.selinux", &mut found).unwrap();
+        let found = &found[..length];
+        assert_eq!(found.strip_suffix(b"\0").unwrap_or(found), label);
+    }
+
     #[test]
     fn the_stub_cannot_be_changed() {
         let paths = [CString::new("/bin/true").unwrap()];
         let null = std::fs::File::open("/dev/null").unwrap();
-        let stub = sealed(&image(&paths, false, null.as_fd(), 0, Handover::None)).unwrap();
+        let stub = sealed(&image(&paths, false, null.as_fd(), 0, Handover::None), None).unwrap();
         assert_eq!(rustix::io::pwrite(&stub, b"x", 0), Err(Errno::PERM));
         assert_eq!(rustix::fs::ftruncate(&stub, 0), Err(Errno::PERM));
     }

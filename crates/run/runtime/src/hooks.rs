@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use dhow_oci::runtime::{Hook, Hooks, State};
 use dhow_sys::clone::{Child, Options};
 use dhow_sys::exec::Vector;
-use dhow_sys::stub::Handover;
+use dhow_sys::stub::{Handover, Stub};
 use dhow_types::ErrorKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
+use crate::lsm::StubLabel;
 use crate::parent::{self, Answer, Link};
 use crate::report::{Failure, Name, Step};
 use crate::{Context as _, Error, ExitStatus};
@@ -165,7 +166,7 @@ pub(crate) fn run(
 }
 
 /// What a hook's process gives up before it executes.
-pub(crate) type Restriction<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<(), Failure>;
+pub(crate) type Restriction<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<StubLabel, Failure>;
 
 fn one(
     hook: &Hook,
@@ -331,16 +332,22 @@ impl Executable<'_> {
         };
         let restricted = || match self.restrict {
             Some(restrict) => restrict(self.link.as_fd()),
-            None => Ok(()),
+            None => Ok(None),
         };
         let error = match prepared() {
             Ok(()) => {
-                if let Err(failure) = restricted() {
-                    return crate::init::fail(self.link.as_fd(), failure);
-                }
-                let word = Step::Execute as u32;
-                let (argv, env, link) = (&self.argv, &self.env, self.link.as_fd());
-                dhow_sys::stub::execute(&self.paths, false, argv, env, link, word, Handover::None)
+                let label = match restricted() {
+                    Ok(label) => label,
+                    Err(failure) => return crate::init::fail(self.link.as_fd(), failure),
+                };
+                let stub = Stub {
+                    paths: &self.paths,
+                    search: false,
+                    word: Step::Execute as u32,
+                    handover: Handover::None,
+                    label: label.as_deref(),
+                };
+                dhow_sys::stub::execute(&stub, &self.argv, &self.env, self.link.as_fd())
             }
             Err(error) => error,
         };

@@ -122,15 +122,11 @@ pub fn selinux_enabled() -> bool {
 #[derive(Debug)]
 pub(crate) struct Attributes {
     apparmor: Option<OwnedFd>,
-    selinux: Option<Selinux>,
+    selinux: Option<OwnedFd>,
 }
 
-#[derive(Debug)]
-struct Selinux {
-    exec: OwnedFd,
-    /// What files get that this process makes.
-    create: OwnedFd,
-}
+/// The SELinux label that the stub's file gets, where it needs one.
+pub(crate) type StubLabel = Option<Vec<u8>>;
 
 impl Attributes {
     /// Opens what `labels` need, in a process that has entered nothing of the container yet; gives keys that the process
@@ -154,10 +150,7 @@ impl Attributes {
             Some(label) => {
                 let keys = attribute(procfs, "keycreate").at(Step::Selinux)?;
                 rustix::io::write(&keys, label).at(Step::Selinux)?;
-                Some(Selinux {
-                    exec: attribute(procfs, "exec").at(Step::Selinux)?,
-                    create: attribute(procfs, "fscreate").at(Step::Selinux)?,
-                })
+                Some(attribute(procfs, "exec").at(Step::Selinux)?)
             }
             None => None,
         };
@@ -166,24 +159,25 @@ impl Attributes {
 
     /// All of them.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let selinux = self.selinux.iter().flat_map(|files| [&files.exec, &files.create]);
-        self.apparmor.iter().chain(selinux).map(AsFd::as_fd)
+        self.apparmor.iter().chain(&self.selinux).map(AsFd::as_fd)
     }
 
-    /// Writes the labels that the next execve takes on.
-    pub(crate) fn apply(&self, labels: &Labels) -> Result<(), Failure> {
+    /// Writes the labels that the next execve takes on; the label that the stub's file must have for that.
+    pub(crate) fn apply(&self, labels: &Labels) -> Result<StubLabel, Failure> {
         if let (Some(file), Some(command)) = (&self.apparmor, &labels.apparmor) {
             rustix::io::write(file, command).at(Step::AppArmor)?;
         }
-        if let (Some(files), Some(label)) = (&self.selinux, &labels.selinux) {
-            let mut root = [0_u8; LONGEST];
-            // A root that has no label leaves the stub as it is made.
-            if let Ok(length) = rustix::fs::getxattr(c"/", c"security.selinux", &mut root) {
-                rustix::io::write(&files.create, root.get(..length).unwrap_or_default()).at(Step::Selinux)?;
-            }
-            rustix::io::write(&files.exec, label).at(Step::Selinux)?;
-        }
-        Ok(())
+        let (Some(file), Some(label)) = (&self.selinux, &labels.selinux) else {
+            return Ok(None);
+        };
+        let mut root = vec![0_u8; LONGEST];
+        // A root that has no label leaves the stub as it is made.
+        let length = rustix::fs::getxattr(c"/", c"security.selinux", &mut root).ok();
+        rustix::io::write(file, label).at(Step::Selinux)?;
+        Ok(length.map(|length| {
+            root.truncate(length);
+            root
+        }))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
+use dhow_sys::stub::Stub;
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use crate::lsm::Attributes;
+use crate::lsm::{Attributes, StubLabel};
 use crate::parent::SEND_IT;
 use crate::plan::{Program, Share};
 use crate::report::{At, Failure, Message, Step};
@@ -168,22 +169,22 @@ pub(crate) fn launch(
     step: Step,
 ) -> Failure {
     match restrict(program, attributes, link) {
-        Ok(()) => execute(program, link, step),
+        Ok(label) => execute(program, link, step, label.as_deref()),
         Err(failure) => failure,
     }
 }
 
-/// Labels, filter and capabilities, in the order that [`launch`] explains.
+/// Labels, filter and capabilities, in the order that [`launch`] explains. The label is for the stub's file.
 pub(crate) fn restrict(
     program: &Program,
     attributes: Option<&Attributes>,
     link: BorrowedFd<'_>,
-) -> Result<(), Failure> {
+) -> Result<StubLabel, Failure> {
     let labelled = match (attributes, &program.labels) {
         (Some(attributes), Some(labels)) => attributes.apply(labels),
-        _ => Ok(()),
+        _ => Ok(None),
     };
-    labelled?;
+    let label = labelled?;
     if let Some(landlock) = &program.landlock {
         // Before the filter, which may know nothing of it, and before the capabilities go by which root reaches paths.
         landlock.apply()?;
@@ -195,6 +196,7 @@ pub(crate) fn restrict(
             .and_then(|()| load_filter(program, link))
             .and_then(|()| take_capabilities(program))
     }
+    .map(|()| label)
 }
 
 /// The change of user emptied the effective set.
@@ -262,18 +264,15 @@ fn take_capabilities(program: &Program) -> Result<(), Failure> {
 }
 
 /// Executes by way of a stub, since this program is still what `/proc/self/exe` is during execve (CVE-2019-5736).
-fn execute(program: &Program, link: BorrowedFd<'_>, step: Step) -> Failure {
-    let (argv, env, search) = (&program.argv, &program.env, program.name.searched);
-    let word = step as u32;
-    let error = dhow_sys::stub::execute(
-        &program.candidates,
-        search,
-        argv,
-        env,
-        link,
-        word,
-        program.handover,
-    );
+fn execute(program: &Program, link: BorrowedFd<'_>, step: Step, label: Option<&[u8]>) -> Failure {
+    let stub = Stub {
+        paths: &program.candidates,
+        search: program.name.searched,
+        word: step as u32,
+        handover: program.handover,
+        label,
+    };
+    let error = dhow_sys::stub::execute(&stub, &program.argv, &program.env, link);
     let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
     Failure {
         step: Step::Stub,
