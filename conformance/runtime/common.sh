@@ -24,7 +24,11 @@ USAGE
 patience=${DHOW_SUITE_PATIENCE:-1}
 
 # note ok|FAIL|skip|lost NAME: `lost` is a test that a hang or a panic kept from running at all.
-note() { printf '%s\t%s\n' "$1" "$2" >>"$work/results"; }
+note() {
+    printf '%s\t%s\n' "$1" "$2" >>"$work/results"
+    # For runs that somebody may cut short.
+    [ -z "${DHOW_SUITE_LIVE:-}" ] || printf '%s\t%s\n' "$1" "$2" >&2
+}
 
 wanted() { [ -z "$only" ] || [[ $1 =~ $only ]]; }
 

@@ -36,7 +36,7 @@ done
     echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
     # The disk of the lab is read-only, and suites write beside themselves. Emulation is ten times slower than the machine.
     printf 'cp -a /lab/add/%q /root/suite && cd /root\n' "$(basename "$suite")"
-    printf 'DHOW_SUITE_PATIENCE=6 exec /lab/add/runtime/%s.sh' "${words[0]}"
+    printf 'DHOW_SUITE_PATIENCE=6 DHOW_SUITE_LIVE=1 exec /lab/add/runtime/%s.sh' "${words[0]}"
     printf ' %q' "${arguments[@]}" /root/suite
     echo
 } >"$script"
