@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_content::Local;
-use dhow_layer::LayerStore;
+use dhow_layer::{Backend, LayerStore};
 use dhow_meta::Meta;
 use dhow_snapshot::Snapshots;
 use dhow_types::{DiffId, ErrorKind};
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Context as _, Error};
 
-/// The format of what is on disk.
-const FORMAT: u32 = 1;
+/// The newest format that this program knows. A store has the oldest that can hold it, so that older programs read it as
+/// long as they can: 2 since it was first told to keep layers as erofs images.
+const FORMAT: u32 = 2;
 
 /// Directories that a store has, besides those that its parts make themselves. The world may pass through the root
 /// (a container with another user id has its files below), but not look into it.
@@ -31,6 +32,30 @@ const DIRECTORIES: [(&str, u32); 7] = [
 #[derive(Serialize, Deserialize)]
 struct StoreFile {
     format: u32,
+    #[serde(default, skip_serializing_if = "Form::is_plain")]
+    layers: Form,
+}
+
+/// How new layers are kept, as it is written.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    #[default]
+    Directories,
+    Erofs,
+}
+
+impl Form {
+    fn is_plain(&self) -> bool {
+        *self == Self::Directories
+    }
+
+    fn backend(self) -> Backend {
+        match self {
+            Self::Directories => Backend::Directories,
+            Self::Erofs => Backend::Erofs,
+        }
+    }
 }
 
 /// A store of images under one directory.
@@ -54,10 +79,11 @@ impl Store {
     /// # Errors
     /// `FailedPrecondition` when a newer program made it; failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        if !known(root)? {
-            make(root)?;
-        }
-        let layers = LayerStore::open(root).context(|| "open the layers")?;
+        let file = match known(root)? {
+            Some(file) => file,
+            None => make(root)?,
+        };
+        let layers = LayerStore::open_with(root, file.layers.backend()).context(|| "open the layers")?;
         Ok(Self {
             content: Local::open(root).context(|| "open the blobs")?,
             snapshots: Snapshots::open(root, layers.clone()).context(|| "open the snapshots")?,
@@ -72,6 +98,34 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Keeps layers that come from now on as `backend` says. Those that are there stay as they are, and go on working.
+    ///
+    /// # Errors
+    /// `Unsupported` when this host cannot have them so; failures of the file system.
+    pub fn keep_layers_as(&self, backend: Backend) -> Result<(), Error> {
+        let mut file = known(&self.root)?.unwrap_or(StoreFile {
+            format: FORMAT,
+            layers: Form::Directories,
+        });
+        file.layers = match backend {
+            Backend::Directories => Form::Directories,
+            Backend::Erofs => {
+                self.layers
+                    .probe_erofs()
+                    .map_err(|error| error.with_kind(ErrorKind::Unsupported))
+                    .context(|| "try an erofs image on this host")
+                    .map_err(|error| {
+                        error.with_hint(
+                            "layers as images need root and Linux 6.15 with erofs; keep directories",
+                        )
+                    })?;
+                file.format = file.format.max(2);
+                Form::Erofs
+            }
+        };
+        write(&self.root, &file)
     }
 
     /// Makes all that was written so far survive a power cut: one `syncfs`. When to pay for it is the caller's choice.
@@ -118,11 +172,11 @@ impl Store {
     }
 }
 
-/// Whether a store of a known format is at `root`.
-fn known(root: &Path) -> Result<bool, Error> {
+/// What the store at `root` says of itself, if there is one; its format is known.
+fn known(root: &Path) -> Result<Option<StoreFile>, Error> {
     let path = root.join("store.json");
     let bytes = match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.context(|| format!("read {}", path.display()))?,
     };
     let file: StoreFile = serde_json::from_slice(&bytes)
@@ -137,10 +191,10 @@ fn known(root: &Path) -> Result<bool, Error> {
             Error::new(ErrorKind::FailedPrecondition, message).with_hint("use the newer dhow that made it")
         );
     }
-    Ok(true)
+    Ok(Some(file))
 }
 
-fn make(root: &Path) -> Result<(), Error> {
+fn make(root: &Path) -> Result<StoreFile, Error> {
     for (name, mode) in DIRECTORIES {
         let path = if name.is_empty() {
             root.to_owned()
@@ -154,7 +208,16 @@ fn make(root: &Path) -> Result<(), Error> {
             .context(|| format!("create {}", path.display()))?;
     }
     // The file comes last: a store that has it is complete.
-    let bytes = serde_json::to_vec(&StoreFile { format: FORMAT })
+    let file = StoreFile {
+        format: 1,
+        layers: Form::Directories,
+    };
+    write(root, &file)?;
+    Ok(file)
+}
+
+fn write(root: &Path, file: &StoreFile) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(file)
         .map_err(|error| Error::because(ErrorKind::Internal, "write store.json", error))?;
     let staged = root.join("tmp").join(format!("store-{}-0", std::process::id()));
     let path = root.join("store.json");

@@ -2,6 +2,7 @@
 
 use dhow_content::ContentStore as _;
 use dhow_image::{Check, Store};
+use dhow_layer::{Backend, Unpack};
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind, ImageId};
 
@@ -216,4 +217,48 @@ fn sync_makes_the_store_durable() {
     let (world, _, _) = pulled();
     world.store.sync().unwrap();
     world.assert_clean();
+}
+
+#[test]
+fn a_store_may_hold_layers_of_both_kinds_and_older_programs_are_told() {
+    let (world, _, _) = pulled();
+    let file = || std::fs::read_to_string(world.root().join("store.json")).unwrap();
+    assert_eq!(file(), r#"{"format":1}"#);
+    if let Err(error) = world.store.keep_layers_as(Backend::Erofs) {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(file(), r#"{"format":1}"#);
+        return;
+    }
+    assert_eq!(file(), r#"{"format":2,"layers":"erofs"}"#);
+    let store = Store::open(world.root()).unwrap();
+    assert_eq!(store.layers.backend(), Backend::Erofs);
+    // Fetched again, it comes back as an image; the others stay.
+    let kept = store.layers.list().unwrap();
+    let diff = kept[0];
+    let mut tar = Vec::new();
+    std::io::Read::read_to_end(&mut store.layers.layer(&diff).unwrap().tar().unwrap(), &mut tar).unwrap();
+    store.layers.remove(&diff).unwrap();
+    store.layers.sweep().unwrap();
+    let again = store.layers.unpack(tar.as_slice(), &Unpack::default()).unwrap();
+    assert!(again.layer.image().is_some());
+    assert_eq!(store.layers.list().unwrap(), kept);
+    let found = store
+        .check(Check {
+            repair: false,
+            deep: true,
+        })
+        .unwrap();
+    assert_eq!(found.findings, []);
+    // What damages an image is found, and healed as that of a directory is.
+    let image = again.layer.image().unwrap();
+    std::fs::write(&image, b"gone").unwrap();
+    let found = store
+        .check(Check {
+            repair: false,
+            deep: true,
+        })
+        .unwrap();
+    assert_ne!(found.findings, []);
+    store.keep_layers_as(Backend::Directories).unwrap();
+    assert_eq!(file(), r#"{"format":2}"#);
 }
