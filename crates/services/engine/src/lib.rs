@@ -58,6 +58,7 @@ pub use dhow_image::{
     Annotate, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, LabelFilter, Loaded,
     Location, ManifestList, Prune, Pruned, Pulled, Pushed, Removed, Summary,
 };
+pub use dhow_layer::Backend;
 pub use dhow_meta::ImageRecord;
 pub use dhow_monitor::{Health, HealthStatus, Record, RestartPolicy, Stream, format_time, frame};
 pub use dhow_network::{

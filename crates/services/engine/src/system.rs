@@ -7,6 +7,7 @@ use std::path::Path;
 
 use dhow_bundle::Host;
 use dhow_image::{Check, DiskUsage, Finding};
+use dhow_layer::Backend;
 use dhow_transport::Registries;
 use dhow_types::ContainerId;
 
@@ -124,12 +125,35 @@ impl Engine {
         info.cpus = std::thread::available_parallelism().map_or(1, usize::from);
         info.memory = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
         info.cgroup_version = if bundle_host().cgroup_v2 { 2 } else { 1 };
-        "overlay".clone_into(&mut info.storage);
+        info.storage = match self.store()?.layers.backend() {
+            Backend::Directories => "overlay".to_owned(),
+            Backend::Erofs => "overlay over erofs".to_owned(),
+        };
         info.security = security();
         let transport = &self.settings().transport;
         info.registries = Registries::read(&transport.registries).map_err(|error| error.to_string());
         info.insecure.clone_from(&transport.insecure);
         Ok(info)
+    }
+
+    /// How new layers are kept: `directories` or `erofs`.
+    ///
+    /// # Errors
+    /// What opening the store said.
+    pub fn layers_form(&self) -> Result<&'static str, Error> {
+        Ok(match self.store()?.layers.backend() {
+            Backend::Directories => "directories",
+            Backend::Erofs => "erofs",
+        })
+    }
+
+    /// Keeps layers that come from now on as `backend` says.
+    ///
+    /// # Errors
+    /// `Unsupported` when this host cannot have them so.
+    pub fn keep_layers_as(&self, backend: Backend) -> Result<(), Error> {
+        let what = "choose how layers are kept";
+        self.store()?.keep_layers_as(backend).context(|| what)
     }
 
     /// What takes how much disk.

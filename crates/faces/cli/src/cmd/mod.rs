@@ -240,6 +240,7 @@ const SYSTEM: &[Entry] = &[
     own(&prune::SYSTEM),
     own(&system::check::VERB),
     own(&version::INFO),
+    own(&system::layers::VERB),
     own(&system::teardown::VERB),
 ];
 
