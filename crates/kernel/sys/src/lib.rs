@@ -11,6 +11,7 @@
 //! | [`file`] | files that the kernel writes as they are read |
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
+//! | [`pattern`] | POSIX regular expressions |
 //! | [`process`] | signals, session keyring, seccomp filter |
 //! | [`sched`] | CPUs, scheduling, I/O priority, memory policy, execution domain |
 //! | [`signal`] | signals read from a descriptor |
@@ -34,6 +35,7 @@ pub mod file;
 pub mod landlock;
 pub mod mount;
 pub mod namespace;
+pub mod pattern;
 pub mod process;
 pub mod sched;
 pub mod signal;
