@@ -63,6 +63,15 @@ pub struct Program {
     pub notify: bool,
 }
 
+/// The first system call that a profile names and no architecture has: [`compile`] leaves such names out.
+#[must_use]
+pub fn unknown_call(profile: &Seccomp) -> Option<&str> {
+    let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
+    names
+        .map(String::as_str)
+        .find(|name| table::place(name, 0).is_none())
+}
+
 /// Compiles a profile for `arch`.
 ///
 /// The decisions are libseccomp's, as runc and crun call it, since profiles are written and tried with them:

@@ -18,7 +18,7 @@ mod table;
 mod verdict;
 
 pub use cache::Cache;
-pub use compile::{Arch, Program, compile};
+pub use compile::{Arch, Program, compile, unknown_call};
 pub use default::default_profile;
 pub use profile::Profile;
 
