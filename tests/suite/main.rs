@@ -40,6 +40,7 @@ mod registry;
 mod run;
 mod runtime;
 mod runtime_birth;
+mod runtime_crun;
 mod runtime_host;
 mod runtime_kills;
 mod runtime_nested;

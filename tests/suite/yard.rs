@@ -89,6 +89,26 @@ impl Yard {
         command
     }
 
+    /// The same program by the name of crun.
+    pub(crate) fn crun(&self, line: &str) -> Command {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new(binary());
+        command
+            .arg0("crun")
+            .arg("--root")
+            .arg(self.path("root"))
+            .args(line.split_whitespace())
+            .current_dir(self.path("bundle"))
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("LISTEN_FDS");
+        command
+    }
+
+    #[track_caller]
+    pub(crate) fn say_as_crun(&self, line: &str) -> Ran {
+        finish(self.crun(line), Vec::new())
+    }
+
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         finish(self.command(args), Vec::new())
     }
@@ -103,8 +123,13 @@ impl Yard {
     pub(crate) fn create(&self, args: &str) {
         let mut words = vec!["create"];
         words.extend(args.split_whitespace());
+        self.begin(self.command(&words));
+    }
+
+    /// A command that leaves a container, with standard streams that it may keep.
+    #[track_caller]
+    pub(crate) fn begin(&self, mut command: Command) {
         let log = fs::File::create(self.path("log")).unwrap();
-        let mut command = self.command(&words);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

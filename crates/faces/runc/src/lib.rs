@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod crun;
 mod foreground;
 mod log;
 mod notify;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use dhow_types::ErrorKind;
 
 use args::{Flag, Given, Until, Usage, on, value};
-use log::Log;
+use log::{Level, Log};
 
 /// How this face was called.
 #[derive(Debug)]
@@ -64,12 +65,17 @@ const GLOBAL: &[Flag] = &[
         "write messages to this file [default: standard error]",
     ),
     value("log-format", None, "format of messages: text (default) or json"),
+    value(
+        "log-level",
+        None,
+        "least level of messages: error, warning (default) or debug",
+    ),
     value("root", None, "folder of the containers' state"),
     on("systemd-cgroup", None, "let systemd make the control groups"),
     value(
         "cgroup-manager",
         None,
-        "who makes the control groups: cgroupfs (default) or systemd",
+        "who makes the control groups: cgroupfs (default), systemd, or nobody (disabled)",
     ),
     value(
         "rootless",
@@ -91,6 +97,8 @@ pub(crate) struct Context {
     /// Whether the root was given.
     pub(crate) chosen_root: bool,
     pub(crate) systemd: bool,
+    /// Whether containers stay in the control groups of this process.
+    pub(crate) no_groups: bool,
     /// Whether what control groups forbid is passed over.
     pub(crate) rootless: bool,
     /// Whether that was said, and not found out.
@@ -204,7 +212,7 @@ pub fn main(call: Call) -> ExitCode {
         Log::default().fatal("arguments are not UTF-8");
         return ExitCode::FAILURE;
     };
-    let opened = streams::close_inherited(&args);
+    let opened = streams::close_inherited(call.name, &args);
     // The first word is the verb: options before it are global.
     let given = match args::parse(GLOBAL, Until::Words(1), &args) {
         Ok(given) => given,
@@ -234,12 +242,7 @@ fn dispatch(name: &'static str, given: &Given, opened: u32) -> Result<ExitCode, 
     let Some((word, rest)) = given.words.split_first().filter(|_| !given.is_on("help")) else {
         return print(&usage(name)).map_err(plain);
     };
-    let log = Log::open(
-        given.text("log").map(Path::new),
-        given.value("log-format").unwrap_or_default(),
-        given.is_on("debug"),
-    );
-    let log = log.map_err(|message| plain(Failure::new(message)))?;
+    let log = open_log(name, given).map_err(plain)?;
     let Some(verb) = verb::ALL.iter().find(|verb| verb.name == word) else {
         if matches!(word.as_str(), "help" | "h") {
             return print(&usage(name)).map_err(plain);
@@ -258,6 +261,20 @@ fn dispatch(name: &'static str, given: &Given, opened: u32) -> Result<ExitCode, 
         Ok(code) => Ok(code),
         Err(failure) => Err((context.log, failure)),
     }
+}
+
+fn open_log(name: &str, given: &Given) -> Result<Log, Failure> {
+    let path = match given.text("log") {
+        Some(text) if name == "crun" => Some(crun::log_file(text)?),
+        path => path,
+    };
+    let level = match given.text("log-level") {
+        _ if given.is_on("debug") => Level::Debug,
+        None => Level::Warning,
+        Some(word) => Level::parse(word).ok_or_else(|| Failure::new(format!("invalid log-level: {word}")))?,
+    };
+    let format = given.value("log-format").unwrap_or_default();
+    Log::open(path.map(Path::new), format, level).map_err(Failure::new)
 }
 
 fn call_verb(context: &Context, verb: &Verb, rest: &[String]) -> Result<ExitCode, Failure> {
@@ -283,6 +300,11 @@ fn call_verb(context: &Context, verb: &Verb, rest: &[String]) -> Result<ExitCode
 }
 
 impl Context {
+    /// Whether crun's own manners are expected ([`mod@crun`]).
+    pub(crate) fn is_crun(&self) -> bool {
+        self.name == "crun"
+    }
+
     fn new(name: &'static str, given: &Given, log: Log, opened: u32) -> Result<Self, (Log, Failure)> {
         let rootless = match given.value("rootless").unwrap_or("auto") {
             "" | "auto" => Ok(dhow_cgroup::rootless()),
@@ -290,8 +312,10 @@ impl Context {
             "false" | "0" => Ok(false),
             other => Err(Failure::new(format!("invalid value for --rootless: {other}"))),
         };
-        let systemd = match given.text("cgroup-manager") {
+        let manager = given.text("cgroup-manager");
+        let systemd = match manager {
             None | Some("cgroupfs") => Ok(given.is_on("systemd-cgroup")),
+            Some("disabled") => Ok(false),
             Some("systemd") => Ok(true),
             Some(other) => Err(Failure::new(format!("unsupported cgroup manager: {other}"))),
         };
@@ -304,6 +328,7 @@ impl Context {
                 opened,
                 chosen_root: given.value("root").is_some(),
                 systemd,
+                no_groups: manager == Some("disabled"),
                 rootless,
                 told_rootless: !matches!(given.value("rootless"), None | Some("" | "auto")),
             }),
@@ -324,7 +349,10 @@ fn root(name: &str, given: &Given) -> Result<PathBuf, Failure> {
         }
         return Ok(root);
     }
-    let below = if name == "runc" { "runc" } else { "dhow/runtime" };
+    let below = match name {
+        "runc" | "crun" => name,
+        _ => "dhow/runtime",
+    };
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match own {
         Some(own) if !rustix::process::geteuid().is_root() => {
@@ -363,8 +391,12 @@ fn version(name: &str) -> String {
     let own = env!("CARGO_PKG_VERSION");
     let commit = option_env!("DHOW_COMMIT").unwrap_or(concat!("v", env!("CARGO_PKG_VERSION")));
     let shown = if name == "dhow" { "dhow-runtime" } else { name };
+    let (before, after) = match name {
+        "crun" => ("rundir: /run/crun\n", format!("{}\n", crun::BUILT_IN)),
+        _ => ("", String::new()),
+    };
     format!(
-        "{shown} version {own}\ncommit: {commit}\nspec: {}\n",
+        "{shown} version {own}\n{before}commit: {commit}\nspec: {}\n{after}",
         verb::SPEC_VERSION
     )
 }

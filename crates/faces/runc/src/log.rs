@@ -6,16 +6,37 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// How much a message matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Error,
+    #[default]
+    Warning,
+    Debug,
+}
+
+impl Level {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        match word.to_ascii_lowercase().as_str() {
+            "error" => Some(Self::Error),
+            "warning" => Some(Self::Warning),
+            "debug" => Some(Self::Debug),
+            _ => None,
+        }
+    }
+}
+
 /// Where messages go.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     file: Option<File>,
     json: bool,
-    debug: bool,
+    /// The least that is written.
+    level: Level,
 }
 
 impl Log {
-    pub(crate) fn open(path: Option<&Path>, format: &str, debug: bool) -> Result<Self, String> {
+    pub(crate) fn open(path: Option<&Path>, format: &str, level: Level) -> Result<Self, String> {
         let json = match format {
             "" | "text" => false,
             "json" => true,
@@ -31,7 +52,7 @@ impl Log {
         Ok(Self {
             file: file.transpose()?,
             json,
-            debug,
+            level,
         })
     }
 
@@ -49,11 +70,13 @@ impl Log {
     }
 
     pub(crate) fn warn(&self, message: &str) {
-        self.line("warning", message);
+        if self.level >= Level::Warning {
+            self.line("warning", message);
+        }
     }
 
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
-        if self.debug {
+        if self.level >= Level::Debug {
             self.line("debug", &message());
         }
     }
@@ -110,9 +133,10 @@ mod tests {
     fn lines_are_as_clients_parse_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let log = Log::open(Some(&path), "json", false).unwrap();
+        let log = Log::open(Some(&path), "json", Level::Error).unwrap();
         log.line("error", "exec: \"x\": not\nfound");
         log.debug(|| "not asked for".to_owned());
+        log.warn("nor this");
         let text = std::fs::read_to_string(&path).unwrap();
         let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
         assert_eq!(line["level"], "error");
@@ -121,6 +145,6 @@ mod tests {
         assert_eq!(text.lines().count(), 1);
         assert_eq!(quoted("two \"words\"\n"), r#""two \"words\"\n""#);
         assert_eq!(quoted("word"), "word");
-        assert!(Log::open(None, "xml", false).is_err());
+        assert!(Log::open(None, "xml", Level::Debug).is_err());
     }
 }

@@ -36,10 +36,12 @@ impl Passed {
     }
 }
 
-/// Sockets that were passed to this very process by systemd.
-pub(crate) fn listening() -> u32 {
+/// Sockets that were passed to this very process by systemd. crun takes them from whom else: its caller got them (podman
+/// says so by `LISTEN_PID=1`, or by no such variable).
+pub(crate) fn listening(name: &str) -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (_, Some(count)) if name == "crun" => count.min(MOST_PASSED),
         (Some(pid), Some(count)) if pid == std::process::id() => count.min(MOST_PASSED),
         _ => 0,
     }
@@ -50,11 +52,14 @@ const MOST_PASSED: u32 = 4096;
 
 /// Closes what was inherited and is not for the container, before anything of this program is open: a container's first
 /// process waits long, and must not keep a caller's pipe or lock. Returns how many descriptors from 3 on are there.
-pub(crate) fn close_inherited(args: &[String]) -> u32 {
+pub(crate) fn close_inherited(name: &str, args: &[String]) -> u32 {
     let wanted = number_of(args, "preserve-fds");
     // A descriptor that a verb only writes to is left open with those before it.
     let written = number_of(args, "status-fd").saturating_sub(2).min(MOST_PASSED);
-    let wanted = wanted.min(MOST_PASSED).saturating_add(listening()).max(written);
+    let wanted = wanted
+        .min(MOST_PASSED)
+        .saturating_add(listening(name))
+        .max(written);
     // A document may come by one of them, as a shell's `<(...)`.
     let named = |arg: &String| arg.contains("/dev/fd/") || arg.contains("/proc/self/fd/");
     if args.iter().any(named) {
@@ -105,6 +110,11 @@ pub(crate) fn absolute(path: &str) -> Result<PathBuf, Failure> {
 
 /// Writes a process id so that who waits for the file never reads half of it.
 pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<(), Failure> {
+    write_whole(path, pid.to_string().as_bytes(), 0o644)
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
@@ -113,10 +123,10 @@ pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<(), Failure> {
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o644)
+            .mode(mode)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&temporary)?;
-        io::Write::write_all(&mut { file }, pid.to_string().as_bytes())?;
+        io::Write::write_all(&mut { file }, bytes)?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(|error| Failure::from(error).during(&format!("open {}", path.display())))

@@ -11,6 +11,8 @@ mod update;
 
 use crate::Verb;
 
+pub(crate) use query::owner;
+
 /// The version of the standard that this is written for.
 pub(crate) const SPEC_VERSION: &str = "1.3.0";
 

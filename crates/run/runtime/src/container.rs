@@ -34,6 +34,7 @@ mod vital;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dhow_cgroup::Group;
 use dhow_oci::runtime::{Hook, Spec, State};
@@ -53,6 +54,11 @@ pub use restore::{Restore, restore};
 use crate::{Context as _, Error};
 use folder::Folder;
 use vital::Vital;
+
+/// How long a container that is being made is waited for.
+const MAKING: Duration = Duration::from_secs(10);
+/// How long its creator may take from making the folder to locking it.
+const LOCKING: Duration = Duration::from_millis(50);
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +118,30 @@ impl Container {
             record,
             kept: None,
         })
+    }
+
+    /// Opens the container `id`; one that is being made when it has its first process, or makes hooks wait for an answer.
+    ///
+    /// Clients that start `create` beside them ask until there is an answer, and take the first one for that of a
+    /// container that is there, as it is with runc and crun.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_made(root: &Path, id: &str) -> Result<Self, Error> {
+        let began = Instant::now();
+        loop {
+            let opened = Self::open(root, id)?;
+            let patience = if opened.folder.is_locked() {
+                MAKING
+            } else {
+                LOCKING
+            };
+            if opened.record.is_some() || began.elapsed() >= patience {
+                return Ok(opened);
+            }
+            drop(opened);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Its id.

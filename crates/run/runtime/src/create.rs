@@ -237,7 +237,7 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         join: &join,
         taken: &sources.taken,
         ids: &sources.ids,
-        nodes: &nodes,
+        nodes: nodes.as_ref(),
         cgroup_namespace,
         clocks,
         network,

@@ -269,7 +269,7 @@ fn join(init: BorrowedFd<'_>, processes: bool) -> Result<SetGroups, Failure> {
     // For children alone, as setns(2) does it.
     all.set(Kinds::PROCESS_ID, processes);
     match move_into_thread_name_spaces(init, all | Kinds::TIME | Kinds::USER) {
-        Ok(()) => identity::become_root(),
+        Ok(()) => identity::become_root(identity::SetGroups::Allowed),
         // Entering the own user namespace is refused so (setns(2)): the container has none of its own.
         Err(Errno::INVAL) => match move_into_thread_name_spaces(init, all | Kinds::TIME) {
             Ok(()) => Ok(SetGroups::Allowed),
@@ -290,7 +290,7 @@ fn join_without_time(init: BorrowedFd<'_>, all: Kinds) -> Result<SetGroups, Fail
         }
         joined => joined
             .at(Step::JoinNamespace)
-            .and_then(|()| identity::become_root()),
+            .and_then(|()| identity::become_root(identity::SetGroups::Allowed)),
     }
 }
 
@@ -300,7 +300,7 @@ fn join_what_differs(init: BorrowedFd<'_>, wanted: Kinds) -> Result<SetGroups, F
     let kinds = different(init, wanted).at(Step::JoinNamespace)?;
     move_into_thread_name_spaces(init, kinds).at(Step::JoinNamespace)?;
     match kinds.contains(Kinds::USER) {
-        true => identity::become_root(),
+        true => identity::become_root(identity::SetGroups::Allowed),
         false => Ok(SetGroups::Allowed),
     }
 }

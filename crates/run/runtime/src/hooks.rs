@@ -27,6 +27,50 @@ use crate::{Context as _, Error, ExitStatus};
 /// Most of a hook's output that is told when it fails, in bytes a stream.
 const TOLD: usize = 800;
 
+/// What hooks run with, besides the container's state.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// The environment of a hook that has none of its own, as `NAME=value`. A `startContainer` hook has the container's.
+    pub env: Vec<CString>,
+    /// Where their output goes, in place of the message about one that fails.
+    pub stdout: Option<OwnedFd>,
+    /// The same for their errors.
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Surroundings {
+    pub(crate) fn around(&self) -> Around<'_> {
+        Around {
+            env: &self.env,
+            stdout: self.stdout.as_ref(),
+            stderr: self.stderr.as_ref(),
+        }
+    }
+}
+
+/// [`Surroundings`], borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around<'a> {
+    pub(crate) env: &'a [CString],
+    pub(crate) stdout: Option<&'a OwnedFd>,
+    pub(crate) stderr: Option<&'a OwnedFd>,
+}
+
+/// A hook that failed where the container's life goes on.
+#[derive(Debug)]
+pub struct HookFailure {
+    /// runc's words: which hook of which stage, how it ended, what it wrote.
+    pub error: Error,
+    /// How it ended, if it ran to its end.
+    pub status: Option<ExitStatus>,
+}
+
+impl From<Error> for HookFailure {
+    fn from(error: Error) -> Self {
+        Self { error, status: None }
+    }
+}
+
 /// A point in a container's life at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -130,7 +174,7 @@ pub(crate) fn refuse(hooks: &Hooks) -> Result<(), Error> {
 
 /// Runs the hooks of a stage in order, in the caller's namespaces; the first that fails ends it.
 ///
-/// `env` is what a hook without an environment of its own gets; `restrict` is what its process gives up first.
+/// `restrict` is what a hook's process gives up first.
 ///
 /// # Errors
 /// runc's words: which hook of which stage, how it ended, what it wrote.
@@ -138,31 +182,58 @@ pub(crate) fn run(
     stage: Stage,
     hooks: &[Hook],
     state: &State,
-    env: &[CString],
+    around: Around<'_>,
     restrict: Option<Restriction<'_>>,
 ) -> Result<(), Error> {
     if hooks.is_empty() {
         return Ok(());
     }
+    let state = told(stage, state)?;
+    for (index, hook) in hooks.iter().enumerate() {
+        one(hook, &state, around, restrict).map_err(|failed| named(stage, index, &failed.error))?;
+    }
+    Ok(())
+}
+
+/// Runs the `poststop` hooks, all of them: "the remaining hooks and lifecycle continue as if the hook had succeeded"
+/// (runtime-spec, "Lifecycle", step 13). Returns those that failed.
+pub(crate) fn run_last(hooks: &[Hook], state: &State, around: Around<'_>) -> Vec<HookFailure> {
+    if hooks.is_empty() {
+        return Vec::new();
+    }
+    let state = match told(Stage::Poststop, state) {
+        Ok(state) => state,
+        Err(error) => return vec![error.into()],
+    };
+    let failed = |(index, hook)| {
+        one(hook, &state, around, None).err().map(|failed| HookFailure {
+            error: named(Stage::Poststop, index, &failed.error),
+            ..failed
+        })
+    };
+    hooks.iter().enumerate().filter_map(failed).collect()
+}
+
+/// The state as hooks of a stage read it.
+fn told(stage: Stage, state: &State) -> Result<Vec<u8>, Error> {
     let state = State {
         status: stage.status().to_owned(),
         ..state.clone()
     };
-    let state = serde_json::to_vec(&state)
-        .map_err(|error| Error::because(ErrorKind::Internal, "write the state for hooks", error))?;
-    for (index, hook) in hooks.iter().enumerate() {
-        one(hook, &state, env, restrict).map_err(|error| {
-            let mut words = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(inner) = cause {
-                words.push_str(&format!(": {inner}"));
-                cause = inner.source();
-            }
-            let message = format!("error running {} hook #{index}: {words}", stage.name());
-            Error::new(ErrorKind::FailedPrecondition, message)
-        })?;
+    serde_json::to_vec(&state)
+        .map_err(|error| Error::because(ErrorKind::Internal, "write the state for hooks", error))
+}
+
+/// What went wrong, with which hook.
+fn named(stage: Stage, index: usize, error: &Error) -> Error {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        words.push_str(&format!(": {inner}"));
+        cause = inner.source();
     }
-    Ok(())
+    let message = format!("error running {} hook #{index}: {words}", stage.name());
+    Error::new(ErrorKind::FailedPrecondition, message)
 }
 
 /// What a hook's process gives up before it executes.
@@ -171,9 +242,9 @@ pub(crate) type Restriction<'a> = &'a dyn Fn(BorrowedFd<'_>) -> Result<StubLabel
 fn one(
     hook: &Hook,
     state: &[u8],
-    inherited: &[CString],
+    around: Around<'_>,
     restrict: Option<Restriction<'_>>,
-) -> Result<(), Error> {
+) -> Result<(), HookFailure> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let texts = |strings: &[String]| {
         strings
@@ -188,7 +259,7 @@ fn one(
     }
     let mut env = texts(&hook.env).context(|| "read its env")?;
     if env.is_empty() {
-        env.extend_from_slice(inherited);
+        env.extend_from_slice(around.env);
     }
     let stdin = memory(c"state", state)?;
     let (stdout, stderr) = (memory(c"stdout", &[])?, memory(c"stderr", &[])?);
@@ -197,7 +268,11 @@ fn one(
         paths: [path],
         argv: Vector::new(args),
         env: Vector::new(env),
-        streams: [&stdin, &stdout, &stderr],
+        streams: [
+            &stdin,
+            around.stdout.unwrap_or(&stdout),
+            around.stderr.unwrap_or(&stderr),
+        ],
         link: &other,
         restrict,
     };
@@ -211,13 +286,15 @@ fn one(
         Answer::Failed(failure) => {
             parent::reap(child.pidfd.as_fd());
             let errno = io::Error::from_raw_os_error(failure.errno);
-            return Err(errno).context(|| format!("fork/exec {}", hook.path.display()));
+            return Err(errno)
+                .context(|| format!("fork/exec {}", hook.path.display()))
+                .map_err(HookFailure::from);
         }
         Answer::Listener(_) => {
             parent::end(&child);
             let message =
                 "a hook in a container whose filter asks an agent (SCMP_ACT_NOTIFY) is not supported";
-            return Err(Error::new(ErrorKind::Unsupported, message));
+            return Err(Error::new(ErrorKind::Unsupported, message).into());
         }
         answer => {
             parent::end(&child);
@@ -226,7 +303,7 @@ fn one(
                 searched: false,
                 found: false,
             };
-            return Err(answer.into_failure(&name, None, None));
+            return Err(answer.into_failure(&name, None, None).into());
         }
     }
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok());
@@ -234,7 +311,12 @@ fn one(
 }
 
 /// Waits for a hook; one that is late is killed with all of its process group.
-fn finish(child: &Child, timeout: Option<Duration>, stdout: OwnedFd, stderr: OwnedFd) -> Result<(), Error> {
+fn finish(
+    child: &Child,
+    timeout: Option<Duration>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<(), HookFailure> {
     if let Some(timeout) = timeout
         && !ends_within(child, timeout).context(|| "wait for it")?
     {
@@ -243,15 +325,19 @@ fn finish(child: &Child, timeout: Option<Duration>, stdout: OwnedFd, stderr: Own
             Ok(()) | Err(_) => parent::end(child),
         }
         let message = format!("hook ran past specified timeout of {:.1}s", timeout.as_secs_f64());
-        return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        return Err(Error::new(ErrorKind::FailedPrecondition, message).into());
     }
-    let how = match crate::wait(child.pidfd.as_fd())? {
+    let status = crate::wait(child.pidfd.as_fd())?;
+    let how = match status {
         ExitStatus::Exited(0) => return Ok(()),
         ExitStatus::Exited(status) => format!("exit status {status}"),
         ExitStatus::Signaled(signal) => format!("signal: {}", signal_words(signal)),
     };
     let message = format!("{how}, stdout: {}, stderr: {}", output(stdout)?, output(stderr)?);
-    Err(Error::new(ErrorKind::FailedPrecondition, message))
+    Err(HookFailure {
+        error: Error::new(ErrorKind::FailedPrecondition, message),
+        status: Some(status),
+    })
 }
 
 /// Go's words for the signals that end hooks, which clients know from runc's messages.

@@ -45,8 +45,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) taken: &'a [(usize, OwnedFd)],
     /// User namespaces for the ids of mounts, by index of the mount.
     pub(crate) ids: &'a [(usize, OwnedFd)],
-    /// Device nodes that the parent made, by index of the node.
-    pub(crate) nodes: &'a [(usize, OwnedFd)],
+    /// Device nodes that the parent made.
+    pub(crate) nodes: Option<&'a crate::nodes::Made>,
     /// Whether a cgroup namespace is made here.
     pub(crate) cgroup_namespace: bool,
     /// Whether a time namespace is made here.
@@ -204,9 +204,13 @@ fn prepare(setup: &Setup<'_>) -> Result<Prepared, Failure> {
     for (index, namespace) in setup.join.iter().enumerate() {
         dhow_sys::namespace::enter(namespace).at_index(Step::JoinNamespace, index)?;
     }
-    let mut groups = SetGroups::Allowed;
+    let mut groups = if plan.program.keep_groups {
+        SetGroups::Kept
+    } else {
+        SetGroups::Allowed
+    };
     if plan.has_users() {
-        groups = identity::become_root()?;
+        groups = identity::become_root(groups)?;
         // Only now: the owner of /proc/<pid>/uid_map of a process that is not dumpable is root, whoever the parent is.
         protect()?;
     }

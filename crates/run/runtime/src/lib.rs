@@ -46,6 +46,7 @@ mod within;
 
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
 pub use exec::{Exec, exec};
+pub use hooks::{HookFailure, Surroundings};
 pub use landlock::ANNOTATION as LANDLOCK;
 pub use plan::{Plan, Settings};
 pub use wait::{ExitStatus, kill, wait};

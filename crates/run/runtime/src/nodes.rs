@@ -6,9 +6,11 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use dhow_oci::runtime::IdMapping;
+use dhow_sys::mount::{attach_at, detach};
 use rustix::fs::{AtFlags, FileType, Mode, chmodat, chownat, mknodat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
@@ -17,16 +19,27 @@ use rustix::process::{Gid, Uid};
 use crate::init::rootfs::filesystem;
 use crate::init::target;
 use crate::plan::{Node, Plan};
+use crate::report::{At, Failure, Step};
 use crate::{Context as _, Error};
 
-/// The nodes that are not simply the host's, by index. None where they cannot be made: without root's rights, and before
-/// Linux 6.15, which takes single files of a file system only when that is attached. The host's own are bound then.
+/// Nodes that were made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The file system, a detached mount.
+    place: OwnedFd,
+    /// The nodes in it: the index of each, and its name.
+    nodes: Vec<(usize, CString)>,
+}
+
+/// The nodes that are not simply the host's. None where they cannot be made: without root's rights, or a mount namespace to
+/// take them out in. The host's own are bound then.
 ///
 /// # Errors
 /// What is neither.
-pub(crate) fn made(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, Error> {
-    if !plan.has_users() || !rustix::process::geteuid().is_root() {
-        return Ok(Vec::new());
+pub(crate) fn made(plan: &Plan) -> Result<Option<Made>, Error> {
+    let able = plan.own_mounts && rustix::process::geteuid().is_root();
+    if !plan.has_users() || !able {
+        return Ok(None);
     }
     let wanted: Vec<_> = plan
         .nodes
@@ -35,23 +48,41 @@ pub(crate) fn made(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>, Error> {
         .filter(|(_, node)| node.kind != FileType::Fifo && (node.asked || !is_there(node)))
         .collect();
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let hardened = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NOEXEC;
     let place = filesystem(c"tmpfs", &[], hardened, Some(0o755)).map_err(io::Error::from);
-    let place = place.context(|| "make a file system for device nodes")?;
-    let mut made = Vec::with_capacity(wanted.len());
+    let place = match place {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+        place => place.context(|| "make a file system for device nodes")?,
+    };
+    let mut nodes = Vec::with_capacity(wanted.len());
     for (index, node) in wanted {
         match one(plan, &place, node, index) {
-            Ok(tree) => made.extend(tree.map(|tree| (index, tree))),
-            Err(Errno::PERM | Errno::INVAL) => return Ok(Vec::new()),
+            Ok(name) => nodes.extend(name.map(|name| (index, name))),
+            Err(Errno::PERM) => return Ok(None),
             Err(errno) => {
                 let what = format!("make device node /{}", node.target.display());
                 return Err(Error::wrap(io::Error::from(errno), what));
             }
         }
     }
-    Ok(made)
+    Ok((!nodes.is_empty()).then_some(Made { place, nodes }))
+}
+
+/// The child's side: each node as a detached mount, by its index. The whole file system is attached to `dir` meanwhile:
+/// before Linux 6.15 nothing can be taken out of a mount that is nowhere.
+pub(crate) fn take(made: &Made, dir: BorrowedFd<'_>) -> Result<Vec<(usize, OwnedFd)>, Failure> {
+    attach_at(&made.place, dir, c"").at(Step::DeviceDirectory)?;
+    let mut taken = Vec::with_capacity(made.nodes.len());
+    for (index, name) in &made.nodes {
+        let tree = target::copy_tree(made.place.as_fd(), name, false).at_index(Step::Device, *index)?;
+        taken.push((*index, tree));
+    }
+    // Through the link to the mount itself, which is not followed as the last part of a name.
+    let path = format!("/proc/self/fd/{}/.", made.place.as_raw_fd());
+    detach(Path::new(&path)).at(Step::DeviceDirectory)?;
+    Ok(taken)
 }
 
 /// Whether the host has the device under the name.
@@ -60,8 +91,8 @@ fn is_there(node: &Node) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == node.kind && stat.st_rdev == node.number)
 }
 
-/// One node; none when its owner is nobody that the container knows.
-fn one(plan: &Plan, place: &OwnedFd, node: &Node, index: usize) -> rustix::io::Result<Option<OwnedFd>> {
+/// One node, by its name; none when its owner is nobody that the container knows.
+fn one(plan: &Plan, place: &OwnedFd, node: &Node, index: usize) -> rustix::io::Result<Option<CString>> {
     let (uid, gid) = node.owner.unwrap_or((Uid::ROOT, Gid::ROOT));
     let uid = outside(&plan.uid_mappings, uid.as_raw()).map(Uid::from_raw);
     let gid = outside(&plan.gid_mappings, gid.as_raw()).map(Gid::from_raw);
@@ -74,7 +105,7 @@ fn one(plan: &Plan, place: &OwnedFd, node: &Node, index: usize) -> rustix::io::R
     // The mask of the caller took bits away.
     chmodat(place, &name, mode, AtFlags::empty())?;
     chownat(place, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    target::copy_tree(place.as_fd(), &name, false).map(Some)
+    Ok(Some(name))
 }
 
 /// The id outside of the user namespace.

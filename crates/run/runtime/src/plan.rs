@@ -47,6 +47,12 @@ pub struct Settings {
     pub bare_newlines: bool,
     /// Whether the root is changed by chroot, for a host whose root is an initramfs: the host's tree stays below.
     pub no_pivot: bool,
+    /// Whether the program keeps the supplementary groups of the caller, in place of those of the spec.
+    pub keep_groups: bool,
+    /// Whether a system call of the seccomp profile that the kernel has not is an error, and not passed over.
+    pub known_calls: bool,
+    /// Whether the agent that a seccomp profile names gets the listener even if no rule asks it (`SCMP_ACT_NOTIFY`).
+    pub always_listen: bool,
 }
 
 /// A spec from which a container can be made any number of times.

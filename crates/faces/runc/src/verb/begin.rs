@@ -12,7 +12,7 @@ use crate::args::{Flag, Given, Until, on, value};
 use crate::foreground::Foreground;
 use crate::notify::{Readiness, Supervisor};
 use crate::streams::{self, Passed, Receiver};
-use crate::{Context, Failure, Verb};
+use crate::{Context, Failure, Verb, crun};
 
 pub(super) const BUNDLE: Flag = value(
     "bundle",
@@ -21,7 +21,7 @@ pub(super) const BUNDLE: Flag = value(
 );
 const CONFIG: Flag = value(
     "config",
-    None,
+    Some('f'),
     "the spec of the container [default: config.json of the bundle]",
 );
 pub(super) const CONSOLE: Flag = value(
@@ -105,11 +105,22 @@ struct Request {
 
 impl Request {
     fn read(context: &Context, given: &Given, detached: bool) -> Result<Self, Failure> {
-        let passed = Passed::of(given, streams::listening(), context.opened)?;
+        let passed = Passed::of(given, streams::listening(context.name), context.opened)?;
+        let id = given.words.first().cloned().unwrap_or_default();
+        crun::check_id(context, &id)?;
         let path = |long: &str| given.text(long).map(streams::absolute).transpose();
         let (pid_file, console, pidfd) = (path("pid-file")?, path("console-socket")?, path("pidfd-socket")?);
-        let bundle = read_bundle(given.text("bundle"), given.text("config"), passed)?;
-        let supervisor = Supervisor::find()?;
+        let mut bundle = read_bundle(given.text("bundle"), given.text("config"), passed)?;
+        let mut settings = Settings {
+            kept_fds: passed.count(),
+            shared_keyring: given.is_on("no-new-keyring"),
+            no_pivot: given.is_on("no-pivot"),
+            bare_newlines: !detached,
+            ..Settings::default()
+        };
+        let pidfd = crun::apply(context, &mut bundle.spec, &mut settings)?.or(pidfd);
+        let hooks = crun::surroundings(context, &bundle.spec.annotations)?;
+        let (notify, supervisor) = crun::readiness(context)?;
         let terminal = bundle
             .spec
             .process
@@ -123,20 +134,15 @@ impl Request {
         };
         let connect = |path: Option<PathBuf>| path.as_deref().map(Receiver::connect).transpose();
         Ok(Self {
-            id: given.words.first().cloned().unwrap_or_default(),
+            id,
             bundle,
             options: Options {
-                settings: Settings {
-                    kept_fds: passed.count(),
-                    shared_keyring: given.is_on("no-new-keyring"),
-                    no_pivot: given.is_on("no-pivot"),
-                    bare_newlines: !detached,
-                    ..Settings::default()
-                },
+                settings,
                 stdio,
                 systemd: systemd(context)?,
-                notify: supervisor.is_some(),
+                notify,
                 without_group: without_group(context),
+                hooks,
             },
             terminal,
             pid_file,
@@ -171,6 +177,9 @@ fn systemd(context: &Context) -> Result<Option<Systemd>, Failure> {
 
 /// Without a word on it, root is refused a container without a control group, but where none can be.
 fn without_group(context: &Context) -> WithoutGroup {
+    if context.no_groups {
+        return WithoutGroup::Wanted;
+    }
     match (context.rootless, context.told_rootless) {
         (true, _) => WithoutGroup::Allowed,
         (false, true) => WithoutGroup::Refused,
@@ -227,16 +236,22 @@ fn read_bundle(path: Option<&str>, config: Option<&str>, passed: Passed) -> Resu
 fn create(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let request = Request::read(context, given, true)?;
     let Request {
-        id, bundle, options, ..
+        id,
+        bundle,
+        options,
+        terminal,
+        ..
     } = request;
     let begun = container::create(&context.root, &id, &bundle, options).map_err(not_begun)?;
     warn(context, &begun);
-    let handed = hand_over(
-        &begun,
-        request.console,
-        request.pidfd,
-        request.pid_file.as_deref(),
-    );
+    let handed = crun::write_status(context, &begun, terminal, true).and_then(|()| {
+        hand_over(
+            &begun,
+            request.console,
+            request.pidfd,
+            request.pid_file.as_deref(),
+        )
+    });
     or_delete(context, begun, handed)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -272,12 +287,14 @@ pub(super) fn carry(
     };
     let begun = begin(&request.id, &request.bundle, request.options)?;
     warn(context, &begun);
-    let handed = hand_over(
-        &begun,
-        request.console,
-        request.pidfd,
-        request.pid_file.as_deref(),
-    );
+    let handed = crun::write_status(context, &begun, request.terminal, detached).and_then(|()| {
+        hand_over(
+            &begun,
+            request.console,
+            request.pidfd,
+            request.pid_file.as_deref(),
+        )
+    });
     let mut begun = or_delete(context, begun, handed)?;
     let readiness = |pid| {
         let word = begun.notify.take().zip(request.supervisor);
@@ -292,10 +309,9 @@ pub(super) fn carry(
     // The supervisor watches this process, which ends with the container's.
     let readiness = readiness(std::process::id());
     let outcome = foreground.wait(&begun.pidfd, begun.terminal, readiness);
-    if !given.is_on("keep")
-        && let Some(warning) = begun.container.delete(true)?
-    {
-        context.log.warn(&Failure::from(warning).message);
+    if !given.is_on("keep") {
+        let hooks = crun::last_surroundings(context, begun.container.record());
+        crun::warn_of_hooks(context, begun.container.delete(true, &hooks)?);
     }
     outcome.map(ExitCode::from)
 }
@@ -352,9 +368,10 @@ fn or_delete(context: &Context, begun: Begun, handed: Result<(), Failure>) -> Re
     let Err(failure) = handed else {
         return Ok(begun);
     };
-    match begun.container.delete(true) {
-        Ok(None) => {}
-        Ok(Some(error)) | Err(error) => context.log.warn(&Failure::from(error).message),
+    let hooks = crun::last_surroundings(context, begun.container.record());
+    match begun.container.delete(true, &hooks) {
+        Ok(failures) => crun::warn_of_hooks(context, failures),
+        Err(error) => context.log.warn(&Failure::from(error).message),
     }
     Err(failure)
 }

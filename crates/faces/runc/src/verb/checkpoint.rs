@@ -11,7 +11,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use super::begin::{self, BUNDLE, CONSOLE, NO_PIVOT, PID_FILE};
 use super::life::open;
 use crate::args::{Flag, Given, Until, on, value, values};
-use crate::{Context, Failure, Verb, is_missing, streams};
+use crate::{Context, Failure, Verb, crun, is_missing, streams};
 
 const IMAGE_PATH: Flag = value("image-path", None, "folder of the images [default: ./checkpoint]");
 const WORK_PATH: Flag = value("work-path", None, "folder of logs [default: that of the images]");
@@ -124,7 +124,7 @@ pub(crate) const RESTORE: Verb = Verb {
 fn checkpoint(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     let container = open(context, given)?;
     warn_without_root(context);
-    let images = images(given)?;
+    let images = images(given, crun::checkpoint_config(context))?;
     let asked = Checkpoint {
         parent: parent(given, &images.path)?,
         leave_running: given.is_on("leave-running"),
@@ -139,11 +139,12 @@ fn checkpoint(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     if asked.leave_running || asked.pre_dump {
         return Ok(ExitCode::SUCCESS);
     }
-    match container.delete(true) {
-        Ok(None) => {}
+    let hooks = crun::last_surroundings(context, container.record());
+    match container.delete(true, &hooks) {
+        Ok(failures) => crun::warn_of_hooks(context, failures),
         // Whoever waited for it in the foreground was faster.
         Err(error) if is_missing(error.kind()) => {}
-        Ok(Some(error)) | Err(error) => context.log.warn(&Failure::from(error).message),
+        Err(error) => context.log.warn(&Failure::from(error).message),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -155,7 +156,7 @@ fn restore(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     }
     warn_without_root(context);
     let asked = Restore {
-        images: images(given)?,
+        images: images(given, crun::checkpoint_config(context))?,
         lsm_profile: given.text("lsm-profile").map(str::to_owned),
         lsm_mount_context: given.text("lsm-mount-context").map(str::to_owned),
     };
@@ -172,7 +173,7 @@ fn warn_without_root(context: &Context) {
 }
 
 /// What both verbs have in common. The paths are absolute: the working directory becomes the bundle's.
-fn images(given: &Given) -> Result<Images, Failure> {
+fn images(given: &Given, config: Option<PathBuf>) -> Result<Images, Failure> {
     for namespace in given.values("empty-ns") {
         if namespace != "network" {
             let message = format!("namespace \"{namespace}\" is not supported by --empty-ns");
@@ -191,6 +192,7 @@ fn images(given: &Given) -> Result<Images, Failure> {
         auto_dedup: given.is_on("auto-dedup"),
         lazy_pages: given.is_on("lazy-pages"),
         groups,
+        config,
     })
 }
 
@@ -295,7 +297,10 @@ mod tests {
     fn what_criu_cannot_do_is_refused_by_name() {
         let images = |args: &[&str]| {
             let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-            images(&crate::args::parse(RESTORE.flags, Until::End, &args).unwrap())
+            images(
+                &crate::args::parse(RESTORE.flags, Until::End, &args).unwrap(),
+                None,
+            )
         };
         assert!(images(&["--empty-ns", "network", "--manage-cgroups-mode", "full"]).is_ok());
         let failure = images(&["--empty-ns", "ipc"]).unwrap_err();

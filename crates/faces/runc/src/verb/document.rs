@@ -16,8 +16,12 @@ pub(crate) const FEATURES: Verb = Verb {
     flags: &[],
     until: Until::End,
     count: (0, 0),
-    run: |_, _| {
-        let text = serde_json::to_string_pretty(&features()).unwrap_or_default();
+    run: |context, _| {
+        let mut document = features();
+        if context.is_crun() {
+            crate::crun::features(&mut document);
+        }
+        let text = serde_json::to_string_pretty(&document).unwrap_or_default();
         print(&(text + "\n"))
     },
 };

@@ -2,11 +2,18 @@
 
 use std::process::ExitCode;
 
-use dhow_runtime::container::{Container, Status, Target};
+use dhow_runtime::container::{self, Container, Status, Target};
+use dhow_sys::pattern::Pattern;
 
-use crate::args::{Given, Until, on};
-use crate::notify::{Readiness, Supervisor};
-use crate::{Context, Failure, Verb, is_missing};
+use crate::args::{Flag, Given, Until, on};
+use crate::notify::Readiness;
+use crate::{Context, Failure, Verb, crun, is_missing};
+
+const REGEX: Flag = on(
+    "regex",
+    Some('r'),
+    "the id is an extended regular expression: all containers in whose id it is found",
+);
 
 pub(crate) const START: Verb = Verb {
     name: "start",
@@ -22,7 +29,10 @@ pub(crate) const KILL: Verb = Verb {
     name: "kill",
     about: "send a signal (default: SIGTERM) to the container's first process",
     words: "<container-id> [signal]",
-    flags: &[on("all", Some('a'), "send it to every process of the container")],
+    flags: &[
+        on("all", Some('a'), "send it to every process of the container"),
+        REGEX,
+    ],
     until: Until::End,
     count: (1, 2),
     run: kill,
@@ -32,11 +42,14 @@ pub(crate) const DELETE: Verb = Verb {
     name: "delete",
     about: "delete a container that is not running",
     words: "<container-id>",
-    flags: &[on(
-        "force",
-        Some('f'),
-        "kill it first; one that is not there is deleted",
-    )],
+    flags: &[
+        on(
+            "force",
+            Some('f'),
+            "kill it first; one that is not there is deleted",
+        ),
+        REGEX,
+    ],
     until: Until::End,
     count: (1, 1),
     run: delete,
@@ -75,14 +88,23 @@ pub(crate) fn open(context: &Context, given: &Given) -> Result<Container, Failur
 }
 
 fn start(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
-    let container = open(context, given)?;
-    let word = match Supervisor::find()? {
+    let id = given.words.first().map_or("", String::as_str);
+    let mut container = Container::open_made(&context.root, id)?;
+    let annotations = container.record().map(|record| record.annotations.clone());
+    let hooks = crun::surroundings(context, &annotations.unwrap_or_default())?;
+    let word = match crun::readiness(context)?.1 {
         Some(supervisor) if container.status()? == Status::Created => container
             .listen_for_readiness()?
             .map(|socket| (socket, supervisor)),
         _ => None,
     };
-    container.start()?;
+    if let Err(error) = container.start(&hooks) {
+        if context.is_crun() && error.to_string().starts_with("error running poststart hook") {
+            // As crun, and the standard ("Lifecycle", step 9); runc leaves it to be deleted.
+            crun::warn_of_hooks(context, container.delete(true, &hooks)?);
+        }
+        return Err(error.into());
+    }
     if let Some((socket, supervisor)) = word
         && let Some((pid, pidfd)) = container.pidfd()?
     {
@@ -91,37 +113,69 @@ fn start(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Does something to the container that is named, or to all that are meant. Of several none is left out because of
+/// another: the first failure is told at the end.
+fn each(
+    context: &Context,
+    given: &Given,
+    mut one: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    let word = given.words.first().map_or("", String::as_str);
+    if !given.is_on("regex") {
+        return one(word).map(|()| ExitCode::SUCCESS);
+    }
+    let pattern = Pattern::new(word)
+        .map_err(|error| Failure::from(error).during(&format!("invalid regular expression {word}")))?;
+    let ids = container::list(&context.root)?;
+    let failures = ids.iter().filter(|id| pattern.matches(id)).filter_map(|id| {
+        let failure = one(id).err()?;
+        Some(failure.during(&format!("container {id}")))
+    });
+    match failures.collect::<Vec<_>>().into_iter().next() {
+        Some(failure) => Err(failure),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
 fn kill(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
-    let container = open(context, given)?;
     let word = given.words.get(1).map_or("TERM", String::as_str);
-    let signal = signal(word).ok_or_else(|| Failure::new(format!("unknown signal \"{word}\"")))?;
     let all = given.is_on("all");
     let target = if all { Target::All } else { Target::First };
-    match container.kill(signal, target) {
-        // A stopped container has no process that the signal did not reach.
-        Err(error) if all && error.to_string() == "container not running" => {}
-        done => done?,
-    }
-    Ok(ExitCode::SUCCESS)
+    each(context, given, |id| {
+        let container = Container::open(&context.root, id)?;
+        let signal = signal(word).ok_or_else(|| Failure::new(format!("unknown signal \"{word}\"")))?;
+        match container.kill(signal, target) {
+            // A stopped container has no process that the signal did not reach.
+            Err(error) if all && error.to_string() == "container not running" => Ok(()),
+            done => Ok(done?),
+        }
+    })
 }
 
 fn delete(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
-    let id = given.words.first().map_or("", String::as_str);
     let force = given.is_on("force");
+    each(context, given, |id| delete_one(context, id, force))
+}
+
+fn delete_one(context: &Context, id: &str, force: bool) -> Result<(), Failure> {
     let container = match Container::open_to_delete(&context.root, id) {
-        Err(error) if force && is_missing(error.kind()) => return Ok(ExitCode::SUCCESS),
+        Err(error) if force && is_missing(error.kind()) => return Ok(()),
         opened => opened?,
     };
-    match container.delete(force) {
-        Err(error) if force && is_missing(error.kind()) => {}
-        outcome => {
-            // The container is gone; as with runc, clients hear of a hook that failed at the end.
-            if let Some(error) = outcome? {
-                return Err(error.into());
-            }
-        }
+    let hooks = crun::last_surroundings(context, container.record());
+    let failures = match container.delete(force, &hooks) {
+        Err(error) if force && is_missing(error.kind()) => return Ok(()),
+        outcome => outcome?,
+    };
+    if context.is_crun() {
+        crun::warn_of_hooks(context, failures);
+        return Ok(());
     }
-    Ok(ExitCode::SUCCESS)
+    // The container is gone; as with runc, clients hear of a hook that failed at the end.
+    match failures.into_iter().next() {
+        Some(failure) => Err(failure.error.into()),
+        None => Ok(()),
+    }
 }
 
 /// A signal by number, or by name with or without SIG.

@@ -19,7 +19,8 @@ pub(crate) const STATE: Verb = Verb {
     until: Until::End,
     count: (1, 1),
     run: |context, given| {
-        let document = document(&open(context, given)?)?;
+        let id = given.words.first().map_or("", String::as_str);
+        let document = document(&Container::open_made(&context.root, id)?)?;
         print(&pretty(&document))
     },
 };
@@ -75,7 +76,7 @@ fn document(container: &Container) -> Result<Value, Failure> {
 }
 
 /// The name of a user, or `#id`. The file is read here: a static program has no name service.
-fn owner(uid: u32) -> String {
+pub(crate) fn owner(uid: u32) -> String {
     let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let number = uid.to_string();
     text.lines()

@@ -17,7 +17,7 @@ use super::record::{self, Record};
 use super::vital::Vital;
 use super::{Container, Kept, enter, notify, resctrl};
 use crate::create::{Create, Rootfs, Stdio, begin};
-use crate::hooks::{self, Stage};
+use crate::hooks::{self, Stage, Surroundings};
 use crate::init::staged::Staged;
 use crate::parent::{self, Answer, Link};
 use crate::report::Name;
@@ -43,10 +43,13 @@ pub struct Options {
     pub stdio: Stdio,
     /// The systemd that makes the control group; without one, this program does.
     pub systemd: Option<Systemd>,
-    /// Whether the program gets a socket to say that it is ready (sd_notify(3)).
-    pub notify: bool,
+    /// Where in the container the folder is with the socket on which the program says that it is ready (sd_notify(3)); without,
+    /// there is none.
+    pub notify: Option<PathBuf>,
     /// What becomes of a container whose control group may not be made, and that asks for none by path or limit.
     pub without_group: WithoutGroup,
+    /// What hooks run with.
+    pub hooks: Surroundings,
 }
 
 /// What becomes of a container whose control group may not be made, and that asks for none.
@@ -59,6 +62,8 @@ pub enum WithoutGroup {
     WhereReadOnly,
     /// It runs in the group of its starter.
     Allowed,
+    /// It runs there even if one could be made, whatever the spec says of a group and its limits.
+    Wanted,
 }
 
 /// A container whose first process is there.
@@ -127,9 +132,9 @@ pub(super) fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options)
     {
         return Err(Error::new(ErrorKind::InvalidArgument, "spec has no root.path"));
     }
-    let noted = options.notify.then(|| {
+    let noted = options.notify.as_ref().map(|inside| {
         let mut spec = bundle.spec.clone();
-        notify::add(&mut spec, root, id);
+        notify::add(&mut spec, root, id, inside);
         spec
     });
     let spec = noted.as_ref().unwrap_or(&bundle.spec);
@@ -187,6 +192,8 @@ struct Birth<'a> {
     record: Record,
     /// As hooks get it.
     state: State,
+    /// What they run with.
+    hooks: Surroundings,
     born: Option<(Child, Link)>,
     /// Whether the process was told to go on before it was ready.
     begun_early: bool,
@@ -205,7 +212,7 @@ impl<'a> Birth<'a> {
         let made = folder
             .write_config(&bundle.config)
             .and_then(|()| {
-                if options.notify {
+                if options.notify.is_some() {
                     notify::make(&folder)
                 } else {
                     Ok(())
@@ -239,7 +246,7 @@ impl<'a> Birth<'a> {
             lock: Some(lock),
             group,
             stand_in,
-            hears: options.notify,
+            hears: options.notify.is_some(),
             notify: None,
             spec: &bundle.spec,
             state: State {
@@ -247,6 +254,7 @@ impl<'a> Birth<'a> {
                 ..record.state()
             },
             record,
+            hooks: options.hooks,
             born: None,
             begun_early: false,
         };
@@ -276,6 +284,7 @@ impl<'a> Birth<'a> {
         };
         let staged = Staged {
             state: &self.state,
+            around: self.hooks.around(),
             listener: listener.map(|listener| listener.as_fd()),
             classes: &classes,
         };
@@ -305,7 +314,8 @@ impl<'a> Birth<'a> {
                     self.record.creating = false;
                     record::draft(&self.folder, &self.record)?;
                     for stage in [Stage::Prestart, Stage::CreateRuntime] {
-                        hooks::run(stage, stage.of(&self.plan.hooks), &self.state, &[], None)?;
+                        let around = self.hooks.around();
+                        hooks::run(stage, stage.of(&self.plan.hooks), &self.state, around, None)?;
                     }
                     link.tell();
                 }
@@ -367,7 +377,7 @@ impl<'a> Birth<'a> {
         self.record.creating = false;
         drop(self.lock.take());
         let hooks = &self.plan.hooks.poststart;
-        hooks::run(Stage::Poststart, hooks, &self.state, &[], None)
+        hooks::run(Stage::Poststart, hooks, &self.state, self.hooks.around(), None)
     }
 
     /// The container, or the failure with everything undone.
@@ -415,11 +425,12 @@ impl<'a> Birth<'a> {
         failures.record("leave resctrl", resctrl::leave(&self.folder));
         failures.record("remove the folder", self.folder.remove());
         if begun {
-            let hooks = &self.plan.hooks.poststop;
-            failures.record(
-                "hooks",
-                hooks::run(Stage::Poststop, hooks, &self.state, &[], None),
-            );
+            // Of those that fail nobody is left to hear: the failure before them is what is told.
+            drop(hooks::run_last(
+                &self.plan.hooks.poststop,
+                &self.state,
+                self.hooks.around(),
+            ));
         }
         match failures.into_result() {
             // What else failed matters less than why it had to be undone; what is left is seen by `delete`.

@@ -79,6 +79,8 @@ pub struct Images {
     pub lazy_pages: bool,
     /// What becomes of control groups.
     pub groups: GroupMode,
+    /// CRIU's configuration file, unless an annotation names another; without, runc's.
+    pub config: Option<PathBuf>,
 }
 
 /// `CLONE_NEWNET`: a network namespace is made again, but nothing in it.
@@ -171,7 +173,10 @@ pub(crate) fn options(images: &Images, folders: &Folders, root: &Path, annotatio
     match annotations.get(CONFIG_ANNOTATION).map(String::as_str) {
         Some("") => {}
         Some(path) => drop(options.text(51, path)),
-        None => drop(options.text(51, CONFIG)),
+        None => {
+            let config = images.config.as_deref().unwrap_or(Path::new(CONFIG));
+            options.text(51, config.as_os_str().as_encoded_bytes());
+        }
     }
     options
 }

@@ -87,6 +87,9 @@ pub(super) struct Made {
 
 /// The container's control group, where its spec says.
 pub(super) fn make(spec: &Spec, id: &str, options: &Options) -> Result<Made, Error> {
+    if options.without_group == WithoutGroup::Wanted {
+        return Ok(Made::default());
+    }
     let linux = spec.linux.as_ref();
     let limits = resources(linux.and_then(|linux| linux.resources.as_ref()));
     if let Some(systemd) = &options.systemd {
@@ -114,7 +117,7 @@ fn allowed(without: WithoutGroup) -> bool {
     match without {
         WithoutGroup::Refused => false,
         WithoutGroup::WhereReadOnly => dhow_cgroup::read_only(),
-        WithoutGroup::Allowed => true,
+        WithoutGroup::Allowed | WithoutGroup::Wanted => true,
     }
 }
 

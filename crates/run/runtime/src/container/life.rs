@@ -5,9 +5,9 @@ use std::os::fd::AsFd as _;
 use dhow_oci::runtime::{Resources, State};
 use dhow_types::ErrorKind;
 
-use super::{Container, Status, not_running, resctrl};
+use super::{Container, Status, not_running, record, resctrl};
 use crate::agent::Agent;
-use crate::hooks::{self, Stage};
+use crate::hooks::{self, Stage, Surroundings};
 use crate::parent::{self, Answer, Link};
 use crate::report::Name;
 use crate::{Context as _, Error};
@@ -27,8 +27,10 @@ impl Container {
     /// # Errors
     /// `FailedPrecondition` for a container that is not just created; `NotFound` and `PermissionDenied` for the program; the
     /// hook that failed, with the container stopped.
-    pub fn start(&self) -> Result<(), Error> {
+    pub fn start(&mut self, surroundings: &Surroundings) -> Result<(), Error> {
         let _lock = self.folder.lock()?;
+        // Its creator may have held the lock until now.
+        self.record = record::read(&self.folder)?;
         let wrong = |message: String| Err(Error::new(ErrorKind::FailedPrecondition, message));
         match self.status()? {
             Status::Created => {}
@@ -68,7 +70,8 @@ impl Container {
             return Err(answer.into_failure(&name, None, None));
         }
         let hooks = spec.hooks.unwrap_or_default();
-        hooks::run(Stage::Poststart, &hooks.poststart, &state, &[], None)
+        let around = surroundings.around();
+        hooks::run(Stage::Poststart, &hooks.poststart, &state, around, None)
             .map_err(|error| self.stopped_by(error))
     }
 

@@ -16,13 +16,11 @@ use crate::{Context as _, Error};
 
 const FOLDER: &str = "notify";
 const SOCKET: &str = "notify.sock";
-/// Where the folder is in the container; runc's place.
-const INSIDE: &str = "/run/notify";
 
 /// Adds folder and variable to a spec.
-pub(super) fn add(spec: &mut Spec, root: &Path, id: &str) {
+pub(super) fn add(spec: &mut Spec, root: &Path, id: &str, inside: &Path) {
     spec.mounts.push(Mount {
-        destination: INSIDE.into(),
+        destination: inside.to_owned(),
         source: Some(root.join(id).join(FOLDER)),
         options: ["bind", "nosuid", "noexec", "nodev", "ro"]
             .map(str::to_owned)
@@ -33,7 +31,8 @@ pub(super) fn add(spec: &mut Spec, root: &Path, id: &str) {
         process
             .env
             .retain(|variable| !variable.starts_with("NOTIFY_SOCKET="));
-        process.env.push(format!("NOTIFY_SOCKET={INSIDE}/{SOCKET}"));
+        let socket = inside.join(SOCKET);
+        process.env.push(format!("NOTIFY_SOCKET={}", socket.display()));
     }
 }
 

@@ -11,12 +11,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::folder::Folder;
 use super::{Container, Record, Status, record, resctrl};
-use crate::hooks::{self, Stage};
+use crate::hooks::{self, HookFailure, Surroundings};
 use crate::{Context as _, Error};
 
 /// How long one that runs is waited for before a delete without force is refused: callers delete right after the program's
 /// last word, or after a signal that ends it, and this program starts faster than the other ends.
 const ENDING: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 250_000_000,
+};
+/// How long a killed process may take before it is looked for in the groups of others.
+const ELSEWHERE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 250_000_000,
 };
@@ -47,12 +52,12 @@ impl Container {
         })
     }
 
-    /// Deletes the container: its processes when `force` says so or it was never started, its control group, its folder. A hook
-    /// that fails at the end is returned, not an error: the container is gone.
+    /// Deletes the container: its processes when `force` says so or it was never started, its control group, its folder. Hooks
+    /// that fail at the end are returned, and no error: the container is gone.
     ///
     /// # Errors
     /// `FailedPrecondition` for one that runs, unless forced; what could not be removed.
-    pub fn delete(mut self, force: bool) -> Result<Option<Error>, Error> {
+    pub fn delete(mut self, force: bool, surroundings: &Surroundings) -> Result<Vec<HookFailure>, Error> {
         // Whoever creates or starts it sees the death of its process; the lock is free then. One that was made here and is
         // gone holds up nobody.
         if force {
@@ -99,12 +104,16 @@ impl Container {
             pid: 0,
             ..self.record.as_ref().map(Record::state).unwrap_or_default()
         };
-        Ok(hooks::run(Stage::Poststop, &poststop, &state, &[], None).err())
+        Ok(hooks::run_last(&poststop, &state, surroundings.around()))
     }
 
     /// Refuses one that runs, unless it ends in time.
     fn refuse_to_end(&self) -> Result<(), Error> {
-        let mut status = self.status()?;
+        let mut status = match self.status()? {
+            // By nobody: the lock is here.
+            Status::Creating => Status::Stopped,
+            status => status,
+        };
         if status == Status::Running && self.ends_within(ENDING)? {
             status = self.status()?;
         }
@@ -155,6 +164,16 @@ impl Container {
         match crate::kill(pidfd.as_fd(), libc::SIGKILL) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
+        }
+        if let Some(group) = &group
+            && !group.frozen().unwrap_or(false)
+            && !self.ends_within(ELSEWHERE)?
+        {
+            // Somebody may have put it into a frozen group of version 1, where it does not die: it is taken back.
+            match group.add(pid) {
+                // One that ends after all cannot be moved; what does not end is told below.
+                Ok(()) | Err(_) => {}
+            }
         }
         if let Some(group) = group {
             // Those of a shared process id namespace do not end with the first; and frozen ones not at all.

@@ -28,7 +28,7 @@ use super::record::{self, Record};
 use super::resctrl;
 use super::vital::{self, Vital};
 use crate::create::Stdio;
-use crate::hooks::{self, Stage};
+use crate::hooks::{self, Stage, Surroundings};
 use crate::init::target::{self, Kind as Made, Links};
 use crate::plan::{MountPlan, Source};
 use crate::{Context as _, Error, Namespace, Plan};
@@ -64,7 +64,7 @@ pub fn restore(
 ) -> Result<Begun, Error> {
     // It said that it is ready, if ever, before it was written to files.
     let options = Options {
-        notify: false,
+        notify: None,
         ..options
     };
     let plan = prepare(root, id, bundle, &options)?;
@@ -105,6 +105,7 @@ pub fn restore(
         lock: Some(lock),
         group,
         stand_in,
+        hooks: options.hooks,
         terminal: None,
     };
     let outcome = revival.revive(asked, &pipes, options.stdio);
@@ -122,6 +123,8 @@ struct Revival<'a> {
     /// Keeps a systemd unit alive until there are processes in it.
     stand_in: Option<StandIn>,
     record: Record,
+    /// What hooks run with.
+    hooks: Surroundings,
     terminal: Option<OwnedFd>,
 }
 
@@ -202,7 +205,8 @@ impl Revival<'_> {
                     ..self.record.state()
                 };
                 for stage in [Stage::Prestart, Stage::CreateRuntime] {
-                    hooks::run(stage, stage.of(&self.plan.hooks), &state, &[], None)?;
+                    let around = self.hooks.around();
+                    hooks::run(stage, stage.of(&self.plan.hooks), &state, around, None)?;
                 }
             }
             "orphan-pts-master" => self.terminal = fds.pop(),

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Stat, makedev};
 use rustix::io::Errno;
 
 use super::target::{self, Kind, Links};
+use crate::nodes::{self, Made};
 use crate::plan::{Node, Plan};
 use crate::report::{At, Failure, Step};
 
@@ -34,8 +35,12 @@ pub(crate) fn open(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 }
 
 /// Makes the nodes and links; `made` are nodes that are there, by index.
-pub(crate) fn fill(root: BorrowedFd<'_>, plan: &Plan, made: &[(usize, OwnedFd)]) -> Result<(), Failure> {
+pub(crate) fn fill(root: BorrowedFd<'_>, plan: &Plan, made: Option<&Made>) -> Result<(), Failure> {
     let dev = open(root)?;
+    let made = match made {
+        Some(made) => nodes::take(made, dev.as_fd())?,
+        None => Vec::new(),
+    };
     for (index, node) in plan.nodes.iter().enumerate() {
         let way = match made.iter().find(|(of, _)| *of == index) {
             Some((_, tree)) => Way::Attach(tree),

@@ -18,13 +18,18 @@ pub(crate) enum SetGroups {
     Allowed,
     /// Made without privilege: `/proc/<pid>/setgroups` says `deny` (user_namespaces(7)).
     Denied,
+    /// Nobody asked to: those of the caller stay.
+    Kept,
 }
 
 /// Becomes root of the user namespace it is in.
-pub(crate) fn become_root() -> Result<SetGroups, Failure> {
-    let groups = match rustix::thread::set_thread_groups(&[]) {
-        Err(Errno::PERM) => SetGroups::Denied,
-        done => done.map(|()| SetGroups::Allowed).at(Step::Groups)?,
+pub(crate) fn become_root(groups: SetGroups) -> Result<SetGroups, Failure> {
+    let groups = match groups {
+        SetGroups::Allowed => match rustix::thread::set_thread_groups(&[]) {
+            Err(Errno::PERM) => SetGroups::Denied,
+            done => done.map(|()| SetGroups::Allowed).at(Step::Groups)?,
+        },
+        other => other,
     };
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).at(Step::Groups)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).at(Step::UserId)?;
@@ -91,7 +96,12 @@ fn limit_bounding_set(keep: CapabilitySet) -> Result<(), Failure> {
 
 fn change_user(program: &Program, groups: SetGroups) -> Result<(), Failure> {
     // Where the kernel forbids it, asking for no group but the primary one is fulfilled.
-    if groups == SetGroups::Allowed || program.groups.len() > 1 {
+    let wanted = match groups {
+        SetGroups::Allowed => true,
+        SetGroups::Denied => program.groups.len() > 1,
+        SetGroups::Kept => false,
+    };
+    if wanted {
         rustix::thread::set_thread_groups(&program.groups).at(Step::Groups)?;
     }
     rustix::thread::set_thread_res_gid(program.gid, program.gid, program.gid).at(Step::Groups)?;

@@ -10,7 +10,7 @@ use rustix::thread::CapabilitySet;
 
 use super::{Setup, told};
 use crate::Error;
-use crate::hooks::{self, Restriction, Stage};
+use crate::hooks::{self, Around, Restriction, Stage};
 use crate::plan::Program;
 use crate::report::{At, Failure, Message, Step, said};
 
@@ -19,6 +19,8 @@ use crate::report::{At, Failure, Message, Step, said};
 pub(crate) struct Staged<'a> {
     /// The state as hooks get it, but for status and process id.
     pub(crate) state: &'a State,
+    /// What hooks run with.
+    pub(crate) around: Around<'a>,
     /// Where `start` will come by; none when the creator starts it over the link.
     pub(crate) listener: Option<BorrowedFd<'a>>,
     /// Files of its class of service to write itself into.
@@ -78,9 +80,10 @@ pub(crate) fn run(
     };
     let env = match stage {
         Stage::StartContainer => setup.plan.program.env.strings(),
-        _ => &[],
+        _ => staged.around.env,
     };
-    hooks::run(stage, hooks, &state, env, restrict).map_err(|error| tell(link, &error))
+    let around = Around { env, ..staged.around };
+    hooks::run(stage, hooks, &state, around, restrict).map_err(|error| tell(link, &error))
 }
 
 fn tell(link: BorrowedFd<'_>, error: &Error) -> Failure {

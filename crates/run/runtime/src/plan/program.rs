@@ -19,6 +19,9 @@ use crate::landlock::Landlock;
 use crate::lsm;
 use crate::report::Name;
 
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of `include/uapi/linux/seccomp.h`.
+const NEW_LISTENER: u32 = 1 << 3;
+
 /// Where programs are looked for when the environment has no PATH (execvp's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -36,6 +39,8 @@ pub(crate) struct Program {
     pub(crate) gid: Gid,
     /// Supplementary groups.
     pub(crate) groups: Vec<Gid>,
+    /// Whether the caller's stay in their place.
+    pub(crate) keep_groups: bool,
     pub(crate) umask: Option<Mode>,
     pub(crate) masks: Masks,
     pub(crate) no_new_privileges: bool,
@@ -105,6 +110,7 @@ impl Program {
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
             groups: groups(&process.user.additional_gids)?,
+            keep_groups: settings.keep_groups,
             umask: process.user.umask.map(|mask| Mode::from_raw_mode(mask & 0o777)),
             masks,
             warnings,
@@ -216,12 +222,30 @@ fn filter(profile: &Seccomp, settings: &Settings) -> Option<Result<Filter, Error
     if profile.default_action.is_empty() && profile.syscalls.is_empty() {
         return None;
     }
+    if let Some(name) = dhow_seccomp::unknown_call(profile).filter(|_| settings.known_calls) {
+        let message = format!("the seccomp profile names the system call {name:?}, which is not known");
+        return Some(Err(Error::new(ErrorKind::InvalidArgument, message)));
+    }
     let arch = Arch::host();
     let program = match &settings.seccomp_cache {
         Some(directory) => Cache::new(directory).compile(profile, arch),
         None => dhow_seccomp::compile(profile, arch),
     };
-    Some(program.context(|| "compile seccomp profile"))
+    let program = program.context(|| "compile seccomp profile");
+    let has_agent = profile
+        .listener_path
+        .as_ref()
+        .is_some_and(|path| !path.as_os_str().is_empty());
+    let listen = |mut program: Filter| {
+        program.notify = true;
+        program.flags |= NEW_LISTENER;
+        program
+    };
+    Some(if settings.always_listen && has_agent {
+        program.map(listen)
+    } else {
+        program
+    })
 }
 
 fn rlimits(limits: &[Rlimit]) -> Result<Vec<(Resource, rustix::process::Rlimit)>, Error> {
