@@ -3,6 +3,8 @@
 set -uo pipefail
 name=crun
 called=crun
+# Containers without a process id namespace are restored under the ids that they had, which are free once they are reaped.
+apart=1
 # shellcheck source=conformance/runtime/common.sh
 . "$(dirname "$0")/common.sh"
 
@@ -13,6 +15,7 @@ check_suite() {
     [ -x "$suite/init" ] || die "no program init in $suite: build it with the suite's own Makefile"
     ls "$suite"/test_*.py >/dev/null 2>&1 || die "no test_*.py in $suite"
     command -v python3 >/dev/null || die "no python3"
+    command -v script >/dev/null || die "no script (util-linux): some tests are left out without a terminal"
 }
 
 # Runs a file, or only the tests of it that are named. $1 file, $2 names or nothing; leaves the plan's length in $planned and
@@ -24,8 +27,13 @@ run_tests() {
     seen=0
     sweep 'test-tmp*' 'crun-*' frozen
     (cd "$work" && if [ -n "$2" ]; then export RUN_TESTS=$2; fi
-        OCI_RUNTIME=$runtime INIT=$suite/init PYTHONDONTWRITEBYTECODE=1 \
-            exec timeout -k 5 $((150 * patience)) python3 -u "$file") </dev/null >"$log" 2>&1
+        export OCI_RUNTIME=$runtime INIT=$suite/init PYTHONDONTWRITEBYTECODE=1
+        # Tests that ask for a terminal get one, whose other end never says that it is at its end: script would go round
+        # and round.
+        if grep -q 'isatty(1)' "$file"; then
+            exec script -qec "timeout --foreground -k 5 $((150 * patience)) python3 -u '$file'" /dev/null <"$work/keyboard"
+        fi
+        exec timeout -k 5 $((150 * patience)) python3 -u "$file" </dev/null) 2>&1 | tr -d '\r' >"$log"
     while IFS= read -r line; do
         line=${line%% # [0-9]*}
         seen=$((seen + 1))
@@ -60,7 +68,9 @@ run_file() {
 }
 
 run_suite() {
-    local file
+    local file keyboard
+    mkfifo "$work/keyboard"
+    exec {keyboard}<>"$work/keyboard"
     for file in "$suite"/test_*.py; do
         wanted "$(basename "$file" .py)" || continue
         run_file "$file"
