@@ -86,14 +86,16 @@ const LINES: &[(&str, &str)] = &[
 
 fn parse(line: &str) -> (&str, Ordering, &str) {
     let mut words = line.split_whitespace();
-    let (a, sign, b) = (words.next(), words.next(), words.next());
+    let (Some(a), sign, Some(b)) = (words.next(), words.next(), words.next()) else {
+        panic!("{line:?} is not two versions and a sign");
+    };
     let order = match sign {
         Some("<") => Ordering::Less,
         Some("=") => Ordering::Equal,
         Some(">") => Ordering::Greater,
         other => panic!("{other:?} is no order, in {line:?}"),
     };
-    (a.unwrap(), order, b.unwrap())
+    (a, order, b)
 }
 
 /// The line and its mirror.

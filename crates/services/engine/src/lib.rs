@@ -53,6 +53,8 @@ pub use dhow_build::{
     BuildObserver, Built, Event as BuildEvent, Failed, Ignore, Network as BuildNetwork,
     Request as BuildRequest, Secret, Stream as BuildStream,
 };
+pub use dhow_vuln::Ecosystem;
+
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
 pub use dhow_image::{
     Annotate, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, LabelFilter, Loaded,

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_vuln::Ecosystem;
+use dhow_engine::Ecosystem;
 
 use crate::render::say;
 use crate::{CliError, Context, Verb};

@@ -24,18 +24,9 @@ use crate::report::{At, Failure, Step};
 pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<OwnedFd>, Failure> {
     let plan = setup.plan;
     rustix::process::umask(Mode::empty());
-    let private = Attributes {
-        propagation: Some(Propagation::PRIVATE),
-        ..Attributes::default()
-    };
+    let private = private_mounts();
     if plan.own_mounts {
-        // Copies of slaves are slaves of the same masters, which are the host's.
-        let slave = Attributes {
-            propagation: Some(Propagation::DOWNSTREAM),
-            ..Attributes::default()
-        };
-        let wanted = if plan.slave_root { &slave } else { &private };
-        set_attributes_at(CWD, c"/", true, wanted).at(Step::Propagation)?;
+        cut_from_the_host(plan.slave_root)?;
     }
     let (directory, copy);
     let (root, place) = match setup.rootfs {
@@ -95,13 +86,31 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     }
     pivot(root, plan.no_pivot || !plan.own_mounts).at(Step::Pivot)?;
     if let Some((propagation, recursive)) = plan.root_propagation {
-        let change = Attributes {
-            propagation: Some(propagation),
-            ..Attributes::default()
-        };
-        set_attributes_at(CWD, c"/", recursive, &change).at(Step::RootPropagation)?;
+        set_attributes_at(CWD, c"/", recursive, &propagating(propagation)).at(Step::RootPropagation)?;
     }
     Ok(terminal)
+}
+
+fn private_mounts() -> Attributes<'static> {
+    propagating(Propagation::PRIVATE)
+}
+
+/// What is mounted from now on in this namespace does not reach the host; what is mounted there comes in, if `slave`.
+fn cut_from_the_host(slave: bool) -> Result<(), Failure> {
+    // Copies of slaves are slaves of the same masters, which are the host's.
+    let wanted = if slave {
+        propagating(Propagation::DOWNSTREAM)
+    } else {
+        private_mounts()
+    };
+    set_attributes_at(CWD, c"/", true, &wanted).at(Step::Propagation)
+}
+
+fn propagating(propagation: Propagation) -> Attributes<'static> {
+    Attributes {
+        propagation: Some(propagation),
+        ..Attributes::default()
+    }
 }
 
 /// Makes read-only what had to be written until now: by the mounts below it, the nodes of /dev, the hooks.
