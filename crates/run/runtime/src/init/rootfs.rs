@@ -78,8 +78,14 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     hide::paths(root, plan, &laid.anchors)?;
     super::staged::before_pivot(setup, root)?;
     close_to_writers(root, plan, &laid.filled)?;
+    leave_host(root, plan, shown.is_some())?;
+    Ok(terminal)
+}
+
+/// Makes the root the process's own, which lies at its own path when it was shown to hooks.
+fn leave_host(root: BorrowedFd<'_>, plan: &Plan, shown: bool) -> Result<(), Failure> {
     if plan.no_pivot && plan.own_mounts {
-        if shown.is_some() {
+        if shown {
             attach_at(root, CWD, c"/").at(Step::Pivot)?;
         }
         beneath::clear(root).at(Step::Pivot)?;
@@ -88,7 +94,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     if let Some((propagation, recursive)) = plan.root_propagation {
         set_attributes_at(CWD, c"/", recursive, &propagating(propagation)).at(Step::RootPropagation)?;
     }
-    Ok(terminal)
+    Ok(())
 }
 
 fn private_mounts() -> Attributes<'static> {
