@@ -3,6 +3,9 @@
 //! The process that loaded its filter says by one write which descriptor the listener is, and the parent takes it out of
 //! that process (pidfd_getfd(2)): of all calls between filter and execve only that write must not ask the agent, which
 //! does not know of the filter yet. A parent without the right to reach into the process asks it to send the descriptor.
+//!
+//! A container with a folder loads such a filter at `create`, as with runc, so that the agent knows of the container from then
+//! on; its wait for `start` is under the filter. Where the filter would not let it wait, that is left to `start`.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -10,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use dhow_oci::runtime::{ProcessState, Seccomp, State};
+use dhow_seccomp::{Arch, Program as Filter};
 use dhow_types::ErrorKind;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -28,7 +32,22 @@ pub(crate) struct Agent {
     metadata: Option<String>,
     /// Whether sending a descriptor would itself ask the agent.
     asked_to_send: bool,
+    /// Whether a process under the filter can wait for its start.
+    waits: bool,
 }
+
+/// The calls of that wait ([`staged::Wait`](crate::init::staged::Wait)).
+const WAIT: [libc::c_long; 6] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_accept4,
+    libc::SYS_rt_sigprocmask,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(not(target_arch = "x86_64"))]
+    libc::SYS_ppoll,
+];
 
 impl Agent {
     /// The agent of a profile with rules that ask one.
@@ -46,7 +65,20 @@ impl Agent {
             path,
             metadata: profile.listener_metadata.clone(),
             asked_to_send,
+            waits: false,
         })
+    }
+
+    /// With the filter that the profile was compiled to.
+    pub(crate) fn behind(self, filter: &Filter) -> Self {
+        let wait = WAIT.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        let waits = filter.lets(Arch::host(), &wait);
+        Self { waits, ..self }
+    }
+
+    /// Whether it gets the listener before the container is started.
+    pub(crate) const fn comes_first(&self) -> bool {
+        self.waits
     }
 
     /// Takes the listener, which the child says is its descriptor `number`, gives it to the agent, and lets the child

@@ -25,10 +25,11 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::UnshareFlags;
 
 use self::identity::SetGroups;
-use self::staged::Staged;
+use self::staged::{Staged, Wait};
+use crate::agent::Agent;
 use crate::create::Rootfs;
-use crate::hooks::Stage;
-use crate::lsm::Attributes;
+use crate::hooks::{Restriction, Stage};
+use crate::lsm::{Attributes, StubLabel};
 use crate::plan::{Plan, Program, Share};
 use crate::report::{At, Failure, LENGTH, Message, Step, said};
 
@@ -102,9 +103,16 @@ fn let_go(program: &Program, kept: &[BorrowedFd<'_>]) -> Result<(), Failure> {
 
 /// The rest of [`begin`] for a container that is started by whoever comes by, after its last hooks.
 fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attributes>) -> i32 {
+    let program = &setup.plan.program;
+    let agent = program.agent.as_ref();
+    let restricted = agent.is_some_and(Agent::comes_first);
+    let (wait, label) = match make_ready(setup, staged, attributes, restricted) {
+        Ok(ready) => ready,
+        Err(failure) => return fail(setup.link, failure),
+    };
     let starter;
-    let link = match staged.listener {
-        Some(listener) => match staged::wait(setup.link, listener) {
+    let link = match wait {
+        Some(wait) => match wait.wait(setup.link) {
             Ok(connection) => {
                 starter = connection;
                 starter.as_fd()
@@ -114,10 +122,15 @@ fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attr
         None if told(setup.link) => setup.link,
         None => return FAILED,
     };
-    let program = &setup.plan.program;
     // A hook of the image gets no more than the image's program, as with runc.
     let restrict = |link: BorrowedFd<'_>| identity::restrict(program, attributes, link);
-    match staged::run(Stage::StartContainer, setup, staged, link, Some(&restrict)) {
+    let keep = |_: BorrowedFd<'_>| Ok(label.clone());
+    let restriction: Restriction<'_> = if restricted { &keep } else { &restrict };
+    match staged::run(Stage::StartContainer, setup, staged, link, Some(restriction)) {
+        Ok(()) if restricted => {
+            let label = label.as_deref();
+            fail(link, identity::execute(program, link, Step::Execute, label))
+        }
         Ok(()) => {
             let failure = identity::launch(program, attributes, link, Step::Execute);
             match failure.of_label(program) {
@@ -130,6 +143,23 @@ fn begin_staged(setup: &Setup<'_>, staged: &Staged<'_>, attributes: Option<&Attr
         }
         Err(failure) => fail(link, failure),
     }
+}
+
+/// What comes before the wait for the start; a `restricted` process gives up its rights now, and its agent hears of it.
+fn make_ready<'a>(
+    setup: &Setup<'_>,
+    staged: &Staged<'a>,
+    attributes: Option<&Attributes>,
+    restricted: bool,
+) -> Result<(Option<Wait<'a>>, StubLabel), Failure> {
+    let wait = staged.listener.map(Wait::prepare).transpose()?;
+    let mut label = None;
+    if restricted {
+        label = identity::restrict(&setup.plan.program, attributes, setup.link)?;
+        // By write: the one call that no filter with an agent asks about.
+        rustix::io::write(setup.link, &Message::Ready.encode()).at(Step::Report)?;
+    }
+    Ok((wait, label))
 }
 
 /// Tells the parent that everything is set up, with the master of the terminal.

@@ -15,7 +15,8 @@ use super::driver::{self, Made, Systemd};
 use super::folder::{Folder, Lock};
 use super::record::{self, Record};
 use super::vital::Vital;
-use super::{Container, Kept, enter, notify, resctrl};
+use super::{Container, Kept, Status, enter, notify, resctrl};
+use crate::agent::Agent;
 use crate::create::{Create, Rootfs, Stdio, begin};
 use crate::hooks::{self, Stage, Surroundings};
 use crate::init::staged::Staged;
@@ -297,7 +298,10 @@ impl<'a> Birth<'a> {
         self.state.pid = self.record.pid;
         self.born = Some((child, link));
         let hooks = &self.plan.hooks;
+        let agent = self.plan.program.agent.as_ref();
+        // The agent of a filter is told before the child is: the word would be taken for its answer.
         let waits = listener.is_some()
+            || agent.is_some_and(Agent::comes_first)
             || Stage::BEFORE_START
                 .iter()
                 .any(|stage| !stage.of(hooks).is_empty());
@@ -307,7 +311,7 @@ impl<'a> Birth<'a> {
         };
         loop {
             match link.answer() {
-                Answer::Ready(terminal) => return Ok(terminal),
+                Answer::Ready(terminal) => return self.introduce().map(|()| terminal),
                 Answer::Hooks => {
                     self.record.creating = true;
                     record::write(&self.folder, &self.record)?;
@@ -346,6 +350,25 @@ impl<'a> Birth<'a> {
     fn tell(&self) {
         if let Some((_, link)) = &self.born {
             link.tell();
+        }
+    }
+
+    /// Gives the listener to the agent of a filter that is loaded before the start.
+    fn introduce(&self) -> Result<(), Error> {
+        let program = &self.plan.program;
+        let (Some((child, link)), Some(agent)) = (&self.born, &program.agent) else {
+            return Ok(());
+        };
+        if !agent.comes_first() {
+            return Ok(());
+        }
+        let state = State {
+            status: Status::Creating.word().to_owned(),
+            ..self.state.clone()
+        };
+        match parent::executed(link, state.pid, child.pidfd.as_fd(), Some(agent), Some(&state))? {
+            Answer::Ready(_) => Ok(()),
+            answer => Err(answer.into_failure(&program.name, Some(program), Some(self.plan))),
         }
     }
 

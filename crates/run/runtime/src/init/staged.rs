@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use dhow_oci::runtime::State;
+use dhow_sys::signal::Signals;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -123,35 +124,46 @@ fn executable(path: &std::ffi::CStr) -> rustix::io::Result<()> {
     accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// Waits for `start`; the connection it came by is the link from then on. None when the creator ended before it was
-/// done, or a signal says to end.
-///
-/// A starter that is killed before it says a word costs nothing: the next one is waited for.
-pub(crate) fn wait(link: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<OwnedFd, i32> {
-    if !told(link) {
-        return Err(super::FAILED);
+/// The wait of a created container for its start, by whoever comes by.
+pub(crate) struct Wait<'a> {
+    listener: BorrowedFd<'a>,
+    signals: Signals,
+}
+
+impl<'a> Wait<'a> {
+    /// Makes ready what a filter may forbid later.
+    pub(crate) fn prepare(listener: BorrowedFd<'a>) -> Result<Self, Failure> {
+        let signals = Signals::watch(&ENDING).at(Step::Signals)?;
+        Ok(Self { listener, signals })
     }
-    let Ok(signals) = dhow_sys::signal::Signals::watch(&ENDING) else {
-        return Err(super::FAILED);
-    };
-    loop {
-        let mut fds = [
-            PollFd::new(&listener, PollFlags::IN),
-            PollFd::new(&signals, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Err(Errno::INTR) => continue,
-            Err(_) => return Err(super::FAILED),
-            Ok(_) => {}
+
+    /// Waits for `start`; the connection it came by is the link from then on. The exit status when the creator ended
+    /// before it was done, or a signal says to end.
+    ///
+    /// A starter that is killed before it says a word costs nothing: the next one is waited for.
+    pub(crate) fn wait(self, link: BorrowedFd<'_>) -> Result<OwnedFd, i32> {
+        if !told(link) {
+            return Err(super::FAILED);
         }
-        if let Some(signal) = signals.take().first() {
-            return Err(128 + signal);
-        }
-        match accept_with(listener, SocketFlags::CLOEXEC) {
-            Ok(starter) if told(starter.as_fd()) => return Ok(starter),
-            // A starter that went away, or a connection that did.
-            Ok(_) | Err(Errno::INTR | Errno::CONNABORTED | Errno::AGAIN) => {}
-            Err(_) => return Err(super::FAILED),
+        loop {
+            let mut fds = [
+                PollFd::new(&self.listener, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                Err(_) => return Err(super::FAILED),
+                Ok(_) => {}
+            }
+            if let Some(signal) = self.signals.take().first() {
+                return Err(128 + signal);
+            }
+            match accept_with(self.listener, SocketFlags::CLOEXEC) {
+                Ok(starter) if told(starter.as_fd()) => return Ok(starter),
+                // A starter that went away, or a connection that did.
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED | Errno::AGAIN) => {}
+                Err(_) => return Err(super::FAILED),
+            }
         }
     }
 }

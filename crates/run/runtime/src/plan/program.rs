@@ -120,7 +120,7 @@ impl Program {
             share: None,
             handover: dhow_sys::stub::Handover::None,
             agent: match (&filter, seccomp) {
-                (Some(filter), Some(profile)) if filter.notify => Some(Agent::of(profile)?),
+                (Some(filter), Some(profile)) if filter.notify => Some(Agent::of(profile)?.behind(filter)),
                 _ => None,
             },
             filter,
