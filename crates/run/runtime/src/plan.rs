@@ -141,10 +141,14 @@ impl Plan {
                 .map(|path| mount::target(path))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let mut program = Program::prepare(process, linux.seccomp.as_ref(), settings)?
+            .with_share(Share::parse(process, linux, false)?)
+            .with_landlock(&spec.annotations)?;
+        program
+            .warnings
+            .extend(mounts.iter().filter_map(|mount| mount.warning.clone()));
         Ok(Self {
-            program: Program::prepare(process, linux.seccomp.as_ref(), settings)?
-                .with_share(Share::parse(process, linux, false)?)
-                .with_landlock(&spec.annotations)?,
+            program,
             context: mount::context(label)?,
             own_mounts: own.contains(UnshareFlags::NEWNS),
             users: own.contains(UnshareFlags::NEWUSER),

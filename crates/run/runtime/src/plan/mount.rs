@@ -27,6 +27,8 @@ pub(crate) struct MountPlan {
     pub(crate) on_link: bool,
     /// Whether a new tmpfs gets what is at the target.
     pub(crate) copy_up: bool,
+    /// What of it is left out, for the caller's log.
+    pub(crate) warning: Option<String>,
 }
 
 /// Attributes of one mount.
@@ -139,7 +141,10 @@ impl MountPlan {
             Some(kind) => new(kind, mount, &options, label)?,
         };
         let is_bind = matches!(source, Source::Bind(_));
-        if let Some((key, _)) = options.parameters.first()
+        // What mount(2) gets of these for a bind is its last argument, which the kernel does not look at; a word without a
+        // value may be a flag that is spelled wrong.
+        let kept = |(_, value): &&Parameter| !is_bind || value.is_none();
+        if let Some((key, _)) = options.parameters.iter().find(kept)
             && !matches!(source, Source::New { .. })
         {
             let key = key.to_string_lossy();
@@ -172,6 +177,9 @@ impl MountPlan {
             return Err(wrong(mount, "it cannot be mounted because it is inside /proc"));
         }
         Ok(Self {
+            warning: is_bind
+                .then(|| without_effect(mount, &options.parameters))
+                .flatten(),
             target,
             source,
             attributes: options.attributes,
@@ -181,6 +189,18 @@ impl MountPlan {
             copy_up,
         })
     }
+}
+
+/// What is said about options that a bind mount does not have: they are for the file system, which is mounted already.
+fn without_effect(mount: &Mount, parameters: &[Parameter]) -> Option<String> {
+    let keys: Vec<_> = parameters.iter().map(|(key, _)| key.to_string_lossy()).collect();
+    (!keys.is_empty()).then(|| {
+        format!(
+            "mount {}: a bind mount does not take the options of a file system: [{}]",
+            mount.destination.display(),
+            keys.join(" ")
+        )
+    })
 }
 
 fn wrong(mount: &Mount, what: &str) -> Error {

@@ -240,8 +240,13 @@ fn mounts_that_cannot_be_are_refused() {
         refused(&|m| m.destination = "/a/../../b".into()),
         ErrorKind::InvalidArgument
     );
+    // A word without a value may be a flag that is spelled wrong.
     assert_eq!(
-        refused(&|m| m.options = vec!["size=1".into()]),
+        refused(&|m| m.options = vec!["noexecc".into()]),
+        ErrorKind::InvalidArgument
+    );
+    assert_eq!(
+        refused(&|m| (m.kind, m.options) = (Some("cgroup".into()), vec!["size=1".into()])),
         ErrorKind::InvalidArgument
     );
     assert_eq!(
@@ -261,6 +266,29 @@ fn mounts_that_cannot_be_are_refused() {
         ErrorKind::InvalidArgument
     );
     assert_eq!(refused(&|m| m.kind = None), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn options_of_a_file_system_have_no_effect_on_a_bind_mount_and_that_is_said() {
+    let bound = |options: &[&str]| {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        prepared(|spec| {
+            spec.mounts.push(Mount {
+                destination: "/x".into(),
+                source: Some("/y".into()),
+                options,
+                ..Mount::default()
+            });
+        })
+        .unwrap()
+        .program
+        .warnings
+    };
+    assert_eq!(
+        bound(&["rbind", "ro", "mode=755", "size=1k"]),
+        ["mount /x: a bind mount does not take the options of a file system: [mode size]"]
+    );
+    assert!(bound(&["rbind", "ro"]).is_empty());
 }
 
 #[test]
