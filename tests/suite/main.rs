@@ -39,6 +39,7 @@ mod registries;
 mod registry;
 mod run;
 mod runtime;
+mod runtime_agent;
 mod runtime_birth;
 mod runtime_crun;
 mod runtime_host;

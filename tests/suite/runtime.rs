@@ -358,7 +358,7 @@ fn a_program_is_executed_in_a_runtime_container_in_all_its_forms() {
 }
 
 /// Takes what is sent to a console socket: the bytes and the descriptor.
-fn receive(listener: &std::os::unix::net::UnixListener) -> (Vec<u8>, std::os::fd::OwnedFd) {
+pub(crate) fn receive(listener: &std::os::unix::net::UnixListener) -> (Vec<u8>, std::os::fd::OwnedFd) {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let (socket, _) = listener.accept().unwrap();
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
