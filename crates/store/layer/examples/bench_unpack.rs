@@ -1,7 +1,7 @@
 //! Unpacks a layer tar several times and prints what each stage costs: the shortest wall time of the rounds, and the
 //! processor time of all threads in that round, which says more on a machine that does other things as well.
 //!
-//! `bench_unpack LAYER.tar.gz STORE [ROUNDS]`: the store directory must be on the file system to be measured; the
+//! `bench_unpack LAYER.tar.gz STORE [ROUNDS [erofs]]`: the store directory must be on the file system to be measured; the
 //! layer is removed again after each round.
 
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use dhow_layer::{LayerStore, Limits, Unpack, decoder};
+use dhow_layer::{Backend, LayerStore, Limits, Unpack, decoder};
 use dhow_types::Hasher;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -24,7 +24,11 @@ fn main() -> Outcome<()> {
     let rounds: usize = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let mut out = io::stdout().lock();
     let compressed = std::fs::metadata(&tar)?.len();
-    let store = LayerStore::open(Path::new(&store))?;
+    let backend = match arguments.next().as_deref() {
+        Some("erofs") => Backend::Erofs,
+        _ => Backend::Directories,
+    };
+    let store = LayerStore::open_with(Path::new(&store), backend)?;
 
     let (inflate, length) = best(rounds, || drain(decoder(File::open(&tar)?)?.1))?;
     report(&mut out, "inflate", inflate, length)?;
