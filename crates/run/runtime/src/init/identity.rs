@@ -274,12 +274,7 @@ fn take_capabilities(program: &Program) -> Result<(), Failure> {
 }
 
 /// Executes by way of a stub, since this program is still what `/proc/self/exe` is during execve (CVE-2019-5736).
-pub(crate) fn execute(
-    program: &Program,
-    link: BorrowedFd<'_>,
-    step: Step,
-    label: Option<&[u8]>,
-) -> Failure {
+pub(crate) fn execute(program: &Program, link: BorrowedFd<'_>, step: Step, label: Option<&[u8]>) -> Failure {
     let stub = Stub {
         paths: &program.candidates,
         search: program.name.searched,

@@ -61,15 +61,12 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         set_attributes(root, true, &private).at(Step::Propagation)?;
         over_itself(setup.rootfs, root).at(Step::RootFilesystem)?;
     }
-    // What hangs below /sys waits, as far as it goes, for the network namespace, which the parent makes meanwhile: sysfs
-    // shows the one it is mounted in.
-    let before = |mount: &MountPlan| !mount.target.starts_with("sys");
-    mounts(setup, root, network, &mut laid, before)?;
+    // In the order of the spec, which it demands (config.md, "Mounts").
+    mounts(setup, root, network, &mut laid)?;
     if plan.fill_dev {
         dev::fill(root, plan, setup.nodes)?;
     }
     network.enter()?;
-    mounts(setup, root, network, &mut laid, |mount| !before(mount))?;
     sysctls(plan, &laid.anchors)?;
     let terminal = match &plan.program {
         program if program.terminal => Some(terminal::open(root, program, plan.fill_dev, true)?),
@@ -214,15 +211,9 @@ fn mounts<'a>(
     root: BorrowedFd<'_>,
     network: &Network<'_>,
     laid: &mut Laid<'a>,
-    wanted: impl Fn(&MountPlan) -> bool,
 ) -> Result<(), Failure> {
-    for (index, mount) in setup
-        .plan
-        .mounts
-        .iter()
-        .enumerate()
-        .filter(|(_, mount)| wanted(mount) && !covers(mount))
-    {
+    let mounts = setup.plan.mounts.iter().enumerate();
+    for (index, mount) in mounts.filter(|(_, mount)| !covers(mount)) {
         for anchor in &mut laid.anchors {
             anchor.covered |=
                 !matches!(mount.source, Source::Remount) && anchor.target.starts_with(&mount.target);
@@ -230,6 +221,7 @@ fn mounts<'a>(
         match &mount.source {
             Source::New { kind, .. } => {
                 if kind.as_c_str() == c"sysfs" {
+                    // The parent makes the network namespace meanwhile, and sysfs shows the one it is mounted in.
                     network.enter()?;
                 }
                 let made = new(setup.plan, root, mount, index)?;

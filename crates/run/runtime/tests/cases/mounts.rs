@@ -13,6 +13,7 @@ use crate::fixture::{Image, host, linux, mount, null_stdio, process};
 tests! {
     the_default_mounts_have_their_options
     nothing_of_the_hosts_mounts_is_left
+    mounts_are_made_in_the_order_of_the_spec
     devices_and_links_are_there
     extra_devices_are_made_with_mode_and_owner
     masked_paths_are_empty_and_read_only_paths_refuse_writes
@@ -82,6 +83,20 @@ fn nothing_of_the_hosts_mounts_is_left() {
             .iter()
             .any(|known| *point == *known || point.starts_with(&format!("{known}/")))
     }));
+}
+
+/// config.md, "Mounts": "the runtime MUST mount entries in the listed order". What hangs below /sys waits for the network.
+fn mounts_are_made_in_the_order_of_the_spec() {
+    let image = Image::new();
+    let out = image.sh("cat /proc/self/mountinfo", |spec| {
+        spec.mounts.push(mount("/last", "tmpfs", "tmpfs", &[]));
+    });
+    let at = |point: &str| {
+        let line = out.lines().position(|line| line.split(' ').nth(4) == Some(point));
+        line.unwrap_or_else(|| panic!("{point} in {out}"))
+    };
+    assert!(at("/proc") < at("/sys"), "{out}");
+    assert!(at("/sys") < at("/last"), "{out}");
 }
 
 fn devices_and_links_are_there() {
