@@ -42,7 +42,7 @@ it_makes_a_scope_with_limits() {
 }
 exec_joins_the_unit() {
     same group "$(runtime exec s1 cat /proc/1/cgroup)" "$(runtime exec s1 cat /proc/self/cgroup)"
-    runtime exec -d s1 sleep 100000
+    runtime exec -d s1 sleep 100000 </dev/null >/dev/null 2>&1
     same "processes of the unit" 2 "$(wc -l <"$(group_of lab-s1.scope)/cgroup.procs")"
 }
 update_tells_systemd() {
