@@ -394,9 +394,9 @@ struct Sources {
     ids: Vec<(usize, OwnedFd)>,
 }
 
-/// Takes here, in the host's mount namespace, the sources that keep their propagation (the child makes its copy of the
-/// host's tree private), those that only the host's root may reach or give other ids, and the host's whole tree, over
-/// which the child mounts the container's.
+/// Takes here, in the host's mount namespace, the sources that keep their propagation where the child cannot
+/// ([`Bind::is_kept`](crate::plan::Bind::is_kept)), those that only the host's root may reach or give other ids, and the
+/// host's whole tree, over which the child mounts the container's.
 fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error> {
     let mut sources = Sources::default();
     let elsewhere = joins.iter().any(|(kind, _)| *kind == Namespace::Mount);
@@ -410,7 +410,7 @@ fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error
             .map(|ids| users_of(plan, ids, joins))
             .transpose()?;
         let reached = bind.inside.is_none() && !bind.copy_link && !elsewhere;
-        if !reached || !(bind.propagates || bind.covers_root() || plan.has_users()) {
+        if !reached || bind.is_kept(plan) || !(bind.propagates || bind.covers_root() || plan.has_users()) {
             sources.ids.extend(ids.map(|users| (index, users)));
             continue;
         }

@@ -12,15 +12,36 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::Setup;
 use super::rootfs::bits;
 use super::target::{self, Kind, Links};
-use crate::plan::{Attributes, Bind, MountPlan};
+use crate::plan::{Attributes, Bind, MountPlan, Source};
 use crate::report::{At, Failure, Message, Step};
 
 /// Magic number of procfs (`include/uapi/linux/magic.h`).
 const PROC: u64 = 0x9fa0;
 
+/// Trees, by index of the mount that they are the source of.
+pub(crate) type Trees = [(usize, OwnedFd)];
+
+fn of(trees: &Trees, index: usize) -> Option<&OwnedFd> {
+    trees.iter().find(|(at, _)| *at == index).map(|(_, fd)| fd)
+}
+
+/// Copies of the sources that keep their propagation, made while this namespace still has the host's.
+pub(crate) fn with_propagation(setup: &Setup<'_>) -> Result<Vec<(usize, OwnedFd)>, Failure> {
+    let mut kept = Vec::new();
+    for (index, mount) in setup.plan.mounts.iter().enumerate() {
+        if let Source::Bind(source) = &mount.source
+            && source.is_kept(setup.plan)
+        {
+            kept.push((index, target::copy_source(CWD, source).at_index(Step::MountSource, index)?));
+        }
+    }
+    Ok(kept)
+}
+
 /// Binds the mount's source at its target.
 pub(crate) fn mount(
     setup: &Setup<'_>,
+    kept: &Trees,
     root: BorrowedFd<'_>,
     mount: &MountPlan,
     source: &Bind,
@@ -29,7 +50,7 @@ pub(crate) fn mount(
     if source.copy_link && copy_link(root, mount, source).at_index(Step::Mount, index)? {
         return Ok(());
     }
-    let tree = prepared(setup, root, mount, source, index)?;
+    let tree = prepared(setup, kept, root, mount, source, index)?;
     let tree = tree.as_ref();
     let links = if mount.on_link {
         Links::NotLast
@@ -67,17 +88,23 @@ impl Tree<'_> {
 /// The source, detached, with its attributes.
 pub(crate) fn prepared<'a>(
     setup: &Setup<'a>,
+    kept: &'a Trees,
     root: BorrowedFd<'_>,
     mount: &MountPlan,
     source: &Bind,
     index: usize,
 ) -> Result<Tree<'a>, Failure> {
-    let of = |list: &'a [(usize, OwnedFd)]| list.iter().find(|(at, _)| *at == index).map(|(_, fd)| fd);
-    let tree = match of(setup.taken) {
-        Some(tree) => Tree::Taken(tree),
-        None => Tree::Copied(copy(root, source).at_index(Step::MountSource, index)?),
+    let tree = match (of(setup.taken, index), of(kept, index)) {
+        (Some(tree), _) => Tree::Taken(tree),
+        // Since Linux 6.8 mountinfo lists mounts by their age, and this copy is older than the mounts before it in the
+        // spec: a copy of the copy takes its place, which the kernel makes since 6.15.
+        (None, Some(tree)) => match target::copy_tree(tree.as_fd(), c"", source.recursive) {
+            Ok(copy) => Tree::Copied(copy),
+            Err(_) => Tree::Taken(tree),
+        },
+        (None, None) => Tree::Copied(copy(root, source).at_index(Step::MountSource, index)?),
     };
-    if let (Some(users), Some(ids)) = (of(setup.ids), &source.ids) {
+    if let (Some(users), Some(ids)) = (of(setup.ids, index), &source.ids) {
         match target::map_ids(tree.as_ref(), users, ids.recursive) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) && setup.plan.has_users() => {
                 let message = Message::MapIds(u32::try_from(index).unwrap_or(u32::MAX), ids.recursive);

@@ -25,6 +25,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     let plan = setup.plan;
     rustix::process::umask(Mode::empty());
     let private = private_mounts();
+    let kept = bind::with_propagation(setup)?;
     if plan.own_mounts {
         cut_from_the_host(plan.slave_root)?;
     }
@@ -41,7 +42,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     let cover;
     let root = match plan.mounts.first().filter(|mount| covers(mount)) {
         Some(mount) => {
-            cover = cover_of(setup, root, mount)?;
+            cover = cover_of(setup, &kept, root, mount)?;
             if is_filled(mount) {
                 laid.filled.push((0, cover.try_clone().at(Step::Mount)?));
             }
@@ -62,7 +63,7 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
         over_itself(setup.rootfs, root).at(Step::RootFilesystem)?;
     }
     // In the order of the spec, which it demands (config.md, "Mounts").
-    mounts(setup, root, network, &mut laid)?;
+    mounts(setup, &kept, root, network, &mut laid)?;
     if plan.fill_dev {
         dev::fill(root, plan, setup.nodes)?;
     }
@@ -137,10 +138,15 @@ fn covers(mount: &MountPlan) -> bool {
     mount.target.as_os_str().is_empty() && !matches!(mount.source, Source::Remount)
 }
 
-fn cover_of(setup: &Setup<'_>, root: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd, Failure> {
+fn cover_of(
+    setup: &Setup<'_>,
+    kept: &bind::Trees,
+    root: BorrowedFd<'_>,
+    mount: &MountPlan,
+) -> Result<OwnedFd, Failure> {
     match &mount.source {
         Source::Bind(source) => {
-            let tree = bind::prepared(setup, root, mount, source, 0)?;
+            let tree = bind::prepared(setup, kept, root, mount, source, 0)?;
             tree.as_ref().try_clone().at(Step::Mount)
         }
         _ => Ok(new(setup.plan, root, mount, 0)?.mount),
@@ -208,6 +214,7 @@ struct Laid<'a> {
 /// Makes the mounts that are wanted, in order.
 fn mounts<'a>(
     setup: &Setup<'a>,
+    kept: &bind::Trees,
     root: BorrowedFd<'_>,
     network: &Network<'_>,
     laid: &mut Laid<'a>,
@@ -238,7 +245,7 @@ fn mounts<'a>(
                     laid.filled.push((index, made.mount));
                 }
             }
-            Source::Bind(source) => bind::mount(setup, root, mount, source, index)?,
+            Source::Bind(source) => bind::mount(setup, kept, root, mount, source, index)?,
             Source::Cgroup => groups::mount(setup, root, mount, index)?,
             Source::Remount => remount(root, mount, index)?,
         }

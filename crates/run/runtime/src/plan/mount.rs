@@ -67,7 +67,7 @@ pub(crate) struct Bind {
     /// The same below the root, for a path that leads into it: what the mounts before have put there counts.
     pub(crate) inside: Option<PathBuf>,
     pub(crate) recursive: bool,
-    /// The source keeps its peer group, so that mounts propagate from (and to) the host: it is then taken by the parent.
+    /// The source keeps its peer group, so that mounts propagate from (and to) the host: it is copied before anything else.
     pub(crate) propagates: bool,
     /// Whether a link at the end of the path is bound itself.
     pub(crate) link: bool,
@@ -77,6 +77,13 @@ pub(crate) struct Bind {
 }
 
 impl Bind {
+    /// Whether the child copies the source before it makes its copy of the host's tree private. With a user namespace of
+    /// its own that copy is a slave of the host's from the start, and without a tree of its own there is none: the
+    /// parent copies the source then.
+    pub(crate) fn is_kept(&self, plan: &super::Plan) -> bool {
+        self.propagates && plan.own_mounts && !plan.has_users() && self.inside.is_none() && !self.copy_link
+    }
+
     /// Whether the source is `/` with all that is mounted on it.
     pub(crate) fn covers_root(&self) -> bool {
         self.recursive && self.path.to_bytes().iter().all(|byte| b"/.".contains(byte))
