@@ -93,7 +93,25 @@ pub(crate) fn selinux(label: Option<&str>) -> Result<Option<&str>, Error> {
     }
     let message = "selinux label is specified in config, but selinux is disabled or not supported";
     Err(Error::new(ErrorKind::Unsupported, message)
-        .with_hint("boot with selinux=1, or leave process.selinuxLabel and linux.mountLabel out"))
+        .with_hint("boot with selinux=1, or leave process.selinuxLabel out"))
+}
+
+/// The label that file systems of the container get, and what is to be said where the host has no SELinux: nothing reads
+/// the label there, and what would confine the process by it is refused by [`selinux`]. mount(8) leaves `context=` out
+/// then, and so does crun.
+///
+/// # Errors
+/// `InvalidArgument` for a text that is no label.
+pub(crate) fn mount_label(label: Option<&str>) -> Result<(Option<&str>, Option<String>), Error> {
+    let Some(label) = label.filter(|label| !label.is_empty()) else {
+        return Ok((None, None));
+    };
+    checked("mount label", label)?;
+    if selinux_enabled() {
+        return Ok((Some(label), None));
+    }
+    let warning = format!("mount label {label:?} is left out: SELinux is disabled or not supported");
+    Ok((None, Some(warning)))
 }
 
 fn checked(what: &str, text: &str) -> Result<(), Error> {

@@ -129,7 +129,7 @@ impl Plan {
             let message = "unable to restrict sys entries without a private MNT namespace";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let label = crate::lsm::selinux(linux.mount_label.as_deref())?;
+        let (label, unlabelled) = crate::lsm::mount_label(linux.mount_label.as_deref())?;
         let mounts = mounts(spec, settings, own, label)?;
         let dev = Path::new("dev");
         let fill_dev = !mounts
@@ -144,9 +144,12 @@ impl Plan {
         let mut program = Program::prepare(process, linux.seccomp.as_ref(), settings)?
             .with_share(Share::parse(process, linux, false)?)
             .with_landlock(&spec.annotations)?;
-        program
-            .warnings
-            .extend(mounts.iter().filter_map(|mount| mount.warning.clone()));
+        program.warnings.extend(
+            mounts
+                .iter()
+                .filter_map(|mount| mount.warning.clone())
+                .chain(unlabelled),
+        );
         Ok(Self {
             program,
             context: mount::context(label)?,

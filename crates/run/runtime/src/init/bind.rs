@@ -32,7 +32,10 @@ pub(crate) fn with_propagation(setup: &Setup<'_>) -> Result<Vec<(usize, OwnedFd)
         if let Source::Bind(source) = &mount.source
             && source.is_kept(setup.plan)
         {
-            kept.push((index, target::copy_source(CWD, source).at_index(Step::MountSource, index)?));
+            kept.push((
+                index,
+                target::copy_source(CWD, source).at_index(Step::MountSource, index)?,
+            ));
         }
     }
     Ok(kept)

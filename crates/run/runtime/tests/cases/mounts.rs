@@ -222,7 +222,9 @@ fn propagation_from_the_host_reaches_a_slave_bind() {
 
 fn mounts_are_listed_in_the_order_of_the_spec_also_those_that_propagate() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse::<u32>);
     let kernel = [numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap()];
     if ([6, 8]..[6, 15]).contains(&kernel) {
         eprintln!("left out: Linux {release} lists mounts by age and copies none that is detached");
@@ -232,13 +234,18 @@ fn mounts_are_listed_in_the_order_of_the_spec_also_those_that_propagate() {
     let volume = image.beside("volume");
     dhow_sys::namespace::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
     let path = volume.display();
-    host(&format!("mount --make-rprivate / && mount -t tmpfs x {path} && mount --make-shared {path}"));
+    host(&format!(
+        "mount --make-rprivate / && mount -t tmpfs x {path} && mount --make-shared {path}"
+    ));
     let out = image.sh("grep -o ' /at-[a-z]* ' /proc/self/mountinfo", |spec| {
         let source = volume.to_str().unwrap().to_owned();
         spec.mounts.push(mount("/at-a", "tmpfs", "x", &[]));
-        spec.mounts.push(mount("/at-b", "bind", &source, &["bind", "shared"]));
-        spec.mounts.push(mount("/at-c", "bind", &source, &["rbind", "rprivate"]));
-        spec.mounts.push(mount("/at-d", "bind", &source, &["rbind", "rslave"]));
+        spec.mounts
+            .push(mount("/at-b", "bind", &source, &["bind", "shared"]));
+        spec.mounts
+            .push(mount("/at-c", "bind", &source, &["rbind", "rprivate"]));
+        spec.mounts
+            .push(mount("/at-d", "bind", &source, &["rbind", "rslave"]));
         spec.mounts.push(mount("/at-e", "tmpfs", "x", &[]));
     });
     host(&format!("umount -l {path}"));
