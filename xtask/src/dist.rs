@@ -26,17 +26,14 @@ pub(crate) fn build() -> Result<String, Vec<String>> {
         // What the runtime says when it is asked for its version.
         cargo.env("DHOW_COMMIT", commit);
     }
+    cargo.args(["rustc", "--locked", "--package", "dhow", "--bin", "dhow"]);
+    cargo.args(["--profile", &profile, "--target", &target, "--"]);
+    // Names and linker that the list of pieces was made with.
+    if std::env::consts::ARCH == "x86_64" {
+        let script = crate::order::script(&target_folder(&root))?;
+        cargo.arg(format!("-Clink-arg=-Wl,-T,{}", script.display()));
+    }
     let status = cargo
-        .args([
-            "build",
-            "--locked",
-            "--package",
-            "dhow",
-            "--profile",
-            &profile,
-            "--target",
-            &target,
-        ])
         .env("RUSTFLAGS", FLAGS)
         .current_dir(&root)
         .status()

@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask deps|tidy|dist|fuzz`.
+//! Tasks of the workspace: `cargo xtask deps|tidy|dist|order|fuzz`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -10,6 +10,7 @@
 mod deps;
 mod dist;
 mod fuzz;
+mod order;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   deps   check that imports between crates only go down (ARCHITECTURE.md, \"The house\")
   tidy   check sizes, names and words of the source
   dist   build the static binary dist/dhow and print its size
+  order  MAP TRACE...: which code lies together in dist/dhow (docs/adr/0003)
   fuzz   [target] [--seconds N] [--seed N]: damaged input for the readers of foreign bytes (fuzz/)";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         "deps" => deps::check(),
         "tidy" => tidy::check(),
         "dist" => dist::build(),
+        "order" => order::record(&std::env::args().skip(2).collect::<Vec<_>>()),
         "fuzz" => fuzz::run(std::env::args().skip(2).collect()),
         _ => Err(vec![USAGE.to_owned()]),
     };
