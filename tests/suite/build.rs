@@ -378,30 +378,11 @@ fn a_context_comes_as_a_tar_on_standard_input_or_from_a_url() {
     ] {
         world.say(&format!("build {git}")).one_error(1).says("git");
     }
-    let url = served_once(gzip(&tar));
+    let url = crate::world::served_once(gzip(&tar));
     world.dhow(&["build", "-t", "fetched", &url]).exits(0);
     assert_eq!(world.sh_in("fetched", "cat /in"), "inside");
-    let url = served_once(b"FROM busybox\nRUN echo alone > /alone\n".to_vec());
+    let url = crate::world::served_once(b"FROM busybox\nRUN echo alone > /alone\n".to_vec());
     world.dhow(&["build", "-t", "alone", &url]).exits(0);
     assert_eq!(world.sh_in("alone", "cat /alone"), "alone");
     world.clean();
-}
-
-/// The URL of a server that gives these bytes to the first who asks.
-fn served_once(bytes: Vec<u8>) -> String {
-    use std::io::{Read as _, Write as _};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/context", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = [0; 4096];
-        let _read = stream.read(&mut request).unwrap();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            bytes.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&bytes).unwrap();
-    });
-    url
 }

@@ -6,6 +6,43 @@ use crate::samples;
 use crate::world::World;
 
 #[test]
+fn an_archive_of_lxd_is_imported_from_a_url_and_runs() {
+    let Some(world) = World::new() else { return };
+    let metadata =
+        b"architecture: x86_64\ncreation_date: 1704067200\ntemplates: {/etc/hosts: {template: hosts.tpl}}\n";
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let tar = dhow_testkit::Tar::new()
+        .file("metadata.yaml", 0o644, metadata)
+        .file("rootfs/bin/busybox", 0o755, &busybox)
+        .symlink("rootfs/bin/cat", "busybox")
+        .file("rootfs/etc/made", 0o644, b"by lxd")
+        .file("templates/hosts.tpl", 0o644, b"{{ name }}")
+        .finish();
+    let url = crate::world::served_once(dhow_testkit::gzip(&tar));
+    let imported = world.dhow(&["import", &url, "system:1"]);
+    assert!(
+        imported.stderr.contains("cannot hold: template /etc/hosts"),
+        "{}",
+        imported.stderr
+    );
+    imported.ok();
+    let run = world.say("run --rm --network none system:1 /bin/cat /etc/made");
+    assert_eq!(run.ok(), "by lxd");
+    assert_eq!(
+        world
+            .dhow(&["inspect", "--format", "{{json .Config.Cmd}}", "system:1"])
+            .ok(),
+        r#"["/sbin/init"]"#
+    );
+    // As it is, it is a root file system like another.
+    let plain = ["import", "--format", "tar", "-", "plain:1"];
+    world.feed(&plain, tar).ok();
+    let run = world.say("run --rm --network none plain:1 /rootfs/bin/busybox cat /metadata.yaml");
+    assert!(run.ok().starts_with("architecture:"));
+    world.clean();
+}
+
+#[test]
 fn an_imported_image_has_what_change_says() {
     let Some(world) = World::new() else { return };
     let args = [

@@ -18,11 +18,16 @@ const FIXED: u64 = 1 << 32;
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
-    let output = arguments.next().expect("usage: executed OUTPUT PROGRAM [ARGUMENT]...");
+    let output = arguments
+        .next()
+        .expect("usage: executed OUTPUT PROGRAM [ARGUMENT]...");
     let program: Vec<CString> = arguments
         .map(|argument| CString::new(argument.into_vec()).expect("an argument has no NUL"))
         .collect();
-    assert!(!program.is_empty(), "usage: executed OUTPUT PROGRAM [ARGUMENT]...");
+    assert!(
+        !program.is_empty(),
+        "usage: executed OUTPUT PROGRAM [ARGUMENT]..."
+    );
     let (seen, status) = follow(start(&program));
     let mut file = std::io::BufWriter::new(std::fs::File::create(output).expect("create the output"));
     for address in &seen {

@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 
 use dhow_image::{
-    HistoryLine, Image, Import, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed, Summary, Use,
+    HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed, Summary, Use,
 };
 use dhow_reference::Reference;
-use dhow_types::{ErrorKind, ImageId, Observer, Platform};
+use dhow_types::{ErrorKind, Observer, Platform};
 
 use crate::container::Status;
 use crate::{Context as _, Engine, Error};
@@ -162,8 +162,17 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<ImageId, Error> {
+    pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<Imported, Error> {
         self.store()?.import(input, how).context(|| "import an image")
+    }
+
+    /// Makes an image of what a URL leads to.
+    ///
+    /// # Errors
+    /// What the server said; as [`Engine::import`].
+    pub fn import_from(&self, url: &str, how: &Import) -> Result<Imported, Error> {
+        let body = self.client()?.get(url).context(|| format!("fetch {url}"))?.body;
+        self.import(body, how)
     }
 
     /// Removes images that no name or container holds, or that no container holds.

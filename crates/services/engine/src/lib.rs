@@ -57,8 +57,8 @@ pub use dhow_vuln::Ecosystem;
 
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
 pub use dhow_image::{
-    Annotate, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, LabelFilter, Loaded,
-    Location, ManifestList, Prune, Pruned, Pulled, Pushed, Removed, Summary,
+    Annotate, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, Imported, LabelFilter,
+    Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed, Removed, Summary,
 };
 pub use dhow_layer::Backend;
 pub use dhow_meta::ImageRecord;

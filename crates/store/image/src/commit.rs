@@ -1,18 +1,20 @@
 //! Making images of what is in the store: commit, tag, import; and records from documents.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{BufWriter, Read, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dhow_content::ContentStore as _;
-use dhow_layer::Unpack;
+use dhow_layer::{Unpack, decoder};
 use dhow_meta::{Edit, ImageRecord, Lease};
 use dhow_oci::{Document, History, ImageConfig, MAX_DOCUMENT};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
 
+use crate::foreign::{self, Told};
 use crate::names::taggable;
-use crate::types::Import;
+use crate::pipe::pipe;
+use crate::types::{Import, Imported, Packing};
 use crate::{Context as _, Error, Store};
 
 /// Overlayfs takes 500 lower directories (kernel `fs/overlayfs/params.h`, `OVL_MAX_STACK`).
@@ -75,31 +77,85 @@ impl Store {
         })
     }
 
-    /// Makes an image of one layer: a root file system as a tar of any known compression.
+    /// Makes an image of one layer: a root file system as a tar of any known compression, or in the archive of an App
+    /// Container image or of one of LXC and LXD, with the settings that those have.
     ///
     /// # Errors
-    /// As unpacking a layer: `InvalidArgument` for a malformed or hostile archive, `ResourceExhausted` beyond a limit.
-    pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<ImageId, Error> {
+    /// As unpacking a layer: `InvalidArgument` for a malformed or hostile archive, `ResourceExhausted` beyond a limit;
+    /// `Unsupported` for an image that depends on others.
+    pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<Imported, Error> {
         let lease = Lease::acquire(&self.root)?;
         lease.pin_everything()?;
-        let unpack = Unpack {
-            expected: None,
-            size: None,
-            limits: how.limits.clone(),
+        let (layer, told) = match how.packing {
+            Packing::Plain => (self.root_layer(input, how)?, Told::default()),
+            Packing::Auto => {
+                let (_, tar) = decoder(input).context(|| "read the root file system")?;
+                match foreign::sniff(tar, &how.limits) {
+                    (Packing::Plain, tar) => (self.root_layer(tar, how)?, Told::default()),
+                    (packing, tar) => self.foreign_layer(tar, packing, how)?,
+                }
+            }
+            packing => {
+                let (_, tar) = decoder(input).context(|| "read the root file system")?;
+                self.foreign_layer(tar, packing, how)?
+            }
         };
-        let unpacked = self
-            .layers
-            .unpack(input, &unpack)
-            .context(|| "unpack the root file system")?;
-        let mut config = how.base_config();
+        let left_out = told.left_out.clone();
+        let mut config = how.base_config(told);
         let created = config.created.get_or_insert_with(now_rfc3339).clone();
-        config.rootfs.diff_ids.push(unpacked.layer.diff_id());
+        config.rootfs.diff_ids.push(layer);
         config.history.push(History {
             created: Some(created),
             comment: Some(how.message.clone()).filter(|message| !message.is_empty()),
             ..History::default()
         });
-        self.commit(config, &how.tags)
+        let image = self.commit(config, &how.tags)?;
+        Ok(Imported { image, left_out })
+    }
+
+    fn root_layer(&self, input: impl Read + Send, how: &Import) -> Result<DiffId, Error> {
+        let unpack = Unpack {
+            expected: None,
+            size: None,
+            limits: how.limits.clone(),
+        };
+        let unpacked = self.layers.unpack(input, &unpack);
+        Ok(unpacked
+            .context(|| "unpack the root file system")?
+            .layer
+            .diff_id())
+    }
+
+    /// Takes the root file system out of an archive in a thread of its own while this one unpacks it.
+    fn foreign_layer(
+        &self,
+        tar: impl Read + Send,
+        packing: Packing,
+        how: &Import,
+    ) -> Result<(DiffId, Told), Error> {
+        let (mut inlet, outlet) = pipe();
+        std::thread::scope(|scope| {
+            let unwrapper = scope.spawn(move || {
+                let mut buffered = BufWriter::with_capacity(64 << 10, &mut inlet);
+                let told = foreign::unwrap(tar, packing, &how.limits, &mut buffered);
+                let flushed = buffered.flush();
+                drop(buffered);
+                match (told, flushed) {
+                    (Ok(told), Ok(())) => {
+                        inlet.finish();
+                        Ok(Some(told))
+                    }
+                    // That the reader went away is the echo of its own failure.
+                    _ if inlet.abandoned() => Ok(None),
+                    (Err(error), _) => Err(error),
+                    (Ok(_), Err(error)) => Err(Error::wrap(error, "write the root file system")),
+                }
+            });
+            let layer = self.root_layer(outlet, how);
+            let panicked = || Error::new(ErrorKind::Internal, "the reader of the archive panicked");
+            let told = unwrapper.join().map_err(|_| panicked())??;
+            Ok((layer?, told.ok_or_else(panicked)?))
+        })
     }
 
     pub(crate) fn write_names(

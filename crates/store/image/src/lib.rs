@@ -34,6 +34,7 @@ mod check;
 mod commit;
 mod copy;
 mod documents;
+mod foreign;
 mod image;
 mod load;
 mod loaded;
@@ -54,8 +55,8 @@ pub use image::{HistoryLine, Image, Summary};
 pub use manifest_list::{Annotate, ManifestList, ManifestLists, Member};
 pub use store::Store;
 pub use types::{
-    Check, DiskUsage, Finding, Import, LabelFilter, LayerUsage, Loaded, Prune, Pruned, Pull, Pulled, Pushed,
-    Removed, Report, Swept, Usage, Use,
+    Check, DiskUsage, Finding, Import, Imported, LabelFilter, LayerUsage, Loaded, Packing, Prune, Pruned,
+    Pull, Pulled, Pushed, Removed, Report, Swept, Usage, Use,
 };
 
 dhow_types::define_error! {

@@ -82,18 +82,47 @@ pub struct Import {
     pub created: Option<String>,
     /// Bounds on what the archive may hold.
     pub limits: dhow_layer::Limits,
+    /// Where in the archive the root file system is.
+    pub packing: Packing,
+}
+
+/// What an archive with a root file system is besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// What its first entries say.
+    #[default]
+    Auto,
+    /// The root file system and nothing else.
+    Plain,
+    /// An App Container image: `manifest` and `rootfs/`.
+    Aci,
+    /// A unified tarball of LXC, LXD or Incus: `metadata.yaml` and `rootfs/`.
+    Lxd,
+}
+
+/// What an import made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// The image.
+    pub image: ImageId,
+    /// What the archive asked for and an image cannot hold, in words for the user.
+    pub left_out: Vec<String>,
 }
 
 impl Import {
     /// An image config with nothing but the platform and this request's settings.
-    pub(crate) fn base_config(&self) -> ImageConfig {
-        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+    pub(crate) fn base_config(&self, told: crate::foreign::Told) -> ImageConfig {
+        let platform = self
+            .platform
+            .clone()
+            .or(told.platform)
+            .unwrap_or_else(Platform::host);
         ImageConfig {
-            created: self.created.clone(),
+            created: self.created.clone().or(told.created),
             architecture: platform.architecture,
             variant: platform.variant,
             os: platform.os,
-            config: self.config.clone(),
+            config: crate::foreign::overlay(told.run, &self.config),
             ..ImageConfig::default()
         }
     }

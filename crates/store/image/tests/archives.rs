@@ -385,9 +385,9 @@ fn a_root_file_system_is_imported_with_its_settings() {
         },
         ..Import::default()
     };
-    let id = world.store.import(gzip(&tar).as_slice(), &how).unwrap();
+    let id = world.store.import(gzip(&tar).as_slice(), &how).unwrap().image;
     assert_eq!(
-        world.store.import(tar.as_slice(), &how).unwrap(),
+        world.store.import(tar.as_slice(), &how).unwrap().image,
         id,
         "the same input, the same image"
     );

@@ -6,6 +6,7 @@ mod archives;
 mod copies;
 mod fuzz;
 mod hostile;
+mod imports;
 mod kills;
 mod liars;
 mod manifest_lists;

@@ -1,12 +1,12 @@
-//! `import`: an image of a root file system in a tar.
+//! `import`: an image of a root file system in a tar, alone or as App Container, LXC and LXD pack it.
 
 use std::fs::File;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args};
-use dhow_engine::Import;
+use clap::{ArgMatches, Args, ValueEnum};
+use dhow_engine::{Import, Packing};
 
-use crate::render::say_line;
+use crate::render::{note, say_line};
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -21,18 +21,33 @@ struct ImportFlags {
     /// Apply Dockerfile instruction to the created image
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
+    /// What the tarball is
+    #[arg(long, value_enum, default_value_t = Format::Auto)]
+    format: Format,
     /// Set commit message for imported image
     #[arg(short, long, default_value = "")]
     message: String,
     /// Set platform if the image is for another machine
     #[arg(long)]
     platform: Option<dhow_types::Platform>,
-    /// The tarball, or - for standard input
-    #[arg(value_name = "FILE|-")]
+    /// The tarball, its URL, or - for standard input
+    #[arg(value_name = "FILE|URL|-")]
     source: String,
     /// Name for the image
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// One of the others, by what comes first in it
+    Auto,
+    /// A root file system
+    Tar,
+    /// An App Container image (appc, rkt)
+    Aci,
+    /// A unified image of LXC, LXD or Incus
+    Lxd,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
@@ -46,18 +61,28 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             None => Vec::new(),
         },
         platform: flags.platform,
+        packing: match flags.format {
+            Format::Auto => Packing::Auto,
+            Format::Tar => Packing::Plain,
+            Format::Aci => Packing::Aci,
+            Format::Lxd => Packing::Lxd,
+        },
         ..Import::default()
     };
-    let id = if flags.source == "-" {
+    let imported = if flags.source == "-" {
         engine.import(std::io::stdin(), &how)?
     } else if flags.source.starts_with("http://") || flags.source.starts_with("https://") {
-        return Err(CliError::plain("import of a URL is not supported")
-            .with_hint("download it, then import the file"));
+        engine.import_from(&flags.source, &how)?
     } else {
         let file = File::open(&flags.source)
             .map_err(|error| CliError::plain(format!("open {}: {error}", flags.source)))?;
         engine.import(file, &how)?
     };
-    say_line(&id.to_string())?;
+    for what in &imported.left_out {
+        note(&format!(
+            "WARNING: the archive asks for what an image cannot hold: {what}"
+        ));
+    }
+    say_line(&imported.image.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
