@@ -630,6 +630,11 @@ fn limits_of_a_runtime_container_are_updated_and_its_use_is_told() {
     let told = stats(&yard);
     assert_eq!(told["data"]["pids"]["limit"], 30);
     assert_eq!(told["data"]["memory"]["usage"]["limit"], 32 << 20);
+    // Zero is a limit (config-linux.md, "PIDs"), written as one; only what is below zero lifts it.
+    yard.say("update a --pids-limit 0").ok();
+    assert_eq!(stats(&yard)["data"]["pids"]["limit"], 1);
+    yard.say("update a --pids-limit -1").ok();
+    assert_eq!(stats(&yard)["data"]["pids"]["limit"], 0);
     yard.say("update a --memory lots")
         .exits(1)
         .says("invalid value for memory");

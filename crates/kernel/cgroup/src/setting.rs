@@ -110,12 +110,13 @@ pub(crate) fn device_number(major: i64, minor: i64) -> Result<String, Error> {
     }
 }
 
-/// A limit of processes as its file takes it. Zero means none, as runc and crun have it (the standard says so of -1 only):
-/// clients write it for "not limited".
+/// A limit of processes as its file takes it. Below zero there is none, and zero is a limit (runtime-spec 1.3,
+/// config-linux.md, "PIDs"), written as one: systemd takes no 0 and both drivers must agree, runc 1.4 writes the same, and the
+/// kernel lets a group with one process fork as little as one with none.
 pub(crate) fn pids(limit: i64) -> String {
     match limit {
-        ..=0 => "max".to_owned(),
-        limit => limit.to_string(),
+        ..0 => "max".to_owned(),
+        limit => limit.max(1).to_string(),
     }
 }
 

@@ -296,7 +296,7 @@ mod tests {
             ("memory.swap.max", "33554432"),
             ("cpu.weight", "100"),
             ("cpu.max", "50000 100000"),
-            ("pids.max", "max"),
+            ("pids.max", "1"),
             ("io.bfq.weight", "8:0 1000"),
             ("io.max", "8:16 wiops=30"),
             ("memory.high", "50M"),
