@@ -97,15 +97,18 @@ pub enum Lower<'a> {
 
 /// A detached, read-only mount of the erofs image in the regular file `image` (Linux 6.12, without a loop device; needs
 /// the rights of the initial user namespace). The kernel trusts what it reads there: only for images made by ourselves.
+/// `label` is the SELinux label of all its files (`context=`), which have none of their own.
 ///
 /// # Errors
-/// The kernel's words with the kind of its errno.
-pub fn erofs(image: impl AsFd) -> Result<OwnedFd, Error> {
+/// The kernel's words with the kind of its errno; `InvalidArgument` for a label on a kernel without SELinux.
+pub fn erofs(image: impl AsFd, label: Option<&str>) -> Result<OwnedFd, Error> {
     let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(io::Error::from)
         .context(|| "fsopen erofs")?;
     // Not its own name, which may be longer than a string of fsconfig.
     let source = format!("/proc/self/fd/{}", image.as_fd().as_raw_fd());
+    let labelled = label.map_or(Ok(()), |label| fsconfig_set_string(&context, c"context", label));
+    explained(&context, "erofs", "context", labelled)?;
     for (step, done) in [
         ("source", fsconfig_set_string(&context, c"source", source)),
         ("ro", fsconfig_set_flag(&context, c"ro")),

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use dhow_rootpath::Root;
 use dhow_types::{ErrorKind, Failures};
 use rustix::fs::{
-    CWD, FlockOperation, IFlags, Mode, OFlags, RenameFlags, flock, ioctl_getflags, ioctl_setflags, openat,
-    renameat_with,
+    CWD, FlockOperation, IFlags, Mode, OFlags, RenameFlags, XattrFlags, flock, ioctl_getflags,
+    ioctl_setflags, lgetxattr, lsetxattr, openat, renameat_with,
 };
 use rustix::io::Errno;
 
@@ -24,6 +24,12 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// Age below which what nobody has locked is left alone: its maker may be between making and locking it.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// The attribute that SELinux keeps a file's label in.
+const LABEL: &str = "security.selinux";
+
+/// Longest label: a page, as procfs takes them.
+const LONGEST_LABEL: usize = 4096;
 
 /// Name of the directory, in one of `tmp/`, on which its maker may mount something; the sweep unmounts it.
 pub const MOUNT_POINT: &str = "mount";
@@ -88,6 +94,20 @@ impl Staging {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.tmp.join(&self.name)
+    }
+
+    /// Gives the directory the SELinux label of `home`, where it will be, so that all that is made in it has that label as
+    /// if it were made there: a rename keeps labels, and what containers may read is decided by those of a layer's files.
+    pub(crate) fn take_label_of(&self, home: &Path) {
+        let mut label = [0_u8; LONGEST_LABEL];
+        let Ok(length) = lgetxattr(home, LABEL, &mut label[..]) else {
+            return;
+        };
+        let label = label.get(..length).unwrap_or_default();
+        match lsetxattr(self.path(), LABEL, label, XattrFlags::empty()) {
+            // Who may not give it makes files with the label of `tmp/`, as on a host that was never asked.
+            Ok(()) | Err(_) => (),
+        }
     }
 
     /// Gives the directory its final name. `false` when that name is taken already: then it is removed.

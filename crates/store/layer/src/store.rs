@@ -136,7 +136,7 @@ impl LayerStore {
             .open(&path);
         let image = image.context(|| format!("create {}", path.display()))?;
         erofs::finish(&image, &[], erofs::TAR)?;
-        let mount = mount_image(&path)?;
+        let mount = mount_image(&path, None)?;
         let empty = scratch.path().join("empty");
         make_dir(&empty)?;
         let lower = [mount::Lower::Mount(mount.as_fd()), mount::Lower::Path(&empty)];
@@ -250,6 +250,7 @@ impl LayerStore {
     /// entries of an unknown type and for hard links to files of lower layers.
     pub fn unpack(&self, stream: impl Read + Send, how: &Unpack) -> Result<Unpacked, Error> {
         let staging = Staging::new(&self.root, "layer")?;
+        staging.take_label_of(&self.root.join("layers"));
         let made = unpack::unpack(stream, &staging.path(), how, self.backend)?;
         let (layer, fresh) = self.publish(staging, made.diff_id, made.state)?;
         Ok(Unpacked {
@@ -369,10 +370,10 @@ impl LayerStore {
     }
 }
 
-fn mount_image(path: &Path) -> Result<OwnedFd, Error> {
+fn mount_image(path: &Path, label: Option<&str>) -> Result<OwnedFd, Error> {
     let what = || format!("mount {}", path.display());
     let image = File::open(path).context(what)?;
-    mount::erofs(&image).context(what)
+    mount::erofs(&image, label).context(what)
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
@@ -401,12 +402,12 @@ impl Layer {
         matches!(self.state.form, Form::Image(_)).then(|| self.path.join("image"))
     }
 
-    /// A detached mount of its image; nothing when it is kept as a directory.
+    /// A detached mount of its image, with this SELinux label on all its files; nothing when it is kept as a directory.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn mount(&self) -> Result<Option<OwnedFd>, Error> {
-        self.image().map(|path| mount_image(&path)).transpose()
+    pub fn mount(&self, label: Option<&str>) -> Result<Option<OwnedFd>, Error> {
+        self.image().map(|path| mount_image(&path, label)).transpose()
     }
 
     /// Its tree, opened. To open many files of one layer, see [`LayerStore::tree`].
@@ -414,7 +415,7 @@ impl Layer {
     /// # Errors
     /// When it is damaged, or, of an image, what the kernel says to the mount.
     pub fn open(&self) -> Result<Root, Error> {
-        match self.mount()? {
+        match self.mount(None)? {
             Some(mount) => Ok(Root::from_fd(mount)),
             None => Root::open(&self.fs()).context(|| format!("open layer {}", self.diff_id)),
         }

@@ -1,6 +1,7 @@
 //! What unpacking makes of an archive.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use dhow_layer::{EntryKind, LayerStore};
 use dhow_types::ErrorKind;
@@ -60,6 +61,44 @@ fn modes_owners_times_and_attributes_are_those_of_the_archive() {
     assert_eq!(&value[..length], capability);
     assert!(rustix::fs::lgetxattr(&ping, "security.selinux", &mut value[..]).is_err());
     assert_eq!(place.store.verify(&layer.diff_id()).unwrap(), []);
+}
+
+#[test]
+fn a_layer_has_the_label_of_the_folder_of_layers() {
+    let place = Place::new();
+    let (name, label) = ("security.selinux", b"system_u:object_r:container_ro_file_t:s0");
+    let home = place.store.root().join("layers");
+    // Without SELinux the attribute is stored as it is given, by root alone.
+    if Path::new("/sys/fs/selinux/enforce").exists()
+        || rustix::fs::lsetxattr(&home, name, label, rustix::fs::XattrFlags::empty()).is_err()
+    {
+        eprintln!("skipped: needs the right to give labels, on a host without SELinux");
+        return;
+    }
+    let layer = place.unpack(&Maker::new().file("a", b"a").end()).unwrap();
+    let mut found = [0; 64];
+    let length = rustix::fs::lgetxattr(layer.fs().parent().unwrap(), name, &mut found[..]).unwrap();
+    assert_eq!(&found[..length], label);
+}
+
+#[test]
+fn an_image_is_mounted_with_the_label_asked_for() {
+    let Some(place) = Place::erofs() else { return };
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        eprintln!("skipped: this host has SELinux");
+        return;
+    }
+    let layer = place.unpack(&Maker::new().file("a", b"a").end()).unwrap();
+    assert!(layer.mount(None).unwrap().is_some());
+    // No kernel without SELinux knows the option: it got there.
+    let refused = layer
+        .mount(Some("system_u:object_r:container_file_t:s0"))
+        .unwrap_err();
+    assert_eq!(
+        refused.kind(),
+        dhow_types::ErrorKind::InvalidArgument,
+        "{refused}"
+    );
 }
 
 #[test]

@@ -37,10 +37,10 @@ pub struct MountGuard {
 }
 
 impl Lower {
-    fn mount(&self) -> Result<Option<OwnedFd>, dhow_layer::Error> {
+    fn mount(&self, label: Option<&str>) -> Result<Option<OwnedFd>, dhow_layer::Error> {
         match self {
             Self::Dir(_) => Ok(None),
-            Self::Image(layer) => layer.mount(),
+            Self::Image(layer) => layer.mount(label),
         }
     }
 }
@@ -90,6 +90,14 @@ impl Active {
         self.upper.as_deref()
     }
 
+    /// The directories below the changes. Those of layers are shared with every snapshot that has the same layer.
+    pub fn lower_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.lower.iter().filter_map(|lower| match lower {
+            Lower::Dir(path) => Some(path.as_path()),
+            Lower::Image(_) => None,
+        })
+    }
+
     /// The same snapshot, whose mounts never wait for the disk (overlayfs' `volatile`): for what may be lost with the
     /// power, such as a build step or a container that is removed when it ends. Without it every unmount, and every
     /// `sync` inside, flushes the whole file system of the store.
@@ -99,7 +107,8 @@ impl Active {
         self
     }
 
-    /// The same snapshot, whose mounts show every file with this SELinux label (`context=`).
+    /// The same snapshot, whose mounts show every file with this SELinux label (`context=`); so have the images of layers.
+    /// The files of [`Active::lower_dirs`] keep theirs, and the kernel asks for it when mapped memory of them is protected.
     #[must_use]
     pub fn labelled(mut self, label: &str) -> Self {
         self.label = Some(label.to_owned());
@@ -115,7 +124,7 @@ impl Active {
         let mounts: Vec<Option<OwnedFd>> = self
             .lower
             .iter()
-            .map(Lower::mount)
+            .map(|lower| lower.mount(self.label.as_deref()))
             .collect::<Result<_, _>>()
             .context(|| format!("mount the layers of the snapshot {}", self.key))?;
         let lower: Vec<mount::Lower<'_>> = self
