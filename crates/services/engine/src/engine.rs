@@ -78,6 +78,7 @@ impl Engine {
         }
         let store = Store::open(&self.settings.root)
             .context(|| format!("open the store in {}", self.settings.root.display()))?;
+        crate::selinux::layers::mark(&self.settings.root)?;
         Ok(self.store.get_or_init(|| store))
     }
 

@@ -18,6 +18,8 @@ use rustix::io::Errno;
 
 use crate::{Context as _, Error};
 
+pub(crate) mod layers;
+
 /// Categories of the usual policies are 0 to 1023.
 const CATEGORIES: u32 = 1024;
 /// How long a reservation without a container is left alone: its container may be on its way.
@@ -166,6 +168,12 @@ pub(crate) fn labels(
 
 /// User, role and type that the installed policy has for processes and files of containers.
 fn contexts() -> Option<([String; 3], [String; 3])> {
+    let text = contexts_text()?;
+    Some((context(&text, "process")?, context(&text, "file")?))
+}
+
+/// What the installed policy says of containers (`lxc_contexts(5)`).
+fn contexts_text() -> Option<String> {
     let config = fs::read_to_string("/etc/selinux/config").ok()?;
     let name = config
         .lines()
@@ -174,8 +182,7 @@ fn contexts() -> Option<([String; 3], [String; 3])> {
         "/etc/selinux/{}/contexts/lxc_contexts",
         name.trim().replace('/', "")
     );
-    let text = fs::read_to_string(path).ok()?;
-    Some((context(&text, "process")?, context(&text, "file")?))
+    fs::read_to_string(path).ok()
 }
 
 /// The line `key = "user:role:type:level"`, without its level.

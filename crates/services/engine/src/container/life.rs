@@ -104,15 +104,16 @@ impl ContainerLife {
         // What goes away with the container need not be written to disk when it is unmounted.
         let volatile = self.config.auto_remove;
         let labels = self.config.request.selinux.as_ref();
-        active
-            .map(|active| if volatile { active.volatile() } else { active })
-            .map(|active| match labels {
-                Some(labels) => active.labelled(&labels.mount),
-                None => active,
-            })
-            .and_then(|active| active.mount_detached())
-            .context(|| "mount the container's root file system")
-            .map_err(before_program)
+        let what = || "mount the container's root file system";
+        let mut active = active.context(what).map_err(before_program)?;
+        if volatile {
+            active = active.volatile();
+        }
+        if let Some(labels) = labels {
+            crate::selinux::layers::make_readable(active.lower_dirs()).map_err(before_program)?;
+            active = active.labelled(&labels.mount);
+        }
+        active.mount_detached().context(what).map_err(before_program)
     }
 
     fn connect(&self) -> Result<Connection, Error> {

@@ -156,3 +156,58 @@ fn every_file_of_a_folder_is_labelled_and_no_link_followed() {
     relabel(&outside, "u:r:f:s0").unwrap();
     assert_eq!(label(&outside), "u:r:f:s0");
 }
+
+#[test]
+fn a_layer_is_labelled_with_all_below_and_told_by_its_own_label() {
+    use super::layers::{carries, label_all};
+    // Without SELinux the attribute is stored as it is given, by root alone.
+    if !rustix::process::geteuid().is_root() || dhow_runtime::lsm::selinux_enabled() {
+        eprintln!("skipped: needs root, on a host without SELinux");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let layer = scratch.path().join("layer");
+    fs::create_dir_all(layer.join("bin")).unwrap();
+    fs::write(layer.join("bin/sh"), "").unwrap();
+    let label = "system_u:object_r:container_ro_file_t:s0";
+    if label_all(&layer, label).is_err_and(|errno| errno == Errno::PERM) {
+        eprintln!("skipped: this process may not set labels");
+        return;
+    }
+    for name in ["", "bin", "bin/sh"] {
+        assert!(carries(&layer.join(name), label), "{name}");
+    }
+    assert!(!carries(scratch.path(), label), "nothing above");
+    // Whoever made it.
+    assert!(carries(&layer, "unconfined_u:object_r:container_ro_file_t:s0"));
+    // The files of another container, of another type, and a label that is none.
+    for other in [
+        "system_u:object_r:container_ro_file_t:s0:c1,c2",
+        "system_u:object_r:container_file_t:s0",
+        "container_ro_file_t",
+        "",
+    ] {
+        assert!(!carries(&layer, other), "{other}");
+    }
+    assert_eq!(
+        label_all(&layer.join("bin/sh"), label).unwrap_err(),
+        Errno::NOTDIR
+    );
+}
+
+#[test]
+fn a_host_without_selinux_has_no_label_for_layers() {
+    if dhow_runtime::lsm::selinux_enabled() {
+        eprintln!("skipped: this host has SELinux");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("layers");
+    fs::create_dir(&folder).unwrap();
+    super::layers::mark(root.path()).unwrap();
+    super::layers::make_readable(std::iter::once(folder.as_path())).unwrap();
+    assert_eq!(
+        rustix::fs::lgetxattr(&folder, c"security.selinux", &mut [0_u8; 64][..]),
+        Err(Errno::NODATA)
+    );
+}
