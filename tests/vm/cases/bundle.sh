@@ -16,6 +16,9 @@ limits_are_set() {
     same status running "$(runtime state c2 | the_status)"
     runtime update --memory 67108864 c2
     same "memory.max after update" 67108864 "$(cat /sys/fs/cgroup/lab/c2/memory.max)"
+    # Zero is a limit, written as one; what is below zero lifts it.
+    runtime update --pids-limit 0 c2; same "pids.max of 0" 1 "$(cat /sys/fs/cgroup/lab/c2/pids.max)"
+    runtime update --pids-limit -1 c2; same "pids.max of -1" max "$(cat /sys/fs/cgroup/lab/c2/pids.max)"
     runtime pause c2; same frozen 1 "$(cat /sys/fs/cgroup/lab/c2/cgroup.freeze)"; runtime resume c2
     has "$(runtime exec c2 cat /proc/self/cgroup)" 0::
     runtime delete --force c2
@@ -28,6 +31,15 @@ unified_keys_are_written() {
     same memory.high 16777216 "$(cat /sys/fs/cgroup/lab/c3/memory.high)"
     same pids.max 7 "$(cat /sys/fs/cgroup/lab/c3/pids.max)"
     runtime delete --force c3
+}
+options_of_the_groups_mount_reach_the_kernel() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    local out change='next(m for m in spec["mounts"] if m["destination"] == "/sys/fs/cgroup")["options"].append'
+    bundle /tmp/b4 "$change('nsdelegate')" cat /sys/fs/cgroup/cgroup.procs
+    same processes 1 "$(runtime run -b /tmp/b4 c4)"
+    bundle /tmp/b4 "$change('no_such_option')" true
+    if out=$(runtime run -b /tmp/b4 c4b 2>&1); then echo "an unknown option was passed over"; return 1; fi
+    has "$out" "Invalid argument"; has "$out" /sys/fs/cgroup
 }
 a_device_is_refused() {
     bundle /tmp/b6 'linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}; process["capabilities"] = {key: ["CAP_MKNOD"] for key in ("bounding", "effective", "permitted")}' \
@@ -61,6 +73,6 @@ selinux_labels_are_applied() {
     if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
 }
 
-for case in it_runs limits_are_set unified_keys_are_written a_device_is_refused \
+for case in it_runs limits_are_set unified_keys_are_written options_of_the_groups_mount_reach_the_kernel a_device_is_refused \
     an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
 finish

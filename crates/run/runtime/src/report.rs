@@ -340,7 +340,7 @@ impl Failure {
                 let mount = plan?.mounts.get(index)?;
                 let source = match &mount.source {
                     Source::Bind(bind) => bind.path.to_string_lossy().into_owned(),
-                    Source::Cgroup => "cgroup".to_owned(),
+                    Source::Cgroup(_) => "cgroup".to_owned(),
                     Source::Remount => "remount".to_owned(),
                     Source::New { kind, .. } => kind.to_string_lossy().into_owned(),
                 };

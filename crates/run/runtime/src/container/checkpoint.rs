@@ -175,7 +175,7 @@ fn mounts(options: &mut Message, plan: &Plan, record: &Record, pid: i32) -> Resu
                 };
                 add(&mount.target, links, &absolute(&mount.target));
             }
-            Source::Cgroup => {
+            Source::Cgroup(_) => {
                 for (name, _) in hierarchies(group.as_ref()) {
                     let path = mount.target.join(name);
                     add(&path, Links::Inside, &absolute(&path));

@@ -350,7 +350,7 @@ fn external_mounts(options: &mut Message, plan: &Plan, group: Option<&Group>) {
     for mount in &plan.mounts {
         match &mount.source {
             Source::Bind(bind) => external_mount(options, &absolute(&mount.target), bind.path.as_bytes()),
-            Source::Cgroup => {
+            Source::Cgroup(_) => {
                 for (name, own) in hierarchies(group) {
                     let key = absolute(&mount.target.join(name));
                     external_mount(options, &key, own.as_os_str().as_bytes());
@@ -454,7 +454,7 @@ fn mount_root(rootfs: &Path, place: &Path, plan: &Plan) -> Result<(), Error> {
     let made: Vec<&PathBuf> = plan
         .mounts
         .iter()
-        .filter(|mount| matches!(mount.source, Source::New { .. } | Source::Cgroup))
+        .filter(|mount| matches!(mount.source, Source::New { .. } | Source::Cgroup(_)))
         .map(|mount| &mount.target)
         .collect();
     for (index, mount) in plan.mounts.iter().enumerate() {
@@ -462,7 +462,7 @@ fn mount_root(rootfs: &Path, place: &Path, plan: &Plan) -> Result<(), Error> {
         let inside = made
             .iter()
             .any(|above| mount.target.starts_with(above) && mount.target != **above);
-        if !inside && !matches!(mount.source, Source::Remount | Source::Cgroup) {
+        if !inside && !matches!(mount.source, Source::Remount | Source::Cgroup(_)) {
             mountpoint(root.as_fd(), mount, index)
                 .context(|| format!("make the mount point /{}", mount.target.display()))?;
         }

@@ -14,7 +14,7 @@ use super::Setup;
 use super::bind::change;
 use super::rootfs::{bits, filesystem};
 use super::target::{self, Kind, Links};
-use crate::plan::MountPlan;
+use crate::plan::{MountPlan, Parameter};
 use crate::report::{At, Failure, Step};
 
 /// The conventional place of all hierarchies.
@@ -22,11 +22,13 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Magic number of the version 2 file system (`include/uapi/linux/magic.h`).
 const CGROUP2: u64 = 0x6367_7270;
 
-/// Mounts the groups at the mount's target.
+/// Mounts the groups at the mount's target. `options` are those of version 2 (`nsdelegate`): version 1 is shown as binds,
+/// which have none.
 pub(crate) fn mount(
     setup: &Setup<'_>,
     root: BorrowedFd<'_>,
     mount: &MountPlan,
+    options: &[Parameter],
     index: usize,
 ) -> Result<(), Failure> {
     let place = target::open_or_make(root, &mount.target, Links::Inside, Kind::Directory, index)?;
@@ -37,15 +39,18 @@ pub(crate) fn mount(
     }
     let magic = rustix::fs::statfs(ROOT).at(Step::CgroupMount)?.f_type;
     if u64::try_from(magic).ok() != Some(CGROUP2) {
+        if !options.is_empty() {
+            return Err(Errno::INVAL).at_index(Step::Mount, index);
+        }
         return legacy(setup, &place, attributes);
     }
-    let tree = unified(attributes, mount).at(Step::CgroupMount)?;
+    let tree = unified(attributes, options, mount).at_index(Step::Mount, index)?;
     attach_at(&tree, &place, c"").at(Step::CgroupMount)
 }
 
 /// Version 2: one file system, whose root is the root of the cgroup namespace.
-fn unified(attributes: Attr, mount: &MountPlan) -> std::io::Result<OwnedFd> {
-    match filesystem(c"cgroup2", &[], attributes, None) {
+fn unified(attributes: Attr, options: &[Parameter], mount: &MountPlan) -> std::io::Result<OwnedFd> {
+    match filesystem(c"cgroup2", options, attributes, None) {
         // Not allowed in a user namespace without a cgroup namespace of its own.
         Err(Errno::PERM | Errno::BUSY) => {
             let copy = target::copy_tree(CWD, c"/sys/fs/cgroup", false)?;

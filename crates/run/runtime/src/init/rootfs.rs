@@ -246,7 +246,7 @@ fn mounts<'a>(
                 }
             }
             Source::Bind(source) => bind::mount(setup, kept, root, mount, source, index)?,
-            Source::Cgroup => groups::mount(setup, root, mount, index)?,
+            Source::Cgroup(options) => groups::mount(setup, root, mount, options, index)?,
             Source::Remount => remount(root, mount, index)?,
         }
     }

@@ -49,8 +49,8 @@ pub(crate) struct Attributes {
 pub(crate) enum Source {
     /// A part of the host's tree.
     Bind(Bind),
-    /// The control groups, whatever the host has.
-    Cgroup,
+    /// The control groups, whatever the host has; with flags of version 2, for the kernel to judge.
+    Cgroup(Vec<Parameter>),
     /// New attributes for what is mounted at the target already.
     Remount,
     /// A new instance of a file system.
@@ -143,17 +143,21 @@ impl MountPlan {
             _ if options.remount => Source::Remount,
             _ if options.bind => bind(mount, &options, places)?,
             Some("bind") => bind(mount, &options, places)?,
-            Some("cgroup" | "cgroup2") => Source::Cgroup,
+            Some("cgroup" | "cgroup2") => Source::Cgroup(options.parameters.clone()),
             Some("" | "none") | None => return Err(wrong(mount, "it has no type")),
             Some(kind) => new(kind, mount, &options, label)?,
         };
         let is_bind = matches!(source, Source::Bind(_));
-        // What mount(2) gets of these for a bind is its last argument, which the kernel does not look at; a word without a
-        // value may be a flag that is spelled wrong.
-        let kept = |(_, value): &&Parameter| !is_bind || value.is_none();
-        if let Some((key, _)) = options.parameters.iter().find(kept)
-            && !matches!(source, Source::New { .. })
-        {
+        let foreign = |(_, value): &&Parameter| match source {
+            Source::New { .. } => false,
+            // What mount(2) gets of these for a bind is its last argument, which the kernel does not look at; a word
+            // without a value may be a flag that is spelled wrong.
+            Source::Bind(_) => value.is_none(),
+            // Those of version 2 are flags (kernel `cgroup-v2.rst`, "Mounting"), of which it knows more and more.
+            Source::Cgroup(_) => value.is_some(),
+            Source::Remount => true,
+        };
+        if let Some((key, _)) = options.parameters.iter().find(foreign) {
             let key = key.to_string_lossy();
             return Err(wrong(
                 mount,
