@@ -19,28 +19,32 @@ leftovers() {
     sweep test_busybox 'test_busybox*' test 'test[-_]*' 'runc-cgroups-integration-test*'
 }
 
-# run_bats LOG ARGUMENT... FILE
+# run_bats BASE LOG ARGUMENT... FILE: notes each test when it ends, and counts them in $seen.
 run_bats() {
-    local log=$1 bats
-    shift
+    local base=$1 log=$2 bats tick=0.5
+    shift 2
+    # Where a process is dear, fewer look at the log.
+    [ "$patience" = 1 ] || tick=4
     leftovers
+    seen=0
     # The tests want a controlling terminal whose input stays open: hence the fifo; and in the foreground, or the terminal
     # stops whoever sets its modes.
     (cd "$suite" && RUNC=$runtime TMPDIR=$work/tmp PATH=$work/tools:$PATH exec timeout -k 5 $((3600 * patience)) script -qec \
         "timeout --foreground -k 5 $((3600 * patience)) bats -t $(printf '%q ' "$@")" /dev/null) <&"$input" >"$log" 2>&1 &
     bats=$!
     while kill -0 "$bats" 2>/dev/null; do
-        sleep 0.5
+        sleep "$tick"
+        note_new "$base" "$log"
         # A line comes with every test; a loaded machine needs half a minute for the longest.
         if [ $(($(date +%s) - $(stat -c %Y "$log"))) -gt $((120 * patience)) ]; then kill "$bats"; fi
     done
     wait "$bats"
+    note_new "$base" "$log"
 }
 
-# note_results BASE LOG: notes each test that the log has, and counts them in $seen.
-note_results() {
+# note_new BASE LOG: notes the tests that the log has beyond the first $seen.
+note_new() {
     local line
-    seen=0
     while IFS= read -r line; do
         seen=$((seen + 1))
         case $line in
@@ -48,22 +52,20 @@ note_results() {
             *' # skip'*) note skip "$1: ${line#ok * }" ;;
             *) note ok "$1: ${line#ok * }" ;;
         esac
-    done < <(tr -d '\r' <"$2" | grep -aE '^(not )?ok [0-9]+ ')
+    done < <(grep -aE '^(not )?ok [0-9]+ ' "$2" | tail -n "+$((seen + 1))" | tr -d '\r')
 }
 
 run_file() {
     local base name names seen at=0
     base=$(basename "$1" .bats)
-    run_bats "$logs/$base" "$1"
-    note_results "$base" "$logs/$base"
+    run_bats "$base" "$logs/$base" "$1"
     mapfile -t names < <(sed -nE 's/^@test "(.*)" \{.*/\1/p' "$1")
     [ "$seen" -lt "${#names[@]}" ] || return 0
     # The first without a result hung, and kept the others from running: each of those gets a turn of its own.
     note lost "$base: ${names[seen]}"
     for name in "${names[@]:seen+1}"; do
         at=$((at + 1))
-        run_bats "$logs/$base.$at" -f "^$(sed 's/[][\.*^$+?(){}|/]/\\&/g' <<<"$name")\$" "$1"
-        note_results "$base" "$logs/$base.$at"
+        run_bats "$base" "$logs/$base.$at" -f "^$(sed 's/[][\.*^$+?(){}|/]/\\&/g' <<<"$name")\$" "$1"
         [ "$seen" -gt 0 ] || note lost "$base: $name"
     done
 }

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # A public suite inside the lab (tests/vm), where control groups v2, systemd and a security module are: for what this machine
 # lacks. The suite's folder is the caller's, and is copied into the guest.
-#   conformance/runtime/lab.sh [--profile NAME] [--limit SECONDS] [--runtime BIN] [--compare BIN]... [--only REGEX] ADAPTER SUITE
-# ADAPTER is contest, crun, bats or runtime-tools. --runtime stands for DHOW_BIN, whose default is dist/dhow.
+#   conformance/runtime/lab.sh [--profile NAME] [--limit SECONDS] [--runtime BIN] [--compare BIN]... [--only REGEX]
+#       [--env NAME=VALUE]... ADAPTER SUITE
+# ADAPTER is contest, crun, bats or runtime-tools. --runtime stands for DHOW_BIN, whose default is dist/dhow. --env is for what
+# a suite reads, such as RUNC_USE_SYSTEMD=yes of bats.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 lab=$here/../../tests/vm/run
-usage() { sed -n '4,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '4,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-profile=apparmor limit=3600 only='' others=() words=()
+profile=apparmor limit=3600 only='' others=() words=() variables=()
 while [ $# -gt 0 ]; do
     case $1 in
         --profile) profile=${2:?}; shift 2 ;;
@@ -16,6 +18,7 @@ while [ $# -gt 0 ]; do
         --runtime) export DHOW_BIN=${2:?}; shift 2 ;;
         --compare) others+=("$(realpath "${2:?}")"); shift 2 ;;
         --only) only=${2:?}; shift 2 ;;
+        --env) [[ ${2:-} == [A-Za-z_]*=* ]] || usage; variables+=("$2"); shift 2 ;;
         -*) usage ;;
         *) words+=("$1"); shift ;;
     esac
@@ -34,6 +37,7 @@ done
 {
     echo '#!/bin/bash'
     echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
+    [ ${#variables[@]} = 0 ] || printf 'export %q\n' "${variables[@]}"
     # The disk of the lab is read-only, and suites write beside themselves. Emulation is ten times slower than the machine.
     printf 'cp -a /lab/add/%q /root/suite && cd /root\n' "$(basename "$suite")"
     printf 'DHOW_SUITE_PATIENCE=6 DHOW_SUITE_LIVE=1 exec /lab/add/runtime/%s.sh' "${words[0]}"
