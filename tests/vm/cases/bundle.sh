@@ -32,6 +32,20 @@ unified_keys_are_written() {
     same pids.max 7 "$(cat /sys/fs/cgroup/lab/c3/pids.max)"
     runtime delete --force c3
 }
+limits_are_cruns_by_its_name() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    local out as_crun=(/tmp/as/crun --root /run/lab-crun)
+    mkdir -p /tmp/as; cp "$(command -v dhow)" /tmp/as/crun
+    bundle /tmp/b5 'linux["cgroupsPath"] = "/lab/c5"; linux["resources"] = {"memory": {"swap": 0}}' cat /sys/fs/cgroup/memory.swap.max
+    same "swap of 0" 0 "$("${as_crun[@]}" run -b /tmp/b5 c5)"
+    same "swap of 0 as runc" max "$(runtime run -b /tmp/b5 c5)"
+    bundle /tmp/b5 'linux["resources"] = {"unified": {"foo.bar": "1"}}' true
+    if out=$("${as_crun[@]}" run -b /tmp/b5 c5 2>&1); then return 1; fi
+    has "$out" 'the requested cgroup controller `foo` is not available'
+    bundle /tmp/b5 'linux["resources"] = {"unified": {"NO-KEY": "1"}}' true
+    if out=$("${as_crun[@]}" run -b /tmp/b5 c5 2>&1); then return 1; fi
+    has "$out" 'the specified key has not the form CONTROLLER.VALUE `NO-KEY`'
+}
 options_of_the_groups_mount_reach_the_kernel() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
     local out change='next(m for m in spec["mounts"] if m["destination"] == "/sys/fs/cgroup")["options"].append'
@@ -73,6 +87,6 @@ selinux_labels_are_applied() {
     if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
 }
 
-for case in it_runs limits_are_set unified_keys_are_written options_of_the_groups_mount_reach_the_kernel a_device_is_refused \
+for case in it_runs limits_are_set limits_are_cruns_by_its_name unified_keys_are_written options_of_the_groups_mount_reach_the_kernel a_device_is_refused \
     an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
 finish

@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_oci::Labels;
-use dhow_oci::runtime::Spec;
+use dhow_oci::runtime::{Resources, Spec};
 use dhow_runtime::container::{Begun, Record};
 use dhow_runtime::{ExitStatus, HookFailure, Settings, Surroundings};
 use serde_json::{Value, json};
@@ -77,8 +77,43 @@ pub(crate) fn apply(
         }
         seccomp.listener_path.get_or_insert_with(|| receiver.into());
     }
+    if let Some(resources) = spec.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
+        limits(resources)?;
+    }
     let pidfd = spec.annotations.get("run.oci.pidfd_receiver");
     pidfd.map(|path| streams::absolute(path)).transpose()
+}
+
+/// What crun makes of limits with version 2 of the control groups, and its words for what it refuses of them.
+fn limits(resources: &mut Resources) -> Result<(), Failure> {
+    let Ok(available) = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers") else {
+        return Ok(());
+    };
+    for name in resources.unified.keys() {
+        let refused = match name.split_once('.') {
+            None => format!("the specified key has not the form CONTROLLER.VALUE `{name}`"),
+            Some((controller, _))
+                if !available
+                    .split_whitespace()
+                    .chain(["cgroup"])
+                    .any(|one| one == controller) =>
+            {
+                format!("the requested cgroup controller `{controller}` is not available")
+            }
+            Some(_) => continue,
+        };
+        return Err(Failure::new(refused));
+    }
+    // To runc, zero is no limit that was given.
+    let memory = resources.memory.as_ref();
+    if memory.is_some_and(|memory| memory.swap == Some(0) && memory.limit.is_none()) {
+        let none = || "0".to_owned();
+        resources
+            .unified
+            .entry("memory.swap.max".to_owned())
+            .or_insert_with(none);
+    }
+    Ok(())
 }
 
 /// What hooks run with: this program's environment, and, called as crun, the files that the annotations name.
