@@ -219,7 +219,7 @@ fn what_a_kill_between_two_steps_leaves_is_found_and_healed() {
 }
 
 /// Directories of the groups below which this root's groups are, one for each hierarchy.
-fn parents_of_groups(world: &World) -> Vec<PathBuf> {
+pub(crate) fn parents_of_groups(world: &World) -> Vec<PathBuf> {
     let id = world.say("run -d --network none busybox sleep 300").ok();
     let found = crate::world::groups(&id);
     world.dhow(&["rm", "-f", &id]).ok();
@@ -228,7 +228,7 @@ fn parents_of_groups(world: &World) -> Vec<PathBuf> {
     found.iter().map(parent).collect()
 }
 
-fn groups_in(parents: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn groups_in(parents: &[PathBuf]) -> Vec<PathBuf> {
     let below = |parent: &PathBuf| {
         let parent = parent.clone();
         let names = crate::world::names(&parent).into_iter();

@@ -6,6 +6,7 @@
 //! network, for the mirror in the host's own package sources.
 //!
 //! - `world`: the harness; `yard`: bundles for the runtime's command line; `samples`: busybox as an image, tars, OCI layouts; `served`: our own registry
+//! - `crash` (tests/crash): kills, power cuts, full disks; a sample here, the long run by `tests/crash/run`
 //! - all other modules: one capability each
 
 #![allow(
@@ -14,6 +15,8 @@
     reason = "a test that cannot go on ends by a panic"
 )]
 
+#[path = "../crash/mod.rs"]
+mod crash;
 mod samples;
 mod served;
 mod world;
