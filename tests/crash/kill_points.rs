@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage};
 
-use super::{Traces, how_many, stored};
-use crate::samples::{busybox_tar, docker_archive, noise};
+use super::{Traces, how_many, stored, tar_of};
+use crate::samples::{docker_archive, noise};
 use crate::world::{PATIENCE, World, program, wait};
 
 /// Calls that change something on disk or in the kernel: half of the points are theirs.
@@ -81,13 +81,6 @@ struct Bench {
     traces: Traces,
     /// Names that are there all the time, with the content of their `/id`.
     kept: BTreeMap<String, String>,
-}
-
-/// An image with busybox and a file `/id`.
-fn tar_of(id: &str) -> Vec<u8> {
-    let bin = busybox_tar();
-    let head = Tar::new().raw(&bin[..bin.len() - 1024]);
-    head.file("id", 0o644, id.as_bytes()).finish()
 }
 
 impl Bench {

@@ -7,10 +7,15 @@
 //! - `power`: power cuts, on a disk (`volatile`) that loses what was not flushed
 
 mod kill_points;
+mod power;
+mod volatile;
 
 use std::path::PathBuf;
 
+use dhow_testkit::Tar;
+
 use crate::kills::{groups_in, parents_of_groups};
+use crate::samples::busybox_tar;
 use crate::world::{World, names};
 
 /// A number that the long run sets, or that of the sample.
@@ -67,4 +72,11 @@ fn stored(world: &World) -> Vec<String> {
     }
     all.sort();
     all
+}
+
+/// A root file system with busybox and a file `/id`.
+fn tar_of(id: &str) -> Vec<u8> {
+    let bin = busybox_tar();
+    let head = Tar::new().raw(&bin[..bin.len() - 1024]);
+    head.file("id", 0o644, id.as_bytes()).finish()
 }
