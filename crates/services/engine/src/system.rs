@@ -9,7 +9,7 @@ use dhow_bundle::Host;
 use dhow_image::{Check, DiskUsage, Finding};
 use dhow_layer::Backend;
 use dhow_transport::Registries;
-use dhow_types::ContainerId;
+use dhow_types::{ContainerId, ErrorKind};
 
 use crate::container::{Container, Status};
 use crate::{Context as _, Engine, Error, Volume};
@@ -259,7 +259,8 @@ impl Engine {
             let healed = (repair && fs::remove_dir_all(&folder).is_ok()).then(|| "removed".to_owned());
             found.findings.push(Finding { what, healed });
         }
-        self.check_names(&ids, repair, found)
+        // What was healed may be gone.
+        self.check_names(&self.containers().ids()?, repair, found)
     }
 
     /// A name leads to its container, and a container has its name: a kill between the two steps leaves one of them.
@@ -312,7 +313,9 @@ impl Engine {
         if self.containers().try_lock(id)?.is_none() {
             return Ok(None);
         }
-        let what = if running {
+        let what = if self.containers().lost_state(id) {
+            Some(format!("container {} lost its state in a power cut", id.short()))
+        } else if running {
             Some(format!("container {} runs without its monitor", id.short()))
         } else if !container.state.endpoints.is_empty() {
             Some(format!(
@@ -337,6 +340,11 @@ impl Engine {
             Ok(_) => {
                 self.settle_record(id)?;
                 Ok(Some("released".to_owned()))
+            }
+            // Made in the moments before a power cut, and nobody can say any more what it is.
+            Err(error) if error.kind() == ErrorKind::DataLoss => {
+                self.containers().discard(id, None)?;
+                Ok(Some("removed: its config is lost".to_owned()))
             }
             Err(_) => Ok(None),
         }

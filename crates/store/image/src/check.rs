@@ -8,8 +8,10 @@ use std::path::Path;
 use dhow_content::ContentStore as _;
 use dhow_meta::sweep_leases;
 use dhow_oci::{Document, ImageConfig, MAX_DOCUMENT};
+use dhow_reference::Reference;
 use dhow_types::{ErrorKind, ImageId};
 
+use crate::names::Named;
 use crate::types::{Check, Finding, Report};
 use crate::{Context as _, Error, Store};
 
@@ -133,9 +135,8 @@ impl Checker<'_> {
     fn blobs(&mut self) -> Result<(), Error> {
         let blobs = self.store.content.list().context(|| "list the blobs")?;
         self.report.blobs = blobs.len();
-        if !self.how.deep {
-            return Ok(());
-        }
+        // All of them, also when the check is not deep: they are small, and nothing else tells one that a power cut
+        // left without its content.
         for digest in &blobs {
             let outcome = self.store.content.open(digest).map_err(io::Error::other);
             let Err(error) = outcome.and_then(|mut blob| io::copy(&mut blob, &mut io::sink())) else {
@@ -201,9 +202,15 @@ impl Checker<'_> {
                 Ok(_) => None,
             };
             if let Some(why) = why {
-                let healed = self.how.repair && self.store.delete(&record.id).is_ok();
                 let what = format!("image {short} ({}) is not whole: {why}", self.shown(&record.id));
+                let fell_back = if self.how.repair {
+                    self.fall_back(&record.id)?
+                } else {
+                    Vec::new()
+                };
+                let healed = self.how.repair && self.store.delete(&record.id).is_ok();
                 self.found(what, healed.then_some("removed: pull or build it again"));
+                self.tell(fell_back);
                 continue;
             }
             let Some(manifest) = record.manifest else {
@@ -225,6 +232,27 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Gives the names of an image that is not whole back to the images that they had before, as far as those are.
+    fn fall_back(&self, id: &ImageId) -> Result<Vec<(String, ImageId)>, Error> {
+        let mut fell_back = Vec::new();
+        for name in self.store.meta.tags_of(id)? {
+            let Ok(name) = Reference::parse(&name) else {
+                continue;
+            };
+            if let Some(was) = self.store.edit(|edit| self.store.fall_back(edit, &name))? {
+                fell_back.push((name.familiar(), was));
+            }
+        }
+        Ok(fell_back)
+    }
+
+    fn tell(&mut self, fell_back: Vec<(String, ImageId)>) {
+        for (name, was) in fell_back {
+            let what = format!("{name} was on its way to another image");
+            self.found(what, Some(&format!("it is {} again, as before", was.short())));
+        }
     }
 
     fn shown(&self, id: &ImageId) -> String {
@@ -249,26 +277,36 @@ impl Checker<'_> {
             );
         }
         let mut known: HashMap<ImageId, bool> = HashMap::new();
-        for (name, id) in names.good {
+        for Named { name, id, .. } in names.good {
             let there = match known.get(&id) {
                 Some(there) => *there,
                 None => self.store.meta.image(&id)?.is_some(),
             };
             known.insert(id, there);
-            if !there {
-                let what = format!(
-                    "{} names image {}, which is not here",
-                    name.familiar(),
-                    id.short()
-                );
-                let removed = || {
-                    self.store
-                        .edit(|edit| self.store.remove_name(edit, &name))
-                        .is_ok()
-                };
-                let healed = self.how.repair && removed();
-                self.found(what, healed.then_some("removed: pull or build it again"));
+            if there {
+                continue;
             }
+            let what = format!(
+                "{} names image {}, which is not here",
+                name.familiar(),
+                id.short()
+            );
+            let was = if self.how.repair {
+                self.store.edit(|edit| self.store.fall_back(edit, &name))?
+            } else {
+                None
+            };
+            if let Some(was) = was {
+                self.found(what, Some(&format!("it is {} again, as before", was.short())));
+                continue;
+            }
+            let removed = || {
+                self.store
+                    .edit(|edit| self.store.remove_name(edit, &name))
+                    .is_ok()
+            };
+            let healed = self.how.repair && removed();
+            self.found(what, healed.then_some("removed: pull or build it again"));
         }
         if self.how.repair {
             self.store.edit(|edit| self.store.reread_names(edit))?;

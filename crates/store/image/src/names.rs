@@ -2,25 +2,39 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dhow_meta::Edit;
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind, ImageId};
 
+use crate::store::write_through;
 use crate::{Context as _, Error, Store};
 
 /// The fact under which the index keeps the time of `refs/` that it was made from.
 const STAMP: &str = "refs";
 
-/// Longest content of a file in `refs/`: id, name of at most 255 + 1 + 128 + 72 bytes, line ends.
+/// Begins the line of a file in `refs/` with the image that the name had before.
+const WAS: &str = "was ";
+
+/// Longest content of a file in `refs/`: two ids, name of at most 255 + 1 + 128 + 72 bytes, line ends.
 const MAX_REF: u64 = 1024;
+
+/// What a file in `refs/` says.
+#[derive(Debug)]
+pub(crate) struct Named {
+    /// The canonical name.
+    pub(crate) name: Reference,
+    pub(crate) id: ImageId,
+    /// The last image of this name that was known to be on the disk when the name was moved on: a power cut may leave
+    /// nothing of the new one.
+    pub(crate) was: Option<ImageId>,
+}
 
 /// What `refs/` says.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Canonical name and image.
-    pub(crate) good: Vec<(Reference, ImageId)>,
+    pub(crate) good: Vec<Named>,
     /// Files that say nothing sensible, with the reason.
     pub(crate) bad: Vec<(PathBuf, String)>,
 }
@@ -64,12 +78,68 @@ impl Store {
     /// Points a name to an image, in file and index.
     pub(crate) fn write_name(&self, edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Error> {
         let canonical = name.canonical();
-        let staged = self.staging("ref");
         let path = self.name_path(&canonical);
-        std::fs::write(&staged, format!("{id}\n{canonical}\n"))
-            .context(|| format!("write {}", staged.display()))?;
-        std::fs::rename(&staged, &path).context(|| format!("write {}", path.display()))?;
+        let old = parse_name_file(&path).ok();
+        if old.as_ref().is_none_or(|old| old.id != *id) {
+            let was = old.map(|old| self.to_fall_back_to(edit, &old)).transpose()?;
+            self.replace_name(&path, &canonical, id, was.as_ref())?;
+        }
         index_name(edit, name, id)
+    }
+
+    fn replace_name(
+        &self,
+        path: &Path,
+        canonical: &str,
+        id: &ImageId,
+        was: Option<&ImageId>,
+    ) -> Result<(), Error> {
+        let staged = self.staging("ref");
+        let mut text = format!("{id}\n{canonical}\n");
+        if let Some(was) = was {
+            text.push_str(&format!("{WAS}{was}\n"));
+        }
+        let written = if was.is_some() {
+            write_through(&staged, text.as_bytes())
+        } else {
+            // Without content after a power cut it is as if the name was never given.
+            std::fs::write(&staged, text)
+        };
+        written.context(|| format!("write {}", staged.display()))?;
+        std::fs::rename(&staged, path).context(|| format!("write {}", path.display()))
+    }
+
+    /// The image that a name falls back to when it is moved on from what it is now.
+    fn to_fall_back_to(&self, edit: &Edit<'_>, old: &Named) -> Result<ImageId, Error> {
+        let record = edit.image(&old.id)?;
+        let durable = record.is_some_and(|record| {
+            let mut layers = record.layers.iter();
+            layers.all(|diff| self.layers.layer(diff).is_ok_and(|layer| layer.is_durable()))
+        });
+        Ok(if durable {
+            old.id
+        } else {
+            old.was.unwrap_or(old.id)
+        })
+    }
+
+    /// Gives a name whose image is not whole back to the image that it had before, if that is; says which that is.
+    pub(crate) fn fall_back(&self, edit: &Edit<'_>, name: &Reference) -> Result<Option<ImageId>, Error> {
+        let canonical = name.canonical();
+        let path = self.name_path(&canonical);
+        let Some(was) = parse_name_file(&path).ok().and_then(|named| named.was) else {
+            return Ok(None);
+        };
+        let Ok(mut record) = self.derive_record(&was, None) else {
+            return Ok(None);
+        };
+        match edit.image(&was)? {
+            Some(known) => record = known,
+            None => edit.put_image(&record)?,
+        }
+        self.replace_name(&path, &canonical, &record.id, Some(&was))?;
+        index_name(edit, name, &was)?;
+        Ok(Some(was))
     }
 
     /// Takes a name away, from file and index; `false` when it was not there.
@@ -94,10 +164,10 @@ impl Store {
         for entry in std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))? {
             let path = entry.context(|| format!("list {}", directory.display()))?.path();
             match parse_name_file(&path) {
-                Ok((name, id)) if self.name_path(&name.canonical()) == path => names.good.push((name, id)),
-                Ok((name, _)) => names
+                Ok(named) if self.name_path(&named.name.canonical()) == path => names.good.push(named),
+                Ok(named) => names
                     .bad
-                    .push((path, format!("holds the name {}", name.canonical()))),
+                    .push((path, format!("holds the name {}", named.name.canonical()))),
                 Err(why) => names.bad.push((path, why)),
             }
         }
@@ -109,7 +179,7 @@ impl Store {
         let names = self.read_names()?;
         edit.clear_names()?;
         let mut manifests: Option<HashMap<Digest, (Digest, String)>> = None;
-        for (name, id) in &names.good {
+        for Named { name, id, .. } in &names.good {
             if edit.image(id)?.is_none() {
                 if manifests.is_none() {
                     manifests = Some(self.manifests_by_config()?);
@@ -150,7 +220,7 @@ fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Err
     Ok(())
 }
 
-fn parse_name_file(path: &std::path::Path) -> Result<(Reference, ImageId), String> {
+fn parse_name_file(path: &Path) -> Result<Named, String> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)
@@ -166,7 +236,8 @@ fn parse_name_file(path: &std::path::Path) -> Result<(Reference, ImageId), Strin
     if name.canonical() != line || (name.tag().is_some() == name.digest().is_some()) {
         return Err(format!("holds {line:?}, which is no canonical name"));
     }
-    Ok((name, id))
+    let was = lines.next().and_then(|line| line.strip_prefix(WAS)?.parse().ok());
+    Ok(Named { name, id, was })
 }
 
 /// The name that goes into the store for what a person typed: a tag, or a digest; never both.

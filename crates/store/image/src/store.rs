@@ -221,6 +221,15 @@ fn write(root: &Path, file: &StoreFile) -> Result<(), Error> {
         .map_err(|error| Error::because(ErrorKind::Internal, "write store.json", error))?;
     let staged = root.join("tmp").join(format!("store-{}-0", std::process::id()));
     let path = root.join("store.json");
-    std::fs::write(&staged, bytes).context(|| format!("write {}", staged.display()))?;
+    write_through(&staged, &bytes).context(|| format!("write {}", staged.display()))?;
     std::fs::rename(&staged, &path).context(|| format!("create {}", path.display()))
+}
+
+/// Writes a file whose bytes are on the disk before it gets the name under which it is looked for. A rename may reach
+/// the disk long before the bytes do, and a power cut then leaves a file without content under the new name: on xfs also
+/// where it replaces another, which ext4 alone takes care of (`auto_da_alloc`).
+pub(crate) fn write_through(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.sync_data()
 }

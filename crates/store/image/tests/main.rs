@@ -11,6 +11,7 @@ mod kills;
 mod liars;
 mod manifest_lists;
 mod names;
+mod power;
 mod pulls;
 mod pushes;
 mod repairs;

@@ -350,6 +350,42 @@ impl LayerStore {
         Ok(found)
     }
 
+    /// The layer, to be used as a file system. One that another boot wrote, and that was never made durable, is compared
+    /// with its index before: after a power cut its files may be empty. That happens once in a boot.
+    ///
+    /// # Errors
+    /// `NotFound`; `DataLoss` when it is damaged.
+    pub fn sound(&self, diff: &DiffId) -> Result<Layer, Error> {
+        let layer = self.layer(diff)?;
+        if layer.state.durable || layer.state.boot == boot_id()? {
+            return Ok(layer);
+        }
+        let problems = self.verify(diff)?;
+        let Some(first) = problems.first() else {
+            self.trust(&layer)?;
+            return Ok(layer);
+        };
+        let path = String::from_utf8_lossy(&first.path);
+        let message = format!(
+            "layer {} was damaged by a power cut: {path}: {}",
+            diff.short(),
+            first.what
+        );
+        Err(Error::new(ErrorKind::DataLoss, message)
+            .with_hint("`dhow system check --repair` takes it away; then pull or build the image again"))
+    }
+
+    /// Notes that the layer was found whole in this boot, so that it is not compared again. A store that cannot be
+    /// written to goes on without the note.
+    fn trust(&self, layer: &Layer) -> Result<(), Error> {
+        let state = State {
+            boot: boot_id()?.to_owned(),
+            ..layer.state.clone()
+        };
+        drop(state.replace(&layer.path));
+        Ok(())
+    }
+
     /// Compares the files of a layer with its index; no problem found gives an empty list.
     ///
     /// # Errors
@@ -447,6 +483,12 @@ impl Layer {
     #[must_use]
     pub fn tar_size(&self) -> u64 {
         self.state.tar
+    }
+
+    /// Whether the disk is known to have it: a [`LayerStore::sync`] came after it.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.state.durable
     }
 
     /// Whether it hides all layers below it (an opaque marker in its root).

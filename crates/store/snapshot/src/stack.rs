@@ -19,7 +19,7 @@ pub(crate) fn layers(store: &LayerStore, stack: &[DiffId]) -> Result<Vec<Layer>,
     let mut seen = HashSet::new();
     let mut layers = Vec::with_capacity(stack.len());
     for diff in stack.iter().rev().filter(|diff| seen.insert(**diff)) {
-        let layer = store.layer(diff).context(|| "find the layers of a snapshot")?;
+        let layer = store.sound(diff).context(|| "find the layers of a snapshot")?;
         let opaque = layer.is_opaque();
         layers.push(layer);
         if opaque {

@@ -170,7 +170,11 @@ impl Containers {
 
     /// Takes a container's folder away: by rename first, so that it is gone at once and whole.
     pub(crate) fn remove(&self, container: &Container) -> Result<(), Error> {
-        let id = &container.config.id;
+        self.discard(&container.config.id, Some(&container.config.name))
+    }
+
+    /// The same, of one that may have lost its name with its config.
+    pub(crate) fn discard(&self, id: &ContainerId, name: Option<&str>) -> Result<(), Error> {
         let trash = self.root.join("trash");
         make_folder(&trash)?;
         let grave = trash.join(format!("container-{id}"));
@@ -180,7 +184,9 @@ impl Containers {
             }
             _ => {}
         }
-        self.release_name(&container.config.name)?;
+        if let Some(name) = name {
+            self.release_name(name)?;
+        }
         drop(fs::remove_dir_all(self.run_folder(id)));
         match fs::remove_dir_all(&grave) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::wrap(
@@ -217,9 +223,14 @@ impl Containers {
         self.write_state(id, &state)
     }
 
-    /// Replaces what was asked for: a change that a person made later.
+    /// Replaces what was asked for: a change that a person made later. A power cut leaves the old one or the new one:
+    /// without it, nobody could say what the container is.
     pub(crate) fn write_config(&self, config: &Config) -> Result<(), Error> {
-        write_json(&self.folder(&config.id).join("config.json"), config)
+        let path = self.folder(&config.id).join("config.json");
+        let what = || format!("write {}", path.display());
+        let bytes =
+            serde_json::to_vec(config).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
+        replace_file(&path, &bytes, Durable::Yes)
     }
 
     /// Replaces the state record. The caller holds the container's lock.
@@ -228,21 +239,30 @@ impl Containers {
     }
 
     pub(crate) fn load_state(&self, id: &ContainerId) -> Result<State, Error> {
-        read_json(&self.folder(id).join("state.json"))
+        match read_json(&self.folder(id).join("state.json")) {
+            Err(error) if error.kind() == ErrorKind::DataLoss => Ok(lost_state()),
+            state => state,
+        }
+    }
+
+    /// Whether a power cut took what the state record said. No container survives one, so it is read as ended.
+    pub(crate) fn lost_state(&self, id: &ContainerId) -> bool {
+        let state = read_json::<State>(&self.folder(id).join("state.json"));
+        state.is_err_and(|error| error.kind() == ErrorKind::DataLoss)
     }
 
     pub(crate) fn load(&self, id: &ContainerId) -> Result<Container, Error> {
         let folder = self.folder(id);
         let config: Config =
             read_json(&folder.join("config.json")).map_err(|error| no_such(id.as_str(), error))?;
-        let state: State = read_json(&folder.join("state.json"))?;
         Ok(Container {
-            state: settle(state),
+            state: settle(self.load_state(id)?),
             config,
         })
     }
 
-    /// Every container, newest first. One that vanishes meanwhile is left out.
+    /// Every container, newest first. One that vanishes meanwhile is left out, and so is one whose config a power cut
+    /// took: `system check` tells of it.
     ///
     /// # Errors
     /// What reading the folder said.
@@ -251,7 +271,7 @@ impl Containers {
         for id in self.ids()? {
             match self.load(&id) {
                 Ok(container) => all.push(container),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -355,6 +375,16 @@ fn no_such(id: &str, error: Error) -> Error {
     error
 }
 
+/// What stands for a record that a power cut took.
+fn lost_state() -> State {
+    State {
+        status: Status::Exited,
+        exit_code: 255,
+        error: "its state was lost in a power cut".to_owned(),
+        ..State::default()
+    }
+}
+
 /// A record that says "running" of a process that is no more: the monitor was killed, or the machine was.
 fn settle(mut state: State) -> State {
     let alive = matches!(state.status, Status::Running | Status::Paused);
@@ -402,18 +432,29 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Erro
 }
 
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace_file(path, bytes, Durable::No)
+}
+
+/// Whether the bytes must be on the disk before the rename: after it, a power cut may leave a file without content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+fn replace_file(path: &Path, bytes: &[u8], durable: Durable) -> Result<(), Error> {
     let what = || format!("write {}", path.display());
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);
-    let written = write_beside(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let written = write_beside(&beside, bytes, durable).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         drop(fs::remove_file(&beside));
     }
     written.context(what)
 }
 
-fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_beside(path: &Path, bytes: &[u8], durable: Durable) -> std::io::Result<()> {
     let mut file = fs::File::options()
         .write(true)
         .create(true)
@@ -429,7 +470,11 @@ fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         bytes.len() as u64,
     )
     .ok();
-    file.write_all(bytes)
+    file.write_all(bytes)?;
+    if durable == Durable::Yes {
+        file.sync_data()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
