@@ -37,6 +37,14 @@ struct Deed {
     durable: bool,
 }
 
+impl Deed {
+    fn shown(&self) -> String {
+        let id = self.id.as_deref().unwrap_or("gone");
+        let how = if self.durable { ", synced" } else { "" };
+        format!("{} {id} ({} to {}{how})", self.name, self.begun, self.done)
+    }
+}
+
 /// What names may be after a cut.
 #[derive(Default)]
 struct Expected(BTreeMap<String, BTreeSet<Option<String>>>);
@@ -44,17 +52,13 @@ struct Expected(BTreeMap<String, BTreeSet<Option<String>>>);
 impl Expected {
     /// A verb that syncs does so for all that was written before it, too. What came later may be there or not.
     fn at(deeds: &[Deed], cut: usize) -> Self {
-        let safe = deeds
-            .iter()
-            .filter(|deed| deed.durable && deed.done <= cut)
-            .map(|deed| deed.done)
-            .max();
+        let safe = deeds.iter().rposition(|deed| deed.durable && deed.done <= cut);
         let mut names = BTreeMap::<String, BTreeSet<Option<String>>>::new();
-        for deed in deeds.iter().filter(|deed| deed.begun < cut) {
+        for (at, deed) in deeds.iter().enumerate().filter(|(_, deed)| deed.begun <= cut) {
             let possible = names
                 .entry(deed.name.clone())
                 .or_insert_with(|| BTreeSet::from([None]));
-            if safe.is_some_and(|safe| deed.done <= safe) {
+            if safe.is_some_and(|safe| at <= safe) {
                 possible.clear();
             }
             possible.insert(deed.id.clone());
@@ -353,8 +357,7 @@ fn boot(host: &Host, boot: usize, expected: &Expected, what: &str) -> bool {
     }
     let found = host.in_boot(boot, &["system", "check"]);
     let healed = found.code != 0;
-    let refs = crate::world::names(&host.world.root().join("refs"));
-    let what = &format!("{what}; {refs:?}; check said {}", found.stdout);
+    let what = &format!("{what}; check said {}", found.stdout);
     if healed {
         host.in_boot(boot, &["system", "check", "--repair"]).ok();
         host.in_boot(boot, &["system", "check"]).ok();
@@ -390,7 +393,14 @@ fn cut_power(kind: &'static str) {
         let outcome = std::panic::catch_unwind(|| boot(&host, number + 1, &expected, &what));
         match outcome {
             Ok(mended) => healed += usize::from(mended),
-            Err(_) => wrong.push(what),
+            Err(_) => {
+                let last = deeds.iter().rev().filter(|deed| deed.begun < place).take(9);
+                eprintln!(
+                    "before it, last first: {:#?}",
+                    last.map(Deed::shown).collect::<Vec<_>>()
+                );
+                wrong.push(what);
+            }
         }
         host.unmount();
     }

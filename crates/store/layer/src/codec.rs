@@ -68,9 +68,7 @@ pub fn decoder<'a>(
         Compression::None => Box::new(whole.into_inner()),
         Compression::Gzip => Box::new(gunzip::Gunzip::new(whole)),
         // The window of a frame is bounded by the library to 128 MiB.
-        Compression::Zstd => {
-            Box::new(zstd::stream::read::Decoder::with_buffer(whole).context(|| "start the zstd decoder")?)
-        }
+        Compression::Zstd => Box::new(zstandard::decoder(whole).context(|| "start the zstd decoder")?),
         Compression::Bzip2 => Box::new(DataErrors(bzip2::bufread::MultiBzDecoder::new(whole))),
         Compression::Xz => {
             let stream =

@@ -129,9 +129,9 @@ fn same_tree(one: &Layer, other: &Layer, what: &str) {
     }
 }
 
-fn describe(root: &Root, path: &[u8]) -> String {
+/// Every extended attribute of a name, as `key=[bytes]`, sorted.
+pub(crate) fn attributes(root: &Root, path: &[u8]) -> Vec<String> {
     let shown = Path::new(OsStr::from_bytes(path));
-    let stat = root.symlink_metadata(shown).unwrap();
     let (fd, last) = root.parent_of(shown).unwrap();
     let mut magic = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
     magic.extend_from_slice(last.as_bytes());
@@ -148,6 +148,13 @@ fn describe(root: &Root, path: &[u8]) -> String {
         })
         .collect();
     attributes.sort();
+    attributes
+}
+
+fn describe(root: &Root, path: &[u8]) -> String {
+    let shown = Path::new(OsStr::from_bytes(path));
+    let stat = root.symlink_metadata(shown).unwrap();
+    let attributes = attributes(root, path);
     let kind = dhow_rootpath::FileKind::of_mode(stat.st_mode);
     let content = match kind {
         dhow_rootpath::FileKind::File => ContentHasher::of(&root.read(shown, 1 << 20).unwrap()).to_string(),

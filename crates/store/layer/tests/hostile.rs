@@ -1,6 +1,8 @@
 //! Archives that nobody should have made: each gives its error, or is kept harmless, and leaves nothing.
 
 mod cases;
+mod metadata;
+mod odd;
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 
@@ -8,6 +10,7 @@ use dhow_layer::{Layer, Limits, Unpack};
 use dhow_types::{DiffId, Digest, ErrorKind};
 
 use self::cases::refused;
+use self::odd::odd;
 use crate::Place;
 use crate::maker::{Header, Maker, header, seal};
 
@@ -45,6 +48,105 @@ fn unpack_refuses_hostile_archives_and_leaves_nothing() {
             place.assert_clean(name);
         }
     }
+}
+
+/// A tree as lines, one for each name: what it is, its rights and owner, its name, and what it holds.
+fn shown(layer: &Layer) -> Vec<String> {
+    use dhow_rootpath::FileKind::{BlockDevice, CharDevice, Directory, Fifo, File, Socket, Symlink};
+    let root = layer.open().unwrap();
+    let mut lines = Vec::new();
+    let mut first: std::collections::HashMap<u64, String> = std::collections::HashMap::new();
+    let mut todo = vec![std::path::PathBuf::new()];
+    while let Some(dir) = todo.pop() {
+        let mut entries = root.read_dir(&dir).unwrap();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for entry in entries {
+            let path = dir.join(&entry.name);
+            let stat = root.symlink_metadata(&path).unwrap();
+            let mut name = path.as_os_str().as_encoded_bytes().escape_ascii().to_string();
+            if name.len() > 40 {
+                name = format!("{}... of {} bytes", &name[..8], path.as_os_str().len());
+            }
+            let other = first.entry(stat.st_ino).or_insert_with(|| name.clone());
+            let rights = format!("{:o} {}:{}", stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+            let attributes =
+                crate::backends::attributes(&root, path.as_os_str().as_encoded_bytes()).join(" ");
+            let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+            let time = if stat.st_mtime == 1_600_000_000 {
+                String::new()
+            } else {
+                format!(" at {}", stat.st_mtime)
+            };
+            let line = match entry.kind {
+                _ if entry.kind != Directory && *other != name => format!("same {name} = {other}"),
+                CharDevice if device == (0, 0) => format!("gone {name}"),
+                File => {
+                    let content = root.read(&path, 1 << 20).unwrap().escape_ascii().to_string();
+                    format!("file {rights} {name} {content:?}{time}")
+                }
+                Directory => format!("dir {rights} {name}"),
+                Symlink => {
+                    let target = root.read_link(&path).unwrap();
+                    format!(
+                        "link {name} -> {}",
+                        target.as_os_str().as_encoded_bytes().escape_ascii()
+                    )
+                }
+                CharDevice => format!("char {rights} {name} {device:?}"),
+                BlockDevice => format!("block {rights} {name} {device:?}"),
+                Fifo => format!("pipe {rights} {name}"),
+                Socket => format!("socket {name}"),
+            };
+            lines.push(format!("{line} {attributes}").trim_end().to_owned());
+            if entry.kind == Directory {
+                todo.push(path);
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn odd_archives_become_exactly_these_trees_on_every_back_end() {
+    if !crate::is_root("odd_archives_become_exactly_these_trees_on_every_back_end") {
+        return;
+    }
+    let cases = odd();
+    assert!(
+        cases.len() + refused().len() >= 200,
+        "{} and {}",
+        cases.len(),
+        refused().len()
+    );
+    let mut wrong = Vec::new();
+    for (place, back_end) in Place::each().iter().zip(["directories", "erofs"]) {
+        for (name, stream, tree) in &cases {
+            let layer = match place.unpack(stream) {
+                Ok(layer) => layer,
+                Err(error) => {
+                    wrong.push(format!("{name} on {back_end}: {}", chain(&error)));
+                    continue;
+                }
+            };
+            let wanted: Vec<String> = tree
+                .lines()
+                .map(|line| line.trim().to_owned())
+                .filter(|line| !line.is_empty())
+                .collect();
+            let found = shown(&layer);
+            if found != wanted {
+                wrong.push(format!("{name} on {back_end}:\n{}", found.join("\n")));
+            }
+            assert_eq!(place.store.verify(&layer.diff_id()).unwrap(), [], "{name}");
+            // What comes back has the diff id that it is stored under.
+            let mut tar = Vec::new();
+            std::io::Read::read_to_end(&mut layer.tar().unwrap(), &mut tar).unwrap();
+            assert_eq!(DiffId(Digest::of(&tar)), layer.diff_id(), "{name}");
+            place.assert_clean(name);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,4 +1,6 @@
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zstd::stream::raw::CParameter;
 
@@ -28,4 +30,64 @@ pub(super) fn compress(threads: usize, mut input: impl Read, output: &mut impl W
     io::copy(&mut input, &mut encoder).context(|| "compress a stream")?;
     let counted = encoder.finish().context(|| "write a compressed stream")?;
     Ok(counted.bytes)
+}
+
+/// The bytes of one frame or several. The library calls all that it finds wrong `Other`, as a reader may call its own
+/// failures: what is not the reader's is damage.
+pub(super) fn decoder<'a>(input: impl BufRead + Send + 'a) -> io::Result<impl Read + Send + 'a> {
+    let failed = Arc::new(AtomicBool::new(false));
+    let input = Watched {
+        input,
+        failed: Arc::clone(&failed),
+    };
+    let inner = zstd::stream::read::Decoder::with_buffer(input)?;
+    Ok(Decoder { inner, failed })
+}
+
+struct Decoder<R> {
+    inner: R,
+    /// Whether the failure is one of the input.
+    failed: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Decoder<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::Other if !self.failed.load(Ordering::Relaxed) => {
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            }
+            _ => error,
+        })
+    }
+}
+
+/// Remembers that a read failed.
+struct Watched<R> {
+    input: R,
+    failed: Arc<AtomicBool>,
+}
+
+impl<R: BufRead> Watched<R> {
+    fn note<T>(failed: &AtomicBool, outcome: io::Result<T>) -> io::Result<T> {
+        if outcome.is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+impl<R: BufRead> Read for Watched<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Self::note(&self.failed, self.input.read(buf))
+    }
+}
+
+impl<R: BufRead> BufRead for Watched<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Self::note(&self.failed, self.input.fill_buf())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.input.consume(amount);
+    }
 }

@@ -157,6 +157,96 @@ pub(super) fn refused() -> Vec<(&'static str, Vec<u8>, ErrorKind)> {
             InvalidArgument,
         ),
         (
+            "a device as a directory",
+            make()
+                .header(&with("d", b'3', |h| h.device = (1, 1)))
+                .file("d/x", b"1")
+                .end(),
+            InvalidArgument,
+        ),
+        (
+            "a link to a file as a directory",
+            make().file("f", b"x").symlink("l", "f").file("l/g", b"y").end(),
+            InvalidArgument,
+        ),
+        (
+            "a hard link as a directory",
+            make().file("f", b"x").hard_link("h", "f").file("h/g", b"y").end(),
+            InvalidArgument,
+        ),
+        (
+            "links one after the other without end",
+            (0..200)
+                .fold(make().symlink("l0", "/d"), |tar, at| {
+                    tar.symlink(&format!("l{}", at + 1), &format!("l{at}"))
+                })
+                .file("l200/f", b"x")
+                .end(),
+            InvalidArgument,
+        ),
+        (
+            "a thousand directories, one in the other",
+            make()
+                .pax(&[("path", "d/".repeat(1000).as_bytes())])
+                .dir("x")
+                .end(),
+            InvalidArgument,
+        ),
+        (
+            "a hard link to what a whiteout took",
+            make().file("f", b"x").dir("f").hard_link("h", "f").end(),
+            InvalidArgument,
+        ),
+        (
+            "a hard link without a target",
+            make().hard_link("a", "").end(),
+            InvalidArgument,
+        ),
+        ("a name of nothing", make().file("", b"x").end(), InvalidArgument),
+        (
+            "a PAX name of nothing",
+            make().pax(&[("path", b"")]).file("", b"x").end(),
+            InvalidArgument,
+        ),
+        (
+            "a PAX time that is no number",
+            make().pax(&[("mtime", b"never")]).file("a", b"").end(),
+            InvalidArgument,
+        ),
+        (
+            "a PAX group id beyond 32 bits",
+            make().pax(&[("gid", b"4294967296")]).file("a", b"").end(),
+            InvalidArgument,
+        ),
+        (
+            "a negative PAX user id",
+            make().pax(&[("uid", b"-1")]).file("a", b"").end(),
+            InvalidArgument,
+        ),
+        (
+            "an attribute of the security of another system",
+            make()
+                .pax(&[("SCHILY.xattr.trusted.overlay.metacopy", b"")])
+                .file("f", b"")
+                .end(),
+            InvalidArgument,
+        ),
+        (
+            "a whiteout of a path",
+            make().pax(&[("path", b".wh.a/../../../b")]).file("x", b"").end(),
+            InvalidArgument,
+        ),
+        (
+            "a zstd stream with a wrong checksum",
+            {
+                let mut z = zstd(&make().file("a", &[7; 100_000]).end());
+                let at = z.len() / 2;
+                z[at] ^= 0x55;
+                z
+            },
+            DataLoss,
+        ),
+        (
             "a loop of links as a directory",
             make().symlink("a", "b").symlink("b", "a").file("a/x", b"").end(),
             InvalidArgument,
