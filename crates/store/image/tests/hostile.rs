@@ -221,14 +221,152 @@ fn malformed_manifests_are_refused() {
         ("/config/size", json!(-5)),
         ("/layers", json!({})),
         ("/schemaVersion", json!("2")),
+        ("/schemaVersion", json!(2.5)),
+        ("/schemaVersion", json!(-2)),
+        ("/mediaType", json!(["a"])),
+        ("/config", json!(null)),
+        ("/config", json!([])),
+        ("/config/mediaType", json!(7)),
+        ("/config/digest", json!(null)),
+        ("/config/digest", json!("sha256")),
+        ("/config/digest", json!("sha256:")),
+        ("/config/digest", json!(format!("sha256:{}", "A".repeat(64)))),
+        ("/config/digest", json!(format!("sha256:{}", "a".repeat(63)))),
+        ("/config/digest", json!(format!("sha256:{}", "a".repeat(65)))),
+        ("/config/digest", json!(format!("sha256:{}\n", "a".repeat(64)))),
+        ("/config/size", json!("5")),
+        ("/config/size", json!(null)),
+        ("/layers", json!("none")),
+        ("/layers", json!([null])),
+        ("/layers", json!([[]])),
+        ("/layers/0", json!("sha256:x")),
+        ("/layers/0/size", json!(true)),
+        ("/layers/0/digest", json!({"sha256": "x"})),
+        ("/layers/0/mediaType", json!({})),
     ] {
         let mut bad = good.clone();
         *bad.pointer_mut(pointer).unwrap() = value;
         cases.push(bad);
     }
+    assert!(cases.len() >= 35, "{}", cases.len());
     for case in cases {
         let world = with_manifest(&case);
         refused(&world, "app:1", ErrorKind::InvalidArgument, &[]);
+    }
+}
+
+#[test]
+fn manifests_that_are_no_json_are_refused() {
+    let good = serde_json::to_vec(&manifest_of(&image("a"))).unwrap();
+    let text = String::from_utf8(good.clone()).unwrap();
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("nothing", Vec::new()),
+        ("a blank", b" ".to_vec()),
+        ("a cut", good[..good.len() / 2].to_vec()),
+        ("more after it", [good.as_slice(), b"x"].concat()),
+        ("two of them", [good.as_slice(), good.as_slice()].concat()),
+        ("zeros", vec![0; 100]),
+        ("a zero after it", [good.as_slice(), b"\0"].concat()),
+        ("UTF-16", utf16),
+        (
+            "bytes that are no UTF-8",
+            text.replace("schemaVersion", "schema\u{0}")
+                .into_bytes()
+                .iter()
+                .map(|byte| if *byte == 0 { 0xff } else { *byte })
+                .collect(),
+        ),
+        ("gzip", gzip(&good)),
+        (
+            "a key twice",
+            text.replacen('{', "{\"layers\":[],", 1).into_bytes(),
+        ),
+        (
+            "a number that is no number",
+            text.replace("\"schemaVersion\":2", "\"schemaVersion\":NaN")
+                .into_bytes(),
+        ),
+        (
+            "a number without an end",
+            text.replace(
+                "\"schemaVersion\":2",
+                &format!("\"schemaVersion\":{}", "9".repeat(100_000)),
+            )
+            .into_bytes(),
+        ),
+        ("a comment", [b"/* */".as_slice(), &good].concat()),
+    ];
+    for (what, bytes) in cases {
+        let world = World::new();
+        victim(&world);
+        world
+            .registry
+            .put_manifest("app", "1", media_type::OCI_MANIFEST, &bytes);
+        let error = world.pull("app:1").expect_err(what);
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidArgument,
+            "{what}: {}",
+            chain(&error)
+        );
+        assert!(world.store.list().unwrap().is_empty());
+        world.assert_clean();
+    }
+}
+
+/// An image whose config has this in place of that, if it has that.
+fn with_config(pointer: &str, value: &serde_json::Value) -> World {
+    let mut image = image("a");
+    let mut config: serde_json::Value = serde_json::from_slice(&image.config).unwrap();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    config.pointer_mut(parent).unwrap()[key] = value.clone();
+    image.config = serde_json::to_vec(&config).unwrap();
+    image.seal();
+    let world = World::new();
+    world.registry.put_image("app", "1", &image);
+    world
+}
+
+#[test]
+fn a_config_with_wrong_types_is_refused() {
+    for (pointer, value) in [
+        ("/os", json!(1)),
+        ("/architecture", json!([])),
+        ("/created", json!({})),
+        ("/config", json!("x")),
+        ("/config/Env", json!("A=b")),
+        ("/config/Env", json!([1])),
+        ("/config/Env", json!({"A": "b"})),
+        ("/config/Cmd", json!({})),
+        ("/config/Cmd", json!([["a"]])),
+        ("/config/Entrypoint", json!(1)),
+        ("/config/Labels", json!(["a"])),
+        ("/config/Labels", json!({"a": 1})),
+        ("/config/User", json!({})),
+        ("/config/WorkingDir", json!(["/"])),
+        ("/config/ExposedPorts", json!(["80/tcp"])),
+        ("/config/Volumes", json!("x")),
+        ("/config/StopSignal", json!(9)),
+        ("/config/Healthcheck", json!("x")),
+        ("/config/Healthcheck", json!({"Test": "x"})),
+        ("/rootfs", json!([])),
+        ("/rootfs/diff_ids", json!("x")),
+        ("/rootfs/diff_ids", json!([1, 2])),
+        ("/rootfs/diff_ids", json!([null, null])),
+        ("/history", json!({})),
+        ("/history", json!(["x"])),
+    ] {
+        let world = with_config(pointer, &value);
+        let error = world.pull("app:1").expect_err(pointer);
+        assert_eq!(
+            error.kind(),
+            ErrorKind::InvalidArgument,
+            "{pointer} {value}: {}",
+            chain(&error)
+        );
+        assert!(world.store.list().unwrap().is_empty());
+        world.assert_clean();
     }
 }
 
