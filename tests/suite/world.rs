@@ -64,6 +64,20 @@ impl World {
         }
     }
 
+    /// An empty root for each way to keep layers that this host has; none when this is not root.
+    pub(crate) fn of_each_back_end() -> Vec<Self> {
+        let Some(directories) = Self::new() else {
+            return Vec::new();
+        };
+        let images = Self::anyone();
+        let chosen = images.say("system layers erofs");
+        if chosen.code != 0 {
+            eprintln!("skipped the erofs back end: {}", chosen.stderr);
+            return vec![directories];
+        }
+        vec![directories, images]
+    }
+
     /// A root with the image `busybox`, or none when this is not root.
     pub(crate) fn with_busybox() -> Option<Self> {
         let world = Self::new()?;
