@@ -1,27 +1,45 @@
 #!/usr/bin/env bash
-# Images on their way, beside podman: pull, push, save, load, import, export, commit and rmi of three images from a registry
-# on loopback. As root:
+# Images on their way, beside podman, containerd and docker: pull, push, save, load, import, export, commit and rmi of
+# three images from a registry on loopback. As root:
 #   benches/pull.sh [rounds]
-# deb is a Debian base in one layer, big some 900 MB in 20 layers, small50k 50,000 files in one layer. They are made once and
-# kept in $IMAGES (default /var/tmp/dhow-bench-images); PODMAN is the peer's command, DHOW ours, FORMS the forms of layers.
+# deb is a Debian base in one layer, big some 900 MB in 20 layers, small50k 50,000 files in one layer. They are made once
+# and kept in $IMAGES (default /var/tmp/dhow-bench-images). DHOW is our binary, FORMS the forms of layers, PEERS those to
+# measure beside it (default: those of podman, containerd and docker that are installed); PODMAN, CONTAINERD, CTR, DOCKERD
+# and DOCKER are their commands, which may have words before the program (`chroot /newer podman`). ONLY=pull leaves the
+# other verbs out, WHAT names the images.
+#
 # Every run has a new store and nothing is deleted between runs: ext4 does not reuse inodes freed in the last minutes, so a
-# loop of pull and delete would measure the file system. Runs alternate, so that a machine that gets busier slows both. On
-# a busy machine only the processor time says something: wall, user + system (all children), peak memory of one process.
+# loop of pull and delete would measure the file system. Some 8 GB of disk for each round, forms and podman; $WORK says
+# where (default /var/tmp). Runs alternate, so that a machine that gets busier slows both, and what one has written is
+# on the disk before the next begins. On a busy machine only the processor time says something: wall, user + system (all
+# children, and the peer's daemon), peak memory of the largest process.
 set -euo pipefail
 if [ -z "${DHOW_BENCH:-}" ]; then exec env DHOW_BENCH=1 unshare -m --propagation private "$0" "$@"; fi
 if mountpoint -q /sys/fs/cgroup/unified; then umount -l /sys/fs/cgroup/unified; fi
 cd "$(dirname "$0")/.."
 DHOW=${DHOW:-$PWD/dist/dhow}
-PODMAN=${PODMAN:-podman}
+read -ra PODMAN <<< "${PODMAN:-podman}"
+read -ra CONTAINERD <<< "${CONTAINERD:-containerd}"
+read -ra CTR <<< "${CTR:-ctr}"
+read -ra DOCKERD <<< "${DOCKERD:-dockerd}"
+read -ra DOCKER <<< "${DOCKER:-docker}"
 IMAGES=${IMAGES:-/var/tmp/dhow-bench-images}
-FORMS=${FORMS:-directories erofs}
+FORMS=${FORMS-directories erofs}
+ONLY=${ONLY:-}
+WHAT=${WHAT:-deb small50k big}
 rounds=${1:-3}
 port=${PORT:-5078}
 registry="127.0.0.1:$port"
-work=$(mktemp -d /var/tmp/dhow-bench.XXXXXX)
+work=$(mktemp -d "${WORK:-/var/tmp}/dhow-bench.XXXXXX")
 server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
-command -v podman >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends podman; } >/dev/null
+daemon=
+trap 'for pid in $daemon $server; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
+if [ -z "${PEERS+set}" ]; then
+    PEERS=
+    if command -v podman >/dev/null; then PEERS+=" podman"; fi
+    if command -v containerd >/dev/null && command -v ctr >/dev/null; then PEERS+=" containerd"; fi
+    if command -v dockerd >/dev/null && command -v docker >/dev/null; then PEERS+=" docker"; fi
+fi
 [ -x /usr/bin/time ] || apt-get install -y -q --no-install-recommends time >/dev/null
 
 # A file system of many Debian packages, its files in 20 archives of about the same size.
@@ -60,7 +78,7 @@ publish() {
 
 make_images() {
     local image
-    for image in deb big small50k; do
+    for image in $WHAT; do
         [ -e "$IMAGES/$image/done" ] && continue
         mkdir -p "$IMAGES/$image"
         case $image in
@@ -73,67 +91,112 @@ make_images() {
         touch "$IMAGES/$image/done"
     done
     "$DHOW" registry serve --root "$work/registry" --listen "$registry" >/dev/null 2>&1 & server=$!
-    for _ in $(seq 50); do curl -sf "http://$registry/v2/" >/dev/null && break; sleep 0.1; done
-    for image in deb big small50k; do publish "$image"; done
+    wait_for curl -sf "http://$registry/v2/"
+    for image in $WHAT; do publish "$image"; done
 }
+
+# Until a command works.
+wait_for() {
+    for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done
+    echo "does not come up: $*" >&2
+    exit 1
+}
+
+# Processor seconds of the daemon and the children it has waited for; 0 without one.
+spent() { [ -n "$daemon" ] && awk -v hz="$(getconf CLK_TCK)" '{sub(/.*\) /, ""); print ($12 + $13 + $14 + $15) / hz}' "/proc/$daemon/stat" || echo 0; }
+# KiB that it had at most.
+peak() { [ -n "$daemon" ] && awk '/^VmHWM/ {print $2}' "/proc/$daemon/status" || echo 0; }
 
 # Name of the figure, then the command: a line of wall, processor seconds and KiB.
 measure() {
-    local name=$1; shift
+    local name=$1 before; shift
+    sync
+    if [ -n "$daemon" ]; then echo 5 > "/proc/$daemon/clear_refs"; fi
+    before=$(spent)
     if /usr/bin/time -o "$work/time" -f '%e %U %S %M' "$@" >/dev/null 2>"$work/err"; then
-        awk -v name="$name" '{print name, $1, $2 + $3, $4}' "$work/time" >> "$work/figures"
+        awk -v name="$name" -v daemon="$(spent) $before" -v peak="$(peak)" \
+            '{split(daemon, at, " "); print name, $1, $2 + $3 + at[1] - at[2], (peak > $4 ? peak : $4)}' "$work/time" >> "$work/figures"
     else
         echo "does not work: $*" >&2; cat "$work/err" >&2; exit 1
     fi
 }
 
 serial=0
-fresh() { serial=$((serial + 1)); store="$work/s$serial"; }
+fresh() { serial=$((serial + 1)); store="$work/s$serial"; mkdir "$store"; }
 
-ours() {
+with_dhow() {
     local image=$1 form=$2 run
     fresh
     run=("$DHOW" --root "$store")
     "${run[@]}" system layers "$form"
     measure "pull $image dhow-$form" "${run[@]}" pull -q "$registry/$image:1"
-    others "dhow-$form" "$image" "${run[@]}"
+    [ "$ONLY" = pull ] || others "dhow-$form" "$image" "${run[@]}"
 }
 
-peers() {
+with_podman() {
     local image=$1 run
     fresh
-    run=("$PODMAN" --root "$store" --runroot "$store-run")
+    run=("${PODMAN[@]}" --root "$store" --runroot "$store-run")
     measure "pull $image podman" "${run[@]}" pull -q --tls-verify=false "$registry/$image:1"
-    others podman "$image" "${run[@]}"
+    [ "$ONLY" = pull ] || others podman "$image" "${run[@]}"
 }
 
-# The verbs after a pull, alike on both sides.
-others() {
-    local who=$1 image=$2 insecure=; shift 2
-    [ "$who" = podman ] && insecure=--tls-verify=false
-    measure "save $image $who" "$@" save -q -o "$store.tar" "$registry/$image:1"
-    "$@" create --name c "$registry/$image:1" true >/dev/null
-    measure "export $image $who" "$@" export -o "$store.flat" c
-    measure "commit $image $who" "$@" commit -q c changed:1
-    measure "import $image $who" "$@" import -q "$store.flat" imported:1
-    "$@" tag imported:1 "$registry/new/$who-$serial:1"
-    measure "push $image $who" "$@" push -q $insecure "$registry/new/$who-$serial:1"
-    "$@" rm c >/dev/null
-    measure "rmi $image $who" "$@" rmi -f "$registry/$image:1" changed:1 imported:1
+# Fetches and unpacks, as the others do.
+with_containerd() {
+    local image=$1 run
     fresh
+    mkdir "$store/run"
+    "${CONTAINERD[@]}" --root "$store/root" --state "$store/run" --address "$store/run/c.sock" >/dev/null 2>"$work/err" & daemon=$!
+    run=("${CTR[@]}" --address "$store/run/c.sock")
+    wait_for "${run[@]}" version
+    measure "pull $image containerd" "${run[@]}" image pull --plain-http "$registry/$image:1"
+    stop
+}
+
+with_docker() {
+    local image=$1 run
+    fresh
+    echo '{}' > "$store/config"
+    "${DOCKERD[@]}" --config-file "$store/config" --data-root "$store/root" --exec-root "$store/run" -p "$store/pid" \
+        -H "unix://$store/d.sock" --bridge none --iptables=false --ip6tables=false >/dev/null 2>"$work/err" & daemon=$!
+    run=("${DOCKER[@]}" -H "unix://$store/d.sock")
+    wait_for "${run[@]}" info
+    measure "pull $image docker" "${run[@]}" pull -q "$registry/$image:1"
+    [ "$ONLY" = pull ] || others docker "$image" "${run[@]}"
+    stop
+}
+
+stop() { kill "$daemon"; wait "$daemon" 2>/dev/null || true; daemon=; }
+
+# The verbs after a pull, alike on all sides.
+others() {
+    local who=$1 image=$2 archive=$store; shift 2
+    local -a insecure=() quiet=() loader
+    if [ "$who" = podman ]; then insecure=(--tls-verify=false) quiet=(-q); fi
+    measure "save $image $who" "$@" save "${quiet[@]}" -o "$archive.tar" "$registry/$image:1"
+    "$@" create --name cc "$registry/$image:1" true >/dev/null
+    measure "export $image $who" "$@" export -o "$archive.flat" cc
+    measure "commit $image $who" "$@" commit "${quiet[@]}" cc changed:1
+    measure "import $image $who" "$@" import "${quiet[@]}" "$archive.flat" imported:1
+    "$@" tag imported:1 "$registry/new/$who-$serial:1"
+    measure "push $image $who" "$@" push -q "${insecure[@]}" "$registry/new/$who-$serial:1"
+    "$@" rm cc >/dev/null
+    measure "rmi $image $who" "$@" rmi -f "$registry/$image:1" changed:1 imported:1 "$registry/new/$who-$serial:1"
     case $who in
-        podman) measure "load $image podman" "$PODMAN" --root "$store" --runroot "$store-run" load -q -i "${store%s*}s$((serial - 1)).tar" ;;
-        dhow-*) "$DHOW" --root "$store" system layers "${who#dhow-}"
-                measure "load $image $who" "$DHOW" --root "$store" load -q -i "${store%s*}s$((serial - 1)).tar" ;;
+        podman) fresh; loader=("${PODMAN[@]}" --root "$store" --runroot "$store-run") ;;
+        # Nothing is in its store any more.
+        docker) loader=("$@") ;;
+        dhow-*) fresh; loader=("$DHOW" --root "$store"); "${loader[@]}" system layers "${who#dhow-}" ;;
     esac
-    rm -f "$work"/s*.tar "$work"/s*.flat
+    measure "load $image $who" "${loader[@]}" load -q -i "$archive.tar"
+    rm -f "$archive.tar" "$archive.flat"
 }
 
 make_images
 for _ in $(seq "$rounds"); do
-    for image in deb small50k big; do
-        for form in $FORMS; do ours "$image" "$form"; done
-        peers "$image"
+    for image in $WHAT; do
+        for form in $FORMS; do with_dhow "$image" "$form"; done
+        for peer in $PEERS; do "with_$peer" "$image"; done
     done
 done
 echo "medians of $rounds: seconds, processor seconds, MiB of memory"
