@@ -1,3 +1,4 @@
+mod deflate;
 mod gunzip;
 mod gzip;
 #[cfg(test)]

@@ -3,8 +3,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use dhow_types::ErrorKind;
-use flate2::{Compress, Crc, FlushCompress, Status};
+use flate2::Crc;
 
+use super::deflate::Deflate;
 use super::fill;
 use crate::{Context, Error};
 
@@ -13,9 +14,6 @@ const BLOCK: usize = 256 << 10;
 
 /// How much of the block before is the dictionary of a block: the whole window of deflate.
 const WINDOW: usize = 32 << 10;
-
-/// Level of all gzip output.
-const LEVEL: u32 = 6;
 
 /// Method deflate, no flags, no time, no extra flags, "unknown" operating system: nothing of this machine.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -32,7 +30,7 @@ struct Job {
 /// A block that is done.
 struct Done {
     number: usize,
-    compressed: Result<Vec<u8>, Error>,
+    compressed: Vec<u8>,
     crc: Crc,
 }
 
@@ -59,7 +57,7 @@ pub(super) fn compress(
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>, done: &mpsc::Sender<Done>) {
-    let mut deflate = Compress::new(flate2::Compression::new(LEVEL), false);
+    let mut deflate = Deflate::new();
     loop {
         let job = match jobs.lock() {
             Ok(receiver) => receiver.recv(),
@@ -68,7 +66,7 @@ fn work(jobs: &Mutex<Receiver<Job>>, done: &mpsc::Sender<Done>) {
         let Ok(job) = job else { return };
         let mut crc = Crc::new();
         crc.update(&job.bytes[job.dictionary..]);
-        let compressed = deflate_block(&mut deflate, &job);
+        let compressed = deflate.compress(&job.bytes, job.dictionary, job.last);
         if done
             .send(Done {
                 number: job.number,
@@ -79,35 +77,6 @@ fn work(jobs: &Mutex<Receiver<Job>>, done: &mpsc::Sender<Done>) {
         {
             return;
         }
-    }
-}
-
-fn deflate_block(deflate: &mut Compress, job: &Job) -> Result<Vec<u8>, Error> {
-    let failed = |error| Error::because(ErrorKind::Internal, "deflate a block", error);
-    let (dictionary, block) = job.bytes.split_at(job.dictionary);
-    deflate.reset();
-    if !dictionary.is_empty() {
-        deflate.set_dictionary(dictionary).map_err(failed)?;
-    }
-    let mut out = Vec::with_capacity(block.len() / 2 + 1024);
-    let flush = if job.last {
-        FlushCompress::Finish
-    } else {
-        FlushCompress::Sync
-    };
-    loop {
-        let used = usize::try_from(deflate.total_in())
-            .unwrap_or(usize::MAX)
-            .min(block.len());
-        let status = deflate
-            .compress_vec(&block[used..], &mut out, flush)
-            .map_err(failed)?;
-        let all_in = deflate.total_in() == block.len() as u64;
-        // A flush is over when room is left in the output.
-        if status == Status::StreamEnd || (!job.last && all_in && out.len() < out.capacity()) {
-            return Ok(out);
-        }
-        out.reserve(out.capacity().max(4096));
     }
 }
 
@@ -195,7 +164,7 @@ impl<W: Write> Ordered<'_, W> {
         self.waiting.push(done.recv().map_err(|_| ended())?);
         while let Some(at) = self.waiting.iter().position(|block| block.number == self.next) {
             let block = self.waiting.swap_remove(at);
-            self.write(&block.compressed?)?;
+            self.write(&block.compressed)?;
             self.crc.combine(&block.crc);
             self.next += 1;
         }

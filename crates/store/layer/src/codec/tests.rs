@@ -175,3 +175,56 @@ mod arbitrary {
         }
     }
 }
+
+/// What a layer may hold: noise, fill, numbers, text, and the same again from near and far.
+fn mixture() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    use proptest::prelude::*;
+    let numbers = |(step, count): (u8, u16)| {
+        let all = (0..count).map(|n| n.leading_zeros().to_le_bytes()[0].wrapping_mul(step));
+        all.collect()
+    };
+    let part = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..3000),
+        (any::<u8>(), 0..70_000_usize).prop_map(|(byte, count)| vec![byte; count]),
+        (1..40_u8, 0..5000_u16).prop_map(numbers),
+        (0..20_000_usize).prop_map(sample),
+    ];
+    let again = (any::<proptest::sample::Index>(), 0..700_usize);
+    proptest::collection::vec((part, again), 0..12).prop_map(|parts| {
+        let mut bytes = Vec::new();
+        for (part, (from, count)) in parts {
+            bytes.extend_from_slice(&part);
+            let from = from.index(bytes.len() + 1);
+            let again: Vec<u8> = bytes[from..].iter().take(count).copied().collect();
+            bytes.extend_from_slice(&again);
+        }
+        bytes
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(200))]
+
+    #[test]
+    fn whatever_is_deflated_is_inflated_again(bytes in mixture(), known in 0..40_000_usize) {
+        let known = known.min(bytes.len());
+        let mut deflate = deflate::Deflate::new();
+        for last in [false, true] {
+            let window = &bytes[known.saturating_sub(32 << 10)..];
+            let start = known.min(32 << 10);
+            let mut out = deflate.compress(window, start, last);
+            if last {
+                proptest::prop_assert!(out.len() <= bytes.len() - known + 5 * (2 + (bytes.len() - known) / 10_000));
+            } else {
+                out.extend_from_slice(&[1, 0, 0, 0xff, 0xff]);
+            }
+            let mut inflate = flate2::Decompress::new(false);
+            inflate.set_dictionary(&window[..start]).unwrap();
+            let mut back = Vec::with_capacity(bytes.len() - known + 64);
+            let status = inflate.decompress_vec(&out, &mut back, flate2::FlushDecompress::Finish).unwrap();
+            proptest::prop_assert_eq!(status, flate2::Status::StreamEnd);
+            proptest::prop_assert_eq!(inflate.total_in(), out.len() as u64);
+            proptest::prop_assert!(back == bytes[known..]);
+        }
+    }
+}

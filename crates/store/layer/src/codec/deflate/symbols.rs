@@ -1,0 +1,196 @@
+//! The symbols of deflate (RFC 1951, 3.2.5) and what stands for them until their codes are known.
+
+use super::huffman::Code;
+
+/// Literals, the end of a block, lengths.
+pub(super) const LITERALS: usize = 286;
+pub(super) const DISTANCES: usize = 30;
+/// The end of a block.
+pub(super) const END: usize = 256;
+/// Shortest copy.
+const LEAST: usize = 3;
+
+/// Extra bits of each length from symbol 257 on.
+const LENGTH_EXTRA: [u32; 29] = [
+    0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
+];
+
+/// Extra bits of each distance.
+const DISTANCE_EXTRA: [u32; DISTANCES] = [
+    0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13,
+];
+
+/// First length of each symbol, less three.
+const LENGTH_BASE: [u16; 29] = length_base();
+
+const fn length_base() -> [u16; 29] {
+    let mut base = [0; 29];
+    let mut symbol = 1;
+    while symbol < 28 {
+        base[symbol] = base[symbol - 1] + (1 << LENGTH_EXTRA[symbol - 1]);
+        symbol += 1;
+    }
+    // 258 has a symbol of its own, beside the longest of the symbol before.
+    base[28] = 255;
+    base
+}
+
+/// Symbol of each length less three, less 257.
+const LENGTH_SYMBOL: [u8; 256] = length_symbols();
+
+const fn length_symbols() -> [u8; 256] {
+    let mut symbols = [0; 256];
+    let mut symbol = 0;
+    let mut at = 0;
+    while at < 256 {
+        while symbol < 28 && at >= LENGTH_BASE[symbol as usize + 1] as usize {
+            symbol += 1;
+        }
+        symbols[at] = symbol;
+        at += 1;
+    }
+    symbols
+}
+
+/// A literal byte, or a copy, in one word: byte, or distance less one, length less three, and a bit that says copy.
+#[derive(Clone, Copy)]
+pub(super) struct Token(u32);
+
+impl Token {
+    pub(super) fn literal(byte: u8) -> Self {
+        Self(u32::from(byte))
+    }
+
+    /// `length` from 3 to 258, `distance` from 1 to 32768.
+    pub(super) fn copy(length: u32, distance: u32) -> Self {
+        Self(0x8000_0000 | (length - 3) << 16 | (distance - 1))
+    }
+
+    /// The byte, or length less three and distance less one.
+    #[inline(always)]
+    pub(super) fn parts(self) -> Result<u8, (u8, u16)> {
+        let [low, high, length, kind] = self.0.to_le_bytes();
+        if kind == 0 {
+            Ok(low)
+        } else {
+            Err((length, u16::from_le_bytes([low, high])))
+        }
+    }
+}
+
+/// Symbol of a length from 3 to 258.
+#[inline(always)]
+pub(super) fn length_symbol(length: u32) -> usize {
+    257 + usize::from(LENGTH_SYMBOL[(length as usize - LEAST) & 0xff])
+}
+
+/// Symbol of a distance from 1 to 32768: two to each power of two.
+#[inline(always)]
+pub(super) fn distance_symbol(distance: u32) -> usize {
+    let from_zero = distance - 1;
+    if from_zero < 2 {
+        return from_zero as usize;
+    }
+    let power = from_zero.ilog2();
+    (2 * power + (from_zero >> (power - 1) & 1)) as usize
+}
+
+/// Extra bits of a distance.
+pub(super) fn distance_extra(symbol: usize) -> u32 {
+    DISTANCE_EXTRA[symbol]
+}
+
+/// First distance of a symbol, less one.
+fn distance_base(symbol: usize) -> u32 {
+    if symbol < 2 {
+        return u32::from(symbol == 1);
+    }
+    let half = 2 + u32::from(!symbol.is_multiple_of(2));
+    half << distance_extra(symbol)
+}
+
+/// Extra bits of all that was counted.
+pub(super) fn extra_bits(literals: &[u32; LITERALS], distances: &[u32; DISTANCES]) -> u64 {
+    let lengths = literals[257..].iter().zip(LENGTH_EXTRA);
+    let all = distances
+        .iter()
+        .enumerate()
+        .map(|(symbol, count)| (count, distance_extra(symbol)));
+    lengths
+        .chain(all)
+        .map(|(count, extra)| u64::from(*count) * u64::from(extra))
+        .sum()
+}
+
+/// Code and extra bits of each length less three, as they are written, and how many bits these are.
+pub(super) fn by_length(code: &Code<LITERALS>) -> [(u32, u32); 256] {
+    std::array::from_fn(|at| {
+        let symbol = usize::from(LENGTH_SYMBOL[at]);
+        let (bits, count) = code.of_symbol(257 + symbol);
+        let more = u32::try_from(at).unwrap_or(0) - u32::from(LENGTH_BASE[symbol]);
+        (u32::from(bits) | more << count, count + LENGTH_EXTRA[symbol])
+    })
+}
+
+/// Code of each distance, its bits, those of it and its extra bits together, and the first distance less one.
+pub(super) fn by_distance(code: &Code<DISTANCES>) -> [(u32, u32, u32, u32); 32] {
+    let mut all = [(0, 0, 0, 0); 32];
+    for (symbol, place) in all.iter_mut().take(DISTANCES).enumerate() {
+        let (bits, count) = code.of_symbol(symbol);
+        *place = (
+            u32::from(bits),
+            count,
+            count + distance_extra(symbol),
+            distance_base(symbol),
+        );
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_those_of_the_specification() {
+        for (length, symbol) in [
+            (3, 257),
+            (10, 264),
+            (11, 265),
+            (12, 265),
+            (13, 266),
+            (18, 268),
+            (19, 269),
+            (130, 280),
+            (131, 281),
+            (257, 284),
+            (258, 285),
+        ] {
+            assert_eq!(length_symbol(length), symbol, "length {length}");
+        }
+        for (distance, symbol) in [
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (4, 3),
+            (5, 4),
+            (6, 4),
+            (7, 5),
+            (9, 6),
+            (24576, 28),
+            (16385, 28),
+            (24577, 29),
+            (32768, 29),
+        ] {
+            assert_eq!(distance_symbol(distance), symbol, "distance {distance}");
+        }
+        for distance in 1..=32768 {
+            let symbol = distance_symbol(distance);
+            let base = distance_base(symbol);
+            assert!(
+                base < distance && distance - 1 - base < 1 << distance_extra(symbol),
+                "distance {distance}"
+            );
+        }
+    }
+}
