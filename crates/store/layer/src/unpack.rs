@@ -1,7 +1,9 @@
-//! Unpacking: two threads, one pass.
+//! Unpacking: three threads, one pass.
 //!
-//! The calling thread pulls the stream, inflates it and hashes the tar (the diff id); the other parses the tar, writes
-//! the files, or the one file of an image, and hashes their contents. Buffers go round between them, so memory is bounded and nothing is copied.
+//! The calling thread pulls the stream and inflates it, the second hashes the tar (the diff id), the third parses the tar,
+//! writes the files, or the one file of an image, and hashes their contents. Inflating takes about half of the time, so
+//! that two processors are kept busy by one layer. Buffers go round between them, so memory is bounded and nothing is
+//! copied.
 
 mod image;
 mod ledger;
@@ -31,14 +33,17 @@ pub(crate) use self::place::disk_of;
 /// Bytes of tar handed over at once.
 const CHUNK: usize = 256 << 10;
 
-/// Chunks between the threads.
-const CHUNKS: usize = 12;
+/// Chunks before each of the other threads.
+const CHUNKS: usize = 6;
 
-/// Part of a tar on its way to the writing thread.
+/// Part of a tar on its way from thread to thread.
 struct Chunk {
     bytes: Box<[u8]>,
     length: usize,
 }
+
+/// What goes from thread to thread: a chunk, or why there is no other.
+type Passed = Result<Chunk, Error>;
 
 /// What was unpacked into a directory, not published yet.
 pub(crate) struct Made {
@@ -61,24 +66,28 @@ pub(crate) fn unpack(
         input: stream,
         bytes: Arc::clone(&read),
     })?;
-    let (sender, receiver) = sync_channel(CHUNKS);
+    let (inflated, to_hash) = sync_channel(CHUNKS);
+    let (hashed, to_write) = sync_channel(CHUNKS);
     let (back, recycled) = channel();
-    let (pumped, written) = std::thread::scope(|scope| {
+    let (hash, written) = std::thread::scope(|scope| {
+        let hash = scope.spawn(move || hash(&to_hash, &hashed));
         let writer = scope.spawn(move || {
-            let chunks = Chunks::new(receiver, back);
+            let chunks = Chunks::new(to_write, back);
             match backend {
                 Backend::Directories => write(chunks, dir, limits),
                 Backend::Erofs => draft(chunks, dir, limits),
             }
         });
-        let pumped = pump(tar, &read, how, sender, &recycled);
+        pump(tar, &read, how, &inflated, &recycled);
+        // The end of the tar, for the other two.
+        drop(inflated);
         let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
-        (pumped, writer.join().unwrap_or_else(|_| died()))
+        (hash.join(), writer.join().unwrap_or_else(|_| died()))
     });
-    // When the writer fails, the pump stops for want of a receiver: the writer's word comes first.
+    // When the writer fails, the others stop for want of a receiver: its word comes first. It has had theirs.
     let mut state = written?;
-    let (diff_id, length) =
-        pumped?.ok_or_else(|| Error::new(ErrorKind::Internal, "the unpacking thread ended early"))?;
+    let ended = || Error::new(ErrorKind::Internal, "the unpacking thread ended early");
+    let (diff_id, length) = hash.ok().flatten().ok_or_else(ended)?;
     if let Some(expected) = how.expected
         && expected != diff_id
     {
@@ -108,15 +117,14 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
-/// Inflates, hashes and hands over; the diff id and the length of the tar, or nothing when the other side ended.
+/// Inflates and hands over, until the end of the stream or until nobody takes it.
 fn pump(
     mut tar: impl Read,
     read: &AtomicU64,
     how: &Unpack,
-    sender: SyncSender<Result<Chunk, Error>>,
+    inflated: &SyncSender<Passed>,
     recycled: &Receiver<Chunk>,
-) -> Result<Option<(DiffId, u64)>, Error> {
-    let mut hasher = Hasher::new();
+) {
     let mut total = 0_u64;
     loop {
         let mut chunk = recycled.try_recv().unwrap_or_else(|_| Chunk {
@@ -128,24 +136,36 @@ fn pump(
             .and_then(|length| {
                 total += length as u64;
                 check_bomb(total, read.load(Ordering::Relaxed), how)?;
-                Ok(length)
+                chunk.length = length;
+                Ok(chunk)
             });
         match filled {
-            Ok(0) => return Ok(Some((DiffId(hasher.finish()), total))),
-            Ok(length) => {
-                hasher.update(&chunk.bytes[..length]);
-                chunk.length = length;
-                if sender.send(Ok(chunk)).is_err() {
-                    return Ok(None);
+            Ok(chunk) if chunk.length == 0 => return,
+            Ok(chunk) => {
+                if inflated.send(Ok(chunk)).is_err() {
+                    return;
                 }
             }
-            Err(error) => {
-                // Either the writer reports it, or it has failed by itself before.
-                drop(sender.send(Err(error)));
-                return Ok(None);
-            }
+            // Either the writer reports it, or it has failed by itself before.
+            Err(error) => return drop(inflated.send(Err(error))),
         }
     }
+}
+
+/// Hashes and hands on; the diff id and the length of the tar, or nothing when it did not come to its end.
+fn hash(inflated: &Receiver<Passed>, hashed: &SyncSender<Passed>) -> Option<(DiffId, u64)> {
+    let mut hasher = Hasher::new();
+    let mut total = 0;
+    for chunk in inflated {
+        let whole = chunk.is_ok();
+        if let Ok(chunk) = &chunk {
+            hasher.update(&chunk.bytes[..chunk.length]);
+            total += chunk.length as u64;
+        }
+        hashed.send(chunk).ok()?;
+        whole.then_some(())?;
+    }
+    Some((DiffId(hasher.finish()), total))
 }
 
 fn check_bomb(out: u64, read: u64, how: &Unpack) -> Result<(), Error> {
@@ -165,7 +185,7 @@ fn check_bomb(out: u64, read: u64, how: &Unpack) -> Result<(), Error> {
 
 /// The receiving end as a source of the parser.
 struct Chunks {
-    receiver: Receiver<Result<Chunk, Error>>,
+    receiver: Receiver<Passed>,
     back: Sender<Chunk>,
     current: Option<Chunk>,
     used: usize,
@@ -176,7 +196,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(receiver: Receiver<Result<Chunk, Error>>, back: Sender<Chunk>) -> Self {
+    fn new(receiver: Receiver<Passed>, back: Sender<Chunk>) -> Self {
         Self {
             receiver,
             back,
