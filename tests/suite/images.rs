@@ -6,6 +6,47 @@ use crate::samples;
 use crate::world::World;
 
 #[test]
+fn a_mounted_image_is_seen_read_only_and_kept_until_it_is_unmounted() {
+    let Some(world) = World::new() else { return };
+    world.import_busybox("box:1");
+    let path = world.say("image mount box:1").ok();
+    assert_eq!(world.say("image mount box:1").ok(), path, "mounted once");
+    let program = std::path::Path::new(&path).join("bin/busybox");
+    assert_eq!(fs::read(&program).unwrap(), fs::read("/bin/busybox").unwrap());
+    let refused = fs::write(std::path::Path::new(&path).join("new"), "").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(30), "EROFS: {refused}");
+    let listed = world.say("image mount").ok();
+    assert!(listed.ends_with(&path) && listed.lines().count() == 1, "{listed}");
+
+    let held = world.say("rmi box:1");
+    assert!(held.stderr.contains("it is mounted on"), "{}", held.stderr);
+    held.exits(1);
+    world.say("image prune -af").ok();
+    world.say("system prune -af").ok();
+    assert!(program.exists(), "what is mounted stays");
+    world.say("system check").exits(0);
+
+    let file = fs::File::open(&program).unwrap();
+    let busy = world.say("image unmount box:1");
+    assert!(busy.stderr.contains("--force"), "{}", busy.stderr);
+    busy.exits(1);
+    world.say("image umount --force box:1").ok();
+    drop(file);
+    assert!(!program.exists());
+    assert!(world.say("image unmount box:1").stderr.contains("not mounted"));
+    world.say("image mount box:1").ok();
+    // As after a reboot: the mount is gone, and what was made for it is a rest.
+    let host = std::process::Command::new("umount").arg(&path).status().unwrap();
+    assert!(host.success());
+    assert_eq!(world.say("image mount").ok(), "");
+    world.say("image mount box:1").ok();
+    assert!(program.exists());
+    world.say("image unmount --all").ok();
+    world.say("rmi box:1").ok();
+    world.clean();
+}
+
+#[test]
 fn an_archive_of_lxd_is_imported_from_a_url_and_runs() {
     let Some(world) = World::new() else { return };
     let metadata =

@@ -127,6 +127,7 @@ impl Engine {
         self.store()?
             .remove(name, force, &self.uses()?)
             .context(|| format!("remove image {name}"))
+            .map_err(|error| self.held_by_mount(name, error))
     }
 
     /// What made an image, newest first.
@@ -185,21 +186,39 @@ impl Engine {
             .context(|| "prune images")
     }
 
-    /// Which containers hold which images and layers.
+    /// Which containers and mounts hold which images and layers.
     pub(crate) fn uses(&self) -> Result<Vec<Use>, Error> {
         let containers = self.containers().list()?;
-        Ok(containers
-            .into_iter()
-            .map(|container| Use {
-                container: container.config.id.to_string(),
-                image: container.config.image,
-                layers: container.config.layers,
-                running: matches!(
-                    container.state.status,
-                    Status::Running | Status::Paused | Status::Restarting
-                ),
-            })
-            .collect())
+        let mut uses = self.mounts_as_uses()?;
+        uses.extend(containers.into_iter().map(|container| Use {
+            container: container.config.id.to_string(),
+            image: container.config.image,
+            layers: container.config.layers,
+            running: matches!(
+                container.state.status,
+                Status::Running | Status::Paused | Status::Restarting
+            ),
+        }));
+        Ok(uses)
+    }
+
+    /// The error of a removal, in better words when a mount is in the way.
+    fn held_by_mount(&self, name: &str, error: Error) -> Error {
+        if error.kind() != ErrorKind::FailedPrecondition {
+            return error;
+        }
+        let (Ok(image), Ok(mounted)) = (self.image(name), self.mounted_images()) else {
+            return error;
+        };
+        match mounted.iter().find(|mounted| mounted.image == image.id) {
+            Some(mounted) => {
+                let (id, path) = (image.id.short(), mounted.path.display());
+                let message = format!("conflict: unable to remove image {name} - it is mounted on {path}");
+                Error::new(ErrorKind::FailedPrecondition, message)
+                    .with_hint(format!("dhow image unmount {id} first"))
+            }
+            None => error,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ mod engine;
 mod image;
 mod leftover;
 mod manifest;
+mod mounted;
 mod network;
 mod selinux;
 mod system;
@@ -54,6 +55,7 @@ pub use dhow_build::{
     Request as BuildRequest, Secret, Stream as BuildStream,
 };
 pub use dhow_vuln::Ecosystem;
+pub use mounted::MountedImage;
 
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
 pub use dhow_image::{

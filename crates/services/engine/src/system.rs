@@ -356,6 +356,8 @@ impl Engine {
         for key in store.snapshots.list().context(|| "list snapshots")? {
             let dead = if key.starts_with("build-") {
                 crate::leftover::dead_build(&key)
+            } else if crate::mounted::is_mount_key(&key) {
+                self.is_dead_mount(&key)
             } else {
                 !owners.contains(&key)
             };

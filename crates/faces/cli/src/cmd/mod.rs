@@ -20,6 +20,7 @@ mod kill;
 mod login;
 mod logs;
 mod manifest;
+mod mount;
 mod network;
 mod pause;
 mod port;
@@ -205,6 +206,8 @@ const IMAGE: &[Entry] = &[
     own(&save::LOAD),
     own(&inspect::IMAGE),
     own(&prune::IMAGE),
+    own(&mount::MOUNT),
+    named("unmount", &["umount"], &mount::UNMOUNT),
 ];
 
 const MANIFEST: &[Entry] = &[
