@@ -160,6 +160,7 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
         index: &index,
         below,
         root: None,
+        made: Vec::new(),
     };
     // Below a link that was followed, all is done already.
     let mut done: Vec<Vec<u8>> = Vec::new();
@@ -184,6 +185,7 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
             _ => (),
         }
     }
+    patch.set_times()?;
     Ok(patch.root.is_some())
 }
 
@@ -199,6 +201,8 @@ struct Patch<'a> {
     index: &'a Index,
     below: &'a Below,
     root: Option<Root>,
+    /// Directories that were made, with their times: what is made in them later changes those.
+    made: Vec<(Vec<u8>, i64)>,
 }
 
 impl Patch<'_> {
@@ -221,7 +225,24 @@ impl Patch<'_> {
             .create_dir_all(inside(path), 0o755, None)
             .context(|| "make a directory")?;
         let what = || format!("dress {}", String::from_utf8_lossy(path));
+        self.made.push((path.to_vec(), like.mtime));
         dress(&made, like).map_err(io::Error::from).context(what)
+    }
+
+    /// Gives the directories their times once everything is in them.
+    fn set_times(&mut self) -> Result<(), Error> {
+        for (path, mtime) in std::mem::take(&mut self.made) {
+            self.set_time(&path, mtime)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the time of what has this name, also of a link.
+    fn set_time(&mut self, path: &[u8], mtime: i64) -> Result<(), Error> {
+        let what = || format!("set the time of {}", String::from_utf8_lossy(path));
+        let (dir, name) = self.root()?.parent_of(inside(path)).context(what)?;
+        let set = utimensat(&dir, name.as_os_str(), &times(mtime), AtFlags::SYMLINK_NOFOLLOW);
+        set.map_err(io::Error::from).context(what)
     }
 
     /// The directories above `path`, as they are without the patch.
@@ -255,7 +276,8 @@ impl Patch<'_> {
         self.parents(&lower.path)?;
         self.root()?
             .symlink(inside(&lower.link), inside(&lower.path), owner)
-            .context(|| "make a symbolic link")
+            .context(|| "make a symbolic link")?;
+        self.set_time(&lower.path, lower.mtime)
     }
 
     /// What the layer has below `from` appears at `to`.

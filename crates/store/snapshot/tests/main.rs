@@ -323,6 +323,10 @@ fn implied_directories_look_as_the_layers_below_say(backend: Backend) {
             std::fs::read_link(mounted.path().join("lib")).unwrap(),
             Path::new("usr/lib")
         );
+        for lower in ["lib", "usr", "usr/lib", "home"] {
+            let lower = mounted.path().join(lower).symlink_metadata().unwrap();
+            assert!(lower.mtime() == 0 || key == "top", "the time of the lower entry");
+        }
         assert_eq!(names(&mounted.path().join("usr/lib")), libraries, "{key}");
         assert_eq!(
             mode("usr/lib"),
