@@ -10,7 +10,7 @@ describe() { echo "SUITE: a checkout of runc with tests/cmd/_bin built and the i
 
 check_suite() {
     local tool
-    for tool in bats script jq gawk gcc findmnt; do command -v "$tool" >/dev/null || die "no $tool"; done
+    for tool in bats script jq gawk gcc findmnt xz; do command -v "$tool" >/dev/null || die "no $tool"; done
     [ -x "$suite/tests/cmd/_bin/recvtty" ] || die "no tests/cmd/_bin/recvtty in $suite: build it with the suite's own Makefile"
     ls "$suite"/tests/integration/testdata/busybox-*.tar.xz >/dev/null 2>&1 || die "no busybox image in tests/integration/testdata"
 }
