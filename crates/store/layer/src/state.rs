@@ -129,8 +129,11 @@ impl State {
         let path = dir.join("state");
         // A crash between the two leaves a name that the next replacement overwrites.
         let next = dir.join("state.next");
-        std::fs::write(&next, self.text()).context(|| format!("write {}", next.display()))?;
-        std::fs::rename(&next, &path).context(|| format!("replace {}", path.display()))
+        let written = std::fs::write(&next, self.text()).and_then(|()| std::fs::rename(&next, &path));
+        if written.is_err() {
+            drop(std::fs::remove_file(&next));
+        }
+        written.context(|| format!("replace {}", path.display()))
     }
 }
 

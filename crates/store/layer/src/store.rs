@@ -324,10 +324,9 @@ impl LayerStore {
                 durable: true,
                 ..layer.state
             };
-            match state.replace(&layer.path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => (),
-                other => other?,
-            }
+            // The layer is on the disk, which is what was asked for. Without the note, on a disk without room or when
+            // the layer was removed meanwhile, it is looked at once more after the next boot.
+            drop(state.replace(&layer.path));
         }
         Ok(())
     }
