@@ -79,6 +79,16 @@ impl Engine {
         let store = Store::open(&self.settings.root)
             .context(|| format!("open the store in {}", self.settings.root.display()))?;
         crate::selinux::layers::mark(&self.settings.root)?;
+        let containers = self.containers.clone();
+        store.ask_before_a_sweep(move || {
+            let all = containers
+                .list()
+                .map_err(|error| dhow_image::Error::wrap(error, "list who has layers"))?;
+            Ok(all
+                .into_iter()
+                .flat_map(|container| container.config.layers)
+                .collect())
+        });
         Ok(self.store.get_or_init(|| store))
     }
 

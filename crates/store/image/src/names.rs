@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 use dhow_meta::Edit;
 use dhow_reference::Reference;
@@ -31,6 +32,14 @@ pub(crate) struct Named {
     pub(crate) was: Option<ImageId>,
 }
 
+/// What an edit did to a file in `refs/`.
+#[derive(Debug)]
+pub(crate) struct NameChange {
+    path: PathBuf,
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
+}
+
 /// What `refs/` says.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -41,16 +50,50 @@ pub(crate) struct Names {
 
 impl Store {
     /// A change of names and records: all of it happens, or nothing. Names go to files by [`Store::write_name`] and
-    /// [`Store::remove_name`] while the index is locked, so files and index change in the same order.
+    /// [`Store::remove_name`] while the index is locked, so files and index change in the same order. When the index
+    /// cannot be written in the end, as on a full disk, the files are put back.
     pub(crate) fn edit<T>(&self, work: impl FnOnce(&Edit<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        self.meta.edit(|edit| {
+        let mut changed = Vec::new();
+        let outcome = self.meta.edit(|edit| {
             if self.stamp()? != self.meta_stamp(edit)? {
                 self.reread_names(edit)?;
             }
-            let value = work(edit)?;
+            self.changed_names().clear();
+            let value = work(edit);
+            changed = std::mem::take(&mut *self.changed_names());
+            let value = value?;
             edit.set_fact(STAMP, self.stamp()?)?;
             Ok(value)
-        })
+        });
+        if outcome.is_err() {
+            changed.iter().rev().for_each(|change| self.put_back(change));
+        }
+        outcome
+    }
+
+    /// Changes of name files by the edit that goes on: there is one at a time, since it has the index.
+    fn changed_names(&self) -> MutexGuard<'_, Vec<NameChange>> {
+        self.changed_names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As far as it goes: the failure itself is what the caller must see. What somebody else wrote since stays.
+    fn put_back(&self, change: &NameChange) {
+        if std::fs::read(&change.path).ok() != change.after {
+            return;
+        }
+        match &change.before {
+            None => drop(std::fs::remove_file(&change.path)),
+            Some(bytes) => {
+                let staged = self.staging("ref");
+                let written = std::fs::write(&staged, bytes);
+                if written
+                    .and_then(|()| std::fs::rename(&staged, &change.path))
+                    .is_err()
+                {
+                    drop(std::fs::remove_file(&staged));
+                }
+            }
+        }
     }
 
     /// Brings the index up to what `refs/` says, if a process died between the two. Costs one `stat` and one query.
@@ -103,10 +146,20 @@ impl Store {
             write_through(&staged, text.as_bytes())
         } else {
             // Without content after a power cut it is as if the name was never given.
-            std::fs::write(&staged, text)
+            std::fs::write(&staged, &text)
         };
-        written.context(|| format!("write {}", staged.display()))?;
-        std::fs::rename(&staged, path).context(|| format!("write {}", path.display()))
+        let change = NameChange {
+            path: path.to_owned(),
+            before: std::fs::read(path).ok(),
+            after: Some(text.into_bytes()),
+        };
+        let renamed = written.and_then(|()| std::fs::rename(&staged, path));
+        if renamed.is_err() {
+            drop(std::fs::remove_file(&staged));
+        }
+        renamed.context(|| format!("write {}", path.display()))?;
+        self.changed_names().push(change);
+        Ok(())
     }
 
     /// The image that a name falls back to when it is moved on from what it is now.
@@ -145,11 +198,17 @@ impl Store {
     /// Takes a name away, from file and index; `false` when it was not there.
     pub(crate) fn remove_name(&self, edit: &Edit<'_>, name: &Reference) -> Result<bool, Error> {
         let path = self.name_path(&name.canonical());
+        let before = std::fs::read(&path).ok();
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).context(|| format!("remove {}", path.display()));
             }
-            _ => {}
+            Err(_) => {}
+            Ok(()) => self.changed_names().push(NameChange {
+                path,
+                before,
+                after: None,
+            }),
         }
         match name.digest() {
             Some(digest) => Ok(edit.remove_digest(&name.name(), digest)?),

@@ -3,6 +3,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use dhow_content::Local;
 use dhow_layer::{Backend, LayerStore};
@@ -11,6 +12,7 @@ use dhow_snapshot::Snapshots;
 use dhow_types::{DiffId, ErrorKind};
 use serde::{Deserialize, Serialize};
 
+use crate::names::NameChange;
 use crate::{Context as _, Error};
 
 /// The newest format that this program knows. A store has the oldest that can hold it, so that older programs read it as
@@ -71,6 +73,17 @@ pub struct Store {
     pub meta: Meta,
     pub(crate) root: PathBuf,
     serial: AtomicU64,
+    keepers: OnceLock<Keepers>,
+    pub(crate) changed_names: Mutex<Vec<NameChange>>,
+}
+
+/// Says which layers somebody has who is not in the store.
+struct Keepers(Box<dyn Fn() -> Result<Vec<DiffId>, Error> + Send + Sync>);
+
+impl std::fmt::Debug for Keepers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keepers")
+    }
 }
 
 impl Store {
@@ -91,6 +104,8 @@ impl Store {
             meta: Meta::open(&root.join("meta.db")).context(|| "open the index")?,
             root: root.to_owned(),
             serial: AtomicU64::new(0),
+            keepers: OnceLock::new(),
+            changed_names: Mutex::default(),
         })
     }
 
@@ -98,6 +113,19 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whose layers a sweep keeps besides those that its caller names: `ask` is called under the sweeper's lock, so that
+    /// it also sees a container that was made since the caller looked. The first to be set stays.
+    pub fn ask_before_a_sweep(&self, ask: impl Fn() -> Result<Vec<DiffId>, Error> + Send + Sync + 'static) {
+        drop(self.keepers.set(Keepers(Box::new(ask))));
+    }
+
+    /// Layers of whoever was named by [`Store::ask_before_a_sweep`].
+    pub(crate) fn kept_outside(&self) -> Result<Vec<DiffId>, Error> {
+        self.keepers
+            .get()
+            .map_or_else(|| Ok(Vec::new()), |keepers| (keepers.0)())
     }
 
     /// Keeps layers that come from now on as `backend` says. Those that are there stay as they are, and go on working.

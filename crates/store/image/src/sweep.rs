@@ -55,6 +55,7 @@ impl Store {
             .flat_map(|image| image.layers.iter().copied())
             .collect();
         layers.extend(uses.iter().flat_map(|user| user.layers.iter().copied()));
+        layers.extend(self.kept_outside()?);
         layers.extend(self.snapshot_layers()?);
         layers.extend(self.meta.caches()?.into_iter().flat_map(|cache| cache.layers));
         let mut documents: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();

@@ -8,10 +8,11 @@ use dhow_bundle::{
     Ulimit,
 };
 use dhow_image::Image;
+use dhow_meta::Lease;
 use dhow_monitor::RestartPolicy;
 use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels};
-use dhow_types::{ContainerId, ErrorKind};
+use dhow_types::{ContainerId, Digest, ErrorKind};
 
 use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
 use crate::{Context as _, Engine, Error, Relabel};
@@ -193,11 +194,19 @@ impl Engine {
     /// # Errors
     /// `NotFound` for an image that is not here, `AlreadyExists` for a name in use, `InvalidArgument`.
     pub fn create(&self, wanted: &CreateContainer) -> Result<Created, Error> {
-        let image = self.image_to_run(&wanted.image)?;
+        // The lease ends when the container's folder is there, which keeps the layers from then on.
+        let (image, _lease) = self.image_to_run(&wanted.image)?;
         let id = ContainerId::from_random(random_bytes()?);
         let mut warnings = Vec::new();
-        let config = self.config(wanted, &image, &id, &mut warnings)?;
-        self.containers().create(&config)?;
+        let mut config = self.config(wanted, &image, &id, &mut warnings)?;
+        match self.containers().create(&config) {
+            // Another command took the name that was drawn a moment ago.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && wanted.name.is_none() => {
+                config.name = format!("{}_{}", config.name, &id.as_str()[2..10]);
+                self.containers().create(&config)?;
+            }
+            created => created?,
+        }
         Ok(Created { id, warnings })
     }
 
@@ -273,10 +282,22 @@ impl Engine {
     }
 
     /// Looks the image up in a database that is closed again: the container's monitor would else carry its memory along.
-    fn image_to_run(&self, name: &str) -> Result<Image, Error> {
-        let store = dhow_image::Store::open(&self.settings().root)
-            .context(|| format!("open the store in {}", self.settings().root.display()))?;
-        store.resolve(name).context(|| "create container")
+    /// The lease keeps it from whoever removes it at the same time.
+    fn image_to_run(&self, name: &str) -> Result<(Image, Lease), Error> {
+        let root = &self.settings().root;
+        let store =
+            dhow_image::Store::open(root).context(|| format!("open the store in {}", root.display()))?;
+        let keep = || "keep the image's layers";
+        let lease = Lease::acquire(root).context(keep)?;
+        loop {
+            let image = store.resolve(name).context(|| "create container")?;
+            let layers: Vec<Digest> = image.config.rootfs.diff_ids.iter().map(|diff| diff.0).collect();
+            lease.pin_many(&layers).context(keep)?;
+            // Pinned first, looked at second: if it is gone, or the name is another image's, that is the answer.
+            if store.meta.image(&image.id).context(keep)?.is_some() {
+                return Ok((image, lease));
+            }
+        }
     }
 
     fn connection(&self, wanted: &CreateContainer) -> Result<(NetworkMode, Vec<Attachment>), Error> {
