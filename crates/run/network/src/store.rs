@@ -665,7 +665,13 @@ pub(crate) fn read_endpoints(network: &Path) -> Result<Vec<Endpoint>, Error> {
             .to_str()
             .is_some_and(|name| name.ends_with(".json") && !name.starts_with('.'))
         {
-            all.extend(read_record(&entry.path())?);
+            match read_record(&entry.path()) {
+                Ok(endpoint) => all.extend(endpoint),
+                // A power cut took what it said, and with it the container's place: its address goes back with those
+                // of all that are gone.
+                Err(error) if error.kind() == ErrorKind::DataLoss => drop(fs::remove_file(entry.path())),
+                Err(error) => return Err(error),
+            }
         }
     }
     all.sort_by(|a: &Endpoint, b: &Endpoint| a.container.cmp(&b.container));

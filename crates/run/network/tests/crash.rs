@@ -39,6 +39,24 @@ fn what_a_killed_attach_leaves_is_released() {
     });
 }
 
+/// A record without content says nothing; what it stood for did not survive the power cut either.
+#[test]
+fn an_endpoint_that_a_power_cut_emptied_does_not_stop_its_network() {
+    with_world(|world| {
+        let network = world.networks.default_bridge().unwrap();
+        let lost = world.container(&network, 1, &[]);
+        let directory = world.root.path().join("networks/bridge");
+        let record = directory.join("endpoints").join(format!("{}.json", lost.id));
+        std::fs::write(&record, b"").unwrap();
+        assert_eq!(world.networks.endpoints(&network).unwrap(), []);
+        world.networks.release_stale(&HashSet::new()).unwrap();
+        assert!(!record.exists());
+        assert_eq!(std::fs::read_dir(directory.join("leases")).unwrap().count(), 0);
+        let again = world.container(&network, 2, &[]);
+        assert_eq!(world.networks.endpoints(&network).unwrap(), [again.endpoint]);
+    });
+}
+
 /// The process is killed at random moments of attaching and detaching; afterwards nothing is left.
 #[test]
 fn kill_nine_at_any_moment_leaves_nothing_that_release_stale_does_not_find() {
