@@ -3,11 +3,15 @@
 //! By default each test is a sample of a few seconds, so that the suite and CI run all of it; `tests/crash/run` is the
 //! long run. README.md beside this file says what each part does, and what it does not show.
 //!
+//! - `churn`: many commands on one root at once
 //! - `kill_points`: `kill -9` at the n-th system call of every verb that writes to the store
+//! - `space`: no bytes or no inodes left, at every step
 //! - `power`: power cuts, on a disk (`volatile`) that loses what was not flushed
 
+mod churn;
 mod kill_points;
 mod power;
+mod space;
 mod volatile;
 
 use std::path::PathBuf;
