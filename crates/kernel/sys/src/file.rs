@@ -1,7 +1,7 @@
-//! Files that the kernel writes as they are read: of procfs, sysfs and control groups.
+//! Files that the kernel writes as they are read (of procfs, sysfs and control groups), and the way of others to their disk.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -58,6 +58,21 @@ pub fn read_text(path: impl AsRef<Path>, most: usize) -> io::Result<String> {
 /// As [`read_text`].
 pub fn rest_of_text(fd: impl AsFd, most: usize) -> io::Result<String> {
     String::from_utf8(rest(fd, most)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Has the kernel begin to write `length` bytes of a file from `from` on to its disk, and does not wait for it: what is
+/// flushed later is then mostly there. Nothing is promised by this, so that no failure of it matters.
+pub fn begin_writing(file: impl AsFd, from: u64, length: u64) {
+    let place = |number: u64| libc::off64_t::try_from(number).unwrap_or(libc::off64_t::MAX);
+    // SAFETY: the call takes numbers only, and the descriptor is open as long as `file` is borrowed.
+    unsafe {
+        libc::sync_file_range(
+            file.as_fd().as_raw_fd(),
+            place(from),
+            place(length),
+            libc::SYNC_FILE_RANGE_WRITE,
+        )
+    };
 }
 
 #[cfg(test)]

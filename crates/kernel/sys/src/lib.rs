@@ -8,7 +8,7 @@
 //! | [`exec`], [`stub`] | execve with vectors that were built before the clone, never from this program directly |
 //! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
 //! | [`landlock`] | rulesets of files, ports and scopes |
-//! | [`file`] | files that the kernel writes as they are read |
+//! | [`file`] | files that the kernel writes as they are read, the way of others to the disk |
 //! | [`mount`] | detached overlay mounts, mount attributes, attach and detach |
 //! | [`namespace`] | unshare, enter, a fresh network namespace |
 //! | [`pattern`] | POSIX regular expressions |

@@ -36,6 +36,9 @@ const CHUNK: usize = 256 << 10;
 /// Chunks before each of the other threads.
 const CHUNKS: usize = 6;
 
+/// Bytes of an image that begin to go to the disk together.
+const FLUSHED: u64 = 8 << 20;
+
 /// Part of a tar on its way from thread to thread.
 struct Chunk {
     bytes: Box<[u8]>,
@@ -233,6 +236,12 @@ impl Source for Chunks {
                         image
                             .write_all_at(&chunk.bytes[..chunk.length], erofs::TAR + self.before)
                             .map_err(|error| write_failure(error, "write the image of a layer"))?;
+                        let end = self.before + chunk.length as u64;
+                        if end / FLUSHED > self.before / FLUSHED {
+                            // The flush at the end, which is waited for, has little to do then.
+                            let from = erofs::TAR + (end / FLUSHED - 1) * FLUSHED;
+                            dhow_sys::file::begin_writing(image, from, FLUSHED);
+                        }
                     }
                     self.current = Some(chunk);
                 }

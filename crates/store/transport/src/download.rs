@@ -20,8 +20,8 @@ use crate::exchange::{Answer, Call, Identity, Redirects};
 use crate::failure::chain;
 use crate::ranges::Watch;
 
-/// Chunks in flight to the caller; hyper makes them at most 512 KiB.
-const DEPTH: usize = 16;
+/// Chunks in flight to the caller; hyper makes them at most 512 KiB, so that three layers take 12 MiB of a pull's 64.
+const DEPTH: usize = 8;
 /// Breaks in a row without this much progress between them count as the same failure.
 const PROGRESS: u64 = 64 << 10;
 /// Breaks of one download that are mended, however much comes between them.

@@ -19,6 +19,10 @@ use crate::{Context, Entry, EntryKind, Error, Limits};
 /// Directories of the current path that are held open.
 const MOST_OPEN: usize = 64;
 
+/// Files from this size on begin to go to the disk at once, so that the flush at the end, which is waited for, has little
+/// to do. Smaller ones are left to be allocated together.
+const LARGE: u64 = 128 << 10;
+
 /// Directories below each other.
 pub(super) const MOST_DEPTH: usize = 512;
 
@@ -209,6 +213,9 @@ impl Tree {
         }
         entry.content = Some(hasher.finish());
         self.host.dress_file(fd.as_fd(), &entry)?;
+        if entry.size >= LARGE {
+            dhow_sys::file::begin_writing(&fd, 0, 0);
+        }
         self.size += entry.size;
         self.disk += if sparse {
             blocks(fd.as_fd())?
