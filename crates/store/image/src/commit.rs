@@ -5,7 +5,7 @@ use std::io::{BufWriter, Read, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dhow_content::ContentStore as _;
-use dhow_layer::{Unpack, decoder};
+use dhow_layer::Unpack;
 use dhow_meta::{Edit, ImageRecord, Lease};
 use dhow_oci::{Document, History, ImageConfig, MAX_DOCUMENT};
 use dhow_reference::Reference;
@@ -88,17 +88,12 @@ impl Store {
         lease.pin_everything()?;
         let (layer, told) = match how.packing {
             Packing::Plain => (self.root_layer(input, how)?, Told::default()),
-            Packing::Auto => {
-                let (_, tar) = decoder(input).context(|| "read the root file system")?;
-                match foreign::sniff(tar, &how.limits) {
-                    (Packing::Plain, tar) => (self.root_layer(tar, how)?, Told::default()),
-                    (packing, tar) => self.foreign_layer(tar, packing, how)?,
-                }
-            }
-            packing => {
-                let (_, tar) = decoder(input).context(|| "read the root file system")?;
-                self.foreign_layer(tar, packing, how)?
-            }
+            // It is sniffed compressed and handed on so, since only who unpacks it knows a bomb.
+            Packing::Auto => match foreign::sniff(input, &how.limits) {
+                (Packing::Plain, input) => (self.root_layer(input, how)?, Told::default()),
+                (packing, input) => self.foreign_layer(input, packing, how)?,
+            },
+            packing => self.foreign_layer(input, packing, how)?,
         };
         let left_out = told.left_out.clone();
         let mut config = how.base_config(told);
@@ -129,10 +124,11 @@ impl Store {
     /// Takes the root file system out of an archive in a thread of its own while this one unpacks it.
     fn foreign_layer(
         &self,
-        tar: impl Read + Send,
+        input: impl Read + Send,
         packing: Packing,
         how: &Import,
     ) -> Result<(DiffId, Told), Error> {
+        let tar = foreign::Bounded::decoder(input, &how.limits)?;
         let (mut inlet, outlet) = pipe();
         std::thread::scope(|scope| {
             let unwrapper = scope.spawn(move || {

@@ -5,9 +5,11 @@ mod appc;
 mod lxd;
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_layer::tar::{Reader, Writer};
-use dhow_layer::{Entry, EntryKind, Limits};
+use dhow_layer::{Entry, EntryKind, Limits, decoder};
 use dhow_oci::RunConfig;
 use dhow_types::{ErrorKind, Platform};
 
@@ -42,23 +44,83 @@ impl<R: Read> Read for Recorder<R> {
     }
 }
 
-/// What the archive is, by its first entry, and the whole of it again. One whose first entry says nothing is a plain root file
-/// system, and so is what is no archive: unpacking it tells what is wrong.
-pub(crate) fn sniff<R: Read>(input: R, limits: &Limits) -> (Packing, io::Chain<io::Cursor<Vec<u8>>, R>) {
+/// Counts what is read of a compressed stream.
+pub(crate) struct Counted<R> {
+    input: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buf)?;
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// What becomes of a compressed stream, as long as it is no decompression bomb.
+pub(crate) struct Bounded<'a> {
+    output: Box<dyn Read + Send + 'a>,
+    out: u64,
+    read: Arc<AtomicU64>,
+    limits: &'a Limits,
+}
+
+impl<'a> Bounded<'a> {
+    /// # Errors
+    /// The failure of the first read.
+    pub(crate) fn decoder(input: impl Read + Send + 'a, limits: &'a Limits) -> Result<Self, Error> {
+        let read = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&read);
+        let (_, output) = decoder(Counted { input, count }).context(|| "read the archive")?;
+        Ok(Self {
+            output,
+            out: 0,
+            read,
+            limits,
+        })
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.output.read(buf)?;
+        self.out += count as u64;
+        let (out, read, limits) = (self.out, self.read.load(Ordering::Relaxed), self.limits);
+        if out > limits.ratio_free && out / limits.ratio > read {
+            let message = format!("the archive is a decompression bomb: {read} bytes became more than {out}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(count)
+    }
+}
+
+/// What the archive is, by its first entry, and the whole of it again, compressed as it is. One whose first entry says nothing is
+/// a plain root file system, and so is what is no archive: unpacking it tells what is wrong.
+pub(crate) fn sniff<R: Read + Send>(
+    input: R,
+    limits: &Limits,
+) -> (Packing, io::Chain<io::Cursor<Vec<u8>>, R>) {
     let mut recorder = Recorder {
         input,
         kept: Vec::new(),
     };
-    let mut reader = Reader::with_limits(&mut recorder, limits.clone());
-    let packing = loop {
-        match reader.next_entry() {
-            Ok(Some(entry)) if entry.path.is_empty() => (),
-            Ok(Some(entry)) => break guess(&entry),
-            Ok(None) | Err(_) => break Packing::Plain,
-        }
+    let packing = match decoder(&mut recorder) {
+        Ok((_, tar)) => first(&mut Reader::with_limits(tar, limits.clone())),
+        Err(_) => Packing::Plain,
     };
     let Recorder { input, kept } = recorder;
     (packing, io::Cursor::new(kept).chain(input))
+}
+
+fn first(reader: &mut Reader<impl Read>) -> Packing {
+    loop {
+        match reader.next_entry() {
+            Ok(Some(entry)) if entry.path.is_empty() => (),
+            Ok(Some(entry)) => return guess(&entry),
+            Ok(None) | Err(_) => return Packing::Plain,
+        }
+    }
 }
 
 fn guess(first: &Entry) -> Packing {

@@ -156,6 +156,21 @@ fn a_unified_tarball_of_lxd_becomes_an_image_that_boots() {
 }
 
 #[test]
+fn a_bomb_in_an_archive_is_refused() {
+    let world = World::new();
+    let tar = root(Tar::new().file("manifest", 0o644, manifest().to_string().as_bytes()))
+        .file("rootfs/zeros", 0o644, &vec![0; 32 << 20])
+        .finish();
+    let mut how = Import::default();
+    (how.limits.ratio_free, how.limits.ratio) = (8 << 20, 50);
+    let error = import(&world, &gzip(&tar), &how).unwrap_err();
+    assert!(error.to_string().contains("decompression bomb"), "{error}");
+    world.assert_clean();
+    // What is not compressed is none.
+    import(&world, &tar, &how).unwrap();
+}
+
+#[test]
 fn what_a_request_sets_wins_over_the_archive() {
     let world = World::new();
     let tar = root(Tar::new().file("manifest", 0o644, manifest().to_string().as_bytes())).finish();

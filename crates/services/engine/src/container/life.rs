@@ -370,6 +370,7 @@ impl Life for ContainerLife {
     }
 
     fn record(&mut self, change: &Change<'_>) {
+        let checked = self.config.health.is_some();
         let written = match change {
             Change::Started { pid, at } => self.change(|state| {
                 state.status = Status::Running;
@@ -380,6 +381,8 @@ impl Life for ContainerLife {
                 state.exit_code = 0;
                 state.error.clear();
                 state.oom_killed = false;
+                // With the first word that it runs: nobody sees a container with checks and without a verdict.
+                state.health = checked.then(Health::default);
             }),
             Change::Ended { exit, restarting } => self.write_end(exit, *restarting),
             Change::Health(health) => self.change(|state| state.health = Some(Health::clone(health))),

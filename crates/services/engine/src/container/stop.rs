@@ -15,7 +15,7 @@ use super::record::Status;
 use crate::{Context as _, Engine, Error};
 
 /// How long after a kill the container's end may take to be written down.
-const AFTERMATH: Duration = Duration::from_secs(10);
+const AFTERMATH: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Ends a container: its stop signal, then after `grace` (its own when absent) `SIGKILL`. Returns when the end
