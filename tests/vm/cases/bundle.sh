@@ -46,6 +46,20 @@ limits_are_cruns_by_its_name() {
     if out=$("${as_crun[@]}" run -b /tmp/b5 c5 2>&1); then return 1; fi
     has "$out" 'the specified key has not the form CONTROLLER.VALUE `NO-KEY`'
 }
+exec_goes_where_the_container_made_room() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    bundle /tmp/b9 'linux["cgroupsPath"] = "/lab/c9"' sleep 100000
+    runtime create -b /tmp/b9 c9 </dev/null >/dev/null 2>&1; runtime start c9
+    local group=/sys/fs/cgroup/lab/c9
+    mkdir "$group/below"
+    echo "$(runtime state c9 | the_pid)" >"$group/below/cgroup.procs"
+    same "group of exec" 0::/ "$(runtime exec c9 cat /proc/self/cgroup)"
+    # With a controller for what is below, the kernel lets nobody into the container's own group any more.
+    echo +memory >"$group/cgroup.subtree_control"
+    same "group of exec" 0::/below "$(runtime exec c9 cat /proc/self/cgroup)"
+    runtime delete --force c9
+    [ ! -e "$group" ]
+}
 options_of_the_groups_mount_reach_the_kernel() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
     local out change='next(m for m in spec["mounts"] if m["destination"] == "/sys/fs/cgroup")["options"].append'
@@ -87,6 +101,7 @@ selinux_labels_are_applied() {
     if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
 }
 
-for case in it_runs limits_are_set limits_are_cruns_by_its_name unified_keys_are_written options_of_the_groups_mount_reach_the_kernel a_device_is_refused \
+for case in it_runs limits_are_set limits_are_cruns_by_its_name unified_keys_are_written options_of_the_groups_mount_reach_the_kernel \
+    exec_goes_where_the_container_made_room a_device_is_refused \
     an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
 finish

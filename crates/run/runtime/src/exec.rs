@@ -117,9 +117,7 @@ fn attempt(exec: &Exec<'_>, program: &Program, classes: &[OwnedFd]) -> Result<Op
     drop(other);
     let pid = child.pid.as_raw_pid();
     let placed = match exec.group {
-        Some(group) if by_parent => group
-            .add(pid)
-            .context(|| format!("move process {pid} into its control group")),
+        Some(group) if by_parent => move_into(group, exec.init, pid),
         _ => Ok(()),
     };
     let Some(link) = link.filter(|_| placed.is_ok()) else {
@@ -136,6 +134,19 @@ fn attempt(exec: &Exec<'_>, program: &Program, classes: &[OwnedFd]) -> Result<Op
         Handover::Child { .. } => handed_over(&child, &link, program),
     };
     running.map_err(|error| stopped(error, exec.init))
+}
+
+/// Moves the process into the group, or to the container's first process: where a container made groups below its own and
+/// gave them controllers, the kernel lets nobody into its own any more (`cgroup-v2.rst`, "No Internal Process Constraint").
+fn move_into(group: &Group, init: BorrowedFd<'_>, pid: i32) -> Result<(), Error> {
+    let moved = match (group.add(pid), number(init)) {
+        (Err(error), Ok(first)) if error.kind() == ErrorKind::FailedPrecondition => {
+            let beside = Group::of_process(first.as_raw_pid()).and_then(|group| group.add(pid));
+            beside.map_err(|_| error)
+        }
+        (moved, _) => moved,
+    };
+    moved.context(|| format!("move process {pid} into its control group"))
 }
 
 /// Waits until the stub's child has become the program; the one that handed over is reaped then. None when it could not

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use dhow_cgroup::SubGroups;
+use dhow_cgroup::{Group, SubGroups};
 use dhow_oci::runtime::Process;
 use dhow_types::ErrorKind;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
@@ -56,6 +56,15 @@ impl Container {
         let group = match (self.group()?, &entry.groups) {
             (Some(group), Some(below)) => Some(group.below(below).context(|| "enter the sub-cgroup")?),
             (None, Some(_)) => return wrong("container has no control group of its own"),
+            // Its first process moved, and somebody removed what it left: nobody runs outside of all limits for that.
+            (None, None)
+                if self
+                    .record()
+                    .is_some_and(|record| !record.cgroup_paths.is_empty()) =>
+            {
+                let beside = Group::of_process(pid);
+                Some(beside.context(|| "find the control group of the container's first process")?)
+            }
             (group, None) => group,
         };
         let classes = resctrl::entrances(&self.folder)?;
