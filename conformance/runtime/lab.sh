@@ -26,14 +26,18 @@ done
 [ ${#words[@]} = 2 ] && [ -e "$here/${words[0]}.sh" ] || usage
 suite=$(realpath "${words[1]}")
 
-script=$(mktemp)
-trap 'rm -f "$script"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+script=$work/script
 adds=(--add "$here" --add "$suite") arguments=(--runtime /lab/bin/dhow)
 [ -z "$only" ] || arguments+=(--only "$only")
+# In a folder of their own: one may have the name of the suite.
+mkdir "$work/others"
 for other in "${others[@]}"; do
-    adds+=(--add "$other")
-    arguments+=(--compare "/lab/add/$(basename "$other")")
+    cp "$other" "$work/others/"
+    arguments+=(--compare "/lab/add/others/$(basename "$other")")
 done
+adds+=(--add "$work/others")
 {
     echo '#!/bin/bash'
     echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
