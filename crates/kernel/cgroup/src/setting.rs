@@ -145,6 +145,10 @@ pub(crate) fn rdma(resources: &Resources, out: &mut Vec<Setting>) -> Result<(), 
 pub(crate) fn hugetlb(resources: &Resources, suffix: &str, out: &mut Vec<Setting>) -> Result<(), Error> {
     for huge in &resources.hugepage_limits {
         let size = plain(&huge.page_size, "huge page size")?;
+        if size.is_empty() {
+            let message = "a limit of huge pages has no pageSize";
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("name one, such as 2MB"));
+        }
         let limit = |name: String| Setting::new(Controllers::HUGETLB, name, huge.limit);
         out.push(limit(format!("hugetlb.{size}.{suffix}")));
         out.push(limit(format!("hugetlb.{size}.rsvd.{suffix}")).or(Missing::Pass));

@@ -195,7 +195,7 @@ pub(crate) fn total(stat: &str, name: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use dhow_oci::runtime::{PidsLimit, Throttle};
+    use dhow_oci::runtime::{HugepageLimit, PidsLimit, Throttle};
 
     use super::*;
 
@@ -262,6 +262,18 @@ mod tests {
         };
         assert!(settings(&cpu("0\n1")).is_err());
         assert!(settings(&cpu("0/../1")).is_err());
+        let pages = |size: &str| Resources {
+            hugepage_limits: vec![HugepageLimit {
+                page_size: size.to_owned(),
+                limit: 1,
+                ..HugepageLimit::default()
+            }],
+            ..Resources::default()
+        };
+        assert!(settings(&pages("2MB")).is_ok());
+        for wrong in ["2MB/../x", "2MB\n", ""] {
+            assert!(settings(&pages(wrong)).is_err(), "{wrong:?}");
+        }
         let unified = Resources {
             unified: [("memory.high".to_owned(), "1".to_owned())].into(),
             ..Resources::default()

@@ -556,6 +556,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_page_size_is_read_as_some_write_it() {
+        for key in ["pageSize", "pagesize"] {
+            let text = format!(r#"{{"hugepageLimits": [{{"{key}": "2MB", "limit": 5}}]}}"#);
+            let resources: Resources = serde_json::from_str(&text).unwrap();
+            let limit = resources.hugepage_limits.first().unwrap();
+            assert_eq!((limit.page_size.as_str(), limit.limit), ("2MB", 5));
+        }
+    }
+
+    #[test]
     fn all_of_the_spec_is_read_and_written_back_as_it_was() {
         let text = serde_json::json!({
             "ociVersion": "1.3.0",

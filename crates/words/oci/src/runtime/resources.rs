@@ -238,7 +238,8 @@ document! {
 document! {
     /// A limit of one size of huge pages.
     pub struct HugepageLimit {
-        /// `2MB`.
+        /// `2MB`. Written so by some, whose decoder (Go's) does not tell letters by their case.
+        #[serde(alias = "pagesize")]
         pub page_size: String,
         /// Bytes.
         pub limit: u64,
