@@ -67,7 +67,7 @@ options_of_the_groups_mount_reach_the_kernel() {
     same processes 1 "$(runtime run -b /tmp/b4 c4)"
     bundle /tmp/b4 "$change('no_such_option')" true
     if out=$(runtime run -b /tmp/b4 c4b 2>&1); then echo "an unknown option was passed over"; return 1; fi
-    has "$out" "Invalid argument"; has "$out" /sys/fs/cgroup
+    has "$out" "invalid argument"; has "$out" /sys/fs/cgroup
 }
 a_device_is_refused() {
     bundle /tmp/b6 'linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}; process["capabilities"] = {key: ["CAP_MKNOD"] for key in ("bounding", "effective", "permitted")}' \

@@ -266,7 +266,6 @@ mod tests {
             hugepage_limits: vec![HugepageLimit {
                 page_size: size.to_owned(),
                 limit: 1,
-                ..HugepageLimit::default()
             }],
             ..Resources::default()
         };
