@@ -93,8 +93,8 @@ impl Store {
         for key in self.snapshots.list().context(|| "list the snapshots")? {
             match self.snapshots.stack(&key) {
                 Ok(stack) => layers.extend(stack),
-                // Removed since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // Removed since it was listed, or emptied by a power cut: a container's config names its layers, too.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) => {}
                 Err(error) => return Err(error).context(|| format!("read the stack of snapshot {key}")),
             }
         }

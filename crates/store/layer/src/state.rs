@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_types::{Digest, ErrorKind};
 
@@ -124,17 +125,29 @@ impl State {
         std::fs::write(&path, self.text()).context(|| format!("write {}", path.display()))
     }
 
-    /// Replaces the file of a published layer.
-    pub(crate) fn replace(&self, dir: &Path) -> Result<(), Error> {
+    /// Replaces the file of a published layer: written in `tmp` under a name of this process' own, since others may do
+    /// the same at this moment, and renamed. Its bytes are on the disk before that: a power cut must not leave a layer
+    /// that is whole with a state that says nothing.
+    pub(crate) fn replace(&self, dir: &Path, tmp: &Path) -> Result<(), Error> {
         let path = dir.join("state");
-        // A crash between the two leaves a name that the next replacement overwrites.
-        let next = dir.join("state.next");
-        let written = std::fs::write(&next, self.text()).and_then(|()| std::fs::rename(&next, &path));
-        if written.is_err() {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let next = tmp.join(format!("state-{}-{serial}", std::process::id()));
+        let written = write_through(&next, self.text().as_bytes());
+        let replaced = written.and_then(|()| std::fs::rename(&next, &path));
+        if replaced.is_err() {
             drop(std::fs::remove_file(&next));
         }
-        written.context(|| format!("replace {}", path.display()))
+        replaced.context(|| format!("replace {}", path.display()))
     }
+}
+
+/// Makes names differ within one process.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::File::create_new(path)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.sync_data()
 }
 
 /// The id of this boot.

@@ -326,7 +326,7 @@ impl LayerStore {
             };
             // The layer is on the disk, which is what was asked for. Without the note, on a disk without room or when
             // the layer was removed meanwhile, it is looked at once more after the next boot.
-            drop(state.replace(&layer.path));
+            drop(state.replace(&layer.path, &self.root.join("tmp")));
         }
         Ok(())
     }
@@ -381,7 +381,7 @@ impl LayerStore {
             boot: boot_id()?.to_owned(),
             ..layer.state.clone()
         };
-        drop(state.replace(&layer.path));
+        drop(state.replace(&layer.path, &self.root.join("tmp")));
         Ok(())
     }
 

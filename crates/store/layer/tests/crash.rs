@@ -54,3 +54,43 @@ fn sweep_unmounts_what_the_dead_had_mounted() {
     assert!(!mounts.contains(tmp.to_str().unwrap()), "{mounts}");
     assert_eq!(std::fs::read_dir(&tmp).unwrap().count(), 0);
 }
+
+/// Each notes the same layers as durable; a state is the old one or the new one at every moment.
+#[test]
+fn many_syncs_at_once_never_show_half_a_state() {
+    let place = Place::new();
+    let layers: Vec<_> = (0..4)
+        .map(|at| {
+            place
+                .unpack(&crate::maker::Maker::new().file("f", &[at]).end())
+                .unwrap()
+        })
+        .collect();
+    let state = |layer: &dhow_layer::Layer| layer.fs().parent().unwrap().join("state");
+    let fresh: Vec<_> = layers
+        .iter()
+        .map(|layer| std::fs::read(state(layer)).unwrap())
+        .collect();
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (place, layers, fresh) = (&place, &layers, &fresh);
+            scope.spawn(move || {
+                while started.elapsed() < Duration::from_millis(800) {
+                    for (layer, fresh) in layers.iter().zip(fresh) {
+                        place.store.layer(&layer.diff_id()).unwrap();
+                        // Not durable again, as a layer that came a moment ago.
+                        let beside = place
+                            .dir
+                            .path()
+                            .join(format!("outside/{:?}", std::thread::current().id()));
+                        std::fs::write(&beside, fresh).unwrap();
+                        std::fs::rename(&beside, state(layer)).unwrap();
+                    }
+                    place.store.sync().unwrap();
+                }
+            });
+        }
+    });
+    place.assert_clean("many syncs");
+}

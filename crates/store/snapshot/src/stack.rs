@@ -44,8 +44,11 @@ pub(crate) fn write(dir: &Path, stack: &[DiffId]) -> Result<(), Error> {
         text.push('\n');
     }
     text.push_str(END);
-    let path = dir.join("stack");
-    std::fs::write(&path, text).context(|| format!("write {}", path.display()))
+    // By rename: a sweep reads it at any moment. Until then there is no snapshot of this name.
+    let (path, next) = (dir.join("stack"), dir.join("stack.next"));
+    std::fs::write(&next, text)
+        .and_then(|()| std::fs::rename(&next, &path))
+        .context(|| format!("write {}", path.display()))
 }
 
 pub(crate) fn read(dir: &Path, key: &str) -> Result<Vec<DiffId>, Error> {
