@@ -30,10 +30,12 @@ WHAT=${WHAT:-deb small50k big}
 rounds=${1:-3}
 port=${PORT:-5078}
 registry="127.0.0.1:$port"
+# Has no layer of the images: what is pushed there is compressed and sent.
+empty="127.0.0.1:$((port + 1))"
 work=$(mktemp -d "${WORK:-/var/tmp}/dhow-bench.XXXXXX")
-server=
+servers=()
 daemon=
-trap 'for pid in $daemon $server; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
+trap 'for pid in $daemon "${servers[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
 if [ -z "${PEERS+set}" ]; then
     PEERS=
     if command -v podman >/dev/null; then PEERS+=" podman"; fi
@@ -90,8 +92,11 @@ make_images() {
         esac
         touch "$IMAGES/$image/done"
     done
-    "$DHOW" registry serve --root "$work/registry" --listen "$registry" >/dev/null 2>&1 & server=$!
-    wait_for curl -sf "http://$registry/v2/"
+    local at
+    for at in "$registry" "$empty"; do
+        "$DHOW" registry serve --root "$work/registry-$at" --listen "$at" >/dev/null 2>&1 & servers+=($!)
+        wait_for curl -sf "http://$at/v2/"
+    done
     for image in $WHAT; do publish "$image"; done
 }
 
@@ -178,10 +183,10 @@ others() {
     measure "export $image $who" "$@" export -o "$archive.flat" cc
     measure "commit $image $who" "$@" commit "${quiet[@]}" cc changed:1
     measure "import $image $who" "$@" import "${quiet[@]}" "$archive.flat" imported:1
-    "$@" tag imported:1 "$registry/new/$who-$serial:1"
-    measure "push $image $who" "$@" push -q "${insecure[@]}" "$registry/new/$who-$serial:1"
+    "$@" tag "$registry/$image:1" "$empty/$who-$serial:1"
+    measure "push $image $who" "$@" push -q "${insecure[@]}" "$empty/$who-$serial:1"
     "$@" rm cc >/dev/null
-    measure "rmi $image $who" "$@" rmi -f "$registry/$image:1" changed:1 imported:1 "$registry/new/$who-$serial:1"
+    measure "rmi $image $who" "$@" rmi -f "$registry/$image:1" changed:1 imported:1 "$empty/$who-$serial:1"
     case $who in
         podman) fresh; loader=("${PODMAN[@]}" --root "$store" --runroot "$store-run") ;;
         # Nothing is in its store any more.
