@@ -85,8 +85,13 @@ fn labels_of_absent_security_modules_are_refused_and_unconfined_is_not() {
             plan.program.warnings
         );
     }
-    let wrong = |s: &mut Spec| linux(s).mount_label = Some("a
-b".into());
+    let wrong = |s: &mut Spec| {
+        linux(s).mount_label = Some(
+            "a
+b"
+            .into(),
+        )
+    };
     assert_eq!(refused(wrong).0, ErrorKind::InvalidArgument);
     prepared(|s| process(s).apparmor_profile = Some("unconfined".into())).unwrap();
 }
