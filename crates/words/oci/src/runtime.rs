@@ -508,11 +508,30 @@ impl Spec {
     /// Parses a `config.json`. What it has for other platforms (`windows`, `solaris`, `vm`, `zos`, `freebsd`) is kept as it
     /// is in [`Spec::extra`].
     ///
+    /// A `pids.limit` of 0 becomes the -1 that it meant in versions before 1.3 (runtime-spec#1279): podman before 5.4 and
+    /// CRI-O write it for "no limit".
+    ///
     /// # Errors
     /// `InvalidArgument` when malformed, `ResourceExhausted` over [`MAX_DOCUMENT`](crate::MAX_DOCUMENT).
     pub fn parse(bytes: &[u8]) -> Result<Self, crate::Error> {
-        parse(bytes, "config.json")
+        let mut spec: Self = parse(bytes, "config.json")?;
+        let pids = spec
+            .linux
+            .as_mut()
+            .and_then(|linux| linux.resources.as_mut())
+            .and_then(|resources| resources.pids.as_mut());
+        if let Some(pids) = pids.filter(|pids| pids.limit == Some(0))
+            && is_before_1_3(&spec.oci_version)
+        {
+            pids.limit = Some(-1);
+        }
+        Ok(spec)
     }
+}
+
+fn is_before_1_3(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|word| word.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (1, 3)
 }
 
 impl Process {
@@ -554,6 +573,24 @@ fn drop_nulls(value: &mut serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_processes_meant_no_limit_before_1_3() {
+        for (version, limit) in [
+            ("1.0.2-dev", -1),
+            ("1.2.1", -1),
+            ("1.3.0", 0),
+            ("1.4.0-rc.1", 0),
+            ("2.0.0", 0),
+        ] {
+            let text = format!(
+                r#"{{"ociVersion": "{version}", "linux": {{"resources": {{"pids": {{"limit": 0}}}}}}}}"#
+            );
+            let spec = Spec::parse(text.as_bytes()).unwrap();
+            let resources = spec.linux.unwrap().resources.unwrap();
+            assert_eq!(resources.pids.unwrap().limit, Some(limit), "{version}");
+        }
+    }
 
     #[test]
     fn a_page_size_is_read_as_some_write_it() {
