@@ -79,15 +79,16 @@ impl Engine {
         let store = Store::open(&self.settings.root)
             .context(|| format!("open the store in {}", self.settings.root.display()))?;
         crate::selinux::layers::mark(&self.settings.root)?;
-        let containers = self.containers.clone();
+        let (containers, snapshots) = (self.containers.clone(), store.snapshots.clone());
         store.ask_before_a_sweep(move || {
+            let what = "list who has layers";
             let all = containers
                 .list()
-                .map_err(|error| dhow_image::Error::wrap(error, "list who has layers"))?;
-            Ok(all
-                .into_iter()
-                .flat_map(|container| container.config.layers)
-                .collect())
+                .map_err(|error| dhow_image::Error::wrap(error, what))?;
+            let contained = all.into_iter().flat_map(|container| container.config.layers);
+            let mounted = crate::mounted::layers(&snapshots);
+            let mounted = mounted.map_err(|error| dhow_image::Error::wrap(error, what))?;
+            Ok(contained.chain(mounted).collect())
         });
         Ok(self.store.get_or_init(|| store))
     }

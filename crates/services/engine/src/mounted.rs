@@ -12,7 +12,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_image::{Image, Use};
-use dhow_types::{Digest, ErrorKind, ImageId};
+use dhow_meta::Lease;
+use dhow_snapshot::Snapshots;
+use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -49,6 +51,10 @@ impl Engine {
 
     fn mount_at(&self, image: &Image, path: &Path) -> Result<(), Error> {
         let what = || format!("mount on {}", path.display());
+        // From here to the snapshot's list of layers, which keeps them: against who removes the image at this moment.
+        let lease = Lease::acquire(&self.settings().root).context(what)?;
+        let layers: Vec<Digest> = image.config.rootfs.diff_ids.iter().map(|diff| diff.0).collect();
+        lease.pin_many(&layers).context(what)?;
         let snapshots = self.snapshots()?;
         let key = key_of(&image.id);
         let made = snapshots.view(&key, &image.config.rootfs.diff_ids);
@@ -181,6 +187,19 @@ impl Engine {
             .context(what)?;
         Ok(file.into())
     }
+}
+
+/// The layers of snapshots of mounted images.
+pub(crate) fn layers(snapshots: &Snapshots) -> Result<Vec<DiffId>, dhow_snapshot::Error> {
+    let mut layers = Vec::new();
+    for key in snapshots.list()?.iter().filter(|key| is_mount_key(key)) {
+        match snapshots.stack(key) {
+            // It is being made, under a lease, or it is being removed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            stack => layers.extend(stack?),
+        }
+    }
+    Ok(layers)
 }
 
 /// Whether a snapshot belongs to a mounted image.
