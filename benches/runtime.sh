@@ -36,7 +36,6 @@ bundle() { # directory, jq filter over the default spec, program and arguments
 bundle "$work/true" . true
 bundle "$work/plain" 'del(.linux.seccomp)' true
 bundle "$work/small" '.linux.resources.memory = {limit: 524288}' true
-# Each of the many gets a control group of its own.
 bundle "$work/sleep" 'del(.linux.cgroupsPath)' sleep 100000
 
 {
@@ -75,14 +74,27 @@ $ours delete --force bench; $theirs delete --force bench-crun
 if $ours run -b "$work/small" bench; then echo "runs within 512 KiB of memory: yes"; else echo "runs within 512 KiB of memory: NO"; fi
 
 COUNT=${COUNT:-1000}
-echo
-echo "$COUNT containers created and started, all left running: milliseconds for each tenth"
-for tenth in $(seq 10); do
-    before=$(date +%s%N)
-    for number in $(seq $((COUNT / 10))); do
-        $ours run -d -b "$work/sleep" "many-$tenth-$number" </dev/null >/dev/null 2>&1
-    done
-    after=$(date +%s%N)
-    printf '%s ' $(( (after - before) / 1000000 ))
+# Each of the many gets a control group of its own below one for all, as engines have it.
+jq ".root.path = \"$work/sleep/rootfs\" | .linux.cgroupsPath = \"/bench-many-$$/NUMBER\"" "$work/sleep/config.json" > "$work/template.json"
+for number in $(seq "$COUNT"); do
+    mkdir -p "$work/many/$number"
+    sed "s|/NUMBER|/$number|" "$work/template.json" > "$work/many/$number/config.json"
 done
-echo
+started() { # first and last, command: milliseconds to start these
+    local before number
+    before=$(date +%s%N)
+    for number in $(seq "$1" "$2"); do
+        $3 run -d -b "$work/many/$number" "many-$number" </dev/null >/dev/null 2>&1
+    done
+    echo $((($(date +%s%N) - before) / 1000000))
+}
+for command in "$ours" "$theirs"; do
+    echo
+    echo "$COUNT containers created and started by ${command%% *}, all left running: milliseconds for each tenth"
+    for tenth in $(seq 10); do
+        printf '%s ' "$(started $(((tenth - 1) * COUNT / 10 + 1)) $((tenth * COUNT / 10)) "$command")"
+    done
+    echo
+    for number in $(seq "$COUNT"); do $command delete --force "many-$number" >/dev/null 2>&1 || true; done
+    find /sys/fs/cgroup -depth -path "*/bench-many-$$*" -type d -exec rmdir {} + 2>/dev/null || true
+done

@@ -54,21 +54,17 @@ impl Dir {
     pub(crate) fn make(hierarchy: &Hierarchy, base: &Path, path: &Path) -> io::Result<Self> {
         let at = base.join(path);
         let mode = Mode::from_raw_mode(0o755);
+        let cpuset = hierarchy.controllers.intersects(Controllers::CPUSET);
         let made = match rustix::fs::mkdir(&at, mode) {
             Err(Errno::NOENT) => {
-                make_parents(base, path, mode)?;
+                make_parents(base, path, mode, cpuset)?;
                 rustix::fs::mkdir(&at, mode)
             }
             outcome => outcome,
         };
         made?;
-        let cpuset = hierarchy.controllers.intersects(Controllers::CPUSET);
-        let opened = if cpuset {
-            inherit_cpuset(base, &at, true)
-        } else {
-            Ok(())
-        }
-        .and_then(|()| Self::open(hierarchy, at.clone()));
+        let opened = if cpuset { inherit_cpuset(base, &at) } else { Ok(()) }
+            .and_then(|()| Self::open(hierarchy, at.clone()));
         if opened.is_err() && rustix::fs::rmdir(&at).is_err() {
             // The first failure is the one to report; `delete` sweeps what is left.
             return opened;
@@ -80,7 +76,7 @@ impl Dir {
     pub(crate) fn take_over(hierarchy: &Hierarchy, base: &Path, path: &Path) -> io::Result<Self> {
         let at = base.join(path);
         if hierarchy.controllers.intersects(Controllers::CPUSET) {
-            inherit_cpuset(base, &at, false)?;
+            inherit_cpuset(base, &at)?;
         }
         Self::open(hierarchy, at)
     }
@@ -274,7 +270,7 @@ pub(crate) fn read_all(fd: &OwnedFd) -> io::Result<String> {
     dhow_sys::file::rest_of_text(fd, MOST_BYTES)
 }
 
-fn make_parents(base: &Path, path: &Path, mode: Mode) -> io::Result<()> {
+fn make_parents(base: &Path, path: &Path, mode: Mode, cpuset: bool) -> io::Result<()> {
     let Some(parents) = path.parent() else {
         return Ok(());
     };
@@ -282,6 +278,13 @@ fn make_parents(base: &Path, path: &Path, mode: Mode) -> io::Result<()> {
     for part in parents {
         at.push(part);
         match rustix::fs::mkdir(&at, mode) {
+            Ok(()) if cpuset => {
+                inherit_cpuset(base, &at)?;
+                // What is made in it is born with its CPUs. To write them into each looks at all of its siblings and plans
+                // the scheduling of the host anew, which takes the longer the more containers there are. A kernel that
+                // refuses leaves the slow way.
+                drop(std::fs::write(at.join("cgroup.clone_children"), "1"));
+            }
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
@@ -289,20 +292,25 @@ fn make_parents(base: &Path, path: &Path, mode: Mode) -> io::Result<()> {
     Ok(())
 }
 
-/// A new v1 cpuset is empty, and no process can enter an empty one: each takes what its parent has
-/// (kernel `cgroup-v1/cpusets.rst`, section 1.4). One that was just made needs no look at what it has.
-fn inherit_cpuset(base: &Path, leaf: &Path, fresh: bool) -> io::Result<()> {
-    let Ok(below) = leaf.strip_prefix(base) else {
+/// A new v1 cpuset is empty, unless its parent hands down what it has, and no process can enter an empty one: each takes
+/// what its parent has (kernel `cgroup-v1/cpusets.rst`, section 1.4).
+fn inherit_cpuset(base: &Path, leaf: &Path) -> io::Result<()> {
+    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+    let read = |at: &Path, file: &str| dhow_sys::file::read_text(at.join(file), MOST_BYTES);
+    let mut empty = false;
+    for file in FILES {
+        empty |= read(leaf, file)?.trim().is_empty();
+    }
+    let Some(below) = leaf.strip_prefix(base).ok().filter(|_| empty) else {
         return Ok(());
     };
     let mut at = base.to_owned();
     for part in below {
         let parent = at.clone();
         at.push(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let read = |at: &Path| dhow_sys::file::read_text(at.join(file), MOST_BYTES);
-            if (fresh && at == leaf) || read(&at)?.trim().is_empty() {
-                std::fs::write(at.join(file), read(&parent)?.trim())?;
+        for file in FILES {
+            if read(&at, file)?.trim().is_empty() {
+                std::fs::write(at.join(file), read(&parent, file)?.trim())?;
             }
         }
     }

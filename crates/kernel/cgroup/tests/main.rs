@@ -15,7 +15,7 @@ mod systemd;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -101,6 +101,41 @@ fn limit_file(group: &Group, v1: &str, v2: &str) -> String {
         .unwrap()
         .trim()
         .to_owned()
+}
+
+#[test]
+fn a_group_below_a_new_parent_is_born_with_its_cpus() {
+    let top = Path::new("/sys/fs/cgroup/cpuset");
+    if !top.join("cpuset.cpus").exists() || !rustix::process::geteuid().is_root() {
+        eprintln!("left out: no cpuset of version 1, or not root");
+        return;
+    }
+    let parent = format!("dhow-test-born-{}", std::process::id());
+    let Some(group) = oci_group(
+        &Place::parse(Some(&format!("/{parent}/a")), "id").unwrap(),
+        &Resources::default(),
+    ) else {
+        return;
+    };
+    let read = |at: &Path, file: &str| fs::read_to_string(at.join(file)).unwrap();
+    let own = group
+        .directories()
+        .find(|at| at.ends_with(format!("cpuset/{parent}/a")))
+        .unwrap();
+    assert_eq!(read(own.parent().unwrap(), "cgroup.clone_children"), "1\n");
+    // The kernel filled it before we looked: what is made beside it by anybody is filled, too.
+    let beside = own.with_file_name("b");
+    fs::create_dir(&beside).unwrap();
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        assert_eq!(read(&beside, file), read(top, file));
+        assert_eq!(read(own, file), read(top, file));
+    }
+    fs::remove_dir(&beside).unwrap();
+    let folders: Vec<PathBuf> = group.directories().map(Path::to_path_buf).collect();
+    group.delete().unwrap();
+    for folder in folders {
+        drop(fs::remove_dir(folder.parent().unwrap()));
+    }
 }
 
 #[test]
