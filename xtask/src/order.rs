@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 const LIST: &str = "xtask/order.txt";
 
-/// Crates whose constants lie together, too: those of the runtime, and what it is built on.
-const CONSTANTS: [&str; 12] = [
+/// The crates of the runtime, whose other code and constants lie together, too.
+const RUNTIME: [&str; 8] = [
     "dhow_runc",
     "dhow_runtime",
     "dhow_sys",
@@ -17,11 +17,10 @@ const CONSTANTS: [&str; 12] = [
     "dhow_oci",
     "dhow_rootpath",
     "dhow_types",
-    "std",
-    "core",
-    "alloc",
-    "rustix",
 ];
+
+/// What they are built on, whose constants do.
+const BELOW: [&str; 4] = ["std", "core", "alloc", "rustix"];
 
 /// A piece of code that the linker placed.
 struct Piece {
@@ -122,8 +121,12 @@ pub(crate) fn script(target: &Path) -> Result<PathBuf, Vec<String>> {
             .ok_or_else(|| vec![format!("{LIST}: {line:?} has no section")])?;
         script.extend([file, "(", section, ")\n"]);
     }
+    // What optimisation gave another name than in the list is at least near.
+    for name in RUNTIME {
+        script.extend(["*", name, "-*(.text .text.*)\n"]);
+    }
     script.push_str("}\n} INSERT BEFORE .text;\nSECTIONS {\n.rodata.begin : {\n");
-    for name in CONSTANTS {
+    for name in RUNTIME.into_iter().chain(BELOW) {
         // As a library, and as what link-time optimisation makes of it.
         for file in ["*lib", "*."] {
             script.extend([file, name, "-*(.rodata .rodata.*)\n"]);
