@@ -22,6 +22,8 @@ use crate::{Context as _, Engine, Error};
 
 /// What the keys of the snapshots begin with.
 const KEY: &str = "image-";
+/// Where the mounts are, below the root.
+const FOLDER: &str = "mounted";
 
 /// An image that is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +167,7 @@ impl Engine {
     }
 
     fn mounts_folder(&self) -> PathBuf {
-        self.settings().root.join("mounted")
+        self.settings().root.join(FOLDER)
     }
 
     fn place_of(&self, id: &ImageId) -> PathBuf {
@@ -189,12 +191,18 @@ impl Engine {
     }
 }
 
-/// The layers of snapshots of mounted images.
+/// The layers of images that are mounted. One that is being mounted has a lease; what a reboot or a kill left keeps nothing.
 pub(crate) fn layers(snapshots: &Snapshots) -> Result<Vec<DiffId>, dhow_snapshot::Error> {
     let mut layers = Vec::new();
-    for key in snapshots.list()?.iter().filter(|key| is_mount_key(key)) {
-        match snapshots.stack(key) {
-            // It is being made, under a lease, or it is being removed.
+    for key in snapshots.list()? {
+        let Some(hex) = key.strip_prefix(KEY) else {
+            continue;
+        };
+        if !is_mounted(&snapshots.root().join(FOLDER).join(hex)) {
+            continue;
+        }
+        match snapshots.stack(&key) {
+            // It was unmounted meanwhile, and is being removed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             stack => layers.extend(stack?),
         }
