@@ -21,7 +21,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   deps   check that imports between crates only go down (ARCHITECTURE.md, \"The house\")
   tidy   check sizes, names and words of the source
   dist   build the static binary dist/dhow and print its size
-  order  MAP TRACE...: which code lies together in dist/dhow (docs/adr/0003)
+  order  MAP=TRACE...: which code lies together in dist/dhow (docs/adr/0003)
   fuzz   [target] [--seconds N] [--seed N]: damaged input for the readers of foreign bytes (fuzz/)";
 
 fn main() -> ExitCode {
