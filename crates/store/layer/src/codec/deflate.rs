@@ -10,14 +10,17 @@ mod search;
 mod symbols;
 
 use self::huffman::Code;
-use self::search::Search;
-use self::symbols::{DISTANCES, END, LITERALS, Token, distance_symbol, length_symbol};
+use self::search::{Run, Search};
+use self::symbols::{DISTANCES, END, LEAST, LITERALS, distance_symbol, length_symbol};
 
-/// Tokens of one deflate block: long enough that its codes cost little, short enough that they fit what it holds.
+/// Literals and copies of one deflate block: long enough that its codes cost little, short enough that they fit what it holds.
 const TOKENS: usize = 14 << 10;
 
 /// Bytes of a stored block (RFC 1951, 3.2.4).
 const STORED: usize = 0xffff;
+
+/// Longest code of a literal, so that four of them are put at once.
+const LITERAL: usize = 14;
 
 /// Order in which the lengths of the code of lengths come (RFC 1951, 3.2.7).
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
@@ -25,7 +28,7 @@ const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 
 /// A compressor, with room that it uses again.
 pub(super) struct Deflate {
     search: Search,
-    tokens: Vec<Token>,
+    runs: Vec<Run>,
     literals: [u32; LITERALS],
     distances: [u32; DISTANCES],
 }
@@ -34,7 +37,7 @@ impl Deflate {
     pub(super) fn new() -> Self {
         Self {
             search: Search::new(),
-            tokens: Vec::with_capacity(TOKENS + 1),
+            runs: Vec::with_capacity(TOKENS),
             literals: [0; LITERALS],
             distances: [0; DISTANCES],
         }
@@ -48,7 +51,7 @@ impl Deflate {
         let mut at = start;
         while at < bytes.len() {
             let from = at;
-            at = self.tokens_from(bytes, at);
+            at = self.runs_from(bytes, at);
             self.block(&mut out, &bytes[from..at], last && at == bytes.len());
         }
         if !last || start == bytes.len() {
@@ -59,34 +62,35 @@ impl Deflate {
         out.finish()
     }
 
-    /// Fills the tokens of one block, and counts their symbols; the position behind them.
-    fn tokens_from(&mut self, bytes: &[u8], from: usize) -> usize {
-        self.tokens.clear();
+    /// Fills the runs of one block, and counts their symbols; the position behind them.
+    fn runs_from(&mut self, bytes: &[u8], from: usize) -> usize {
+        self.runs.clear();
         self.literals.fill(0);
         self.distances.fill(0);
         self.literals[END] = 1;
-        let mut at = from;
-        while at < bytes.len() && self.tokens.len() < TOKENS {
-            let run = self.search.run(bytes, at, TOKENS - self.tokens.len());
-            let plain = &bytes[at..run.start];
-            self.tokens.extend(plain.iter().map(|byte| Token::literal(*byte)));
+        let (mut at, mut left) = (from, TOKENS);
+        while at < bytes.len() && left > 0 {
+            let run = self.search.run(bytes, at, left);
+            let plain = &bytes[at..at + run.literals as usize];
             plain
                 .iter()
                 .for_each(|byte| self.literals[usize::from(*byte)] += 1);
-            at = run.start;
+            at += plain.len();
+            left -= plain.len();
             if run.length > 0 {
-                self.tokens.push(Token::copy(run.length, run.distance));
                 self.literals[length_symbol(run.length)] += 1;
                 self.distances[distance_symbol(run.distance)] += 1;
                 at += run.length as usize;
+                left = left.saturating_sub(1);
             }
+            self.runs.push(run);
         }
         at
     }
 
     /// Writes one block, by codes of its own, or as it is when they would not make it smaller.
     fn block(&self, out: &mut Bits, raw: &[u8], last: bool) {
-        let literals = Code::of(&self.literals, 15);
+        let literals = Code::of(&self.literals, LITERAL);
         let distances = Code::of(&self.distances, 15);
         let lengths = Lengths::of(&literals, &distances);
         let extra: u64 = symbols::extra_bits(&self.literals, &self.distances);
@@ -99,19 +103,20 @@ impl Deflate {
         lengths.write(out);
         let by_length = symbols::by_length(&literals);
         let by_distance = symbols::by_distance(&distances);
-        for token in &self.tokens {
-            match token.parts() {
-                Ok(byte) => {
-                    let (code, count) = literals.of_symbol(usize::from(byte));
-                    out.put(u64::from(code), count);
-                }
-                Err((length, distance)) => {
-                    let (code, count) = by_length[usize::from(length)];
-                    let distance = u32::from(distance);
-                    let (far, far_count, all, base) = by_distance[distance_symbol(distance + 1) & 31];
-                    let more = u64::from(distance - base) << far_count;
-                    out.put(u64::from(code) | (u64::from(far) | more) << count, count + all);
-                }
+        let mut rest = raw;
+        for run in &self.runs {
+            let (plain, after) = rest.split_at(run.literals as usize);
+            rest = &after[run.length as usize..];
+            let mut fours = plain.chunks_exact(4);
+            for four in &mut fours {
+                out.literals(&literals, four);
+            }
+            out.literals(&literals, fours.remainder());
+            if run.length > 0 {
+                let (code, count) = by_length[(run.length as usize - LEAST) & 0xff];
+                let (far, far_count, all, base) = by_distance[distance_symbol(run.distance) & 31];
+                let more = u64::from(run.distance - 1 - base) << far_count;
+                out.put(u64::from(code) | (u64::from(far) | more) << count, count + all);
             }
         }
         let (code, count) = literals.of_symbol(END);
@@ -247,6 +252,18 @@ impl Bits {
         // Never by 64, which would be nothing: at most 7 bits are there, and 56 are added.
         self.buffer >>= whole * 8;
         self.count &= 7;
+    }
+
+    /// At most four, by a code no longer than [`LITERAL`].
+    #[inline(always)]
+    fn literals(&mut self, code: &Code<LITERALS>, literals: &[u8]) {
+        let (mut all, mut count) = (0_u64, 0);
+        for byte in literals {
+            let (bits, more) = code.of_symbol(usize::from(*byte));
+            all |= u64::from(bits) << count;
+            count += more;
+        }
+        self.put(all, count);
     }
 
     #[cold]

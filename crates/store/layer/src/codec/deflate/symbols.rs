@@ -1,4 +1,4 @@
-//! The symbols of deflate (RFC 1951, 3.2.5) and what stands for them until their codes are known.
+//! The symbols of deflate (RFC 1951, 3.2.5).
 
 use super::huffman::Code;
 
@@ -8,7 +8,7 @@ pub(super) const DISTANCES: usize = 30;
 /// The end of a block.
 pub(super) const END: usize = 256;
 /// Shortest copy.
-const LEAST: usize = 3;
+pub(super) const LEAST: usize = 3;
 
 /// Extra bits of each length from symbol 257 on.
 const LENGTH_EXTRA: [u32; 29] = [
@@ -50,32 +50,6 @@ const fn length_symbols() -> [u8; 256] {
         at += 1;
     }
     symbols
-}
-
-/// A literal byte, or a copy, in one word: byte, or distance less one, length less three, and a bit that says copy.
-#[derive(Clone, Copy)]
-pub(super) struct Token(u32);
-
-impl Token {
-    pub(super) fn literal(byte: u8) -> Self {
-        Self(u32::from(byte))
-    }
-
-    /// `length` from 3 to 258, `distance` from 1 to 32768.
-    pub(super) fn copy(length: u32, distance: u32) -> Self {
-        Self(0x8000_0000 | (length - 3) << 16 | (distance - 1))
-    }
-
-    /// The byte, or length less three and distance less one.
-    #[inline(always)]
-    pub(super) fn parts(self) -> Result<u8, (u8, u16)> {
-        let [low, high, length, kind] = self.0.to_le_bytes();
-        if kind == 0 {
-            Ok(low)
-        } else {
-            Err((length, u16::from_le_bytes([low, high])))
-        }
-    }
 }
 
 /// Symbol of a length from 3 to 258.
