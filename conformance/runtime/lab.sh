@@ -2,15 +2,16 @@
 # A public suite inside the lab (tests/vm), where control groups v2, systemd and a security module are: for what this machine
 # lacks. The suite's folder is the caller's, and is copied into the guest.
 #   conformance/runtime/lab.sh [--profile NAME] [--limit SECONDS] [--runtime BIN] [--compare BIN]... [--only REGEX]
-#       [--env NAME=VALUE]... ADAPTER SUITE
+#       [--env NAME=VALUE]... [--rootless FEATURES] ADAPTER SUITE
 # ADAPTER is contest, crun, bats or runtime-tools. --runtime stands for DHOW_BIN, whose default is dist/dhow. --env is for what
-# a suite reads, such as RUNC_USE_SYSTEMD=yes of bats.
+# a suite reads, such as RUNC_USE_SYSTEMD=yes of bats; DHOW_SUITE_PATIENCE is what limits of time are multiplied by (6).
+# --rootless is for bats alone, whose adapter says what FEATURES are.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 lab=$here/../../tests/vm/run
-usage() { sed -n '4,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-profile=apparmor limit=3600 only='' others=() words=() variables=()
+profile=apparmor limit=3600 only='' rootless='' others=() words=() variables=()
 while [ $# -gt 0 ]; do
     case $1 in
         --profile) profile=${2:?}; shift 2 ;;
@@ -18,6 +19,7 @@ while [ $# -gt 0 ]; do
         --runtime) export DHOW_BIN=${2:?}; shift 2 ;;
         --compare) others+=("$(realpath "${2:?}")"); shift 2 ;;
         --only) only=${2:?}; shift 2 ;;
+        --rootless) rootless=${2:?}; shift 2 ;;
         --env) [[ ${2:-} == [A-Za-z_]*=* ]] || usage; variables+=("$2"); shift 2 ;;
         -*) usage ;;
         *) words+=("$1"); shift ;;
@@ -29,7 +31,9 @@ suite=$(realpath "${words[1]}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 script=$work/script
-adds=(--add "$here" --add "$suite") arguments=(--runtime /lab/bin/dhow)
+adds=(--add "$here" --add "$suite") arguments=()
+[ -z "$rootless" ] || arguments+=(--rootless "$rootless")
+arguments+=(--runtime /lab/bin/dhow)
 [ -z "$only" ] || arguments+=(--only "$only")
 # In a folder of their own: one may have the name of the suite.
 mkdir "$work/others"
@@ -42,10 +46,13 @@ adds+=(--add "$work/others")
     echo '#!/bin/bash'
     echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
     [ ${#variables[@]} = 0 ] || printf 'export %q\n' "${variables[@]}"
-    # The disk of the lab is read-only, and suites write beside themselves. Emulation is ten times slower than the machine.
-    printf 'cp -a /lab/add/%q /root/suite && cd /root\n' "$(basename "$suite")"
-    printf 'DHOW_SUITE_PATIENCE=6 DHOW_SUITE_LIVE=1 exec /lab/add/runtime/%s.sh' "${words[0]}"
-    printf ' %q' "${arguments[@]}" /root/suite
+    [ -z "$rootless" ] || echo 'useradd --create-home rootless'
+    # The disk of the lab is read-only, and suites write beside themselves.
+    printf 'cp -a /lab/add/%q /srv/suite && cd /root\n' "$(basename "$suite")"
+    # Emulation is several times slower than the machine.
+    # shellcheck disable=SC2016 # expanded in the guest
+    printf 'DHOW_SUITE_PATIENCE=${DHOW_SUITE_PATIENCE:-6} DHOW_SUITE_LIVE=1 exec /lab/add/runtime/%s.sh' "${words[0]}"
+    printf ' %q' "${arguments[@]}" /srv/suite
     echo
 } >"$script"
 "$lab" --profile "$profile" --limit "$limit" "${adds[@]}" --script "$script"

@@ -11,7 +11,7 @@ packages_full=(
     selinux-policy-default policycoreutils selinux-utils
     uidmap fuse-overlayfs slirp4netns podman crun iptables
     skopeo gpgv bsdutils mount strace
-    bats jq gawk gcc libc6-dev file xz-utils
+    bats jq gawk gcc libc6-dev file xz-utils criu
 )
 # What the kernel cannot mount its root without.
 boot_modules=(virtio_pci virtio_blk virtio_console ext4 crc32c_generic)
