@@ -57,6 +57,11 @@ exec_goes_where_the_container_made_room() {
     # With a controller for what is below, the kernel lets nobody into the container's own group any more.
     echo +memory >"$group/cgroup.subtree_control"
     same "group of exec" 0::/below "$(runtime exec c9 cat /proc/self/cgroup)"
+    # Who says which group means that one.
+    local out
+    if out=$(runtime exec --cgroup / c9 true 2>&1); then echo "another group than the one asked for"; return 1; fi
+    has "$out" "to cgroups"; has "$out" "$group/cgroup.procs: device or resource busy"
+    same "group of exec" 0::/below "$(runtime exec --cgroup below c9 cat /proc/self/cgroup)"
     runtime delete --force c9
     [ ! -e "$group" ]
 }

@@ -55,11 +55,20 @@ pub struct Exec<'a> {
 /// # Errors
 /// `FailedPrecondition` for a container that stopped; `NotFound` and `PermissionDenied` for the program; else the step.
 pub fn exec(exec: Exec<'_>) -> Result<Running, Error> {
-    exec_in(&exec, &[])
+    exec_in(&exec, &Joined::default())
 }
 
-/// [`exec`] with files of classes of service that the process writes itself into.
-pub(crate) fn exec_in(exec: &Exec<'_>, classes: &[OwnedFd]) -> Result<Running, Error> {
+/// What a container with a folder knows of where one more process belongs.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// Files of classes of service that the process writes itself into.
+    pub(crate) classes: Vec<OwnedFd>,
+    /// Whether somebody chose the control group: the process is in it then, or there is none.
+    pub(crate) group_chosen: bool,
+}
+
+/// [`exec`] with these.
+pub(crate) fn exec_in(exec: &Exec<'_>, joined: &Joined) -> Result<Running, Error> {
     let nothing = Linux::default();
     let share = Share::parse(exec.process, exec.linux.unwrap_or(&nothing), true)?;
     let mut program = Program::prepare(exec.process, exec.seccomp, exec.settings)?.with_share(share);
@@ -76,19 +85,19 @@ pub(crate) fn exec_in(exec: &Exec<'_>, classes: &[OwnedFd]) -> Result<Running, E
             word: HANDED_OVER,
             terminal: program.terminal,
         };
-        if let Some(running) = attempt(exec, &program, classes)? {
+        if let Some(running) = attempt(exec, &program, joined)? {
             return Ok(running);
         }
         program.handover = Handover::None;
     }
-    let running = attempt(exec, &program, classes)?;
+    let running = attempt(exec, &program, joined)?;
     running.ok_or_else(|| Error::new(ErrorKind::Internal, "nothing was to be handed over"))
 }
 
 /// One way to do it; none when the filter kept the stub from handing over.
-fn attempt(exec: &Exec<'_>, program: &Program, classes: &[OwnedFd]) -> Result<Option<Running>, Error> {
+fn attempt(exec: &Exec<'_>, program: &Program, joined: &Joined) -> Result<Option<Running>, Error> {
     let streams = parent::streams(&exec.stdio, program.terminal)?;
-    let place = Place::of(exec.group)?.and(classes)?;
+    let place = Place::of(exec.group)?.and(&joined.classes)?;
     let (link, other) = Link::pair()?;
     let mut link = Some(link);
     let entry = Entry {
@@ -117,7 +126,7 @@ fn attempt(exec: &Exec<'_>, program: &Program, classes: &[OwnedFd]) -> Result<Op
     drop(other);
     let pid = child.pid.as_raw_pid();
     let placed = match exec.group {
-        Some(group) if by_parent => move_into(group, exec.init, pid),
+        Some(group) if by_parent => move_into(group, (!joined.group_chosen).then_some(exec.init), pid),
         _ => Ok(()),
     };
     let Some(link) = link.filter(|_| placed.is_ok()) else {
@@ -136,17 +145,18 @@ fn attempt(exec: &Exec<'_>, program: &Program, classes: &[OwnedFd]) -> Result<Op
     running.map_err(|error| stopped(error, exec.init))
 }
 
-/// Moves the process into the group, or to the container's first process: where a container made groups below its own and
-/// gave them controllers, the kernel lets nobody into its own any more (`cgroup-v2.rst`, "No Internal Process Constraint").
-fn move_into(group: &Group, init: BorrowedFd<'_>, pid: i32) -> Result<(), Error> {
-    let moved = match (group.add(pid), number(init)) {
-        (Err(error), Ok(first)) if error.kind() == ErrorKind::FailedPrecondition => {
+/// Moves the process into the group, or to the container's first process when that is given: where a container made groups
+/// below its own and gave them controllers, the kernel lets nobody into its own any more (`cgroup-v2.rst`, "No Internal
+/// Process Constraint").
+fn move_into(group: &Group, or_beside: Option<BorrowedFd<'_>>, pid: i32) -> Result<(), Error> {
+    let moved = match (group.add(pid), or_beside.map(number)) {
+        (Err(error), Some(Ok(first))) if error.kind() == ErrorKind::FailedPrecondition => {
             let beside = Group::of_process(first.as_raw_pid()).and_then(|group| group.add(pid));
             beside.map_err(|_| error)
         }
         (moved, _) => moved,
     };
-    moved.context(|| format!("move process {pid} into its control group"))
+    moved.context(|| format!("error adding pid {pid} to cgroups"))
 }
 
 /// Waits until the stub's child has become the program; the one that handed over is reaped then. None when it could not

@@ -10,6 +10,7 @@ use dhow_types::ErrorKind;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use super::{Container, Status, resctrl};
+use crate::exec::Joined;
 use crate::{Context as _, Error, Exec, Running, Settings, Stdio};
 
 /// Largest user database that is read for a home directory.
@@ -67,7 +68,10 @@ impl Container {
             }
             (group, None) => group,
         };
-        let classes = resctrl::entrances(&self.folder)?;
+        let joined = Joined {
+            classes: resctrl::entrances(&self.folder)?,
+            group_chosen: entry.groups.is_some(),
+        };
         let exec = Exec {
             init: init.as_fd(),
             process: &process,
@@ -79,7 +83,7 @@ impl Container {
             settings: entry.settings,
             state: Some(&state),
         };
-        crate::exec::exec_in(&exec, &classes)
+        crate::exec::exec_in(&exec, &joined)
     }
 }
 
