@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_types::{Digest, ErrorKind};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::ingest::Sink;
 use crate::{ContentStore, Context, Error, Ingest, VerifiedReader};
@@ -122,9 +123,13 @@ impl ContentStore for Local {
                 other => other.context(|| format!("create {}", path.display()))?,
             };
             // The sweep of the store takes what nobody holds.
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .map_err(io::Error::from)
-                .context(|| format!("lock {}", path.display()))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // A sweep that took it for one of the dead, after this process had stood still: it is lost to that.
+                Err(Errno::WOULDBLOCK) => continue,
+                other => other
+                    .map_err(io::Error::from)
+                    .context(|| format!("lock {}", path.display()))?,
+            }
             return Ok(Ingest::new(Box::new(Staged {
                 file,
                 path: Some(path),

@@ -14,6 +14,7 @@ mod names;
 mod power;
 mod pulls;
 mod pushes;
+mod races;
 mod repairs;
 
 use std::path::Path;

@@ -80,9 +80,13 @@ impl Staging {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.context(|| format!("make the directory {}", path.display()))?,
             }
-            let lock = lock(&path)
-                .map_err(io::Error::from)
-                .context(|| format!("lock the directory {}", path.display()))?;
+            let lock = match lock(&path) {
+                // A sweep that took it for one of the dead, after this process had stood still: it is lost to that.
+                Err(Errno::WOULDBLOCK | Errno::NOENT) => continue,
+                other => other
+                    .map_err(io::Error::from)
+                    .context(|| format!("lock the directory {}", path.display()))?,
+            };
             return Ok(Self {
                 tmp,
                 name,
@@ -158,18 +162,12 @@ pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
     let tmp = root.join("tmp");
     for name in names(&tmp)? {
         let path = tmp.join(&name);
-        // Whoever holds the lock is alive; a link or a device is nothing that we make.
-        let Ok(held) = lock(&path) else { continue };
-        let fresh = std::fs::symlink_metadata(&path)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|time| {
-                SystemTime::now()
-                    .duration_since(time)
-                    .is_ok_and(|age| age < GRACE)
-            });
-        if fresh && owner_lives(&name) {
+        // Before the lock is tried: whoever makes it is about to take that lock, and must find it free.
+        if is_fresh(&path) && owner_lives(&name) {
             continue;
         }
+        // Whoever holds the lock is alive; a link or a device is nothing that we make.
+        let Ok(held) = lock(&path) else { continue };
         // A mount of a dead process would keep its directory; most have none. Lazily, since nobody else uses it.
         drop(dhow_sys::mount::detach(&path.join(MOUNT_POINT)));
         failures.record("sweep what was half-made", remove(&tmp, &name));
@@ -178,6 +176,13 @@ pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
     failures
         .into_result()
         .context(|| format!("sweep the store {}", root.display()))
+}
+
+/// Whether its maker may be between making and locking it.
+fn is_fresh(path: &Path) -> bool {
+    let changed = std::fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    let age = changed.map(|time| SystemTime::now().duration_since(time));
+    age.is_ok_and(|age| age.is_ok_and(|age| age < GRACE))
 }
 
 /// Whether the process in a name `kind-pid-...` exists.
