@@ -9,6 +9,7 @@
 //! - `power`: power cuts, on a disk (`volatile`) that loses what was not flushed
 
 mod churn;
+mod keeper;
 mod kill_points;
 mod power;
 mod space;

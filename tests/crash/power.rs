@@ -13,14 +13,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage};
 use rustix::mount::{UnmountFlags, unmount};
 
+use super::keeper::Keeper;
 use super::volatile::{Cuts, Disk, Lost, Random, said};
 use super::{how_many, tar_of};
 use crate::samples::{docker_archive, noise};
@@ -80,6 +82,7 @@ impl Expected {
 
 /// A file system for the root folder of a world, mounted in it.
 struct Host {
+    keeper: Keeper,
     outer: World,
     world: World,
     kind: &'static str,
@@ -91,6 +94,7 @@ impl Host {
             return None;
         }
         let outer = World::new()?;
+        let keeper = Keeper::start(&outer.path(""));
         let (memory, mounted) = (outer.path("memory"), outer.path("m"));
         fs::create_dir_all(&memory).unwrap();
         fs::create_dir_all(&mounted).unwrap();
@@ -116,7 +120,12 @@ impl Host {
             &[options, &[first.to_str().unwrap()]].concat(),
         );
         let world = World::at(mounted.join("r"));
-        Some(Self { outer, world, kind })
+        Some(Self {
+            keeper,
+            outer,
+            world,
+            kind,
+        })
     }
 
     fn memory(&self, name: &str) -> PathBuf {
@@ -283,9 +292,11 @@ fn neighbour(folder: &Path, stop: &AtomicBool) {
 }
 
 /// Runs the verbs, and gives what they did with the record of the disk.
-fn recorded(host: &Host, registry: &FakeRegistry, rounds: usize) -> (Vec<Deed>, Cuts) {
+fn recorded(host: &mut Host, registry: &FakeRegistry, rounds: usize) -> (Vec<Deed>, Cuts) {
     let first = host.memory("first");
-    let disk = Disk::attach(&host.memory(""), &first);
+    let memory = host.memory("");
+    let disk = Disk::attach(&mut host.keeper, &memory, &first);
+    let host = &*host;
     host.mount("noatime", disk.device());
     let stop = AtomicBool::new(false);
     let deeds = std::thread::scope(|scope| {
@@ -368,11 +379,11 @@ fn boot(host: &Host, boot: usize, expected: &Expected, what: &str) -> bool {
 }
 
 fn cut_power(kind: &'static str) {
-    let Some(host) = Host::new(kind) else { return };
+    let Some(mut host) = Host::new(kind) else { return };
     let registry = FakeRegistry::start();
     let count = how_many("DHOW_POWER_CUTS", 8);
     let rounds = (count / 20).clamp(2, 8);
-    let (deeds, mut cuts) = recorded(&host, &registry, rounds);
+    let (deeds, mut cuts) = recorded(&mut host, &registry, rounds);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let last = deeds.last().unwrap().done;
     let (mut healed, mut wrong) = (0, Vec::new());
@@ -420,6 +431,63 @@ fn what_was_reported_survives_a_power_cut_on_ext4() {
 #[test]
 fn what_was_reported_survives_a_power_cut_on_xfs() {
     cut_power("xfs");
+}
+
+/// Killed while its disk is at work, at some moments: all processes of the test end, and nothing of it stays mounted.
+#[test]
+fn a_killed_power_test_leaves_nothing_that_hangs() {
+    if !root() || !program("mkfs.ext4") || !Path::new("/dev/fuse").exists() {
+        return;
+    }
+    for moment in [0, 700, 2500] {
+        // Short: see `World::anyone`.
+        let place = tempfile::Builder::new().prefix("k").tempdir().unwrap();
+        let place = place.path();
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args([
+            "--exact",
+            "crash::power::what_was_reported_survives_a_power_cut_on_ext4",
+        ]);
+        test.env("TMPDIR", place)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut test = test.spawn().unwrap();
+        let text = place.to_string_lossy().into_owned();
+        let mounted = |kind: &str| {
+            let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            all.lines()
+                .any(|line| line.contains(&text) && line.contains(kind))
+        };
+        eventually("its disk is at work", || {
+            mounted(" - fuse ") && mounted(" - ext4 ")
+        });
+        std::thread::sleep(Duration::from_millis(moment));
+        test.kill().unwrap();
+        assert_eq!(test.wait().unwrap().signal(), Some(9));
+        eventually("nothing of it is mounted", || {
+            crate::world::mounts(&text).is_empty()
+        });
+        eventually("no device has its disk", || {
+            !said("losetup", &["--list"]).contains(&text)
+        });
+        eventually("its keeper and its commands end", || {
+            processes_with(&text).is_empty()
+        });
+    }
+}
+
+/// Processes with a text in their arguments or their environment.
+fn processes_with(text: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let has = |folder: &Path| {
+        ["cmdline", "environ"].iter().any(|name| {
+            let bytes = fs::read(folder.join(name)).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        })
+    };
+    let ours = all.filter(|entry| has(&entry.path()));
+    ours.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 #[test]

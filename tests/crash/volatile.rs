@@ -1,23 +1,20 @@
 //! A disk with a write cache that a power cut empties.
 //!
-//! A FUSE file system with one file (its root is the file), served by a thread of the test; a loop device over it has the
+//! A FUSE file system with one file (its root is the file), served by the [`Keeper`]; a loop device over it has the
 //! file system under test. Every write that the kernel sends to the disk and every flush (a FUSE_FSYNC: the loop device
 //! sends one for each REQ_OP_FLUSH, and the block layer one after each FUA write) is kept in order. A power cut at any
 //! place of that record gives a disk that has all that was flushed, and of the rest nothing, a beginning, or any
 //! sectors: a disk may write its cache in any order, and 512 bytes are what it writes as a whole.
-//!
-//! The protocol is that of include/uapi/linux/fuse.h, version 7.31.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::keeper::{FLUSH, HEAD, Keeper};
+use crate::world::eventually;
 
 /// What the disk was told, in order.
 pub(super) enum Event {
@@ -38,80 +35,72 @@ pub(super) enum Lost {
     Some,
 }
 
-/// Most bytes of one write.
-const MOST: u32 = 1 << 20;
 const SECTOR: usize = 512;
 
 /// The disk, from the first write to the last.
 pub(super) struct Disk {
     folder: PathBuf,
-    record: Arc<Mutex<Vec<Event>>>,
-    server: Option<JoinHandle<()>>,
-    device: String,
+    device: Option<String>,
 }
 
 impl Disk {
-    /// A disk with this content in `folder`, which should be in memory: `first` is what is on it.
-    pub(super) fn attach(folder: &Path, first: &Path) -> Self {
+    /// A disk with this content in the keeper's `folder`, which should be in memory: `first` is what is on it.
+    pub(super) fn attach(keeper: &mut Keeper, folder: &Path, first: &Path) -> Self {
         let file = folder.join("disk");
         fs::write(&file, b"").unwrap();
-        let now = folder.join("now");
-        copy(first, &now);
-        let backing = OpenOptions::new().read(true).write(true).open(&now).unwrap();
-        let fuse = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/fuse")
-            .unwrap();
-        let options = format!("fd={},rootmode=100600,user_id=0,group_id=0", fuse.as_raw_fd());
-        let options = std::ffi::CString::new(options).unwrap();
-        mount(
-            "dhow-test",
-            &file,
-            "fuse",
-            MountFlags::NODEV | MountFlags::NOSUID,
-            options.as_c_str(),
-        )
-        .unwrap();
-        let record = Arc::new(Mutex::new(Vec::new()));
-        let mut served = Served {
-            fuse,
-            backing,
-            record: Arc::clone(&record),
-        };
-        let server = Some(std::thread::spawn(move || served.serve()));
+        copy(first, &folder.join("now"));
+        keeper.serve();
+        eventually("the disk is served", || folder.join("record").exists());
         let device = said("losetup", &["--find", "--show", file.to_str().unwrap()]);
         Self {
             folder: folder.to_owned(),
-            record,
-            server,
-            device,
+            device: Some(device),
         }
     }
 
     /// `/dev/loop<n>`.
     pub(super) fn device(&self) -> &str {
-        &self.device
+        self.device.as_deref().unwrap()
     }
 
     /// How many events there were: a place in the record.
     pub(super) fn place(&self) -> usize {
-        locked(&self.record).len()
+        let record = File::open(self.folder.join("record")).unwrap();
+        let mut at = 0;
+        let mut events = 0;
+        while let Some((_, length)) = head(&record, at) {
+            at += (HEAD + length) as u64;
+            events += 1;
+        }
+        events
     }
 
     /// Takes the disk away and gives its record.
     pub(super) fn detach(mut self) -> Vec<Event> {
         self.end();
-        std::mem::take(&mut *locked(&self.record))
+        let path = self.folder.join("record");
+        eventually("the disk is gone", || self.folder.join("ended").exists());
+        let record = File::open(&path).unwrap();
+        let mut at = 0;
+        let mut events = Vec::new();
+        while let Some((offset, length)) = head(&record, at) {
+            let mut bytes = vec![0; length];
+            record.read_exact_at(&mut bytes, at + HEAD as u64).unwrap();
+            at += (HEAD + length) as u64;
+            events.push(match offset {
+                FLUSH => Event::Flush,
+                offset => Event::Write(offset, bytes),
+            });
+        }
+        drop(fs::remove_file(path));
+        events
     }
 
     fn end(&mut self) {
-        let Some(server) = self.server.take() else { return };
-        drop(Command::new("losetup").args(["--detach", &self.device]).status());
+        let Some(device) = self.device.take() else { return };
+        drop(Command::new("losetup").args(["--detach", &device]).status());
         // The loop device lets go of its file a moment later; the server ends when the last user is gone.
-        let file = self.folder.join("disk");
-        unmount(&file, UnmountFlags::DETACH).unwrap_or(());
-        drop(server.join());
+        unmount(self.folder.join("disk"), UnmountFlags::DETACH).unwrap_or(());
     }
 }
 
@@ -121,8 +110,14 @@ impl Drop for Disk {
     }
 }
 
-fn locked(record: &Mutex<Vec<Event>>) -> MutexGuard<'_, Vec<Event>> {
-    record.lock().unwrap_or_else(PoisonError::into_inner)
+/// Place and length of the event that is written at `at`; none where there is none, or only a part of one yet.
+fn head(record: &File, at: u64) -> Option<(u64, usize)> {
+    let mut head = [0; HEAD];
+    record.read_exact_at(&mut head, at).ok()?;
+    let offset = u64::from_ne_bytes(head[..8].try_into().unwrap());
+    let length = usize::try_from(u64::from_ne_bytes(head[8..].try_into().unwrap())).unwrap();
+    let whole = record.metadata().unwrap().len() >= at + (HEAD + length) as u64;
+    whole.then_some((offset, length))
 }
 
 /// Copies a file with holes where it has zeros.
@@ -220,126 +215,4 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 % most.max(1)
     }
-}
-
-const NOT_THERE: i32 = 38;
-const NOT_SUPPORTED: i32 = 95;
-
-/// The file system's side of `/dev/fuse`.
-struct Served {
-    fuse: File,
-    backing: File,
-    record: Arc<Mutex<Vec<Event>>>,
-}
-
-impl Served {
-    fn serve(&mut self) {
-        let mut request = vec![0; MOST as usize + (64 << 10)];
-        loop {
-            let length = match self.fuse.read(&mut request) {
-                Ok(length) => length,
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound) => {
-                    continue;
-                }
-                // ENODEV: the file system is unmounted.
-                Err(_) => return,
-            };
-            let Some(answer) = self.answer(&request[..length]) else {
-                continue;
-            };
-            let (error, body) = match answer {
-                Ok(body) => (0, body),
-                Err(errno) => (-errno, Vec::new()),
-            };
-            let mut reply = Vec::with_capacity(16 + body.len());
-            reply.extend_from_slice(&(16 + u32::try_from(body.len()).unwrap()).to_ne_bytes());
-            reply.extend_from_slice(&i32::to_ne_bytes(error));
-            reply.extend_from_slice(&request[8..16]);
-            reply.extend_from_slice(&body);
-            // An interrupted request has no place for its answer any more.
-            drop(self.fuse.write(&reply));
-        }
-    }
-
-    /// The body of the answer or an errno; none when there must be no answer.
-    fn answer(&mut self, request: &[u8]) -> Option<Result<Vec<u8>, i32>> {
-        let body = &request[40..];
-        Some(match word(request, 4) {
-            // FORGET, INTERRUPT, BATCH_FORGET
-            2 | 36 | 42 => return None,
-            // GETATTR, SETATTR
-            3 | 4 => Ok(self.attributes()),
-            // OPEN: all I/O is direct, so that each write comes as it is.
-            14 => Ok(words(&[0, 0, 1, 0])),
-            // READ
-            15 => {
-                let mut bytes = vec![0; word(body, 16) as usize];
-                let count = self.backing.read_at(&mut bytes, long(body, 8)).unwrap();
-                bytes.truncate(count);
-                Ok(bytes)
-            }
-            // WRITE
-            16 => {
-                let (offset, size) = (long(body, 8), word(body, 16));
-                let bytes = body[40..40 + size as usize].to_vec();
-                self.backing.write_all_at(&bytes, offset).unwrap();
-                locked(&self.record).push(Event::Write(offset, bytes));
-                Ok(words(&[size, 0]))
-            }
-            // RELEASE, FLUSH (of close), DESTROY
-            18 | 25 | 38 => Ok(Vec::new()),
-            // FSYNC
-            20 => {
-                locked(&self.record).push(Event::Flush);
-                Ok(Vec::new())
-            }
-            // INIT: version 7.31, FUSE_BIG_WRITES and FUSE_MAX_PAGES
-            26 => Ok(words(&[
-                7,
-                31,
-                0,
-                1 << 5 | 1 << 22,
-                64 << 16 | 64,
-                MOST,
-                1,
-                MOST >> 12,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-            ])),
-            // FALLOCATE: without it the loop device has no discard.
-            43 => Err(NOT_SUPPORTED),
-            _ => Err(NOT_THERE),
-        })
-    }
-
-    fn attributes(&self) -> Vec<u8> {
-        let size = self.backing.metadata().unwrap().len();
-        let mut out = vec![0; 104];
-        out[16..24].copy_from_slice(&1_u64.to_ne_bytes());
-        out[24..32].copy_from_slice(&size.to_ne_bytes());
-        out[32..40].copy_from_slice(&(size / 512).to_ne_bytes());
-        // Mode of a file, one link, blocks of 4096 bytes.
-        out[76..80].copy_from_slice(&0o100_600_u32.to_ne_bytes());
-        out[80..84].copy_from_slice(&1_u32.to_ne_bytes());
-        out[96..100].copy_from_slice(&4096_u32.to_ne_bytes());
-        out
-    }
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap())
-}
-
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
