@@ -42,39 +42,28 @@ impl Store {
     }
 
     /// Renames away what nobody needs, as far as it is asked for.
+    ///
+    /// Every directory of the store is listed before the lock is taken. Under it only the few that nobody seemed to need
+    /// are asked for again: whoever began to need one since has pinned it, or is in the records.
     fn take_away(&self, uses: &[Use], asked: &dyn Fn(&Digest) -> bool) -> Result<Swept, Error> {
-        let lock = SweepLock::acquire(&self.root)?;
-        let pins = live_pins(&self.root)?;
         let mut swept = Swept::default();
-        if pins.everything {
+        let mut layers = self.layers.list().context(|| "list the layers")?;
+        layers.retain(|diff| asked(&diff.0));
+        let mut documents = self.content.list().context(|| "list the blobs")?;
+        documents.retain(|digest| asked(digest));
+        self.retain_unneeded(uses, &mut layers, &mut documents)?;
+        if layers.is_empty() && documents.is_empty() {
             return Ok(swept);
         }
-        let images = self.meta.images()?;
-        let mut layers: HashSet<DiffId> = images
-            .iter()
-            .flat_map(|image| image.layers.iter().copied())
-            .collect();
-        layers.extend(uses.iter().flat_map(|user| user.layers.iter().copied()));
-        layers.extend(self.kept_outside()?);
-        layers.extend(self.snapshot_layers()?);
-        layers.extend(self.meta.caches()?.into_iter().flat_map(|cache| cache.layers));
-        let mut documents: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
-        documents.extend(images.iter().filter_map(|image| image.manifest));
-        // An index that a name with a digest stands for stays as long as the name.
-        documents.extend(self.meta.digests()?.into_iter().map(|(_, digest, _)| digest));
-        for diff in self.layers.list().context(|| "list the layers")? {
-            if !asked(&diff.0) || layers.contains(&diff) || pins.contains(&diff.0) {
-                continue;
-            }
+        let lock = SweepLock::acquire(&self.root)?;
+        self.retain_unneeded(uses, &mut layers, &mut documents)?;
+        for diff in layers {
             // A layer whose size cannot be read goes as well: it is of no use to anybody.
             swept.bytes += self.layers.layer(&diff).map_or(0, |layer| layer.disk());
             gone(self.layers.remove(&diff)).context(|| format!("remove layer {}", diff.short()))?;
             swept.layers.push(diff);
         }
-        for digest in self.content.list().context(|| "list the blobs")? {
-            if !asked(&digest) || documents.contains(&digest) || pins.contains(&digest) {
-                continue;
-            }
+        for digest in documents {
             swept.bytes += self
                 .content
                 .size(&digest)
@@ -85,6 +74,38 @@ impl Store {
         }
         drop(lock);
         Ok(swept)
+    }
+
+    /// Takes from these what anybody needs.
+    fn retain_unneeded(
+        &self,
+        uses: &[Use],
+        layers: &mut Vec<DiffId>,
+        documents: &mut Vec<Digest>,
+    ) -> Result<(), Error> {
+        // Before the records: a pin ends only after what it was made for is in them.
+        let pins = live_pins(&self.root)?;
+        if pins.everything {
+            layers.clear();
+            documents.clear();
+            return Ok(());
+        }
+        let images = self.meta.images()?;
+        let mut needed: HashSet<DiffId> = images
+            .iter()
+            .flat_map(|image| image.layers.iter().copied())
+            .collect();
+        needed.extend(uses.iter().flat_map(|user| user.layers.iter().copied()));
+        needed.extend(self.kept_outside()?);
+        needed.extend(self.snapshot_layers()?);
+        needed.extend(self.meta.caches()?.into_iter().flat_map(|cache| cache.layers));
+        layers.retain(|diff| !needed.contains(diff) && !pins.contains(&diff.0));
+        let mut named: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
+        named.extend(images.iter().filter_map(|image| image.manifest));
+        // An index that a name with a digest stands for stays as long as the name.
+        named.extend(self.meta.digests()?.into_iter().map(|(_, digest, _)| digest));
+        documents.retain(|digest| !named.contains(digest) && !pins.contains(digest));
+        Ok(())
     }
 
     /// The layers below every snapshot: a container keeps its root file system, whatever its caller forgot to say.

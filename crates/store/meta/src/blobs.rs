@@ -26,7 +26,8 @@ impl Edit<'_> {
     /// When the database cannot be written.
     pub fn record_blob(&self, blob: &BlobRecord, repo: Option<&str>) -> Result<(), Error> {
         let (diff, digest) = (blob.diff.0.as_bytes(), blob.digest.as_bytes());
-        let sql = "INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3, ?4)";
+        let sql = "INSERT INTO blobs VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE \
+                   SET size = ?3, media_type = ?4 WHERE size <> ?3 OR media_type <> ?4";
         self.run(sql, params![diff, digest, signed(blob.size), blob.media_type])?;
         if let Some(repo) = repo {
             self.run(

@@ -29,12 +29,16 @@ pub struct ImageRecord {
 
 const COLUMNS: &str = "id, manifest, media_type, created, layers, size, platform, parent";
 
+/// What is as it is to be is not written again: an edit that changes nothing waits for no disk.
 impl Edit<'_> {
     /// Records an image, or replaces its record.
     ///
     /// # Errors
     /// When the database cannot be written.
     pub fn put_image(&self, record: &ImageRecord) -> Result<(), Error> {
+        if self.image(&record.id)?.as_ref() == Some(record) {
+            return Ok(());
+        }
         let sql = "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         self.run(
             sql,
@@ -77,7 +81,7 @@ impl Edit<'_> {
     /// When the database cannot be written.
     pub fn tag(&self, name: &str, id: &ImageId) -> Result<(), Error> {
         self.run(
-            "INSERT OR REPLACE INTO tags VALUES (?1, ?2)",
+            "INSERT INTO tags VALUES (?1, ?2) ON CONFLICT DO UPDATE SET image = ?2 WHERE image <> ?2",
             params![name, id.0.as_bytes()],
         )?;
         Ok(())
@@ -96,7 +100,8 @@ impl Edit<'_> {
     /// # Errors
     /// When the database cannot be written.
     pub fn add_digest(&self, repo: &str, manifest: &Digest, id: &ImageId) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO digests VALUES (?1, ?2, ?3)";
+        let sql =
+            "INSERT INTO digests VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET image = ?3 WHERE image <> ?3";
         self.run(sql, params![repo, manifest.as_bytes(), id.0.as_bytes()])?;
         Ok(())
     }
@@ -150,7 +155,7 @@ impl Edit<'_> {
     /// When the database cannot be written.
     pub fn set_fact(&self, name: &str, value: i64) -> Result<(), Error> {
         self.run(
-            "INSERT OR REPLACE INTO facts VALUES (?1, ?2)",
+            "INSERT INTO facts VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2 WHERE value <> ?2",
             params![name, value],
         )?;
         Ok(())

@@ -18,6 +18,9 @@ use crate::{Context as _, Error};
 /// More than this is not read of one lease: 100,000 pins.
 const MAX_LEASE: u64 = 6_500_000;
 
+/// Below a store's root: held shared by who pins, alone by who sweeps.
+const GC: &str = "locks/gc";
+
 /// Keeps digests (of layers and of blobs) from the sweeper; dropped, it keeps nothing.
 #[derive(Debug)]
 pub struct Lease {
@@ -93,8 +96,7 @@ impl Lease {
     }
 
     fn append(&self, lines: &str) -> Result<(), Error> {
-        let lock = open_lock(&self.root)?;
-        lock_file(&lock, FlockOperation::LockShared)?;
+        let _lock = lock(&self.root.join(GC), FlockOperation::LockShared)?;
         (&self.file)
             .write_all(lines.as_bytes())
             .context(|| format!("write {}", self.path.display()))
@@ -123,8 +125,7 @@ impl SweepLock {
     /// # Errors
     /// When the lock file cannot be opened.
     pub fn acquire(root: &Path) -> Result<Self, Error> {
-        let file = open_lock(root)?;
-        lock_file(&file, FlockOperation::LockExclusive)?;
+        let file = lock(&root.join(GC), FlockOperation::LockExclusive)?;
         Ok(Self { _file: file })
     }
 }
@@ -248,29 +249,23 @@ fn read_bounded(path: &Path) -> std::io::Result<Option<String>> {
     Ok((read as u64 <= MAX_LEASE).then_some(text))
 }
 
-fn open_lock(root: &Path) -> Result<File, Error> {
-    let path = root.join("locks/gc");
-    OpenOptions::new()
+/// Opens a lock file, made if it is not there, and waits for its lock; it is free again when the file is dropped.
+pub(crate) fn lock(path: &Path, operation: FlockOperation) -> Result<File, Error> {
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&path)
-        .context(|| format!("open {}", path.display()))
-}
-
-fn lock_file(file: &File, operation: FlockOperation) -> Result<(), Error> {
+        .open(path)
+        .context(|| format!("open {}", path.display()))?;
     loop {
         match flock(file.as_fd(), operation) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(file),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
-                return Err(Error::because(
-                    ErrorKind::Internal,
-                    "lock the store for sweeping",
-                    error,
-                ));
+                let message = format!("lock {}", path.display());
+                return Err(Error::because(ErrorKind::Internal, message, error));
             }
         }
     }
