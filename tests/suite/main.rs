@@ -51,4 +51,5 @@ mod runtime_nested;
 mod runtime_rootless;
 mod seccomp;
 mod unprivileged;
+mod usage;
 mod volumes;
