@@ -5,7 +5,7 @@ use std::io::{BufWriter, Read, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dhow_content::ContentStore as _;
-use dhow_layer::Unpack;
+use dhow_layer::{Inflated, Unpack};
 use dhow_meta::{Edit, ImageRecord, Lease};
 use dhow_oci::{Document, History, ImageConfig, MAX_DOCUMENT};
 use dhow_reference::Reference;
@@ -63,7 +63,7 @@ impl Store {
         Ok(id)
     }
 
-    /// Gives an image one more name, taking the name from another image if that had it.
+    /// Gives an image one more name, taking the name from another image if that had it; the disk has it then.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a name with a digest.
@@ -128,7 +128,7 @@ impl Store {
         packing: Packing,
         how: &Import,
     ) -> Result<(DiffId, Told), Error> {
-        let tar = foreign::Bounded::decoder(input, &how.limits)?;
+        let tar = Inflated::new(input, "archive", None, &how.limits).context(|| "read the archive")?;
         let (mut inlet, outlet) = pipe();
         std::thread::scope(|scope| {
             let unwrapper = scope.spawn(move || {

@@ -5,8 +5,6 @@ mod appc;
 mod lxd;
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_layer::tar::{Reader, Writer};
 use dhow_layer::{Entry, EntryKind, Limits, decoder};
@@ -40,57 +38,6 @@ impl<R: Read> Read for Recorder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buf)?;
         self.kept.extend_from_slice(&buf[..count]);
-        Ok(count)
-    }
-}
-
-/// Counts what is read of a compressed stream.
-pub(crate) struct Counted<R> {
-    input: R,
-    count: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buf)?;
-        self.count.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
-/// What becomes of a compressed stream, as long as it is no decompression bomb.
-pub(crate) struct Bounded<'a> {
-    output: Box<dyn Read + Send + 'a>,
-    out: u64,
-    read: Arc<AtomicU64>,
-    limits: &'a Limits,
-}
-
-impl<'a> Bounded<'a> {
-    /// # Errors
-    /// The failure of the first read.
-    pub(crate) fn decoder(input: impl Read + Send + 'a, limits: &'a Limits) -> Result<Self, Error> {
-        let read = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&read);
-        let (_, output) = decoder(Counted { input, count }).context(|| "read the archive")?;
-        Ok(Self {
-            output,
-            out: 0,
-            read,
-            limits,
-        })
-    }
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.output.read(buf)?;
-        self.out += count as u64;
-        let (out, read, limits) = (self.out, self.read.load(Ordering::Relaxed), self.limits);
-        if out > limits.ratio_free && out / limits.ratio > read {
-            let message = format!("the archive is a decompression bomb: {read} bytes became more than {out}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
         Ok(count)
     }
 }

@@ -7,6 +7,7 @@
 
 mod image;
 mod ledger;
+mod links;
 mod place;
 mod tree;
 
@@ -14,8 +15,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use dhow_types::{DiffId, ErrorKind};
@@ -26,7 +25,7 @@ use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
-use crate::{Backend, Context, Error, Index, Limits, Unpack, erofs};
+use crate::{Backend, Context, Error, Index, Inflated, Limits, Unpack, erofs};
 
 pub(crate) use self::place::disk_of;
 
@@ -64,11 +63,8 @@ pub(crate) fn unpack(
     backend: Backend,
 ) -> Result<Made, Error> {
     let limits = &how.limits;
-    let read = Arc::new(AtomicU64::new(0));
-    let (compression, tar) = codec::decoder(Metered {
-        input: stream,
-        bytes: Arc::clone(&read),
-    })?;
+    let tar = Inflated::new(stream, "layer", how.size, limits)?;
+    let compression = tar.compression();
     let (inflated, to_hash) = sync_channel(CHUNKS);
     let (hashed, to_write) = sync_channel(CHUNKS);
     let (back, recycled) = channel();
@@ -81,7 +77,7 @@ pub(crate) fn unpack(
                 Backend::Erofs => draft(chunks, dir, limits),
             }
         });
-        pump(tar, &read, how, &inflated, &recycled);
+        pump(tar, &inflated, &recycled);
         // The end of the tar, for the other two.
         drop(inflated);
         let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
@@ -106,43 +102,23 @@ pub(crate) fn unpack(
     })
 }
 
-/// Counts the compressed bytes that are read.
-struct Metered<R> {
-    input: R,
-    bytes: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buf)?;
-        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
 /// Inflates and hands over, until the end of the stream or until nobody takes it.
-fn pump(
-    mut tar: impl Read,
-    read: &AtomicU64,
-    how: &Unpack,
-    inflated: &SyncSender<Passed>,
-    recycled: &Receiver<Chunk>,
-) {
-    let mut total = 0_u64;
+fn pump(mut tar: Inflated<'_>, inflated: &SyncSender<Passed>, recycled: &Receiver<Chunk>) {
     loop {
         let mut chunk = recycled.try_recv().unwrap_or_else(|_| Chunk {
             bytes: vec![0; CHUNK].into_boxed_slice(),
             length: 0,
         });
-        let filled = codec::fill(&mut tar, &mut chunk.bytes)
-            .context(|| "read the layer")
-            .and_then(|length| {
-                total += length as u64;
-                check_bomb(total, read.load(Ordering::Relaxed), how)?;
-                chunk.length = length;
-                Ok(chunk)
-            });
-        match filled {
+        let filled = codec::fill(&mut tar, &mut chunk.bytes).map(|length| {
+            chunk.length = length;
+            chunk
+        });
+        // A bomb's own error says all.
+        let refused = |error: io::Error| {
+            let other = |error| Error::wrap(error, "read the layer");
+            error.downcast().unwrap_or_else(other)
+        };
+        match filled.map_err(refused) {
             Ok(chunk) if chunk.length == 0 => return,
             Ok(chunk) => {
                 if inflated.send(Ok(chunk)).is_err() {
@@ -169,21 +145,6 @@ fn hash(inflated: &Receiver<Passed>, hashed: &SyncSender<Passed>) -> Option<(Dif
         whole.then_some(())?;
     }
     Some((DiffId(hasher.finish()), total))
-}
-
-fn check_bomb(out: u64, read: u64, how: &Unpack) -> Result<(), Error> {
-    let limits = &how.limits;
-    let too_dense = |free: u64, from: u64| out > free && out / limits.ratio > from;
-    let message = if out > limits.archive {
-        format!("the layer has more than {} bytes", limits.archive)
-    } else if let Some(size) = how.size.filter(|size| too_dense(limits.ratio_free_sized, *size)) {
-        format!("the layer is a decompression bomb: its {size} bytes become more than {out}")
-    } else if too_dense(limits.ratio_free, read) {
-        format!("the layer is a decompression bomb: {read} bytes became more than {out}")
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::ResourceExhausted, message))
 }
 
 /// The receiving end as a source of the parser.

@@ -6,9 +6,8 @@ use dhow_types::ErrorKind;
 
 use super::Chunks;
 use super::ledger::Ledger;
-use super::tree::{
-    MOST_DEPTH, MOST_LINKS, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path,
-};
+use super::links::follow;
+use super::tree::{MOST_DEPTH, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path};
 use crate::erofs::{self, Meta, Node, TAR};
 use crate::hash::ContentHasher;
 use crate::tar::Parser;
@@ -253,45 +252,12 @@ impl Draft {
 
     /// The real path of the directory `dir` after all links in it; what is missing stays as it is named.
     fn follow(&mut self, dir: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut todo: Vec<Vec<u8>> = dir
-            .split(|byte| *byte == b'/')
-            .rev()
-            .map(<[u8]>::to_vec)
-            .collect();
-        let mut real = Vec::new();
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            match part.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    let end = split_path(&real).0.len();
-                    real.truncate(end);
-                    continue;
-                }
-                _ => (),
-            }
-            let next = join(&real, &part);
-            if next.len() > self.limits.path {
-                return Err(refused("it leads through a link to a path that is too long"));
-            }
-            let link = self
-                .ledger
-                .original(&next)
-                .filter(|entry| entry.kind == EntryKind::Symlink);
-            let Some(target) = link.map(|entry| entry.link.clone()) else {
-                real = next;
-                continue;
-            };
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(refused("its directory is a loop of symbolic links"));
-            }
-            if target.first() == Some(&b'/') {
-                real.clear();
-            }
-            todo.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
-        }
-        Ok(real)
+        let ledger = &mut self.ledger;
+        follow(dir, self.limits.path, |path| {
+            let entry = ledger.original(path);
+            let link = entry.filter(|entry| entry.kind == EntryKind::Symlink);
+            Ok(link.map(|entry| entry.link.clone()))
+        })
     }
 
     /// Writes what is not the tar, whose `length` bytes are in the image already.

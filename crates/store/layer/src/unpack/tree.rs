@@ -10,6 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::ledger::Ledger;
+use super::links::follow;
 use super::place::{Host, disk_of, failure, open_dir, open_host, times};
 use crate::hash::ContentHasher;
 use crate::split::SplitWriter;
@@ -25,9 +26,6 @@ const LARGE: u64 = 128 << 10;
 
 /// Directories below each other.
 pub(super) const MOST_DEPTH: usize = 512;
-
-/// Links followed on the way to one entry, as in the kernel.
-pub(super) const MOST_LINKS: u32 = 40;
 
 /// Prefix of the names that mean something to layers (image-spec `layer.md`, "Whiteouts").
 pub(super) const WHITEOUT: &[u8] = b".wh.";
@@ -483,45 +481,13 @@ impl Tree {
 
     /// The real path of the directory `dir` after all links in it; what is missing stays as it is named.
     fn follow(&self, dir: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut todo: Vec<Vec<u8>> = dir
-            .split(|byte| *byte == b'/')
-            .rev()
-            .map(<[u8]>::to_vec)
-            .collect();
-        let mut real = Vec::new();
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            match part.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    let end = split_path(&real).0.len();
-                    real.truncate(end);
-                    continue;
-                }
-                _ => (),
+        follow(dir, self.limits.path, |path| {
+            match readlinkat(&self.fs, path, Vec::new()) {
+                Ok(target) => Ok(Some(target.into_bytes())),
+                Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(None),
+                Err(errno) => Err(failure(errno, "look at its directory")),
             }
-            let next = join(&real, &part);
-            if next.len() > self.limits.path {
-                return Err(refused("it leads through a link to a path that is too long"));
-            }
-            let target = match readlinkat(&self.fs, next.as_slice(), Vec::new()) {
-                Ok(target) => target.into_bytes(),
-                Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => {
-                    real = next;
-                    continue;
-                }
-                Err(errno) => return Err(failure(errno, "look at its directory")),
-            };
-            links += 1;
-            if links > MOST_LINKS {
-                return Err(refused("its directory is a loop of symbolic links"));
-            }
-            if target.first() == Some(&b'/') {
-                real.clear();
-            }
-            todo.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
-        }
-        Ok(real)
+        })
     }
 
     /// Sets what had to wait, and gives the entries.
