@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage};
 
-use super::{Traces, how_many, stored, tar_of};
+use super::{Traces, change, how_many, stored, tar_of, words};
 use crate::samples::{docker_archive, noise};
 use crate::world::{PATIENCE, World, program, wait};
 
@@ -233,10 +233,6 @@ fn choose(all: &[(String, usize)], count: usize) -> Vec<(String, usize)> {
     chosen
 }
 
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(str::to_owned).collect()
-}
-
 #[test]
 fn a_pull_killed_at_a_system_call_is_taken_up_again() {
     let Some(bench) = Bench::new() else { return };
@@ -290,22 +286,7 @@ fn a_commit_killed_at_a_system_call_is_taken_up_again() {
     let Some(bench) = Bench::new() else { return };
     bench.kill(&Verb {
         name: "commit",
-        prepare: &|round| {
-            bench.world.say("rm -f changed").exits_any();
-            let script = format!("echo committed {round} > /id");
-            let args = [
-                "run",
-                "--name",
-                "changed",
-                "--network",
-                "none",
-                "busybox",
-                "sh",
-                "-c",
-                &script,
-            ];
-            bench.world.dhow(&args).ok();
-        },
+        prepare: &|round| change(&bench.world, "busybox", &format!("echo committed {round} > /id")),
         words: &|_| words("commit changed committed:1"),
         result: ("committed:1".to_owned(), &|round| {
             Some(format!("committed {round}"))

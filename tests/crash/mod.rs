@@ -85,3 +85,15 @@ fn tar_of(id: &str) -> Vec<u8> {
     let head = Tar::new().raw(&bin[..bin.len() - 1024]);
     head.file("id", 0o644, id.as_bytes()).finish()
 }
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Makes the container `changed` of an image, which has run this script: what is to be committed.
+fn change(world: &World, image: &str, script: &str) {
+    world.say("rm -f changed").exits_any();
+    let run = words("run --name changed --network none");
+    let rest = [image, "sh", "-c", script].map(str::to_owned);
+    world.dhow(&[run, rest.to_vec()].concat()).ok();
+}

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
-use super::{how_many, tar_of};
+use super::{change, how_many, tar_of, words};
 use crate::samples::{docker_archive, noise};
 use crate::world::{Ran, World};
 
@@ -179,10 +179,6 @@ fn both(verb: &Verb<'_>, tight: &Tight) {
     }
 }
 
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(str::to_owned).collect()
-}
-
 #[test]
 fn a_pull_without_room_at_any_step_is_an_error_and_works_later() {
     let Some(tight) = Tight::new() else { return };
@@ -239,20 +235,8 @@ fn a_build_without_room_at_any_step_is_an_error_and_works_later() {
 fn a_commit_without_room_at_any_step_is_an_error_and_works_later() {
     let Some(tight) = Tight::new() else { return };
     let prepare = |tight: &Tight| {
-        tight.world.say("rm -f changed").exits_any();
         let script = "mkdir /d; for i in $(seq 60); do dd if=/dev/zero of=/d/$i bs=9000 count=1 2>/dev/null; done; printf new > /id";
-        let args = [
-            "run",
-            "--name",
-            "changed",
-            "--network",
-            "none",
-            "busybox",
-            "sh",
-            "-c",
-            script,
-        ];
-        tight.world.dhow(&args).ok();
+        change(&tight.world, "busybox", script);
     };
     let verb = Verb {
         words: words("commit changed committed:1"),
