@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{World, base, chain, image, layer};
 
 /// Files of an archive by name.
-fn files(archive: &[u8]) -> std::collections::BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(archive: &[u8]) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut tar = Reader::new(archive);
     let mut files = std::collections::BTreeMap::new();
     while let Some(entry) = tar.next_entry().unwrap() {

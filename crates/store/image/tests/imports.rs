@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::World;
 
-const METADATA: &str = "architecture: x86_64
+pub(crate) const METADATA: &str = "architecture: x86_64
 creation_date: 1704067200
 expiry_date: 1735689600
 properties:
@@ -21,7 +21,7 @@ templates:
     template: hostname.tpl
 ";
 
-fn manifest() -> serde_json::Value {
+pub(crate) fn manifest() -> serde_json::Value {
     json!({
         "acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/app",
         "labels": [
@@ -44,7 +44,7 @@ fn manifest() -> serde_json::Value {
     })
 }
 
-fn root(tar: Tar) -> Tar {
+pub(crate) fn root(tar: Tar) -> Tar {
     tar.directory("rootfs/", 0o755)
         .directory("rootfs/bin/", 0o755)
         .file("rootfs/bin/app", 0o755, b"program")
