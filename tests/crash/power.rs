@@ -5,8 +5,8 @@
 //!
 //! After each cut the file system is mounted (its journal is replayed), the boot has another id, and the run folder is
 //! empty, as after a real one. Then half of the time names are run as they are: they run with their content, or dhow
-//! says why not. Always `system check` is clean or heals; every name that a verb reported as written to disk (pull,
-//! load, commit) is there, and every name that is there runs with the content that it had before the cut.
+//! says why not. Always `system check` is clean or heals; every name that a verb reported (all but
+//! that one is gone) is there, and every name that is there runs with the content that it had before the cut.
 //!
 //! `DHOW_POWER_CUTS` says how many cuts there are on each file system; the sample is a few.
 
@@ -24,7 +24,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::keeper::Keeper;
 use super::volatile::{Cuts, Disk, Lost, Random, said};
-use super::{how_many, tar_of};
+use super::{change, how_many, tar_of};
 use crate::samples::{docker_archive, noise};
 use crate::world::{Ran, World, eventually, finish, program, root};
 
@@ -228,34 +228,22 @@ impl Work<'_> {
         self.deed(&pulled, Some(format!("pulled {round}")), true, |world| {
             drop(world.dhow(&["pull", &pulled]).ok())
         });
-        self.deed("built:1", Some(built), false, |world| {
+        self.deed("built:1", Some(built), true, |world| {
             drop(world.dhow(&["build", "-t", "built:1", &folder]).exits(0));
         });
         let imported = format!("imported {round}");
-        self.deed("imported:1", Some(imported.clone()), false, |world| {
+        self.deed("imported:1", Some(imported.clone()), true, |world| {
             drop(world.feed(&["import", "-", "imported:1"], tar_of(&imported)).ok());
         });
         self.deed("loaded:1", Some(format!("loaded {round}")), true, |world| {
             drop(world.dhow(&["load", "-i", &archive]).ok());
         });
         let alias = format!("loaded {round}");
-        self.deed("alias:1", Some(alias), false, |world| {
+        self.deed("alias:1", Some(alias), true, |world| {
             drop(world.say("tag loaded:1 alias:1").ok())
         });
         let script = format!("printf 'committed {round}' > /id");
-        self.host.world.say("rm -f changed").exits_any();
-        let run = [
-            "run",
-            "--name",
-            "changed",
-            "--network",
-            "none",
-            &pulled,
-            "sh",
-            "-c",
-            &script,
-        ];
-        self.host.world.dhow(&run).ok();
+        change(&self.host.world, &pulled, &script);
         self.deed("committed:1", Some(format!("committed {round}")), true, |world| {
             drop(world.say("commit changed committed:1").ok());
         });
@@ -509,20 +497,29 @@ fn containers_whose_records_a_power_cut_emptied_are_healed() {
         world.dhow(&args).ok()
     };
     let (stateless, unknown) = (create("stateless"), create("unknown"));
+    // Its snapshot is made when it is started.
+    let flat = create("flat");
+    assert_eq!(world.say("start -a flat").ok(), "ran");
+    let stack = world.root().join("snapshots").join(&flat).join("stack");
+    assert!(stack.exists());
+    fs::write(stack, "").unwrap();
+    world.say("start -a flat").one_error(1);
     let record = |id: &str, name: &str| world.root().join("containers").join(id).join(name);
     fs::write(record(&stateless, "state.json"), "").unwrap();
     fs::write(record(&unknown, "config.json"), "\0\0\0\0").unwrap();
-    assert_eq!(world.say("ps -a --format {{.Names}}").ok(), "stateless");
+    assert_eq!(world.say("ps -a --format {{.Names}}").ok(), "flat\nstateless");
     assert_eq!(
         world.inspect("stateless", "{{.State.Status}} {{.State.ExitCode}}"),
         "exited 255"
     );
     world.say("images").ok();
     let found = world.say("system check").exits(1);
-    found.prints(&stateless[..12]).prints(&unknown[..12]);
+    let found = found.prints(&stateless[..12]).prints(&unknown[..12]);
+    found.prints(&format!("{} lost the list of its layers", &flat[..12]));
     world.say("system check --repair").ok();
     world.clean();
     assert_eq!(world.say("start -a stateless").ok(), "ran");
+    assert_eq!(world.say("start -a flat").ok(), "ran");
     create("unknown");
     world.nothing_left(&unknown);
 }

@@ -166,5 +166,8 @@ fn commit(store: &Store, request: &Request, state: &State) -> Result<Image, Erro
     let id = store
         .commit_on(config, &request.tags, state.parent)
         .context(|| "write the image")?;
+    store
+        .sync_what_is_new(&request.tags)
+        .context(|| "write the image to disk")?;
     store.image(&id).context(|| "read the image")
 }

@@ -164,7 +164,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::load`].
     pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<Imported, Error> {
-        self.store()?.import(input, how).context(|| "import an image")
+        let imported = self.store()?.import(input, how).context(|| "import an image")?;
+        self.store()?.sync().context(|| "write the image to disk")?;
+        Ok(imported)
     }
 
     /// Makes an image of what a URL leads to.

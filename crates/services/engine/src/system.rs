@@ -350,9 +350,31 @@ impl Engine {
         }
     }
 
+    /// A power cut may leave a snapshot's list of layers without content; its container's config has the same list.
+    fn check_stacks(&self, repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
+        let snapshots = &self.store()?.snapshots;
+        for container in self.containers().list()? {
+            let (id, layers) = (&container.config.id, &container.config.layers);
+            let lost = snapshots.stack(id.as_str());
+            if !lost.is_err_and(|error| error.kind() == ErrorKind::DataLoss) {
+                continue;
+            }
+            let healed = repair && snapshots.restack(id.as_str(), layers).is_ok();
+            found.findings.push(Finding {
+                what: format!(
+                    "container {} lost the list of its layers in a power cut",
+                    id.short()
+                ),
+                healed: healed.then(|| "written again".to_owned()),
+            });
+        }
+        Ok(())
+    }
+
     fn check_snapshots(&self, repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
         let store = self.store()?;
         let owners: HashSet<String> = self.containers().ids()?.iter().map(ToString::to_string).collect();
+        self.check_stacks(repair, found)?;
         for key in store.snapshots.list().context(|| "list snapshots")? {
             let dead = if key.starts_with("build-") {
                 crate::leftover::dead_build(&key)

@@ -74,7 +74,9 @@ impl Store {
                 return Err(crate::image::no_such_image(&id.to_string()));
             }
             self.write_name(edit, &name, id)
-        })
+        })?;
+        // Without the index's lock: that waits for no disk.
+        self.sync_name(&name)
     }
 
     /// Makes an image of one layer: a root file system as a tar of any known compression, or in the archive of an App

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use dhow_meta::Edit;
@@ -158,7 +159,22 @@ impl Store {
             drop(std::fs::remove_file(&staged));
         }
         renamed.context(|| format!("write {}", path.display()))?;
+        self.named.store(true, Ordering::Relaxed);
         self.changed_names().push(change);
+        Ok(())
+    }
+
+    /// Makes a name survive a power cut, without the rest of the file system: its bytes, then its place in `refs/`.
+    pub(crate) fn sync_name(&self, name: &Reference) -> Result<(), Error> {
+        let refs = self.root.join("refs");
+        for path in [self.name_path(&name.canonical()), refs] {
+            let what = || format!("sync {}", path.display());
+            match std::fs::File::open(&path) {
+                // Taken away by somebody else meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.and_then(|file| file.sync_all()).context(what)?,
+            }
+        }
         Ok(())
     }
 

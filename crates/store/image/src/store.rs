@@ -2,17 +2,18 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use dhow_content::Local;
 use dhow_layer::{Backend, LayerStore};
 use dhow_meta::Meta;
+use dhow_reference::Reference;
 use dhow_snapshot::Snapshots;
 use dhow_types::{DiffId, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::names::NameChange;
+use crate::names::{NameChange, single};
 use crate::{Context as _, Error};
 
 /// The newest format that this program knows. A store has the oldest that can hold it, so that older programs read it as
@@ -75,6 +76,8 @@ pub struct Store {
     serial: AtomicU64,
     keepers: OnceLock<Keepers>,
     pub(crate) changed_names: Mutex<Vec<NameChange>>,
+    /// Whether this process gave a name since the last sync.
+    pub(crate) named: AtomicBool,
 }
 
 /// Says which layers somebody has who is not in the store.
@@ -106,6 +109,7 @@ impl Store {
             serial: AtomicU64::new(0),
             keepers: OnceLock::new(),
             changed_names: Mutex::default(),
+            named: AtomicBool::new(false),
         })
     }
 
@@ -161,6 +165,7 @@ impl Store {
     /// # Errors
     /// Failures of the disk.
     pub fn sync(&self) -> Result<(), Error> {
+        self.named.store(false, Ordering::Relaxed);
         self.layers.sync().context(|| "sync the layers to disk")?;
         // Nothing to do when the line before had something to do: then all is clean by now.
         let what = || format!("sync {}", self.root.display());
@@ -168,6 +173,19 @@ impl Store {
         rustix::fs::syncfs(&root)
             .map_err(std::io::Error::from)
             .context(what)
+    }
+
+    /// The same after work that may have found all as it is to be: without a new layer or a new name only these names are
+    /// synced, for somebody who gave them and did not come to that.
+    ///
+    /// # Errors
+    /// Failures of the disk.
+    pub fn sync_what_is_new(&self, names: &[Reference]) -> Result<(), Error> {
+        if self.named.load(Ordering::Relaxed) {
+            return self.sync();
+        }
+        self.layers.sync().context(|| "sync the layers to disk")?;
+        names.iter().try_for_each(|name| self.sync_name(&single(name)))
     }
 
     /// Layers that a power cut may have damaged, and did: they are taken away, so that they are fetched again.

@@ -147,6 +147,16 @@ impl Snapshots {
         stack::read(&self.dir().join(key), key)
     }
 
+    /// Writes the list of layers of a snapshot again, for one that lost it in a power cut; its changes stay.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such snapshot, or a layer is not there; failures of the file system.
+    pub fn restack(&self, key: &str, stack: &[DiffId]) -> Result<(), Error> {
+        check_key(key)?;
+        stack::layers(&self.layers, stack)?;
+        stack::write(&self.dir().join(key), stack)
+    }
+
     /// Makes a layer of the changes of a writable snapshot, which is spent. It must not be mounted any more.
     ///
     /// # Errors
