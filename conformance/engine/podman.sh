@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# podman's system tests (bats) on our command line under the name podman. The caller has the checkout; nothing of it is built
+# or changed. Every file runs in namespaces of its own: what a test leaves ends with them.
+set -uo pipefail
+name=podman
+
+die() { echo "$name: $*" >&2; exit 1; }
+
+usage() {
+    cat >&2 <<USAGE
+usage: conformance/engine/$name.sh [--dhow BIN] [--file NAME]... [--only REGEX] [--logs DIR] SUITE
+  SUITE         a checkout of podman, or its folder test/system
+  --dhow BIN    the binary (default: dist/dhow)
+  --file NAME   only this file, as 030 or 030-run; may be given again (default: the files of the verbs that we share)
+  --only REGEX  only the tests whose name matches
+  --logs DIR    keep the output of every file there
+Run it as root.
+USAGE
+    exit 2
+}
+
+# The files about verbs that we share.
+shared=(001 005 010 011 020 030 040 045 050 055 065 070 075 085 110 120 125 130 140 160 190 220 500)
+# Where a box has its outside: an address that leads nowhere, and a name server that knows no name.
+outside=192.0.2
+
+# The names of the programs in busybox, and what Debian's lacks of those that the tests call.
+fill_bin() {
+    local bin=$1/bin applet
+    mkdir -p "$bin"
+    cp "$(command -v busybox)" "$bin/busybox"
+    for applet in $(busybox --list) busybox-extras; do
+        [ -e "$bin/$applet" ] || ln -s busybox "$bin/$applet"
+    done
+    printf '#!/bin/sh\n[ $# -gt 0 ] || exec env\nfor name; do eval "echo \\"\\$$name\\""; done\n' >"$bin/printenv"
+    printf '#!/bin/sh\n[ "$1" != -q ] || shift\ngrep -q " $1 " /proc/self/mountinfo\n' >"$bin/mountpoint"
+    printf '#!/bin/sh\ntrap "" HUP\nexec "$@"\n' >"$bin/nohup"
+    cat >"$bin/adduser" <<'SCRIPT'
+#!/bin/sh
+# adduser [-D] [-u ID] [-h HOME] NAME
+id=1000 home=
+while [ $# -gt 1 ]; do
+    case $1 in -u) id=$2; shift 2 ;; -h) home=$2; shift 2 ;; *) shift ;; esac
+done
+echo "$1:x:$id:$id::${home:-/home/$1}:/bin/sh" >>/etc/passwd
+echo "$1:x:$id:" >>/etc/group
+mkdir -p "${home:-/home/$1}"
+SCRIPT
+    chmod 755 "$bin"/{printenv,mountpoint,nohup,adduser}
+}
+
+# A small root file system in the manner of Alpine. $1 folder.
+fill_root() {
+    fill_bin "$1"
+    mkdir -p "$1"/{dev,etc,home/podman,media,mnt,proc,root,run,sbin,srv,sys,tmp,usr/bin,usr/sbin,usr/local/bin,var/lib,var/log,var/opt,var/tmp}
+    chmod 1777 "$1"/tmp "$1"/var/tmp
+    chmod 700 "$1"/root
+    ln -s ../bin/env "$1"/usr/bin/env
+    ln -s ../proc/mounts "$1"/etc/mtab
+    printf '%s\n' root:x:0:0:root:/root:/bin/sh bin:x:1:1:bin:/bin:/sbin/nologin daemon:x:2:2:daemon:/sbin:/sbin/nologin \
+        lp:x:4:7:lp:/var/spool/lpd:/sbin/nologin sync:x:5:0:sync:/sbin:/bin/sync mail:x:8:12:mail:/var/mail:/sbin/nologin \
+        guest:x:405:100:guest:/dev/null:/sbin/nologin nobody:x:65534:65534:nobody:/:/sbin/nologin >"$1"/etc/passwd
+    printf '%s\n' root:x:0:root bin:x:1:root,bin,daemon daemon:x:2:root,bin,daemon sys:x:3:root,bin adm:x:4:root,daemon \
+        tty:x:5: disk:x:6:root lp:x:7:lp mail:x:12:mail users:x:100: nogroup:x:65533: nobody:x:65534: >"$1"/etc/group
+    printf '%s\n' 'root:*::0:::::' 'nobody:!::0:::::' >"$1"/etc/shadow
+    printf '127.0.0.1\tlocalhost localhost.localdomain\n::1\t\tlocalhost localhost.localdomain\n' >"$1"/etc/hosts
+    printf 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.20.3\nPRETTY_NAME="Alpine Linux v3.20"\n' >"$1"/etc/os-release
+    echo 3.20.3 >"$1"/etc/alpine-release
+}
+
+# What the tests' own image has in its home: its age, a health check, a program that waits.
+fill_home() {
+    local home=$1/home/podman
+    echo 20241011 >"$home/testimage-id"
+    touch --date=@1600000000 "$home/testimage-id"
+    cat >"$home/healthcheck" <<'SCRIPT'
+#!/bin/sh
+if [ -e /uh-oh ] || [ -e /uh-oh-only-once ]; then
+    rm -f /uh-oh-only-once
+    echo 'Uh-oh on stdout!'
+    echo 'Uh-oh on stderr!' >&2
+    exit 1
+fi
+echo 'Life is Good on stdout'
+echo 'Life is Good on stderr' >&2
+SCRIPT
+    printf '#!/bin/sh\ntrap "exit 0" TERM\necho Confirmed: testimage pause invoked as $0\nwhile :; do sleep 0.1; done\n' >"$home/pause"
+    chmod 755 "$home"/{healthcheck,pause}
+}
+
+# The images under the names that the suite asks for, in a registry of ours. Each name is an image of its own.
+make_images() {
+    local root=$work/rootfs registry=127.0.0.1:$port kind
+    local test_image=(-c 'LABEL created_by=test/system/build-testimage' -c 'LABEL created_at=2024-10-11T12:00:00Z'
+        -c 'WORKDIR /home/podman' -c 'CMD ["/bin/echo", "This container is intended for podman CI testing"]'
+        -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin')
+    fill_root "$root"
+    tar -C "$root" -cf "$work/plain.tar" .
+    fill_home "$root"
+    tar -C "$root" -cf "$work/home.tar" .
+    export DHOW_INSECURE_REGISTRIES=$registry
+    for kind in testimage:20241011 testimage:00000004 systemd-image:20240124; do
+        "$dhow" --root "$work/maker" import "${test_image[@]}" -m "$kind" "$work/home.tar" "$registry/libpod/$kind" >/dev/null || return 1
+    done
+    "$dhow" --root "$work/maker" import -c 'CMD ["/bin/sh"]' -m alpine "$work/plain.tar" "$registry/libpod/alpine:latest" >/dev/null || return 1
+    for kind in testimage:20241011 testimage:00000004 systemd-image:20240124 alpine:latest; do
+        "$dhow" --root "$work/maker" push -q "$registry/libpod/$kind" >/dev/null || return 1
+    done
+    unset DHOW_INSECURE_REGISTRIES
+}
+
+# Answers every question of name with "there is none", at once.
+name_server() {
+    exec python3 - "$1" <<'SCRIPT'
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+while True:
+    question, peer = server.recvfrom(4096)
+    server.sendto(question[:2] + b"\x81\x83" + question[4:6] + b"\0\0\0\0\0\0" + question[12:], peer)
+SCRIPT
+}
+
+# Inside the namespaces: devices, the folders that others keep things in, the registry's names.
+furnish() {
+    local place
+    mount -t proc proc /proc && mount -t sysfs sysfs /sys || die "no /proc and /sys of our own"
+    mount --rbind "$work/cgroup" /sys/fs/cgroup
+    if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+    for place in /var/lib/containers /run/containers /run/netns; do
+        if mkdir -p "$place" 2>/dev/null; then mount -t tmpfs tmpfs "$place"; fi
+    done
+    ip link set lo up
+    ip link add eth0 type veth peer name eth0p
+    ip link set eth0p up
+    ip addr add $outside.2/24 dev eth0
+    ip link set eth0 up
+    ip route add default via $outside.1
+    echo "nameserver $outside.2" >"$work/resolv.conf"
+    mount --bind "$work/resolv.conf" "$(readlink -f /etc/resolv.conf)"
+    hostname box
+    name_server $outside.2 &
+    "$dhow" --root "$work/maker" registry serve --listen "127.0.0.1:$port" 2>"$work/registry.log" &
+    cat >"$work/registries.conf" <<CONF
+[[registry]]
+prefix = "quay.io"
+location = "127.0.0.1:$port"
+insecure = true
+[[registry]]
+prefix = "docker.io"
+location = "127.0.0.1:$port"
+insecure = true
+CONF
+    export CONTAINERS_REGISTRIES_CONF=$work/registries.conf
+    mkdir -p "$work/bin" "$work/tmp"
+    chmod 1777 "$work/tmp"
+    cp --reflink=auto "$dhow" "$work/bin/podman"
+    # The suite puts a missing image into podman's storage with skopeo; ours has another.
+    cat >"$work/bin/skopeo" <<SCRIPT
+#!/bin/sh
+for last; do :; done
+case \$last in
+    containers-storage:*) exec podman pull -q "\${last#containers-storage:}" ;;
+    *) exec $(command -v skopeo || echo false) "\$@" ;;
+esac
+SCRIPT
+    # Older ones have no -quiet.
+    if ! openssl req -help 2>&1 | grep -q -- -quiet; then
+        # shellcheck disable=SC2016 # expanded by the shell that is written
+        printf '#!/bin/bash\nwords=()\nfor word; do [ "$word" = -quiet ] || words+=("$word"); done\nexec %s "${words[@]}"\n' \
+            "$(command -v openssl)" >"$work/bin/openssl"
+        chmod 755 "$work/bin/openssl"
+    fi
+    chmod 755 "$work/bin/skopeo"
+    export PATH=$work/bin:$PATH PODMAN=$work/bin/podman DHOW_ROOT=$work/r HOME=$work/home TMPDIR=$work/tmp BATS_TMPDIR=$work/tmp
+    mkdir -p "$HOME"
+    for _ in 1 2 3 4 5 6 7 8 9; do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
+        sleep 0.2
+    done
+    die "the registry does not answer: $(cat "$work/registry.log")"
+}
+
+# note FILE LOG: the counts of a file from its TAP lines.
+note() {
+    local passed failed skipped planned
+    skipped=$(grep -cE '^ok .* # skip' "$2")
+    passed=$(($(grep -cE '^ok ' "$2") - skipped))
+    failed=$(grep -cE '^not ok ' "$2")
+    planned=$(sed -nE 's/^1\.\.([0-9]+)$/\1/p' "$2" | head -n 1)
+    echo "$1 $passed $failed $skipped ${planned:-0}" >>"$work/results"
+    printf '%-24s %3d passed, %3d failed, %3d skipped of %s\n' "$1" "$passed" "$failed" "$skipped" "${planned:-?}"
+    grep -E '^not ok ' "$2" | sed -E 's/^not ok [0-9]+ /    FAIL /' || true
+}
+
+run_file() {
+    local base log arguments=()
+    base=$(basename "$1" .bats)
+    log=$logs/$base.log
+    [ -z "$only" ] || arguments=(-f "$only")
+    (cd "$suite" && exec timeout -k 10 "$((1200 * patience))" bats -T --tap "${arguments[@]}" "$1") >"$log" 2>&1 </dev/null
+    note "$base" "$log"
+    podman rm -a -f -t 0 >/dev/null 2>&1
+}
+
+inside() {
+    local file wanted
+    furnish
+    # The image that setup expects to find.
+    podman pull -q quay.io/libpod/testimage:20241011 >/dev/null || die "no test image from our own registry"
+    for wanted in "${files[@]}"; do
+        for file in "$suite/$wanted"*.bats; do
+            [ -e "$file" ] || die "no file $wanted in $suite"
+            run_file "$file"
+        done
+    done
+}
+
+box() {
+    mkdir -p "$work/cgroup"
+    mount --rbind /sys/fs/cgroup "$work/cgroup"
+    mount --make-rprivate "$work/cgroup"
+    # An init that reaps: tests wait for processes to be gone.
+    export -f inside furnish name_server run_file note die
+    work=$work dhow=$dhow suite=$suite logs=$logs only=$only port=$port patience=$patience outside=$outside name=$name \
+        files_text="${files[*]}" \
+        unshare --mount --net --pid --ipc --uts --fork --kill-child --propagation private bash -c '
+            set -uo pipefail; trap "exit 0" TERM; read -ra files <<<"$files_text"; inside & child=$!
+            while kill -0 $child 2>/dev/null; do wait $child; done; wait $child'
+    umount -R "$work/cgroup"
+}
+
+main() {
+    local tool
+    only='' suite='' keep='' files=() dhow=$(dirname "$0")/../../dist/dhow
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --dhow) dhow=${2:?}; shift 2 ;;
+            --file) files+=("${2:?}"); shift 2 ;;
+            --only) only=${2:?}; shift 2 ;;
+            --logs) keep=$(realpath -m "${2:?}"); shift 2 ;;
+            -*) usage ;;
+            *) [ -z "$suite" ] || usage; suite=$(realpath "$1"); shift ;;
+        esac
+    done
+    [ -n "$suite" ] || usage
+    [ "$(id -u)" = 0 ] || die "run it as root"
+    [ ! -d "$suite/test/system" ] || suite=$suite/test/system
+    ls "$suite"/*.bats >/dev/null 2>&1 || die "no *.bats in $suite"
+    dhow=$(realpath "$dhow")
+    [ -x "$dhow" ] || die "no binary $dhow"
+    for tool in bats jq busybox python3 ip curl openssl; do command -v "$tool" >/dev/null || die "no $tool"; done
+    [ ${#files[@]} -gt 0 ] || files=("${shared[@]}")
+    patience=${DHOW_SUITE_PATIENCE:-1}
+    port=$(shuf -i 20000-26000 -n 1)
+    # Short, since sockets lie below it.
+    work=$(mktemp -d /tmp/pb-XXXXXX)
+    chmod 755 "$work"
+    logs=${keep:-$work/logs}
+    mkdir -p "$logs"
+    : >"$work/results"
+    "$dhow" --root "$work/maker" registry serve --listen "127.0.0.1:$port" 2>/dev/null &
+    local registry=$!
+    sleep 0.5
+    make_images || die "cannot make the images"
+    kill "$registry"; wait "$registry" 2>/dev/null
+    echo "== $name: $("$dhow" --version) =="
+    box
+    awk '{ p += $2; f += $3; s += $4 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$work/results"
+    rm -rf --one-file-system "$work" 2>/dev/null || true
+}
+
+main "$@"
