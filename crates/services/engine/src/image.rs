@@ -119,6 +119,19 @@ impl Engine {
             .context(|| format!("tag {source} as {target}"))
     }
 
+    /// Takes names from an image, all of them when none is given. The image stays, also without a name.
+    ///
+    /// # Errors
+    /// `NotFound` for an image that is not here and for a name that is not the image's.
+    pub fn untag(&self, image: &str, names: &[String]) -> Result<(), Error> {
+        let image = self.image(image)?;
+        let names = names.iter().map(|name| Ok(parse(name)?.or_latest()));
+        let names: Vec<Reference> = names.collect::<Result<_, Error>>()?;
+        self.store()?
+            .untag(&image, &names)
+            .context(|| format!("untag image {}", image.id.short()))
+    }
+
     /// Takes a name from an image and, with its last name, the image.
     ///
     /// # Errors

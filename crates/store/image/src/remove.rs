@@ -30,6 +30,47 @@ impl Store {
         Ok(removed)
     }
 
+    /// Takes these names from an image, or all that it has when none is given. The image stays, also without a name.
+    ///
+    /// # Errors
+    /// `NotFound` for a name that is not the image's.
+    pub fn untag(&self, image: &Image, names: &[Reference]) -> Result<(), Error> {
+        let digests = image
+            .digests
+            .iter()
+            .map(|(repo, digest)| format!("{repo}@{digest}"));
+        let own: Vec<String> = image.names.iter().cloned().chain(digests).collect();
+        for name in names {
+            // With a digest, the tag beside it says nothing.
+            let wanted = if name.digest().is_some() {
+                name.clone().without_tag().canonical()
+            } else {
+                name.canonical()
+            };
+            if !own.contains(&wanted) {
+                let message = format!("{}: tag not known", name.familiar());
+                return Err(Error::new(ErrorKind::NotFound, message));
+            }
+        }
+        self.edit(|edit| {
+            let mut removed = Vec::new();
+            if names.is_empty() {
+                for name in &own {
+                    self.drop_name(edit, &parse(name)?, &mut removed)?;
+                }
+            }
+            for name in names {
+                let name = if name.digest().is_some() {
+                    name.clone().without_tag()
+                } else {
+                    name.clone()
+                };
+                self.drop_name(edit, &name, &mut removed)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Removes images that nobody uses: those without a name, or all of them.
     ///
     /// # Errors
@@ -99,7 +140,7 @@ impl Store {
         }
         self.edit(|edit| {
             let mut removed = Vec::new();
-            self.untag(edit, name, &mut removed)?;
+            self.drop_name(edit, name, &mut removed)?;
             let mut tags = image.names.clone();
             tags.retain(|tag| *tag != name.canonical());
             let mut digests = image.digests.clone();
@@ -109,7 +150,7 @@ impl Store {
             if name.digest().is_none() && !tags.iter().any(|tag| tag.starts_with(&repository)) {
                 for (repo, digest) in digests.iter().filter(|(repo, _)| *repo == name.name()) {
                     let pinned = parse(&format!("{repo}@{digest}"))?;
-                    self.untag(edit, &pinned, &mut removed)?;
+                    self.drop_name(edit, &pinned, &mut removed)?;
                 }
                 digests.retain(|(repo, _)| *repo != name.name());
             }
@@ -160,7 +201,7 @@ impl Store {
                 .into_iter()
                 .map(|(repo, digest)| format!("{repo}@{digest}"));
             for name in tags.chain(digests) {
-                self.untag(edit, &parse(&name)?, &mut removed)?;
+                self.drop_name(edit, &parse(&name)?, &mut removed)?;
             }
             if edit.remove_image(id)? {
                 removed.push(Removed::Deleted(*id));
@@ -169,7 +210,7 @@ impl Store {
         })
     }
 
-    fn untag(&self, edit: &Edit<'_>, name: &Reference, removed: &mut Vec<Removed>) -> Result<(), Error> {
+    fn drop_name(&self, edit: &Edit<'_>, name: &Reference, removed: &mut Vec<Removed>) -> Result<(), Error> {
         if self.remove_name(edit, name)? {
             removed.push(Removed::Untagged(familiar(&name.canonical())));
         }
