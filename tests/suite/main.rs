@@ -37,6 +37,7 @@ mod lifecycle;
 mod limits;
 mod lsm;
 mod network;
+mod podman;
 mod pulls;
 mod registries;
 mod registry;

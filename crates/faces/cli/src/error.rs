@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use dhow_types::Failure;
 
+use crate::dialect;
 use crate::render::note;
 
 /// What ends a verb.
@@ -12,6 +13,8 @@ pub(crate) struct CliError {
     message: String,
     hints: Vec<String>,
     code: u8,
+    /// Whether the code was chosen for this failure; else the dialect says what a failure exits with.
+    chosen: bool,
     /// Whether the message has been shown already, as by a build that draws its own.
     silent: bool,
 }
@@ -23,6 +26,7 @@ impl CliError {
             message: message.into(),
             hints: Vec::new(),
             code: 1,
+            chosen: false,
             silent: false,
         }
     }
@@ -41,6 +45,7 @@ impl CliError {
             message: String::new(),
             hints: Vec::new(),
             code,
+            chosen: true,
             silent: true,
         }
     }
@@ -48,6 +53,7 @@ impl CliError {
     /// The same with another exit code.
     pub(crate) fn with_code(mut self, code: u8) -> Self {
         self.code = code;
+        self.chosen = true;
         self
     }
 
@@ -76,13 +82,23 @@ impl CliError {
 
     /// Says it, and gives the exit code.
     pub(crate) fn report(self) -> ExitCode {
+        ExitCode::from(self.shown())
+    }
+
+    /// The same with the code as a number.
+    pub(crate) fn shown(self) -> u8 {
+        let dialect = dialect::spoken();
         if !self.silent {
-            note(&format!("dhow: {}", self.message));
+            note(&dialect.failure(&self.message));
             for hint in &self.hints {
                 note(&format!("hint: {hint}"));
             }
         }
-        ExitCode::from(self.code)
+        if self.chosen {
+            self.code
+        } else {
+            dialect.failure_code(self.code)
+        }
     }
 }
 
@@ -94,6 +110,7 @@ impl<E: Failure> From<E> for CliError {
             message: chain(&error),
             hints,
             code: kind.exit_code(),
+            chosen: false,
             silent: false,
         }
     }

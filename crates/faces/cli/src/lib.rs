@@ -12,6 +12,7 @@
 
 mod attach;
 mod cmd;
+mod dialect;
 mod environment;
 mod error;
 mod flags;

@@ -20,6 +20,20 @@ pub(crate) struct Client {
     sent: usize,
     incoming: Frames,
     gone: bool,
+    /// What it wants to know of the health.
+    pub(crate) check: Wanted,
+}
+
+/// How far a client's wish for a health check is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// A check has to be begun: one that ran already when it was asked for says too little.
+    Check,
+    /// That check runs.
+    Result,
 }
 
 /// What a client asks for.
@@ -41,6 +55,7 @@ impl Client {
             sent: 0,
             incoming: Frames::new(),
             gone: false,
+            check: Wanted::Nothing,
         })
     }
 
@@ -99,6 +114,7 @@ impl Client {
         match rustix::io::read(&self.socket, &mut *buffer) {
             Ok(0) => self.gone = true,
             Ok(count) => {
+                let check = &mut self.check;
                 let parsed = self.incoming.push(&buffer[..count], |kind, body| {
                     match (kind, body) {
                         (frame::STDIN, body) => wishes.push(Wish::Input(body.to_vec())),
@@ -108,6 +124,7 @@ impl Client {
                             columns: u16::from_be_bytes([c1, c0]),
                         }),
                         (frame::NO_RESTART, _) => wishes.push(Wish::NoRestart),
+                        (frame::CHECK, _) => *check = Wanted::Check,
                         _ => {}
                     }
                     Ok(())

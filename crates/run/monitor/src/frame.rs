@@ -1,8 +1,8 @@
 //! The frames between a monitor and those attached to it.
 //!
 //! Eight bytes of head and a body, as in docker's attach stream (`stdcopy`): kind, three zeros, length in network
-//! order. A monitor sends [`STDOUT`], [`STDERR`] and [`EXIT`]; a client sends [`STDIN`], [`STDIN_END`],
-//! [`RESIZE`] and [`NO_RESTART`].
+//! order. A monitor sends [`STDOUT`], [`STDERR`], [`CHECKED`] and [`EXIT`]; a client sends [`STDIN`], [`STDIN_END`],
+//! [`RESIZE`], [`NO_RESTART`] and [`CHECK`].
 
 use crate::Error;
 use dhow_types::ErrorKind;
@@ -21,6 +21,10 @@ pub const STDIN_END: u8 = 4;
 pub const RESIZE: u8 = 5;
 /// The person ends the container: the restart policy no longer holds.
 pub const NO_RESTART: u8 = 6;
+/// The person wants the health checked now.
+pub const CHECK: u8 = 7;
+/// The check that was wanted is over and written down: its exit code as four bytes in network order, 0 is good.
+pub const CHECKED: u8 = 8;
 
 /// Bytes of a head.
 pub const HEAD: usize = 8;

@@ -9,6 +9,37 @@ pub(crate) const MAX_OUTPUT: usize = 4096;
 /// Results that are kept (moby, maxLogEntries).
 const MAX_LOG: usize = 5;
 
+/// Between two checks when there are none but those that a person asks for, in nanoseconds.
+pub const NEVER: u64 = i64::MAX as u64;
+
+/// What becomes of a container that turns unhealthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnhealthy {
+    /// It runs on.
+    #[default]
+    None,
+    /// It is killed; its restart policy then says whether it comes back.
+    Kill,
+    /// It is killed and started again, whatever its restart policy.
+    Restart,
+    /// It is stopped as a person stops it.
+    Stop,
+}
+
+impl OnUnhealthy {
+    /// Podman's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kill => "kill",
+            Self::Restart => "restart",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// How and when a container's health is checked; `0` in an image means these defaults of docker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
@@ -22,6 +53,12 @@ pub struct HealthSettings {
     pub start_interval: Duration,
     /// Failures in a row that make it unhealthy; 3.
     pub retries: u64,
+    /// What becomes of it when it is unhealthy.
+    pub on_unhealthy: OnUnhealthy,
+    /// The signal that asks it to end, for [`OnUnhealthy::Stop`].
+    pub stop_signal: i32,
+    /// How long it may take to end after that.
+    pub grace: Duration,
 }
 
 /// What is known of a container's health.
@@ -88,7 +125,14 @@ impl Checks {
         self.settings.timeout
     }
 
+    pub(crate) fn settings(&self) -> &HealthSettings {
+        &self.settings
+    }
+
     fn pause(&self, now: Instant) -> Duration {
+        if self.settings.interval >= Duration::from_nanos(NEVER) {
+            return self.settings.interval;
+        }
         let starting = self.health.status == HealthStatus::Starting
             && now.duration_since(self.started) < self.settings.start_period;
         if starting {
@@ -144,6 +188,9 @@ mod tests {
             start_period: Duration::from_secs(start_period),
             start_interval: Duration::from_secs(5),
             retries: 3,
+            on_unhealthy: OnUnhealthy::None,
+            stop_signal: 15,
+            grace: Duration::from_secs(10),
         };
         (Checks::new(settings, now), now)
     }

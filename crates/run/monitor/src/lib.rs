@@ -27,7 +27,7 @@ mod restart;
 mod stdin;
 mod supervise;
 
-pub use health::{Health, HealthResult, HealthSettings, HealthStatus};
+pub use health::{Health, HealthResult, HealthSettings, HealthStatus, NEVER, OnUnhealthy};
 pub use launch::{Launch, Outcome, Started, launch};
 pub use life::{Change, Exit, Launched, Life, Probe};
 pub use log::{LogReader, LogSettings, Record, Stream, format_time, log_files};

@@ -7,15 +7,17 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
-use crate::client::{Client, MAX_LAG, Wish};
+use crate::client::{Client, MAX_LAG, Wanted, Wish};
 use crate::frame;
-use crate::health::{Checks, MAX_OUTPUT};
+use crate::health::{Checks, HealthStatus, MAX_OUTPUT, OnUnhealthy};
 use crate::life::{Change, Launched, Life, Probe};
 use crate::log::{LogWriter, Stream};
 use crate::stdin::Stdin;
 
 /// Bytes moved at once.
 const PIECE: usize = 32 << 10;
+/// `SIGKILL`, on every architecture.
+const KILL: i32 = 9;
 /// Clients at once; more are refused by closing.
 const MAX_CLIENTS: usize = 64;
 
@@ -26,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) listener: OwnedFd,
     pub(crate) clients: Vec<Client>,
     pub(crate) no_restart: bool,
+    /// Whether this run is to be followed by another, whatever the policy.
+    pub(crate) restart_now: bool,
     buffer: Vec<u8>,
     wishes: Vec<Wish>,
 }
@@ -45,6 +49,8 @@ struct Run {
     stdin: Stdin,
     checks: Option<Checks>,
     probe: Option<RunningProbe>,
+    /// When a stop that the health asked for becomes a kill.
+    kill_at: Option<Instant>,
 }
 
 impl Session {
@@ -58,6 +64,7 @@ impl Session {
             listener,
             clients,
             no_restart: false,
+            restart_now: false,
             buffer: Vec::new(),
             wishes: Vec::new(),
         }
@@ -75,7 +82,7 @@ impl Session {
             self.serve_clients(Some(&mut run));
             run.stdin.flush();
             self.move_output(&mut run);
-            run.check_health(life, &mut self.buffer);
+            self.check_health(life, &mut run);
             if let Some(code) = ended(&run.pidfd) {
                 break code;
             }
@@ -234,6 +241,63 @@ impl Session {
         moved
     }
 
+    /// Checks the health when it is due or a client asks, answers who asked, and does what an unhealthy container is for.
+    fn check_health(&mut self, life: &mut dyn Life, run: &mut Run) {
+        let asked = self.clients.iter().any(|client| client.check == Wanted::Check);
+        if asked && run.probe.is_none() {
+            match &mut run.checks {
+                Some(checks) => checks.due = Instant::now(),
+                // Nothing to check: who asked learns it by the end of the connection.
+                None => self.clients.retain(|client| client.check != Wanted::Check),
+            }
+        }
+        let idle = run.probe.is_none();
+        let code = run.check_health(life, &mut self.buffer);
+        for client in &mut self.clients {
+            if client.check == Wanted::Check && idle {
+                client.check = Wanted::Result;
+            }
+            if let (Wanted::Result, Some(code)) = (client.check, code) {
+                client.check = Wanted::Nothing;
+                client.send(frame::CHECKED, &code.cast_unsigned().to_be_bytes());
+            }
+        }
+        // Who asked while that check ran gets one of their own, at once.
+        let waiting = self.clients.iter().any(|client| client.check == Wanted::Check);
+        if let (true, Some(checks)) = (code.is_some() && waiting, &mut run.checks) {
+            checks.due = Instant::now();
+        }
+        if code.is_some_and(|code| code != 0) {
+            self.answer_failure(run);
+        }
+        if run.kill_at.is_some_and(|at| Instant::now() >= at) {
+            run.kill_at = None;
+            run.signal(KILL);
+        }
+    }
+
+    /// What `--health-on-failure` says of a container that is unhealthy.
+    fn answer_failure(&mut self, run: &mut Run) {
+        let Some(checks) = &run.checks else { return };
+        if checks.health.status != HealthStatus::Unhealthy || run.kill_at.is_some() {
+            return;
+        }
+        let settings = *checks.settings();
+        match settings.on_unhealthy {
+            OnUnhealthy::None => {}
+            OnUnhealthy::Kill => run.signal(KILL),
+            OnUnhealthy::Restart => {
+                self.restart_now = true;
+                run.signal(KILL);
+            }
+            OnUnhealthy::Stop => {
+                self.no_restart = true;
+                run.signal(settings.stop_signal);
+                run.kill_at = Some(Instant::now() + settings.grace);
+            }
+        }
+    }
+
     /// The program has ended: reads what is still in the pipes, at the pace of the client in the foreground.
     fn drain(&mut self, run: &mut Run) {
         loop {
@@ -275,6 +339,7 @@ impl Run {
             stdin: Stdin::new(stdin, has_terminal),
             checks,
             probe: None,
+            kill_at: None,
         }
     }
 
@@ -301,7 +366,8 @@ impl Run {
             (None, Some(checks)) => Some(checks.due.saturating_duration_since(now)),
             (None, None) => None,
         };
-        [health, life.timeout()].into_iter().flatten().min()
+        let kill = self.kill_at.map(|at| at.saturating_duration_since(now));
+        [health, kill, life.timeout()].into_iter().flatten().min()
     }
 
     fn resize(&self, rows: u16, columns: u16) {
@@ -317,10 +383,11 @@ impl Run {
         }
     }
 
-    fn check_health(&mut self, life: &mut dyn Life, buffer: &mut [u8]) {
-        let Some(checks) = &mut self.checks else { return };
+    /// Begins a check that is due, or looks at the one that runs; its exit code once it is over and written down.
+    fn check_health(&mut self, life: &mut dyn Life, buffer: &mut [u8]) -> Option<i32> {
+        let checks = self.checks.as_mut()?;
         let now = Instant::now();
-        match self.probe.take() {
+        let (begun, code, output) = match self.probe.take() {
             None if now >= checks.due => {
                 let begun = SystemTime::now();
                 match life.probe() {
@@ -333,21 +400,29 @@ impl Run {
                             begun,
                             deadline,
                         });
+                        return None;
                     }
-                    Err(error) => {
-                        checks.result(begun, -1, error.to_string().as_bytes(), now);
-                        life.record(&Change::Health(&checks.health));
-                    }
+                    Err(error) => (begun, -1, error.to_string().into_bytes()),
                 }
             }
-            None => {}
+            None => return None,
             Some(mut running) => match running.step(now, buffer) {
-                None => self.probe = Some(running),
-                Some(code) => {
-                    checks.result(running.begun, code, &running.output, now);
-                    life.record(&Change::Health(&checks.health));
+                None => {
+                    self.probe = Some(running);
+                    return None;
                 }
+                Some(code) => (running.begun, code, running.output),
             },
+        };
+        checks.result(begun, code, &output, now);
+        life.record(&Change::Health(&checks.health));
+        Some(code)
+    }
+
+    /// Sends the program a signal; one that has ended needs none.
+    fn signal(&self, number: i32) {
+        if let Some(signal) = rustix::process::Signal::from_named_raw(number) {
+            rustix::process::pidfd_send_signal(&self.pidfd, signal).ok();
         }
     }
 }

@@ -45,6 +45,12 @@ impl Restarts {
         self.policy = policy;
     }
 
+    /// Counts a restart that does not come from the policy.
+    pub(crate) fn forced(&mut self) -> (Duration, u32) {
+        self.count += 1;
+        (Duration::ZERO, self.count)
+    }
+
     /// How long to wait before the next start and which restart that is; `None` to leave it ended.
     pub(crate) fn next(&mut self, code: i32, ran: Duration) -> Option<(Duration, u32)> {
         if ran >= SETTLED {

@@ -49,6 +49,8 @@ pub(crate) fn supervise(
         };
         let again = if session.no_restart {
             None
+        } else if std::mem::take(&mut session.restart_now) {
+            Some(restarts.forced())
         } else {
             if let Some(policy) = life.restart_policy() {
                 restarts.change(policy);

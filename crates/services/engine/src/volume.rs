@@ -128,7 +128,10 @@ impl Engine {
     }
 
     /// Containers that mount the volume, running or not.
-    pub(crate) fn volume_users(&self, name: &str) -> Result<Vec<Container>, Error> {
+    ///
+    /// # Errors
+    /// When the containers cannot be read.
+    pub fn volume_users(&self, name: &str) -> Result<Vec<Container>, Error> {
         let uses = |container: &Container| {
             container
                 .config

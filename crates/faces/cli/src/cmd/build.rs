@@ -158,7 +158,9 @@ fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<ExitCode, Cl
         for tag in &flags.tag {
             note(&format!(
                 "naming to {}",
-                Reference::parse(tag)?.or_latest().canonical()
+                Reference::parse(&crate::dialect::spoken().new_name(tag))?
+                    .or_latest()
+                    .canonical()
             ));
         }
     }
@@ -210,7 +212,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     request.tags = flags
         .tag
         .iter()
-        .map(|tag| Ok(Reference::parse(tag)?.or_latest()))
+        .map(|tag| Ok(Reference::parse(&crate::dialect::spoken().new_name(tag))?.or_latest()))
         .collect::<Result<_, CliError>>()?;
     request.no_cache = flags.no_cache;
     request.pull = flags.pull;

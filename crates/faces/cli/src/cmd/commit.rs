@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::container::{Change, CommitRequest};
 
 use crate::render::{say, say_line};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const COMMIT: Verb = Verb {
     name: "commit",
@@ -41,6 +41,9 @@ struct CommitFlags {
     /// Commit message
     #[arg(short, long, default_value = "", hide_default_value = true)]
     message: String,
+    /// Print only the ID of the image, which is all that is printed anyway
+    #[arg(short, long)]
+    quiet: bool,
     /// Pause container during commit
     #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pause: bool,
@@ -56,14 +59,14 @@ fn commit(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     let flags: CommitFlags = crate::flags::read(matches)?;
     let request = CommitRequest {
         container: flags.container,
-        name: flags.name,
+        name: flags.name.map(|name| dialect::spoken().new_name(&name)),
         author: flags.author,
         message: flags.message,
         changes: flags.change,
         pause: flags.pause,
     };
     let id = context.engine()?.commit(&request)?;
-    say_line(&id.to_string())?;
+    say_line(&dialect::spoken().image_id(&id))?;
     Ok(ExitCode::SUCCESS)
 }
 

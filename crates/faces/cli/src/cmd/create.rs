@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 use dhow_types::{ErrorKind, Silent};
 
+use crate::dialect::{self, Dialect};
 use crate::flags::ContainerFlags;
 use crate::render::{note, say_line};
 use crate::{CliError, Context, Verb};
@@ -28,7 +29,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 /// Creates the container, with its image if that is missing; failures exit with docker's 125.
 pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_types::ContainerId, CliError> {
     flags.check()?;
-    let request = flags.request().map_err(|error| error.with_code(125))?;
+    let mut request = flags.request().map_err(|error| error.with_code(125))?;
     if let Some(path) = &flags.cidfile
         && path.exists()
     {
@@ -39,7 +40,14 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         return Err(CliError::plain(message).with_code(125));
     }
     let engine = context.engine()?;
+    request.image = super::local_image(engine, &request.image);
     if flags.pull == "always" {
+        if dialect::spoken().is_podman()
+            && !flags.quiet
+            && let Ok(name) = dhow_reference::Reference::parse(flags.image())
+        {
+            note(&super::pull::trying(&name.or_latest()));
+        }
         pull(context, flags)?;
     }
     let created = match engine.create(&request) {
@@ -49,7 +57,12 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
                 && !has_image(context, flags) =>
         {
             if !flags.quiet {
-                note(&format!("Unable to find image '{}' locally", flags.image()));
+                note(
+                    &match (dialect::spoken(), dhow_reference::Reference::parse(flags.image())) {
+                        (Dialect::Podman, Ok(name)) => super::pull::trying(&name.or_latest()),
+                        _ => format!("Unable to find image '{}' locally", flags.image()),
+                    },
+                );
             }
             pull(context, flags)?;
             engine.create(&request)

@@ -37,7 +37,8 @@ struct HistoryFlags {
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: HistoryFlags = crate::flags::read(matches)?;
-    let lines = context.engine()?.history(&flags.image)?;
+    let engine = context.engine()?;
+    let lines = engine.history(&super::local_image(engine, &flags.image))?;
     let now = Timestamp::now();
     let rows: Vec<_> = lines
         .iter()
@@ -48,6 +49,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &view::HISTORY_TABLE,
         format: flags.format.as_deref(),
         quiet: flags.quiet.then_some("ID"),
+        ..Look::default()
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use crate::flags::Filters;
 use crate::render::{Look, say};
 use crate::view::image::{self as view, Line};
-use crate::{CliError, Context, Verb};
+use crate::view::podman;
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "images",
@@ -37,6 +38,12 @@ struct ImagesFlags {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
+    /// Show the table without its headers
+    #[arg(short = 'n', long)]
+    noheading: bool,
+    /// Sort by this instead of by age, newest first
+    #[arg(long, value_name = "FIELD", value_parser = ["created", "id", "repository", "size", "tag"])]
+    sort: Option<String>,
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
@@ -45,8 +52,10 @@ struct ImagesFlags {
     name: Option<String>,
 }
 
-const FILTERS: [&str; 7] = [
+const FILTERS: [&str; 9] = [
+    "after",
     "before",
+    "containers",
     "dangling",
     "label",
     "label!",
@@ -61,7 +70,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let images = chosen(context, &filters, flags.all)?;
     let now = Timestamp::now();
     let mut rows = Vec::with_capacity(images.len());
-    for line in images.iter().flat_map(view::lines) {
+    let mut lines: Vec<Line<'_>> = images.iter().flat_map(view::lines).collect();
+    if let Some(field) = &flags.sort {
+        sort(&mut lines, field);
+    }
+    let documents = Documents::read(context, &flags)?;
+    let mut seen = Vec::new();
+    for line in lines {
         let wanted = flags.name.as_deref().is_none_or(|name| fits(&line, name))
             && filters.any("reference", |pattern| fits(&line, pattern))
             // A line without a tag is one that only its digest names.
@@ -69,7 +84,14 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         if !wanted {
             continue;
         }
-        rows.push(view::row(&line, now, flags.no_trunc));
+        // Podman's JSON has an image once, with all its names.
+        if documents.once {
+            if seen.contains(&line.image.record.id) {
+                continue;
+            }
+            seen.push(line.image.record.id);
+        }
+        rows.push(documents.on(&line, view::row(&line, now, flags.no_trunc)));
     }
     let table: &[&'static str] = if flags.digests {
         &view::TABLE_DIGESTS
@@ -82,6 +104,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table,
         format: flags.format.as_deref(),
         quiet,
+        bare: flags.noheading,
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
@@ -94,10 +117,18 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Summary
     let created = |name: &str| -> Result<Vec<i64>, CliError> {
         filters
             .values(name)
-            .map(|wanted| Ok(engine.image(wanted)?.record.created))
+            .map(|wanted| Ok(engine.image(&super::local_image(engine, wanted))?.record.created))
             .collect()
     };
-    let (before, since) = (created("before")?, created("since")?);
+    let (before, mut since) = (created("before")?, created("since")?);
+    // Podman's other word for it.
+    since.extend(created("after")?);
+    let used = filters.flag("containers")?;
+    let containers = match used {
+        Some(_) => engine.containers().list()?,
+        None => Vec::new(),
+    };
+    let is_used = |image: &Summary| containers.iter().any(|one| one.config.image == image.record.id);
     let dangling = filters.flag("dangling")?;
     let until = super::until(filters)?;
     let parents: Vec<ImageId> = images.iter().filter_map(|image| image.record.parent).collect();
@@ -105,6 +136,7 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Summary
         let nameless = image.names.is_empty() && image.digests.is_empty();
         let only_a_parent = nameless && parents.contains(&image.record.id);
         (all || !only_a_parent)
+            && used.is_none_or(|used| used == is_used(image))
             && dangling.is_none_or(|dangling| dangling == image.names.is_empty())
             && before.iter().all(|moment| image.record.created < *moment)
             && since.iter().all(|moment| image.record.created > *moment)
@@ -124,11 +156,77 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Summary
     Ok(images)
 }
 
+/// Puts the lines in podman's order by a field.
+fn sort(lines: &mut [Line<'_>], field: &str) {
+    match field {
+        "created" => lines.sort_by_key(|line| std::cmp::Reverse(line.image.record.created)),
+        "id" => lines.sort_by_key(|line| line.image.record.id.to_string()),
+        "size" => lines.sort_by_key(|line| line.image.record.size),
+        "tag" => lines.sort_by(|a, b| a.tag.cmp(&b.tag)),
+        _ => lines.sort_by(|a, b| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag))),
+    }
+}
+
+/// What podman's JSON and templates say of an image beyond the table.
+struct Documents<'a> {
+    context: &'a Context,
+    podman: bool,
+    labels: bool,
+    containers: Vec<dhow_engine::container::Container>,
+    /// Whether an image comes once, whatever names it has.
+    once: bool,
+}
+
+impl<'a> Documents<'a> {
+    fn read(context: &'a Context, flags: &ImagesFlags) -> Result<Self, CliError> {
+        let podman = dialect::spoken().is_podman();
+        let format = flags.format.as_deref().unwrap_or("");
+        let json = podman && format == "json";
+        Ok(Self {
+            context,
+            podman,
+            // Only these read the configs.
+            labels: json || format.contains(".Labels"),
+            containers: if podman && !format.is_empty() {
+                context.engine()?.containers().list()?
+            } else {
+                Vec::new()
+            },
+            once: json,
+        })
+    }
+
+    fn on(&self, line: &Line<'_>, row: crate::render::Row) -> crate::render::Row {
+        if !self.podman {
+            return row;
+        }
+        let id = line.image.record.id;
+        // A damaged config has no labels to show.
+        let config = self
+            .context
+            .engine()
+            .ok()
+            .filter(|_| self.labels)
+            .and_then(|engine| engine.image(&id.to_string()).ok());
+        let labels = config.map_or_else(Default::default, |image| image.config.config.labels);
+        let users = self
+            .containers
+            .iter()
+            .filter(|one| one.config.image == id)
+            .count();
+        row.with_document(podman::image(line.image, &labels, users))
+    }
+}
+
 /// Whether a line has this name: a repository, with or without a tag, with `*` for a part of a path.
 fn fits(line: &Line<'_>, wanted: &str) -> bool {
     let Some(repository) = &line.repository else {
         return false;
     };
+    // Podman finds a short name under whatever registry it is.
+    if dialect::spoken().is_podman() && ends_path(line, wanted) {
+        return true;
+    }
     let pattern = match Reference::parse(wanted) {
         Ok(reference) => reference.familiar(),
         Err(_) => wanted.to_owned(),
@@ -138,6 +236,22 @@ fn fits(line: &Line<'_>, wanted: &str) -> bool {
     matches_path(&pattern, repository)
         || matches_path(&pattern, &format!("{repository}:{tag}"))
         || digest.is_some_and(|digest| digest == pattern)
+}
+
+/// Whether the line's name is `wanted`, or ends with it after a slash.
+fn ends_path(line: &Line<'_>, wanted: &str) -> bool {
+    let Some(repository) = &line.repository else {
+        return false;
+    };
+    let (name, tag) = match wanted.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (wanted, None),
+    };
+    let same = repository == name
+        || repository
+            .strip_suffix(name)
+            .is_some_and(|rest| rest.ends_with('/'));
+    same && tag.is_none_or(|tag| line.tag.as_deref() == Some(tag))
 }
 
 /// Go's `path.Match` with `*` and `?`: neither matches a slash.

@@ -24,6 +24,9 @@ struct ImportFlags {
     /// What the tarball is
     #[arg(long, value_enum, default_value_t = Format::Auto)]
     format: Format,
+    /// Do not warn of what the archive asks for and an image cannot hold
+    #[arg(short, long)]
+    quiet: bool,
     /// Set commit message for imported image
     #[arg(short, long, default_value = "")]
     message: String,
@@ -57,7 +60,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         config: engine.changed_config(&flags.change)?,
         message: flags.message,
         tags: match &flags.name {
-            Some(name) => vec![dhow_reference::Reference::parse(name)?.or_latest()],
+            Some(name) => {
+                vec![dhow_reference::Reference::parse(&crate::dialect::spoken().new_name(name))?.or_latest()]
+            }
             None => Vec::new(),
         },
         platform: flags.platform,
@@ -78,7 +83,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             .map_err(|error| CliError::plain(format!("open {}: {error}", flags.source)))?;
         engine.import(file, &how)?
     };
-    for what in &imported.left_out {
+    for what in imported.left_out.iter().filter(|_| !flags.quiet) {
         note(&format!(
             "WARNING: the archive asks for what an image cannot hold: {what}"
         ));

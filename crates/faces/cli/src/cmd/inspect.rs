@@ -7,8 +7,8 @@ use dhow_types::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::render::{inspected, say};
-use crate::view::{container_json, image, network};
-use crate::{CliError, Context, Verb};
+use crate::view::{container_json, image, network, podman};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "inspect",
@@ -125,6 +125,7 @@ fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Val
     }
     match last {
         Some(error) if kinds.len() == 1 => Err(error.into()),
+        _ if dialect::spoken().is_podman() => Err(CliError::plain(format!("no such object: {name:?}"))),
         _ => Err(CliError::plain(format!("No such object: {name}"))),
     }
 }
@@ -144,9 +145,22 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
             } else {
                 None
             };
-            container_json::container(&container, root, sizes)
+            let value = container_json::container(&container, root, sizes);
+            if dialect::spoken().is_podman() {
+                podman::inspected_container(value, &container)
+            } else {
+                value
+            }
         }
-        Kind::Image => image::inspect(&engine.image(name)?, root),
+        Kind::Image => {
+            let found = engine.image(&super::local_image(engine, name))?;
+            let value = image::inspect(&found, root);
+            if dialect::spoken().is_podman() {
+                podman::inspected_image(value, &found)
+            } else {
+                value
+            }
+        }
         Kind::Network => network::inspect(&engine.network(name)?),
         Kind::Volume => {
             let volume = engine.volume(name)?;

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 
+use crate::flags::Chosen;
 use crate::render::say_line;
+use crate::view::container::is_up;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -19,15 +21,15 @@ struct KillFlags {
     /// Signal to send to the container
     #[arg(short, long, default_value = "KILL", hide_default_value = true)]
     signal: String,
-    /// The containers
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: KillFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    super::each(&flags.containers, |name| {
+    let names = flags.chosen.names(context, |one| is_up(one.state.status))?;
+    super::each(&names, |name| {
         engine.kill(name, &flags.signal)?;
         say_line(name)
     })

@@ -12,6 +12,8 @@ mod cp;
 mod create;
 mod doctor;
 mod exec;
+mod exists;
+mod healthcheck;
 mod history;
 mod images;
 mod import;
@@ -107,6 +109,7 @@ const TOP: &[Entry] = &[
     own(&inspect::VERB),
     own(&history::VERB),
     own(&tag::VERB),
+    own(&tag::UNTAG),
     own(&rmi::VERB),
     own(&import::VERB),
     own(&save::SAVE),
@@ -151,6 +154,7 @@ macro_rules! group {
 
 const GROUPS: &[Group] = &[
     group!("container", "Manage containers", CONTAINER),
+    group!("healthcheck", "Check the health of containers", HEALTHCHECK),
     group!("image", "Manage images", IMAGE),
     group!("manifest", "Manage image manifests and manifest lists", MANIFEST),
     group!("network", "Manage networks", NETWORK),
@@ -191,6 +195,7 @@ const CONTAINER: &[Entry] = &[
     own(&commit::EXPORT),
     own(&inspect::CONTAINER),
     own(&prune::CONTAINER),
+    own(&exists::CONTAINER),
 ];
 
 const IMAGE: &[Entry] = &[
@@ -199,6 +204,8 @@ const IMAGE: &[Entry] = &[
     own(&pull::PULL),
     own(&pull::PUSH),
     own(&tag::VERB),
+    own(&tag::UNTAG),
+    own(&exists::IMAGE),
     named("rm", &["remove"], &rmi::VERB),
     own(&history::VERB),
     own(&import::VERB),
@@ -209,6 +216,8 @@ const IMAGE: &[Entry] = &[
     own(&mount::MOUNT),
     named("unmount", &["umount"], &mount::UNMOUNT),
 ];
+
+const HEALTHCHECK: &[Entry] = &[own(&healthcheck::RUN)];
 
 const MANIFEST: &[Entry] = &[
     own(&manifest::CREATE),
@@ -226,6 +235,7 @@ const NETWORK: &[Entry] = &[
     own(&inspect::NETWORK),
     named("rm", &["remove"], &network::RM),
     own(&network::PRUNE),
+    own(&exists::NETWORK),
 ];
 
 const VOLUME: &[Entry] = &[
@@ -234,6 +244,7 @@ const VOLUME: &[Entry] = &[
     own(&inspect::VOLUME),
     named("rm", &["remove"], &volume::RM),
     own(&volume::PRUNE),
+    own(&exists::VOLUME),
 ];
 
 const BUILDER: &[Entry] = &[own(&build::VERB), own(&prune::BUILDER), own(&prune::DU)];
@@ -300,23 +311,20 @@ pub(crate) fn each(
     names: &[String],
     mut deed: impl FnMut(&str) -> Result<(), CliError>,
 ) -> Result<ExitCode, CliError> {
-    let mut failed = false;
+    let mut code = 0;
     for name in names {
         match deed(name) {
             Ok(()) => {}
             // Nobody reads any more: the rest is done all the same.
             Err(error) if error.is_quiet_success() => {}
-            Err(error) => {
-                failed = true;
-                // The exit code of the whole says that something failed.
-                let _: ExitCode = error.report();
-            }
+            // The exit code of the whole says that something failed; with podman, what failed last.
+            Err(error) => code = error.shown(),
         }
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    Ok(match (code, crate::dialect::spoken().is_podman()) {
+        (0, _) => ExitCode::SUCCESS,
+        (code, true) => ExitCode::from(code),
+        (_, false) => ExitCode::FAILURE,
     })
 }
 
@@ -364,4 +372,9 @@ fn confirmed(warning: &str, force: bool) -> Result<bool, CliError> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+}
+
+/// The name of a local image as the engine knows it.
+pub(crate) fn local_image(engine: &dhow_engine::Engine, name: &str) -> String {
+    crate::dialect::spoken().local_name(name, |name| engine.image(name).is_ok())
 }

@@ -8,8 +8,8 @@ use dhow_engine::{CreateNetwork, SubnetRequest};
 
 use crate::flags::{Filters, key_value, labels, name_fits};
 use crate::render::{Look, note, say, say_line};
-use crate::view::network as view;
-use crate::{CliError, Context, Verb};
+use crate::view::{network as view, podman};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const CREATE: Verb = Verb {
     name: "create",
@@ -148,6 +148,9 @@ struct LsFlags {
     /// Do not truncate the output
     #[arg(long)]
     no_trunc: bool,
+    /// Show the table without its headers
+    #[arg(short = 'n', long)]
+    noheading: bool,
     /// Only display network IDs
     #[arg(short, long)]
     quiet: bool,
@@ -189,7 +192,14 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
                 && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
                 && filters.labels(|name| network.labels.get(name))
         })
-        .map(|network| view::row(network, flags.no_trunc))
+        .map(|network| {
+            let row = view::row(network, flags.no_trunc);
+            if dialect::spoken().is_podman() {
+                row.with_document(podman::network(network))
+            } else {
+                row
+            }
+        })
         .collect();
     let quiet = flags.quiet.then_some("ID");
     let look = Look {
@@ -197,6 +207,7 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &view::TABLE,
         format: flags.format.as_deref(),
         quiet,
+        bare: flags.noheading,
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)

@@ -1,19 +1,24 @@
-//! `pause`, `unpause`, `wait`: verbs with no flags but names.
+//! `pause`, `unpause`, `wait`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::Engine;
+use dhow_engine::container::{Container, Status};
 
+use crate::flags::Chosen;
 use crate::render::say_line;
-use crate::{CliError, Verb};
+use crate::view::container as view;
+use crate::{CliError, Context, Verb};
 
 pub(crate) const PAUSE: Verb = Verb {
     name: "pause",
     about: "Pause all processes within one or more containers",
-    flags: |command| Names::augment_args(command),
+    flags: |command| Chosen::augment_args(command),
     run: |context, matches| {
         let engine = context.engine()?;
-        each(matches, |name| {
+        each(context, matches, Status::Running, |name| {
             engine.pause(name)?;
             say_line(name)
         })
@@ -23,10 +28,10 @@ pub(crate) const PAUSE: Verb = Verb {
 pub(crate) const UNPAUSE: Verb = Verb {
     name: "unpause",
     about: "Unpause all processes within one or more containers",
-    flags: |command| Names::augment_args(command),
+    flags: |command| Chosen::augment_args(command),
     run: |context, matches| {
         let engine = context.engine()?;
-        each(matches, |name| {
+        each(context, matches, Status::Paused, |name| {
             engine.unpause(name)?;
             say_line(name)
         })
@@ -36,21 +41,105 @@ pub(crate) const UNPAUSE: Verb = Verb {
 pub(crate) const WAIT: Verb = Verb {
     name: "wait",
     about: "Block until one or more containers stop, then print their exit codes",
-    flags: |command| Names::augment_args(command),
-    run: |context, matches| {
-        let engine = context.engine()?;
-        each(matches, |name| say_line(&engine.wait(name)?.to_string()))
-    },
+    flags: |command| WaitFlags::augment_args(command),
+    run: wait,
 };
 
+/// Does `deed` for the chosen; `--all` means those in `state`.
+fn each(
+    context: &Context,
+    matches: &ArgMatches,
+    state: Status,
+    deed: impl FnMut(&str) -> Result<(), CliError>,
+) -> Result<ExitCode, CliError> {
+    let chosen: Chosen = crate::flags::read(matches)?;
+    let names = chosen.names(context, |one| one.state.status == state)?;
+    super::each(&names, deed)
+}
+
 #[derive(Args, Debug)]
-struct Names {
+struct WaitFlags {
+    /// Until the container is in this state: created, running, paused, restarting, exited, stopped, healthy, unhealthy
+    #[arg(long, value_name = "STATE")]
+    condition: Vec<String>,
+    /// How long to wait between two looks at a --condition
+    #[arg(short = 'i', long, value_name = "DURATION", default_value = "250ms")]
+    interval: String,
+    /// Print -1 for a container that is not there
+    #[arg(long)]
+    ignore: bool,
+    /// The container that was created last
+    #[arg(short, long, conflicts_with = "containers")]
+    latest: bool,
     /// The containers
-    #[arg(required = true, value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", required_unless_present = "latest")]
     containers: Vec<String>,
 }
 
-fn each(matches: &ArgMatches, deed: impl FnMut(&str) -> Result<(), CliError>) -> Result<ExitCode, CliError> {
-    let names: Names = crate::flags::read(matches)?;
-    super::each(&names.containers, deed)
+fn wait(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let mut flags: WaitFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    if flags.latest {
+        let newest = engine.containers().list()?.into_iter().next();
+        let newest = newest.ok_or_else(|| CliError::plain("there is no container"))?;
+        flags.containers = vec![newest.config.id.to_string()];
+    }
+    let conditions = flags.condition.iter().map(|text| condition(text));
+    let conditions: Vec<fn(&Container) -> bool> = conditions.collect::<Result<_, _>>()?;
+    let pause = interval(&flags.interval)?;
+    super::each(&flags.containers, |name| {
+        let code = if conditions.is_empty() {
+            engine.wait(name)
+        } else {
+            until(engine, name, &conditions, pause)
+        };
+        match code {
+            Err(error) if flags.ignore && error.kind() == dhow_types::ErrorKind::NotFound => say_line("-1"),
+            Err(error) => Err(error.into()),
+            Ok(code) => say_line(&code.to_string()),
+        }
+    })
+}
+
+/// Milliseconds when it is a number alone, as podman has it.
+fn interval(text: &str) -> Result<Duration, CliError> {
+    if let Ok(milliseconds) = text.parse() {
+        return Ok(Duration::from_millis(milliseconds));
+    }
+    dhow_types::parse_duration(text)
+        .map_err(|error| CliError::plain(format!("invalid --interval {text:?}: {error}")))
+}
+
+fn condition(text: &str) -> Result<fn(&Container) -> bool, CliError> {
+    Ok(match text {
+        "created" | "configured" => |one| one.state.status == Status::Created,
+        "running" => |one| one.state.status == Status::Running,
+        "paused" => |one| one.state.status == Status::Paused,
+        "restarting" => |one| one.state.status == Status::Restarting,
+        "exited" => |one| one.state.status == Status::Exited,
+        "stopped" => |one| matches!(one.state.status, Status::Exited | Status::Dead),
+        "healthy" => |one| view::health(one) == "healthy",
+        "unhealthy" => |one| view::health(one) == "unhealthy",
+        _ => return Err(CliError::plain(format!("invalid --condition {text:?}"))),
+    })
+}
+
+/// Looks again and again until a condition holds: -1 while it runs on, else its exit code.
+fn until(
+    engine: &Engine,
+    name: &str,
+    conditions: &[fn(&Container) -> bool],
+    pause: Duration,
+) -> Result<i32, dhow_engine::Error> {
+    loop {
+        let container = engine.containers().find(name)?;
+        if conditions.iter().any(|holds| holds(&container)) {
+            return Ok(if view::is_up(container.state.status) {
+                -1
+            } else {
+                container.state.exit_code
+            });
+        }
+        std::thread::sleep(pause);
+    }
 }

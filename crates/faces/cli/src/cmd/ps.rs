@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use crate::flags::{Filters, name_fits};
 use crate::render::{Look, say};
-use crate::view::container as view;
-use crate::{CliError, Context, Verb};
+use crate::view::{container as view, podman};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "ps",
@@ -45,6 +45,12 @@ struct PsFlags {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
+    /// Show the table without its headers
+    #[arg(long)]
+    noheading: bool,
+    /// Sort by this instead of by age, newest first
+    #[arg(long, value_name = "FIELD", value_parser = ["command", "created", "id", "image", "names", "runningfor", "size", "status"])]
+    sort: Option<String>,
     /// Only display container IDs
     #[arg(short, long)]
     quiet: bool,
@@ -67,6 +73,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         usize::try_from(flags.last).unwrap_or(0)
     };
     let mut containers = chosen(context, &filters, flags.all || limit > 0)?;
+    if let Some(field) = &flags.sort {
+        sort(context, &mut containers, field);
+    }
     if limit > 0 {
         containers.truncate(limit);
     }
@@ -83,7 +92,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         } else {
             None
         };
-        rows.push(view::row(container, now, flags.no_trunc, size));
+        let row = view::row(container, now, flags.no_trunc, size);
+        rows.push(if dialect::spoken().is_podman() {
+            row.with_document(podman::container(container, now))
+        } else {
+            row
+        });
     }
     let mut table = view::TABLE.to_vec();
     if flags.size {
@@ -94,9 +108,24 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &table,
         format: flags.format.as_deref(),
         quiet: flags.quiet.then_some("ID"),
+        bare: flags.noheading,
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts them in podman's order by a field.
+fn sort(context: &Context, containers: &mut [Container], field: &str) {
+    match field {
+        "command" => containers.sort_by(|a, b| a.config.command.cmp(&b.config.command)),
+        // Times of one form sort as texts.
+        "created" | "runningfor" => containers.sort_by(|a, b| a.config.created.cmp(&b.config.created)),
+        "id" => containers.sort_by(|a, b| a.config.id.as_str().cmp(b.config.id.as_str())),
+        "image" => containers.sort_by(|a, b| a.config.image_name.cmp(&b.config.image_name)),
+        "names" => containers.sort_by(|a, b| a.config.name.cmp(&b.config.name)),
+        "size" => containers.sort_by_cached_key(|one| size(context, one).map_or(0, |(own, _)| own)),
+        _ => containers.sort_by_key(|one| one.state.status.as_str()),
+    }
 }
 
 /// Bytes of the container's own changes and of its image.

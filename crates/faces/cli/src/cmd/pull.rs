@@ -7,8 +7,8 @@ use dhow_reference::Reference;
 use dhow_types::Platform;
 
 use crate::interrupt::Interrupt;
-use crate::render::{Progress, say_line};
-use crate::{CliError, Context, Verb};
+use crate::render::{Progress, note, say_line};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const PULL: Verb = Verb {
     name: "pull",
@@ -62,13 +62,22 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     } else {
         name.clone().or_latest()
     };
-    if !flags.all_tags && !flags.quiet && name.tag().is_none() && name.digest().is_none() {
+    let podman = dialect::spoken().is_podman();
+    if !podman && !flags.all_tags && !flags.quiet && name.tag().is_none() && name.digest().is_none() {
         say_line("Using default tag: latest")?;
     }
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
-    let progress = Progress::on_output(flags.quiet);
+    // What podman prints on standard output is the id alone.
+    let progress = if podman {
+        Progress::new(flags.quiet)
+    } else {
+        Progress::on_output(flags.quiet)
+    };
+    if podman && !flags.quiet {
+        note(&trying(&wanted));
+    }
     let pulled = if flags.all_tags {
         engine.pull_all(&flags.image, flags.platform.as_ref(), &progress)
     } else {
@@ -76,9 +85,18 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     progress.finish();
     pulled?;
+    if podman && !flags.all_tags {
+        say_line(&dialect::spoken().image_id(&engine.image(&wanted.canonical())?.id))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     // The last line, also of a quiet pull: what was pulled, in full.
     say_line(&wanted.canonical())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Podman's first words of a pull.
+pub(super) fn trying(name: &Reference) -> String {
+    format!("Trying to pull {}...", name.canonical())
 }
 
 fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
@@ -92,7 +110,7 @@ fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
     let progress = Progress::on_output(flags.quiet);
-    let pushed = engine.push(&flags.image, &progress);
+    let pushed = engine.push(&super::local_image(engine, &flags.image), &progress);
     progress.finish();
     // Otherwise the last line of the progress names tag, digest and size.
     pushed?;

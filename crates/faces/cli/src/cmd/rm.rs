@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use std::time::Duration;
+
 use clap::{ArgMatches, Args};
 use dhow_types::ErrorKind;
 
+use crate::flags::Chosen;
 use crate::render::say_line;
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "rm",
@@ -23,23 +26,55 @@ struct RmFlags {
     /// Remove anonymous volumes associated with the container
     #[arg(short, long)]
     volumes: bool,
-    /// The containers
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    /// With --force: seconds to wait after the stop signal, before SIGKILL
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RmFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    super::each(&flags.containers, |name| {
-        match engine.remove_container(name, flags.force, flags.volumes) {
-            // As docker's `rm -f` since 20.10: said, and no failure.
+    let names = flags.chosen.names(context, |_| true)?;
+    super::each(&names, |name| {
+        let removed = match flags.time {
+            Some(seconds) if flags.force && seconds > 0 => engine
+                .stop(name, None, Some(Duration::from_secs(seconds)))
+                .and_then(|()| gone_meanwhile(engine.remove_container(name, true, flags.volumes))),
+            _ => engine.remove_container(name, flags.force, flags.volumes),
+        };
+        match removed {
+            Err(error) if flags.chosen.passes(&error) => Ok(()),
+            // As docker's `rm -f` since 20.10: said, and no failure. Podman does not even say it.
             Err(error) if flags.force && error.kind() == ErrorKind::NotFound => {
-                crate::render::note(&format!("dhow: {}", crate::error::chain(&error)));
+                if !dialect::spoken().is_podman() {
+                    crate::render::note(&format!("dhow: {}", crate::error::chain(&error)));
+                }
                 Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(podmans_code(error)),
             Ok(()) => say_line(name),
         }
     })
+}
+
+/// A container with `--rm` is gone once it has stopped.
+fn gone_meanwhile(removed: Result<(), dhow_engine::Error>) -> Result<(), dhow_engine::Error> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// podman-rm(1): 1 when there is no such container, 2 when it runs.
+fn podmans_code(error: dhow_engine::Error) -> CliError {
+    let kind = error.kind();
+    let error = CliError::from(error);
+    match kind {
+        _ if !dialect::spoken().is_podman() => error,
+        ErrorKind::NotFound => error.with_code(1),
+        ErrorKind::FailedPrecondition => error.with_code(2),
+        _ => error,
+    }
 }

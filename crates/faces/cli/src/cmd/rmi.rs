@@ -7,7 +7,7 @@ use dhow_engine::Removed;
 use dhow_types::ErrorKind;
 
 use crate::render::{note, say_line};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "rmi",
@@ -21,30 +21,74 @@ struct RmiFlags {
     /// Force removal of the image
     #[arg(short, long)]
     force: bool,
+    /// Remove every image
+    #[arg(short, long, conflicts_with = "images")]
+    all: bool,
+    /// Pass over images that are not there
+    #[arg(short, long)]
+    ignore: bool,
     /// The images
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "all", value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RmiFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    super::each(&flags.images, |name| {
-        let removed = match engine.remove_image(name, flags.force) {
+    let names = if flags.all {
+        engine
+            .images()?
+            .iter()
+            .map(|image| image.record.id.to_string())
+            .collect()
+    } else {
+        flags
+            .images
+            .iter()
+            .map(|name| super::local_image(engine, name))
+            .collect::<Vec<_>>()
+    };
+    super::each(&names, |name| {
+        // By id, an image with several names goes only by force.
+        let removed = match engine.remove_image(name, flags.force || flags.all && !used(engine, name)?) {
+            Err(error) if (flags.ignore || flags.all) && error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) if flags.force && error.kind() == ErrorKind::NotFound => {
-                note(&format!("dhow: {}", crate::error::chain(&error)));
+                if !dialect::spoken().is_podman() {
+                    note(&format!("dhow: {}", crate::error::chain(&error)));
+                }
                 return Ok(());
             }
-            removed => removed?,
+            Err(error) => return Err(podmans_code(error)),
+            Ok(removed) => removed,
         };
         removed.iter().try_for_each(|removed| say_line(&line(removed)))
     })
 }
 
+/// Whether a container is of the image.
+fn used(engine: &dhow_engine::Engine, id: &str) -> Result<bool, CliError> {
+    let containers = engine.containers().list()?;
+    Ok(containers
+        .iter()
+        .any(|container| container.config.image.to_string() == id))
+}
+
+/// podman-rmi(1): 1 when there is no such image, 2 when it is in use.
+fn podmans_code(error: dhow_engine::Error) -> CliError {
+    let kind = error.kind();
+    let error = CliError::from(error);
+    match kind {
+        _ if !dialect::spoken().is_podman() => error,
+        ErrorKind::NotFound => error.with_code(1),
+        ErrorKind::FailedPrecondition => error.with_code(2),
+        _ => error,
+    }
+}
+
 /// Docker's line for one removal.
 pub(super) fn line(removed: &Removed) -> String {
     match removed {
-        Removed::Untagged(name) => format!("Untagged: {name}"),
-        Removed::Deleted(id) => format!("Deleted: {id}"),
+        Removed::Untagged(name) => format!("Untagged: {}", dialect::spoken().image_name(name)),
+        Removed::Deleted(id) => format!("Deleted: {}", dialect::spoken().image_id(id)),
     }
 }

@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args};
 
 use crate::interrupt::Interrupt;
 use crate::render::{Progress, gone, say};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const SAVE: Verb = Verb {
     name: "save",
@@ -47,10 +47,14 @@ struct LoadFlags {
 
 fn save(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: SaveFlags = crate::flags::read(matches)?;
-    let names: Vec<&str> = flags.images.iter().map(String::as_str).collect();
-    archive(flags.output.as_ref(), |output| {
-        Ok(context.engine()?.save(&names, output)?)
-    })
+    let engine = context.engine()?;
+    let names: Vec<String> = flags
+        .images
+        .iter()
+        .map(|name| super::local_image(engine, name))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    archive(flags.output.as_ref(), |output| Ok(engine.save(&names, output)?))
 }
 
 /// Writes an archive to standard output, or to a file that is there only when it is whole.
@@ -111,7 +115,7 @@ fn load(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             text.push_str(&format!("Loaded image ID: {}\n", loaded.image));
         }
         for name in &loaded.names {
-            text.push_str(&format!("Loaded image: {name}\n"));
+            text.push_str(&format!("Loaded image: {}\n", dialect::spoken().image_name(name)));
         }
     }
     say(&text)?;

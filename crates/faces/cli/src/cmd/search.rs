@@ -69,6 +69,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &TABLE,
         format: flags.format.as_deref(),
         quiet: None,
+        ..Look::default()
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)

@@ -5,13 +5,20 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use crate::attach::{Attached, End, exit_byte, pump};
+use crate::flags::Chosen;
 use crate::render::say_line;
+use crate::view::container::is_up;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
     name: "start",
     about: "Start one or more stopped containers",
-    flags: |command| StartFlags::augment_args(command),
+    // `-a` and `-i` are others here.
+    flags: |command| {
+        StartFlags::augment_args(command)
+            .mut_arg("all", |all| all.short(None))
+            .mut_arg("ignore", |ignore| ignore.short(None))
+    },
     run,
 };
 
@@ -23,21 +30,22 @@ struct StartFlags {
     /// Attach container's STDIN
     #[arg(short, long)]
     interactive: bool,
-    /// The containers
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: StartFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
+    let names = flags.chosen.names(context, |one| !is_up(one.state.status))?;
     if !flags.attach && !flags.interactive {
-        return super::each(&flags.containers, |name| {
-            engine.start(name, false)?;
-            say_line(name)
+        return super::each(&names, |name| match engine.start(name, false) {
+            Err(error) if flags.chosen.passes(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => say_line(name),
         });
     }
-    let [name] = flags.containers.as_slice() else {
+    let [name] = names.as_slice() else {
         return Err(CliError::plain(
             "you cannot start and attach multiple containers at once",
         ));

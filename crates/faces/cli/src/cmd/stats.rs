@@ -64,6 +64,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &TABLE,
         format: flags.format.as_deref(),
         quiet: None,
+        ..Look::default()
     };
     // A terminal is drawn over; a pipe gets one table after the other.
     let lively = !flags.no_stream && std::io::IsTerminal::is_terminal(&std::io::stdout());

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args};
 
+use crate::flags::Chosen;
 use crate::render::say_line;
+use crate::view::container::is_up;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const VERB: Verb = Verb {
@@ -23,20 +25,20 @@ struct StopFlags {
     /// Seconds to wait before killing the container
     #[arg(short, long, visible_alias = "time", value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// The containers
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: StopFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    super::each(&flags.containers, |name| {
-        engine.stop(
-            name,
-            flags.signal.as_deref(),
-            flags.timeout.map(Duration::from_secs),
-        )?;
-        say_line(name)
+    let names = flags.chosen.names(context, |one| is_up(one.state.status))?;
+    super::each(&names, |name| {
+        let grace = flags.timeout.map(Duration::from_secs);
+        match engine.stop(name, flags.signal.as_deref(), grace) {
+            Err(error) if flags.chosen.passes(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => say_line(name),
+        }
     })
 }

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{Volume, VolumeRequest};
+use dhow_types::ErrorKind;
 
 use crate::flags::{Filters, labels, name_fits};
 use crate::render::{Fields, Look, Row, say, say_line};
-use crate::{CliError, Context, Verb, view};
+use crate::{CliError, Context, Verb, dialect, view};
 
 pub(crate) const CREATE: Verb = Verb {
     name: "create",
@@ -69,6 +70,9 @@ struct LsFlags {
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
     #[arg(long)]
     format: Option<String>,
+    /// Show the table without its headers
+    #[arg(short = 'n', long)]
+    noheading: bool,
     /// Only display volume names
     #[arg(short, long)]
     quiet: bool,
@@ -106,6 +110,15 @@ pub(crate) fn row(volume: &Volume) -> Row {
     .with_labels(&volume.labels)
 }
 
+/// One volume as the dialect shows it.
+fn spoken_row(volume: &Volume) -> Row {
+    if dialect::spoken().is_podman() {
+        row(volume).with_document(view::podman::volume(volume))
+    } else {
+        row(volume)
+    }
+}
+
 fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: LsFlags = crate::flags::read(matches)?;
     let filters = Filters::parse(&flags.filter, &["dangling", "driver", "label", "label!", "name"])?;
@@ -137,7 +150,7 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
                 })
                 && filters.labels(|name| volume.labels.get(name))
         })
-        .map(row)
+        .map(spoken_row)
         .collect();
     let quiet = flags.quiet.then_some("Name");
     let look = Look {
@@ -145,6 +158,7 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &TABLE,
         format: flags.format.as_deref(),
         quiet,
+        bare: flags.noheading,
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
@@ -155,19 +169,48 @@ struct RmFlags {
     /// Do not error if the volume does not exist
     #[arg(short, long)]
     force: bool,
+    /// Every volume
+    #[arg(short, long, conflicts_with = "volumes")]
+    all: bool,
     /// The volumes
-    #[arg(required = true, value_name = "VOLUME")]
+    #[arg(required_unless_present = "all", value_name = "VOLUME")]
     volumes: Vec<String>,
 }
 
 fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RmFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    super::each(&flags.volumes, |name| match engine.remove_volume(name) {
-        Err(error) if flags.force && error.kind() == dhow_types::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(()) => say_line(name),
+    let names = if flags.all {
+        engine.volumes()?.into_iter().map(|volume| volume.name).collect()
+    } else {
+        flags.volumes
+    };
+    let podman = dialect::spoken().is_podman();
+    super::each(&names, |name| {
+        if flags.force && podman {
+            // podman-volume-rm(1): force removes the containers that use it, too.
+            for user in engine.volume_users(name)? {
+                engine.remove_container(user.config.id.as_str(), true, false)?;
+            }
+        }
+        match engine.remove_volume(name) {
+            Err(error) if flags.force && error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(podmans_code(error)),
+            Ok(()) => say_line(name),
+        }
     })
+}
+
+/// podman-volume-rm(1): 1 when there is no such volume, 2 when it is in use.
+fn podmans_code(error: dhow_engine::Error) -> CliError {
+    let kind = error.kind();
+    let error = CliError::from(error);
+    match kind {
+        _ if !dialect::spoken().is_podman() => error,
+        ErrorKind::NotFound => error.with_code(1),
+        ErrorKind::FailedPrecondition => error.with_code(2),
+        _ => error,
+    }
 }
 
 #[derive(Args, Debug)]

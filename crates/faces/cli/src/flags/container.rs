@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dhow_engine::container::{Attachment, CreateContainer, LogConfig, NamespaceChoice, SecurityOption};
-use dhow_engine::{Limits, NamespaceMode, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
+use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
 
 use super::{LimitFlags, env_pairs, key_value, labels, mount, port, restart_policy};
@@ -163,7 +163,7 @@ pub(crate) struct ContainerFlags {
     /// Command to run to check health
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
-    /// Time between running the check (ms|s|m|h)
+    /// Time between running the check (ms|s|m|h), or disable: only when asked for
     #[arg(long, value_name = "DURATION")]
     health_interval: Option<String>,
     /// Maximum time to allow one check to run (ms|s|m|h)
@@ -178,6 +178,9 @@ pub(crate) struct ContainerFlags {
     /// Consecutive failures needed to report unhealthy
     #[arg(long, value_name = "N")]
     health_retries: Option<u64>,
+    /// What to do with a container that turns unhealthy: none, kill, restart or stop
+    #[arg(long, value_name = "ACTION", value_parser = on_unhealthy, default_value = "none", hide_default_value = true)]
+    health_on_failure: OnUnhealthy,
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     no_healthcheck: bool,
@@ -312,7 +315,8 @@ impl ContainerFlags {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             health: self.health().map_err(bad)?,
-            no_healthcheck: self.no_healthcheck,
+            no_healthcheck: self.no_healthcheck || self.health_cmd.as_deref() == Some("none"),
+            on_unhealthy: self.health_on_failure,
             auto_remove: self.rm,
             log: self.log(),
         })
@@ -389,10 +393,14 @@ impl ContainerFlags {
         };
         let health = dhow_engine::Healthcheck {
             test: match &self.health_cmd {
-                Some(command) => vec!["CMD-SHELL".to_owned(), command.clone()],
+                Some(command) => health_test(command),
                 None => Vec::new(),
             },
-            interval: nanoseconds(&self.health_interval)?,
+            interval: if self.health_interval.as_deref() == Some("disable") {
+                dhow_engine::NEVER
+            } else {
+                nanoseconds(&self.health_interval)?
+            },
             timeout: nanoseconds(&self.health_timeout)?,
             start_period: nanoseconds(&self.health_start_period)?,
             start_interval: nanoseconds(&self.health_start_interval)?,
@@ -413,6 +421,31 @@ impl ContainerFlags {
                 .map(|text| key_value(text))
                 .collect::<BTreeMap<_, _>>(),
         })
+    }
+}
+
+/// A shell's line, or the words of a JSON list, as podman takes them.
+fn health_test(command: &str) -> Vec<String> {
+    match serde_json::from_str::<Vec<String>>(command) {
+        Ok(words)
+            if words
+                .first()
+                .is_some_and(|first| matches!(first.as_str(), "CMD" | "CMD-SHELL")) =>
+        {
+            words
+        }
+        Ok(words) => std::iter::once("CMD".to_owned()).chain(words).collect(),
+        Err(_) => vec!["CMD-SHELL".to_owned(), command.to_owned()],
+    }
+}
+
+fn on_unhealthy(text: &str) -> Result<OnUnhealthy, String> {
+    match text {
+        "none" => Ok(OnUnhealthy::None),
+        "kill" => Ok(OnUnhealthy::Kill),
+        "restart" => Ok(OnUnhealthy::Restart),
+        "stop" => Ok(OnUnhealthy::Stop),
+        _ => Err("it is none, kill, restart or stop".to_owned()),
     }
 }
 

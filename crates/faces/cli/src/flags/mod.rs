@@ -1,5 +1,6 @@
 //! Flags that several verbs share, and the small languages in their values.
 
+mod chosen;
 mod container;
 mod filter;
 mod limits;
@@ -7,6 +8,7 @@ mod mount;
 mod port;
 mod value;
 
+pub(crate) use chosen::Chosen;
 pub(crate) use container::ContainerFlags;
 pub(crate) use filter::{Filters, name_fits};
 pub(crate) use limits::LimitFlags;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::table;
 use super::template::Template;
-use crate::CliError;
+use crate::{CliError, dialect};
 
 /// What a kind of list has: each field with the header of its column.
 pub(crate) type Fields = &'static [(&'static str, &'static str)];
@@ -14,6 +14,8 @@ pub(crate) type Fields = &'static [(&'static str, &'static str)];
 pub(crate) struct Row {
     fields: Map<String, Value>,
     labels: Map<String, Value>,
+    /// The same thing in another dialect, whole.
+    document: Option<Value>,
 }
 
 impl Row {
@@ -26,6 +28,7 @@ impl Row {
         Self {
             fields,
             labels: Map::new(),
+            document: None,
         }
     }
 
@@ -41,6 +44,31 @@ impl Row {
         self
     }
 
+    /// The same with a document: what JSON shows, and what templates find beside the fields.
+    pub(crate) fn with_document(mut self, document: Value) -> Self {
+        self.document = Some(document);
+        self
+    }
+
+    /// What a template is filled with. Labels are a map there when the document has them so.
+    fn data(&self) -> Value {
+        let mut fields = self.fields.clone();
+        if let Some(Value::Object(document)) = &self.document {
+            for (name, value) in document {
+                if name == "Labels" || !fields.contains_key(name) {
+                    fields.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        fields.into()
+    }
+
+    fn json(&self) -> Value {
+        self.document
+            .clone()
+            .unwrap_or_else(|| self.fields.clone().into())
+    }
+
     fn cell(&self, field: &str) -> &str {
         self.fields.get(field).and_then(Value::as_str).unwrap_or("")
     }
@@ -52,7 +80,7 @@ impl Row {
 }
 
 /// How a list is shown.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Look<'a> {
     /// All fields with their headers.
     pub(crate) fields: Fields,
@@ -62,6 +90,8 @@ pub(crate) struct Look<'a> {
     pub(crate) format: Option<&'a str>,
     /// `--quiet`: only this field.
     pub(crate) quiet: Option<&'static str>,
+    /// Whether a table goes without its headers.
+    pub(crate) bare: bool,
 }
 
 impl Look<'_> {
@@ -74,16 +104,18 @@ impl Look<'_> {
         }
         match self.format {
             None | Some("" | "table") => Ok(self.usual(rows)),
-            Some("json") => rows.iter().map(json_line).collect(),
+            Some("json") => Ok(dialect::spoken().json_list(rows.iter().map(Row::json))),
             Some(format) => self.formatted(format, rows),
         }
     }
 
     fn usual(&self, rows: &[Row]) -> String {
         let mut text = String::new();
-        let headers: Vec<_> = self.table.iter().map(|field| self.header(field)).collect();
-        text.push_str(&headers.join("\t"));
-        text.push('\n');
+        if !self.bare {
+            let headers: Vec<_> = self.table.iter().map(|field| self.header(field)).collect();
+            text.push_str(&headers.join("\t"));
+            text.push('\n');
+        }
         for row in rows {
             for (index, field) in self.table.iter().enumerate() {
                 if index > 0 {
@@ -114,7 +146,7 @@ impl Look<'_> {
             .replace(r"\n", "\n");
         let template = Template::parse(&text).map_err(bad)?;
         let mut out = String::new();
-        if body.is_some() {
+        if body.is_some() && !self.bare {
             let headers: Map<String, Value> = self
                 .fields
                 .iter()
@@ -128,8 +160,7 @@ impl Look<'_> {
             out.push('\n');
         }
         for row in rows {
-            let data = Value::Object(row.fields.clone());
-            out.push_str(&template.fill(&data, Some(&row.labels)).map_err(bad)?);
+            out.push_str(&template.fill(&row.data(), Some(&row.labels)).map_err(bad)?);
             out.push('\n');
         }
         Ok(if body.is_some() { table::align(&out) } else { out })
@@ -148,11 +179,6 @@ fn label_headers(text: &str) -> Map<String, Value> {
             (name.to_owned(), last.replace(['-', '_'], " ").into())
         })
         .collect()
-}
-
-fn json_line(row: &Row) -> Result<String, CliError> {
-    let text = serde_json::to_string(&row.fields).map_err(|error| CliError::plain(error.to_string()))?;
-    Ok(text + "\n")
 }
 
 fn bad(error: super::template::TemplateError) -> CliError {
@@ -181,6 +207,7 @@ mod tests {
             table: &["ID", "Names"],
             format,
             quiet,
+            ..Look::default()
         }
         .show(&rows())
         .unwrap()
@@ -221,6 +248,7 @@ mod tests {
             table: &["ID"],
             format: Some("table {{.Nope}}"),
             quiet: None,
+            bare: false,
         };
         assert!(look.show(&[]).is_err());
     }

@@ -62,7 +62,10 @@ pub(crate) fn row(container: &Container, now: Timestamp, whole: bool, size: Opti
             }
             .into(),
         ),
-        ("Image", image(&config.image_name, whole).into()),
+        (
+            "Image",
+            image(&crate::dialect::spoken().image_name(&config.image_name), whole).into(),
+        ),
         ("Labels", labels(&config.labels).into()),
         (
             "LocalVolumes",

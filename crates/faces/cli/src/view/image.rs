@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::container_json::layer_folder;
+use crate::dialect;
 use crate::render::table::ellipsis;
 use crate::render::{Fields, Row, time};
 
@@ -67,15 +68,15 @@ pub(crate) fn lines(image: &Summary) -> Vec<Line<'_>> {
         named.push(reference.name());
         lines.push(Line {
             image,
-            repository: Some(reference.familiar_name()),
+            repository: Some(dialect::spoken().repository(&reference)),
             tag: reference.tag().map(str::to_owned),
             digest,
         });
     }
     for (repo, digest) in &image.digests {
         if !named.contains(repo) {
-            let repository =
-                Reference::parse(repo).map_or_else(|_| repo.clone(), |name| name.familiar_name());
+            let repository = Reference::parse(repo)
+                .map_or_else(|_| repo.clone(), |name| dialect::spoken().repository(&name));
             lines.push(Line {
                 image,
                 repository: Some(repository),

@@ -34,6 +34,7 @@ fn show(fields: Fields, table: &[&'static str], rows: &[Row], format: Option<&st
         table,
         format,
         quiet: None,
+        ..Look::default()
     }
     .show(rows)
     .unwrap()

@@ -9,7 +9,7 @@ use dhow_bundle::{
 };
 use dhow_image::Image;
 use dhow_meta::Lease;
-use dhow_monitor::RestartPolicy;
+use dhow_monitor::{OnUnhealthy, RestartPolicy};
 use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, Digest, ErrorKind};
@@ -104,6 +104,8 @@ pub struct CreateContainer {
     pub health: Option<Healthcheck>,
     /// `--no-healthcheck`.
     pub no_healthcheck: bool,
+    /// `--health-on-failure`.
+    pub on_unhealthy: OnUnhealthy,
     /// `--rm`.
     pub auto_remove: bool,
     /// `--log-driver` and `--log-opt`.
@@ -274,7 +276,8 @@ impl Engine {
                 .or_else(|| defaults.stop_signal.clone())
                 .unwrap_or_else(|| "SIGTERM".to_owned()),
             stop_timeout: wanted.stop_timeout.or(defaults.stop_timeout).unwrap_or(10),
-            health: health(wanted, defaults.healthcheck.as_ref()),
+            health: health(wanted, defaults.healthcheck.as_ref())?,
+            on_unhealthy: wanted.on_unhealthy,
             open_stdin: wanted.interactive,
             auto_remove: wanted.auto_remove,
             log: log_config(wanted)?,
@@ -642,10 +645,23 @@ fn entrypoint(wanted: &CreateContainer, image: &dhow_oci::RunConfig) -> Vec<Stri
     }
 }
 
-fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healthcheck> {
-    if wanted.no_healthcheck {
-        return None;
+fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Result<Option<Healthcheck>, Error> {
+    let health = if wanted.no_healthcheck {
+        None
+    } else {
+        joined_health(wanted, image)
+    };
+    if health.is_none() && wanted.on_unhealthy != OnUnhealthy::None {
+        let message = format!(
+            "cannot set on-failure action to {} without a health check",
+            wanted.on_unhealthy.as_str()
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("give --health-cmd"));
     }
+    Ok(health)
+}
+
+fn joined_health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healthcheck> {
     let mut health = image.cloned().unwrap_or_default();
     if let Some(over) = &wanted.health {
         if !over.test.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dhow_bundle::Request;
-use dhow_monitor::{Health, RestartPolicy};
+use dhow_monitor::{Health, OnUnhealthy, RestartPolicy};
 use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, DiffId, ImageId};
@@ -64,6 +64,9 @@ pub struct Config {
     pub stop_timeout: u64,
     /// How to check its health.
     pub health: Option<Healthcheck>,
+    /// What becomes of it when it is unhealthy.
+    #[serde(default)]
+    pub on_unhealthy: OnUnhealthy,
     /// Whether its input stays open.
     pub open_stdin: bool,
     /// Whether it goes away when it ends.

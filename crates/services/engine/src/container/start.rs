@@ -66,7 +66,11 @@ impl Engine {
             lock,
             log: log_settings(&container.config, self.containers().log(&id)),
             restart: container.config.restart,
-            health: container.config.health.as_ref().map(health_settings),
+            health: container
+                .config
+                .health
+                .as_ref()
+                .map(|health| health_settings(health, &container.config)),
             foreground,
         };
         let engine = Self::open(self.settings().clone())?;
@@ -186,7 +190,7 @@ fn log_settings(config: &Config, path: PathBuf) -> LogSettings {
     }
 }
 
-fn health_settings(health: &Healthcheck) -> HealthSettings {
+fn health_settings(health: &Healthcheck, config: &Config) -> HealthSettings {
     let or = |nanoseconds: u64, seconds: u64| match nanoseconds {
         0 => Duration::from_secs(seconds),
         nanoseconds => Duration::from_nanos(nanoseconds),
@@ -197,5 +201,9 @@ fn health_settings(health: &Healthcheck) -> HealthSettings {
         start_period: or(health.start_period, 0),
         start_interval: or(health.start_interval, 5),
         retries: if health.retries == 0 { 3 } else { health.retries },
+        on_unhealthy: config.on_unhealthy,
+        // It was read when the container was created.
+        stop_signal: super::stop::parse_signal(&config.stop_signal).map_or(15, |signal| signal.as_raw()),
+        grace: config.grace(),
     }
 }

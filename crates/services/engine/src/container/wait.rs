@@ -1,6 +1,6 @@
 //! `wait` and the attach stream.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use dhow_monitor::frame::{self, Frames};
@@ -19,7 +19,7 @@ impl Engine {
         let container = self.containers().find(wanted)?;
         let id = &container.config.id;
         if let Ok(socket) = self.connect(id)
-            && let Some(code) = exit_code(socket)
+            && let Some(code) = number(socket, &[frame::EXIT])
         {
             self.settle_end(id)?;
             return Ok(code);
@@ -37,6 +37,32 @@ impl Engine {
     /// `Unavailable` when its monitor does not end.
     pub fn settled(&self, id: &dhow_types::ContainerId) -> Result<(), Error> {
         self.settle_end(id)
+    }
+
+    /// Checks a container's health now, beside the checks that its interval makes; the exit code of the check, 0 is good.
+    /// The result is written down when this returns.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it does not run or has nothing to check; `Unavailable` when it ended
+    /// meanwhile.
+    pub fn check_health(&self, wanted: &str) -> Result<i32, Error> {
+        let container = self.containers().find(wanted)?;
+        let id = &container.config.id;
+        let refuse = |message: String| Err(Error::new(ErrorKind::FailedPrecondition, message));
+        if container.config.health.is_none() {
+            return refuse(format!("container {id} has no defined healthcheck"));
+        }
+        if container.state.status != Status::Running {
+            return refuse(format!("container {id} is not running"));
+        }
+        let mut socket = self.connect(id)?;
+        socket
+            .write_all(&frame::frame(frame::CHECK, &[]))
+            .context(|| "ask for a health check")?;
+        number(socket, &[frame::CHECKED]).ok_or_else(|| {
+            let message = format!("container {} ended before its health was known", id.short());
+            Error::new(ErrorKind::Unavailable, message)
+        })
     }
 
     /// Attaches to a running container's streams: frames of [`dhow_monitor::frame`].
@@ -57,8 +83,8 @@ impl Engine {
     }
 }
 
-/// Reads the stream to its end; the exit code when the monitor said it.
-fn exit_code(mut socket: UnixStream) -> Option<i32> {
+/// Reads the stream up to a frame of one of these kinds; the number in it.
+fn number(mut socket: UnixStream, wanted: &[u8]) -> Option<i32> {
     let mut frames = Frames::new();
     let mut buffer = vec![0; frame::MAX_BODY];
     let mut code = None;
@@ -66,7 +92,7 @@ fn exit_code(mut socket: UnixStream) -> Option<i32> {
         let count = socket.read(&mut buffer).ok().filter(|count| *count > 0)?;
         frames
             .push(&buffer[..count], |kind, body| {
-                if kind == frame::EXIT
+                if wanted.contains(&kind)
                     && let Ok(bytes) = <[u8; 4]>::try_from(body)
                 {
                     code = Some(i32::from_be_bytes(bytes));

@@ -50,6 +50,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         table: &TABLE,
         format: flags.format.as_deref(),
         quiet: None,
+        ..Look::default()
     };
     say(&look.show(&rows(&usage))?)?;
     Ok(ExitCode::SUCCESS)
@@ -63,6 +64,7 @@ pub(crate) fn shown(usage: &SystemUsage) -> String {
         table: &TABLE,
         format: None,
         quiet: None,
+        ..Look::default()
     };
     look.show(&rows(usage)).unwrap()
 }

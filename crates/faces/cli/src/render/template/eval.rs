@@ -289,6 +289,13 @@ impl Filling<'_> {
 }
 
 /// Follows fields. In docker's own structures an unknown one is an error; in maps it is no value.
+/// The field of this name in other letters' case.
+fn any_case<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    map.iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+}
+
 fn fields(base: &Value, operand: &Operand, typed: bool) -> Result<Value, Fault> {
     let mut value = base;
     let mut parent = "";
@@ -297,6 +304,8 @@ fn fields(base: &Value, operand: &Operand, typed: bool) -> Result<Value, Fault> 
         value = match value {
             Value::Object(map) => match map.get(name) {
                 Some(value) => value,
+                // Podman's fields are `ID` where its JSON has `Id`.
+                None if any_case(map, name).is_some() => any_case(map, name).unwrap_or(&Value::Null),
                 None if strict && !OPTIONAL.contains(&name.as_str()) => {
                     return Err(Fault::new(
                         operand.at,

@@ -1,0 +1,201 @@
+//! Whose words the person speaks: docker's, or podman's when the program is called by that name.
+//!
+//! The verbs and the engine are the same. What differs, and is here alone: the form and exit code of an error, where a
+//! name without a registry leads, how a name is shown, and what lists look like as JSON.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use dhow_reference::Reference;
+use serde_json::Value;
+
+/// A way to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Docker's.
+    Docker,
+    /// Podman's.
+    Podman,
+}
+
+/// The registry of names that podman made here (containers/image `docker/reference`, `localhost/`).
+const HERE: &str = "localhost/";
+
+/// The way to speak of this process: the name that it was called by does not change.
+pub(crate) fn spoken() -> Dialect {
+    static SPOKEN: OnceLock<Dialect> = OnceLock::new();
+    *SPOKEN.get_or_init(|| {
+        let called = std::env::args_os().next();
+        let name = called
+            .as_deref()
+            .and_then(|path| Path::new(path).file_name())
+            .and_then(|name| name.to_str());
+        if name == Some("podman") {
+            Dialect::Podman
+        } else {
+            Dialect::Docker
+        }
+    })
+}
+
+impl Dialect {
+    /// Whether it is podman's.
+    pub(crate) fn is_podman(self) -> bool {
+        self == Self::Podman
+    }
+
+    /// An error's line.
+    pub(crate) fn failure(self, message: &str) -> String {
+        match self {
+            Self::Docker => format!("dhow: {message}"),
+            Self::Podman => format!("Error: {}", podman_words(message)),
+        }
+    }
+
+    /// The exit code of a failure that has no code of its own: 1 with docker, 125 with podman, whose 1 and 2 mean "there
+    /// is no such thing" and "it is in use" (podman-run(1), podman-rm(1)).
+    pub(crate) fn failure_code(self, code: u8) -> u8 {
+        if self.is_podman() && code == 1 { 125 } else { code }
+    }
+
+    /// The name that a new image gets: without a registry it is podman's `localhost/name`.
+    pub(crate) fn new_name(self, text: &str) -> String {
+        if self.is_podman() && is_short(text) {
+            format!("{HERE}{text}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// The name of a local image: podman looks under `localhost/` before it looks elsewhere. `there` says whether there
+    /// is an image of a name.
+    pub(crate) fn local_name(self, text: &str, there: impl Fn(&str) -> bool) -> String {
+        if self.is_podman() && is_short(text) {
+            let here = format!("{HERE}{text}");
+            if there(&here) {
+                return here;
+            }
+        }
+        text.to_owned()
+    }
+
+    /// A repository as it is shown: docker leaves its own registry out.
+    pub(crate) fn repository(self, reference: &Reference) -> String {
+        match self {
+            Self::Docker => reference.familiar_name(),
+            Self::Podman => reference.name(),
+        }
+    }
+
+    /// A whole name as it is shown.
+    pub(crate) fn image_name(self, text: &str) -> String {
+        match (self, Reference::parse(text)) {
+            (Self::Podman, Ok(reference)) => reference.or_latest().canonical(),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// An image's id as it is shown: podman leaves out how it was made.
+    pub(crate) fn image_id(self, id: &dhow_types::ImageId) -> String {
+        match self {
+            Self::Docker => id.to_string(),
+            Self::Podman => id.hex().to_string(),
+        }
+    }
+
+    /// `--format json` of a list: a line for each with docker, one array with podman.
+    pub(crate) fn json_list(self, rows: impl Iterator<Item = Value>) -> String {
+        match self {
+            Self::Docker => rows.map(|row| format!("{row}\n")).collect(),
+            Self::Podman => format!("{:#}\n", Value::Array(rows.collect())),
+        }
+    }
+}
+
+/// Whether a name says no registry.
+fn is_short(text: &str) -> bool {
+    Reference::parse(text).is_ok_and(|name| {
+        name.registry() == "docker.io"
+            && !text.starts_with("docker.io/")
+            && !text.starts_with("index.docker.io/")
+    })
+}
+
+/// The failures that scripts around podman look for, in its words (libpod `define/errors.go`).
+fn podman_words(message: &str) -> String {
+    let after = |mark: &str| message.rsplit_once(mark).map(|(_, name)| name.trim());
+    if let Some(name) = after("No such container: ") {
+        return format!("no container with name or ID \"{name}\" found: no such container");
+    }
+    if let Some(name) = after("no such image: ") {
+        return format!(
+            "{}: image not known",
+            name.strip_suffix(":latest").unwrap_or(name)
+        );
+    }
+    if let Some(name) = message
+        .strip_suffix(": no such volume")
+        .and_then(|rest| rest.strip_prefix("get "))
+    {
+        return format!("no volume with name \"{name}\" found: no such volume");
+    }
+    if let Some(name) = message
+        .strip_suffix(" not found")
+        .and_then(|rest| rest.rsplit_once("network "))
+        .map(|(_, name)| name)
+    {
+        return format!("unable to find network with name or ID {name}: network not found");
+    }
+    message.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_registry_is_podmans_own() {
+        let podman = Dialect::Podman;
+        assert_eq!(podman.new_name("tool:1"), "localhost/tool:1");
+        assert_eq!(podman.new_name("team/tool"), "localhost/team/tool");
+        for whole in [
+            "localhost/tool",
+            "docker.io/library/tool",
+            "quay.io/a/b",
+            "host:5000/x",
+        ] {
+            assert_eq!(podman.new_name(whole), whole);
+        }
+        assert_eq!(Dialect::Docker.new_name("tool:1"), "tool:1");
+        assert_eq!(
+            podman.local_name("tool", |name| name == "localhost/tool"),
+            "localhost/tool"
+        );
+        assert_eq!(podman.local_name("tool", |_| false), "tool");
+    }
+
+    #[test]
+    fn errors_are_in_the_words_that_scripts_look_for() {
+        let podman = Dialect::Podman;
+        assert_eq!(
+            podman.failure("No such container: web"),
+            "Error: no container with name or ID \"web\" found: no such container"
+        );
+        assert_eq!(
+            podman.failure("look at image x: no such image: x:latest"),
+            "Error: x: image not known"
+        );
+        assert_eq!(
+            podman.failure("get data: no such volume"),
+            "Error: no volume with name \"data\" found: no such volume"
+        );
+        assert_eq!(
+            podman.failure("create container: network red not found"),
+            "Error: unable to find network with name or ID red: network not found"
+        );
+        assert_eq!(Dialect::Docker.failure("x"), "dhow: x");
+        assert_eq!(podman.failure_code(1), 125);
+        assert_eq!(podman.failure_code(126), 126);
+        assert_eq!(Dialect::Docker.failure_code(1), 1);
+    }
+}

@@ -1,0 +1,211 @@
+//! Lists as podman's JSON has them (podman `pkg/domain/entities`): what its `--format json` and templates read. Pure
+//! functions from records, as the rest of this folder.
+
+use std::collections::BTreeMap;
+
+use dhow_engine::container::{Container, Status};
+use dhow_engine::{Network, Summary, Volume};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::container as words;
+use super::port;
+use crate::render::time;
+
+fn seconds(text: Option<&str>) -> Option<i64> {
+    text.and_then(time::parse).map(|moment| moment.as_second())
+}
+
+/// A container of `ps` (podman `entities.ListContainer`).
+pub(crate) fn container(container: &Container, now: Timestamp) -> Value {
+    let (config, state) = (&container.config, &container.state);
+    let exited = matches!(state.status, Status::Exited | Status::Dead);
+    let mounts: Vec<&str> = config
+        .mounts
+        .iter()
+        .map(|mount| mount.destination.as_str())
+        .collect();
+    let ports: Vec<Value> = port::published(container)
+        .iter()
+        .map(|port| {
+            let host = if port.host_ip.is_unspecified() {
+                String::new()
+            } else {
+                port.host_ip.to_string()
+            };
+            json!({
+                "host_ip": host, "container_port": port.container_port, "host_port": port.host_port,
+                "range": 1, "protocol": port.protocol.to_string(),
+            })
+        })
+        .collect();
+    json!({
+        "AutoRemove": config.auto_remove,
+        "Command": config.command.get(config.entrypoint.len()..).unwrap_or_default(),
+        "Created": seconds(Some(&config.created)).unwrap_or(0),
+        "CreatedAt": config.created,
+        "Exited": exited,
+        "ExitedAt": seconds(state.finished.as_deref()).unwrap_or(0),
+        "ExitCode": state.exit_code,
+        "Id": config.id.as_str(),
+        "Image": crate::dialect::spoken().image_name(&config.image_name),
+        "ImageID": config.image.hex().to_string(),
+        "IsInfra": false,
+        "Labels": config.labels,
+        "Mounts": mounts,
+        "Names": [config.name],
+        "Networks": words::networks(container),
+        "Pid": state.pid,
+        "Pod": "",
+        "PodName": "",
+        "Ports": ports,
+        "Restarts": state.restart_count,
+        "Size": null,
+        "StartedAt": seconds(state.started.as_deref()).unwrap_or(0),
+        "State": state.status.as_str(),
+        "Status": words::status(container, now),
+    })
+}
+
+/// An image of `images` (podman `entities.ImageSummary`); `labels` are read only when they are asked for.
+pub(crate) fn image(image: &Summary, labels: &BTreeMap<String, String>, containers: usize) -> Value {
+    let record = &image.record;
+    let digests: Vec<String> = image
+        .digests
+        .iter()
+        .map(|(repository, digest)| format!("{repository}@{digest}"))
+        .collect();
+    let created =
+        Timestamp::from_second(record.created).map_or_else(|_| String::new(), |time| time.to_string());
+    let digest = record
+        .manifest
+        .or_else(|| image.digests.first().map(|(_, digest)| *digest));
+    json!({
+        "Id": record.id.hex().to_string(),
+        "ParentId": record.parent.map_or_else(String::new, |parent| parent.hex().to_string()),
+        "RepoTags": image.names,
+        "RepoDigests": digests,
+        "Size": record.size,
+        "SharedSize": 0,
+        "VirtualSize": record.size,
+        "Labels": labels,
+        "Containers": containers,
+        "Names": image.names,
+        "Digest": digest.map_or_else(String::new, |digest| digest.to_string()),
+        "Dangling": image.names.is_empty(),
+        "Created": record.created,
+        "CreatedAt": created,
+    })
+}
+
+/// A volume (podman `define.InspectVolumeData`).
+pub(crate) fn volume(volume: &Volume) -> Value {
+    json!({
+        "Name": volume.name,
+        "Driver": "local",
+        "Mountpoint": volume.data.display().to_string(),
+        "CreatedAt": volume.created,
+        "Labels": volume.labels,
+        "Scope": "local",
+        "Options": {},
+        "MountCount": 0,
+    })
+}
+
+/// A network (containers/common `libnetwork/types.Network`).
+pub(crate) fn network(network: &Network) -> Value {
+    let subnets: Vec<Value> = network
+        .subnets
+        .iter()
+        .map(|subnet| json!({"subnet": subnet.subnet.to_string(), "gateway": subnet.gateway.to_string()}))
+        .collect();
+    let created =
+        Timestamp::from_second(network.created).map_or_else(|_| String::new(), |time| time.to_string());
+    json!({
+        "name": network.name,
+        "id": network.id.as_str(),
+        "driver": network.driver.to_string(),
+        "created": created,
+        "subnets": subnets,
+        "ipv6_enabled": network.v6().is_some(),
+        "internal": network.internal,
+        "dns_enabled": !network.is_predefined(),
+        "labels": network.labels,
+        "options": network.options,
+    })
+}
+
+/// `inspect` of a container, from docker's document (podman `define.InspectContainerData`): names without a slash, ids
+/// without `sha256:`, and what docker has no word for.
+pub(crate) fn inspected_container(mut docker: Value, container: &Container) -> Value {
+    let config = &container.config;
+    let image = crate::dialect::spoken().image_name(&config.image_name);
+    put(
+        &mut docker,
+        &[
+            ("Name", config.name.as_str().into()),
+            ("Image", config.image.hex().to_string().into()),
+            ("ImageName", image.as_str().into()),
+            ("OCIRuntime", "dhow".into()),
+            ("Pod", "".into()),
+            ("IsInfra", false.into()),
+            ("Driver", "overlay".into()),
+        ],
+    );
+    if let Some(state) = docker.get_mut("State") {
+        let health = state.get("Health").cloned().unwrap_or_default();
+        put(state, &[("Healthcheck", health)]);
+    }
+    if let Some(inner) = docker.get_mut("Config") {
+        put(
+            inner,
+            &[
+                ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
+                ("Image", image.into()),
+                ("StopTimeout", config.stop_timeout.into()),
+                ("StopSignal", config.stop_signal.as_str().into()),
+            ],
+        );
+    }
+    docker
+}
+
+/// `inspect` of an image, from docker's document (containers/common `libimage.ImageData`).
+pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> Value {
+    let digest = image
+        .record
+        .manifest
+        .or_else(|| image.digests.first().map(|(_, digest)| *digest));
+    let digests: Vec<String> = image
+        .digests
+        .iter()
+        .map(|(repository, digest)| format!("{repository}@{digest}"))
+        .collect();
+    put(
+        &mut docker,
+        &[
+            ("Id", image.id.hex().to_string().into()),
+            (
+                "Digest",
+                digest
+                    .map_or_else(String::new, |digest| digest.to_string())
+                    .into(),
+            ),
+            ("RepoTags", image.names.clone().into()),
+            ("NamesHistory", image.names.clone().into()),
+            ("RepoDigests", digests.into()),
+            ("Labels", json!(image.config.config.labels)),
+            ("User", image.config.config.user.as_str().into()),
+            ("ManifestType", image.record.media_type.as_str().into()),
+        ],
+    );
+    docker
+}
+
+fn put(value: &mut Value, fields: &[(&str, Value)]) {
+    if let Some(map) = value.as_object_mut() {
+        for (name, value) in fields {
+            map.insert((*name).to_owned(), value.clone());
+        }
+    }
+}
