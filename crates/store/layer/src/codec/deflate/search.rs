@@ -11,7 +11,7 @@ const ENOUGH: u32 = 32;
 /// Bytes before the end at which no copy begins any more: eight can be read from every place that is looked at.
 const TAIL: usize = 12;
 /// Bytes in a row without a copy after which every second place is looked at, then every third, and so on.
-const PATIENCE: u32 = 6;
+const PATIENCE: u32 = 5;
 
 /// Places at the beginning of a copy that are noted, and those at its end: more of a long copy make the output 0.05 % smaller.
 const NOTED: usize = 25;
