@@ -8,6 +8,10 @@
 //!
 //! Where the layer below has a symbolic link at that place (`lib -> usr/lib`), docker follows it. The patch then holds
 //! the link again, and, where it leads, hard links to what the layer has below the implied directory.
+//!
+//! Overlayfs hides the mark of a whiteout in a directory that comes of several layers. In one of a single layer it lists
+//! the name, of which nothing is to be found then (`ovl_iterate` of fs/overlayfs/readdir.c). So, where an implied directory
+//! is in no layer below, a patch holds it once more when there are whiteouts in it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -34,7 +38,7 @@ pub(crate) fn build(dir: &Path, layers: &[Layer]) -> Result<Vec<Option<PathBuf>>
     let mut patches = vec![None; layers.len()];
     for (at, layer) in layers.iter().enumerate() {
         // The common case ends here, without an index being read.
-        if at == 0 || layer.implied() == 0 {
+        if layer.implied() == 0 {
             continue;
         }
         let below = Below::load(&layers[..at])?;
@@ -87,6 +91,23 @@ impl Below {
         None
     }
 
+    /// Whether the directory `path` of the layer above, which has this index, is one with a directory of these.
+    fn has_directory(&self, above: &Index, path: &[u8]) -> bool {
+        let hides =
+            |index: &Index| index.find(path).is_some_and(|entry| entry.opaque) || hidden_in(index, path);
+        if hides(above) {
+            return false;
+        }
+        for index in &self.0 {
+            match index.find(path) {
+                Some(entry) => return entry.kind == EntryKind::Directory,
+                None if hidden_in(index, path) => return false,
+                None => {}
+            }
+        }
+        false
+    }
+
     /// Where `path` leads in the layers below; nothing when that is no directory, or not to be told.
     fn follow(&self, path: &[u8]) -> Option<Vec<u8>> {
         let mut todo: Vec<Vec<u8>> = parts(path);
@@ -129,6 +150,11 @@ fn hidden_in(index: &Index, path: &[u8]) -> bool {
             .find(&path[..at])
             .is_some_and(|entry| entry.opaque || entry.kind != EntryKind::Directory)
     })
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    let slash = path.iter().rposition(|byte| *byte == b'/');
+    &path[..slash.unwrap_or(0)]
 }
 
 /// Components, last first.
@@ -185,6 +211,13 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
             _ => (),
         }
     }
+    for entry in index.entries().filter(|entry| entry.kind == EntryKind::Whiteout) {
+        let parent = parent_of(&entry.path);
+        let moved = done.iter().any(|done| entry.path.starts_with(done));
+        if !(parent.is_empty() || moved || below.has_directory(&index, parent)) {
+            patch.once_more(parent)?;
+        }
+    }
     patch.set_times()?;
     Ok(patch.root.is_some())
 }
@@ -227,6 +260,20 @@ impl Patch<'_> {
         let what = || format!("dress {}", String::from_utf8_lossy(path));
         self.made.push((path.to_vec(), like.mtime));
         dress(&made, like).map_err(io::Error::from).context(what)
+    }
+
+    /// A directory that the layer has, as it is there.
+    fn once_more(&mut self, path: &[u8]) -> Result<(), Error> {
+        if self
+            .root()?
+            .exists(inside(path))
+            .context(|| "look into a patch")?
+        {
+            return Ok(());
+        }
+        let own = self.index.find(path);
+        let like = own.unwrap_or_else(|| Entry::new(path, EntryKind::Directory, 0o755));
+        self.directory(path, &like)
     }
 
     /// Gives the directories their times once everything is in them.
@@ -283,7 +330,6 @@ impl Patch<'_> {
     /// What the layer has below `from` appears at `to`.
     fn moved(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
         let source = self.layer.open().context(|| "open a layer")?;
-        self.parents(&[to, b"/"].concat())?;
         for entry in self
             .index
             .below(from)
@@ -291,6 +337,9 @@ impl Patch<'_> {
             .filter(|entry| entry.path != from)
         {
             let target = join(to, &entry.path[from.len() + 1..]);
+            if entry.kind == EntryKind::Whiteout && self.below.find(&target).is_none() {
+                continue;
+            }
             if entry.kind == EntryKind::Directory {
                 let lower = entry.implied.then(|| self.below.find(&target)).flatten();
                 let like = lower
@@ -299,6 +348,7 @@ impl Patch<'_> {
                 self.directory(&target, &like)?;
                 continue;
             }
+            self.parents(&target)?;
             let (old_dir, old) = source
                 .parent_of(inside(&entry.path))
                 .context(|| "find a file of a layer")?;

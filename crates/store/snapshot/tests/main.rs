@@ -6,6 +6,8 @@
     reason = "a test that cannot go on fails, one that cannot run says so"
 )]
 
+mod peers;
+
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -39,7 +41,10 @@ on_every_back_end! {
     keys_are_plain_names_and_taken_once
     missing_layers_and_cut_lists_are_told
     a_volatile_snapshot_can_be_mounted_again
+    the_archives_of_containerds_and_umocis_tests_show_what_is_said
 }
+
+use peers::the_archives_of_containerds_and_umocis_tests_show_what_is_said;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -72,14 +77,8 @@ impl Place {
     }
 
     fn layer(&self, entries: &[(&str, &str)]) -> DiffId {
-        let mut writer = Writer::new(Vec::new());
-        for (path, what) in entries {
-            let (entry, body) = entry(path, what);
-            writer.append(&entry, body.as_bytes()).unwrap();
-        }
-        let tar = writer.finish().unwrap();
         self.layers
-            .unpack(tar.as_slice(), &Unpack::default())
+            .unpack(tar(entries).as_slice(), &Unpack::default())
             .unwrap()
             .layer
             .diff_id()
@@ -90,8 +89,25 @@ impl Place {
     }
 }
 
-/// `dir:MODE`, `link:TARGET`, or the content of a file.
+fn tar(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (path, what) in entries {
+        let (entry, body) = entry(path, what);
+        writer.append(&entry, body.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// `dir:MODE`, `link:TARGET`, `hard:TARGET`, `pipe`, or the content of a file.
 fn entry(path: &str, what: &str) -> (Entry, String) {
+    if what == "pipe" {
+        return (Entry::new(path.as_bytes(), EntryKind::Fifo, 0o644), String::new());
+    }
+    if let Some(target) = what.strip_prefix("hard:") {
+        let mut entry = Entry::new(path.as_bytes(), EntryKind::Hardlink, 0o644);
+        entry.link = target.as_bytes().to_vec();
+        return (entry, String::new());
+    }
     if let Some(mode) = what.strip_prefix("dir:") {
         let mode = u32::from_str_radix(mode, 8).unwrap();
         return (
