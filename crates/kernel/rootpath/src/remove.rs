@@ -1,10 +1,11 @@
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use dhow_types::ErrorKind;
 use rustix::fs::{
-    AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, chmodat, openat, openat2, statx, unlinkat,
+    AtFlags, Mode, OFlags, ResolveFlags, SeekFrom, StatxFlags, chmodat, openat, openat2, seek, statx,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -13,6 +14,9 @@ use crate::{Error, FileKind, Root};
 
 /// Deepest tree that is removed: each level holds one descriptor.
 const DEPTH: usize = 512;
+
+/// How often a directory is emptied into which others put something.
+const ROUNDS: u32 = 64;
 
 impl Root {
     /// Removes `path` and all below it. A link is removed, not followed; another file system mounted below stops it.
@@ -50,17 +54,24 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, depth: usize) 
         }
         other => other.map_err(|errno| failure(errno, "open the directory", path))?,
     };
-    let again: OwnedFd = fd
-        .try_clone()
-        .map_err(|error| Error::wrap(error, "duplicate a directory handle"))?;
-    for entry in crate::read::list(fd, path)? {
-        remove_tree(again.as_fd(), &entry.name, &path.join(&entry.name), depth + 1)?;
+    for round in 1.. {
+        let list = fd
+            .try_clone()
+            .map_err(|error| Error::wrap(error, "duplicate a directory handle"))?;
+        for entry in crate::read::list(list, path)? {
+            remove_tree(fd.as_fd(), &entry.name, &path.join(&entry.name), depth + 1)?;
+        }
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            // Somebody who was on the way with one more file came after the list was read.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if round < ROUNDS => {
+                seek(&fd, SeekFrom::Start(0)).map_err(|errno| failure(errno, "list", path))?;
+            }
+            Ok(()) | Err(Errno::NOENT) => break,
+            Err(Errno::NOTDIR) => return remove_link(parent, name, path),
+            Err(errno) => return Err(failure(errno, "remove the directory", path)),
+        }
     }
-    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::NOTDIR) => remove_link(parent, name, path),
-        Err(errno) => Err(failure(errno, "remove the directory", path)),
-    }
+    Ok(())
 }
 
 fn remove_link(parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<(), Error> {

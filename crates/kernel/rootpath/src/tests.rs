@@ -291,6 +291,22 @@ fn remove_takes_trees_and_links_but_not_what_they_lead_to() {
 }
 
 #[test]
+fn what_is_put_into_a_tree_while_it_is_removed_goes_with_it() {
+    let place = Place::new();
+    for _ in 0..300 {
+        std::fs::create_dir_all(place.host("t/below")).unwrap();
+        std::thread::scope(|scope| {
+            // Fewer than the rounds, and as late as they can.
+            scope.spawn(|| {
+                (0..20).all(|file| std::fs::write(place.host(&format!("t/below/{file}")), b"").is_ok())
+            });
+            scope.spawn(|| place.root.remove_all(p("t")).unwrap());
+        });
+        assert!(!place.host("t").exists());
+    }
+}
+
+#[test]
 fn remove_stops_at_a_mount_point() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped remove_stops_at_a_mount_point: it needs root");
