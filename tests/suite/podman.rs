@@ -221,7 +221,7 @@ fn containers_are_chosen_all_at_once_newest_or_by_a_file() {
             .ok(),
         ""
     );
-    world.say("rm --all x").exits(125);
+    world.say("rm --all x").exits(1).says("not both");
     let removed = world.say("rm --all").ok();
     assert_eq!(removed.lines().count(), 2, "{removed}");
     assert_eq!(world.containers(), Vec::<String>::new());
@@ -373,4 +373,252 @@ fn an_unhealthy_container_is_killed_stopped_or_started_again_as_was_asked() {
         .say("create --health-on-failure kill busybox true")
         .exits(125)
         .says("cannot set on-failure action to kill without a health check");
+}
+
+#[test]
+fn copies_begin_at_the_workdir_and_go_between_containers() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let source = world.file("note", "from the host\n");
+    for name in ["one", "two"] {
+        world
+            .podman(&format!(
+                "run -d --name {name} -w /data --network none busybox sleep 60"
+            ))
+            .ok();
+    }
+    world.podman(&format!("cp {} one:note", source.display())).ok();
+    assert_eq!(world.say("exec one cat /data/note").ok(), "from the host");
+    world.podman("cp one:note two:other").ok();
+    assert_eq!(world.say("exec two cat /data/other").ok(), "from the host");
+    world.say("exec one mkdir -p /tree/below").ok();
+    world
+        .podman(&format!("cp {} one:/tree/below/leaf", source.display()))
+        .ok();
+    world.podman("cp one:/tree two:/data").ok();
+    assert_eq!(
+        world.say("exec two cat /data/tree/below/leaf").ok(),
+        "from the host"
+    );
+    world
+        .podman("cp one:/nope two:/data")
+        .exits(125)
+        .says("Error: \"/nope\" could not be found on container one: no such file or directory");
+    // Docker's: relative to the root, and not between containers.
+    world.say(&format!("cp {} one:note", source.display())).ok();
+    assert_eq!(world.say("exec one cat /note").ok(), "from the host");
+}
+
+#[test]
+fn filters_choose_containers_for_every_verb() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let create = "create --network none";
+    let again = world
+        .say(&format!(
+            "{create} --name again --restart always busybox sleep 60"
+        ))
+        .ok();
+    world
+        .say(&format!("{create} --name once --label keep=1 busybox sleep 60"))
+        .ok();
+    assert_eq!(world.say("start --filter restart-policy=always").ok(), again);
+    assert_eq!(world.say("start --filter label=keep once again").ok(), "once");
+    assert_eq!(
+        world.say("ps -q --no-trunc --filter restart-policy=always").ok(),
+        again
+    );
+    world
+        .say("start --filter restart-policy=sometimes")
+        .exits(1)
+        .says("sometimes invalid restart policy");
+    assert_eq!(world.say("stop -t 0 --filter label=keep").ok().lines().count(), 1);
+    assert_eq!(
+        world
+            .say("ps -a --format {{.Names}} --filter status=stopped")
+            .ok(),
+        "once"
+    );
+    assert_eq!(
+        world.say("ps -a --format {{.Names}} --sort names").ok(),
+        "again\nonce"
+    );
+}
+
+#[test]
+fn what_is_printed_can_go_to_a_file_or_nowhere() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let file = world.path("out");
+    let line = format!("--out {} create --name quiet busybox true", file.display());
+    world.say(&line).exits(0).silent();
+    let id = world.inspect("quiet", "{{.Id}}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), id);
+    world.say("--noout rm quiet").exits(0).silent();
+    world.say("--noout rm quiet").exits(1).says("No such container");
+    world
+        .say("--out /nonexistent/x ps")
+        .exits(1)
+        .says("/nonexistent/x");
+}
+
+#[test]
+fn a_container_gets_a_zone_less_of_its_environment_and_the_place_of_another() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let run = "run --rm --network none";
+    if std::path::Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        let script = "test -s /etc/localtime && grep -c ' /etc/localtime ' /proc/mounts";
+        let mounted = world.dhow(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--tz",
+            "Asia/Tokyo",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ]);
+        assert_eq!(mounted.ok(), "1");
+    }
+    world
+        .say(&format!("{run} --tz ../../etc/shadow busybox true"))
+        .exits(125)
+        .says("finding timezone");
+    let change = "ENV KEPT=1 TAKEN=1";
+    world
+        .dhow(&[
+            "commit",
+            "-c",
+            change,
+            &world.say("create busybox true").ok(),
+            "set",
+        ])
+        .ok();
+    let env = world.say(&format!("{run} --unsetenv TAKEN set env")).ok();
+    assert!(env.contains("KEPT=1") && !env.contains("TAKEN"), "{env}");
+    assert!(
+        world
+            .podman(&format!("{run} docker.io/library/set env"))
+            .ok()
+            .contains("container=podman")
+    );
+    let first = world
+        .say("run -d --name web --network none busybox sleep 60")
+        .ok();
+    world.say("create --name web busybox true").exits(125);
+    let second = world.say("create --replace --name /web busybox true").ok();
+    assert_ne!(first, second);
+    assert_eq!(
+        world
+            .containers()
+            .into_iter()
+            .filter(|id| *id == first || *id == second)
+            .count(),
+        1
+    );
+    let words = world.dhow(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--entrypoint",
+        r#"["echo", "a  b"]"#,
+        "busybox",
+        "c",
+    ]);
+    assert_eq!(words.ok(), "a  b c");
+}
+
+#[test]
+fn ports_that_a_network_cannot_publish_are_left_out_with_a_word() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run --rm --network none -p 8080 busybox echo on")
+        .says(
+            "Port mappings have been discarded because \"none\" network namespace mode does not support them",
+        )
+        .prints("on")
+        .exits(0);
+    world
+        .say("run --rm --network none -p 8080 busybox true")
+        .exits(125);
+}
+
+#[test]
+fn a_program_that_had_to_be_killed_is_a_warning() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    for name in ["deaf", "dumb"] {
+        world
+            .podman(&format!("run -d --name {name} --network none busybox sleep 60"))
+            .ok();
+    }
+    world
+        .podman("stop -t 1 deaf")
+        .says("level=warning msg=\"StopSignal SIGTERM failed to stop container deaf in 1 seconds, resorting to SIGKILL\"")
+        .exits(0);
+    assert_eq!(world.podman("stop -t 0 dumb").exits(0).stderr, "");
+}
+
+#[test]
+fn info_and_version_have_podmans_fields() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let info = json(&world.podman("info --format json").ok());
+    assert_eq!(info["store"]["graphRoot"], *world.root().to_string_lossy());
+    assert_eq!(info["store"]["imageStore"]["number"], 1);
+    assert_eq!(info["host"]["security"]["rootless"], false);
+    assert_eq!(
+        world
+            .podman("info --format {{.Host.OCIRuntime.Name}}:{{.Store.GraphDriverName}}")
+            .ok(),
+        "dhow:overlay"
+    );
+    world
+        .podman("info")
+        .prints("\nstore:\n")
+        .prints("  graphDriverName: overlay\n");
+    let version = json(&world.podman("version -f json").ok())["Client"]["Version"].clone();
+    assert_eq!(
+        world.podman("version --format {{.Client.Version}}").ok(),
+        version.as_str().unwrap()
+    );
+    world
+        .podman("version")
+        .prints(&format!("Version:      {}", version.as_str().unwrap()));
+}
+
+#[test]
+fn a_containerfile_is_a_dockerfile_by_another_name() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = world.path("context");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(
+        folder.join("Containerfile"),
+        "FROM busybox\nLABEL from=containerfile\n",
+    )
+    .unwrap();
+    let label = |name: &str| world.inspect(name, "{{.Config.Labels.from}}");
+    world.say(&format!("build -q -t built {}", folder.display())).ok();
+    assert_eq!(label("built"), "containerfile");
+    std::fs::write(folder.join("Dockerfile"), "FROM busybox\nLABEL from=dockerfile\n").unwrap();
+    world.say(&format!("build -q -t built {}", folder.display())).ok();
+    assert_eq!(label("built"), "dockerfile");
+    world
+        .podman(&format!("build -q -t built {}", folder.display()))
+        .ok();
+    assert_eq!(label("localhost/built"), "containerfile");
 }

@@ -95,6 +95,15 @@ impl Dialect {
         }
     }
 
+    /// The template of a table: with podman, blanks between two fields separate columns, too (containers/common
+    /// `pkg/report`, `EnforceRange`).
+    pub(crate) fn columns(self, template: &str) -> String {
+        match self {
+            Self::Docker => template.to_owned(),
+            Self::Podman => template.replace("}} {{", "}}\t{{"),
+        }
+    }
+
     /// An image's id as it is shown: podman leaves out how it was made.
     pub(crate) fn image_id(self, id: &dhow_types::ImageId) -> String {
         match self {
@@ -110,6 +119,12 @@ impl Dialect {
             Self::Podman => format!("{:#}\n", Value::Array(rows.collect())),
         }
     }
+}
+
+/// A warning as podman's log writes it (logrus, its text form).
+pub(crate) fn warning(message: &str) -> String {
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
+    format!("time=\"{now}\" level=warning msg=\"{message}\"")
 }
 
 /// Whether a name says no registry.
@@ -145,6 +160,27 @@ fn podman_words(message: &str) -> String {
         .map(|(_, name)| name)
     {
         return format!("unable to find network with name or ID {name}: network not found");
+    }
+    let absent = |path: &str, container: &str| {
+        format!("\"{path}\" could not be found on container {container}: no such file or directory")
+    };
+    if let Some((path, container)) = message
+        .strip_prefix("Could not find the file ")
+        .and_then(|rest| rest.rsplit_once(" in container "))
+    {
+        return absent(path, container);
+    }
+    if let Some((container, path)) = message
+        .strip_suffix(": no such directory")
+        .and_then(|rest| rest.split_once(':'))
+    {
+        return absent(path, container);
+    }
+    if let Some(path) = message
+        .strip_prefix("lstat ")
+        .and_then(|rest| rest.strip_suffix(": no such file or directory"))
+    {
+        return format!("\"{path}\" could not be found on the host");
     }
     message.to_owned()
 }
@@ -192,6 +228,14 @@ mod tests {
         assert_eq!(
             podman.failure("create container: network red not found"),
             "Error: unable to find network with name or ID red: network not found"
+        );
+        assert_eq!(
+            podman.failure("web:/x/: no such directory"),
+            "Error: \"/x/\" could not be found on container web: no such file or directory"
+        );
+        assert_eq!(
+            podman.failure("lstat /x: no such file or directory"),
+            "Error: \"/x\" could not be found on the host"
         );
         assert_eq!(Dialect::Docker.failure("x"), "dhow: x");
         assert_eq!(podman.failure_code(1), 125);

@@ -63,10 +63,13 @@ pub(crate) struct Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     dhow_engine::close_inherited();
-    let matches = match command().try_get_matches() {
+    let matches = match matches(std::env::args_os().collect()) {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
     };
+    if let Err(error) = redirect(&matches) {
+        return error.report();
+    }
     let environment = match Environment::read(&matches) {
         Ok(environment) => environment,
         Err(error) => return error.report(),
@@ -76,6 +79,74 @@ pub fn main() -> ExitCode {
         engine: std::sync::OnceLock::new(),
     };
     cmd::dispatch(&context, &matches).unwrap_or_else(|error| error.report())
+}
+
+/// Lets standard output lead to where `--out` and `--noout` say.
+fn redirect(matches: &ArgMatches) -> Result<(), CliError> {
+    let path = match matches.get_one::<String>("out") {
+        Some(path) => path.as_str(),
+        None if matches.get_flag("noout") => "/dev/null",
+        None => return Ok(()),
+    };
+    let failed = |error: &dyn std::fmt::Display| CliError::plain(format!("write to {path}: {error}"));
+    let file = std::fs::File::create(path).map_err(|error| failed(&error))?;
+    rustix::stdio::dup2_stdout(&file).map_err(|error| failed(&error))
+}
+
+/// Reads the arguments. A switch may be given a value (`--rm=false`), as docker and podman have it: it is found when it
+/// is refused, since only then it is known to be a switch.
+fn matches(mut words: Vec<std::ffi::OsString>) -> Result<ArgMatches, clap::Error> {
+    loop {
+        let error = match command().try_get_matches_from(&words) {
+            Ok(matches) => return Ok(matches),
+            Err(error) => error,
+        };
+        let Some((at, on)) = valued_switch(&error, &words) else {
+            return Err(error);
+        };
+        let word = words.remove(at);
+        let Some((name, _)) = word.to_str().and_then(|word| word.split_once('=')) else {
+            return Err(error);
+        };
+        if on {
+            words.insert(at, name.into());
+        } else {
+            // It takes back what was said before it.
+            let mut before = words[..at].to_vec();
+            before.retain(|word| word != name);
+            words.splice(..at, before);
+        }
+    }
+}
+
+/// The place of the switch that was refused for its value, and the value.
+fn valued_switch(error: &clap::Error, words: &[std::ffi::OsString]) -> Option<(usize, bool)> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::TooManyValues {
+        return None;
+    }
+    let (Some(ContextValue::String(name)), Some(ContextValue::String(value))) = (
+        error.get(ContextKind::InvalidArg),
+        error.get(ContextKind::InvalidValue),
+    ) else {
+        return None;
+    };
+    let on = match value.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+        _ => return None,
+    };
+    // The name may come with its short form.
+    let long = name.split(' ').next().unwrap_or(name);
+    let wanted = format!("{long}={value}");
+    let is_short = |word: &std::ffi::OsString| {
+        let rest = word.to_str().and_then(|word| word.strip_prefix('-'));
+        rest.is_some_and(|rest| {
+            rest.get(1..) == Some(&wanted[long.len()..]) && rest.starts_with(char::is_alphanumeric)
+        })
+    };
+    let at = words.iter().position(|word| word == wanted.as_str());
+    Some((at.or_else(|| words.iter().position(is_short))?, on))
 }
 
 /// Help and version go to standard output. A wrong flag exits with docker's 125 and any other wrong usage with 1,
@@ -142,12 +213,28 @@ pub fn command() -> Command {
             .subcommand_required(true)
             .arg_required_else_help(true)
             .disable_help_subcommand(false)
+            // Of a flag that is given twice the last counts, as with docker and podman.
+            .args_override_self(true)
             .max_term_width(100)
             .arg(
                 Arg::new("root").long("root").global(true).value_name("DIR").help(
                     "Keep everything under this folder [default: /var/lib/dhow, or ~/.local/share/dhow]",
                 ),
             );
+    let root = root
+        .arg(
+            Arg::new("out")
+                .long("out")
+                .value_name("FILE")
+                .help("Write what goes to standard output to a file instead"),
+        )
+        .arg(
+            Arg::new("noout")
+                .long("noout")
+                .action(clap::ArgAction::SetTrue)
+                .conflicts_with("out")
+                .help("Write nothing to standard output"),
+        );
     cmd::tree(root)
 }
 
@@ -182,6 +269,21 @@ mod tests {
         }
         let text = usage_text(&refused("dhow exec --nope x").render().to_string());
         assert!(text.starts_with("unexpected argument '--nope' found"), "{text}");
+    }
+
+    #[test]
+    fn a_switch_may_have_a_value_and_the_last_of_a_flag_counts() {
+        let run = |line: &str| {
+            let words = line.split(' ').map(Into::into).collect();
+            matches(words).unwrap().subcommand().unwrap().1.clone()
+        };
+        assert!(run("dhow run --rm=true x").get_flag("rm"));
+        assert!(!run("dhow run --rm=false x --rm=true").get_flag("rm"));
+        assert!(!run("dhow run --rm --rm=false x").get_flag("rm"));
+        let named = run("dhow run --name a --name b x");
+        assert_eq!(named.get_one::<String>("name").map(String::as_str), Some("b"));
+        let bad = matches("dhow run --rm=maybe x".split(' ').map(Into::into).collect());
+        assert_eq!(usage_code(&bad.unwrap_err()), 125);
     }
 
     #[test]

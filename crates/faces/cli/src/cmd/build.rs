@@ -250,6 +250,20 @@ struct Source {
     folder: Option<ContextFolder>,
 }
 
+/// The file in a context that says how to build: podman's name for it comes first with podman, last with docker.
+fn recipe(context: &Path) -> PathBuf {
+    let names = if crate::dialect::spoken().is_podman() {
+        ["Containerfile", "Dockerfile"]
+    } else {
+        ["Dockerfile", "Containerfile"]
+    };
+    let found = names
+        .iter()
+        .map(|name| context.join(name))
+        .find(|path| path.exists());
+    found.unwrap_or_else(|| context.join(names[0]))
+}
+
 impl Source {
     /// A Dockerfile that came without a file of its own.
     fn bare(context: Option<PathBuf>, dockerfile: String) -> Self {
@@ -302,7 +316,7 @@ fn source(engine: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
     if from_stdin {
         return Ok(Source::bare(Some(context), read_stdin(MAX_DOCKERFILE)?));
     }
-    let path = flags.file.clone().unwrap_or_else(|| context.join("Dockerfile"));
+    let path = flags.file.clone().unwrap_or_else(|| recipe(&context));
     let dockerfile = fs::File::open(&path)
         .and_then(|file| {
             let mut text = String::new();

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::container::{CopyPlace, CopyRequest};
 
 use crate::render::note;
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "cp",
@@ -44,10 +44,18 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if flags.destination.is_empty() {
         return Err(CliError::plain("destination can not be empty"));
     }
-    let (from, to) = (place(&flags.source), place(&flags.destination));
+    let podman = dialect::spoken().is_podman();
+    let (mut from, mut to) = (place(&flags.source), place(&flags.destination));
+    if podman {
+        begin_at_workdir(context, &mut from)?;
+        begin_at_workdir(context, &mut to)?;
+    }
     let in_container = |place: &CopyPlace| matches!(place, CopyPlace::Container { .. });
     match (in_container(&from), in_container(&to)) {
-        (true, true) => return Err(CliError::plain("copying between containers is not supported")),
+        // Docker refuses what podman does.
+        (true, true) if !podman => {
+            return Err(CliError::plain("copying between containers is not supported"));
+        }
         (false, false) => return Err(CliError::plain("must specify at least one container source")),
         _ => {}
     }
@@ -69,6 +77,17 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         note(&format!("Successfully copied {size} to {}", flags.destination));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With podman, a relative path in a container begins at its working directory; with docker, at `/`.
+fn begin_at_workdir(context: &Context, place: &mut CopyPlace) -> Result<(), CliError> {
+    if let CopyPlace::Container { container, path } = place
+        && !path.starts_with('/')
+    {
+        let workdir = context.engine()?.containers().find(container)?.config.request.cwd;
+        *path = format!("{}/{path}", workdir.display().to_string().trim_end_matches('/'));
+    }
+    Ok(())
 }
 
 /// Docker's reading of an argument (`splitCpArg`): a host's path with a colon must begin with `/` or `.`.

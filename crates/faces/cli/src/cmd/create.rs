@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::container::CreateContainer;
 use dhow_types::{ErrorKind, Silent};
 
 use crate::dialect::{self, Dialect};
@@ -30,8 +31,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_types::ContainerId, CliError> {
     flags.check()?;
     let mut request = flags.request().map_err(|error| error.with_code(125))?;
+    // Podman writes over it.
     if let Some(path) = &flags.cidfile
         && path.exists()
+        && !dialect::spoken().is_podman()
     {
         let message = format!(
             "container ID file found, make sure the other container isn't running or delete {}",
@@ -41,6 +44,22 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     }
     let engine = context.engine()?;
     request.image = super::local_image(engine, &request.image);
+    if dialect::spoken().is_podman() {
+        in_podmans_way(&mut request);
+    }
+    flags.podman.add_to(&mut request)?;
+    if flags.podman.replace
+        && let Some(name) = &flags.name
+        && engine.containers().find(name).is_ok()
+    {
+        engine.remove_container(name, true, false)?;
+    }
+    if flags.pull == "newer" {
+        match pull(context, flags) {
+            Err(error) if !has_image(context, flags) => return Err(error),
+            _ => {}
+        }
+    }
     if flags.pull == "always" {
         if dialect::spoken().is_podman()
             && !flags.quiet
@@ -79,6 +98,27 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         })?;
     }
     Ok(created.id)
+}
+
+/// What podman does where docker does something else.
+fn in_podmans_way(request: &mut CreateContainer) {
+    // It says in the container what made it (systemd, "The Container Interface").
+    if !request.env.iter().any(|set| set.starts_with("container=")) {
+        request.env.push("container=podman".to_owned());
+    }
+    // It goes on without the ports that a network cannot publish.
+    let mode = request
+        .networks
+        .first()
+        .map_or("", |network| network.network.as_str());
+    let mode = mode.split(':').next().unwrap_or(mode);
+    if matches!(mode, "host" | "none" | "container") && (!request.ports.is_empty() || request.publish_all) {
+        request.ports.clear();
+        request.publish_all = false;
+        note(&format!(
+            "Port mappings have been discarded because \"{mode}\" network namespace mode does not support them"
+        ));
+    }
 }
 
 fn has_image(context: &Context, flags: &ContainerFlags) -> bool {

@@ -13,7 +13,7 @@ use crate::{CliError, Context, Verb, dialect};
 pub(crate) const VERB: Verb = Verb {
     name: "inspect",
     about: "Return low-level information on containers, images, volumes and networks",
-    flags: |command| InspectFlags::augment_args(command),
+    flags: |command| named_or_latest(InspectFlags::augment_args(command)),
     run: |context, matches| {
         let flags: InspectFlags = crate::flags::read(matches)?;
         let kinds: &[Kind] = match flags.kind.as_deref() {
@@ -23,17 +23,24 @@ pub(crate) const VERB: Verb = Verb {
             Some("network") => &[Kind::Network],
             Some(_) => &[Kind::Volume],
         };
-        inspect(context, kinds, &flags.common, flags.size)
+        let latest = latest(context, flags.latest)?;
+        inspect(context, kinds, &flags.common.with(latest), flags.size)
     },
 };
 
 pub(crate) const CONTAINER: Verb = Verb {
     name: "inspect",
     about: "Display detailed information on one or more containers",
-    flags: |command| SizedFlags::augment_args(command),
+    flags: |command| named_or_latest(SizedFlags::augment_args(command)),
     run: |context, matches| {
         let flags: SizedFlags = crate::flags::read(matches)?;
-        inspect(context, &[Kind::Container], &flags.common, flags.size)
+        let latest = latest(context, flags.latest)?;
+        inspect(
+            context,
+            &[Kind::Container],
+            &flags.common.with(latest),
+            flags.size,
+        )
     },
 };
 
@@ -68,10 +75,37 @@ struct CommonFlags {
     names: Vec<String>,
 }
 
+impl CommonFlags {
+    /// The same with one name more.
+    fn with(mut self, name: Option<String>) -> Self {
+        self.names.extend(name);
+        self
+    }
+}
+
+/// `--latest` stands for a name.
+fn named_or_latest(command: clap::Command) -> clap::Command {
+    command.mut_arg("names", |names| {
+        names.required(false).required_unless_present("latest")
+    })
+}
+
+fn latest(context: &Context, wanted: bool) -> Result<Option<String>, CliError> {
+    if !wanted {
+        return Ok(None);
+    }
+    let newest = context.engine()?.containers().list()?.into_iter().next();
+    let newest = newest.ok_or_else(|| CliError::plain("there is no container"))?;
+    Ok(Some(newest.config.id.to_string()))
+}
+
 #[derive(Args, Debug)]
 struct SizedFlags {
     #[command(flatten)]
     common: CommonFlags,
+    /// The container that was created last
+    #[arg(short, long, conflicts_with = "names")]
+    latest: bool,
     /// Display total file sizes
     #[arg(short, long)]
     size: bool,
@@ -81,6 +115,9 @@ struct SizedFlags {
 struct InspectFlags {
     #[command(flatten)]
     common: CommonFlags,
+    /// The container that was created last
+    #[arg(short, long, conflicts_with = "names")]
+    latest: bool,
     /// Display total file sizes if the type is container
     #[arg(short, long)]
     size: bool,
@@ -147,7 +184,8 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
             };
             let value = container_json::container(&container, root, sizes);
             if dialect::spoken().is_podman() {
-                podman::inspected_container(value, &container)
+                let image = engine.image(&container.config.image.to_string()).ok();
+                podman::inspected_container(value, &container, image.as_ref())
             } else {
                 value
             }

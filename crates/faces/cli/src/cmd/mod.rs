@@ -374,6 +374,14 @@ fn confirmed(warning: &str, force: bool) -> Result<bool, CliError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
+/// The containers that these filters let through, as `ps` has them.
+pub(crate) fn filtered(
+    context: &Context,
+    filters: &[String],
+) -> Result<Vec<dhow_engine::container::Container>, CliError> {
+    ps::filtered(context, filters)
+}
+
 /// The name of a local image as the engine knows it.
 pub(crate) fn local_image(engine: &dhow_engine::Engine, name: &str) -> String {
     crate::dialect::spoken().local_name(name, |name| engine.image(name).is_ok())

@@ -59,10 +59,30 @@ struct PsFlags {
     size: bool,
 }
 
-const FILTERS: [&str; 14] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "label", "label!", "name", "network",
-    "publish", "since", "status", "volume",
+const FILTERS: [&str; 17] = [
+    "command",
+    "restart-policy",
+    "until",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
+
+/// All containers that these filters let through.
+pub(super) fn filtered(context: &Context, filters: &[String]) -> Result<Vec<Container>, CliError> {
+    chosen(context, &Filters::parse(filters, &FILTERS)?, true)
+}
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PsFlags = crate::flags::read(matches)?;
@@ -150,10 +170,19 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
         "removing",
         "paused",
         "exited",
+        "stopped",
         "dead",
     ];
     known(filters, "status", &words)?;
     known(filters, "health", &["starting", "healthy", "unhealthy", "none"])?;
+    let policies = ["no", "none", "always", "unless-stopped", "on-failure"];
+    if let Some(word) = filters
+        .values("restart-policy")
+        .find(|word| !policies.contains(word))
+    {
+        return Err(CliError::plain(format!("{word} invalid restart policy")));
+    }
+    let until = super::until(filters)?;
     let exits = filters.values("exited").map(|text| {
         text.parse::<i32>()
             .map_err(|_| CliError::plain(format!("invalid filter 'exited={text}': it is a number")))
@@ -184,7 +213,15 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
                 name_fits(pattern, &config.name).unwrap_or(false)
             })
             && filters.labels(|name| config.labels.get(name))
-            && filters.any("status", |word| word == status.as_str())
+            // Podman's stopped is docker's exited.
+            && filters.any("status", |word| {
+                word == status.as_str() || word == "stopped" && status == Status::Exited
+            })
+            && filters.any("command", |word| config.command.first().is_some_and(|first| first == word))
+            && filters.any("restart-policy", |word| {
+                restart_word(config.restart) == word || word == "none" && restart_word(config.restart) == "no"
+            })
+            && until.is_none_or(|moment| created_before(config, moment))
             && filters.any("health", |word| word == view::health(container))
             && (exits.is_empty() || status == Status::Exited && exits.contains(&container.state.exit_code))
             && filters.any("network", |wanted| on_network(container, wanted))
@@ -199,6 +236,20 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
                     .any(|(name, image)| is_of(container, name, image.as_ref())))
     });
     Ok(containers)
+}
+
+const fn restart_word(policy: dhow_engine::RestartPolicy) -> &'static str {
+    use dhow_engine::RestartPolicy;
+    match policy {
+        RestartPolicy::No => "no",
+        RestartPolicy::Always => "always",
+        RestartPolicy::UnlessStopped => "unless-stopped",
+        RestartPolicy::OnFailure(_) => "on-failure",
+    }
+}
+
+fn created_before(config: &dhow_engine::container::Config, moment: i64) -> bool {
+    crate::render::time::parse(&config.created).is_some_and(|created| created.as_second() < moment)
 }
 
 fn known(filters: &Filters, name: &str, words: &[&str]) -> Result<(), CliError> {

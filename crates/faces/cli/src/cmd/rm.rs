@@ -41,7 +41,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         let removed = match flags.time {
             Some(seconds) if flags.force && seconds > 0 => engine
                 .stop(name, None, Some(Duration::from_secs(seconds)))
-                .and_then(|()| gone_meanwhile(engine.remove_container(name, true, flags.volumes))),
+                .and_then(|_| gone_meanwhile(engine.remove_container(name, true, flags.volumes))),
             _ => engine.remove_container(name, flags.force, flags.volumes),
         };
         match removed {

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::container::Stopped;
 
 use crate::flags::Chosen;
-use crate::render::say_line;
+use crate::render::{note, say_line};
 use crate::view::container::is_up;
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "stop",
@@ -38,7 +39,33 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         match engine.stop(name, flags.signal.as_deref(), grace) {
             Err(error) if flags.chosen.passes(&error) => Ok(()),
             Err(error) => Err(error.into()),
-            Ok(()) => say_line(name),
+            Ok(how) => {
+                if how == Stopped::Killed && grace != Some(Duration::ZERO) {
+                    resorted(engine, &flags, name);
+                }
+                say_line(name)
+            }
         }
     })
+}
+
+/// Podman warns of a container that had to be killed (libpod `oci_conmon_common.go`, `StopContainer`).
+fn resorted(engine: &dhow_engine::Engine, flags: &StopFlags, name: &str) {
+    if !dialect::spoken().is_podman() {
+        return;
+    }
+    // One that was removed on its end (`--rm`) is named as it was asked for.
+    let (shown, signal, grace) = match engine.containers().find(name) {
+        Ok(found) => (
+            found.config.name.clone(),
+            found.config.stop_signal.clone(),
+            found.config.stop_timeout,
+        ),
+        Err(_) => (name.to_owned(), "SIGTERM".to_owned(), 10),
+    };
+    let signal = flags.signal.clone().unwrap_or(signal);
+    let seconds = flags.timeout.unwrap_or(grace);
+    note(&dialect::warning(&format!(
+        "StopSignal {signal} failed to stop container {shown} in {seconds} seconds, resorting to SIGKILL"
+    )));
 }

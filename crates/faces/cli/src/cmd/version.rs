@@ -8,7 +8,8 @@ use dhow_types::human_binary_size;
 use serde_json::{Value, json};
 
 use crate::render::{inspected, say};
-use crate::{CliError, Context, Verb};
+use crate::view::podman_info;
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERSION: Verb = Verb {
     name: "version",
@@ -39,6 +40,18 @@ fn version(_: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let platform = dhow_types::Platform::host();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let version = env!("CARGO_PKG_VERSION");
+    if dialect::spoken().is_podman() {
+        let client = podman_info::version_fields();
+        if let Some(format) = &flags.format {
+            one(&json!({"Client": client}), format)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        say(&format!(
+            "Client:       Dhow\nVersion:      {version}\nAPI Version:  {version}\nOS/Arch:      {}/{}\n",
+            platform.os, platform.architecture
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(format) = &flags.format {
         // One program is both sides of docker's.
         let side = json!({
@@ -69,6 +82,25 @@ fn one(value: &Value, format: &str) -> Result<(), CliError> {
 fn info(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: FormatFlags = crate::flags::read(matches)?;
     let info = context.engine()?.info()?;
+    if dialect::spoken().is_podman() {
+        let program = std::env::current_exe().ok();
+        let place = podman_info::Place {
+            run: context.environment.run(),
+            rootless: !rustix::process::geteuid().is_root(),
+            program: program.as_deref(),
+        };
+        let document = podman_info::info(&info, place);
+        match flags.format.as_deref() {
+            Some("json") => say(&format!("{document:#}\n"))?,
+            Some(format) => one(&document, format)?,
+            None => {
+                let mut text = String::new();
+                podman_info::yaml(&document, 0, &mut text);
+                say(&text)?;
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     match &flags.format {
         Some(format) => one(&json(&info), format)?,
         None => say(&text(&info))?,

@@ -12,7 +12,7 @@ use crate::{CliError, Context};
 #[derive(Args, Debug)]
 pub(crate) struct Chosen {
     /// All containers that the verb can be for
-    #[arg(short, long, conflicts_with_all = ["latest", "cidfile", "containers"])]
+    #[arg(short, long, conflicts_with_all = ["latest", "cidfile"])]
     all: bool,
     /// The container that was created last
     #[arg(short, long, conflicts_with_all = ["cidfile", "containers"])]
@@ -20,11 +20,14 @@ pub(crate) struct Chosen {
     /// Read a container's ID from a file
     #[arg(long, value_name = "FILE")]
     cidfile: Vec<PathBuf>,
+    /// Only those for which the condition holds
+    #[arg(long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
     /// Pass over containers that are not there
     #[arg(short, long)]
     pub(crate) ignore: bool,
     /// The containers
-    #[arg(value_name = "CONTAINER", required_unless_present_any = ["all", "latest", "cidfile"])]
+    #[arg(value_name = "CONTAINER", required_unless_present_any = ["all", "latest", "cidfile", "filter"])]
     containers: Vec<String>,
 }
 
@@ -36,6 +39,14 @@ impl Chosen {
         context: &Context,
         fits: impl Fn(&Container) -> bool,
     ) -> Result<Vec<String>, CliError> {
+        if self.all && !self.containers.is_empty() {
+            return Err(CliError::plain(
+                "either all containers or the container(s) provided in the arguments, not both",
+            ));
+        }
+        if !self.filter.is_empty() {
+            return self.filtered(context, fits);
+        }
         if self.all || self.latest {
             let mut found = context.engine()?.containers().list()?;
             if self.all {
@@ -66,6 +77,28 @@ impl Chosen {
         }
         // Podman takes docker's leading slash.
         names.extend(self.containers.iter().cloned());
+        Ok(names)
+    }
+
+    /// Those that the filters let through: among the named, or among all for which the verb can be.
+    fn filtered(
+        &self,
+        context: &Context,
+        fits: impl Fn(&Container) -> bool,
+    ) -> Result<Vec<String>, CliError> {
+        let found = crate::cmd::filtered(context, &self.filter)?;
+        let engine = context.engine()?;
+        if self.containers.is_empty() {
+            let found = found.into_iter().filter(fits);
+            return Ok(found.map(|one| one.config.id.to_string()).collect());
+        }
+        let mut names = Vec::new();
+        for name in &self.containers {
+            let id = engine.containers().find(name)?.config.id;
+            if found.iter().any(|one| one.config.id == id) {
+                names.push(name.clone());
+            }
+        }
         Ok(names)
     }
 

@@ -8,6 +8,7 @@ use dhow_engine::container::{Attachment, CreateContainer, LogConfig, NamespaceCh
 use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
 
+use super::podman::PodmanFlags;
 use super::{LimitFlags, env_pairs, key_value, labels, mount, port, restart_policy};
 use crate::CliError;
 
@@ -196,8 +197,8 @@ pub(crate) struct ContainerFlags {
     /// Write the container ID to the file
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
-    /// Pull image before running ("always", "missing", "never")
-    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
+    /// Pull image before running ("always", "missing", "never", "newer": if the registry can be reached)
+    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never", "newer"])]
     pub(crate) pull: String,
     /// Set platform if the image has several
     #[arg(long)]
@@ -205,6 +206,11 @@ pub(crate) struct ContainerFlags {
     /// Suppress the pull output
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Add free strings to the runtime's configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    #[command(flatten)]
+    pub(crate) podman: PodmanFlags,
     /// The image, then the command and its arguments: whatever comes after the image is not for us
     #[arg(
         value_name = "IMAGE [COMMAND] [ARG...]",
@@ -263,7 +269,7 @@ impl ContainerFlags {
             image: self.image().to_owned(),
             name: self.name.clone(),
             command: self.words.iter().skip(1).cloned().collect(),
-            entrypoint: self.entrypoint.clone().map(|program| vec![program]),
+            entrypoint: self.entrypoint.as_deref().map(entrypoint),
             env: env_pairs(&self.env, &self.env_file)?,
             labels: labels(&self.label, &self.label_file)?,
             user: self.user.clone(),
@@ -310,6 +316,7 @@ impl ContainerFlags {
             sysctls: self.sysctl.iter().map(|text| key_value(text)).collect(),
             oom_score_adj: self.oom_score_adj,
             namespaces: self.namespaces().map_err(bad)?,
+            annotations: self.annotation.iter().map(|text| key_value(text)).collect(),
             cgroup_parent: self.cgroup_parent.clone(),
             restart: self.restart_with_rm().map_err(bad)?,
             stop_signal: self.stop_signal.clone(),
@@ -422,6 +429,11 @@ impl ContainerFlags {
                 .collect::<BTreeMap<_, _>>(),
         })
     }
+}
+
+/// A program, or the words of a JSON list, as podman takes them.
+fn entrypoint(text: &str) -> Vec<String> {
+    serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()])
 }
 
 /// A shell's line, or the words of a JSON list, as podman takes them.

@@ -5,6 +5,7 @@ mod container;
 mod filter;
 mod limits;
 mod mount;
+mod podman;
 mod port;
 mod value;
 

@@ -141,7 +141,10 @@ impl Look<'_> {
             .strip_prefix("table")
             .filter(|rest| rest.starts_with([' ', '\t']) || rest.starts_with(r"\t"));
         let text = body
-            .map_or(format, str::trim)
+            .map_or_else(
+                || format.to_owned(),
+                |body| dialect::spoken().columns(body.trim()),
+            )
             .replace(r"\t", "\t")
             .replace(r"\n", "\n");
         let template = Template::parse(&text).map_err(bad)?;

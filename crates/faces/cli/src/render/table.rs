@@ -5,9 +5,19 @@ const LEAST: usize = 10;
 /// Spaces after the longest cell of a column.
 const PADDING: usize = 3;
 
+/// The same with podman, whose cells may be of any width (containers/common `pkg/report`).
+const PODMAN_PADDING: usize = 2;
+
 /// Lays out lines whose cells are separated by tabs. A column is a run of lines that have a cell there which a tab
 /// ends; the last cell of a line belongs to no column (Go `text/tabwriter`).
 pub(crate) fn align(text: &str) -> String {
+    if crate::dialect::spoken().is_podman() {
+        return aligned(text, 0, PODMAN_PADDING);
+    }
+    aligned(text, LEAST, PADDING)
+}
+
+fn aligned(text: &str, least: usize, padding: usize) -> String {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();
     let columns = widths.iter().map(Vec::len).max().unwrap_or(0);
@@ -26,7 +36,7 @@ pub(crate) fn align(text: &str) -> String {
                 .max()
                 .unwrap_or(0);
             for line in &mut widths[first..end] {
-                line[column] = (longest + PADDING).max(LEAST);
+                line[column] = (longest + padding).max(least);
             }
             first = end;
         }

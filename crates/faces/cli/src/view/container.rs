@@ -51,7 +51,15 @@ pub(crate) fn row(container: &Container, now: Timestamp, whole: bool, size: Opti
     let created = time::parse(&config.created);
     let platform = dhow_types::Platform::host();
     Row::new([
-        ("Command", quote(&command).into()),
+        (
+            "Command",
+            if crate::dialect::spoken().is_podman() {
+                command
+            } else {
+                quote(&command)
+            }
+            .into(),
+        ),
         ("CreatedAt", time::long_text(&config.created).into()),
         (
             "ID",

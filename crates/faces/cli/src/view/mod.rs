@@ -5,6 +5,7 @@ pub(crate) mod container_json;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod podman;
+pub(crate) mod podman_info;
 pub(crate) mod port;
 #[cfg(test)]
 mod tests;

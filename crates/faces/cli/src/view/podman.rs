@@ -77,9 +77,7 @@ pub(crate) fn image(image: &Summary, labels: &BTreeMap<String, String>, containe
         .collect();
     let created =
         Timestamp::from_second(record.created).map_or_else(|_| String::new(), |time| time.to_string());
-    let digest = record
-        .manifest
-        .or_else(|| image.digests.first().map(|(_, digest)| *digest));
+    let digest = digest_of(record, &image.digests);
     json!({
         "Id": record.id.hex().to_string(),
         "ParentId": record.parent.map_or_else(String::new, |parent| parent.hex().to_string()),
@@ -91,7 +89,7 @@ pub(crate) fn image(image: &Summary, labels: &BTreeMap<String, String>, containe
         "Labels": labels,
         "Containers": containers,
         "Names": image.names,
-        "Digest": digest.map_or_else(String::new, |digest| digest.to_string()),
+        "Digest": digest,
         "Dangling": image.names.is_empty(),
         "Created": record.created,
         "CreatedAt": created,
@@ -137,15 +135,21 @@ pub(crate) fn network(network: &Network) -> Value {
 
 /// `inspect` of a container, from docker's document (podman `define.InspectContainerData`): names without a slash, ids
 /// without `sha256:`, and what docker has no word for.
-pub(crate) fn inspected_container(mut docker: Value, container: &Container) -> Value {
+pub(crate) fn inspected_container(
+    mut docker: Value,
+    container: &Container,
+    image: Option<&dhow_engine::Image>,
+) -> Value {
     let config = &container.config;
-    let image = crate::dialect::spoken().image_name(&config.image_name);
+    let digest = image.map_or_else(String::new, |image| digest_of(&image.record, &image.digests));
+    let name = crate::dialect::spoken().image_name(&config.image_name);
     put(
         &mut docker,
         &[
             ("Name", config.name.as_str().into()),
             ("Image", config.image.hex().to_string().into()),
-            ("ImageName", image.as_str().into()),
+            ("ImageName", name.as_str().into()),
+            ("ImageDigest", digest.into()),
             ("OCIRuntime", "dhow".into()),
             ("Pod", "".into()),
             ("IsInfra", false.into()),
@@ -161,7 +165,7 @@ pub(crate) fn inspected_container(mut docker: Value, container: &Container) -> V
             inner,
             &[
                 ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
-                ("Image", image.into()),
+                ("Image", name.into()),
                 ("StopTimeout", config.stop_timeout.into()),
                 ("StopSignal", config.stop_signal.as_str().into()),
             ],
@@ -172,10 +176,7 @@ pub(crate) fn inspected_container(mut docker: Value, container: &Container) -> V
 
 /// `inspect` of an image, from docker's document (containers/common `libimage.ImageData`).
 pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> Value {
-    let digest = image
-        .record
-        .manifest
-        .or_else(|| image.digests.first().map(|(_, digest)| *digest));
+    let digest = digest_of(&image.record, &image.digests);
     let digests: Vec<String> = image
         .digests
         .iter()
@@ -185,12 +186,7 @@ pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> 
         &mut docker,
         &[
             ("Id", image.id.hex().to_string().into()),
-            (
-                "Digest",
-                digest
-                    .map_or_else(String::new, |digest| digest.to_string())
-                    .into(),
-            ),
+            ("Digest", digest.into()),
             ("RepoTags", image.names.clone().into()),
             ("NamesHistory", image.names.clone().into()),
             ("RepoDigests", digests.into()),
@@ -208,4 +204,12 @@ fn put(value: &mut Value, fields: &[(&str, Value)]) {
             map.insert((*name).to_owned(), value.clone());
         }
     }
+}
+
+/// The digest that podman shows for an image: that of its manifest.
+fn digest_of(record: &dhow_engine::ImageRecord, digests: &[(String, dhow_types::Digest)]) -> String {
+    let digest = record
+        .manifest
+        .or_else(|| digests.first().map(|(_, digest)| *digest));
+    digest.map_or_else(String::new, |digest| digest.to_string())
 }

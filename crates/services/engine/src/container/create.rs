@@ -94,6 +94,8 @@ pub struct CreateContainer {
     pub namespaces: Vec<NamespaceChoice>,
     /// `--cgroup-parent`.
     pub cgroup_parent: Option<String>,
+    /// `--annotation`.
+    pub annotations: Labels,
     /// `--restart`.
     pub restart: RestartPolicy,
     /// `--stop-signal`.
@@ -249,7 +251,11 @@ impl Engine {
         labels.extend(wanted.labels.clone());
         Ok(Config {
             id: id.clone(),
-            name: wanted.name.clone().map_or_else(|| self.fresh_name(id), Ok)?,
+            // Docker's names begin with a slash, and may be given so.
+            name: match &wanted.name {
+                Some(name) => name.strip_prefix('/').unwrap_or(name).to_owned(),
+                None => self.fresh_name(id)?,
+            },
             created: dhow_monitor::format_time(std::time::SystemTime::now()),
             image_name: wanted.image.clone(),
             image: image.id,
@@ -475,6 +481,7 @@ impl Engine {
             privileged: wanted.privileged,
             read_only: wanted.read_only,
             device_rules: wanted.device_rules.clone(),
+            annotations: wanted.annotations.clone(),
             sysctls: wanted.sysctls.clone(),
             oom_score_adj: wanted.oom_score_adj,
             cgroup_path: match wanted.cgroup_parent.as_deref() {

@@ -34,4 +34,5 @@ pub use logs::LogRequest;
 pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};
 pub use start::Started;
 pub use stats::Sample;
+pub use stop::Stopped;
 pub use update::UpdateRequest;

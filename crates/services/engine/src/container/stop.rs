@@ -17,25 +17,41 @@ use crate::{Context as _, Engine, Error};
 /// How long after a kill the container's end may take to be written down.
 const AFTERMATH: Duration = Duration::from_secs(30);
 
+/// How a container came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It did not run, or ended on its signal.
+    Willing,
+    /// It did not end in time and was killed.
+    Killed,
+}
+
 impl Engine {
     /// Ends a container: its stop signal, then after `grace` (its own when absent) `SIGKILL`. Returns when the end
     /// is written down. Ok means that it does not run; it may not have run before.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` when it does not end.
-    pub fn stop(&self, wanted: &str, signal: Option<&str>, grace: Option<Duration>) -> Result<(), Error> {
+    pub fn stop(
+        &self,
+        wanted: &str,
+        signal: Option<&str>,
+        grace: Option<Duration>,
+    ) -> Result<Stopped, Error> {
         let container = self.containers().find(wanted)?;
         let id = &container.config.id;
         self.forbid_restart(id);
         let Some(pidfd) = open_process(&container)? else {
-            return self.settle_end(id);
+            return self.settle_end(id).map(|()| Stopped::Willing);
         };
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
         }
         send(&pidfd, signal)?;
+        let mut how = Stopped::Willing;
         if !ended_within(&pidfd, grace.unwrap_or_else(|| container.config.grace())) {
+            how = Stopped::Killed;
             send(&pidfd, Signal::KILL)?;
             if !ended_within(&pidfd, AFTERMATH) {
                 let message = format!("container {} does not end, though it was killed", id.short());
@@ -43,7 +59,7 @@ impl Engine {
                     .with_hint("a program that waits for a dead disk or mount cannot be killed; look at its state in /proc"));
             }
         }
-        self.settle_end(id)
+        self.settle_end(id).map(|()| how)
     }
 
     /// Sends a signal to a container's program.
