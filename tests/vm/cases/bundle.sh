@@ -65,6 +65,19 @@ exec_goes_where_the_container_made_room() {
     runtime delete --force c9
     [ ! -e "$group" ]
 }
+groups_belong_to_who_may_write_them() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
+    local users='linux["cgroupsPath"] = "/lab/c10"; linux["namespaces"] += [{"type": "user"}]; linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]'
+    local writable='next(m for m in spec["mounts"] if m["destination"] == "/sys/fs/cgroup")["options"].remove("ro")'
+    local owners=(busybox stat -c %u /sys/fs/cgroup /sys/fs/cgroup/cgroup.procs)
+    for change in "$users" "$users; $writable; linux['namespaces'] = [n for n in linux['namespaces'] if n['type'] != 'cgroup']"; do
+        bundle /tmp/b10 "$change" "${owners[@]}"; chown 100000 /tmp/b10 /tmp/b10/rootfs
+        same "owners of the group and its processes" "65534 65534" "$(runtime run -b /tmp/b10 c10 | xargs)"
+    done
+    # What limits the container stays with the host.
+    bundle /tmp/b10 "$users; $writable" "${owners[@]}" /sys/fs/cgroup/pids.max; chown 100000 /tmp/b10 /tmp/b10/rootfs
+    same "owners of the group, its processes and a limit" "0 0 65534" "$(runtime run -b /tmp/b10 c10 | xargs)"
+}
 options_of_the_groups_mount_reach_the_kernel() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || skip "no control groups v2"
     local out change='next(m for m in spec["mounts"] if m["destination"] == "/sys/fs/cgroup")["options"].append'
@@ -106,7 +119,7 @@ selinux_labels_are_applied() {
     if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
 }
 
-for case in it_runs limits_are_set limits_are_cruns_by_its_name unified_keys_are_written options_of_the_groups_mount_reach_the_kernel \
+for case in it_runs limits_are_set limits_are_cruns_by_its_name unified_keys_are_written groups_belong_to_who_may_write_them options_of_the_groups_mount_reach_the_kernel \
     exec_goes_where_the_container_made_room a_device_is_refused \
     an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
 finish

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_oci::runtime::{Hooks, IdMapping, Linux, Process, Spec};
 use dhow_types::ErrorKind;
-use rustix::mount::MountPropagationFlags as Propagation;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags as Propagation};
 use rustix::thread::UnshareFlags;
 
 pub(crate) use device::Node;
@@ -175,6 +175,28 @@ impl Plan {
             hooks: crate::hooks::checked(spec.hooks.as_ref())?,
             class: linux.intel_rdt.as_ref().map(Class::parse).transpose()?,
             no_pivot: settings.no_pivot,
+        })
+    }
+
+    /// The user of the host to whom the container's v2 control group belongs: that of its process, where it sees that
+    /// group as its root and may write there (runtime-spec `config-linux.md`, "Cgroup ownership"). None without a mapping
+    /// of users: nobody else's group is for a process of the host.
+    pub(crate) fn owner_of_groups(&self) -> Option<u32> {
+        let writable = |mount: &MountPlan| {
+            matches!(mount.source, Source::Cgroup(_))
+                && !mount
+                    .attributes
+                    .raised
+                    .contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+        };
+        let own = self.new.contains(UnshareFlags::NEWUSER | UnshareFlags::NEWCGROUP);
+        if !own || !self.mounts.iter().any(writable) {
+            return None;
+        }
+        let uid = self.program.uid.as_raw();
+        self.uid_mappings.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id)?;
+            (offset < mapping.size).then(|| mapping.host_id.checked_add(offset))?
         })
     }
 

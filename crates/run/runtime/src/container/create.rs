@@ -219,7 +219,7 @@ impl<'a> Birth<'a> {
                     Ok(())
                 }
             })
-            .and_then(|()| driver::make(&bundle.spec, id, &options));
+            .and_then(|()| driver::make(&bundle.spec, id, plan, &options));
         let Made { group, stand_in } = match made {
             Ok(made) => made,
             Err(error) => {

@@ -7,7 +7,7 @@ use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 use super::create::{Options, WithoutGroup, resources};
-use crate::{Context as _, Error};
+use crate::{Context as _, Error, Plan};
 
 /// A systemd that makes control groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +85,38 @@ pub(super) struct Made {
     pub(super) stand_in: Option<StandIn>,
 }
 
-/// The container's control group, where its spec says.
-pub(super) fn make(spec: &Spec, id: &str, options: &Options) -> Result<Made, Error> {
+/// The container's control group, where its spec says, and whose the plan says.
+pub(super) fn make(spec: &Spec, id: &str, plan: &Plan, options: &Options) -> Result<Made, Error> {
+    let made = make_of_root(spec, id, options)?;
+    let given = match (&made.group, plan.owner_of_groups()) {
+        (Some(group), Some(owner)) => give(group, owner),
+        _ => Ok(()),
+    };
+    match given {
+        Ok(()) => Ok(made),
+        Err(error) => {
+            // The first failure is the one to tell.
+            if let Some(group) = made.group {
+                drop(remove(options.systemd.as_ref(), spec, id, group));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Gives the group to a user, unless version 1 is in use. A caller who is none but a user may only keep it, and the standard
+/// leaves that to the runtime.
+fn give(group: &Group, owner: u32) -> Result<(), Error> {
+    if group.v2_fd().is_none() || group.directories().count() != 1 {
+        return Ok(());
+    }
+    match group.delegate(owner) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && dhow_cgroup::rootless() => Ok(()),
+        given => given.context(|| "give the control group to the container's user"),
+    }
+}
+
+fn make_of_root(spec: &Spec, id: &str, options: &Options) -> Result<Made, Error> {
     if options.without_group == WithoutGroup::Wanted {
         return Ok(Made::default());
     }

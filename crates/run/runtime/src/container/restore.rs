@@ -75,7 +75,7 @@ pub fn restore(
     let (folder, lock) = Folder::make(root, id)?;
     let made = folder
         .write_config(&bundle.config)
-        .and_then(|()| driver::make(&bundle.spec, id, &options));
+        .and_then(|()| driver::make(&bundle.spec, id, &plan, &options));
     let MadeGroup { group, stand_in } = match made {
         Ok(made) => made,
         Err(error) => {

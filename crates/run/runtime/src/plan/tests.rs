@@ -53,6 +53,44 @@ fn a_minimal_spec_is_accepted_and_gets_the_default_devices() {
 }
 
 #[test]
+fn a_group_is_given_to_who_sees_it_as_the_root_and_may_write_there() {
+    let owner = |uid: u32, change: &dyn Fn(&mut Spec)| {
+        let plan = prepared(|spec| {
+            process(spec).user.uid = uid;
+            let mapping = |container_id, host_id, size| IdMapping {
+                container_id,
+                host_id,
+                size,
+            };
+            let mappings = vec![mapping(0, 1000, 1), mapping(1, 100_000, 65_535)];
+            linux(spec)
+                .namespaces
+                .extend(["user", "cgroup"].map(|kind| Wanted {
+                    kind: kind.into(),
+                    path: None,
+                }));
+            (linux(spec).uid_mappings, linux(spec).gid_mappings) = (mappings.clone(), mappings);
+            spec.mounts.push(Mount {
+                destination: "/sys/fs/cgroup".into(),
+                kind: Some("cgroup".into()),
+                options: vec!["ro".into(), "rw".into()],
+                ..Mount::default()
+            });
+            change(spec);
+        });
+        plan.unwrap().owner_of_groups()
+    };
+    assert_eq!(owner(0, &|_| ()), Some(1000));
+    assert_eq!(owner(7, &|_| ()), Some(100_006));
+    assert_eq!(owner(70_000, &|_| ()), None);
+    let without =
+        |kind: &'static str| move |spec: &mut Spec| linux(spec).namespaces.retain(|space| space.kind != kind);
+    assert_eq!(owner(0, &without("cgroup")), None);
+    assert_eq!(owner(0, &|spec| spec.mounts[0].options.push("ro".into())), None);
+    assert_eq!(owner(0, &|spec| spec.mounts.clear()), None);
+}
+
+#[test]
 fn a_hook_without_a_path_is_refused_by_name() {
     let (kind, message) = refused(|spec| {
         let hook = dhow_oci::runtime::Hook::default();
