@@ -40,6 +40,11 @@ it_makes_a_scope_with_limits() {
     runtime start s1
     same "processes of the unit" "$(runtime state s1 | the_pid)" "$(cat "$group/cgroup.procs")"
 }
+it_has_every_controller() {
+    [ "$(id -u)" = 0 ] || skip "a user's systemd hands down what it was given"
+    # systemd knows none of hugetlb, rdma and misc.
+    same controllers "$(cat /sys/fs/cgroup/cgroup.controllers)" "$(cat "$(group_of lab-s1.scope)/cgroup.controllers")"
+}
 exec_joins_the_unit() {
     same group "$(runtime exec s1 cat /proc/1/cgroup)" "$(runtime exec s1 cat /proc/self/cgroup)"
     runtime exec -d s1 sleep 100000 </dev/null >/dev/null 2>&1
@@ -56,6 +61,10 @@ update_tells_systemd() {
     same pids.max 11 "$(cat "$group/pids.max")"
     same memory.max 67108864 "$(cat "$group/memory.max")"
     same cpu.max "20000 100000" "$(cat "$group/cpu.max")"
+    # The period alone is no end of the quota, and what systemd rounds is rounded in the file, where it would write it later.
+    runtime update --cpu-period 90000 s1
+    same CPUQuota 230ms "$(property CPUQuotaPerSecUSec lab-s1.scope)"
+    same cpu.max "20700 90000" "$(cat "$group/cpu.max")"
 }
 it_pauses() {
     runtime pause s1
@@ -66,10 +75,21 @@ it_pauses() {
 }
 a_second_one_of_the_name_is_refused() {
     bundle "$work/s2" "linux['cgroupsPath'] = '$slice:lab:s1'" sleep 100000
-    if create s2; then echo "two containers have one unit"; return 1; fi
+    local out
+    if out=$(create s2); then echo "two containers have one unit"; return 1; fi
+    has "$out" "container's cgroup is not empty"
     # That does the first no harm.
     same unit active "$("${manager[@]}" is-active lab-s1.scope)"
     same status running "$(runtime state s1 | the_status)"
+}
+a_frozen_group_is_refused() {
+    [ "$(id -u)" = 0 ] || skip "a user's groups are elsewhere"
+    local group=/sys/fs/cgroup/system.slice/lab-s9.scope out
+    mkdir "$group"; echo 1 >"$group/cgroup.freeze"
+    bundle "$work/s9" "linux['cgroupsPath'] = '$slice:lab:s9'" sleep 100000
+    if out=$(create s9); then echo "a container in a frozen group"; return 1; fi
+    rmdir "$group"
+    has "$out" "container's cgroup unexpectedly frozen"
 }
 kill_and_delete_leave_nothing() {
     local group; group=$(group_of lab-s1.scope)
@@ -152,7 +172,7 @@ no_unit_is_left() {
     same units "" "$("${manager[@]}" list-units --all --plain --no-legend 'lab-*.scope')"
 }
 
-for case in it_makes_a_scope_with_limits exec_joins_the_unit update_tells_systemd it_pauses a_second_one_of_the_name_is_refused \
+for case in it_makes_a_scope_with_limits it_has_every_controller exec_joins_the_unit update_tells_systemd it_pauses a_second_one_of_the_name_is_refused a_frozen_group_is_refused \
     kill_and_delete_leave_nothing delete_by_force_leaves_nothing one_go_leaves_nothing a_failed_start_leaves_nothing \
     one_that_ended_is_deleted a_nested_slice_is_made annotations_are_properties the_memory_limit_holds \
     devices_stay_after_a_reload a_path_is_refused no_unit_is_left; do check "$case" "$case"; done

@@ -340,12 +340,35 @@ fn available(dir: &Dir) -> Result<Controllers, Error> {
     Ok(Controllers::parse(text.split_ascii_whitespace()))
 }
 
-fn enable_below(at: &Path, wanted: Controllers) -> io::Result<()> {
+/// Enables in a v2 tree what controllers the directories from `root` down can give to the group `below`, which somebody
+/// else made with fewer. Nothing depends on them: what is refused is left, and cannot be had further down either.
+pub(crate) fn enable_offered(root: &Path, below: &Path) {
+    let mut at = root.to_owned();
+    for part in std::iter::once(None).chain(below.parent().into_iter().flat_map(Path::components).map(Some)) {
+        at.extend(part);
+        let enabled = words_for(&at, Controllers::OF_V2).and_then(|words| {
+            if words.is_empty() {
+                return Ok(());
+            }
+            std::fs::write(at.join("cgroup.subtree_control"), words)
+        });
+        if enabled.is_err() {
+            return;
+        }
+    }
+}
+
+/// What to write to enable below `at` those that it has and does not hand down yet.
+fn words_for(at: &Path, wanted: Controllers) -> io::Result<String> {
     let read = |file: &str| dhow_sys::file::read_text(at.join(file), dir::MOST_BYTES);
     let (offered, have) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
     let offered = Controllers::parse(offered.split_ascii_whitespace());
     let lacking = wanted.without(Controllers::parse(have.split_ascii_whitespace()));
-    let words = lacking.without(lacking.without(offered)).enable_words();
+    Ok(lacking.without(lacking.without(offered)).enable_words())
+}
+
+fn enable_below(at: &Path, wanted: Controllers) -> io::Result<()> {
+    let words = words_for(at, wanted)?;
     if words.is_empty() {
         return Ok(());
     }

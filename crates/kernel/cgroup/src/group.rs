@@ -349,6 +349,28 @@ impl Group {
         create::enable(&mut again, &base, self.place.path(), needed, needed)
     }
 
+    /// Quota and period of CPU time, as the v2 file has them; nothing without the controller.
+    pub(crate) fn cpu_max(&self) -> String {
+        let read = self.unified().map(|dir| dir.read("cpu.max"));
+        read.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Refuses a group in which somebody is, or that is frozen.
+    pub(crate) fn check_unused(&self) -> Result<(), Error> {
+        unused(&self.dirs)
+    }
+
+    /// Has the v2 group get every controller that there is for it, as those have that this program makes: systemd enables
+    /// the ones it knows, which are not hugetlb, rdma and misc.
+    pub(crate) fn enable_offered(&self) {
+        let root = self.hierarchies.iter().find(|hierarchy| hierarchy.unified);
+        if let (Some(dir), Some(hierarchy)) = (self.unified(), root)
+            && let Ok(below) = dir.at.strip_prefix(&hierarchy.root)
+        {
+            create::enable_offered(&hierarchy.root, below);
+        }
+    }
+
     /// What the group uses now. What no controller counts is zero.
     ///
     /// # Errors

@@ -33,6 +33,9 @@ pub fn running() -> bool {
 /// Version that is assumed of a systemd that does not say it: that of Debian 11.
 const OLDEST: u32 = 247;
 
+/// `cpu.max` of a new group.
+const NO_QUOTA: &str = "max 100000";
+
 /// The unit of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -114,20 +117,38 @@ impl Unit {
     ) -> Result<Group, Error> {
         crate::hierarchy::only_unified()?;
         let version = version(bus);
+        let resources = &property::settled(resources, NO_QUOTA);
         let mut properties = self.birth(pid);
         properties.extend(property::limits(resources, version)?);
         properties.extend(property::oom_policy(resources, version));
         // Last, so that they win.
         properties.extend(from_annotations(annotations)?);
-        let path = self.path(bus)?;
+        let place = Place::absolute(&self.path(bus)?)?;
+        self.check_place(&place)?;
         self.launch(bus, &properties)?;
-        let group = Place::absolute(&path).and_then(|place| Group::open_at(&place));
-        let group = group.and_then(|group| group.update(resources).map(|()| group));
+        let group = Group::open_at(&place);
+        let group = group.and_then(|group| {
+            group.enable_offered();
+            group.update(resources).map(|()| group)
+        });
         if group.is_err() {
             // The first failure is the one to report.
             drop(bus.stop(&self.name));
         }
         group.context(|| format!("set up the systemd unit {}", self.name))
+    }
+
+    /// Sees that nobody is where the unit's group will be: systemd would only say that it knows the unit, and a process that it
+    /// puts into a frozen group never comes to be a container. A slice is there for others, too.
+    fn check_place(&self, place: &Place) -> Result<(), Error> {
+        if self.name.ends_with(".slice") {
+            return Ok(());
+        }
+        match Group::open_at(place) {
+            Ok(group) => group.check_unused(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// What every unit is told.
@@ -180,6 +201,7 @@ impl Unit {
     /// What systemd or the kernel refuse.
     pub fn update(&self, bus: &mut Bus, group: &Group, resources: &Resources) -> Result<(), Error> {
         group.check_usage(resources)?;
+        let resources = &property::settled(resources, &group.cpu_max());
         let properties = property::limits(resources, version(bus))?;
         bus.set_properties(&self.name, &properties)
             .context(|| format!("unable to set unit properties of {}", self.name))?;

@@ -86,17 +86,49 @@ fn quota_properties(quota: i64, period: u64, out: &mut Vec<Property>) {
     if period != 0 {
         set("CPUQuotaPeriodUSec", period);
     }
-    let a_second = u64::try_from(quota)
+    set(
+        "CPUQuotaPerSecUSec",
+        per_second(quota, period).unwrap_or(INFINITY),
+    );
+}
+
+/// CPU time of a second in microseconds, as systemd keeps it: rounded up to whole percents. None without a limit.
+fn per_second(quota: i64, period: u64) -> Option<u64> {
+    let quota = u64::try_from(quota).ok().filter(|quota| *quota != 0)?;
+    let period = if period == 0 { PERIOD } else { period };
+    let exact = u128::from(quota) * 1_000_000 / u128::from(period);
+    let exact = u64::try_from(exact)
         .ok()
-        .filter(|quota| *quota != 0)
-        .map(|quota| {
-            let period = if period == 0 { PERIOD } else { period };
-            let exact = u128::from(quota) * 1_000_000 / u128::from(period);
-            u64::try_from(exact)
-                .unwrap_or(INFINITY - PERCENT)
-                .next_multiple_of(PERCENT)
-        });
-    set("CPUQuotaPerSecUSec", a_second.unwrap_or(INFINITY));
+        .filter(|exact| *exact < INFINITY - PERCENT);
+    Some(exact.map_or(INFINITY - INFINITY % PERCENT, |exact| {
+        exact.next_multiple_of(PERCENT)
+    }))
+}
+
+/// The limits with the quota of CPU time as systemd will keep it, for a group whose `cpu.max` is `now`: of quota and period
+/// the one that is not given is the old one, since systemd is told how much of a second that is together; and what systemd
+/// rounds is rounded in the file as well, where systemd would write it at its next reload.
+pub(crate) fn settled(resources: &Resources, now: &str) -> Resources {
+    let mut out = resources.clone();
+    let Some(cpu) = &mut out.cpu else { return out };
+    let quota = cpu.quota.filter(|quota| *quota != 0);
+    let period = cpu.period.filter(|period| *period != 0);
+    if quota.is_none() && period.is_none() {
+        return out;
+    }
+    let mut words = now.split_ascii_whitespace().map(str::parse::<u64>);
+    let old_quota = words
+        .next()
+        .and_then(Result::ok)
+        .and_then(|quota| i64::try_from(quota).ok());
+    let old_period = words.next().and_then(Result::ok).filter(|period| *period != 0);
+    let period = period.or(old_period).unwrap_or(PERIOD);
+    let kept = per_second(quota.or(old_quota).unwrap_or(-1), period).map_or(-1, |a_second| {
+        let quota = u128::from(a_second) * u128::from(period) / 1_000_000;
+        i64::try_from(quota).unwrap_or(i64::MAX)
+    });
+    (cpu.quota, cpu.period) = (Some(kept), Some(period));
+    out
 }
 
 /// `1,3-5` as systemd's bit mask, first byte first.

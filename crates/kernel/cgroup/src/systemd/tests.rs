@@ -421,3 +421,42 @@ fn what_is_written_can_be_read() {
     assert_eq!(message.member, "D");
     assert_eq!(message.arguments().unwrap(), [Value::Text("x.scope".to_owned())]);
 }
+
+#[test]
+fn a_quota_is_told_with_its_period_and_written_as_systemd_keeps_it() {
+    let settled = |quota, period, now: &str| {
+        let cpu = CpuLimit {
+            quota,
+            period,
+            ..CpuLimit::default()
+        };
+        let resources = Resources {
+            cpu: Some(cpu),
+            ..Resources::default()
+        };
+        let cpu = property::settled(&resources, now).cpu.unwrap();
+        (cpu.quota, cpu.period)
+    };
+    // The period alone, of a group with a quota: 555,556 µs of a second are 56 %.
+    let after = settled(None, Some(900_000), "500000 1000000");
+    assert_eq!(after, (Some(504_000), Some(900_000)));
+    assert_eq!(
+        settled(Some(600_000), None, "504000 900000"),
+        (Some(603_000), Some(900_000))
+    );
+    assert_eq!(
+        settled(Some(-1), None, "603000 900000"),
+        (Some(-1), Some(900_000))
+    );
+    assert_eq!(
+        settled(None, Some(50_000), "max 100000"),
+        (Some(-1), Some(50_000))
+    );
+    assert_eq!(settled(Some(30_000), None, ""), (Some(30_000), Some(100_000)));
+    assert_eq!(settled(None, None, "30000 100000"), (None, None));
+    // What cannot be right is for the kernel to refuse.
+    assert_eq!(
+        settled(Some(i64::MAX), Some(1), "what?"),
+        (Some(18_446_744_073_709), Some(1))
+    );
+}
