@@ -86,7 +86,21 @@ fn update(context: &Context, given: &Given) -> Result<ExitCode, Failure> {
     if lines.is_empty() || resources != Resources::default() {
         container.update(&resources)?;
     }
+    if weight_of_idle(&resources) {
+        let message =
+            "unable to apply both a weight and cpu.idle: an idle group has the least weight there is";
+        context.log.warn(message);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a weight is given that has no effect, since the group becomes idle at once (kernel, `sched_group_set_idle`).
+fn weight_of_idle(resources: &Resources) -> bool {
+    let cpu = resources.cpu.as_ref();
+    let unified = |file: &str| resources.unified.get(file).map(|value| value.trim());
+    let idle = cpu.and_then(|cpu| cpu.idle) == Some(1) || unified("cpu.idle") == Some("1");
+    let weight = cpu.and_then(|cpu| cpu.shares).is_some_and(|shares| shares != 0);
+    idle && (weight || unified("cpu.weight").is_some())
 }
 
 fn parse(bytes: &[u8]) -> Result<Resources, Failure> {
@@ -187,6 +201,12 @@ mod tests {
         };
         let none = resources(&given("id")).unwrap();
         assert_eq!(none, Resources::default());
+        let idle = |line: &str| weight_of_idle(&resources(&given(line)).unwrap());
+        assert!(idle("id --cpu-share 200 --cpu-idle 1"));
+        assert!(!idle("id --cpu-share 200 --cpu-idle 0") && !idle("id --cpu-idle 1"));
+        assert!(weight_of_idle(
+            &parse(br#"{"unified": {"cpu.idle": "1", "cpu.weight": "8"}}"#).unwrap()
+        ));
         let some = resources(&given("id --memory 32M --pids-limit=-1 --cpu-quota -1")).unwrap();
         assert_eq!(some.memory.unwrap().limit, Some(32 << 20));
         assert_eq!(some.pids.unwrap().limit, Some(-1));
