@@ -24,7 +24,7 @@ pub(crate) fn verify(root: Root, index: &Index, owners: bool) -> Result<Vec<Prob
         problems: Vec::new(),
     };
     for entry in index.entries() {
-        check.entry(&entry)?;
+        check.entry(index, &entry)?;
         if check.problems.len() >= MOST {
             return Ok(check.problems);
         }
@@ -81,17 +81,23 @@ impl Check {
         });
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
+    fn entry(&mut self, index: &Index, entry: &Entry) -> Result<(), Error> {
         let path = Path::new(std::ffi::OsStr::from_bytes(&entry.path));
         let stat = match self.root.symlink_metadata(path) {
             Ok(stat) => stat,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {
-                let device = matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice);
+                // Not made, for want of the right to; neither were links to it.
+                let kind = match entry.kind {
+                    EntryKind::Hardlink => index.find(&entry.link).map(|original| original.kind),
+                    kind => Some(kind),
+                };
+                let device = matches!(kind, Some(EntryKind::CharDevice | EntryKind::BlockDevice));
                 if self.owners || !device {
                     self.found(&entry.path, "is missing");
                 }
                 return Ok(());
             }
+            Err(error) if self.is_closed(error.kind()) => return Ok(()),
             Err(error) => return Err(Error::wrap(error, "verify a layer")),
         };
         if FileKind::of_mode(stat.st_mode) != self.kind_on_disk(entry) {
@@ -125,6 +131,12 @@ impl Check {
             _ => (),
         }
         Ok(())
+    }
+
+    /// Whether something cannot be looked at for want of a right, in a layer of a normal user: their own file of mode 0 is
+    /// closed to them, and whole for all that is known.
+    fn is_closed(&self, why: ErrorKind) -> bool {
+        !self.owners && why == ErrorKind::PermissionDenied
     }
 
     fn original(&self, entry: &Entry) -> Result<Option<(u64, u64)>, Error> {
@@ -194,6 +206,7 @@ impl Check {
         match hash(&self.root, path) {
             Ok(digest) if digest == expected => (),
             Ok(_) => self.found(&entry.path, "has another content"),
+            Err(error) if self.is_closed(error.kind()) => (),
             // A bad block of the disk: this file's problem, not the end of the check.
             Err(error) => self.found(&entry.path, format!("cannot be read: {error}")),
         }
@@ -205,7 +218,11 @@ impl Check {
         let mut todo = vec![dir];
         while let Some(dir) = todo.pop() {
             let path = Path::new(std::ffi::OsStr::from_bytes(&dir));
-            for name in self.root.read_dir(path).context(|| "verify a layer")? {
+            let names = match self.root.read_dir(path) {
+                Err(error) if self.is_closed(error.kind()) => continue,
+                other => other.context(|| "verify a layer")?,
+            };
+            for name in names {
                 let bytes = name.name.as_bytes();
                 let inner = if dir.is_empty() {
                     bytes.to_vec()

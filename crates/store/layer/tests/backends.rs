@@ -196,6 +196,32 @@ fn fsck(layer: &Layer, what: &str) {
     assert!(checked.status.success(), "{what}: {said}");
 }
 
+/// An image is written without a mount, so that this is also what a normal user's directories are compared with.
+#[test]
+fn tangled_tars_have_the_same_index_whoever_unpacks_them() {
+    let (directories, images) = (Place::new(), Place::new());
+    let root = images.store.root().to_owned();
+    let images = dhow_layer::LayerStore::open_with(&root, dhow_layer::Backend::Erofs).unwrap();
+    let mut noise = Noise(0x1234_5678_9abc_def1);
+    for number in 0..200 {
+        let tar = random_tar(&mut noise);
+        let other = images.unpack(tar.as_slice(), &dhow_layer::Unpack::default());
+        match (directories.unpack(&tar), other) {
+            (Ok(one), Ok(other)) => {
+                let entries = |layer: &Layer| layer.index().unwrap().entries().collect::<Vec<_>>();
+                assert_eq!(entries(&one), entries(&other.layer), "tar {number}");
+                assert_eq!(
+                    directories.store.verify(&one.diff_id()).unwrap(),
+                    [],
+                    "tar {number}"
+                );
+            }
+            (Err(one), Err(other)) => assert_eq!(one.kind(), other.kind(), "tar {number}"),
+            (one, other) => panic!("tar {number}: {one:?}, but {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_thousand_tangled_tars_become_the_same_on_every_back_end() {
     let Some(erofs) = Place::erofs() else { return };

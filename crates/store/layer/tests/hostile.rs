@@ -146,6 +146,39 @@ fn odd_archives_become_exactly_these_trees_on_every_back_end() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+/// Names a file with what [`indexes`] gave to another user.
+pub(crate) const INDEXES: &str = "DHOW_TEST_INDEXES";
+
+/// What is in the index of each odd archive, whose tar comes back byte for byte.
+pub(crate) fn indexes(place: &Place) -> String {
+    let mut text = String::new();
+    for (name, stream, _) in odd() {
+        let layer = place
+            .unpack(&stream)
+            .unwrap_or_else(|error| panic!("{name}: {}", chain(&error)));
+        assert_eq!(place.store.verify(&layer.diff_id()).unwrap(), [], "{name}");
+        let mut tar = Vec::new();
+        std::io::Read::read_to_end(&mut layer.tar().unwrap(), &mut tar).unwrap();
+        assert_eq!(DiffId(Digest::of(&tar)), layer.diff_id(), "{name}");
+        place.assert_clean(name);
+        let entries: Vec<_> = layer.index().unwrap().entries().collect();
+        text.push_str(&format!("{name}: {entries:?}\n"));
+    }
+    text
+}
+
+#[test]
+fn odd_archives_have_the_same_index_on_every_back_end_and_for_everybody() {
+    let places = Place::each();
+    let first = indexes(&places[0]);
+    for place in &places[1..] {
+        assert_eq!(indexes(place), first);
+    }
+    if let Some(path) = std::env::var_os(INDEXES) {
+        assert_eq!(first, std::fs::read_to_string(path).unwrap());
+    }
+}
+
 fn chain(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|source| format!(": {}", chain(source)));
     format!("{error}{}", cause.unwrap_or_default())

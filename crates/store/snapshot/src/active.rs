@@ -139,19 +139,20 @@ impl Active {
         // What is in a layer must be whole by itself: no file without its data, no directory that is elsewhere. And no
         // index: it would bind the changes to the inodes of these lower directories for ever.
         let mut options = Vec::with_capacity(7);
+        let privileged = dhow_layer::privileged();
         let work = self.dir.join("work");
         if self.upper.is_some() {
-            options.extend([
-                ("index", Some("off")),
-                ("metacopy", Some("off")),
-                ("redirect_dir", Some("off")),
-            ]);
+            options.extend([("index", Some("off")), ("metacopy", Some("off"))]);
+            if privileged {
+                options.push(("redirect_dir", Some("off")));
+            }
             if self.volatile {
                 forget_volatile(&work)?;
                 options.push(("volatile", None));
             }
         }
-        if !dhow_layer::privileged() {
+        if !privileged {
+            // It stands for a redirect_dir that follows nothing, and takes no other beside it (`ovl_fs_params_verify`).
             options.push(("userxattr", None));
         }
         options.extend(self.label.as_deref().map(|label| ("context", Some(label))));

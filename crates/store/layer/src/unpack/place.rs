@@ -90,7 +90,8 @@ impl Host {
     /// What a process without the right may leave out.
     fn tolerate(&self, done: Result<(), Errno>, what: &str) -> Result<(), Error> {
         match done {
-            Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) if !self.privileged => Ok(()),
+            // Access: an attribute of a file that its owner may not write to.
+            Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP) if !self.privileged => Ok(()),
             Err(Errno::OPNOTSUPP) => Err(failure(Errno::OPNOTSUPP, what)
                 .with_kind(ErrorKind::Unsupported)
                 .with_hint("put the store on a file system with extended attributes, such as ext4 or xfs")),

@@ -324,7 +324,12 @@ impl Tree {
         }
         let mut entry = Entry::new(join(&real, hidden), EntryKind::Whiteout, 0);
         entry.mtime = mtime;
-        match self.host.node(self.current(), hidden, &entry) {
+        let made = if self.is_unmade(&entry.path) {
+            Err(Errno::EXIST)
+        } else {
+            self.host.node(self.current(), hidden, &entry)
+        };
+        match made {
             Ok(true) => self.ledger.push(entry, None),
             Ok(false) => Err(Error::new(ErrorKind::PermissionDenied, "may not make a whiteout")
                 .with_hint("rootless stores need Linux 5.8 or later")),
@@ -471,12 +476,25 @@ impl Tree {
             Err(Errno::NOENT) => (),
             other => return other,
         }
+        if self.is_unmade(&path[..end]) {
+            return Err(Errno::NOTDIR);
+        }
         self.host.make_dir(self.current(), name, 0o755)?;
         let mut entry = Entry::new(&path[..end], EntryKind::Directory, 0o755);
         entry.implied = true;
         entry.mtime = mtime;
         self.ledger.push(entry, None).map_err(|_| Errno::NOSPC)?;
         open_dir(self.current(), name)
+    }
+
+    /// Whether the layer has something at `path` that this process may not make, where nothing is on the disk: a device, or
+    /// a hard link to one.
+    fn is_unmade(&mut self, path: &[u8]) -> bool {
+        let device = |entry: &Entry| {
+            let kinds = [EntryKind::CharDevice, EntryKind::BlockDevice, EntryKind::Hardlink];
+            kinds.contains(&entry.kind)
+        };
+        !self.host.privileged && self.ledger.find(path).is_some_and(device)
     }
 
     /// The real path of the directory `dir` after all links in it; what is missing stays as it is named.
