@@ -74,11 +74,35 @@ pub fn main() -> ExitCode {
         Ok(environment) => environment,
         Err(error) => return error.report(),
     };
+    if let Err(error) = enter_own_namespace(&environment, &matches) {
+        return error.report();
+    }
     let context = Context {
         environment,
         engine: std::sync::OnceLock::new(),
     };
     cmd::dispatch(&context, &matches).unwrap_or_else(|error| error.report())
+}
+
+/// What a normal user needs no namespace for: it says what this host has, asks registries, or serves.
+const OUTSIDE: [&str; 9] = [
+    "completion",
+    "doctor",
+    "login",
+    "logout",
+    "man",
+    "registry",
+    "scan",
+    "search",
+    "version",
+];
+
+/// A normal user's images and containers are worked on as root of a namespace of theirs.
+fn enter_own_namespace(environment: &Environment, matches: &ArgMatches) -> Result<(), CliError> {
+    match matches.subcommand_name() {
+        Some(verb) if !OUTSIDE.contains(&verb) => Ok(dhow_engine::rootless::enter(&environment.settings())?),
+        _ => Ok(()),
+    }
 }
 
 /// Lets standard output lead to where `--out` and `--noout` say.

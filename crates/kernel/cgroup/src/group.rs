@@ -22,6 +22,23 @@ pub struct Group {
     pub(crate) dirs: Vec<Dir>,
 }
 
+/// Whether a container without a group lacks nothing that was asked for.
+fn without_group(needed: Controllers, pure_v2: bool, error: Error) -> Result<(), Error> {
+    // The devices controller of v1 is asked for in every spec, and a user namespace needs it least.
+    let asked = needed.without(Controllers::DEVICES);
+    if asked == Controllers::NONE {
+        return Ok(());
+    }
+    let what = if pure_v2 {
+        "rootless needs no limits + no cgrouppath when no permission is granted for cgroups".to_owned()
+    } else {
+        let name = asked.name();
+        format!("cannot set {name} limit: container could not join or create cgroup")
+    };
+    Err(Error::because(ErrorKind::PermissionDenied, what, error)
+        .with_hint("delegate a control group to this user (systemd: Delegate=yes), or leave the limits out"))
+}
+
 impl Group {
     /// Makes the group at `path` (`dhow/<id>`) with these limits. Nothing stays when it fails.
     ///
@@ -49,27 +66,30 @@ impl Group {
         let needed = limits.needed;
         match Self::make(place.clone(), hierarchies, &limits, true) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied && create::rootless() => {
-                // The devices controller of v1 is asked for in every spec, and a user namespace needs it least.
-                let asked = needed.without(Controllers::DEVICES);
                 if place.said {
                     let what = "unable to apply cgroup configuration: permission denied";
                     return Err(Error::because(ErrorKind::PermissionDenied, what, error));
                 }
-                if asked == Controllers::NONE {
-                    return Ok(None);
-                }
-                let what = if pure_v2 {
-                    "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
-                        .to_owned()
-                } else {
-                    let name = asked.name();
-                    format!("cannot set {name} limit: container could not join or create cgroup")
-                };
-                Err(Error::because(ErrorKind::PermissionDenied, what, error).with_hint(
-                    "delegate a control group to this user (systemd: Delegate=yes), or leave the limits out",
-                ))
+                without_group(needed, pure_v2, error).map(|()| None)
             }
             outcome => outcome.map(|group| Some(group).filter(|group| !group.dirs.is_empty())),
+        }
+    }
+
+    /// [`create`](Self::create), or `None` when this user may make no group and no limit was asked for.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); `PermissionDenied` for a limit without a group.
+    pub fn create_if_allowed(path: &Path, resources: &Resources) -> Result<Option<Self>, Error> {
+        let place = Place::anywhere(path)?;
+        let hierarchies = hierarchy::discover()?;
+        let limits = Limits::new(resources, &hierarchies)?;
+        let pure_v2 = create::bound(&hierarchies) == Controllers::NONE;
+        match Self::make(place, hierarchies, &limits, false) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && create::rootless() => {
+                without_group(limits.needed, pure_v2, error).map(|()| None)
+            }
+            outcome => outcome.map(Some),
         }
     }
 

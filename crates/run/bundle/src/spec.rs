@@ -192,7 +192,7 @@ fn linux(request: &Request, host: &Host, bounding: &[String]) -> Result<Linux, E
     Ok(Linux {
         uid_mappings: request.uid_mappings.clone(),
         gid_mappings: request.gid_mappings.clone(),
-        sysctl: sysctl::sysctls(request)?,
+        sysctl: sysctl::sysctls(request, host)?,
         resources: Some(resources::resources(request)?),
         cgroups_path: (!request.cgroup_path.is_empty()).then(|| request.cgroup_path.clone()),
         namespaces: namespaces(request, host)?,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::check::{invalid, one_line, shown};
-use crate::{Error, NamespaceMode, Namespaces, Request};
+use crate::{Error, Host, NamespaceMode, Namespaces, Request};
 
 const IPC: [&str; 8] = [
     "kernel.msgmax",
@@ -21,12 +21,12 @@ const IPC: [&str; 8] = [
 
 /// The person's settings, checked, and docker's own: everybody may use low ports and send pings in a network
 /// namespace of the container's own.
-pub(crate) fn sysctls(request: &Request) -> Result<BTreeMap<String, String>, Error> {
+pub(crate) fn sysctls(request: &Request, host: &Host) -> Result<BTreeMap<String, String>, Error> {
     let mut out = BTreeMap::new();
     if request.namespaces.net == NamespaceMode::Private {
         out.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        // The range would have to be mapped in a user namespace.
-        if request.namespaces.user.0 == NamespaceMode::Host {
+        // The range would have to be mapped in a user namespace, the container's or a normal user's.
+        if request.namespaces.user.0 == NamespaceMode::Host && !host.rootless {
             out.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
         }
     }
@@ -84,6 +84,12 @@ fn check(name: &str, namespaces: &Namespaces) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    const HOST: Host = Host {
+        cgroup_v2: true,
+        rootless: false,
+        kernel: (6, 1),
+    };
+
     fn request(name: &str, value: &str) -> Request {
         Request {
             sysctls: [(name.to_owned(), value.to_owned())].into(),
@@ -99,7 +105,10 @@ mod tests {
             "kernel.shmmax",
             "fs.mqueue.msg_max",
         ] {
-            assert!(sysctls(&request(name, "1")).unwrap().contains_key(name), "{name}");
+            assert!(
+                sysctls(&request(name, "1"), &HOST).unwrap().contains_key(name),
+                "{name}"
+            );
         }
     }
 
@@ -116,11 +125,11 @@ mod tests {
             "net.core\nx",
             "",
         ] {
-            assert!(sysctls(&request(name, "1")).is_err(), "{name:?}");
+            assert!(sysctls(&request(name, "1"), &HOST).is_err(), "{name:?}");
         }
-        assert!(sysctls(&request("net.core.somaxconn", "1\nkernel.core_pattern=x")).is_err());
+        assert!(sysctls(&request("net.core.somaxconn", "1\nkernel.core_pattern=x"), &HOST).is_err());
         let mut shared = request("net.core.somaxconn", "1");
         shared.namespaces.net = NamespaceMode::Host;
-        assert!(sysctls(&shared).is_err());
+        assert!(sysctls(&shared, &HOST).is_err());
     }
 }

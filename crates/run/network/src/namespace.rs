@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -30,20 +30,18 @@ fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
     )?)
 }
 
-/// A new network namespace with its loopback interface up. The calling process must be single-threaded:
-/// it enters the new namespace and comes back.
+/// A new network namespace with its loopback interface up. The calling process must be single-threaded: it, or a child,
+/// enters the new namespace.
 ///
 /// # Errors
-/// Those of unshare(2), setns(2) and netlink.
+/// Those of unshare(2), clone3(2), setns(2) and netlink.
 pub fn sandbox() -> Result<OwnedFd, Error> {
     let home = here().context(|| "open the own network namespace")?;
-    #[expect(
-        deprecated,
-        reason = "the safe form is unsound for CLONE_FILES alone, which is not asked for here"
-    )]
-    rustix::thread::unshare(UnshareFlags::NEWNET)
-        .map_err(io::Error::from)
-        .context(|| "create a network namespace")?;
+    // Root of a user namespace may leave the host's network, and not come back (setns(2): CAP_SYS_ADMIN where it belongs).
+    if enter(home.as_fd()).is_err() {
+        return sandbox_of_a_child();
+    }
+    dhow_sys::namespace::unshare(UnshareFlags::NEWNET).context(|| "create a network namespace")?;
     let made = here()
         .context(|| "open the new network namespace")
         .and_then(|netns| {
@@ -52,6 +50,35 @@ pub fn sandbox() -> Result<OwnedFd, Error> {
         });
     enter(home.as_fd()).context(|| "return to the host's network namespace")?;
     made.map(OwnedFd::from)
+}
+
+fn sandbox_of_a_child() -> Result<OwnedFd, Error> {
+    let what = || "create a network namespace";
+    let options = dhow_sys::clone::Options {
+        namespaces: UnshareFlags::NEWNET,
+        ..dhow_sys::clone::Options::default()
+    };
+    let (mut done, report) = io::pipe().context(what)?;
+    let child = dhow_sys::clone::spawn(&options, || {
+        let told = loopback_up().and_then(|()| (&report).write_all(&[1]));
+        if told.is_ok() {
+            // It is killed when its namespace has been opened.
+            rustix::event::pause();
+        }
+        1
+    })
+    .context(what)?;
+    // Of the child alone: its end is an end of the pipe, too.
+    drop(report);
+    let up = done.read_exact(&mut [0]);
+    let opened = File::open(format!("/proc/{}/ns/net", child.pid.as_raw_pid()));
+    // One that has ended is as good as killed.
+    _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
+    _ = rustix::process::waitpid(Some(child.pid), rustix::process::WaitOptions::empty());
+    up.context(|| "set the loopback interface of a network namespace up")?;
+    opened
+        .map(OwnedFd::from)
+        .context(|| "open the new network namespace")
 }
 
 fn loopback_up() -> io::Result<()> {

@@ -16,7 +16,10 @@ use crate::{Context as _, Error};
 ///
 /// Root writes any. Who is not root may map the own id alone, with setgroups denied; more goes through the setuid
 /// programs newuidmap and newgidmap, which know the ranges of `/etc/subuid`.
-pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Error> {
+///
+/// # Errors
+/// What the kernel or those programs say; `FailedPrecondition` when they are needed and not there.
+pub fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Error> {
     let root = geteuid().is_root();
     if root || is_own(uids, geteuid().as_raw()) {
         file(pid, "uid_map", &lines(uids))?;

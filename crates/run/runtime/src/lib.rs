@@ -47,6 +47,7 @@ mod within;
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
 pub use exec::{Exec, exec};
 pub use hooks::{HookFailure, Surroundings};
+pub use idmap::write as write_id_maps;
 pub use landlock::ANNOTATION as LANDLOCK;
 pub use plan::{Plan, Settings};
 pub use wait::{ExitStatus, kill, wait};

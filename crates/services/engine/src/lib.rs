@@ -33,6 +33,7 @@ mod leftover;
 mod manifest;
 mod mounted;
 mod network;
+pub mod rootless;
 mod selinux;
 mod system;
 mod volume;

@@ -215,7 +215,7 @@ impl Engine {
 
     fn check_rules(&self, repair: bool, found: &mut SystemCheck) {
         // A normal user's containers have no rules on the host, and cannot ask for them.
-        if !rustix::process::geteuid().is_root() {
+        if !crate::rootless::is_rootful() {
             return;
         }
         let looked = self.networks().and_then(|networks| {
@@ -404,7 +404,7 @@ pub(crate) fn bundle_host() -> Host {
     Host {
         // The unified hierarchy alone, without the tmpfs of version 1 above it, has this file at its top.
         cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
-        rootless: !rustix::process::geteuid().is_root(),
+        rootless: !crate::rootless::is_rootful(),
         kernel,
     }
 }

@@ -276,9 +276,8 @@ fn perform(
         .as_ref()
         .and_then(|linux| linux.resources.clone())
         .unwrap_or_default();
-    let group =
-        Group::create(Path::new(&request.cgroup_path), &resources).context(|| "make the control group")?;
-    let group = made.group.insert(group);
+    made.group = Group::create_if_allowed(Path::new(&request.cgroup_path), &resources)
+        .context(|| "make the control group")?;
     let plan = Plan::prepare(&spec, &engine.runtime_settings()).context(|| "prepare the step")?;
     let null = File::open("/dev/null").context(|| "open /dev/null")?;
     let copy = || output.try_clone().context(|| "duplicate the output");
@@ -295,7 +294,7 @@ fn perform(
         plan: &plan,
         rootfs,
         stdio,
-        group: Some(group),
+        group: made.group.as_ref(),
         namespaces,
         state: None,
     })
@@ -322,6 +321,9 @@ fn connect(
     if network == JobNetwork::Host {
         request.namespaces.net = NamespaceMode::Host;
         return Ok(None);
+    }
+    if network == JobNetwork::Bridge {
+        crate::rootless::check_bridge()?;
     }
     let netns = dhow_network::sandbox().context(|| "make the network namespace")?;
     if network == JobNetwork::Bridge {

@@ -86,7 +86,7 @@ fn info(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         let program = std::env::current_exe().ok();
         let place = podman_info::Place {
             run: context.environment.run(),
-            rootless: !rustix::process::geteuid().is_root(),
+            rootless: !dhow_engine::rootless::is_rootful(),
             program: program.as_deref(),
         };
         let document = podman_info::info(&info, place);

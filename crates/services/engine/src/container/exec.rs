@@ -81,14 +81,14 @@ impl Engine {
             },
             (false, None) => null_streams()?,
         };
-        let group = self.group(&container.config).map_err(not_the_program)?;
+        let group = self.group_if_any(&container.config).map_err(not_the_program)?;
         let running = dhow_runtime::exec(Exec {
             init: init.as_fd(),
             process: &process,
             seccomp: seccomp.as_ref(),
             linux: None,
             annotations: None,
-            group: Some(&group),
+            group: group.as_ref(),
             stdio,
             settings: &self.runtime_settings(),
             state: None,

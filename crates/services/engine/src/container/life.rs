@@ -31,7 +31,8 @@ pub(super) struct ContainerLife {
 /// What is there while the program runs.
 #[derive(Debug)]
 struct Held {
-    group: Group,
+    /// None where a normal user may make no group.
+    group: Option<Group>,
     init: Option<OwnedFd>,
     network: Connection,
     /// Kept only for health checks.
@@ -79,10 +80,10 @@ impl ContainerLife {
             .as_ref()
             .and_then(|linux| linux.resources.clone())
             .unwrap_or_default();
-        let group = Group::create(&PathBuf::from(&self.config.request.cgroup_path), &resources)
+        let group = Group::create_if_allowed(&PathBuf::from(&self.config.request.cgroup_path), &resources)
             .context(|| "make the container's control group")
             .map_err(before_program)?;
-        let (launched, init) = self.run(&spec, mount, &group, &network)?;
+        let (launched, init) = self.run(&spec, mount, group.as_ref(), &network)?;
         let spec = self.config.health.is_some().then(|| Box::new(spec));
         self.held = Some(Held {
             group,
@@ -247,7 +248,7 @@ impl ContainerLife {
         &self,
         spec: &Spec,
         mount: OwnedFd,
-        group: &Group,
+        group: Option<&Group>,
         network: &Connection,
     ) -> Result<(Launched, OwnedFd), Error> {
         let plan = Plan::prepare(spec, &self.engine.runtime_settings())
@@ -267,7 +268,7 @@ impl ContainerLife {
             plan: &plan,
             rootfs: Rootfs::Mount(mount),
             stdio,
-            group: Some(group),
+            group,
             namespaces,
             state: None,
         };
@@ -300,15 +301,20 @@ impl ContainerLife {
             }
             return;
         };
-        self.oom_killed = held.group.oom_count().is_ok_and(|count| count > 0);
+        self.oom_killed = held
+            .group
+            .as_ref()
+            .is_some_and(|group| group.oom_count().is_ok_and(|count| count > 0));
         // The record also knows the networks that were joined later, and not those that were left.
         let state = self.engine.containers().load_state(&self.config.id);
         let endpoints = state.map_or_else(|_| held.network.endpoints.clone(), |state| state.endpoints);
         self.retire(&endpoints);
         drop(held.network);
-        // Whatever shares the pid namespace of another may have left processes behind.
-        drop(held.group.kill_all());
-        drop(held.group.delete());
+        if let Some(group) = held.group {
+            // Whatever shares the pid namespace of another may have left processes behind.
+            drop(group.kill_all());
+            drop(group.delete());
+        }
     }
 
     fn write_end(&self, exit: &Exit, restarting: Option<u32>) -> Result<(), Error> {
@@ -442,7 +448,7 @@ impl ContainerLife {
             seccomp: spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()),
             linux: spec.linux.as_ref(),
             annotations: Some(&spec.annotations),
-            group: Some(&held.group),
+            group: held.group.as_ref(),
             stdio: Stdio::Fds {
                 stdin: null.into(),
                 stdout: writer,

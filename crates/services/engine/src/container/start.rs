@@ -133,6 +133,14 @@ impl Engine {
             .context(|| format!("open the control group of container {}", config.id.short()))
     }
 
+    /// The same; none of a container that a normal user started where they may make no groups.
+    pub(super) fn group_if_any(&self, config: &Config) -> Result<Option<Group>, Error> {
+        match self.group(config) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !crate::rootless::is_rootful() => Ok(None),
+            group => group.map(Some),
+        }
+    }
+
     pub(super) fn remove_group(&self, config: &Config) -> Result<(), Error> {
         match self.group(config) {
             Ok(group) => group

@@ -1,0 +1,218 @@
+//! A normal user's containers: all work on them is done in one user namespace of that user, in which they are root and have
+//! the further ids that `/etc/subuid` and `/etc/subgid` give them.
+//!
+//! No process keeps that namespace when nothing runs. Whoever comes joins it through any of those that are in it, the
+//! running containers and the commands at work, or makes it anew: what is on the disk has the same owners in each. All
+//! must be in one, since a process of another may not enter its containers.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use dhow_oci::runtime::IdMapping;
+use dhow_types::ErrorKind;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{getegid, geteuid};
+use rustix::thread::UnshareFlags;
+
+use crate::container::{make_folder, process_start};
+use crate::{Context as _, Engine, Error, Settings};
+
+/// Most that is read of the files of ids.
+const MOST: usize = 1 << 20;
+
+/// Whether this process is root of the host, and no user namespace lies between.
+#[must_use]
+pub fn is_rootful() -> bool {
+    !dhow_cgroup::rootless()
+}
+
+/// Refuses a bridge to a normal user, who may not make one on the host.
+pub(crate) fn check_bridge() -> Result<(), Error> {
+    if is_rootful() {
+        return Ok(());
+    }
+    let message = "a container of a normal user cannot join a bridge of the host";
+    Err(Error::new(ErrorKind::Unsupported, message)
+        .with_hint("use --network none or --network host, or run as root"))
+}
+
+/// Enters the user's namespace, with a mount namespace of this process' own, unless this is root already. The calling
+/// process must be single-threaded, and stays outside where the host allows no user namespaces: without one, images can be
+/// kept, and nothing run.
+///
+/// # Errors
+/// `FailedPrecondition` when ids of the user are not to be had.
+pub fn enter(settings: &Settings) -> Result<(), Error> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    let members = settings.run.join("user");
+    make_folder(&members)?;
+    let lock = File::create(members.join("lock")).context(|| format!("lock {}", members.display()))?;
+    flock(&lock, FlockOperation::LockExclusive)
+        .map_err(std::io::Error::from)
+        .context(|| format!("lock {}", members.display()))?;
+    let joined = living(settings, &members)?.into_iter().any(|namespace| {
+        // One that has ended meanwhile had a namespace that nobody needs.
+        dhow_sys::namespace::enter(&namespace).is_ok()
+    });
+    if !joined && !make()? {
+        return Ok(());
+    }
+    dhow_sys::namespace::unshare(UnshareFlags::NEWNS).context(|| "make a mount namespace")?;
+    let own = std::process::id();
+    let start = i32::try_from(own).ok().and_then(process_start).unwrap_or(0);
+    let name = members.join(format!("{own}-{start}"));
+    File::create(&name).context(|| format!("write {}", name.display()))?;
+    Ok(())
+}
+
+/// The user namespaces of containers and commands that live; records of those that do not are removed.
+fn living(settings: &Settings, members: &Path) -> Result<Vec<OwnedFd>, Error> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir(members).context(|| format!("list {}", members.display()))? {
+        let entry = entry.context(|| format!("list {}", members.display()))?;
+        let name = entry.file_name();
+        let Some((pid, start)) = name.to_str().and_then(|name| name.split_once('-')) else {
+            continue;
+        };
+        let (Ok(pid), Ok(start)) = (pid.parse(), start.parse()) else {
+            continue;
+        };
+        if process_start(pid) == Some(start) {
+            processes.push((pid, start));
+        } else {
+            // Whoever comes next tries again.
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+    // What cannot be read is not running.
+    let containers = Engine::open(settings.clone())?
+        .containers()
+        .list()
+        .unwrap_or_default();
+    let inits = containers.iter().map(|one| (one.state.pid, one.state.pid_start));
+    processes.extend(inits.filter(|(pid, _)| *pid != 0));
+    let own = fs::read_link("/proc/self/ns/user").context(|| "read the own user namespace")?;
+    let namespaces = processes.into_iter().filter_map(|(pid, start)| {
+        let path = format!("/proc/{pid}/ns/user");
+        let namespace = File::open(&path).ok()?;
+        // Opened, it is still that process and not a later one of its number.
+        let same = process_start(pid) == Some(start);
+        (same && fs::read_link(&path).ok()? != own).then(|| namespace.into())
+    });
+    Ok(namespaces.collect())
+}
+
+/// Makes the namespace, and enters it; false when the host allows none.
+fn make() -> Result<bool, Error> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let (uids, gids) = (
+        mappings("/etc/subuid", uid, uid)?,
+        mappings("/etc/subgid", uid, gid)?,
+    );
+    let what = || "make a process for the maps of a user namespace";
+    let (wait, go) = std::io::pipe().context(what)?;
+    let (answer, report) = std::io::pipe().context(what)?;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let writer = dhow_sys::clone::spawn(&dhow_sys::clone::Options::default(), || {
+        use std::io::{Read as _, Write as _};
+        // Its copy of the other end is not closed before it ends, so that it waits for a byte and not for the end.
+        if (&wait).read_exact(&mut [0]).is_err() {
+            return 1;
+        }
+        let text = match dhow_runtime::write_id_maps(own, &uids, &gids) {
+            Ok(()) => return 0,
+            Err(error) => crate::worker::chain(&error),
+        };
+        drop((&report).write_all(text.as_bytes()));
+        1
+    })
+    .context(what)?;
+    drop(report);
+    if dhow_sys::namespace::unshare(UnshareFlags::NEWUSER).is_err() {
+        _ = rustix::process::pidfd_send_signal(&writer.pidfd, rustix::process::Signal::KILL);
+        _ = rustix::process::waitpid(Some(writer.pid), rustix::process::WaitOptions::empty());
+        return Ok(false);
+    }
+    std::io::Write::write_all(&mut &go, &[1]).context(what)?;
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut &answer, &mut said).context(what)?;
+    _ = rustix::process::waitpid(Some(writer.pid), rustix::process::WaitOptions::empty());
+    if said.is_empty() {
+        return Ok(true);
+    }
+    Err(Error::new(ErrorKind::FailedPrecondition, said).with_hint(
+        "install the package uidmap, and see that the user has ranges in /etc/subuid and /etc/subgid",
+    ))
+}
+
+/// The own id as root's, and behind it the ranges that a file gives the user.
+fn mappings(file: &str, uid: u32, id: u32) -> Result<Vec<IdMapping>, Error> {
+    let text = match dhow_sys::file::read_text(file, MOST) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        other => other.context(|| format!("read {file}"))?,
+    };
+    let names = dhow_sys::file::read_text("/etc/passwd", MOST).unwrap_or_default();
+    let name = names.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    Ok(ranges(&text, name, uid, id))
+}
+
+/// Lines `user:first:count`, the user by name or number (subuid(5)).
+fn ranges(text: &str, name: Option<&str>, uid: u32, id: u32) -> Vec<IdMapping> {
+    let mut mappings = vec![IdMapping {
+        container_id: 0,
+        host_id: id,
+        size: 1,
+    }];
+    let mut next = 1_u32;
+    for line in text.lines() {
+        let mut fields = line.trim().split(':');
+        let (Some(user), Some(Ok(first)), Some(Ok(count))) = (
+            fields.next(),
+            fields.next().map(str::parse::<u32>),
+            fields.next().map(str::parse::<u32>),
+        ) else {
+            continue;
+        };
+        let theirs = Some(user) == name || user.parse() == Ok(uid);
+        let Some(after) = next.checked_add(count).filter(|_| theirs && count > 0) else {
+            continue;
+        };
+        mappings.push(IdMapping {
+            container_id: next,
+            host_id: first,
+            size: count,
+        });
+        next = after;
+    }
+    mappings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_those_of_the_user_one_after_the_other() {
+        let text = "other:1:2\nann:100000:65536\n# no line\n1000:300000:10\nann:x:1\nann:5:0\n";
+        let of = |name| -> Vec<_> {
+            let found = ranges(text, name, 1000, 1000);
+            found
+                .iter()
+                .map(|one| (one.container_id, one.host_id, one.size))
+                .collect()
+        };
+        assert_eq!(
+            of(Some("ann")),
+            [(0, 1000, 1), (1, 100_000, 65_536), (65_537, 300_000, 10)]
+        );
+        assert_eq!(of(None), [(0, 1000, 1), (1, 300_000, 10)]);
+        assert_eq!(ranges(text, Some("bob"), 1001, 7).len(), 1);
+    }
+}
