@@ -54,7 +54,11 @@ pub(crate) fn nodes(devices: &[Device]) -> Result<Vec<Node>, Error> {
             )?);
         }
     }
-    for device in devices {
+    // The terminals' multiplexer is a link to that of the container's own /dev/pts ("Default Devices"), also where the spec
+    // lists the device: that of the host would be another's, and without an owner in a user namespace.
+    let multiplexer =
+        |device: &Device| device.path == Path::new("/dev/ptmx") && (device.major, device.minor) == (5, 2);
+    for device in devices.iter().filter(|device| !multiplexer(device)) {
         let kind = match device.kind.as_str() {
             "c" | "u" => FileType::CharacterDevice,
             "b" => FileType::BlockDevice,

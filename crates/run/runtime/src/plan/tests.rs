@@ -50,6 +50,16 @@ fn a_minimal_spec_is_accepted_and_gets_the_default_devices() {
     let plan = prepared(|_| ()).unwrap();
     assert_eq!(plan.nodes.len(), 6);
     assert!(plan.fill_dev);
+    // A link to the container's own terminals stands where this one would.
+    let multiplexer = dhow_oci::runtime::Device {
+        path: "/dev/ptmx".into(),
+        kind: "c".into(),
+        major: 5,
+        minor: 2,
+        ..dhow_oci::runtime::Device::default()
+    };
+    let plan = prepared(|spec| linux(spec).devices.push(multiplexer)).unwrap();
+    assert_eq!(plan.nodes.len(), 6);
 }
 
 #[test]
