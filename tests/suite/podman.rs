@@ -67,7 +67,7 @@ fn untag_takes_names_and_leaves_the_image() {
     world
         .podman("untag busybox nothing")
         .exits(125)
-        .says("Error: untag image");
+        .says("Error: localhost/nothing:latest: tag not known");
     world.podman("untag busybox a").ok();
     world.podman("image exists a").exits(1).silent();
     world.podman(&format!("untag {id}")).ok();
@@ -113,14 +113,13 @@ fn failures_have_podmans_words_and_codes() {
         return;
     };
     let missing = "Error: no container with name or ID \"nope\" found: no such container";
-    for (line, code) in [
-        ("stop nope", 125),
-        ("rm nope", 1),
-        ("wait nope", 125),
-        ("start nope", 125),
-    ] {
+    for (line, code) in [("stop nope", 125), ("wait nope", 125), ("start nope", 125)] {
         world.podman(line).exits(code).says(missing);
     }
+    world
+        .podman("rm nope")
+        .exits(1)
+        .says("Error: no container with ID or name \"nope\" found: no such container");
     world.podman("rm --ignore nope").exits(0);
     world.podman("stop --ignore nope").exits(0);
     assert_eq!(world.podman("wait --ignore nope").ok(), "-1");
@@ -621,4 +620,68 @@ fn a_containerfile_is_a_dockerfile_by_another_name() {
         .podman(&format!("build -q -t built {}", folder.display()))
         .ok();
     assert_eq!(label("localhost/built"), "containerfile");
+}
+
+#[test]
+fn a_container_can_be_stopped_by_a_real_time_signal() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let out = world.path("out");
+    std::fs::create_dir(&out).unwrap();
+    let volume = format!("{}:/out", out.display());
+    // 37 is what systemd as a container's init is stopped by.
+    let script = "trap 'echo got >/out/got; exit 0' 37; echo up >/out/up; while :; do sleep 0.05; done";
+    let mut args = vec![
+        "run",
+        "-d",
+        "--name",
+        "init",
+        "--network",
+        "none",
+        "--stop-signal",
+        "SIGRTMIN+3",
+    ];
+    args.extend(["-v", &volume, "busybox", "sh", "-c", script]);
+    world.dhow(&args).ok();
+    eventually("it runs", || out.join("up").exists());
+    world.say("stop -t 20 init").ok();
+    assert_eq!(std::fs::read_to_string(out.join("got")).unwrap(), "got\n");
+    world.say("start init").ok();
+    world.say("kill -s RTMAX+1 init").exits(1).says("Invalid signal");
+    world
+        .podman("kill -s 0 nope")
+        .exits(125)
+        .says("Error: invalid signal: 0");
+    world.say("kill -s 37 init").ok();
+    assert_eq!(world.say("wait init").ok(), "0");
+}
+
+#[test]
+fn inspect_prints_what_it_found_before_what_it_did_not() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("run -d --name web --network none busybox sleep 60")
+        .ok();
+    let ran = world
+        .say("inspect --format {{.Name}} nope web")
+        .exits(1)
+        .says("No such object: nope");
+    assert_eq!(ran.stdout, "/web\n");
+    assert_eq!(world.podman("inspect nope").exits(125).stdout, "[]\n");
+    let monitor = world.podman("inspect --format {{.State.ConmonPid}} web").ok();
+    let name = std::fs::read_to_string(format!("/proc/{monitor}/comm")).unwrap();
+    assert!(name.starts_with("dhow-monitor"), "{name}");
+    assert_eq!(
+        world.podman("inspect --format {{.State.StoppedByUser}} web").ok(),
+        "false"
+    );
+    world
+        .podman("rm web")
+        .exits(2)
+        .says("as it is running - running or paused containers cannot be removed without force: container state improper");
+    let history = json(&world.podman("history --format json busybox").ok());
+    assert_eq!(history[0]["id"].as_str().map(str::len), Some(64), "{history}");
 }

@@ -161,6 +161,23 @@ fn podman_words(message: &str) -> String {
     {
         return format!("unable to find network with name or ID {name}: network not found");
     }
+    if let Some((_, name)) = message
+        .rsplit_once("untag image ")
+        .filter(|_| message.ends_with(": tag not known"))
+    {
+        return name.split_once(": ").map_or(message, |(_, rest)| rest).to_owned();
+    }
+    if let Some(flag) = message
+        .strip_prefix("invalid filter ")
+        .and_then(|rest| rest.strip_suffix(": write name=value"))
+    {
+        return format!(
+            "invalid image filter {flag}: must be in the format \"filter=value or filter!=value\""
+        );
+    }
+    if let Some(signal) = message.strip_prefix("Invalid signal: ") {
+        return format!("invalid signal: {signal}");
+    }
     let absent = |path: &str, container: &str| {
         format!("\"{path}\" could not be found on container {container}: no such file or directory")
     };

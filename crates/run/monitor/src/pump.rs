@@ -421,9 +421,7 @@ impl Run {
 
     /// Sends the program a signal; one that has ended needs none.
     fn signal(&self, number: i32) {
-        if let Some(signal) = rustix::process::Signal::from_named_raw(number) {
-            rustix::process::pidfd_send_signal(&self.pidfd, signal).ok();
-        }
+        dhow_sys::process::send_signal(self.pidfd.as_fd(), number).ok();
     }
 }
 

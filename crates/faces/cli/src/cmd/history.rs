@@ -6,8 +6,8 @@ use clap::{ArgMatches, Args};
 use jiff::Timestamp;
 
 use crate::render::{Look, say};
-use crate::view::image as view;
-use crate::{CliError, Context, Verb};
+use crate::view::{image as view, podman};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "history",
@@ -19,7 +19,7 @@ pub(crate) const VERB: Verb = Verb {
 #[derive(Args, Debug)]
 struct HistoryFlags {
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     format: Option<String>,
     /// Print sizes and dates in human readable format
     #[arg(short = 'H', long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -42,7 +42,14 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let now = Timestamp::now();
     let rows: Vec<_> = lines
         .iter()
-        .map(|line| view::history_row(line, now, flags.no_trunc, flags.human))
+        .map(|line| {
+            let row = view::history_row(line, now, flags.no_trunc, flags.human);
+            if dialect::spoken().is_podman() {
+                row.with_document(podman::history(line))
+            } else {
+                row
+            }
+        })
         .collect();
     let look = Look {
         fields: view::HISTORY,

@@ -136,14 +136,19 @@ enum Kind {
 
 fn inspect(context: &Context, kinds: &[Kind], flags: &CommonFlags, size: bool) -> Result<ExitCode, CliError> {
     let mut objects = Vec::new();
+    let mut failures = Vec::new();
+    for name in &flags.names {
+        match find(context, kinds, name, size) {
+            Ok(object) => objects.push(object),
+            Err(error) => failures.push(error),
+        }
+    }
     // What was found is shown before the failures, as docker does.
-    let code = super::each(&flags.names, |name| {
-        objects.push(find(context, kinds, name, size)?);
-        Ok(())
-    })?;
     let text = inspected(&objects, flags.format.as_deref())?;
     say(&text)?;
-    Ok(code)
+    let names: Vec<String> = failures.iter().map(|_| String::new()).collect();
+    let mut failures = failures.into_iter();
+    super::each(&names, |_| failures.next().map_or(Ok(()), Err))
 }
 
 fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Value, CliError> {

@@ -53,7 +53,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
                 }
                 Ok(())
             }
-            Err(error) => Err(podmans_code(error)),
+            Err(error) => Err(podmans_failure(engine, name, error)),
             Ok(()) => say_line(name),
         }
     })
@@ -67,14 +67,25 @@ fn gone_meanwhile(removed: Result<(), dhow_engine::Error>) -> Result<(), dhow_en
     }
 }
 
-/// podman-rm(1): 1 when there is no such container, 2 when it runs.
-fn podmans_code(error: dhow_engine::Error) -> CliError {
+/// podman-rm(1): 1 when there is no such container, 2 when it runs; in the words of libpod `runtime_ctr.go`.
+fn podmans_failure(engine: &dhow_engine::Engine, name: &str, error: dhow_engine::Error) -> CliError {
     let kind = error.kind();
-    let error = CliError::from(error);
-    match kind {
-        _ if !dialect::spoken().is_podman() => error,
-        ErrorKind::NotFound => error.with_code(1),
-        ErrorKind::FailedPrecondition => error.with_code(2),
-        _ => error,
+    if !dialect::spoken().is_podman() {
+        return CliError::from(error);
+    }
+    match (kind, engine.containers().find(name)) {
+        (ErrorKind::NotFound, _) => CliError::plain(format!(
+            "no container with ID or name \"{name}\" found: no such container"
+        ))
+        .with_code(1),
+        (ErrorKind::FailedPrecondition, Ok(found)) => CliError::plain(format!(
+            "cannot remove container {} as it is {} - running or paused containers cannot be removed without force: \
+             container state improper",
+            found.config.id,
+            found.state.status.as_str()
+        ))
+        .with_code(2),
+        (ErrorKind::FailedPrecondition, _) => CliError::from(error).with_code(2),
+        _ => error.into(),
     }
 }

@@ -9,7 +9,14 @@ use crate::{CliError, Context, Verb, dialect};
 pub(crate) const VERB: Verb = Verb {
     name: "tag",
     about: "Create tags TARGET that refer to SOURCE",
-    flags: |command| TagFlags::augment_args(command),
+    flags: |command| {
+        let command = TagFlags::augment_args(command);
+        if dialect::spoken().is_podman() {
+            return command;
+        }
+        // Docker has one name at a time.
+        command.mut_arg("targets", |targets| targets.num_args(1))
+    },
     run,
 };
 

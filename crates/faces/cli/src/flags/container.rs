@@ -273,7 +273,7 @@ impl ContainerFlags {
             env: env_pairs(&self.env, &self.env_file)?,
             labels: labels(&self.label, &self.label_file)?,
             user: self.user.clone(),
-            group_add: self.group_add.clone(),
+            group_add: groups(&self.group_add),
             workdir: self.workdir.clone(),
             hostname: self.hostname.clone(),
             domainname: self.domainname.clone(),
@@ -429,6 +429,12 @@ impl ContainerFlags {
                 .collect::<BTreeMap<_, _>>(),
         })
     }
+}
+
+/// Groups; podman takes several in one flag, and no name of a group has a comma.
+fn groups(flags: &[String]) -> Vec<String> {
+    let all = flags.iter().flat_map(|flag| flag.split(','));
+    all.map(str::to_owned).collect()
 }
 
 /// A program, or the words of a JSON list, as podman takes them.

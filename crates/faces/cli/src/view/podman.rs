@@ -96,6 +96,18 @@ pub(crate) fn image(image: &Summary, labels: &BTreeMap<String, String>, containe
     })
 }
 
+/// A step of `history` (podman `entities.ImageHistoryLayer`).
+pub(crate) fn history(line: &dhow_engine::HistoryLine) -> Value {
+    json!({
+        "id": line.id.map_or_else(|| "<missing>".to_owned(), |id| id.hex().to_string()),
+        "created": line.created,
+        "CreatedBy": line.created_by,
+        "size": line.size,
+        "comment": line.comment,
+        "tags": line.names,
+    })
+}
+
 /// A volume (podman `define.InspectVolumeData`).
 pub(crate) fn volume(volume: &Volume) -> Value {
     json!({
@@ -158,7 +170,17 @@ pub(crate) fn inspected_container(
     );
     if let Some(state) = docker.get_mut("State") {
         let health = state.get("Health").cloned().unwrap_or_default();
-        put(state, &[("Healthcheck", health)]);
+        put(
+            state,
+            &[
+                ("Healthcheck", health),
+                (
+                    "ConmonPid",
+                    dhow_engine::container::monitor_of(container).unwrap_or(0).into(),
+                ),
+                ("StoppedByUser", container.state.manually_stopped.into()),
+            ],
+        );
     }
     if let Some(inner) = docker.get_mut("Config") {
         put(

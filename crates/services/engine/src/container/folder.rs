@@ -407,6 +407,21 @@ pub(crate) fn process_start(pid: i32) -> Option<u64> {
     after_name.split(' ').nth(19)?.parse().ok()
 }
 
+/// The process id of a running container's monitor; none when it does not run or its monitor died.
+#[must_use]
+pub fn monitor_of(container: &Container) -> Option<i32> {
+    let pid = container.state.pid;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Checked after it was read: the number is still that program's.
+    if process_start(pid) != Some(container.state.pid_start) {
+        return None;
+    }
+    let parent: i32 = stat[stat.rfind(')')? + 2..].split(' ').nth(1)?.parse().ok()?;
+    // Without its monitor it has been given to whoever reaps.
+    let name = fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
+    name.starts_with("dhow-monitor").then_some(parent)
+}
+
 pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)

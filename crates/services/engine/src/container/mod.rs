@@ -28,7 +28,7 @@ pub use create::{CreateContainer, Created, MountSpec, NamespaceChoice, PortSpec,
 pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
 pub(crate) use extract::unpack_tree;
-pub use folder::{Container, Containers};
+pub use folder::{Container, Containers, monitor_of};
 pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};
 pub use logs::LogRequest;
 pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};

@@ -211,7 +211,7 @@ fn health_settings(health: &Healthcheck, config: &Config) -> HealthSettings {
         retries: if health.retries == 0 { 3 } else { health.retries },
         on_unhealthy: config.on_unhealthy,
         // It was read when the container was created.
-        stop_signal: super::stop::parse_signal(&config.stop_signal).map_or(15, |signal| signal.as_raw()),
+        stop_signal: super::stop::parse_signal(&config.stop_signal).unwrap_or(15),
         grace: config.grace(),
     }
 }

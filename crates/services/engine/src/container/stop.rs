@@ -1,7 +1,7 @@
 //! `stop`, `kill`, `pause`, `unpause`, `restart`: asking a program to end, or making it.
 
 use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use super::folder::{Container, process_start};
 use super::record::Status;
 use crate::{Context as _, Engine, Error};
 
+/// `SIGKILL`.
+const KILL: i32 = Signal::KILL.as_raw();
 /// How long after a kill the container's end may take to be written down.
 const AFTERMATH: Duration = Duration::from_secs(30);
 
@@ -52,7 +54,7 @@ impl Engine {
         let mut how = Stopped::Willing;
         if !ended_within(&pidfd, grace.unwrap_or_else(|| container.config.grace())) {
             how = Stopped::Killed;
-            send(&pidfd, Signal::KILL)?;
+            send(&pidfd, KILL)?;
             if !ended_within(&pidfd, AFTERMATH) {
                 let message = format!("container {} does not end, though it was killed", id.short());
                 return Err(Error::new(ErrorKind::Unavailable, message)
@@ -67,8 +69,9 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` when it does not run; `InvalidArgument` for an unknown signal.
     pub fn kill(&self, wanted: &str, signal: &str) -> Result<(), Error> {
-        let container = self.containers().find(wanted)?;
+        // A signal that is none is wrong whatever the container.
         let signal = parse_signal(signal)?;
+        let container = self.containers().find(wanted)?;
         let Some(pidfd) = open_process(&container)? else {
             let message = format!(
                 "cannot kill container: {wanted}: container {} is not running",
@@ -76,11 +79,11 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         };
-        if matches!(signal, Signal::KILL | Signal::TERM | Signal::INT | Signal::QUIT) {
+        if ENDING.contains(&signal) {
             self.forbid_restart(&container.config.id);
         }
         send(&pidfd, signal)?;
-        if signal == Signal::KILL && ended_within(&pidfd, AFTERMATH) {
+        if signal == KILL && ended_within(&pidfd, AFTERMATH) {
             return self.settle_end(&container.config.id);
         }
         Ok(())
@@ -196,13 +199,11 @@ pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Err
     Ok(same.then_some(pidfd))
 }
 
-pub(super) fn send(pidfd: &OwnedFd, signal: Signal) -> Result<(), Error> {
-    match rustix::process::pidfd_send_signal(pidfd, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(errno) => Err(Error::wrap(
-            std::io::Error::from(errno),
-            "send a signal to the container",
-        )),
+pub(super) fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Error> {
+    match dhow_sys::process::send_signal(pidfd.as_fd(), signal) {
+        // It has ended.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+        sent => sent.context(|| "send a signal to the container"),
     }
 }
 
@@ -224,18 +225,44 @@ pub(super) fn ended_within(pidfd: &OwnedFd, wait: Duration) -> bool {
     }
 }
 
-/// A signal by number or name, with or without `SIG` (moby `pkg/signal`).
-pub(super) fn parse_signal(text: &str) -> Result<Signal, Error> {
+/// The first and the last real-time signal that programs may use, on every architecture of ours (signal(7)).
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+/// Signals of a person who wants the container to end.
+const ENDING: [i32; 4] = [
+    KILL,
+    Signal::TERM.as_raw(),
+    Signal::INT.as_raw(),
+    Signal::QUIT.as_raw(),
+];
+
+/// The number of a signal by number or name, with or without `SIG` (moby `pkg/signal`); systemd as a container's init is
+/// stopped by `SIGRTMIN+3`.
+pub(super) fn parse_signal(text: &str) -> Result<i32, Error> {
     let bad = || Error::new(ErrorKind::InvalidArgument, format!("Invalid signal: {text}"));
+    let known = |number: &i32| Signal::from_named_raw(*number).is_some() || (RTMIN..=RTMAX).contains(number);
     if let Ok(number) = text.parse::<i32>() {
-        return Signal::from_named_raw(number).ok_or_else(bad);
+        return Some(number).filter(known).ok_or_else(bad);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |rest: &str| rest.parse::<u8>().ok().map(i32::from);
+    let real_time = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(""), _) => Some(RTMIN),
+        (_, Some("")) => Some(RTMAX),
+        (Some(rest), _) => rest.strip_prefix('+').and_then(offset).map(|more| RTMIN + more),
+        (_, Some(rest)) => rest.strip_prefix('-').and_then(offset).map(|less| RTMAX - less),
+        _ => None,
+    };
+    if let Some(number) = real_time {
+        return Some(number)
+            .filter(|number| (RTMIN..=RTMAX).contains(number))
+            .ok_or_else(bad);
+    }
     NAMES
         .iter()
         .find(|(known, _)| *known == name)
-        .map(|(_, signal)| *signal)
+        .map(|(_, signal)| signal.as_raw())
         .ok_or_else(bad)
 }
 
@@ -279,9 +306,20 @@ mod tests {
     #[test]
     fn signals_go_by_number_and_by_name_with_and_without_sig() {
         for text in ["9", "KILL", "SIGKILL", "sigkill"] {
-            assert_eq!(parse_signal(text).unwrap(), Signal::KILL, "{text}");
+            assert_eq!(parse_signal(text).unwrap(), KILL, "{text}");
         }
-        for bad in ["", "0", "-1", "SIG", "NOPE", "99999"] {
+        for (text, number) in [
+            ("SIGRTMIN+3", 37),
+            ("rtmin", 34),
+            ("RTMAX-1", 63),
+            ("SIGRTMAX", 64),
+            ("64", 64),
+        ] {
+            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
+        }
+        for bad in [
+            "", "0", "-1", "SIG", "NOPE", "99999", "32", "65", "RTMIN+31", "RTMAX-99", "RTMIN3",
+        ] {
             assert_eq!(
                 parse_signal(bad).unwrap_err().kind(),
                 ErrorKind::InvalidArgument,
