@@ -182,3 +182,70 @@ fn a_volume_name_is_checked() {
     assert_eq!(world.say("volume create good").ok(), "good", "twice is once");
     assert_eq!(world.say("volume ls -q --filter label=a").ok(), "good");
 }
+
+#[test]
+fn what_is_in_a_volume_goes_to_an_archive_and_comes_back() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let script = "mkdir -p /v/deep/er && echo kept >/v/deep/er/leaf && ln -s er/leaf /v/deep/link && chmod 640 /v/deep/er/leaf && \
+                  chown 7:8 /v/deep/er/leaf";
+    world.sh("--network none -v first:/v", script).ok();
+    let archive = world.path("first.tar");
+    world
+        .say(&format!("volume export first -o {}", archive.display()))
+        .exits(0)
+        .silent();
+    world.say("volume create second").ok();
+    world
+        .say(&format!("volume import second {}", archive.display()))
+        .exits(0)
+        .silent();
+    let look = "cat /v/deep/link; stat -c '%a %u:%g' /v/deep/er/leaf";
+    assert_eq!(
+        world.sh("--network none -v second:/v", look).ok(),
+        "kept\n640 7:8"
+    );
+    // By standard output and input, over what is there.
+    world
+        .sh(
+            "--network none -v second:/v",
+            "echo own >/v/mine; rm /v/deep/er/leaf",
+        )
+        .ok();
+    let bytes = world.say("volume export first").exits(0).bytes;
+    world.feed(&["volume", "import", "second", "-"], bytes).exits(0);
+    assert_eq!(
+        world
+            .sh("--network none -v second:/v", "cat /v/mine /v/deep/link")
+            .ok(),
+        "own\nkept"
+    );
+    world.say("volume export nope").exits(1).says("no such volume");
+    assert!(!world.path("nope.tar").exists());
+    world.say("volume import nope -").exits(1).says("no such volume");
+    world
+        .feed(
+            &["volume", "import", "second", "-"],
+            "this is no archive, and longer than a tar's block".repeat(20),
+        )
+        .exits(1);
+}
+
+#[test]
+fn an_archive_leads_nowhere_out_of_a_volume() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("volume create safe").ok();
+    let outside = world.path("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let hostile = dhow_testkit::Tar::new()
+        .symlink("door", &outside.to_string_lossy())
+        .file("door/loot", 0o644, b"out")
+        .finish();
+    world
+        .feed(&["volume", "import", "safe", "-"], hostile)
+        .exits_any();
+    assert!(!outside.join("loot").exists());
+}

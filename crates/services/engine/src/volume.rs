@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
+use dhow_rootpath::Root;
 use dhow_types::{ContainerId, ErrorKind, validate_name};
 use serde::{Deserialize, Serialize};
 
-use crate::container::{Container, make_folder, random_bytes, read_json, write_json};
+use crate::container::{
+    Container, make_folder, random_bytes, read_json, restore_tree, write_json, write_tree,
+};
 use crate::{Context as _, Engine, Error};
 
 /// What `volume create` asks for.
@@ -140,6 +144,29 @@ impl Engine {
                 .any(|mount| mount.name.as_deref() == Some(name))
         };
         Ok(self.containers().list()?.into_iter().filter(uses).collect())
+    }
+
+    /// Writes all that is in a volume as a tar.
+    ///
+    /// # Errors
+    /// `NotFound`, and what reading or writing said.
+    pub fn export_volume(&self, name: &str, output: &mut dyn Write) -> Result<(), Error> {
+        let volume = self.volume(name)?;
+        let what = || format!("export volume {name}");
+        let root = Root::open(&volume.data).context(what)?;
+        write_tree(&root, output).context(what)
+    }
+
+    /// Extracts a tar into a volume, over what is there: a folder never takes the place of something else, nor the other
+    /// way round.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` or `DataLoss` for an archive that is none; `FailedPrecondition` for such a conflict.
+    pub fn import_volume(&self, name: &str, input: impl Read) -> Result<(), Error> {
+        let volume = self.volume(name)?;
+        let what = || format!("import into volume {name}");
+        let root = Root::open(&volume.data).context(what)?;
+        restore_tree(&root, input).context(what)
     }
 
     /// Removes a volume and all that is in it.

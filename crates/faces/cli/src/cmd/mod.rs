@@ -47,6 +47,7 @@ mod top;
 mod update;
 mod version;
 mod volume;
+mod volume_archive;
 
 #[cfg(test)]
 pub(crate) use system::df::{shown as df_text, verbose as df_verbose};
@@ -244,6 +245,8 @@ const VOLUME: &[Entry] = &[
     own(&inspect::VOLUME),
     named("rm", &["remove"], &volume::RM),
     own(&volume::PRUNE),
+    own(&volume_archive::EXPORT),
+    own(&volume_archive::IMPORT),
     own(&exists::VOLUME),
 ];
 

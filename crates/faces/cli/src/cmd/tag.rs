@@ -15,7 +15,9 @@ pub(crate) const VERB: Verb = Verb {
             return command;
         }
         // Docker has one name at a time.
-        command.mut_arg("targets", |targets| targets.num_args(1))
+        command.mut_arg("targets", |targets| {
+            targets.action(clap::ArgAction::Set).num_args(1)
+        })
     },
     run,
 };

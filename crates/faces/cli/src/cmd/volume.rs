@@ -172,6 +172,9 @@ struct RmFlags {
     /// Every volume
     #[arg(short, long, conflicts_with = "volumes")]
     all: bool,
+    /// With podman's --force: seconds that a container which uses it has after its stop signal
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
     /// The volumes
     #[arg(required_unless_present = "all", value_name = "VOLUME")]
     volumes: Vec<String>,
@@ -186,11 +189,24 @@ fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         flags.volumes
     };
     let podman = dialect::spoken().is_podman();
+    if flags.time.is_some() && !(flags.force && podman) {
+        return Err(CliError::plain(
+            "--time is for the containers that podman's --force ends: there are none here",
+        ));
+    }
     super::each(&names, |name| {
         if flags.force && podman {
             // podman-volume-rm(1): force removes the containers that use it, too.
             for user in engine.volume_users(name)? {
-                engine.remove_container(user.config.id.as_str(), true, false)?;
+                let id = user.config.id.as_str();
+                if let Some(seconds) = flags.time.filter(|seconds| *seconds > 0) {
+                    engine.stop(id, None, Some(std::time::Duration::from_secs(seconds)))?;
+                }
+                match engine.remove_container(id, true, false) {
+                    // It went by itself when it ended (`--rm`).
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
             }
         }
         match engine.remove_volume(name) {

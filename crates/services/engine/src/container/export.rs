@@ -18,7 +18,7 @@ use crate::{Context as _, Error};
 const MAX_DEPTH: usize = 256;
 
 /// Writes everything below `root`, sorted by path.
-pub(super) fn write(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
+pub(crate) fn write(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
     let part = Part {
         root,
         path: Path::new(""),

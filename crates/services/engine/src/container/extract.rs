@@ -42,6 +42,14 @@ pub(super) fn read(root: &Root, base: &Path, archive: impl Read, owner: Owner) -
     extract.finish()
 }
 
+/// Extracts an archive into a directory, with the owners that it says.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn restore_tree(root: &Root, archive: impl Read) -> Result<(), Error> {
+    read(root, Path::new(""), archive, Owner::Archive)
+}
+
 /// Extracts an archive into an empty directory of this process's own.
 ///
 /// # Errors
