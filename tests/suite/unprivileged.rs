@@ -211,6 +211,7 @@ fn unprivileged_containers_live_and_are_worked_on() {
         status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")),
         "{status}"
     );
+    assert!(run("top first").ok().contains("sleep 1000"));
     run("exec first sh -c echo>/made").ok();
     assert!(run("diff first").ok().contains("A /made"));
     run("commit first changed").ok();

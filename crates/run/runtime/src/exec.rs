@@ -261,7 +261,7 @@ impl Entry<'_> {
         }
         let attributes = init::own_place(self.program, self.entrances)?;
         let apart = self.program.handover != Handover::None;
-        let groups = join(self.init, apart)?;
+        let groups = join(self.init, apart, SetGroups::possible(self.program))?;
         rustix::process::umask(Mode::empty());
         let terminal = match self.streams {
             Some(streams) => {
@@ -281,7 +281,7 @@ impl Entry<'_> {
 }
 
 /// Enters all namespaces of the container at once; root and working directory become those of its mount namespace.
-fn join(init: BorrowedFd<'_>, processes: bool) -> Result<SetGroups, Failure> {
+fn join(init: BorrowedFd<'_>, processes: bool, groups: SetGroups) -> Result<SetGroups, Failure> {
     let mut all = Kinds::MOUNT
         | Kinds::CONTROL_GROUP
         | Kinds::HOST_NAME_AND_NIS_DOMAIN_NAME
@@ -290,39 +290,41 @@ fn join(init: BorrowedFd<'_>, processes: bool) -> Result<SetGroups, Failure> {
     // For children alone, as setns(2) does it.
     all.set(Kinds::PROCESS_ID, processes);
     match move_into_thread_name_spaces(init, all | Kinds::TIME | Kinds::USER) {
-        Ok(()) => identity::become_root(identity::SetGroups::Allowed),
+        Ok(()) => identity::become_root(groups),
         // Entering the own user namespace is refused so (setns(2)): the container has none of its own.
         Err(Errno::INVAL) => match move_into_thread_name_spaces(init, all | Kinds::TIME) {
-            Ok(()) => Ok(SetGroups::Allowed),
-            Err(Errno::INVAL) => join_without_time(init, all),
+            Ok(()) => Ok(groups),
+            Err(Errno::INVAL) => join_without_time(init, all, groups),
+            // Root of a normal user's namespace, in which the container is.
+            Err(Errno::PERM) => join_what_differs(init, all | Kinds::TIME, groups),
             Err(errno) => Err(errno).at(Step::JoinNamespace),
         },
-        Err(Errno::PERM) => join_what_differs(init, all | Kinds::TIME | Kinds::USER),
+        Err(Errno::PERM) => join_what_differs(init, all | Kinds::TIME | Kinds::USER, groups),
         Err(errno) => Err(errno).at(Step::JoinNamespace),
     }
 }
 
 /// A kernel without time namespaces says EINVAL too.
-fn join_without_time(init: BorrowedFd<'_>, all: Kinds) -> Result<SetGroups, Failure> {
+fn join_without_time(init: BorrowedFd<'_>, all: Kinds, groups: SetGroups) -> Result<SetGroups, Failure> {
     match move_into_thread_name_spaces(init, all | Kinds::USER) {
         Err(Errno::INVAL) => {
             move_into_thread_name_spaces(init, all).at(Step::JoinNamespace)?;
-            Ok(SetGroups::Allowed)
+            Ok(groups)
         }
         joined => joined
             .at(Step::JoinNamespace)
-            .and_then(|()| identity::become_root(identity::SetGroups::Allowed)),
+            .and_then(|()| identity::become_root(groups)),
     }
 }
 
 /// Who is not root may enter the namespaces that the container's user namespace owns, and not once more those of the host
 /// that the container has in common with it: its clocks, its network.
-fn join_what_differs(init: BorrowedFd<'_>, wanted: Kinds) -> Result<SetGroups, Failure> {
+fn join_what_differs(init: BorrowedFd<'_>, wanted: Kinds, groups: SetGroups) -> Result<SetGroups, Failure> {
     let kinds = different(init, wanted).at(Step::JoinNamespace)?;
     move_into_thread_name_spaces(init, kinds).at(Step::JoinNamespace)?;
     match kinds.contains(Kinds::USER) {
-        true => identity::become_root(identity::SetGroups::Allowed),
-        false => Ok(SetGroups::Allowed),
+        true => identity::become_root(groups),
+        false => Ok(groups),
     }
 }
 

@@ -237,7 +237,7 @@ fn prepare(setup: &Setup<'_>) -> Result<Prepared, Failure> {
     let mut groups = if plan.program.keep_groups {
         SetGroups::Kept
     } else {
-        SetGroups::Allowed
+        SetGroups::possible(&plan.program)
     };
     if plan.has_users() {
         groups = identity::become_root(groups)?;

@@ -47,13 +47,15 @@ pub fn enter(settings: &Settings) -> Result<(), Error> {
     if geteuid().is_root() {
         return Ok(());
     }
+    // Makes the folders, or says which may not be made.
+    let engine = Engine::open(settings.clone())?;
     let members = settings.run.join("user");
     make_folder(&members)?;
     let lock = File::create(members.join("lock")).context(|| format!("lock {}", members.display()))?;
     flock(&lock, FlockOperation::LockExclusive)
         .map_err(std::io::Error::from)
         .context(|| format!("lock {}", members.display()))?;
-    let joined = living(settings, &members)?.into_iter().any(|namespace| {
+    let joined = living(&engine, &members)?.into_iter().any(|namespace| {
         // One that has ended meanwhile had a namespace that nobody needs.
         dhow_sys::namespace::enter(&namespace).is_ok()
     });
@@ -69,7 +71,7 @@ pub fn enter(settings: &Settings) -> Result<(), Error> {
 }
 
 /// The user namespaces of containers and commands that live; records of those that do not are removed.
-fn living(settings: &Settings, members: &Path) -> Result<Vec<OwnedFd>, Error> {
+fn living(engine: &Engine, members: &Path) -> Result<Vec<OwnedFd>, Error> {
     let mut processes = Vec::new();
     for entry in fs::read_dir(members).context(|| format!("list {}", members.display()))? {
         let entry = entry.context(|| format!("list {}", members.display()))?;
@@ -88,10 +90,7 @@ fn living(settings: &Settings, members: &Path) -> Result<Vec<OwnedFd>, Error> {
         }
     }
     // What cannot be read is not running.
-    let containers = Engine::open(settings.clone())?
-        .containers()
-        .list()
-        .unwrap_or_default();
+    let containers = engine.containers().list().unwrap_or_default();
     let inits = containers.iter().map(|one| (one.state.pid, one.state.pid_start));
     processes.extend(inits.filter(|(pid, _)| *pid != 0));
     let own = fs::read_link("/proc/self/ns/user").context(|| "read the own user namespace")?;

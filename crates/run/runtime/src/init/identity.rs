@@ -22,6 +22,17 @@ pub(crate) enum SetGroups {
     Kept,
 }
 
+impl SetGroups {
+    /// What the user namespace that the program's parent is in allows.
+    pub(crate) const fn possible(program: &Program) -> Self {
+        if program.groups_denied {
+            Self::Denied
+        } else {
+            Self::Allowed
+        }
+    }
+}
+
 /// Becomes root of the user namespace it is in.
 pub(crate) fn become_root(groups: SetGroups) -> Result<SetGroups, Failure> {
     let groups = match groups {

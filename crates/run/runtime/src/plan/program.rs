@@ -41,6 +41,8 @@ pub(crate) struct Program {
     pub(crate) groups: Vec<Gid>,
     /// Whether the caller's stay in their place.
     pub(crate) keep_groups: bool,
+    /// Whether this process is in a user namespace that lets nobody change them (user_namespaces(7)).
+    pub(crate) groups_denied: bool,
     pub(crate) umask: Option<Mode>,
     pub(crate) masks: Masks,
     pub(crate) no_new_privileges: bool,
@@ -111,6 +113,9 @@ impl Program {
             gid: Gid::from_raw(gid),
             groups: groups(&process.user.additional_gids)?,
             keep_groups: settings.keep_groups,
+            // Not there before Linux 3.19.
+            groups_denied: dhow_sys::file::read_text("/proc/self/setgroups", 16)
+                .is_ok_and(|word| word.trim_end() == "deny"),
             umask: process.user.umask.map(|mask| Mode::from_raw_mode(mask & 0o777)),
             masks,
             warnings,

@@ -81,7 +81,10 @@ impl Engine {
         config.config = self.change_config(base, &wanted.changes)?;
         let lease = Lease::acquire(store.root()).context(|| "keep the new layer")?;
         lease.pin_everything().context(|| "keep the new layer")?;
-        let freeze = wanted.pause && container.state.status == Status::Running;
+        // Without a group nobody can be frozen: what is written meanwhile may be in the image or not.
+        let freeze = wanted.pause
+            && container.state.status == Status::Running
+            && self.group_if_any(&container.config)?.is_some();
         if freeze {
             self.pause(container.config.id.as_str())?;
         }

@@ -91,10 +91,24 @@ impl Engine {
             let message = format!("container {} is not running", container.config.id);
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
-        self.group(&container.config)?
-            .procs()
-            .context(|| "list the container's processes")
+        match self.group_if_any(&container.config)? {
+            Some(group) => group.procs().context(|| "list the container's processes"),
+            None => processes_beside(container.state.pid).context(|| "list the container's processes"),
+        }
     }
+}
+
+/// The processes in the process id namespace of one.
+fn processes_beside(pid: i32) -> std::io::Result<Vec<i32>> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let theirs = namespace(pid)?;
+    let all = std::fs::read_dir("/proc")?;
+    let numbers = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let mut found: Vec<i32> = numbers
+        .filter(|pid| namespace(*pid).is_ok_and(|one| one == theirs))
+        .collect();
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Bytes received and sent by the interfaces of a process' network namespace, without loopback.

@@ -117,7 +117,11 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
-        let group = self.group(&container.config)?;
+        let Some(group) = self.group_if_any(&container.config)? else {
+            let message = format!("container {} has no control group to be paused by", id.short());
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .with_hint("delegate a control group to this user (systemd: Delegate=yes)"));
+        };
         let done = if to == Status::Paused {
             group.freeze()
         } else {
