@@ -521,7 +521,7 @@ fn add_to(dir: &Dir, pid: i32) -> Result<(), Error> {
     let gone = outcome
         .as_ref()
         .is_err_and(|error| error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()));
-    let outcome = outcome.context(|| format!("write {pid} to {}/cgroup.procs", dir.at.display()));
+    let outcome = outcome.context(|| format!("write {pid} to {}", dir.at.join("cgroup.procs").display()));
     if gone {
         outcome.map_err(|error| error.with_kind(ErrorKind::NotFound))
     } else {
