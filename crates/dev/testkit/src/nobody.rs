@@ -9,16 +9,16 @@ use std::process::Command;
 const ID: u32 = 65534;
 
 /// Runs tests of this program a second time as the user `nobody`, with a folder of theirs for what is temporary; when
-/// `namespace` is set, as root of a user namespace and a mount namespace that nobody made. Says what is left out when this is not
-/// root or a program is missing.
+/// `namespace` is set, as root of a user namespace and a mount namespace that nobody made. Gives what they said, or
+/// what is left out when this is not root or a program is missing.
 ///
 /// # Panics
 /// When one of them fails, with what it said, and when there are none.
-pub fn as_nobody(tests: &[&str], namespace: bool, variables: &[(&str, &OsStr)]) {
+#[must_use]
+pub fn as_nobody(tests: &[&str], namespace: bool, variables: &[(&str, &OsStr)]) -> String {
     let program = |name: &str| Path::new("/usr/bin").join(name).exists();
     if !rustix::process::geteuid().is_root() || !program("setpriv") || !program("unshare") {
-        eprintln!("skipped: to be nobody needs root, setpriv and unshare");
-        return;
+        return "skipped: to be nobody needs root, setpriv and unshare".to_owned();
     }
     let folder = std::env::temp_dir().join(format!("dhow-nobody-{}-{namespace}", std::process::id()));
     let theirs = folder.join("t");
@@ -48,5 +48,5 @@ pub fn as_nobody(tests: &[&str], namespace: bool, variables: &[(&str, &OsStr)]) 
     drop(std::fs::remove_dir_all(&folder));
     assert!(output.status.success(), "as nobody: {said}");
     assert!(!said.contains("running 0 tests"), "as nobody: {said}");
-    eprintln!("as nobody: {}", said.trim());
+    said.trim().to_owned()
 }
