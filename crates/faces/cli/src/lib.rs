@@ -121,17 +121,22 @@ fn redirect(matches: &ArgMatches) -> Result<(), CliError> {
 /// is refused, since only then it is known to be a switch.
 fn matches(mut words: Vec<std::ffi::OsString>) -> Result<ArgMatches, clap::Error> {
     loop {
-        let error = match command().try_get_matches_from(&words) {
-            Ok(matches) => return Ok(matches),
-            Err(error) => error,
-        };
-        let Some((at, on)) = valued_switch(&error, &words) else {
-            return Err(error);
+        let (at, on) = match command().try_get_matches_from(&words) {
+            Ok(matches) => match taken_for_image(&matches, &words) {
+                Some(found) => found,
+                None => return Ok(matches),
+            },
+            Err(error) => match valued_switch(&error, &words) {
+                Some(found) => found,
+                None => return Err(error),
+            },
         };
         let word = words.remove(at);
-        let Some((name, _)) = word.to_str().and_then(|word| word.split_once('=')) else {
-            return Err(error);
-        };
+        let name = word
+            .to_str()
+            .and_then(|word| word.split_once('='))
+            .map(|(name, _)| name);
+        let Some(name) = name else { continue };
         if on {
             words.insert(at, name.into());
         } else {
@@ -143,34 +148,49 @@ fn matches(mut words: Vec<std::ffi::OsString>) -> Result<ArgMatches, clap::Error
     }
 }
 
-/// The place of the switch that was refused for its value, and the value.
-fn valued_switch(error: &clap::Error, words: &[std::ffi::OsString]) -> Option<(usize, bool)> {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    if error.kind() != ErrorKind::TooManyValues {
-        return None;
-    }
-    let (Some(ContextValue::String(name)), Some(ContextValue::String(value))) = (
-        error.get(ContextKind::InvalidArg),
-        error.get(ContextKind::InvalidValue),
-    ) else {
-        return None;
-    };
-    let on = match value.as_str() {
+/// A word such as `-t=false`: the switch, and its value.
+fn split_switch(word: &std::ffi::OsStr) -> Option<(&str, bool)> {
+    let (name, value) = word.to_str()?.split_once('=')?;
+    let on = match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
         "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
         _ => return None,
     };
-    // The name may come with its short form.
-    let long = name.split(' ').next().unwrap_or(name);
-    let wanted = format!("{long}={value}");
-    let is_short = |word: &std::ffi::OsString| {
-        let rest = word.to_str().and_then(|word| word.strip_prefix('-'));
-        rest.is_some_and(|rest| {
-            rest.get(1..) == Some(&wanted[long.len()..]) && rest.starts_with(char::is_alphanumeric)
-        })
+    Some((name, on))
+}
+
+/// Whether this is a switch of one letter.
+fn is_short(name: &str) -> bool {
+    name.len() == 2 && name.starts_with('-') && name.ends_with(char::is_alphanumeric)
+}
+
+/// The place of a short switch with a value that `run` took for its image, which may begin with a dash, and the value.
+fn taken_for_image(matches: &ArgMatches, words: &[std::ffi::OsString]) -> Option<(usize, bool)> {
+    let mut inner = matches;
+    while let Some((_, below)) = inner.subcommand() {
+        inner = below;
+    }
+    let image = inner.try_get_many::<String>("words").ok()??.next()?;
+    let (_, on) = split_switch(image.as_ref()).filter(|(name, _)| is_short(name))?;
+    Some((words.iter().position(|word| word == image.as_str())?, on))
+}
+
+/// The place of the switch that was refused for its value, and the value. Of `-t=false`, clap refuses the equals sign as
+/// if it were a switch, too.
+fn valued_switch(error: &clap::Error, words: &[std::ffi::OsString]) -> Option<(usize, bool)> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else {
+        return None;
     };
-    let at = words.iter().position(|word| word == wanted.as_str());
-    Some((at.or_else(|| words.iter().position(is_short))?, on))
+    let refused = |word: &str| match error.kind() {
+        ErrorKind::TooManyValues => name.split(' ').any(|form| form == word),
+        ErrorKind::UnknownArgument => name == "-=" && is_short(word),
+        _ => false,
+    };
+    words.iter().enumerate().find_map(|(at, word)| {
+        let (name, on) = split_switch(word)?;
+        refused(name).then_some((at, on))
+    })
 }
 
 /// Help and version go to standard output. A wrong flag exits with docker's 125 and any other wrong usage with 1,
@@ -304,6 +324,9 @@ mod tests {
         assert!(run("dhow run --rm=true x").get_flag("rm"));
         assert!(!run("dhow run --rm=false x --rm=true").get_flag("rm"));
         assert!(!run("dhow run --rm --rm=false x").get_flag("rm"));
+        assert!(!run("dhow run -t -t=false x").get_flag("tty"));
+        assert!(!run("dhow exec -t -t=false x y").get_flag("tty"));
+        assert!(run("dhow run -i=true x -t=false").get_flag("interactive"));
         let named = run("dhow run --name a --name b x");
         assert_eq!(named.get_one::<String>("name").map(String::as_str), Some("b"));
         let bad = matches("dhow run --rm=maybe x".split(' ').map(Into::into).collect());
