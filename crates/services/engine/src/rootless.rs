@@ -1,8 +1,8 @@
 //! A normal user's containers: all work on them is done in one user namespace of that user, in which they are root and have
 //! the further ids that `/etc/subuid` and `/etc/subgid` give them.
 //!
-//! No process keeps that namespace when nothing runs. Whoever comes joins it through any of those that are in it, the
-//! running containers and the commands at work, or makes it anew: what is on the disk has the same owners in each. All
+//! No process keeps that namespace when nothing runs. Whoever comes joins it through any of those that are in it, running
+//! containers, their monitors and the commands at work, or makes it anew: what is on the disk has the same owners in each. All
 //! must be in one, since a process of another may not enter its containers.
 
 use std::fs::{self, File};
@@ -63,6 +63,20 @@ pub fn enter(settings: &Settings) -> Result<(), Error> {
         return Ok(());
     }
     dhow_sys::namespace::unshare(UnshareFlags::NEWNS).context(|| "make a mount namespace")?;
+    register(&members)
+}
+
+/// Says that this process, a container's monitor, is in the user's namespace as well: the command that started it ends before
+/// the container's record is written.
+pub(crate) fn remain(settings: &Settings) -> Result<(), Error> {
+    let members = settings.run.join("user");
+    if is_rootful() || !members.exists() {
+        return Ok(());
+    }
+    register(&members)
+}
+
+fn register(members: &Path) -> Result<(), Error> {
     let own = std::process::id();
     let start = i32::try_from(own).ok().and_then(process_start).unwrap_or(0);
     let name = members.join(format!("{own}-{start}"));

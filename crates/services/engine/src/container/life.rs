@@ -68,6 +68,7 @@ impl ContainerLife {
     }
 
     fn start(&mut self) -> Result<Launched, Error> {
+        crate::rootless::remain(self.engine.settings()).map_err(before_program)?;
         let mount = self.root()?;
         let root = Root::from_fd(mount.try_clone().context(|| "duplicate the root's descriptor")?);
         self.engine.copy_up(&self.config, &root)?;
