@@ -1,5 +1,6 @@
 //! An error as a person sees it: said once, with the way out.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use dhow_types::Failure;
@@ -90,7 +91,9 @@ impl CliError {
         let dialect = dialect::spoken();
         if !self.silent {
             note(&dialect.failure(&self.message));
-            for hint in &self.hints {
+            // Podman has none: scripts compare its one line.
+            let hints = !dialect.is_podman() || std::io::stderr().is_terminal();
+            for hint in self.hints.iter().filter(|_| hints) {
                 note(&format!("hint: {hint}"));
             }
         }
