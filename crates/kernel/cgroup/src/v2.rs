@@ -32,7 +32,7 @@ pub(crate) fn settings(resources: &Resources) -> Result<Vec<Setting>, Error> {
             "leave linux.resources.network out, and match packets by cgroup in nftables",
         ));
     }
-    for (file, value) in &resources.unified {
+    for (file, value) in unified_files(resources) {
         unified(file, value, &mut out)?;
     }
     Ok(out)
@@ -211,6 +211,18 @@ fn block_io(limit: &BlockIo, out: &mut Vec<Setting>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The files of the `unified` map, without a weight of an idle group: the kernel takes none (`sched_group_set_shares`).
+pub(crate) fn unified_files(resources: &Resources) -> impl Iterator<Item = (&String, &String)> {
+    let said = resources.unified.get("cpu.idle").map(|value| value.trim() == "1");
+    let cpu = resources.cpu.as_ref();
+    let idle = said.unwrap_or_else(|| cpu.is_some_and(|cpu| cpu.idle == Some(1)));
+    let weight = |file: &str| matches!(file, "cpu.weight" | "cpu.weight.nice");
+    resources
+        .unified
+        .iter()
+        .filter(move |(file, _)| !(idle && weight(file)))
+}
+
 /// A file of the `unified` map: `controller.name`, never a path, never a control file that says who is in the group.
 fn unified(file: &str, value: &str, out: &mut Vec<Setting>) -> Result<(), Error> {
     let wrong = |why: &str| {
@@ -383,6 +395,24 @@ mod tests {
             ..Resources::default()
         };
         assert!(text(&network).contains("packets"));
+    }
+
+    #[test]
+    fn an_idle_group_gets_no_weight() {
+        let files = |idle: &str| {
+            let map = [("cpu.idle", idle), ("cpu.weight", "8"), ("pids.max", "9")];
+            let resources = Resources {
+                unified: map
+                    .map(|(file, value)| (file.to_owned(), value.to_owned()))
+                    .into(),
+                ..Resources::default()
+            };
+            unified_files(&resources)
+                .map(|(file, _)| file.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(files("1"), ["cpu.idle", "pids.max"]);
+        assert_eq!(files("0"), ["cpu.idle", "cpu.weight", "pids.max"]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(crate) fn limits(resources: &Resources, version: u32) -> Result<Vec<Property
     if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
         out.push(("TasksMax".to_owned(), Value::U64(tasks(limit))));
     }
-    for (file, value) in &resources.unified {
+    for (file, value) in v2::unified_files(resources) {
         unified(file, value.trim(), version, &mut out)?;
     }
     Ok(out)
