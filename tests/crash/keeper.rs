@@ -89,14 +89,15 @@ fn what_a_killed_test_leaves_goes() {
 /// Takes away what is mounted below a folder and the loop devices over its files; whether there was any.
 fn clear(folder: &Path) -> bool {
     let folder = folder.to_str().unwrap();
-    let points = mounts(folder);
-    for point in &points {
-        unmount(point.as_str(), UnmountFlags::DETACH).unwrap_or(());
-    }
+    // Before the disk is unmounted: then the name of its file is lost.
     let devices = said(
         "losetup",
         &["--list", "--noheadings", "--output", "NAME,BACK-FILE"],
     );
+    let points = mounts(folder);
+    for point in &points {
+        unmount(point.as_str(), UnmountFlags::DETACH).unwrap_or(());
+    }
     let mut ours = devices.lines().filter(|line| line.contains(folder)).peekable();
     let found = ours.peek().is_some() || !points.is_empty();
     for device in ours.filter_map(|line| line.split_whitespace().next()) {
