@@ -226,6 +226,29 @@ fn unprivileged_containers_live_and_are_worked_on() {
     run("system check").ok();
 }
 
+/// A program in a container that is root of a namespace it made must not get a command of its user into there, also when
+/// nobody else of the user's namespace is left.
+#[test]
+fn unprivileged_a_container_lures_nobody_into_its_own_namespace() {
+    let nobody = Nobody::new();
+    nobody
+        .feed(&["import", "-", "box"], crate::samples::busybox_tar())
+        .ok();
+    let run = |words: &str| nobody.dhow(&words.split(' ').collect::<Vec<_>>());
+    run("run -d --name bait --network none --security-opt seccomp=unconfined box busybox unshare -U sleep 1000").ok();
+    let pid = run("inspect -f {{.State.Pid}} bait").ok();
+    let namespace = || fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+    let outer = run("run --rm --network host box readlink /proc/self/ns/user").ok();
+    crate::world::eventually("the container is in a namespace of its own", || {
+        namespace().to_str() != Some(outer.as_str())
+    });
+    crate::lifecycle::kill(crate::lifecycle::parent(pid.parse().unwrap()));
+    let now = run("run --rm --network host box readlink /proc/self/ns/user").ok();
+    assert_ne!(namespace().to_str(), Some(now.as_str()));
+    run("rm -f bait").ok();
+    assert_eq!(run("ps -aq").ok(), "");
+}
+
 /// A normal user's container keeps namespaces of the machine (network, time), which its user may not enter again.
 #[test]
 fn unprivileged_a_container_of_the_runtime_is_entered() {

@@ -1,7 +1,7 @@
 //! Namespaces of the calling, single-threaded process.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -37,6 +37,20 @@ pub fn kind(fd: impl AsFd) -> io::Result<UnshareFlags> {
     let kind = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE, 0) };
     let kind = crate::check(kind.into())?;
     Ok(UnshareFlags::from_bits_retain(u32::try_from(kind).unwrap_or(0)))
+}
+
+/// The namespace that the user or process id namespace `fd` was made in (`NS_GET_PARENT`, Linux 4.9).
+///
+/// # Errors
+/// What the kernel says: `EPERM` when it is none that the caller's own namespace holds.
+pub fn parent(fd: impl AsFd) -> io::Result<OwnedFd> {
+    /// `_IO(0xb7, 2)` of `include/uapi/linux/nsfs.h`.
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    // SAFETY: the call takes no argument and writes nothing.
+    let fd = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_PARENT, 0) };
+    let fd = i32::try_from(crate::check(fd.into())?).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made this descriptor (close-on-exec), and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Makes a time namespace whose clocks are moved by `offsets` (lines of `timens_offsets`; none for none) and enters it,

@@ -136,3 +136,16 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
     crate::check(result).map(drop)
 }
+
+/// Has the kernel kill this process when its parent ends (`PR_SET_PDEATHSIG`): for a child that only waits for it.
+///
+/// # Errors
+/// `NotFound` when `parent` has ended already.
+pub fn end_with(parent: rustix::process::Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid() == Some(parent) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}

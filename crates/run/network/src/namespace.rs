@@ -59,8 +59,11 @@ fn sandbox_of_a_child() -> Result<OwnedFd, Error> {
         ..dhow_sys::clone::Options::default()
     };
     let (mut done, report) = io::pipe().context(what)?;
+    let parent = rustix::process::getpid();
     let child = dhow_sys::clone::spawn(&options, || {
-        let told = loopback_up().and_then(|()| (&report).write_all(&[1]));
+        let told = dhow_sys::process::end_with(parent)
+            .and_then(|()| loopback_up())
+            .and_then(|()| (&report).write_all(&[1]));
         if told.is_ok() {
             // It is killed when its namespace has been opened.
             rustix::event::pause();

@@ -42,9 +42,12 @@ pub(crate) fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedF
         namespaces: rustix::thread::UnshareFlags::NEWUSER,
         ..dhow_sys::clone::Options::default()
     };
+    let parent = rustix::process::getpid();
     let child = dhow_sys::clone::spawn(&options, || {
         // It is killed when its namespace has been opened.
-        rustix::event::pause();
+        if dhow_sys::process::end_with(parent).is_ok() {
+            rustix::event::pause();
+        }
         0
     });
     let child = child.context(|| "clone a process for a user namespace")?;

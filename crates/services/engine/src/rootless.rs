@@ -6,7 +6,7 @@
 //! must be in one, since a process of another may not enter its containers.
 
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use dhow_oci::runtime::IdMapping;
@@ -62,7 +62,13 @@ pub fn enter(settings: &Settings) -> Result<(), Error> {
     if !joined && !make()? {
         return Ok(());
     }
-    dhow_sys::namespace::unshare(UnshareFlags::NEWNS).context(|| "make a mount namespace")?;
+    dhow_sys::namespace::unshare(UnshareFlags::NEWNS)
+        .context(|| "make a mount namespace in the user's namespace")
+        .map_err(|error| {
+            error.with_hint(
+                "a host may give no rights in it: sysctl kernel.apparmor_restrict_unprivileged_userns",
+            )
+        })?;
     register(&members)
 }
 
@@ -107,15 +113,24 @@ fn living(engine: &Engine, members: &Path) -> Result<Vec<OwnedFd>, Error> {
     let containers = engine.containers().list().unwrap_or_default();
     let inits = containers.iter().map(|one| (one.state.pid, one.state.pid_start));
     processes.extend(inits.filter(|(pid, _)| *pid != 0));
-    let own = fs::read_link("/proc/self/ns/user").context(|| "read the own user namespace")?;
+    let own = File::open("/proc/self/ns/user").context(|| "open the own user namespace")?;
     let namespaces = processes.into_iter().filter_map(|(pid, start)| {
-        let path = format!("/proc/{pid}/ns/user");
-        let namespace = File::open(&path).ok()?;
+        let namespace = File::open(format!("/proc/{pid}/ns/user")).ok()?;
         // Opened, it is still that process and not a later one of its number.
-        let same = process_start(pid) == Some(start);
-        (same && fs::read_link(&path).ok()? != own).then(|| namespace.into())
+        (process_start(pid) == Some(start) && is_child(&namespace, &own)).then(|| namespace.into())
     });
     Ok(namespaces.collect())
+}
+
+/// Whether a user namespace was made in the own one. What a program in a container makes is further down, and no place for us.
+fn is_child(namespace: &File, own: &File) -> bool {
+    let parent = dhow_sys::namespace::parent(namespace);
+    let identity =
+        |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    parent.is_ok_and(|parent| match (identity(parent.as_fd()), identity(own.as_fd())) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    })
 }
 
 /// Makes the namespace, and enters it; false when the host allows none.
@@ -128,14 +143,15 @@ fn make() -> Result<bool, Error> {
     let what = || "make a process for the maps of a user namespace";
     let (wait, go) = std::io::pipe().context(what)?;
     let (answer, report) = std::io::pipe().context(what)?;
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let own = rustix::process::getpid();
     let writer = dhow_sys::clone::spawn(&dhow_sys::clone::Options::default(), || {
         use std::io::{Read as _, Write as _};
-        // Its copy of the other end is not closed before it ends, so that it waits for a byte and not for the end.
-        if (&wait).read_exact(&mut [0]).is_err() {
+        // It has a copy of the other end, too, so that it would wait for ever for a parent that has ended.
+        let told = dhow_sys::process::end_with(own).and_then(|()| (&wait).read_exact(&mut [0]));
+        if told.is_err() {
             return 1;
         }
-        let text = match dhow_runtime::write_id_maps(own, &uids, &gids) {
+        let text = match dhow_runtime::write_id_maps(own.as_raw_pid(), &uids, &gids) {
             Ok(()) => return 0,
             Err(error) => crate::worker::chain(&error),
         };
