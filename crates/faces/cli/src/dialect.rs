@@ -7,7 +7,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use dhow_reference::Reference;
+use dhow_types::ErrorKind;
 use serde_json::Value;
+
+use crate::CliError;
 
 /// A way to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,18 @@ pub(crate) fn spoken() -> Dialect {
 }
 
 impl Dialect {
+    /// An image or volume that was not removed. Podman's exit code: 1 when there is none, 2 when it is in use (podman-rmi(1),
+    /// podman-volume-rm(1)).
+    pub(crate) fn not_removed(self, error: dhow_engine::Error) -> CliError {
+        let kind = error.kind();
+        let error = CliError::from(error);
+        match (self, kind) {
+            (Self::Podman, ErrorKind::NotFound) => error.with_code(1),
+            (Self::Podman, ErrorKind::FailedPrecondition) => error.with_code(2),
+            _ => error,
+        }
+    }
+
     /// Whether it is podman's.
     pub(crate) fn is_podman(self) -> bool {
         self == Self::Podman

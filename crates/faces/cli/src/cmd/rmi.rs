@@ -58,7 +58,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
                 }
                 return Ok(());
             }
-            Err(error) => return Err(podmans_code(error)),
+            Err(error) => return Err(dialect::spoken().not_removed(error)),
             Ok(removed) => removed,
         };
         removed.iter().try_for_each(|removed| say_line(&line(removed)))
@@ -71,18 +71,6 @@ fn used(engine: &dhow_engine::Engine, id: &str) -> Result<bool, CliError> {
     Ok(containers
         .iter()
         .any(|container| container.config.image.to_string() == id))
-}
-
-/// podman-rmi(1): 1 when there is no such image, 2 when it is in use.
-fn podmans_code(error: dhow_engine::Error) -> CliError {
-    let kind = error.kind();
-    let error = CliError::from(error);
-    match kind {
-        _ if !dialect::spoken().is_podman() => error,
-        ErrorKind::NotFound => error.with_code(1),
-        ErrorKind::FailedPrecondition => error.with_code(2),
-        _ => error,
-    }
 }
 
 /// Docker's line for one removal.

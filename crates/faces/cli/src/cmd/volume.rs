@@ -211,22 +211,10 @@ fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         }
         match engine.remove_volume(name) {
             Err(error) if flags.force && error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(podmans_code(error)),
+            Err(error) => Err(dialect::spoken().not_removed(error)),
             Ok(()) => say_line(name),
         }
     })
-}
-
-/// podman-volume-rm(1): 1 when there is no such volume, 2 when it is in use.
-fn podmans_code(error: dhow_engine::Error) -> CliError {
-    let kind = error.kind();
-    let error = CliError::from(error);
-    match kind {
-        _ if !dialect::spoken().is_podman() => error,
-        ErrorKind::NotFound => error.with_code(1),
-        ErrorKind::FailedPrecondition => error.with_code(2),
-        _ => error,
-    }
 }
 
 #[derive(Args, Debug)]
