@@ -27,6 +27,7 @@ mod build;
 mod build_kept;
 mod cp;
 mod disk;
+mod events;
 mod exit;
 mod flags;
 mod hostile;

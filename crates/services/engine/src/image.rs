@@ -9,6 +9,7 @@ use dhow_reference::Reference;
 use dhow_types::{ErrorKind, Observer, Platform};
 
 use crate::container::Status;
+use crate::event::{Event, EventKind};
 use crate::{Context as _, Engine, Error};
 
 impl Engine {
@@ -32,6 +33,8 @@ impl Engine {
             .pull(self.client()?, &reference, &how, observer)
             .context(|| format!("pull {}", reference.familiar()))?;
         self.store()?.sync().context(|| "write the image to disk")?;
+        let name = reference.familiar();
+        self.tell(&Event::of_image("pull", &name, repository(&name)));
         Ok(pulled)
     }
 
@@ -73,6 +76,10 @@ impl Engine {
         self.store()?
             .push(self.client()?, &reference, observer)
             .context(|| format!("push {}", reference.familiar()))
+            .inspect(|_| {
+                let name = reference.familiar();
+                self.tell(&Event::of_image("push", &name, repository(&name)));
+            })
     }
 
     /// Finds out whether a registry takes this user and password, for the whole registry; nothing is stored.
@@ -114,9 +121,12 @@ impl Engine {
             let message = format!("tag {target}: refusing to create a tag with a digest reference");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        let name = name.or_latest();
         self.store()?
-            .tag(&image.id, &name.or_latest())
-            .context(|| format!("tag {source} as {target}"))
+            .tag(&image.id, &name)
+            .context(|| format!("tag {source} as {target}"))?;
+        self.tell(&Event::of_image("tag", image.id, &name.familiar()));
+        Ok(())
     }
 
     /// Takes names from an image, all of them when none is given. The image stays, also without a name.
@@ -129,7 +139,9 @@ impl Engine {
         let names: Vec<Reference> = names.collect::<Result<_, Error>>()?;
         self.store()?
             .untag(&image, &names)
-            .context(|| format!("untag image {}", image.id.short()))
+            .context(|| format!("untag image {}", image.id.short()))?;
+        self.tell(&Event::of_image("untag", image.id, &image.id.to_string()));
+        Ok(())
     }
 
     /// Takes a name from an image and, with its last name, the image.
@@ -137,10 +149,14 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` when containers or other names hold it.
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, Error> {
-        self.store()?
+        let id = self.store()?.resolve(name).map(|image| image.id.to_string());
+        let removed = self
+            .store()?
             .remove(name, force, &self.uses()?)
             .context(|| format!("remove image {name}"))
-            .map_err(|error| self.held_by_mount(name, error))
+            .map_err(|error| self.held_by_mount(name, error))?;
+        self.tell_all(&removals(&removed, &id.unwrap_or_default()));
+        Ok(removed)
     }
 
     /// What made an image, newest first.
@@ -159,7 +175,13 @@ impl Engine {
     /// # Errors
     /// `NotFound`, and what writing said.
     pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<(), Error> {
-        self.store()?.save(names, output).context(|| "save images")
+        self.store()?.save(names, output).context(|| "save images")?;
+        let saved = names.iter().filter_map(|name| self.image(name).ok());
+        let events: Vec<_> = saved
+            .map(|image| Event::of_image("save", image.id, &image.id.to_string()))
+            .collect();
+        self.tell_all(&events);
+        Ok(())
     }
 
     /// Reads images from an archive.
@@ -169,6 +191,14 @@ impl Engine {
     pub fn load(&self, input: impl Read + Send, observer: &dyn Observer) -> Result<Vec<Loaded>, Error> {
         let loaded = self.store()?.load(input, observer).context(|| "load images")?;
         self.store()?.sync().context(|| "write the images to disk")?;
+        let events: Vec<_> = loaded
+            .iter()
+            .map(|loaded| {
+                let id = loaded.image.to_string();
+                Event::of_image("load", &id, loaded.names.first().unwrap_or(&id))
+            })
+            .collect();
+        self.tell_all(&events);
         Ok(loaded)
     }
 
@@ -179,6 +209,8 @@ impl Engine {
     pub fn import(&self, input: impl Read + Send, how: &Import) -> Result<Imported, Error> {
         let imported = self.store()?.import(input, how).context(|| "import an image")?;
         self.store()?.sync().context(|| "write the image to disk")?;
+        let id = imported.image.to_string();
+        self.tell(&Event::of_image("import", &id, &id));
         Ok(imported)
     }
 
@@ -196,9 +228,14 @@ impl Engine {
     /// # Errors
     /// What a removal said.
     pub fn prune_images(&self, what: &Prune) -> Result<Pruned, Error> {
-        self.store()?
+        let pruned = self
+            .store()?
             .prune(what, &self.uses()?)
-            .context(|| "prune images")
+            .context(|| "prune images")?;
+        let mut events = removals(&pruned.removed, "");
+        events.push(Event::now(EventKind::Image, "prune", "").with("reclaimed", pruned.reclaimed));
+        self.tell_all(&events);
+        Ok(pruned)
     }
 
     /// Which containers and mounts hold which images and layers.
@@ -234,6 +271,24 @@ impl Engine {
             }
             None => error,
         }
+    }
+}
+
+/// What others hear of names and images that went; `id` is that of the image whose names they were.
+fn removals(removed: &[Removed], id: &str) -> Vec<Event> {
+    let event = |removed: &Removed| match removed {
+        Removed::Untagged(name) => Event::of_image("untag", id, name),
+        Removed::Deleted(id) => Event::of_image("delete", id, &id.to_string()),
+    };
+    removed.iter().map(event).collect()
+}
+
+/// A familiar name without its tag or digest.
+fn repository(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(head, _)| head);
+    match name.rsplit_once(':') {
+        Some((head, tag)) if !tag.contains('/') => head,
+        _ => name,
     }
 }
 

@@ -12,6 +12,7 @@
 //! ROOT/names/<name>                  the id, made by O_EXCL: the reservation of the name
 //! ROOT/mcs/<c1>,<c2>                 the id, likewise: its pair of SELinux categories
 //! ROOT/volumes/<name>/{volume.json,_data/}
+//! ROOT/events/log                    what happened: see `event`
 //! RUN/step-<id>/                     a step of a build; locked while its process lives
 //! RUN/<id>/lock                      held by the monitor while it lives, or by a command that changes the container
 //!         /attach.sock               the monitor's socket
@@ -28,6 +29,7 @@ pub mod container;
 mod context;
 mod doctor;
 mod engine;
+mod event;
 mod image;
 mod leftover;
 mod manifest;
@@ -46,6 +48,7 @@ pub use confine::{DEFAULT_PROFILE, profile_of};
 pub use context::{ContextFolder, is_context};
 pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
+pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
 pub use network::{NetworkChoice, NetworkView};
 pub use selinux::Relabel;
 pub use system::{Info, SystemCheck, SystemUsage};

@@ -6,6 +6,7 @@ use dhow_network::{CreateNetwork, Endpoint, Network};
 use dhow_types::ContainerId;
 
 use crate::container::Status;
+use crate::event::{Event, EventKind};
 use crate::{Context as _, Engine, Error};
 
 pub use dhow_network::CreateNetwork as NetworkChoice;
@@ -26,9 +27,12 @@ impl Engine {
     /// `AlreadyExists`, `InvalidArgument`, `Unsupported`.
     pub fn create_network(&self, wanted: &CreateNetwork) -> Result<Network, Error> {
         self.reapply_rules();
-        self.networks()?
+        let network = self
+            .networks()?
             .create(wanted)
-            .context(|| format!("create network {}", wanted.name))
+            .context(|| format!("create network {}", wanted.name))?;
+        self.tell(&of_network(&network, "create"));
+        Ok(network)
     }
 
     /// Writes the packet filter again when somebody flushed it. Only a help: whoever cannot change it, or finds
@@ -72,9 +76,12 @@ impl Engine {
     /// `FailedPrecondition` while someone is; `NotFound`.
     pub fn remove_network(&self, name: &str) -> Result<Network, Error> {
         self.release_stale()?;
-        self.networks()?
+        let network = self
+            .networks()?
             .remove(name)
-            .context(|| format!("remove network {name}"))
+            .context(|| format!("remove network {name}"))?;
+        self.tell(&of_network(&network, "destroy"));
+        Ok(network)
     }
 
     /// Takes back addresses, ports and rules that killed processes left.
@@ -139,6 +146,14 @@ impl Engine {
                 removed.push(network.name);
             }
         }
+        // Docker counts bytes of networks, too, and always none.
+        self.tell(&Event::now(EventKind::Network, "prune", "").with("reclaimed", 0));
         Ok(removed)
     }
+}
+
+fn of_network(network: &Network, action: &str) -> Event {
+    Event::now(EventKind::Network, action, network.id.to_string())
+        .with("name", &network.name)
+        .with("type", network.driver)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::{
     Container, make_folder, random_bytes, read_json, restore_tree, write_json, write_tree,
 };
+use crate::event::{Event, EventKind};
 use crate::{Context as _, Engine, Error};
 
 /// What `volume create` asks for.
@@ -79,6 +80,7 @@ impl Engine {
             labels: wanted.labels.clone(),
         };
         write_json(&folder.join("volume.json"), &record)?;
+        self.tell(&of_volume(&name, "create"));
         self.volume(&name)
     }
 
@@ -183,6 +185,7 @@ impl Engine {
         make_folder(&trash)?;
         let grave = trash.join(format!("volume-{}-{}", volume.name, std::process::id()));
         fs::rename(self.volume_folder(name), &grave).context(|| format!("remove the volume {name}"))?;
+        self.tell(&of_volume(name, "destroy"));
         fs::remove_dir_all(&grave).context(|| format!("empty the trash of the volume {name}"))
     }
 
@@ -202,6 +205,11 @@ impl Engine {
                 bytes += size;
             }
         }
+        self.tell(&Event::now(EventKind::Volume, "prune", "").with("reclaimed", bytes));
         Ok((removed, bytes))
     }
+}
+
+fn of_volume(name: &str, action: &str) -> Event {
+    Event::now(EventKind::Volume, action, name).with("driver", "local")
 }

@@ -11,6 +11,7 @@ mod copy;
 mod cp;
 mod create;
 mod doctor;
+mod events;
 mod exec;
 mod exists;
 mod healthcheck;
@@ -107,6 +108,7 @@ const TOP: &[Entry] = &[
     own(&rm::VERB),
     own(&logs::VERB),
     own(&stats::VERB),
+    own(&events::VERB),
     own(&inspect::VERB),
     own(&history::VERB),
     own(&tag::VERB),
@@ -254,6 +256,7 @@ const BUILDER: &[Entry] = &[own(&build::VERB), own(&prune::BUILDER), own(&prune:
 
 const SYSTEM: &[Entry] = &[
     own(&system::df::VERB),
+    own(&events::VERB),
     own(&prune::SYSTEM),
     own(&system::check::VERB),
     own(&version::INFO),

@@ -19,6 +19,7 @@ use rustix::fs::{FileType, Stat, XattrFlags};
 use super::copy_up::{restore, restore_file};
 use super::folder::Container;
 use super::record::Status;
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// Deepest folder that is copied.
@@ -109,6 +110,12 @@ impl Engine {
             .commit_on(config, &tags, Some(image.id))
             .context(|| "store the new image")?;
         store.sync().context(|| "write the image to disk")?;
+        let mut events = vec![Event::of(&container.config, "commit").with("comment", &wanted.message)];
+        events.extend(
+            tags.iter()
+                .map(|tag| Event::of_image("tag", id, &tag.familiar())),
+        );
+        self.tell_all(&events);
         Ok(id)
     }
 

@@ -9,6 +9,7 @@ use dhow_types::ErrorKind;
 use super::folder::Container;
 use super::record::{Attachment, NetworkMode};
 use super::stop::open_process;
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// What `network connect`'s flags say.
@@ -66,6 +67,7 @@ impl Engine {
                 let text = "names of this network are resolved in the container after its next start";
                 warning = Some(text.to_owned());
             }
+            self.tell(&Event::of_place(&endpoint, "connect"));
             self.containers()
                 .change_state(id, |state| state.endpoints.push(endpoint))?;
         }
@@ -108,6 +110,7 @@ impl Engine {
             networks
                 .detach(endpoint)
                 .context(|| format!("leave the network {name}"))?;
+            self.tell(&Event::of_place(endpoint, "disconnect"));
         }
         self.containers().change_state(id, |state| {
             state.endpoints.retain(|endpoint| endpoint.network != name);

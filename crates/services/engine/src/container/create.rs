@@ -15,6 +15,7 @@ use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, Digest, ErrorKind};
 
 use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
+use crate::event::Event;
 use crate::{Context as _, Engine, Error, Relabel};
 
 /// What `docker run`'s flags say, each in its own words.
@@ -211,6 +212,7 @@ impl Engine {
             }
             created => created?,
         }
+        self.tell(&Event::of(&config, "create"));
         Ok(Created { id, warnings })
     }
 

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use dhow_bundle::Identity;
 use dhow_rootpath::Root;
 use dhow_runtime::{Exec, Running, Stdio};
-use dhow_types::ErrorKind;
+use dhow_types::{ContainerId, ErrorKind};
 
 use super::folder::Container;
 use super::record::Status;
 use super::stop::open_process;
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// Largest `/etc/passwd` or `/etc/group` that is read.
@@ -45,6 +46,8 @@ pub struct ExecStarted {
     pub pidfd: OwnedFd,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
+    /// What is told when it ends.
+    died: Event,
 }
 
 impl Engine {
@@ -93,8 +96,21 @@ impl Engine {
             settings: &self.runtime_settings(),
             state: None,
         });
+        let command = wanted.args.join(" ");
+        let id = ContainerId::from_random(super::create::random_bytes()?);
+        let told = |action: &str| Event::of(&container.config, action).with("execID", &id);
+        let mut events = vec![told(&format!("exec_create: {command}"))];
+        if running.is_ok() {
+            events.push(told(&format!("exec_start: {command}")));
+        }
+        self.tell_all(&events);
         let Running { pidfd, terminal, .. } = running.context(|| "exec failed")?;
-        Ok(ExecStarted { pidfd, terminal })
+        let died = told("exec_die");
+        Ok(ExecStarted {
+            pidfd,
+            terminal,
+            died,
+        })
     }
 
     /// Waits for a process that [`Engine::exec`] started; its exit code.
@@ -103,7 +119,11 @@ impl Engine {
     /// `NotFound` when it was waited for before.
     pub fn exec_wait(&self, started: &ExecStarted) -> Result<i32, Error> {
         let status = dhow_runtime::wait(started.pidfd.as_fd()).context(|| "wait for the process")?;
-        Ok(i32::from(status.code()))
+        let code = i32::from(status.code());
+        let mut died = started.died.clone();
+        died.nanoseconds = crate::event::now();
+        self.tell(&died.with("exitCode", code));
+        Ok(code)
     }
 
     fn exec_process(

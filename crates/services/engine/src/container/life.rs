@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dhow_cgroup::Group;
-use dhow_monitor::{Change, Exit, Health, Launched, Life, Probe, RestartPolicy, format_time};
+use dhow_monitor::{Change, Exit, Health, HealthStatus, Launched, Life, Probe, RestartPolicy, format_time};
 use dhow_network::{Endpoint, EndpointRequest};
 use dhow_oci::runtime::Spec;
 use dhow_rootpath::Root;
@@ -15,6 +15,7 @@ use dhow_types::ErrorKind;
 
 use super::folder::process_start;
 use super::record::{Config, NetworkMode, State, Status};
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// A container, seen from its monitor.
@@ -24,8 +25,14 @@ pub(super) struct ContainerLife {
     config: Config,
     held: Option<Held>,
     oom_killed: bool,
+    /// Since when the program runs.
+    started: Option<SystemTime>,
+    /// The last verdict on its health that was told.
+    health: HealthStatus,
     /// Places in networks that are gone for everyone but the kernel.
     retired: Vec<dhow_network::Retired>,
+    /// Those places, until their end is told.
+    left: Vec<Endpoint>,
 }
 
 /// What is there while the program runs.
@@ -56,7 +63,10 @@ impl ContainerLife {
             config,
             held: None,
             oom_killed: false,
+            started: None,
+            health: HealthStatus::Starting,
             retired: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -310,6 +320,7 @@ impl ContainerLife {
         let state = self.engine.containers().load_state(&self.config.id);
         let endpoints = state.map_or_else(|_| held.network.endpoints.clone(), |state| state.endpoints);
         self.retire(&endpoints);
+        self.left = endpoints;
         drop(held.network);
         if let Some(group) = held.group {
             // Whatever shares the pid namespace of another may have left processes behind.
@@ -377,6 +388,12 @@ impl Life for ContainerLife {
     }
 
     fn record(&mut self, change: &Change<'_>) {
+        let events = self.events_of(change);
+        // What goes away with its end tells that itself, after this.
+        let going = self.config.auto_remove && matches!(change, Change::Ended { restarting: None, .. });
+        if going {
+            self.engine.tell_all(&events);
+        }
         let checked = self.config.health.is_some();
         let written = match change {
             Change::Started { pid, at } => self.change(|state| {
@@ -397,6 +414,9 @@ impl Life for ContainerLife {
         // A full disk must not end the container. What cannot be written is seen again at the next change; a
         // record that says "running" of a process that is gone is read as exited.
         drop(written);
+        if !going {
+            self.engine.tell_all(&events);
+        }
     }
 
     fn probe(&mut self) -> Result<Probe, dhow_monitor::Error> {
@@ -428,6 +448,53 @@ impl Life for ContainerLife {
 }
 
 impl ContainerLife {
+    /// What others hear of a change, in docker's order.
+    fn events_of(&mut self, change: &Change<'_>) -> Vec<Event> {
+        if matches!(change, Change::Ended { .. }) {
+            // It may have another name by now.
+            self.refresh();
+        }
+        let config = &self.config;
+        match change {
+            Change::Started { at, .. } => {
+                self.started = Some(*at);
+                self.health = HealthStatus::Starting;
+                let places = self.held.iter().flat_map(|held| &held.network.endpoints);
+                let mut events: Vec<_> = places.map(|place| Event::of_place(place, "connect")).collect();
+                events.push(Event::of(config, "start"));
+                events
+            }
+            // A second word of the same end: it is not started again after all.
+            Change::Ended { .. } if self.started.is_none() => Vec::new(),
+            Change::Ended { exit, .. } => {
+                let ran = self
+                    .started
+                    .take()
+                    .and_then(|started| exit.at.duration_since(started).ok());
+                let mut events = Vec::new();
+                if self.oom_killed {
+                    events.push(Event::of(config, "oom"));
+                }
+                let died = Event::of(config, "die").with("exitCode", exit.code);
+                events.push(died.with("execDuration", ran.unwrap_or_default().as_secs()));
+                events.extend(
+                    self.left
+                        .drain(..)
+                        .map(|place| Event::of_place(&place, "disconnect")),
+                );
+                events
+            }
+            Change::Health(health) if health.status != self.health => {
+                self.health = health.status;
+                vec![Event::of(
+                    config,
+                    format!("health_status: {}", health.status.as_str()),
+                )]
+            }
+            Change::Health(_) => Vec::new(),
+        }
+    }
+
     fn check_health(&mut self) -> Result<Probe, Error> {
         let gone = || Error::new(ErrorKind::FailedPrecondition, "the container does not run");
         let held = self.held.as_ref().ok_or_else(gone)?;

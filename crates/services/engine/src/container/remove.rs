@@ -6,6 +6,7 @@ use dhow_types::{ErrorKind, Failures};
 
 use super::folder::Container;
 use super::record::{Config, State, Status};
+use crate::event::{Event, EventKind};
 use crate::{Context as _, Engine, Error};
 
 impl Engine {
@@ -62,9 +63,11 @@ impl Engine {
                 failures.record("remove its volume", gone);
             }
         }
-        failures
-            .into_result()
-            .map_err(|failures| Error::wrap(failures, format!("remove container {}", config.id.short())))
+        let removed = failures.into_result();
+        if removed.is_ok() {
+            self.tell(&Event::of(config, "destroy"));
+        }
+        removed.map_err(|failures| Error::wrap(failures, format!("remove container {}", config.id.short())))
     }
 
     fn remove_unused_volume(&self, name: &str) -> Result<(), Error> {
@@ -106,7 +109,14 @@ impl Engine {
     /// `NotFound`; `AlreadyExists` for a name in use; `InvalidArgument` for one that cannot be.
     pub fn rename_container(&self, wanted: &str, name: &str) -> Result<(), Error> {
         let container = self.containers().find(wanted)?;
-        self.containers().rename(&container, name)
+        self.containers().rename(&container, name)?;
+        let mut config = container.config;
+        let old = std::mem::replace(
+            &mut config.name,
+            name.strip_prefix('/').unwrap_or(name).to_owned(),
+        );
+        self.tell(&Event::of(&config, "rename").with("oldName", format!("/{old}")));
+        Ok(())
     }
 
     /// Removes containers that do not run; those removed, with the bytes that this freed.
@@ -125,6 +135,8 @@ impl Engine {
                 removed.push((container, bytes));
             }
         }
+        let bytes: u64 = removed.iter().map(|(_, bytes)| bytes).sum();
+        self.tell(&Event::now(EventKind::Container, "prune", "").with("reclaimed", bytes));
         Ok(removed)
     }
 

@@ -13,6 +13,7 @@ use dhow_types::{ByteSize, ContainerId, ErrorKind};
 use super::folder::Container;
 use super::life::ContainerLife;
 use super::record::{Config, Status};
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// A container that runs.
@@ -110,7 +111,9 @@ impl Engine {
     /// As [`Engine::stop`] and [`Engine::start`].
     pub fn restart(&self, wanted: &str, signal: Option<&str>, grace: Option<Duration>) -> Result<(), Error> {
         self.stop(wanted, signal, grace)?;
-        self.start(wanted, false).map(drop)
+        let started = self.start(wanted, false)?;
+        self.tell(&Event::of(&started.container.config, "restart"));
+        Ok(())
     }
 
     /// The snapshots alone, without the index database: what a monitor needs and may hold over a fork.

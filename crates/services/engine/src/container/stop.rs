@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::folder::{Container, process_start};
 use super::record::Status;
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// `SIGKILL`.
@@ -51,17 +52,21 @@ impl Engine {
             self.unpause(wanted)?;
         }
         send(&pidfd, signal)?;
+        self.tell(&Event::of(&container.config, "kill").with("signal", signal));
         let mut how = Stopped::Willing;
         if !ended_within(&pidfd, grace.unwrap_or_else(|| container.config.grace())) {
             how = Stopped::Killed;
             send(&pidfd, KILL)?;
+            self.tell(&Event::of(&container.config, "kill").with("signal", KILL));
             if !ended_within(&pidfd, AFTERMATH) {
                 let message = format!("container {} does not end, though it was killed", id.short());
                 return Err(Error::new(ErrorKind::Unavailable, message)
                     .with_hint("a program that waits for a dead disk or mount cannot be killed; look at its state in /proc"));
             }
         }
-        self.settle_end(id).map(|()| how)
+        self.settle_end(id)?;
+        self.tell(&Event::of(&container.config, "stop"));
+        Ok(how)
     }
 
     /// Sends a signal to a container's program.
@@ -83,6 +88,7 @@ impl Engine {
             self.forbid_restart(&container.config.id);
         }
         send(&pidfd, signal)?;
+        self.tell(&Event::of(&container.config, "kill").with("signal", signal));
         if signal == KILL && ended_within(&pidfd, AFTERMATH) {
             return self.settle_end(&container.config.id);
         }
@@ -132,7 +138,10 @@ impl Engine {
         // status alone, and the monitor keeps it when it writes next.
         let mut state = container.state;
         state.status = to;
-        self.containers().write_state(id, &state)
+        self.containers().write_state(id, &state)?;
+        let action = if to == Status::Paused { "pause" } else { "unpause" };
+        self.tell(&Event::of(&container.config, action));
+        Ok(())
     }
 
     /// Tells the monitor that the restart policy no longer holds. No monitor, no policy.

@@ -6,6 +6,7 @@ use dhow_oci::runtime::{PidsLimit, Resources};
 use dhow_types::ErrorKind;
 
 use super::stop::open_process;
+use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// What `update`'s flags say; what is absent stays as it is.
@@ -69,7 +70,9 @@ impl Engine {
                 .update(&resources)
                 .context(|| format!("Cannot update container {}", config.id))?;
         }
-        self.containers().write_config(&config)
+        self.containers().write_config(&config)?;
+        self.tell(&Event::of(&config, "update"));
+        Ok(())
     }
 }
 
