@@ -511,3 +511,32 @@ fn a_container_joins_and_leaves_networks() {
     world.say("network rm one two").ok();
     world.clean();
 }
+
+/// Whoever removes a network releases what dead containers left on all of them: not what one that is being started, or a
+/// step of a build, has just got.
+#[test]
+fn removing_networks_takes_no_address_from_containers_that_are_starting() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        let world = &world;
+        for number in 0..2 {
+            scope.spawn(move || {
+                while std::time::Instant::now() < end {
+                    world.say(&format!("network create churn{number}")).ok();
+                    world.say(&format!("network rm churn{number}")).ok();
+                }
+            });
+        }
+        while std::time::Instant::now() < end {
+            let routes = world.dhow(&["run", "--rm", "busybox", "ip", "route"]).ok();
+            assert!(
+                routes.contains("default via"),
+                "a container without a route: {routes:?}"
+            );
+        }
+    });
+    world.clean();
+}

@@ -4,11 +4,10 @@
 //! Killed between any two steps it leaves a record or a lease that names the container, from which
 //! [`Networks::release_stale`] undoes the rest. Detach is a list of steps: all are tried, what is gone is done.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use dhow_types::{ContainerId, ErrorKind, Failures};
+use dhow_types::{ErrorKind, Failures};
 use ipnet::IpNet;
 use rustix::io::Errno;
 
@@ -172,26 +171,26 @@ impl Networks {
         })
     }
 
-    /// Detaches what containers left that are not in `live`; also leases of an attach that was killed. Every container
-    /// that may be attaching now must be in `live`.
+    /// Detaches what containers left that are gone; also leases of an attach that was killed. `claim` is asked for each
+    /// id: `None` says that it lives or may be attaching now; else what it gives is held until its place is gone, to keep
+    /// it from coming back meanwhile. It is asked after the record was read, so whoever attaches later is not touched.
     ///
     /// # Errors
     /// The steps that failed.
-    pub fn release_stale(&self, live: &HashSet<ContainerId>) -> Result<Vec<Endpoint>, Error> {
+    pub fn release_stale<G>(&self, claim: impl Fn(&str) -> Option<G>) -> Result<Vec<Endpoint>, Error> {
         let mut failures = Failures::new();
         let mut gone = Vec::new();
-        let lives: HashSet<&str> = live.iter().map(ContainerId::as_str).collect();
         for name in self.names()? {
             let path = self.path(&name);
             for endpoint in read_endpoints(&path)? {
-                if !live.contains(&endpoint.container) {
+                if let Some(_claimed) = claim(endpoint.container.as_str()) {
                     failures.record("detach a container that is gone", self.detach(&endpoint));
                     gone.push(endpoint);
                 }
             }
             failures.record(
                 "release addresses of containers that are gone",
-                self.leases(&name).retain(|owner| lives.contains(owner)),
+                self.leases(&name).release_claimed(&claim),
             );
         }
         failures

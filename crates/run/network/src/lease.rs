@@ -106,10 +106,10 @@ impl Leases {
         Ok(all)
     }
 
-    /// Gives back what containers hold that `keep` does not know.
-    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
+    /// Gives back what containers hold that are gone: for which `claim` gives something, which is held meanwhile.
+    pub(crate) fn release_claimed<G>(&self, claim: &impl Fn(&str) -> Option<G>) -> Result<(), Error> {
         for (ip, owner) in self.all()? {
-            if !keep(&owner) {
+            if let Some(_claimed) = claim(&owner) {
                 let path = self.path(ip);
                 match std::fs::remove_file(&path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -133,6 +133,12 @@ impl Engine {
         }
     }
 
+    /// Whether a build step of this id runs, or is about to.
+    pub(crate) fn is_living_step(&self, id: &ContainerId) -> bool {
+        let folder = self.settings().run.join(format!("{STEP}{}", id.short()));
+        matches!(lock(&folder), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// Removes the parent of this root's groups, when there is nothing in it.
     pub(crate) fn remove_cgroup_parent(&self) -> Result<(), Error> {
         let parent = PathBuf::from(self.cgroup_parent());

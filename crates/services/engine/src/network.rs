@@ -1,7 +1,5 @@
 //! Networks as the person sees them.
 
-use std::collections::HashSet;
-
 use dhow_network::{CreateNetwork, Endpoint, Network};
 use dhow_types::ContainerId;
 
@@ -86,23 +84,35 @@ impl Engine {
 
     /// Takes back addresses, ports and rules that killed processes left.
     pub(crate) fn release_stale(&self) -> Result<usize, Error> {
-        let alive: HashSet<ContainerId> = self
-            .containers()
-            .list()?
-            .into_iter()
-            .filter(|container| {
-                !matches!(
-                    container.state.status,
-                    Status::Exited | Status::Created | Status::Dead
-                )
-            })
-            .map(|container| container.config.id)
-            .collect();
         let released = self
             .networks()?
-            .release_stale(&alive)
+            .release_stale(|id| self.claim(id))
             .context(|| "release stale addresses")?;
         Ok(released.len())
+    }
+
+    /// `None` for a container or build step that lives, or is being started: both hold a lock from before they join a
+    /// network. Else the lock, which keeps a container from being started while it is held.
+    fn claim(&self, id: &str) -> Option<Option<std::os::fd::OwnedFd>> {
+        // Records that nobody can read are nobody's.
+        let Ok(id) = id.parse::<ContainerId>() else {
+            return Some(None);
+        };
+        if self.is_living_step(&id) {
+            return None;
+        }
+        if !self.containers().folder(&id).exists() {
+            return Some(None);
+        }
+        let lock = self.containers().try_lock(&id).ok().flatten()?;
+        // Without its monitor the program may run all the same.
+        let runs = self.containers().load(&id).is_ok_and(|container| {
+            !matches!(
+                container.state.status,
+                Status::Exited | Status::Created | Status::Dead
+            )
+        });
+        (!runs).then_some(Some(lock))
     }
 
     /// Removes what this root has in the kernel: bridges, rules and the parent of its control groups. Records stay, and the next container makes

@@ -111,10 +111,7 @@ impl Engine {
             .context(|| "store the new image")?;
         store.sync().context(|| "write the image to disk")?;
         let mut events = vec![Event::of(&container.config, "commit").with("comment", &wanted.message)];
-        events.extend(
-            tags.iter()
-                .map(|tag| Event::of_image("tag", id, &tag.familiar())),
-        );
+        events.extend(tags.iter().map(|tag| Event::of_image("tag", id, &tag.familiar())));
         self.tell_all(&events);
         Ok(id)
     }

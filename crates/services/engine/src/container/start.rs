@@ -1,5 +1,6 @@
 //! `start` and `restart`.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Engine {
     pub fn start(&self, wanted: &str, foreground: bool) -> Result<Started, Error> {
         let container = self.containers().find(wanted)?;
         let id = container.config.id.clone();
-        let Some(lock) = self.containers().try_lock(&id)? else {
+        let Some(lock) = self.lock_to_start(&container)? else {
             if matches!(container.state.status, Status::Running | Status::Paused) && !foreground {
                 // Who starts what runs wants it to be reachable.
                 self.reapply_rules();
@@ -93,6 +94,22 @@ impl Engine {
                 ))
             }
         }
+    }
+
+    /// The container's lock. Whoever releases what ended containers left holds it for a moment; that is waited for.
+    fn lock_to_start(&self, container: &Container) -> Result<Option<OwnedFd>, Error> {
+        let id = &container.config.id;
+        let moments = match container.state.status {
+            Status::Created | Status::Exited => 50,
+            _ => 0,
+        };
+        for _ in 0..moments {
+            if let Some(lock) = self.containers().try_lock(id)? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.containers().try_lock(id)
     }
 
     fn note_failure(&self, container: &Container, error: &dhow_monitor::Error) -> Result<(), Error> {
