@@ -188,7 +188,9 @@ mod tests {
             leases.claim(&subnet, ip, &two).unwrap_err().kind(),
             ErrorKind::AlreadyExists
         );
-        leases.retain(|owner| owner != one.as_str()).unwrap();
+        leases
+            .release_claimed(&|owner: &str| (owner == one.as_str()).then_some(()))
+            .unwrap();
         leases.claim(&subnet, ip, &two).unwrap();
     }
 
