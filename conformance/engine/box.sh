@@ -38,7 +38,7 @@ fill_root() {
     mkdir -p "$1"/{dev,etc,home/podman,media,mnt,proc,root,run,sbin,srv,sys,tmp,usr/bin,usr/sbin,usr/local/bin,var/lib,var/log,var/opt,var/tmp}
     chmod 1777 "$1"/tmp "$1"/var/tmp
     chmod 700 "$1"/root
-    ln -s ../bin/env "$1"/usr/bin/env
+    ln -s ../../bin/env "$1"/usr/bin/env
     ln -s ../proc/mounts "$1"/etc/mtab
     printf '%s\n' root:x:0:0:root:/root:/bin/sh bin:x:1:1:bin:/bin:/sbin/nologin daemon:x:2:2:daemon:/sbin:/sbin/nologin \
         lp:x:4:7:lp:/var/spool/lpd:/sbin/nologin sync:x:5:0:sync:/sbin:/bin/sync mail:x:8:12:mail:/var/mail:/sbin/nologin \

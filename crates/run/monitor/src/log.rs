@@ -76,11 +76,11 @@ impl LogWriter {
                 _ => (bytes.len().min(room), bytes.len() >= room),
             };
             if whole && partial.is_empty() {
-                encode(&mut self.batch, stream, &time, &bytes[..taken]);
+                self.add(stream, &time, &bytes[..taken]);
             } else {
                 partial.extend_from_slice(&bytes[..taken]);
                 if whole {
-                    encode(&mut self.batch, stream, &time, &partial);
+                    self.add(stream, &time, &partial);
                     partial.clear();
                 }
             }
@@ -96,10 +96,22 @@ impl LogWriter {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let partial = std::mem::take(&mut self.partial[stream as usize]);
             if !partial.is_empty() {
-                encode(&mut self.batch, stream, &time, &partial);
+                self.add(stream, &time, &partial);
             }
         }
         self.flush_batch();
+    }
+
+    /// One more record; the file ends before the one that would make it too large.
+    fn add(&mut self, stream: Stream, time: &str, line: &[u8]) {
+        let before = self.batch.len();
+        encode(&mut self.batch, stream, time, line);
+        let full = self.settings.max_size > 0 && self.size + self.batch.len() as u64 > self.settings.max_size;
+        if full && before > 0 {
+            let last = self.batch.split_off(before);
+            self.flush_batch();
+            self.batch = last;
+        }
     }
 
     /// A full disk must not end the container: the records are dropped, and the next ones are tried again.
@@ -364,6 +376,11 @@ mod tests {
         assert_eq!(files.len(), 3);
         assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 1000));
         assert_eq!(records(files.last().unwrap()).last().unwrap().log, "line 99\n");
+        // However much comes at once.
+        let text: String = (0..50).map(|number| format!("more {number}\n")).collect();
+        log.write(Stream::Stdout, text.as_bytes());
+        assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 1000));
+        assert_eq!(records(files.last().unwrap()).last().unwrap().log, "more 49\n");
     }
 
     #[test]

@@ -287,6 +287,7 @@ impl Networks {
             container: request.container.clone(),
             name: request.name.to_owned(),
             aliases: request.aliases.to_vec(),
+            hostname: request.hostname.to_owned(),
             veth: format!("veth{:08x}", u32::from_ne_bytes(suffix)),
             interface: "eth0".to_owned(),
             ip,

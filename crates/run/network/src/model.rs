@@ -303,6 +303,8 @@ pub struct EndpointRequest<'a> {
     pub name: &'a str,
     /// Further names on this network.
     pub aliases: &'a [String],
+    /// What the container calls itself: one more name, where it is none of the others; may be empty.
+    pub hostname: &'a str,
     /// The IPv4 address wanted.
     pub ip: Option<Ipv4Addr>,
     /// The IPv6 address wanted, on a dual-stack network.
@@ -321,6 +323,7 @@ impl<'a> EndpointRequest<'a> {
             container,
             name: "",
             aliases: &[],
+            hostname: "",
             ip: None,
             ip6: None,
             mac: None,
@@ -347,6 +350,9 @@ pub struct Endpoint {
     /// Its further names on this network.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// What it calls itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
     /// The host's end of the pair.
     pub veth: String,
     /// The container's end: `eth0`, `eth1`...

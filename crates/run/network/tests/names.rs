@@ -186,6 +186,7 @@ fn attach(world: &World, network: &Network, number: u8, name: &str, aliases: &[&
     let request = EndpointRequest {
         name,
         aliases: &aliases,
+        hostname: &format!("host-of-{name}"),
         ..EndpointRequest::new(&id)
     };
     let (endpoint, held) = world.networks.attach(network, netns.as_fd(), &request).unwrap();
@@ -208,7 +209,15 @@ fn containers_are_found_by_name_alias_short_id_and_address() {
         let one = attach(world, &network, 1, "one", &[]);
         let db = attach(world, &network, 2, "Db_1", &["db", "store"]);
         let _server = run(world, &one, Vec::new());
-        for name in ["Db_1", "db_1", "db", "STORE", "db.net1", db.id.short()] {
+        for name in [
+            "Db_1",
+            "db_1",
+            "db",
+            "STORE",
+            "db.net1",
+            "host-of-Db_1",
+            db.id.short(),
+        ] {
             assert_eq!(ask_udp(&one.netns, name, A), address(&db), "{name}");
         }
         assert_eq!(ask_tcp(&one.netns, "db", A), address(&db));

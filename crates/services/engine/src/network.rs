@@ -139,19 +139,26 @@ impl Engine {
         self.remove_cgroup_parent()
     }
 
-    /// Removes every network that no container, running or not, wants.
+    /// Removes every network that no container is on; with `wanted_too` also those that only containers which do not run
+    /// want, as docker does.
     ///
     /// # Errors
     /// What a removal said.
-    pub fn prune_networks(&self) -> Result<Vec<String>, Error> {
-        let containers = self.containers().list()?;
+    pub fn prune_networks(&self, wanted_too: bool) -> Result<Vec<String>, Error> {
+        self.release_stale()?;
+        let mut containers = self.containers().list()?;
+        containers.retain(|container| !wanted_too || container.state.pid != 0);
         let mut removed = Vec::new();
         for network in self.list_networks()? {
             let wanted = containers
                 .iter()
                 .flat_map(|container| &container.config.networks)
                 .any(|attachment| attachment.network == network.name);
-            if !network.is_predefined() && !wanted {
+            if network.is_predefined() || wanted {
+                continue;
+            }
+            // One that is being started is on it already.
+            if self.network(&network.name)?.endpoints.is_empty() {
                 self.remove_network(&network.name)?;
                 removed.push(network.name);
             }

@@ -16,6 +16,9 @@ use crate::container::{
 use crate::event::{Event, EventKind};
 use crate::{Context as _, Engine, Error};
 
+/// Docker's label of a volume that no person named.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
 /// What `volume create` asks for.
 #[derive(Clone, Debug, Default)]
 pub struct VolumeRequest {
@@ -75,10 +78,11 @@ impl Engine {
             _ => {}
         }
         let created = dhow_monitor::format_time(std::time::SystemTime::now());
-        let record = Record {
-            created,
-            labels: wanted.labels.clone(),
-        };
+        let mut labels = wanted.labels.clone();
+        if wanted.name.is_none() {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+        }
+        let record = Record { created, labels };
         write_json(&folder.join("volume.json"), &record)?;
         self.tell(&of_volume(&name, "create"));
         self.volume(&name)

@@ -18,6 +18,7 @@ pub use id::{ContainerId, NetworkId, ParseIdError, validate_name};
 pub use observe::{Observer, Progress, Silent};
 pub use platform::{ParsePlatformError, Platform};
 pub use quantity::{
-    ByteSize, ParseQuantityError, format_duration, human_ago, human_binary_size, human_size, parse_duration,
+    ByteSize, ParseQuantityError, format_duration, human_ago, human_binary_size, human_size,
+    human_size_short, parse_duration,
 };
 pub use span::{Span, SyntaxError};

@@ -59,7 +59,14 @@ impl FromStr for ByteSize {
     }
 }
 
-/// Four significant digits with decimal units, as `docker images` shows: `172MB` (go-units `HumanSize`).
+/// Three significant digits with decimal units, as `docker images` and `docker ps --size` show: `172MB` (go-units
+/// `HumanSizeWithPrecision`).
+#[must_use]
+pub fn human_size_short(bytes: u64) -> String {
+    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
+}
+
+/// Four significant digits with decimal units, as `docker system df` shows: `172.3MB` (go-units `HumanSize`).
 #[must_use]
 pub fn human_size(bytes: u64) -> String {
     scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 4)
@@ -209,6 +216,9 @@ mod tests {
         assert_eq!(human_size(1_000), "1kB");
         assert_eq!(human_size(172_345_678), "172.3MB");
         assert_eq!(human_size(1_024_000_000), "1.024GB");
+        assert_eq!(human_size_short(172_345_678), "172MB");
+        assert_eq!(human_size_short(26_230_000), "26.2MB");
+        assert_eq!(human_size_short(1_024_000_000), "1.02GB");
         assert_eq!(human_binary_size(256 << 20), "256MiB");
         assert_eq!(human_binary_size(1_572_864), "1.5MiB");
     }

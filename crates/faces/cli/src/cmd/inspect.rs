@@ -210,7 +210,8 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
             json!({
                 "CreatedAt": volume.created,
                 "Driver": "local",
-                "Labels": volume.labels,
+                // None is null there.
+                "Labels": (!volume.labels.is_empty()).then_some(&volume.labels),
                 "Mountpoint": volume.data.display().to_string(),
                 "Name": volume.name,
                 "Options": null,

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::container::ConnectRequest;
 use dhow_engine::{CreateNetwork, SubnetRequest};
 
-use crate::flags::{Filters, key_value, labels, name_fits};
+use crate::flags::{Filters, key_value, labels};
 use crate::render::{Look, note, say, say_line};
 use crate::view::{network as view, podman};
 use crate::{CliError, Context, Verb, dialect};
@@ -164,9 +164,7 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             "dangling", "driver", "id", "label", "label!", "name", "scope", "type",
         ],
     )?;
-    for pattern in filters.values("name") {
-        name_fits(pattern, "")?;
-    }
+    let names = filters.names()?;
     let engine = context.engine()?;
     let dangling = filters.flag("dangling")?;
     let mut networks = engine.list_networks()?;
@@ -184,10 +182,8 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .iter()
         .filter(|network| {
             filters.any("driver", |driver| network.driver.to_string() == driver)
-                && filters.any("id", |id| network.id.as_str().starts_with(id))
-                && filters.any("name", |pattern| {
-                    name_fits(pattern, &network.name).unwrap_or(false)
-                })
+                && filters.has_id(network.id.as_str())
+                && names.fit(&network.name)
                 && filters.any("scope", |scope| scope == "local")
                 && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
                 && filters.labels(|name| network.labels.get(name))
@@ -295,7 +291,7 @@ fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
     let flags: PruneFlags = crate::flags::read(matches)?;
     let warning = "This will remove all custom networks not used by at least one container.";
     if super::confirmed(warning, flags.force)? {
-        let removed = context.engine()?.prune_networks()?;
+        let removed = context.engine()?.prune_networks(!dialect::spoken().is_podman())?;
         say(&super::listed("Deleted Networks:", &removed))?;
     }
     Ok(ExitCode::SUCCESS)

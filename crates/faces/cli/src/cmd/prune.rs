@@ -228,7 +228,10 @@ fn system(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     }
     let engine = context.engine()?;
     let (mut text, mut bytes) = prune_containers(context)?;
-    text.push_str(&super::listed("Deleted Networks:", &engine.prune_networks()?));
+    text.push_str(&super::listed(
+        "Deleted Networks:",
+        &engine.prune_networks(!crate::dialect::spoken().is_podman())?,
+    ));
     if flags.volumes {
         let (removed, freed) = engine.prune_volumes(false)?;
         text.push_str(&super::listed("Deleted Volumes:", &removed));

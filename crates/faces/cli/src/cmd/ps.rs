@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::container::{Container, Status};
 use jiff::Timestamp;
 
-use crate::flags::{Filters, name_fits};
+use crate::flags::Filters;
 use crate::render::{Look, say};
 use crate::view::{container as view, podman};
 use crate::{CliError, Context, Verb, dialect};
@@ -188,9 +188,7 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
             .map_err(|_| CliError::plain(format!("invalid filter 'exited={text}': it is a number")))
     });
     let exits: Vec<i32> = exits.collect::<Result<_, _>>()?;
-    for pattern in filters.values("name") {
-        name_fits(pattern, "")?;
-    }
+    let names = filters.names()?;
     let created = |name: &str| -> Result<Vec<String>, CliError> {
         filters
             .values(name)
@@ -208,10 +206,8 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
         let config = &container.config;
         let status = container.state.status;
         (all || view::is_up(status))
-            && filters.any("id", |id| config.id.as_str().starts_with(id))
-            && filters.any("name", |pattern| {
-                name_fits(pattern, &config.name).unwrap_or(false)
-            })
+            && filters.has_id(config.id.as_str())
+            && names.fit(&config.name)
             && filters.labels(|name| config.labels.get(name))
             // Podman's stopped is docker's exited.
             && filters.any("status", |word| {

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::{Volume, VolumeRequest};
 use dhow_types::ErrorKind;
 
-use crate::flags::{Filters, labels, name_fits};
+use crate::flags::{Filters, labels};
 use crate::render::{Fields, Look, Row, say, say_line};
 use crate::{CliError, Context, Verb, dialect, view};
 
@@ -122,9 +122,7 @@ fn spoken_row(volume: &Volume) -> Row {
 fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: LsFlags = crate::flags::read(matches)?;
     let filters = Filters::parse(&flags.filter, &["dangling", "driver", "label", "label!", "name"])?;
-    for pattern in filters.values("name") {
-        name_fits(pattern, "")?;
-    }
+    let names = filters.names()?;
     let engine = context.engine()?;
     let dangling = filters.flag("dangling")?;
     // Only this filter looks at the containers.
@@ -145,9 +143,7 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .filter(|volume| {
             dangling.is_none_or(|dangling| used(volume) != dangling)
                 && filters.any("driver", |driver| driver == "local")
-                && filters.any("name", |pattern| {
-                    name_fits(pattern, &volume.name).unwrap_or(false)
-                })
+                && names.fit(&volume.name)
                 && filters.labels(|name| volume.labels.get(name))
         })
         .map(spoken_row)

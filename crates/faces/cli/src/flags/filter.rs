@@ -69,23 +69,98 @@ impl Filters {
     }
 }
 
-/// Whether a name fits docker's pattern: part of it, or the whole between `^` and `$`.
-pub(crate) fn name_fits(pattern: &str, name: &str) -> Result<bool, CliError> {
-    if pattern.contains(['[', ']', '(', ')', '*', '+', '?', '|', '{', '}', '\\']) {
-        let message = format!("filter name={pattern}: regular expressions are not supported");
-        return Err(CliError::plain(message).with_hint("use a part of the name, or the whole as ^name$"));
+/// Longest regular expression of a name.
+const LONGEST_PATTERN: usize = 4096;
+
+/// What a `name` filter looks for: docker's are regular expressions that fit anywhere in a name (moby `filters.Args.Match`),
+/// and most are plain parts of one.
+#[derive(Debug)]
+pub(crate) struct NamePattern(Pattern);
+
+#[derive(Debug)]
+enum Pattern {
+    Part { start: bool, text: String, end: bool },
+    Expression(regex_lite::Regex),
+}
+
+impl NamePattern {
+    fn parse(text: &str) -> Result<Self, CliError> {
+        let (start, rest) = text.strip_prefix('^').map_or((false, text), |rest| (true, rest));
+        let (end, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
+        // Docker's names of containers begin with a slash, and may be given so.
+        let part = rest.strip_prefix('/').unwrap_or(rest);
+        if !part.contains([
+            '[', ']', '(', ')', '*', '+', '?', '|', '{', '}', '\\', '.', '^', '$',
+        ]) {
+            let text = part.to_owned();
+            return Ok(Self(Pattern::Part { start, text, end }));
+        }
+        let expression = if start {
+            format!("^{rest}").replacen("^/", "^", 1)
+        } else {
+            rest.to_owned()
+        };
+        let expression = if end { expression + "$" } else { expression };
+        if expression.len() > LONGEST_PATTERN {
+            return Err(CliError::plain(
+                "invalid filter 'name': the expression is too long",
+            ));
+        }
+        let parsed = regex_lite::Regex::new(&expression);
+        let parsed =
+            parsed.map_err(|error| CliError::plain(format!("invalid filter 'name={text}': {error}")))?;
+        Ok(Self(Pattern::Expression(parsed)))
     }
-    let (start, rest) = pattern
-        .strip_prefix('^')
-        .map_or((false, pattern), |rest| (true, rest));
-    let (end, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
-    let rest = rest.strip_prefix('/').unwrap_or(rest);
-    Ok(match (start, end) {
-        (true, true) => name == rest,
-        (true, false) => name.starts_with(rest),
-        (false, true) => name.ends_with(rest),
-        (false, false) => name.contains(rest),
-    })
+
+    fn fits(&self, name: &str) -> bool {
+        match &self.0 {
+            Pattern::Expression(expression) => expression.is_match(name),
+            Pattern::Part {
+                start: true,
+                text,
+                end: true,
+            } => name == text,
+            Pattern::Part {
+                start: true,
+                text,
+                end: false,
+            } => name.starts_with(text.as_str()),
+            Pattern::Part {
+                start: false,
+                text,
+                end: true,
+            } => name.ends_with(text.as_str()),
+            Pattern::Part {
+                start: false,
+                text,
+                end: false,
+            } => name.contains(text.as_str()),
+        }
+    }
+}
+
+impl Filters {
+    /// The patterns of the `name` filters.
+    pub(crate) fn names(&self) -> Result<NamePatterns, CliError> {
+        let patterns = self.values("name").map(NamePattern::parse);
+        Ok(NamePatterns(patterns.collect::<Result<_, _>>()?))
+    }
+
+    /// Whether an id begins with any value of the `id` filter; nothing begins with an empty one.
+    pub(crate) fn has_id(&self, id: &str) -> bool {
+        self.any("id", |wanted| !wanted.is_empty() && id.starts_with(wanted))
+    }
+}
+
+/// The `name` filters of a command.
+#[derive(Debug)]
+pub(crate) struct NamePatterns(Vec<NamePattern>);
+
+impl NamePatterns {
+    /// Whether any of them fits; true without one.
+    pub(crate) fn fit(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|pattern| pattern.fits(name))
+    }
 }
 
 #[cfg(test)]
@@ -128,8 +203,38 @@ mod tests {
             ("b$", true),
             ("we$", false),
         ] {
-            assert_eq!(name_fits(pattern, "web").unwrap(), fits, "{pattern}");
+            assert_eq!(
+                NamePattern::parse(pattern).unwrap().fits("web"),
+                fits,
+                "{pattern}"
+            );
         }
-        assert!(name_fits("w.*b", "web").is_err());
+    }
+
+    #[test]
+    fn names_are_found_by_regular_expressions() {
+        for (pattern, fits) in [
+            ("w.*b", true),
+            (".*e.*", true),
+            ("^/(web|db)$", true),
+            ("^w.$", false),
+            ("^we+b$", true),
+            ("x|y", false),
+        ] {
+            assert_eq!(
+                NamePattern::parse(pattern).unwrap().fits("web"),
+                fits,
+                "{pattern}"
+            );
+        }
+        assert!(NamePattern::parse("we(b").unwrap_err().message().contains("we(b"));
+        assert!(NamePattern::parse(&"(".repeat(5000)).is_err());
+    }
+
+    #[test]
+    fn an_empty_id_is_nobodys() {
+        let filters = Filters::parse(&["id=".to_owned()], &["id"]).unwrap();
+        assert!(!filters.has_id("abc"));
+        assert!(Filters::default().has_id("abc"));
     }
 }

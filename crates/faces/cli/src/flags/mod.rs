@@ -11,7 +11,7 @@ mod value;
 
 pub(crate) use chosen::Chosen;
 pub(crate) use container::ContainerFlags;
-pub(crate) use filter::{Filters, name_fits};
+pub(crate) use filter::Filters;
 pub(crate) use limits::LimitFlags;
 pub(crate) use value::{env_pairs, key_value, labels, restart_policy};
 

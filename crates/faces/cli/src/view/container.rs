@@ -2,7 +2,7 @@
 
 use dhow_engine::HealthStatus;
 use dhow_engine::container::{Container, NetworkMode, Status};
-use dhow_types::human_size;
+use dhow_types::human_size_short;
 use jiff::Timestamp;
 
 use super::{labels, port, quote};
@@ -109,8 +109,8 @@ pub(crate) fn row(container: &Container, now: Timestamp, whole: bool, size: Opti
 fn size_text((own, image): (u64, u64)) -> String {
     format!(
         "{} (virtual {})",
-        human_size(own),
-        human_size(own.saturating_add(image))
+        human_size_short(own),
+        human_size_short(own.saturating_add(image))
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dhow_engine::container::{Container, NetworkMode, Status};
+use dhow_engine::container::{Config, Container, NetworkMode, Status};
 use dhow_engine::{NamespaceMode, RestartPolicy};
 use serde_json::{Map, Value, json};
 
@@ -27,7 +27,7 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
-        "LogPath": if config.log.driver == "none" { String::new() } else { file("log.json") },
+        "LogPath": if config.log.driver == "none" { String::new() } else { log_path(&folder, config) },
         "Name": format!("/{}", config.name),
         "RestartCount": state.restart_count,
         "Driver": "overlay2",
@@ -49,6 +49,12 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
         fields.insert("NetworkSettings".to_owned(), network_settings(container));
     }
     value
+}
+
+fn log_path(folder: &Path, config: &Config) -> String {
+    dhow_engine::container::log_file(folder, config)
+        .display()
+        .to_string()
 }
 
 fn state(container: &Container) -> Value {

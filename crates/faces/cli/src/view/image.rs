@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dhow_engine::{HistoryLine, Image, Summary};
 use dhow_reference::Reference;
-use dhow_types::{Digest, human_size};
+use dhow_types::{Digest, human_size_short};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -120,10 +120,10 @@ pub(crate) fn row(line: &Line<'_>, now: Timestamp, whole: bool) -> Row {
         ),
         ("Repository", line.repository.clone().unwrap_or_else(none).into()),
         ("SharedSize", "N/A".into()),
-        ("Size", human_size(record.size).into()),
+        ("Size", human_size_short(record.size).into()),
         ("Tag", line.tag.clone().unwrap_or_else(none).into()),
         ("UniqueSize", "N/A".into()),
-        ("VirtualSize", human_size(record.size).into()),
+        ("VirtualSize", human_size_short(record.size).into()),
     ])
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn history_row(line: &HistoryLine, now: Timestamp, whole: bool, human
         (
             "Size",
             if human {
-                human_size(line.size)
+                human_size_short(line.size)
             } else {
                 line.size.to_string()
             }

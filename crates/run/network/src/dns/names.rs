@@ -60,6 +60,7 @@ impl Entry {
         let mut names = vec![endpoint.name];
         names.extend(endpoint.aliases);
         names.push(endpoint.container.short().to_owned());
+        names.push(endpoint.hostname);
         names.retain(|name| !name.is_empty());
         let addresses = [Some(IpAddr::V4(endpoint.ip)), endpoint.ip6.map(IpAddr::V6)];
         Self {

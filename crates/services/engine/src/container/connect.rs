@@ -52,6 +52,7 @@ impl Engine {
                 container: id,
                 name: &config.name,
                 aliases: &attachment.aliases,
+                hostname: &config.request.hostname,
                 ip: attachment.ip,
                 ip6: None,
                 mac: None,

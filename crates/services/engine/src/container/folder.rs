@@ -57,8 +57,8 @@ impl Containers {
         self.run_folder(id).join("attach.sock")
     }
 
-    pub(crate) fn log(&self, id: &ContainerId) -> PathBuf {
-        self.folder(id).join("log.json")
+    pub(crate) fn log(&self, config: &Config) -> PathBuf {
+        log_file(&self.folder(&config.id), config)
     }
 
     /// Writes a new container: the folder first, whole and by rename, then the name, so that a name always has its
@@ -357,6 +357,20 @@ impl Containers {
                 Err(errno) => return Err(Error::wrap(std::io::Error::from(errno), "lock the container")),
             }
         }
+    }
+}
+
+/// The newest file of a container's log, below its folder. Docker's driver `json-file` calls it after the container, and
+/// those who collect logs look for that.
+#[must_use]
+pub fn log_file(folder: &Path, config: &Config) -> PathBuf {
+    let named = folder.join(format!("{}-json.log", config.id));
+    let plain = folder.join("log.json");
+    // A container from before the files had that name keeps what it has.
+    if config.log.driver == "json-file" && (named.exists() || !plain.exists()) {
+        named
+    } else {
+        plain
     }
 }
 

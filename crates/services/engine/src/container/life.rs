@@ -171,6 +171,7 @@ impl ContainerLife {
                 container: &self.config.id,
                 name: &self.config.name,
                 aliases: &attachment.aliases,
+                hostname: &self.config.request.hostname,
                 ip: attachment.ip,
                 ip6: None,
                 mac,

@@ -41,7 +41,7 @@ impl Engine {
             let message = "configured logging driver does not support reading";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let path = self.containers().log(id);
+        let path = self.containers().log(&container.config);
         let passes = |record: &Record| {
             request.since.as_ref().is_none_or(|since| record.time >= *since)
                 && request.until.as_ref().is_none_or(|until| record.time < *until)

@@ -29,7 +29,7 @@ pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
 pub(crate) use export::write as write_tree;
 pub(crate) use extract::{restore_tree, unpack_tree};
-pub use folder::{Container, Containers, monitor_of};
+pub use folder::{Container, Containers, log_file, monitor_of};
 pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};
 pub use logs::LogRequest;
 pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};

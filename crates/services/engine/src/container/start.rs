@@ -66,7 +66,7 @@ impl Engine {
         let launch = Launch {
             socket: self.containers().socket(&id),
             lock,
-            log: log_settings(&container.config, self.containers().log(&id)),
+            log: log_settings(&container.config, self.containers().log(&container.config)),
             restart: container.config.restart,
             health: container
                 .config
