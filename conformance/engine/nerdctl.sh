@@ -78,10 +78,10 @@ SCRIPT
 # note FILE LOG: the counts of a program, tests without their parts.
 note() {
     local passed failed skipped
-    passed=$(grep -cE '^--- PASS' "$2") failed=$(grep -cE '^--- FAIL' "$2") skipped=$(grep -cE '^--- SKIP' "$2")
+    passed=$(grep -acE '^--- PASS' "$2") failed=$(grep -acE '^--- FAIL' "$2") skipped=$(grep -acE '^--- SKIP' "$2")
     echo "$1 $passed $failed $skipped" >>"$work/results"
     printf '%-24s %3d passed, %3d failed, %3d skipped\n' "$1" "$passed" "$failed" "$skipped"
-    grep -E '^--- FAIL|^panic: ' "$2" | sed -E 's/^--- FAIL: /    FAIL /' || true
+    grep -aE '^--- FAIL|^panic: ' "$2" | sed -E 's/^--- FAIL: /    FAIL /' || true
 }
 
 run_file() {

@@ -36,6 +36,7 @@ mod interop;
 mod kills;
 mod lifecycle;
 mod limits;
+mod logdrivers;
 mod lsm;
 mod network;
 mod podman;

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "bundle",
             "runtime",
             "monitor",
+            "logdriver",
             "network",
             "bootstrap",
             "dockerfile",

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod follow;
 pub mod frame;
 mod health;
 mod launch;
@@ -27,10 +28,11 @@ mod restart;
 mod stdin;
 mod supervise;
 
+pub use follow::LogFollower;
 pub use health::{Health, HealthResult, HealthSettings, HealthStatus, NEVER, OnUnhealthy};
 pub use launch::{Launch, Outcome, Started, launch};
 pub use life::{Change, Exit, Launched, Life, Probe};
-pub use log::{LogReader, LogSettings, Record, Stream, format_time, log_files};
+pub use log::{LogReader, LogSettings, Record, Stream, format_time, log_files, parse_time};
 pub use restart::RestartPolicy;
 
 dhow_types::define_error! {

@@ -216,6 +216,11 @@ impl LogReader<BufReader<File>> {
         let file = File::open(path).context(|| format!("open the log {}", path.display()))?;
         Ok(Self::new(BufReader::with_capacity(64 << 10, file)))
     }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        self.input.get_ref()
+    }
 }
 
 impl<R: BufRead> LogReader<R> {
@@ -303,6 +308,31 @@ pub fn format_time(time: SystemTime) -> String {
     )
 }
 
+/// A time that [`format_time`] wrote; none for another text.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<SystemTime> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let (clock, fraction) = clock.split_once('.')?;
+    let numbers = |text: &str, separator: char| -> Option<[u64; 3]> {
+        let all: Option<Vec<u64>> = text.split(separator).map(|part| part.parse().ok()).collect();
+        all?.try_into().ok()
+    };
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(clock, ':')?;
+    let sound = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !sound || hour > 23 || minute > 59 || second > 59 || fraction.len() != 9 {
+        return None;
+    }
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let from_march = (month + 9) % 12;
+    let day_of_year = (153 * from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, fraction.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,6 +393,27 @@ mod tests {
             [MAX_LINE, MAX_LINE, 3]
         );
         assert!(lines[2].log.contains('\u{fffd}'));
+    }
+
+    #[test]
+    fn a_written_time_is_read_again() {
+        for nanoseconds in [
+            0,
+            951_827_696_000_000_001,
+            1_709_210_096_123_456_789,
+            4_107_542_399_999_999_999,
+        ] {
+            let time = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+            assert_eq!(parse_time(&format_time(time)), Some(time), "{nanoseconds}");
+        }
+        for wrong in [
+            "",
+            "2024-01-31T12:00:00Z",
+            "2024-13-31T12:00:00.000000000Z",
+            "1-2-3T4:5:6.x",
+        ] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

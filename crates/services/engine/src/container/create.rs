@@ -699,8 +699,8 @@ fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
         options: BTreeMap::new(),
     });
     if !matches!(config.driver.as_str(), "local" | "json-file" | "none") {
-        let message = format!("log driver {:?} is not supported", config.driver);
-        return Err(Error::new(ErrorKind::Unsupported, message).with_hint("use local, json-file or none"));
+        dhow_logdriver::check(&config.driver, &config.options).context(|| "set up the log")?;
+        return Ok(config);
     }
     for (name, value) in &config.options {
         let good = match name.as_str() {

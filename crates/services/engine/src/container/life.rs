@@ -14,6 +14,7 @@ use dhow_runtime::{Create, Namespace, Plan, Rootfs, Running, Stdio};
 use dhow_types::ErrorKind;
 
 use super::folder::process_start;
+use super::forward::Forwarder;
 use super::record::{Config, NetworkMode, State, Status};
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
@@ -29,6 +30,8 @@ pub(super) struct ContainerLife {
     started: Option<SystemTime>,
     /// The last verdict on its health that was told.
     health: HealthStatus,
+    /// Who sends the log on; outlives a restart.
+    forwarder: Option<Forwarder>,
     /// Places in networks that are gone for everyone but the kernel.
     retired: Vec<dhow_network::Retired>,
     /// Those places, until their end is told.
@@ -65,6 +68,7 @@ impl ContainerLife {
             oom_killed: false,
             started: None,
             health: HealthStatus::Starting,
+            forwarder: None,
             retired: Vec::new(),
             left: Vec::new(),
         }
@@ -94,6 +98,9 @@ impl ContainerLife {
         let group = Group::create_if_allowed(&PathBuf::from(&self.config.request.cgroup_path), &resources)
             .context(|| "make the container's control group")
             .map_err(before_program)?;
+        if !self.forwarder.as_ref().is_some_and(Forwarder::works) {
+            self.forwarder = self.engine.forward_log(&self.config)?;
+        }
         let (launched, init) = self.run(&spec, mount, group.as_ref(), &network)?;
         let spec = self.config.health.is_some().then(|| Box::new(spec));
         self.held = Some(Held {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use dhow_monitor::{LogReader, Record, log_files};
+use dhow_monitor::{LogFollower, LogReader, Record, log_files};
 use dhow_types::ErrorKind;
 
 use super::record::Status;
 use crate::{Context as _, Engine, Error};
 
-/// How often a followed log is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a followed log is looked at where no change is seen: a monitor that was killed writes nothing.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What `logs`' flags say. Times are RFC 3339 in UTC with nine digits, so that they compare as texts.
 #[derive(Clone, Debug, Default)]
@@ -85,47 +85,35 @@ impl Engine {
         &self,
         id: &dhow_types::ContainerId,
         path: &std::path::Path,
-        mut reader: Option<LogReader<std::io::BufReader<std::fs::File>>>,
+        read: Option<LogReader<std::io::BufReader<std::fs::File>>>,
         request: &LogRequest,
         each: &mut dyn FnMut(&Record) -> bool,
     ) -> Result<(), Error> {
-        let mut inode = inode(path);
+        let mut follower = LogFollower::new(path).context(|| "follow the log")?;
+        if let Some(read) = read {
+            follower.resume(read).context(|| "follow the log")?;
+        }
+        let mut each = |record: &Record| {
+            let over = request.until.as_ref().is_some_and(|until| record.time >= *until);
+            !over && each(record)
+        };
         loop {
             // Asked before the last look, so that what is written at the end is not missed.
-            let alive = self.containers().load(id).is_ok_and(|container| {
-                matches!(
-                    container.state.status,
-                    Status::Running | Status::Paused | Status::Restarting
-                )
-            });
-            if reader.is_none() {
-                reader = LogReader::open(path).ok();
-            }
-            while let Some(record) = reader
-                .as_mut()
-                .map_or(Ok(None), LogReader::record)
-                .context(|| "read the log")?
-            {
-                if request.until.as_ref().is_some_and(|until| record.time >= *until) || !each(&record) {
-                    return Ok(());
-                }
-            }
-            let now = self::inode(path);
-            if now != inode {
-                // The log was rotated, and the old file is read to its end.
-                inode = now;
-                reader = None;
-            } else if !alive {
+            let alive = self.is_alive(id);
+            if !follower.drain(&mut each).context(|| "read the log")? || !alive {
                 return Ok(());
-            } else {
-                std::thread::sleep(LOOK);
             }
+            follower.wait(LOOK);
         }
     }
-}
 
-fn inode(path: &std::path::Path) -> Option<u64> {
-    std::fs::metadata(path)
-        .ok()
-        .map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata))
+    /// Whether more may be written to its log.
+    pub(super) fn is_alive(&self, id: &dhow_types::ContainerId) -> bool {
+        self.containers().load(id).is_ok_and(|container| {
+            matches!(
+                container.state.status,
+                Status::Running | Status::Paused | Status::Restarting
+            )
+        })
+    }
 }

@@ -10,6 +10,7 @@ mod export;
 mod extract;
 mod files;
 mod folder;
+mod forward;
 mod life;
 mod logs;
 mod record;
