@@ -66,6 +66,7 @@ impl<'a> Scratch<'a> {
         let key = active.key().to_owned();
         let how = Capture {
             clamp: self.build.plan.epoch,
+            ..Capture::default()
         };
         let snapshots = &self.build.store.snapshots;
         let layer = snapshots

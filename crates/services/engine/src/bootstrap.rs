@@ -66,6 +66,7 @@ impl Engine {
         lease.pin_everything().context(|| "keep the new layer")?;
         let capture = Capture {
             clamp: Some(outcome.created),
+            ..Capture::default()
         };
         let layer = store
             .layers

@@ -5,20 +5,24 @@
 
 mod walk;
 
+use std::collections::HashSet;
 use std::io::{self, Write};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest, ErrorKind};
-use rustix::fs::{CWD, Gid, Mode, Uid};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid, statx, utimensat,
+};
 
 use self::walk::Found;
 use crate::hash::{ContentHasher, Hasher};
 use crate::state::{Form, State, boot_id};
 use crate::tar::Writer;
-use crate::unpack::disk_of;
+use crate::unpack::{disk_of, make_whiteout};
 use crate::{Capture, Context, Entry, EntryKind, Error, Index};
 
 /// Trees with less content than this are hashed by one thread: starting another takes longer.
@@ -30,7 +34,15 @@ const BUFFER: usize = 128 << 10;
 /// Makes `dir` a layer of `upper`: `fs`, `index` and `state`. On failure `upper` is where it was.
 pub(crate) fn capture(upper: &Path, dir: &Path, how: &Capture) -> Result<(DiffId, State), Error> {
     let root = Root::open(upper).context(|| format!("open {}", upper.display()))?;
-    let mut found = walk::walk(&root, how.clamp).context(|| format!("read the tree {}", upper.display()))?;
+    let what = || format!("read the tree {}", upper.display());
+    let unmarked = delete(&root, &how.gone).context(what)?;
+    let mut found = walk::walk(&root, how.clamp).context(what)?;
+    for found in found
+        .iter_mut()
+        .filter(|found| unmarked.contains(&found.entry.path))
+    {
+        found.entry = Entry::new(std::mem::take(&mut found.entry.path), EntryKind::Whiteout, 0);
+    }
     link(&mut found);
     let size = found.iter().map(|found| found.entry.size).sum();
     let disk: u64 = found.iter().map(|found| found.disk).sum();
@@ -50,10 +62,49 @@ pub(crate) fn capture(upper: &Path, dir: &Path, how: &Capture) -> Result<(DiffId
             .first()
             .is_some_and(|entry| entry.path.is_empty() && entry.opaque),
         owners: crate::privileged(),
+        marks: unmarked.is_empty(),
     };
     state.write(dir)?;
     take(upper, dir)?;
     Ok((diff_id, state))
+}
+
+/// Makes whiteouts in the tree; those that only the index can have.
+fn delete(root: &Root, gone: &[Vec<u8>]) -> Result<HashSet<Vec<u8>>, Error> {
+    let mut unmarked = HashSet::new();
+    for path in gone {
+        let inside = Path::new(std::ffi::OsStr::from_bytes(path));
+        let what = || format!("delete {}", inside.display());
+        let (dir, name) = root.parent_of(inside).context(what)?;
+        let marked = delete_one(dir.as_fd(), name.as_bytes())
+            .map_err(io::Error::from)
+            .context(what)?;
+        if !marked {
+            unmarked.insert(path.clone());
+        }
+    }
+    Ok(unmarked)
+}
+
+/// Makes one whiteout. The directory keeps its time: what is deleted was gone when it got that.
+fn delete_one(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<bool> {
+    let before = statx(
+        dir,
+        c"",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::MTIME | StatxFlags::ATIME,
+    )?;
+    let marked = make_whiteout(dir, name)?;
+    let time = |time: StatxTimestamp| Timespec {
+        tv_sec: time.tv_sec,
+        tv_nsec: time.tv_nsec.into(),
+    };
+    let times = Timestamps {
+        last_access: time(before.stx_atime),
+        last_modification: time(before.stx_mtime),
+    };
+    utimensat(dir, c".", &times, AtFlags::empty())?;
+    Ok(marked)
 }
 
 /// Moves the tree to its place; its root looks as that of every layer does.

@@ -93,7 +93,8 @@ impl Index {
     }
 
     /// The entry number `at` in the order of the paths.
-    pub(crate) fn at(&self, at: usize) -> Option<Entry> {
+    #[must_use]
+    pub fn at(&self, at: usize) -> Option<Entry> {
         self.entry(at)
     }
 

@@ -45,6 +45,7 @@ pub use hash::ContentHasher;
 pub use index::{Entries, Index};
 pub use inflated::Inflated;
 pub use staging::MOUNT_POINT;
+pub use state::boot_id;
 pub use store::{Backend, Capture, Layer, LayerStore, Problem, Scratch, Unpack, Unpacked};
 pub use stream::TarStream;
 

@@ -12,6 +12,10 @@ use crate::{Context, Error};
 
 const HEADER: &str = "dhow-layer 1";
 
+/// The same for a layer whose deletions are in its index only: an older program, which would mount it and show what is
+/// deleted, takes it for damaged.
+const UNMARKED: &str = "dhow-layer 2";
+
 /// Where the tar of a layer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -67,6 +71,9 @@ pub(crate) struct State {
     pub(crate) opaque_root: bool,
     /// Whether owners, devices and attributes could be set on the files; else they are in the index only.
     pub(crate) owners: bool,
+    /// Whether whiteouts and opaque directories are in its tree as overlayfs has them; else they are in the index only, and
+    /// an empty file holds the place of a whiteout.
+    pub(crate) marks: bool,
 }
 
 fn damaged(path: &Path) -> Error {
@@ -82,7 +89,12 @@ impl State {
 
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
-        if lines.next()? != HEADER || !text.ends_with('\n') {
+        let marks = match lines.next()? {
+            HEADER => true,
+            UNMARKED => false,
+            _ => return None,
+        };
+        if !text.ends_with('\n') {
             return None;
         }
         let mut field = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
@@ -101,12 +113,14 @@ impl State {
             implied: field("implied")?.parse().ok()?,
             opaque_root: flag(field("opaque-root")?)?,
             owners: flag(field("owners")?)?,
+            marks,
         })
     }
 
     fn text(&self) -> String {
+        let header = if self.marks { HEADER } else { UNMARKED };
         format!(
-            "{HEADER}\nboot {}\ndurable {}\nform {}\nsize {}\ndisk {}\ntar {}\nimplied {}\nopaque-root {}\nowners {}\n",
+            "{header}\nboot {}\ndurable {}\nform {}\nsize {}\ndisk {}\ntar {}\nimplied {}\nopaque-root {}\nowners {}\n",
             self.boot,
             u8::from(self.durable),
             self.form.text(),
@@ -151,7 +165,10 @@ fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The id of this boot.
-pub(crate) fn boot_id() -> Result<&'static str, Error> {
+///
+/// # Errors
+/// Failures to read it from procfs.
+pub fn boot_id() -> Result<&'static str, Error> {
     static BOOT: OnceLock<String> = OnceLock::new();
     if let Some(boot) = BOOT.get() {
         return Ok(boot);
@@ -177,12 +194,18 @@ mod tests {
             implied: 4,
             opaque_root: true,
             owners: false,
+            marks: true,
         }
     }
 
     #[test]
     fn state_comes_back() {
         assert_eq!(State::parse(&sample().text()), Some(sample()));
+        let unmarked = State {
+            marks: false,
+            ..sample()
+        };
+        assert_eq!(State::parse(&unmarked.text()), Some(unmarked));
         let image = State {
             form: Form::Image(Meta {
                 start: 8192,

@@ -72,6 +72,9 @@ pub struct Unpacked {
 pub struct Capture {
     /// Times after this second become this second (`SOURCE_DATE_EPOCH`).
     pub clamp: Option<i64>,
+    /// Paths that the layer deletes, besides those of which the tree itself says so; their directories are in the tree,
+    /// and they are not.
+    pub gone: Vec<Vec<u8>>,
 }
 
 /// One stored layer.
@@ -400,7 +403,7 @@ impl LayerStore {
             }
         }
         let root = layer.open()?;
-        problems.extend(verify::verify(root, &layer.index()?, layer.state.owners)?);
+        problems.extend(verify::verify(root, &layer.index()?, &layer.state)?);
         Ok(problems)
     }
 }
@@ -494,6 +497,13 @@ impl Layer {
     #[must_use]
     pub fn is_opaque(&self) -> bool {
         self.state.opaque_root
+    }
+
+    /// Whether its tree says by itself what it deletes, as overlayfs needs it. Where the file system has no whiteouts only
+    /// the index does, and the layer can be copied from but not mounted.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.state.marks
     }
 
     /// Number of its directories that its tar does not name.

@@ -27,7 +27,7 @@ use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
 use crate::{Backend, Context, Error, Index, Inflated, Limits, Unpack, erofs};
 
-pub(crate) use self::place::disk_of;
+pub(crate) use self::place::{disk_of, make_whiteout};
 
 /// Bytes of tar handed over at once.
 const CHUNK: usize = 256 << 10;
@@ -258,6 +258,7 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
         implied: implied(&finished.entries),
         opaque_root: hides_all(&finished.entries),
         owners: finished.owners,
+        marks: finished.marks,
     })
 }
 
@@ -291,6 +292,7 @@ fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error
         implied: implied(&drafted.entries),
         opaque_root: hides_all(&drafted.entries),
         owners: true,
+        marks: true,
     })
 }
 

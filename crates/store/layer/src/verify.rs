@@ -10,16 +10,18 @@ use rustix::fs::Stat;
 
 use crate::erofs::{self, Meta};
 use crate::hash::{ContentHasher, Hasher};
+use crate::state::State;
 use crate::{Context, Entry, EntryKind, Error, Index, Layer, Problem};
 
 /// Most problems that are listed.
 const MOST: usize = 1000;
 
 /// Compares the tree at `root` with its index: what is missing, what is too much, what is different.
-pub(crate) fn verify(root: Root, index: &Index, owners: bool) -> Result<Vec<Problem>, Error> {
+pub(crate) fn verify(root: Root, index: &Index, state: &State) -> Result<Vec<Problem>, Error> {
     let mut check = Check {
         root,
-        owners,
+        owners: state.owners,
+        marks: state.marks,
         inodes: HashMap::new(),
         problems: Vec::new(),
     };
@@ -68,6 +70,7 @@ pub(crate) fn image(layer: &Layer, meta: Meta) -> Result<Vec<Problem>, Error> {
 struct Check {
     root: Root,
     owners: bool,
+    marks: bool,
     /// Device and inode of files, for the hard links to them.
     inodes: HashMap<Vec<u8>, (u64, u64)>,
     problems: Vec<Problem>,
@@ -127,7 +130,9 @@ impl Check {
             {
                 self.found(&entry.path, "is another device");
             }
-            EntryKind::Whiteout if stat.st_rdev != 0 => self.found(&entry.path, "is no whiteout"),
+            EntryKind::Whiteout if self.marks && stat.st_rdev != 0 => {
+                self.found(&entry.path, "is no whiteout")
+            }
             _ => (),
         }
         Ok(())
@@ -156,6 +161,8 @@ impl Check {
     fn kind_on_disk(&self, entry: &Entry) -> FileKind {
         match entry.kind {
             EntryKind::File => FileKind::File,
+            // What holds the place of one.
+            EntryKind::Whiteout if !self.marks => FileKind::File,
             EntryKind::Directory => FileKind::Directory,
             EntryKind::Symlink => FileKind::Symlink,
             EntryKind::CharDevice | EntryKind::Whiteout => FileKind::CharDevice,

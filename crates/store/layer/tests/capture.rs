@@ -239,6 +239,7 @@ fn later_times_are_clamped_in_the_layer_and_on_its_files() {
     at(&two.join("new"), 1_900_000_000);
     let how = Capture {
         clamp: Some(1_400_000_000),
+        ..Capture::default()
     };
     let layer = place.store.capture_with(&one, &how).unwrap();
     assert_eq!(

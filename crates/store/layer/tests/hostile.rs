@@ -54,6 +54,11 @@ fn unpack_refuses_hostile_archives_and_leaves_nothing() {
 fn shown(layer: &Layer) -> Vec<String> {
     use dhow_rootpath::FileKind::{BlockDevice, CharDevice, Directory, Fifo, File, Socket, Symlink};
     let root = layer.open().unwrap();
+    let index = layer.index().unwrap();
+    let unmarked = |path: &std::path::Path| {
+        let entry = index.find(path.as_os_str().as_encoded_bytes());
+        !layer.is_marked() && entry.is_some_and(|entry| entry.kind == dhow_layer::EntryKind::Whiteout)
+    };
     let mut lines = Vec::new();
     let mut first: std::collections::HashMap<u64, String> = std::collections::HashMap::new();
     let mut todo = vec![std::path::PathBuf::new()];
@@ -79,6 +84,7 @@ fn shown(layer: &Layer) -> Vec<String> {
             };
             let line = match entry.kind {
                 _ if entry.kind != Directory && *other != name => format!("same {name} = {other}"),
+                File if unmarked(&path) => format!("gone {name}"),
                 CharDevice if device == (0, 0) => format!("gone {name}"),
                 File => {
                     let content = root.read(&path, 1 << 20).unwrap().escape_ascii().to_string();
@@ -117,7 +123,8 @@ fn odd_archives_become_exactly_these_trees_on_every_back_end() {
     eprintln!("{refused} archives are refused, {kept} are odd and kept");
     assert!(kept + refused >= 200);
     let mut wrong = Vec::new();
-    for (place, back_end) in Place::each().iter().zip(["directories", "erofs"]) {
+    for place in &Place::each() {
+        let back_end = place.back_end();
         for (name, stream, tree) in &cases {
             let layer = match place.unpack(stream) {
                 Ok(layer) => layer,

@@ -38,8 +38,22 @@ fn a_normal_user_passes_the_suite() {
 
 /// A store in a directory of its own, beside which nothing may appear.
 struct Place {
-    dir: tempfile::TempDir,
     store: dhow_layer::LayerStore,
+    /// Before what it is mounted over.
+    overlay: Option<Overlay>,
+    dir: tempfile::TempDir,
+}
+
+/// A mounted overlay, with the folders that it is made of.
+struct Overlay {
+    root: std::path::PathBuf,
+    _parts: tempfile::TempDir,
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        dhow_sys::mount::detach(&self.root).unwrap();
+    }
 }
 
 impl Place {
@@ -48,7 +62,27 @@ impl Place {
         std::fs::create_dir(dir.path().join("outside")).unwrap();
         std::fs::write(dir.path().join("outside/secret"), b"untouched").unwrap();
         let store = dhow_layer::LayerStore::open(&dir.path().join("store")).unwrap();
-        Self { dir, store }
+        let overlay = None;
+        Self { store, overlay, dir }
+    }
+
+    /// The same on a file system that has no whiteouts (overlayfs), which only root has here; says so when not.
+    fn on_an_overlay() -> Option<Self> {
+        if !is_root("the store on an overlay") {
+            return None;
+        }
+        let mut place = Self::new();
+        let parts = tempfile::tempdir().unwrap();
+        let root = place.store.root().to_owned();
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|part| parts.path().join(part));
+        for part in [&lower, &upper, &work] {
+            std::fs::create_dir(part).unwrap();
+        }
+        let mount = dhow_sys::mount::overlay(&[&lower], Some(&upper), Some(&work), &[]).unwrap();
+        dhow_sys::mount::attach(&mount, &root).unwrap();
+        place.overlay = Some(Overlay { root, _parts: parts });
+        place.store = dhow_layer::LayerStore::open(place.store.root()).unwrap();
+        Some(place)
     }
 
     /// The same with layers as erofs images, where this host can have them; says so when not.
@@ -66,9 +100,21 @@ impl Place {
         Some(place)
     }
 
-    /// One place for each back end.
+    /// One place for each back end, and one where a layer's deletions can be in its index only.
     fn each() -> Vec<Self> {
-        std::iter::once(Self::new()).chain(Self::erofs()).collect()
+        std::iter::once(Self::new())
+            .chain(Self::erofs())
+            .chain(Self::on_an_overlay())
+            .collect()
+    }
+
+    /// What it is called.
+    fn back_end(&self) -> &'static str {
+        match (self.store.backend(), &self.overlay) {
+            (dhow_layer::Backend::Erofs, _) => "erofs",
+            (dhow_layer::Backend::Directories, None) => "directories",
+            (dhow_layer::Backend::Directories, Some(_)) => "directories without whiteouts",
+        }
     }
 
     fn unpack(&self, tar: &[u8]) -> Result<dhow_layer::Layer, dhow_layer::Error> {

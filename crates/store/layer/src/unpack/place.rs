@@ -127,7 +127,6 @@ impl Host {
         let kind = match entry.kind {
             EntryKind::BlockDevice => FileType::BlockDevice,
             EntryKind::Fifo => FileType::Fifo,
-            // Overlayfs' whiteout is the character device 0:0; since Linux 5.8 everybody may make that one.
             _ => FileType::CharacterDevice,
         };
         let mode = if self.is_direct(entry.mode) {
@@ -189,14 +188,31 @@ impl Host {
         }
     }
 
-    /// Marks a directory as hiding all below it.
-    pub(super) fn make_opaque(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
+    /// Marks a directory as hiding all below it; `false` where the file system takes no such mark.
+    pub(super) fn make_opaque(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Error> {
         let key: &[u8] = if self.privileged {
             b"trusted.overlay.opaque"
         } else {
             b"user.overlay.opaque"
         };
-        set_xattr(dir, name, key, b"y").map_err(|e| failure(e, "mark a directory as opaque"))
+        match set_xattr(dir, name, key, b"y") {
+            Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(false),
+            other => other
+                .map(|()| true)
+                .map_err(|e| failure(e, "mark a directory as opaque")),
+        }
+    }
+}
+
+/// Makes overlayfs' whiteout, the character device 0:0, which everybody may make since Linux 5.8. Where the file system
+/// has none (such as overlayfs itself), an empty file holds its place; then `false`: it is in the index only.
+pub(crate) fn make_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
+    match mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(dir, name, flags, Mode::empty()).map(|_| false)
+        }
+        other => other.map(|()| true),
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::ledger::Ledger;
 use super::links::follow;
-use super::place::{Host, disk_of, failure, open_dir, open_host, times};
+use super::place::{Host, disk_of, failure, make_whiteout, open_dir, open_host, times};
 use crate::hash::ContentHasher;
 use crate::split::SplitWriter;
 use crate::tar::{Parser, Source};
@@ -47,6 +47,8 @@ pub(super) struct Tree {
     lost: bool,
     /// Cleared when something could not be set for want of a right.
     owners: bool,
+    /// Cleared when a deletion could not be marked in the tree.
+    marks: bool,
 }
 
 struct Level {
@@ -61,6 +63,7 @@ pub(super) struct Finished {
     pub(super) size: u64,
     pub(super) disk: u64,
     pub(super) owners: bool,
+    pub(super) marks: bool,
 }
 
 pub(super) fn refused(why: impl Into<String>) -> Error {
@@ -104,6 +107,7 @@ impl Tree {
             dir: dir.to_owned(),
             fs,
             owners: host.privileged,
+            marks: true,
             host,
             limits,
             ledger: Ledger::default(),
@@ -327,12 +331,13 @@ impl Tree {
         let made = if self.is_unmade(&entry.path) {
             Err(Errno::EXIST)
         } else {
-            self.host.node(self.current(), hidden, &entry)
+            make_whiteout(self.current(), hidden)
         };
         match made {
-            Ok(true) => self.ledger.push(entry, None),
-            Ok(false) => Err(Error::new(ErrorKind::PermissionDenied, "may not make a whiteout")
-                .with_hint("rootless stores need Linux 5.8 or later")),
+            Ok(marked) => {
+                self.marks &= marked;
+                self.ledger.push(entry, None)
+            }
             // The layer has something of its own there, which hides what is below by itself
             // ("can only be hidden by whiteout files in subsequent layers"); a directory must be told to.
             Err(Errno::EXIST) => {
@@ -526,13 +531,14 @@ impl Tree {
             size: self.size,
             disk: self.disk,
             owners: self.owners,
+            marks: self.marks,
         })
     }
 
     fn finish_dir(&mut self, entry: &Entry) -> Result<(), Error> {
         let fs = self.fs.as_fd();
         if entry.opaque {
-            self.host.make_opaque(fs, &entry.path)?;
+            self.marks &= self.host.make_opaque(fs, &entry.path)?;
         }
         if entry.path.is_empty() {
             return Ok(());
