@@ -25,6 +25,7 @@ mod yard;
 mod bootstrap;
 mod build;
 mod build_kept;
+mod copies;
 mod cp;
 mod disk;
 mod events;

@@ -58,10 +58,17 @@ impl World {
         // Short, since sockets of containers lie below it and the kernel allows 108 bytes for their paths.
         let folder = tempfile::Builder::new().prefix("dhow-t").tempdir().unwrap();
         let root = folder.path().join("r");
-        Self {
+        let world = Self {
             folder: Some(folder),
             root,
+        };
+        // For a run of the whole suite on another back end.
+        if let Some(form) = std::env::var_os("DHOW_TEST_SNAPSHOTS") {
+            world
+                .dhow(&[OsStr::new("system"), OsStr::new("snapshots"), &form])
+                .ok();
         }
+        world
     }
 
     /// An empty root for each way to keep layers that this host has; none when this is not root.
@@ -69,13 +76,15 @@ impl World {
         let Some(directories) = Self::new() else {
             return Vec::new();
         };
+        let copies = Self::anyone();
+        copies.say("system snapshots copy").ok();
         let images = Self::anyone();
         let chosen = images.say("system layers erofs");
         if chosen.code != 0 {
             eprintln!("skipped the erofs back end: {}", chosen.stderr);
-            return vec![directories];
+            return vec![directories, copies];
         }
-        vec![directories, images]
+        vec![directories, copies, images]
     }
 
     /// A root with the image `busybox`, or none when this is not root.

@@ -214,8 +214,10 @@ impl Stage<'_, '_> {
         }
         let points = step.mount_points();
         prepared.release()?;
-        if let Some(upper) = scratch.active()?.upper() {
-            stubs::remove(upper, &build.trees.tree(stack)?, &points)?;
+        let active = scratch.active()?;
+        if let Some(written) = active.written() {
+            let whole = active.copy().is_some();
+            stubs::remove(written, whole, &build.trees.tree(stack)?, &points)?;
         }
         Ok(scratch.capture()?)
     }

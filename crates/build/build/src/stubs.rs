@@ -1,27 +1,38 @@
 //! Removes from a layer what only a mount needed: empty mount points, and directories that are in it for no other
 //! reason than that.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use dhow_layer::EntryKind;
 use dhow_rootpath::Root;
 use dhow_types::ErrorKind;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fgetxattr, openat, unlinkat, utimensat,
+};
 use rustix::io::Errno;
 
 use crate::failure::{Context as _, Error};
 use crate::tree::Tree;
 
-/// Removes the mount points from the changes in `upper` that are not in `lower`.
-pub(crate) fn remove(upper: &Path, lower: &Tree, points: &[PathBuf]) -> Result<(), Error> {
-    let root = Root::open(upper).context(|| "open a step's changes")?;
+/// Removes the mount points from the changes in `written` that are not in `lower`. With `whole` that directory has what is in
+/// `lower`, too, of which nothing is removed.
+pub(crate) fn remove(written: &Path, whole: bool, lower: &Tree, points: &[PathBuf]) -> Result<(), Error> {
+    let root = Root::open(written).context(|| "open a step's changes")?;
     for point in points {
         let path = lower.follow(point.as_os_str().as_bytes());
         let mut end = path.len();
         // From the mount point up, as long as something went.
         while end > 0 {
             let here = &path[..end];
+            if whole && lower.contains(here) {
+                if end < path.len() {
+                    restore_time(&root, lower, here)?;
+                }
+                break;
+            }
             if !remove_one(&root, lower, here)? {
                 break;
             }
@@ -56,6 +67,36 @@ fn remove_one(root: &Root, lower: &Tree, path: &[u8]) -> Result<bool, Error> {
             format!("remove the mount point {}", inside.display()),
         )),
     }
+}
+
+/// Gives a directory that a stub was made in the time that it had before, unless something else happened in it: the stub alone
+/// is no change of it.
+fn restore_time(root: &Root, lower: &Tree, path: &[u8]) -> Result<(), Error> {
+    let inside = Path::new(OsStr::from_bytes(path));
+    let Some(entry) = lower
+        .entry(path)
+        .filter(|entry| entry.kind == EntryKind::Directory)
+    else {
+        return Ok(());
+    };
+    let names = root.read_dir(inside).context(|| "look at a mount point")?;
+    let names: BTreeSet<&[u8]> = names.iter().map(|entry| entry.name.as_bytes()).collect();
+    if names != lower.names(path) {
+        return Ok(());
+    }
+    let what = || format!("set the time of {}", String::from_utf8_lossy(path));
+    let (parent, name) = root.parent_of(inside).context(what)?;
+    let time = Timespec {
+        tv_sec: entry.mtime,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    utimensat(&parent, &name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(std::io::Error::from)
+        .context(what)
 }
 
 fn stat(root: &Root, path: &Path) -> Result<Option<Stat>, Error> {

@@ -1,7 +1,7 @@
 //! The merged tree of a stack of layers, from their indexes alone: nothing is mounted. Every directory knows the
 //! Merkle hash of what it holds; a layer on top hashes only the directories that it changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -176,6 +176,12 @@ impl Tree {
     /// Whether something is at `path` (no links are followed).
     pub(crate) fn contains(&self, path: &[u8]) -> bool {
         self.node(path).is_some()
+    }
+
+    /// The names in the directory `path`.
+    pub(crate) fn names(&self, path: &[u8]) -> BTreeSet<&[u8]> {
+        let children = self.node(path).map(|node| node.children.keys());
+        children.into_iter().flatten().map(Vec::as_slice).collect()
     }
 
     /// What the layers say about `path`.

@@ -329,6 +329,33 @@ fn explained(context: &OwnedFd, kind: &str, step: &str, done: rustix::io::Result
     Err(Error::wrap(io::Error::from(errno), message))
 }
 
+/// A detached mount of the directory `dir` alone: what is mounted below it is not there, what is mounted on it is seen by
+/// nobody else, and files in it are what they say (set-user-id, devices), whatever the mount that `dir` is on forbids, as
+/// far as this process may say so (Linux 5.12).
+///
+/// # Errors
+/// What the kernel says.
+pub fn clone_of(dir: &Path, read_only: bool) -> io::Result<OwnedFd> {
+    use rustix::mount::{OpenTreeFlags as Flags, open_tree};
+    let flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_SYMLINK_NOFOLLOW;
+    let mount = dir.into_with_c_str(|dir| open_tree(CWD, dir, flags))?;
+    let own = Attributes {
+        set: if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        propagation: Some(MountPropagationFlags::PRIVATE),
+        ..Attributes::default()
+    };
+    set_attributes(&mount, false, &own)?;
+    let free = Attributes {
+        clear: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
+        ..Attributes::default()
+    };
+    match set_attributes(&mount, false, &free) {
+        // Locked by the user namespace above: then its owner said so.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(mount),
+        done => done.map(|()| mount),
+    }
+}
+
 /// Attaches a detached mount over the existing `target`.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use std::path::Path;
 use dhow_bundle::Host;
 use dhow_image::{Check, DiskUsage, Finding};
 use dhow_layer::Backend;
+use dhow_snapshot::Form as SnapshotForm;
 use dhow_transport::Registries;
 use dhow_types::{ContainerId, ErrorKind};
 
@@ -125,10 +126,11 @@ impl Engine {
         info.cpus = std::thread::available_parallelism().map_or(1, usize::from);
         info.memory = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
         info.cgroup_version = if bundle_host().cgroup_v2 { 2 } else { 1 };
-        info.storage = match self.store()?.layers.backend() {
-            Backend::Directories => "overlay".to_owned(),
-            Backend::Erofs => "overlay over erofs".to_owned(),
+        let layers = match self.store()?.layers.backend() {
+            Backend::Directories => "",
+            Backend::Erofs => " over erofs",
         };
+        info.storage = format!("{}{layers}", self.snapshots_form()?);
         info.security = security();
         let transport = &self.settings().transport;
         info.registries = Registries::read(&transport.registries).map_err(|error| error.to_string());
@@ -154,6 +156,26 @@ impl Engine {
     pub fn keep_layers_as(&self, backend: Backend) -> Result<(), Error> {
         let what = "choose how layers are kept";
         self.store()?.keep_layers_as(backend).context(|| what)
+    }
+
+    /// How new snapshots are made: `overlay` or `copy`.
+    ///
+    /// # Errors
+    /// What opening the store said.
+    pub fn snapshots_form(&self) -> Result<&'static str, Error> {
+        Ok(match self.store()?.snapshots.form() {
+            SnapshotForm::Overlay => "overlay",
+            SnapshotForm::Copy => "copy",
+        })
+    }
+
+    /// Makes snapshots (of containers, of steps of builds) so from now on.
+    ///
+    /// # Errors
+    /// `Unsupported` when this host cannot have them so.
+    pub fn make_snapshots_as(&self, form: SnapshotForm) -> Result<(), Error> {
+        let what = "choose how snapshots are made";
+        self.store()?.make_snapshots_as(form).context(|| what)
     }
 
     /// What takes how much disk.

@@ -9,7 +9,7 @@ use dhow_content::Local;
 use dhow_layer::{Backend, LayerStore};
 use dhow_meta::Meta;
 use dhow_reference::Reference;
-use dhow_snapshot::Snapshots;
+use dhow_snapshot::{Form as SnapshotForm, Snapshots};
 use dhow_types::{DiffId, ErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +17,12 @@ use crate::names::{NameChange, single};
 use crate::{Context as _, Error};
 
 /// The newest format that this program knows. A store has the oldest that can hold it, so that older programs read it as
-/// long as they can: 2 since it was first told to keep layers as erofs images.
-const FORMAT: u32 = 2;
+/// long as they can: 2 since it was first told to keep layers as erofs images, 3 since it was first told, or found, to make
+/// snapshots as plain copies.
+const FORMAT: u32 = 3;
+
+/// The format that knows plain copies.
+const COPIES: u32 = 3;
 
 /// Directories that a store has, besides those that its parts make themselves. The world may pass through the root
 /// (a container with another user id has its files below), but not look into it.
@@ -95,12 +99,14 @@ impl Store {
     /// # Errors
     /// `FailedPrecondition` when a newer program made it; failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let file = match known(root)? {
+        let known = known(root)?;
+        let fresh = known.is_none();
+        let file = match known {
             Some(file) => file,
             None => make(root)?,
         };
         let layers = LayerStore::open_with(root, file.layers.backend()).context(|| "open the layers")?;
-        Ok(Self {
+        let store = Self {
             content: Local::open(root).context(|| "open the blobs")?,
             snapshots: Snapshots::open(root, layers.clone()).context(|| "open the snapshots")?,
             layers,
@@ -110,7 +116,11 @@ impl Store {
             keepers: OnceLock::new(),
             changed_names: Mutex::default(),
             named: AtomicBool::new(false),
-        })
+        };
+        if fresh && store.snapshots.probe() == SnapshotForm::Copy {
+            store.make_snapshots_as(SnapshotForm::Copy)?;
+        }
+        Ok(store)
     }
 
     /// The directory.
@@ -158,6 +168,32 @@ impl Store {
             }
         };
         write(&self.root, &file)
+    }
+
+    /// Makes snapshots so from now on. Those that are there stay as they are, and go on working.
+    ///
+    /// # Errors
+    /// `Unsupported` when this host cannot have them so; failures of the file system.
+    pub fn make_snapshots_as(&self, form: SnapshotForm) -> Result<(), Error> {
+        let mut file = known(&self.root)?.unwrap_or(StoreFile {
+            format: COPIES,
+            layers: Form::Directories,
+        });
+        if form == SnapshotForm::Copy && file.format < COPIES {
+            // Before the first copy: an older program would take it for a view of nothing.
+            file.format = COPIES;
+            write(&self.root, &file)?;
+        }
+        self.snapshots
+            .make_as(form)
+            .context(|| "choose how snapshots are made")
+            .map_err(|error| match error.kind() {
+                ErrorKind::Unsupported => error.with_hint(
+                    "overlays need root or Linux 5.11, and a file system with attributes and whiteouts (ext4, xfs, btrfs); \
+                     keep copies",
+                ),
+                _ => error,
+            })
     }
 
     /// Makes all that was written so far survive a power cut: one `syncfs`. When to pay for it is the caller's choice.

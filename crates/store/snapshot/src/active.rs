@@ -4,21 +4,42 @@ use std::path::{Path, PathBuf};
 
 use dhow_layer::Layer;
 use dhow_sys::mount;
+use dhow_types::ErrorKind;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::{Context, Error};
+use crate::changes::{self, Changes};
+use crate::merged::Merged;
+use crate::{Context, Error, copy};
+
+/// What to do where the kernel does not mount an overlay.
+const WITHOUT_OVERLAY: &str =
+    "where overlayfs cannot be had, `dhow system snapshots copy` makes plain copies from now on";
 
 /// A snapshot that can be mounted.
 #[derive(Clone, Debug)]
 pub struct Active {
     key: String,
     dir: PathBuf,
-    /// What lies below the changes, topmost first.
-    lower: Vec<Lower>,
-    upper: Option<PathBuf>,
+    shape: Shape,
     volatile: bool,
     /// SELinux label of all files in it.
     label: Option<String>,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug)]
+enum Shape {
+    Overlay {
+        /// What lies below the changes, topmost first.
+        lower: Vec<Lower>,
+        upper: Option<PathBuf>,
+    },
+    Copy {
+        tree: PathBuf,
+        /// What it was copied of, lowest first.
+        layers: Vec<Layer>,
+        writable: bool,
+    },
 }
 
 /// One layer of a stack.
@@ -71,8 +92,24 @@ impl Active {
         Self {
             key: key.to_owned(),
             dir: dir.to_owned(),
-            lower,
-            upper: writable.then(|| dir.join("upper")),
+            shape: Shape::Overlay {
+                lower,
+                upper: writable.then(|| dir.join("upper")),
+            },
+            volatile: false,
+            label: None,
+        }
+    }
+
+    pub(crate) fn copied(key: &str, dir: &Path, tree: PathBuf, layers: Vec<Layer>, writable: bool) -> Self {
+        Self {
+            key: key.to_owned(),
+            dir: dir.to_owned(),
+            shape: Shape::Copy {
+                tree,
+                layers,
+                writable,
+            },
             volatile: false,
             label: None,
         }
@@ -84,15 +121,44 @@ impl Active {
         &self.key
     }
 
-    /// The directory that takes the changes; `None` for a view.
+    /// The directory that takes the changes: of a copy with all that was copied (see [`Active::changes`]); `None` for a view.
     #[must_use]
-    pub fn upper(&self) -> Option<&Path> {
-        self.upper.as_deref()
+    pub fn written(&self) -> Option<&Path> {
+        match &self.shape {
+            Shape::Overlay { upper, .. } => upper.as_deref(),
+            Shape::Copy { tree, writable, .. } => writable.then_some(tree),
+        }
     }
 
-    /// The directories below the changes. Those of layers are shared with every snapshot that has the same layer.
+    /// The directory that is mounted, when it is a plain copy.
+    #[must_use]
+    pub fn copy(&self) -> Option<&Path> {
+        match &self.shape {
+            Shape::Overlay { .. } => None,
+            Shape::Copy { tree, .. } => Some(tree),
+        }
+    }
+
+    /// What of [`Active::written`] is a change; `None` when all of it is.
+    ///
+    /// # Errors
+    /// Failures of the file system.
+    pub fn changes(&self) -> Result<Option<Changes>, Error> {
+        let Shape::Copy { tree, layers, .. } = &self.shape else {
+            return Ok(None);
+        };
+        let what = || format!("compare the snapshot {} with its layers", self.key);
+        let merged = Merged::load(layers).context(what)?;
+        changes::find(tree, &merged).context(what).map(Some)
+    }
+
+    /// The directories below the changes of an overlay. Those of layers are shared with every snapshot that has the same layer.
     pub fn lower_dirs(&self) -> impl Iterator<Item = &Path> {
-        self.lower.iter().filter_map(|lower| match lower {
+        let lower = match &self.shape {
+            Shape::Overlay { lower, .. } => lower.as_slice(),
+            Shape::Copy { .. } => &[],
+        };
+        lower.iter().filter_map(|lower| match lower {
             Lower::Dir(path) => Some(path.as_path()),
             Lower::Image(_) => None,
         })
@@ -109,6 +175,7 @@ impl Active {
 
     /// The same snapshot, whose mounts show every file with this SELinux label (`context=`); so have the images of layers.
     /// The files of [`Active::lower_dirs`] keep theirs, and the kernel asks for it when mapped memory of them is protected.
+    /// A copy is no file system of its own: its files have to be labelled themselves.
     #[must_use]
     pub fn labelled(mut self, label: &str) -> Self {
         self.label = Some(label.to_owned());
@@ -120,15 +187,25 @@ impl Active {
     /// # Errors
     /// `PermissionDenied`; `Unsupported` when the kernel has no overlayfs.
     pub fn mount_detached(&self) -> Result<OwnedFd, Error> {
+        match &self.shape {
+            Shape::Overlay { lower, upper } => self.overlay(lower, upper.as_deref()),
+            Shape::Copy { tree, writable, .. } => {
+                if *writable && !self.volatile {
+                    copy::sync(&self.dir)?;
+                }
+                mount::clone_of(tree, !*writable).context(|| format!("mount the snapshot {}", self.key))
+            }
+        }
+    }
+
+    fn overlay(&self, lower: &[Lower], upper: Option<&Path>) -> Result<OwnedFd, Error> {
         // The overlay keeps the mounts of images; nobody else ever sees them.
-        let mounts: Vec<Option<OwnedFd>> = self
-            .lower
+        let mounts: Vec<Option<OwnedFd>> = lower
             .iter()
             .map(|lower| lower.mount(self.label.as_deref()))
             .collect::<Result<_, _>>()
             .context(|| format!("mount the layers of the snapshot {}", self.key))?;
-        let lower: Vec<mount::Lower<'_>> = self
-            .lower
+        let lower: Vec<mount::Lower<'_>> = lower
             .iter()
             .zip(&mounts)
             .filter_map(|(lower, mount)| match lower {
@@ -141,7 +218,7 @@ impl Active {
         let mut options = Vec::with_capacity(7);
         let privileged = dhow_layer::privileged();
         let work = self.dir.join("work");
-        if self.upper.is_some() {
+        if upper.is_some() {
             options.extend([("index", Some("off")), ("metacopy", Some("off"))]);
             if privileged {
                 options.push(("redirect_dir", Some("off")));
@@ -156,9 +233,13 @@ impl Active {
             options.push(("userxattr", None));
         }
         options.extend(self.label.as_deref().map(|label| ("context", Some(label))));
-        let work = self.upper.is_some().then_some(work.as_path());
-        mount::overlay_of(&lower, self.upper.as_deref(), work, &options)
+        let work = upper.is_some().then_some(work.as_path());
+        mount::overlay_of(&lower, upper, work, &options)
             .context(|| format!("mount the snapshot {}", self.key))
+            .map_err(|error| match error.kind() {
+                ErrorKind::Unsupported | ErrorKind::InvalidArgument => error.with_hint(WITHOUT_OVERLAY),
+                _ => error,
+            })
     }
 
     /// Mounts it on the directory `target`.

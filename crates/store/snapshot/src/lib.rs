@@ -1,15 +1,18 @@
 //! Mounted and mountable stacks of layers.
 //!
 //! A snapshot is a stack of stored layers with, for an active one, a directory on top that takes the changes
-//! (overlayfs). Its key is chosen by the caller: a container id, a build step.
+//! (overlayfs), or, where a host or a file system has no overlayfs, a copy of what the stack shows (see `copy`). Its key
+//! is chosen by the caller: a container id, a build step.
 //!
 //! # On disk
 //! ```text
 //! ROOT/snapshots/<key>/upper    changes; absent in a view
 //!                     /work     overlayfs' own; absent in a view
 //!                     /patch-N  what the layer number N of the stack implies but cannot know by itself (see `patch`)
+//!                     /tree, view, copied    instead of these, of a plain copy (see `copy`)
 //!                     /stack    the diff ids, lowest first, one per line; written last: without it nothing is there
 //! ROOT/snapshots/.empty/{a,b}   lower directories for stacks that have none
+//! ROOT/snapshots/.copy          there while new snapshots are plain copies
 //! ```
 //!
 //! # Locks
@@ -18,10 +21,16 @@
 #![forbid(unsafe_code)]
 
 mod active;
+mod changes;
+mod copy;
+mod look;
+mod merged;
 mod patch;
+mod probe;
 mod stack;
 
 pub use active::{Active, MountGuard};
+pub use changes::Changes;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -42,6 +51,16 @@ dhow_types::define_error! {
 
 /// Makes names in the trash differ within one process.
 static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// How new snapshots are made. One store may have snapshots of both kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Overlayfs over the layers: nothing is copied before it is written to.
+    #[default]
+    Overlay,
+    /// A plain copy of all that the layers show, which works everywhere.
+    Copy,
+}
 
 /// The snapshots under one store directory.
 #[derive(Clone, Debug)]
@@ -96,46 +115,57 @@ impl Snapshots {
     fn make(&self, key: &str, stack: &[DiffId], writable: bool) -> Result<Active, Error> {
         check_key(key)?;
         let layers = stack::layers(&self.layers, stack)?;
+        // What only an index deletes, overlayfs would show.
+        let form = match self.form() {
+            Form::Overlay if layers.iter().all(Layer::is_marked) => Form::Overlay,
+            _ => Form::Copy,
+        };
+        if form == Form::Overlay {
+            stack::check_overlay(&layers)?;
+        }
         let dir = self.dir().join(key);
+        if is_rest(&dir, key) {
+            self.remove(key)?;
+        }
         let made = DirBuilder::new().mode(0o700).create(&dir);
         made.context(|| format!("make the snapshot {}", dir.display()))?;
-        self.fill(key, &dir, stack, &layers, writable).inspect_err(|_| {
-            // The failure itself is what the caller must see; a rest is removed with the key.
-            drop(self.remove(key));
-        })
+        let filled = match form {
+            Form::Overlay => fill(&dir, &layers, writable),
+            Form::Copy => copy::make(&dir, &layers, writable),
+        };
+        filled
+            .and_then(|()| stack::write(&dir, stack))
+            .map(|()| self.opened(key, &dir, layers))
+            .inspect_err(|_| {
+                // The failure itself is what the caller must see; a rest is removed with the key.
+                drop(self.remove(key));
+            })
     }
 
-    fn fill(
-        &self,
-        key: &str,
-        dir: &Path,
-        stack: &[DiffId],
-        layers: &[Layer],
-        writable: bool,
-    ) -> Result<Active, Error> {
-        if writable {
-            for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
-                make_dir(&dir.join(name), mode)?;
-            }
+    fn opened(&self, key: &str, dir: &Path, layers: Vec<Layer>) -> Active {
+        if let Some((tree, writable)) = copy::existing(dir) {
+            return Active::copied(key, dir, tree, layers, writable);
         }
-        let patches = patch::build(dir, layers)?;
-        stack::write(dir, stack)?;
-        Ok(Active::new(key, dir, &self.dir(), layers, &patches, writable))
+        let patches = patch::existing(dir, &layers);
+        let writable = dir.join("upper").exists();
+        Active::new(key, dir, &self.dir(), &layers, &patches, writable)
     }
 
     /// The snapshot made before under `key`.
     ///
     /// # Errors
-    /// `NotFound`; `DataLoss` when a layer of it is gone.
+    /// `NotFound`, also of a copy that a power cut left incomplete before anything was made of it; `DataLoss` when a layer
+    /// of it is gone.
     pub fn active(&self, key: &str) -> Result<Active, Error> {
         let stack = self.stack(key)?;
         let dir = self.dir().join(key);
+        if copy::is_lost(&dir) {
+            return Err(Error::new(ErrorKind::NotFound, format!("no snapshot {key}")));
+        }
         let layers = stack::layers(&self.layers, &stack)
             .map_err(|error| error.with_kind(ErrorKind::DataLoss))
             .context(|| format!("open the snapshot {key}"))?;
-        let patches = patch::existing(&dir, &layers);
-        let writable = dir.join("upper").exists();
-        Ok(Active::new(key, &dir, &self.dir(), &layers, &patches, writable))
+        Ok(self.opened(key, &dir, layers))
     }
 
     /// The layers that the snapshot `key` was made of, lowest first.
@@ -160,21 +190,72 @@ impl Snapshots {
     /// Makes a layer of the changes of a writable snapshot, which is spent. It must not be mounted any more.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a view; the failures of [`LayerStore::capture`], after which the snapshot is as it was.
+    /// `FailedPrecondition` for a view; the failures of [`LayerStore::capture`], after which the snapshot is as it was, but
+    /// for a copy, of which the changes were taken.
     pub fn capture(&self, active: Active, how: &Capture) -> Result<Layer, Error> {
-        let Some(upper) = active.upper() else {
+        let what = || format!("capture the snapshot {}", active.key());
+        let Some(written) = active.written() else {
             let message = format!(
                 "the snapshot {} is a view: it has no changes to capture",
                 active.key()
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         };
-        let layer = self
-            .layers
-            .capture_with(upper, how)
-            .context(|| format!("capture the snapshot {}", active.key()))?;
+        let layer = match active.changes()? {
+            None => self.layers.capture_with(written, how).context(what)?,
+            Some(changes) => {
+                let upper = self.dir().join(active.key()).join("changes");
+                make_dir(&upper, 0o755)?;
+                changes::take(written, &changes, &upper).context(what)?;
+                let mut how = how.clone();
+                how.gone.extend(changes.gone);
+                self.layers.capture_with(&upper, &how).context(what)?
+            }
+        };
         self.remove(active.key())?;
         Ok(layer)
+    }
+
+    /// How new snapshots are made.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        if self.dir().join(".copy").exists() {
+            Form::Copy
+        } else {
+            Form::Overlay
+        }
+    }
+
+    /// Makes new snapshots so from now on; those that are there stay as they are, and go on working.
+    ///
+    /// # Errors
+    /// `Unsupported` when this host cannot mount an overlay here; failures of the file system.
+    pub fn make_as(&self, form: Form) -> Result<(), Error> {
+        let mark = self.dir().join(".copy");
+        let what = || format!("write {}", mark.display());
+        match form {
+            Form::Copy => std::fs::write(&mark, "").context(what),
+            Form::Overlay => {
+                probe::overlay(&self.root)
+                    .map_err(|error| error.with_kind(ErrorKind::Unsupported))
+                    .context(|| "try an overlay on this host")?;
+                match std::fs::remove_file(&mark) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other.context(what),
+                }
+            }
+        }
+    }
+
+    /// What a new store here has to use: a copy where an overlay cannot be mounted though a copy can. Whoever may mount
+    /// nothing at all learns nothing.
+    #[must_use]
+    pub fn probe(&self) -> Form {
+        if probe::overlay(&self.root).is_err() && probe::copy(&self.root) {
+            Form::Copy
+        } else {
+            Form::Overlay
+        }
     }
 
     /// Removes a snapshot and its changes. One that is not there is done already.
@@ -220,6 +301,22 @@ impl Snapshots {
         keys.sort();
         Ok(keys)
     }
+}
+
+fn fill(dir: &Path, layers: &[Layer], writable: bool) -> Result<(), Error> {
+    if writable {
+        for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
+            make_dir(&dir.join(name), mode)?;
+        }
+    }
+    patch::build(dir, layers).map(drop)
+}
+
+/// Whether a folder is what a process left that was killed while it made a snapshot, or a power cut of a new copy: nothing
+/// was ever changed in it, and its key is that of the one who makes it now.
+fn is_rest(dir: &Path, key: &str) -> bool {
+    let unfinished = stack::read(dir, key).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    copy::is_lost(dir) || (unfinished && dir.exists() && !dir.join("upper").exists())
 }
 
 /// A key is a plain file name: letters, digits, `_`, `.`, `-`; the first is none of the last two.

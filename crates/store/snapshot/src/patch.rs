@@ -13,25 +13,20 @@
 //! the name, of which nothing is to be found then (`ovl_iterate` of fs/overlayfs/readdir.c). So, where an implied directory
 //! is in no layer below, a patch holds it once more when there are whiteouts in it.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_layer::{Entry, EntryKind, Index, Layer};
 use dhow_rootpath::Root;
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, futimens, linkat, mknodat, openat, symlinkat, utimensat,
-};
+use rustix::fs::{AtFlags, linkat, utimensat};
 use rustix::io::Errno;
 
+use crate::look::{Look, times};
 use crate::{Context, Error, make_dir};
 
 /// Links followed from one implied directory.
-const MOST_LINKS: u32 = 40;
+pub(crate) const MOST_LINKS: u32 = 40;
 
 /// Builds the patches of a stack (lowest first); one place for each layer.
 pub(crate) fn build(dir: &Path, layers: &[Layer]) -> Result<Vec<Option<PathBuf>>, Error> {
@@ -73,22 +68,28 @@ impl Below {
         Ok(Self(layers.iter().rev().map(load).collect::<Result<_, _>>()?))
     }
 
-    /// What the layers below say about `path`: the topmost that names it and is not implied itself.
+    /// What the layers below say about `path`: the topmost that names it and is not implied itself, unless what that has
+    /// is no directory, and so was replaced by an implied one.
     fn find(&self, path: &[u8]) -> Option<Entry> {
+        let mut implied = None;
         for index in &self.0 {
-            if let Some(entry) = index.find(path) {
-                if entry.kind == EntryKind::Whiteout {
-                    return None;
+            match index.find(path) {
+                Some(entry) if entry.kind == EntryKind::Whiteout => break,
+                Some(entry) if !entry.implied => {
+                    let followed = matches!(entry.kind, EntryKind::Directory | EntryKind::Symlink);
+                    return if followed {
+                        Some(entry)
+                    } else {
+                        implied.or(Some(entry))
+                    };
                 }
-                if !entry.implied {
-                    return Some(entry);
-                }
+                entry => implied = implied.or(entry),
             }
             if hidden_in(index, path) {
-                return None;
+                break;
             }
         }
-        None
+        implied
     }
 
     /// Whether the directory `path` of the layer above, which has this index, is one with a directory of these.
@@ -110,36 +111,41 @@ impl Below {
 
     /// Where `path` leads in the layers below; nothing when that is no directory, or not to be told.
     fn follow(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let mut todo: Vec<Vec<u8>> = parts(path);
-        let mut real: Vec<u8> = Vec::new();
-        let mut links = 0;
-        while let Some(part) = todo.pop() {
-            if part == b".." {
-                real.truncate(real.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
-                continue;
-            }
-            let next = join(&real, &part);
-            match self.find(&next) {
-                Some(entry) if entry.kind == EntryKind::Symlink => {
-                    links += 1;
-                    if links > MOST_LINKS {
-                        return None;
-                    }
-                    if entry.link.starts_with(b"/") {
-                        real.clear();
-                    }
-                    todo.extend(parts(&entry.link));
-                }
-                Some(entry) if entry.kind != EntryKind::Directory => return None,
-                _ => real = next,
-            }
-        }
-        Some(real)
+        follow(path, |path| self.find(path))
     }
 }
 
+/// Where `path` leads in a tree of which `find` says what is where; nothing when that is no directory, or not to be told.
+pub(crate) fn follow(path: &[u8], find: impl Fn(&[u8]) -> Option<Entry>) -> Option<Vec<u8>> {
+    let mut todo: Vec<Vec<u8>> = parts(path);
+    let mut real: Vec<u8> = Vec::new();
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part == b".." {
+            real.truncate(real.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+            continue;
+        }
+        let next = join(&real, &part);
+        match find(&next) {
+            Some(entry) if entry.kind == EntryKind::Symlink => {
+                links += 1;
+                if links > MOST_LINKS {
+                    return None;
+                }
+                if entry.link.starts_with(b"/") {
+                    real.clear();
+                }
+                todo.extend(parts(&entry.link));
+            }
+            Some(entry) if entry.kind != EntryKind::Directory => return None,
+            _ => real = next,
+        }
+    }
+    Some(real)
+}
+
 /// Whether something above `path` in this layer hides what lies lower.
-fn hidden_in(index: &Index, path: &[u8]) -> bool {
+pub(crate) fn hidden_in(index: &Index, path: &[u8]) -> bool {
     let slashes = path
         .iter()
         .enumerate()
@@ -152,7 +158,7 @@ fn hidden_in(index: &Index, path: &[u8]) -> bool {
     })
 }
 
-fn parent_of(path: &[u8]) -> &[u8] {
+pub(crate) fn parent_of(path: &[u8]) -> &[u8] {
     let slash = path.iter().rposition(|byte| *byte == b'/');
     &path[..slash.unwrap_or(0)]
 }
@@ -165,7 +171,7 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     parts.rev().map(<[u8]>::to_vec).collect()
 }
 
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() {
         name.to_vec()
     } else {
@@ -173,7 +179,7 @@ fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-fn inside(path: &[u8]) -> &Path {
+pub(crate) fn inside(path: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path))
 }
 
@@ -194,7 +200,8 @@ fn one(path: &Path, layer: &Layer, below: &Below) -> Result<bool, Error> {
         .entries()
         .filter(|entry| entry.implied && !entry.path.is_empty())
     {
-        if done.iter().any(|done| entry.path.starts_with(done)) {
+        // What this layer hides itself says nothing about it.
+        if done.iter().any(|done| entry.path.starts_with(done)) || hidden_in(&index, &entry.path) {
             continue;
         }
         match below.find(&entry.path) {
@@ -259,7 +266,10 @@ impl Patch<'_> {
             .context(|| "make a directory")?;
         let what = || format!("dress {}", String::from_utf8_lossy(path));
         self.made.push((path.to_vec(), like.mtime));
-        dress(&made, like).map_err(io::Error::from).context(what)
+        Look::of(like)
+            .wear_dir(&made)
+            .map_err(io::Error::from)
+            .context(what)
     }
 
     /// A directory that the layer has, as it is there.
@@ -337,11 +347,16 @@ impl Patch<'_> {
             .filter(|entry| entry.path != from)
         {
             let target = join(to, &entry.path[from.len() + 1..]);
-            if entry.kind == EntryKind::Whiteout && self.below.find(&target).is_none() {
-                continue;
+            if entry.kind == EntryKind::Whiteout {
+                // It is seen where the directory comes of the patch alone. What other patches put below is not in `below`.
+                let parent = parent_of(&target);
+                if !(parent.is_empty() || self.below.has_directory(self.index, parent)) {
+                    continue;
+                }
             }
             if entry.kind == EntryKind::Directory {
-                let lower = entry.implied.then(|| self.below.find(&target)).flatten();
+                let said = entry.implied && !hidden_in(self.index, &target);
+                let lower = said.then(|| self.below.find(&target)).flatten();
                 let like = lower
                     .filter(|entry| entry.kind == EntryKind::Directory)
                     .unwrap_or(entry);
@@ -359,92 +374,24 @@ impl Patch<'_> {
             let what = || format!("link {}", String::from_utf8_lossy(&target));
             match linkat(&old_dir, &old, &new_dir, &new, AtFlags::empty()) {
                 // From an image nothing can be linked; what lies below a link in a lower layer is little.
-                Err(Errno::XDEV) => copy(&source, self.index, &entry, (&new_dir, &new)).context(what)?,
+                Err(Errno::XDEV) => {
+                    let original = match entry.kind {
+                        EntryKind::Hardlink => self.index.find(&entry.link),
+                        _ => None,
+                    };
+                    let look = Look::of(original.as_ref().unwrap_or(&entry));
+                    look.copy(&source, &entry.path, (&new_dir, &new)).context(what)?;
+                }
+                // Through two links, or through one that leads to what the layer names as well.
+                Err(Errno::EXIST) => {
+                    self.root()?.remove_all(inside(&target)).context(what)?;
+                    linkat(&old_dir, &old, &new_dir, &new, AtFlags::empty())
+                        .map_err(io::Error::from)
+                        .context(what)?;
+                }
                 other => other.map_err(io::Error::from).context(what)?,
             }
         }
         Ok(())
-    }
-}
-
-/// Makes a copy of `entry`, which is no directory, at a name in the directory `place`.
-fn copy(source: &Root, index: &Index, entry: &Entry, place: (&OwnedFd, &OsStr)) -> Result<(), Error> {
-    let original = match entry.kind {
-        EntryKind::Hardlink => index.find(&entry.link),
-        _ => None,
-    };
-    let like = original.as_ref().unwrap_or(entry);
-    let (dir, name) = place;
-    let call = |done: Result<(), Errno>| done.map_err(io::Error::from).context(|| "copy it");
-    let node = |kind| {
-        let number = rustix::fs::makedev(like.major, like.minor);
-        mknodat(dir, name, kind, Mode::from_raw_mode(like.mode), number)
-    };
-    match like.kind {
-        EntryKind::File | EntryKind::Hardlink | EntryKind::Directory => {
-            let mut from = source.open_file(inside(&entry.path)).context(|| "copy it")?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let to = openat(dir, name, flags, Mode::from_raw_mode(0o600));
-            let to = File::from(to.map_err(io::Error::from).context(|| "copy it")?);
-            io::copy(&mut from, &mut &to).context(|| "copy it")?;
-            return call(wear(&to, like));
-        }
-        EntryKind::Symlink => call(symlinkat(like.link.as_slice(), dir, name))?,
-        EntryKind::CharDevice | EntryKind::Whiteout => call(node(FileType::CharacterDevice))?,
-        EntryKind::BlockDevice => call(node(FileType::BlockDevice))?,
-        EntryKind::Fifo => call(node(FileType::Fifo))?,
-    }
-    let (uid, gid) = (Uid::from_raw(like.uid), Gid::from_raw(like.gid));
-    call(chownat(
-        dir,
-        name,
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    ))?;
-    if like.kind != EntryKind::Symlink {
-        call(chmodat(
-            dir,
-            name,
-            Mode::from_raw_mode(like.mode),
-            AtFlags::empty(),
-        ))?;
-    }
-    call(utimensat(
-        dir,
-        name,
-        &times(like.mtime),
-        AtFlags::SYMLINK_NOFOLLOW,
-    ))
-}
-
-/// Gives an open directory the owner, mode, attributes and time of `like`: always through its descriptor, since names in
-/// a patch come from layers.
-fn dress(dir: &OwnedFd, like: &Entry) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    wear(&openat(dir, ".", flags, Mode::empty())?, like)
-}
-
-/// The same for an open file.
-fn wear(file: impl AsFd, like: &Entry) -> Result<(), Errno> {
-    let dir = file.as_fd();
-    if dhow_layer::privileged() {
-        fchown(dir, Some(Uid::from_raw(like.uid)), Some(Gid::from_raw(like.gid)))?;
-    }
-    fchmod(dir, Mode::from_raw_mode(like.mode))?;
-    for (key, value) in &like.xattrs {
-        fsetxattr(dir, key.as_slice(), value, XattrFlags::empty())?;
-    }
-    futimens(dir, &times(like.mtime))
-}
-
-fn times(seconds: i64) -> Timestamps {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
     }
 }

@@ -26,6 +26,12 @@ pub(crate) fn layers(store: &LayerStore, stack: &[DiffId]) -> Result<Vec<Layer>,
             break;
         }
     }
+    layers.reverse();
+    Ok(layers)
+}
+
+/// Refuses what overlayfs cannot mount.
+pub(crate) fn check_overlay(layers: &[Layer]) -> Result<(), Error> {
     if layers.len() > MOST {
         let message = format!(
             "overlayfs takes {MOST} layers at most, this stack has {}",
@@ -33,8 +39,7 @@ pub(crate) fn layers(store: &LayerStore, stack: &[DiffId]) -> Result<Vec<Layer>,
         );
         return Err(Error::new(ErrorKind::Unsupported, message).with_hint("squash the image"));
     }
-    layers.reverse();
-    Ok(layers)
+    Ok(())
 }
 
 pub(crate) fn write(dir: &Path, stack: &[DiffId]) -> Result<(), Error> {

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails, one that cannot run says so"
 )]
 
+mod copied;
 mod peers;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_layer::tar::Writer;
 use dhow_layer::{Backend, Capture, Entry, EntryKind, LayerStore, Unpack};
-use dhow_snapshot::Snapshots;
+use dhow_snapshot::{Form, Snapshots};
 use dhow_types::{DiffId, Digest, ErrorKind};
 
 const EMPTY: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
@@ -22,10 +23,19 @@ const EMPTY: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddf
 macro_rules! on_every_back_end {
     ($($test:ident)*) => {
         mod directories {
-            $(#[test] fn $test() { super::$test(dhow_layer::Backend::Directories); })*
+            $(#[test] fn $test() { super::$test(super::Kind::Directories); })*
         }
         mod erofs {
-            $(#[test] fn $test() { super::$test(dhow_layer::Backend::Erofs); })*
+            $(#[test] fn $test() { super::$test(super::Kind::Erofs); })*
+        }
+        mod copies {
+            $(#[test] fn $test() { super::$test(super::Kind::Copies); })*
+        }
+        mod copies_of_erofs {
+            $(#[test] fn $test() { super::$test(super::Kind::CopiesOfErofs); })*
+        }
+        mod copies_on_an_overlay {
+            $(#[test] fn $test() { super::$test(super::Kind::CopiesOnAnOverlay); })*
         }
     };
 }
@@ -49,37 +59,110 @@ use peers::the_archives_of_containerds_and_umocis_tests_show_what_is_said;
 /// Layers as directories with `user.overlay.*`, and overlayfs in a user namespace.
 #[test]
 fn a_normal_user_passes_the_suite_in_a_namespace_of_their_own() {
-    eprintln!("{}", dhow_testkit::as_nobody(&["directories::"], true, &[]));
+    eprintln!(
+        "{}",
+        dhow_testkit::as_nobody(&["directories::", "copies::"], true, &[])
+    );
+}
+
+/// What is under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Directories,
+    Erofs,
+    /// Plain copies of layers that are directories.
+    Copies,
+    CopiesOfErofs,
+    /// The store is on a file system that overlayfs takes no changes to, and that has no whiteouts: another overlay.
+    CopiesOnAnOverlay,
+}
+
+impl Kind {
+    fn backend(self) -> Backend {
+        match self {
+            Self::Erofs | Self::CopiesOfErofs => Backend::Erofs,
+            Self::Directories | Self::Copies | Self::CopiesOnAnOverlay => Backend::Directories,
+        }
+    }
+
+    fn copies(self) -> bool {
+        matches!(self, Self::Copies | Self::CopiesOfErofs | Self::CopiesOnAnOverlay)
+    }
 }
 
 struct Place {
-    dir: tempfile::TempDir,
     layers: LayerStore,
     snapshots: Snapshots,
+    /// Before what it is mounted over.
+    _overlay: Option<Overlay>,
+    dir: tempfile::TempDir,
+    root: PathBuf,
+}
+
+/// An overlay that is unmounted at the end.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn mount(dir: &Path) -> Self {
+        let part = |name: &str| {
+            let path = dir.join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (lower, upper, work, root) = (part("lower"), part("upper"), part("work"), part("root"));
+        let mount = dhow_sys::mount::overlay(&[&lower], Some(&upper), Some(&work), &[]).unwrap();
+        dhow_sys::mount::attach(&mount, &root).unwrap();
+        Self(root)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        dhow_sys::mount::detach(&self.0).unwrap();
+    }
 }
 
 impl Place {
     /// Nothing when this process may not mount.
-    fn new(test: &str, backend: Backend) -> Option<Self> {
+    fn new(test: &str, kind: Kind) -> Option<Self> {
         // Root of a namespace may mount, too.
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped {test}: it needs root");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
+        let overlay = (kind == Kind::CopiesOnAnOverlay).then(|| Overlay::mount(dir.path()));
+        let root = overlay
+            .as_ref()
+            .map_or(dir.path(), |overlay| &overlay.0)
+            .to_owned();
         std::fs::create_dir(dir.path().join("mnt")).unwrap();
-        let layers = LayerStore::open_with(dir.path(), backend).unwrap();
-        if backend == Backend::Erofs
+        let layers = LayerStore::open_with(&root, kind.backend()).unwrap();
+        if kind.backend() == Backend::Erofs
             && let Err(error) = layers.probe_erofs()
         {
             eprintln!("skipped {test} on erofs: {error}");
             return None;
         }
-        let snapshots = Snapshots::open(dir.path(), layers.clone()).unwrap();
+        let snapshots = Snapshots::open(&root, layers.clone()).unwrap();
+        match kind {
+            Kind::CopiesOnAnOverlay => {
+                assert_eq!(snapshots.probe(), Form::Copy);
+                assert_eq!(
+                    snapshots.make_as(Form::Overlay).unwrap_err().kind(),
+                    ErrorKind::Unsupported
+                );
+                snapshots.make_as(Form::Copy).unwrap();
+            }
+            _ if kind.copies() => snapshots.make_as(Form::Copy).unwrap(),
+            _ => assert_eq!(snapshots.probe(), Form::Overlay),
+        }
         Some(Self {
-            dir,
             layers,
             snapshots,
+            _overlay: overlay,
+            dir,
+            root,
         })
     }
 
@@ -141,11 +224,8 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-fn changes_over_a_stack_become_a_layer_that_shows_them_again(backend: Backend) {
-    let Some(place) = Place::new(
-        "changes_over_a_stack_become_a_layer_that_shows_them_again",
-        backend,
-    ) else {
+fn changes_over_a_stack_become_a_layer_that_shows_them_again(kind: Kind) {
+    let Some(place) = Place::new("changes_over_a_stack_become_a_layer_that_shows_them_again", kind) else {
         return;
     };
     let base = place.layer(&[
@@ -182,9 +262,16 @@ fn changes_over_a_stack_become_a_layer_that_shows_them_again(backend: Backend) {
             ("etc/a".into(), EntryKind::Whiteout, false),
             ("etc/c".into(), EntryKind::File, false),
             ("etc/link".into(), EntryKind::Symlink, false),
-            ("old".into(), EntryKind::Directory, true),
+            // Nobody can see of a copy that a directory is not the one that was there.
+            ("old".into(), EntryKind::Directory, !kind.copies()),
             ("old/new".into(), EntryKind::File, false),
         ]
+        .into_iter()
+        .chain(
+            kind.copies()
+                .then(|| ("old/x".into(), EntryKind::Whiteout, false))
+        )
+        .collect::<Vec<_>>()
     );
     assert_eq!(
         place.snapshots.list().unwrap(),
@@ -210,8 +297,8 @@ fn changes_over_a_stack_become_a_layer_that_shows_them_again(backend: Backend) {
     );
 }
 
-fn an_untouched_snapshot_is_the_canonical_empty_layer(backend: Backend) {
-    let Some(place) = Place::new("an_untouched_snapshot_is_the_canonical_empty_layer", backend) else {
+fn an_untouched_snapshot_is_the_canonical_empty_layer(kind: Kind) {
+    let Some(place) = Place::new("an_untouched_snapshot_is_the_canonical_empty_layer", kind) else {
         return;
     };
     let base = place.layer(&[("tmp/x", "implied"), ("f", "f")]);
@@ -221,10 +308,10 @@ fn an_untouched_snapshot_is_the_canonical_empty_layer(backend: Backend) {
     assert_eq!(layer.diff_id().to_string(), EMPTY);
 }
 
-fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted(backend: Backend) {
+fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted(kind: Kind) {
     let Some(place) = Place::new(
         "empty_stacks_single_layers_and_repeated_layers_can_be_mounted",
-        backend,
+        kind,
     ) else {
         return;
     };
@@ -259,11 +346,8 @@ fn empty_stacks_single_layers_and_repeated_layers_can_be_mounted(backend: Backen
     }
 }
 
-fn two_hundred_layers_can_be_mounted_and_too_many_are_refused(backend: Backend) {
-    let Some(place) = Place::new(
-        "two_hundred_layers_can_be_mounted_and_too_many_are_refused",
-        backend,
-    ) else {
+fn two_hundred_layers_can_be_mounted_and_too_many_are_refused(kind: Kind) {
+    let Some(place) = Place::new("two_hundred_layers_can_be_mounted_and_too_many_are_refused", kind) else {
         return;
     };
     let stack: Vec<DiffId> = (0..200)
@@ -276,16 +360,20 @@ fn two_hundred_layers_can_be_mounted_and_too_many_are_refused(backend: Backend) 
     let more: Vec<DiffId> = (200..501)
         .map(|n| place.layer(&[(&format!("f{n}"), "x")]))
         .collect();
-    let error = place
-        .snapshots
-        .prepare("toomany", &[stack, more].concat())
-        .unwrap_err();
+    let toomany = place.snapshots.prepare("toomany", &[stack, more].concat());
+    if kind.copies() {
+        // What overlayfs cannot, a copy can.
+        let mounted = toomany.unwrap().volatile().mount(&place.mnt()).unwrap();
+        assert_eq!(names(mounted.path()).len(), 501);
+        return;
+    }
+    let error = toomany.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(place.snapshots.list().unwrap(), ["many"]);
 }
 
-fn an_opaque_root_hides_all_layers_below(backend: Backend) {
-    let Some(place) = Place::new("an_opaque_root_hides_all_layers_below", backend) else {
+fn an_opaque_root_hides_all_layers_below(kind: Kind) {
+    let Some(place) = Place::new("an_opaque_root_hides_all_layers_below", kind) else {
         return;
     };
     let below = place.layer(&[("below", "x")]);
@@ -296,8 +384,8 @@ fn an_opaque_root_hides_all_layers_below(backend: Backend) {
     assert_eq!(names(mounted.path()), ["middle", "top"]);
 }
 
-fn implied_directories_look_as_the_layers_below_say(backend: Backend) {
-    let Some(place) = Place::new("implied_directories_look_as_the_layers_below_say", backend) else {
+fn implied_directories_look_as_the_layers_below_say(kind: Kind) {
+    let Some(place) = Place::new("implied_directories_look_as_the_layers_below_say", kind) else {
         return;
     };
     let base = place.layer(&[
@@ -365,8 +453,8 @@ fn implied_directories_look_as_the_layers_below_say(backend: Backend) {
     }
 }
 
-fn a_patch_never_follows_a_link_of_a_layer_on_the_host(backend: Backend) {
-    let Some(place) = Place::new("a_patch_never_follows_a_link_of_a_layer_on_the_host", backend) else {
+fn a_patch_never_follows_a_link_of_a_layer_on_the_host(kind: Kind) {
+    let Some(place) = Place::new("a_patch_never_follows_a_link_of_a_layer_on_the_host", kind) else {
         return;
     };
     let victim = place.dir.path().join("victim");
@@ -386,8 +474,8 @@ fn a_patch_never_follows_a_link_of_a_layer_on_the_host(backend: Backend) {
     assert_eq!(names(&victim.join("a")), Vec::<String>::new());
 }
 
-fn keys_are_plain_names_and_taken_once(backend: Backend) {
-    let Some(place) = Place::new("keys_are_plain_names_and_taken_once", backend) else {
+fn keys_are_plain_names_and_taken_once(kind: Kind) {
+    let Some(place) = Place::new("keys_are_plain_names_and_taken_once", kind) else {
         return;
     };
     for bad in [
@@ -424,11 +512,11 @@ fn keys_are_plain_names_and_taken_once(backend: Backend) {
         place.snapshots.active("good").unwrap_err().kind(),
         ErrorKind::NotFound
     );
-    assert_eq!(names(&place.dir.path().join("trash")), Vec::<String>::new());
+    assert_eq!(names(&place.root.join("trash")), Vec::<String>::new());
 }
 
-fn missing_layers_and_cut_lists_are_told(backend: Backend) {
-    let Some(place) = Place::new("missing_layers_and_cut_lists_are_told", backend) else {
+fn missing_layers_and_cut_lists_are_told(kind: Kind) {
+    let Some(place) = Place::new("missing_layers_and_cut_lists_are_told", kind) else {
         return;
     };
     let nobody = DiffId(Digest::of(b"nobody"));
@@ -439,7 +527,7 @@ fn missing_layers_and_cut_lists_are_told(backend: Backend) {
     assert_eq!(place.snapshots.list().unwrap(), Vec::<String>::new());
     let base = place.layer(&[("a", "a")]);
     place.snapshots.prepare("q", &[base]).unwrap();
-    let list = place.dir.path().join("snapshots/q/stack");
+    let list = place.root.join("snapshots/q/stack");
     let text = std::fs::read_to_string(&list).unwrap();
     for end in 0..text.len() {
         std::fs::write(&list, &text[..end]).unwrap();
@@ -457,8 +545,8 @@ fn missing_layers_and_cut_lists_are_told(backend: Backend) {
     );
 }
 
-fn a_volatile_snapshot_can_be_mounted_again(backend: Backend) {
-    let Some(place) = Place::new("a_volatile_snapshot_can_be_mounted_again", backend) else {
+fn a_volatile_snapshot_can_be_mounted_again(kind: Kind) {
+    let Some(place) = Place::new("a_volatile_snapshot_can_be_mounted_again", kind) else {
         return;
     };
     let active = place.snapshots.prepare("v", &[]).unwrap().volatile();
@@ -467,7 +555,7 @@ fn a_volatile_snapshot_can_be_mounted_again(backend: Backend) {
         std::fs::write(mounted.path().join(round.to_string()), b"").unwrap();
         mounted.unmount().unwrap();
     }
-    assert_eq!(names(active.upper().unwrap()), ["0", "1", "2"]);
+    assert_eq!(names(active.written().unwrap()), ["0", "1", "2"]);
     let detached = active.mount_detached().unwrap();
     assert!(rustix::fs::statat(&detached, "2", rustix::fs::AtFlags::empty()).is_ok());
 }

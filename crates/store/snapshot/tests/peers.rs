@@ -21,9 +21,9 @@ use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-use dhow_layer::{Backend, Unpack};
+use dhow_layer::{Capture, Unpack};
 
-use crate::{Place, tar};
+use crate::{EMPTY, Kind, Place, tar};
 
 /// Layers, lowest first, of names and what they are (see [`crate::entry`]).
 type Layers = &'static [&'static [(&'static str, &'static str)]];
@@ -155,8 +155,8 @@ fn shown(root: &Path) -> String {
     pieces.join("; ")
 }
 
-pub(crate) fn the_archives_of_containerds_and_umocis_tests_show_what_is_said(backend: Backend) {
-    let Some(place) = Place::new("the archives of peers", backend) else {
+pub(crate) fn the_archives_of_containerds_and_umocis_tests_show_what_is_said(kind: Kind) {
+    let Some(place) = Place::new("the archives of peers", kind) else {
         return;
     };
     let mut wrong = Vec::new();
@@ -174,7 +174,15 @@ pub(crate) fn the_archives_of_containerds_and_umocis_tests_show_what_is_said(bac
             Ok(stack) => {
                 let view = place.snapshots.view(&format!("case-{number}"), &stack).unwrap();
                 let mounted = view.mount(&place.mnt()).unwrap();
-                shown(mounted.path())
+                let found = shown(mounted.path());
+                mounted.unmount().unwrap();
+                let active = place.snapshots.prepare("untouched", &stack).unwrap().volatile();
+                let mounted = active.mount(&place.mnt()).unwrap();
+                assert_eq!(shown(mounted.path()), found, "{name}: written to");
+                mounted.unmount().unwrap();
+                let layer = place.snapshots.capture(active, &Capture::default()).unwrap();
+                assert_eq!(layer.diff_id().to_string(), EMPTY, "{name}: nothing was changed");
+                found
             }
         };
         if found != *wanted {

@@ -261,6 +261,7 @@ const SYSTEM: &[Entry] = &[
     own(&system::check::VERB),
     own(&version::INFO),
     own(&system::layers::VERB),
+    own(&system::snapshots::VERB),
     own(&system::teardown::VERB),
 ];
 

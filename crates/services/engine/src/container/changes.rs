@@ -3,7 +3,7 @@
 //! The changes are copied first, so that the container goes on with its own. What only the mounts of the run needed
 //! (`/proc`, an empty `/etc/hosts`) is no change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -157,38 +157,43 @@ impl Engine {
 
     /// The container's changes as a layer of the store. The caller holds a lease.
     fn changed_layer(&self, container: &Container) -> Result<Layer, Error> {
-        let snapshots = &self.store()?.snapshots;
-        let folder = self
-            .settings()
-            .root
-            .join("snapshots")
-            .join(container.config.id.as_str())
-            .join("upper");
-        let key = scratch_key("commit");
-        let active = snapshots
-            .prepare(&key, &container.config.layers)
+        let store = self.store()?;
+        let what = || "copy the changes";
+        // It is swept as that of a dead process when this one is killed.
+        let scratch = store
+            .layers
+            .scratch("commit")
             .context(|| "make room for the changes")?;
-        let outcome = (|| {
-            let what = || "copy the changes";
+        let folder = scratch.path().join("changes");
+        std::fs::create_dir(&folder).context(|| "make room for the changes")?;
+        let mut capture = Capture::default();
+        match store.snapshots.active(container.config.id.as_str()) {
             // A container that never ran has changed nothing.
-            if let Some(upper) = active.upper().filter(|_| folder.exists()) {
-                let mut copy = Copy {
-                    from: Root::open(&folder).context(what)?,
-                    to: Root::open(upper).context(what)?,
-                    links: HashMap::new(),
-                    mounted: mounted_paths(container),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            active => {
+                let active = active.context(what)?;
+                let changes = active.changes().context(what)?;
+                if let Some(written) = active.written() {
+                    let mut copy = Copy {
+                        from: Root::open(written).context(what)?,
+                        to: Root::open(&folder).context(what)?,
+                        links: HashMap::new(),
+                        mounted: mounted_paths(container),
+                        only: changes.as_ref().map(|changes| &changes.written),
+                    };
+                    copy.folder(Path::new(""), 0).context(what)?;
+                }
+                let gone = changes.map(|changes| changes.gone).unwrap_or_default();
+                // What a mount of the run lies over is no change, nor is what it hides.
+                let kept = |path: &Vec<u8>| {
+                    let parent = folder.join(path_of(path));
+                    parent.parent().is_some_and(Path::is_dir)
                 };
-                copy.folder(Path::new(""), 0).context(what)?;
+                capture.gone = gone.into_iter().filter(kept).collect();
             }
-            snapshots
-                .capture(active, &Capture::default())
-                .context(|| "store the changes")
-        })();
-        if outcome.is_err() {
-            // What stays is swept as that of a dead process.
-            drop(snapshots.remove(&key));
         }
-        outcome
+        let layer = store.layers.capture_with(&folder, &capture);
+        layer.context(|| "store the changes")
     }
 
     /// Lets `look` see a stack of layers as one tree.
@@ -260,15 +265,17 @@ fn run_config(container: &Container, image: RunConfig) -> RunConfig {
 }
 
 /// Copies the upper folder of an overlay with all that makes it one: whiteouts, opaque folders, links, attributes.
-struct Copy {
+struct Copy<'a> {
     from: Root,
     to: Root,
     /// Files with more than one name, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
     mounted: Vec<PathBuf>,
+    /// Paths of which the rest is no change; without it all is one.
+    only: Option<&'a BTreeSet<Vec<u8>>>,
 }
 
-impl Copy {
+impl Copy<'_> {
     fn folder(&mut self, path: &Path, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             let message = format!(
@@ -295,6 +302,10 @@ impl Copy {
     }
 
     fn entry(&mut self, path: &Path, depth: usize) -> Result<(), Error> {
+        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+        if self.only.is_some_and(|only| !only.contains(bytes)) {
+            return Ok(());
+        }
         let status = self.from.symlink_metadata(path).context(|| "look at it")?;
         if self.mounted.iter().any(|mounted| mounted == path) && self.is_empty(path, &status)? {
             return Ok(());

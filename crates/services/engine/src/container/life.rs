@@ -130,6 +130,9 @@ impl ContainerLife {
         }
         if let Some(labels) = labels {
             crate::selinux::layers::make_readable(active.lower_dirs()).map_err(before_program)?;
+            if let Some(copy) = active.copy() {
+                crate::selinux::layers::make_own(copy, &labels.mount).map_err(before_program)?;
+            }
             active = active.labelled(&labels.mount);
         }
         active.mount_detached().context(what).map_err(before_program)

@@ -140,16 +140,14 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Bytes that a container's own changes take on disk.
+    /// Bytes that a container's own changes take on disk; of a plain copy of its image, all of it.
     #[must_use]
     pub fn container_size(&self, container: &Container) -> u64 {
-        crate::system::tree_size(
-            &self
-                .settings()
-                .root
-                .join("snapshots")
-                .join(container.config.id.as_str())
-                .join("upper"),
-        )
+        let snapshots = self.settings().root.join("snapshots");
+        let folder = snapshots.join(container.config.id.as_str());
+        ["upper", "tree"]
+            .iter()
+            .map(|part| crate::system::tree_size(&folder.join(part)))
+            .sum()
     }
 }

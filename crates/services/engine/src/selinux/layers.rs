@@ -42,6 +42,15 @@ pub(crate) fn make_readable<'a>(folders: impl Iterator<Item = &'a Path>) -> Resu
     Ok(())
 }
 
+/// Labels a plain copy, which is no file system of its own that could have a label as a whole. What the container makes in
+/// it later is born with the label of its folder.
+pub(crate) fn make_own(folder: &Path, label: &str) -> Result<(), Error> {
+    if carries(folder, label) {
+        return Ok(());
+    }
+    permitted(label_all(folder, label), folder)
+}
+
 /// The policy's label of files that containers share and cannot write, else that of containers' files; none where the
 /// kernel's policy knows neither.
 fn label() -> Option<String> {

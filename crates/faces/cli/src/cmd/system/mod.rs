@@ -3,4 +3,5 @@
 pub(crate) mod check;
 pub(crate) mod df;
 pub(crate) mod layers;
+pub(crate) mod snapshots;
 pub(crate) mod teardown;
