@@ -15,7 +15,14 @@ fill_bin() {
     for applet in $(busybox --list) busybox-extras; do
         [ -e "$bin/$applet" ] || ln -s busybox "$bin/$applet"
     done
-    printf '#!/bin/sh\n[ $# -gt 0 ] || exec env\nfor name; do eval "echo \\"\\$$name\\""; done\n' >"$bin/printenv"
+    # What a shell adds to its environment is not the container's.
+    cat >"$bin/printenv" <<'SCRIPT'
+#!/bin/sh
+all=$(tr '\0' '\n' </proc/$$/environ)
+[ $# -gt 0 ] || { echo "$all"; exit; }
+for name; do echo "$all" | sed -n "s/^$name=//p" | grep . || bad=1; done
+exit ${bad:-0}
+SCRIPT
     printf '#!/bin/sh\n[ "$1" != -q ] || shift\ngrep -q " $1 " /proc/self/mountinfo\n' >"$bin/mountpoint"
     printf '#!/bin/sh\ntrap "" HUP\nexec "$@"\n' >"$bin/nohup"
     cat >"$bin/adduser" <<'SCRIPT'
@@ -37,6 +44,8 @@ fill_root() {
     fill_bin "$1"
     mkdir -p "$1"/{dev,etc,home/podman,media,mnt,proc,root,run,sbin,srv,sys,tmp,usr/bin,usr/sbin,usr/local/bin,var/lib,var/log,var/opt,var/tmp}
     chmod 1777 "$1"/tmp "$1"/var/tmp
+    # As the file system package of some distributions has it; a test looks.
+    chmod 555 "$1"
     chmod 700 "$1"/root
     ln -s ../../bin/env "$1"/usr/bin/env
     ln -s ../proc/mounts "$1"/etc/mtab

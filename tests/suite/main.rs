@@ -41,6 +41,7 @@ mod logdrivers;
 mod lsm;
 mod network;
 mod podman;
+mod podman_run;
 mod pulls;
 mod registries;
 mod registry;

@@ -8,7 +8,7 @@ use crate::world::{Ran, World, eventually, finish};
 
 impl World {
     /// Runs the binary under the name `podman`.
-    fn podman(&self, line: &str) -> Ran {
+    pub(crate) fn podman(&self, line: &str) -> Ran {
         let mut command = self.command(&line.split_whitespace().collect::<Vec<_>>());
         command.arg0("podman");
         finish(command, Vec::new())

@@ -12,10 +12,16 @@ use crate::CliError;
 use crate::terminal::{self, RawMode};
 
 /// What of the person's side is connected.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attached {
     /// Whether the keyboard goes to the container.
     pub(crate) stdin: bool,
+    /// Whether the container's output is shown.
+    pub(crate) stdout: bool,
+    /// Whether its error output is shown.
+    pub(crate) stderr: bool,
+    /// The keys that leave it running.
+    pub(crate) keys: Keys,
     /// Whether the container has a terminal.
     pub(crate) tty: bool,
     /// Whether signals that this command gets go to the container.
@@ -31,8 +37,36 @@ pub(crate) enum End {
     Detached,
 }
 
-/// Docker's key sequence to leave a container running: Ctrl-P, Ctrl-Q.
-const DETACH: [u8; 2] = [0x10, 0x11];
+/// Docker's key sequence to leave a container running.
+pub(crate) const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
+
+/// A sequence of keys; none leaves nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keys(Vec<u8>);
+
+impl Keys {
+    /// Keys with commas between them: a character, or `ctrl-` and a letter or one of `@ [ \\ ] ^ _` (moby `term`,
+    /// `ToBytes`).
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let key = |word: &str| {
+            let control = word.strip_prefix("ctrl-").map(str::as_bytes);
+            match (word.as_bytes(), control) {
+                ([one], _) => Some(*one),
+                (_, Some([letter])) if matches!(letter.to_ascii_uppercase(), b'@'..=b'_') => {
+                    Some(letter.to_ascii_uppercase() & 0x1f)
+                }
+                _ => None,
+            }
+        };
+        if text.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
+        keys.map(Self).ok_or_else(|| {
+            format!("{text:?} are no detach keys: write a character or ctrl-CHARACTER, with commas between")
+        })
+    }
+}
 
 /// Moves bytes both ways until the container ends or the person leaves. `signal` is called with each signal that this
 /// command gets meanwhile.
@@ -51,6 +85,7 @@ pub(crate) fn pump(
         resize(&mut socket)?;
     }
     let mut frames = Frames::new();
+    let shown = (how.stdout, how.stderr);
     let mut buffer = vec![0; frame::MAX_BODY];
     let mut open = how.stdin;
     let mut typed = Vec::new();
@@ -80,7 +115,7 @@ pub(crate) fn pump(
             match socket.read(&mut buffer) {
                 Ok(0) => break End::Detached,
                 Ok(count) => {
-                    if let Some(code) = show(&mut frames, &buffer[..count])? {
+                    if let Some(code) = show(&mut frames, &buffer[..count], shown)? {
                         break End::Exit(code);
                     }
                 }
@@ -91,7 +126,7 @@ pub(crate) fn pump(
         if open && ready.get(2) == Some(&true) {
             match rustix::io::read(stdin.as_fd(), &mut buffer) {
                 Ok(count @ 1..) => {
-                    if raw.is_some() && detaches(&mut typed, &buffer[..count]) {
+                    if raw.is_some() && detaches(&how.keys, &mut typed, &buffer[..count]) {
                         break End::Detached;
                     }
                     // A container that ended does not read; its exit code comes next.
@@ -109,20 +144,21 @@ pub(crate) fn pump(
 }
 
 /// Whether the keys so far end in the detach sequence.
-fn detaches(typed: &mut Vec<u8>, keys: &[u8]) -> bool {
+fn detaches(sequence: &Keys, typed: &mut Vec<u8>, keys: &[u8]) -> bool {
+    let Keys(sequence) = sequence;
     typed.extend_from_slice(keys);
-    let start = typed.len().saturating_sub(DETACH.len());
+    let start = typed.len().saturating_sub(sequence.len());
     typed.drain(..start);
-    typed.as_slice() == DETACH
+    !sequence.is_empty() && typed == sequence
 }
 
-fn show(frames: &mut Frames, bytes: &[u8]) -> Result<Option<i32>, CliError> {
+fn show(frames: &mut Frames, bytes: &[u8], (stdout, stderr): (bool, bool)) -> Result<Option<i32>, CliError> {
     let mut code = None;
     frames.push(bytes, |kind, body| {
         // A reader of ours that went away (`| head`) must not end the container.
         match kind {
-            frame::STDOUT => drop(std::io::stdout().write_all(body)),
-            frame::STDERR => drop(std::io::stderr().write_all(body)),
+            frame::STDOUT if stdout => drop(std::io::stdout().write_all(body)),
+            frame::STDERR if stderr => drop(std::io::stderr().write_all(body)),
             frame::EXIT => code = <[u8; 4]>::try_from(body).ok().map(i32::from_be_bytes),
             _ => {}
         }
@@ -166,5 +202,28 @@ pub(crate) const fn start_failure(kind: ErrorKind) -> u8 {
         ErrorKind::NotFound => 127,
         ErrorKind::PermissionDenied => 126,
         _ => 125,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_characters_and_controls() {
+        assert_eq!(Keys::parse(DETACH_KEYS), Ok(Keys(vec![0x10, 0x11])));
+        assert_eq!(Keys::parse("a,ctrl-],ctrl-@"), Ok(Keys(vec![b'a', 0x1d, 0])));
+        for bad in ["ab", "ctrl-", "ctrl-pq", "ctrl-1", "a,,b", ","] {
+            assert!(Keys::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_sequence_leaves_and_an_empty_one_never_does() {
+        let keys = Keys::parse(DETACH_KEYS).unwrap();
+        let mut typed = Vec::new();
+        assert!(!detaches(&keys, &mut typed, b"x\x10"));
+        assert!(detaches(&keys, &mut typed, b"\x11"));
+        assert!(!detaches(&Keys::parse("").unwrap(), &mut Vec::new(), b"abc"));
     }
 }

@@ -73,6 +73,16 @@ impl Dialect {
         if self.is_podman() && code == 1 { 125 } else { code }
     }
 
+    /// The exit code of `run` whose container could not be started: docker's 125 is podman's 126, since the container is
+    /// there (libpod `define/exec_codes.go`, `ExitCode`).
+    pub(crate) fn start_failure(self, code: u8) -> u8 {
+        if self.is_podman() && code == 125 {
+            126
+        } else {
+            code
+        }
+    }
+
     /// The name that a new image gets: without a registry it is podman's `localhost/name`.
     pub(crate) fn new_name(self, text: &str) -> String {
         if self.is_podman() && is_short(text) {
@@ -189,6 +199,9 @@ fn podman_words(message: &str) -> String {
         return format!(
             "invalid image filter {flag}: must be in the format \"filter=value or filter!=value\""
         );
+    }
+    if message.ends_with(": port is already allocated") {
+        return message.replace("port is already allocated", "address already in use");
     }
     if let Some(signal) = message.strip_prefix("Invalid signal: ") {
         return format!("invalid signal: {signal}");

@@ -77,12 +77,9 @@ fn defaults(request: &Request, host: &Host) -> Vec<Mount> {
     } else {
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])
     });
-    out.push(mount(
-        "/dev",
-        "tmpfs",
-        "tmpfs",
-        &["nosuid", "strictatime", "mode=755", "size=65536k"],
-    ));
+    let written: &[&str] = if request.read_only_dev { &["ro"] } else { &[] };
+    let memory = ["nosuid", "strictatime", "mode=755", "size=65536k"];
+    out.push(mount("/dev", "tmpfs", "tmpfs", &[&memory, written].concat()));
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     // Group 5 (tty) cannot own the terminals where it is not mapped.
     if !confined
@@ -105,7 +102,10 @@ fn defaults(request: &Request, host: &Host) -> Vec<Mount> {
         mount("/sys", "sysfs", "sysfs", &with(&["nosuid", "noexec", "nodev"]))
     });
     // Read-only unless privileged: CVE-2023-25809.
-    let mut cgroup = access.to_vec();
+    let own = host.cgroup_v2
+        && request.own_cgroups
+        && matches!(namespaces.cgroup, None | Some(NamespaceMode::Private));
+    let mut cgroup = if own { Vec::new() } else { access.to_vec() };
     cgroup.extend(["nosuid", "noexec", "nodev"]);
     out.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &cgroup));
     if confined && namespaces.ipc == NamespaceMode::Host {
@@ -134,12 +134,11 @@ fn shared_memory(request: &Request) -> Mount {
         return mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"]);
     }
     let size = format!("size={}", request.shm_size);
-    mount(
-        "/dev/shm",
-        "tmpfs",
-        "shm",
-        &["nosuid", "noexec", "nodev", "mode=1777", &size],
-    )
+    let mut options = vec!["nosuid", "noexec", "nodev", "mode=1777", &size];
+    if request.read_only_dev {
+        options.push("ro");
+    }
+    mount("/dev/shm", "tmpfs", "shm", &options)
 }
 
 fn destination(path: &Path) -> Result<PathBuf, Error> {
@@ -204,7 +203,7 @@ fn tmpfs_mount(tmpfs: &TmpfsMount) -> Result<Mount, Error> {
 
 /// A later option takes the place of an earlier one about the same thing (moby `MergeTmpfsOptions`).
 fn add_tmpfs_option(options: &mut Vec<String>, option: &str) -> Result<(), Error> {
-    const GROUPS: [&[&str]; 9] = [
+    const GROUPS: [&[&str]; 10] = [
         &["exec", "noexec"],
         &["suid", "nosuid"],
         &["dev", "nodev"],
@@ -214,6 +213,7 @@ fn add_tmpfs_option(options: &mut Vec<String>, option: &str) -> Result<(), Error
         &["diratime", "nodiratime"],
         &["relatime", "norelatime", "strictatime", "nostrictatime"],
         &["private", "rprivate", "shared", "rshared", "slave", "rslave"],
+        &["tmpcopyup", "notmpcopyup"],
     ];
     const KEYS: [&str; 6] = ["gid", "mode", "mpol", "nr_blocks", "nr_inodes", "size"];
     let key = option.split_once('=').map(|(key, _)| key);

@@ -20,6 +20,8 @@ pub struct Request {
     pub args: Vec<String>,
     /// Environment, `NAME=value`: what [`merge_env`](crate::merge_env) gives.
     pub env: Vec<String>,
+    /// Whether the program gets no variables but those.
+    pub bare_env: bool,
     /// Who it runs as.
     pub identity: Identity,
     /// Groups to add (`--group-add`), already numbers.
@@ -52,6 +54,8 @@ pub struct Request {
     pub privileged: bool,
     /// Whether the root file system may not be written.
     pub read_only: bool,
+    /// Whether `/dev` and `/dev/shm` may not be written.
+    pub read_only_dev: bool,
     /// Whether execve may not give rights.
     pub no_new_privileges: bool,
     /// System call filter.
@@ -72,6 +76,11 @@ pub struct Request {
     pub sysctls: BTreeMap<String, String>,
     /// Adjustment of the OOM killer's score, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// Whether it may divide its own control group, as a systemd in it does: only with version 2, and a control group
+    /// namespace of its own.
+    pub own_cgroups: bool,
+    /// Bits that files of its program do not get; 022 when absent.
+    pub umask: Option<u32>,
     /// Which namespaces are its own.
     pub namespaces: Namespaces,
     /// User ids of its user namespace.
@@ -299,6 +308,7 @@ impl Default for Request {
             rootfs: PathBuf::from("rootfs"),
             args: Vec::new(),
             env: Vec::new(),
+            bare_env: false,
             identity: Identity::default(),
             extra_groups: Vec::new(),
             cwd: PathBuf::from("/"),
@@ -315,6 +325,7 @@ impl Default for Request {
             cap_drop: Vec::new(),
             privileged: false,
             read_only: false,
+            read_only_dev: false,
             no_new_privileges: false,
             seccomp: SeccompChoice::Default,
             apparmor: None,
@@ -325,6 +336,8 @@ impl Default for Request {
             device_rules: Vec::new(),
             sysctls: BTreeMap::new(),
             oom_score_adj: None,
+            own_cgroups: false,
+            umask: None,
             namespaces: Namespaces::default(),
             uid_mappings: Vec::new(),
             gid_mappings: Vec::new(),

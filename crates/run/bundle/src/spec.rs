@@ -114,6 +114,7 @@ fn process(request: &Request, bounding: &[String]) -> Result<Process, Error> {
             uid: identity.uid,
             gid: identity.gid,
             additional_gids: groups,
+            umask: request.umask,
             ..User::default()
         },
         args: arguments(request)?,
@@ -156,11 +157,13 @@ fn arguments(request: &Request) -> Result<Vec<String>, Error> {
 /// Docker's variables, then those of the request over them, then `HOME` if still missing (as runc sets it).
 fn environment(request: &Request) -> Result<Vec<String>, Error> {
     let mut out = Vec::with_capacity(request.env.len() + 4);
-    out.push(DEFAULT_PATH.to_owned());
+    if !request.bare_env {
+        out.push(DEFAULT_PATH.to_owned());
+    }
     if !request.hostname.is_empty() {
         out.push(format!("HOSTNAME={}", request.hostname));
     }
-    if request.tty {
+    if request.tty && !request.bare_env {
         out.push("TERM=xterm".to_owned());
     }
     for entry in &request.env {

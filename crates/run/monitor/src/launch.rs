@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dhow_types::{ErrorKind, Failure as _};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Launch {
     pub restart: RestartPolicy,
     /// How to check its health.
     pub health: Option<HealthSettings>,
+    /// How long one run of the program may take; it is killed then, and its exit code is -1.
+    pub timeout: Option<Duration>,
     /// Whether the caller stays attached from the first byte on.
     pub foreground: bool,
 }

@@ -29,7 +29,9 @@ mod stdin;
 mod supervise;
 
 pub use follow::LogFollower;
-pub use health::{Health, HealthResult, HealthSettings, HealthStatus, NEVER, OnUnhealthy};
+pub use health::{
+    Health, HealthLog, HealthResult, HealthSettings, HealthStatus, NEVER, OnUnhealthy, StartupCheck,
+};
 pub use launch::{Launch, Outcome, Started, launch};
 pub use life::{Change, Exit, Launched, Life, Probe};
 pub use log::{LogReader, LogSettings, Record, Stream, format_time, log_files, parse_time};

@@ -36,7 +36,7 @@ pub struct Exit {
 pub struct Probe {
     /// Handle of its process.
     pub pidfd: OwnedFd,
-    /// Where its output is read; what exceeds 4096 bytes is dropped (cri-o GHSA-fcm2-6c3h-pg6j).
+    /// Where its output is read; what exceeds the log's limit is dropped (cri-o GHSA-fcm2-6c3h-pg6j).
     pub output: OwnedFd,
 }
 
@@ -85,11 +85,11 @@ pub trait Life {
     /// Writes down what happened.
     fn record(&mut self, change: &Change<'_>);
 
-    /// Starts a health check.
+    /// Starts a health check: the one of the start, or the usual one.
     ///
     /// # Errors
     /// Why it could not be started; this counts as a failed check.
-    fn probe(&mut self) -> Result<Probe, Error>;
+    fn probe(&mut self, startup: bool) -> Result<Probe, Error>;
 
     /// Descriptors that want service while the program runs (DNS); asked before every wait.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>>;

@@ -9,7 +9,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::client::{Client, MAX_LAG, Wanted, Wish};
 use crate::frame;
-use crate::health::{Checks, HealthStatus, MAX_OUTPUT, OnUnhealthy};
+use crate::health::{Checks, HealthStatus, OnUnhealthy, Verdict};
 use crate::life::{Change, Launched, Life, Probe};
 use crate::log::{LogWriter, Stream};
 use crate::stdin::Stdin;
@@ -18,6 +18,8 @@ use crate::stdin::Stdin;
 const PIECE: usize = 32 << 10;
 /// `SIGKILL`, on every architecture.
 const KILL: i32 = 9;
+/// Exit code of a program whose time was up (podman-run(1), `--timeout`).
+const EXPIRED: i32 = -1;
 /// Clients at once; more are refused by closing.
 const MAX_CLIENTS: usize = 64;
 
@@ -30,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) no_restart: bool,
     /// Whether this run is to be followed by another, whatever the policy.
     pub(crate) restart_now: bool,
+    /// How long one run may take.
+    pub(crate) timeout: Option<Duration>,
     buffer: Vec<u8>,
     wishes: Vec<Wish>,
 }
@@ -39,6 +43,8 @@ struct RunningProbe {
     output: Vec<u8>,
     begun: SystemTime,
     deadline: Instant,
+    /// Bytes of output that are kept.
+    room: usize,
 }
 
 /// One run of the program.
@@ -51,6 +57,10 @@ struct Run {
     probe: Option<RunningProbe>,
     /// When a stop that the health asked for becomes a kill.
     kill_at: Option<Instant>,
+    /// When its time is up.
+    deadline: Option<Instant>,
+    /// Whether its first check failed too often.
+    start_again: bool,
 }
 
 impl Session {
@@ -65,6 +75,7 @@ impl Session {
             clients,
             no_restart: false,
             restart_now: false,
+            timeout: None,
             buffer: Vec::new(),
             wishes: Vec::new(),
         }
@@ -74,6 +85,8 @@ impl Session {
     pub(crate) fn run(&mut self, life: &mut dyn Life, launched: Launched, checks: Option<Checks>) -> i32 {
         self.buffer.resize(PIECE, 0);
         let mut run = Run::new(launched, checks);
+        run.deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut expired = false;
         let code = loop {
             let ready = self.wait(life, Some(&run), run.timeout(life));
             if ready {
@@ -84,7 +97,12 @@ impl Session {
             self.move_output(&mut run);
             self.check_health(life, &mut run);
             if let Some(code) = ended(&run.pidfd) {
-                break code;
+                break if expired { EXPIRED } else { code };
+            }
+            if run.deadline.is_some_and(|at| Instant::now() >= at) {
+                run.deadline = None;
+                expired = true;
+                run.signal(KILL);
             }
         };
         self.drain(&mut run);
@@ -270,6 +288,10 @@ impl Session {
         if code.is_some_and(|code| code != 0) {
             self.answer_failure(run);
         }
+        if std::mem::take(&mut run.start_again) {
+            self.restart_now = true;
+            run.signal(KILL);
+        }
         if run.kill_at.is_some_and(|at| Instant::now() >= at) {
             run.kill_at = None;
             run.signal(KILL);
@@ -282,7 +304,7 @@ impl Session {
         if checks.health.status != HealthStatus::Unhealthy || run.kill_at.is_some() {
             return;
         }
-        let settings = *checks.settings();
+        let settings = checks.settings().clone();
         match settings.on_unhealthy {
             OnUnhealthy::None => {}
             OnUnhealthy::Kill => run.signal(KILL),
@@ -340,6 +362,8 @@ impl Run {
             checks,
             probe: None,
             kill_at: None,
+            deadline: None,
+            start_again: false,
         }
     }
 
@@ -367,7 +391,11 @@ impl Run {
             (None, None) => None,
         };
         let kill = self.kill_at.map(|at| at.saturating_duration_since(now));
-        [health, kill, life.timeout()].into_iter().flatten().min()
+        let deadline = self.deadline.map(|at| at.saturating_duration_since(now));
+        [health, kill, deadline, life.timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn resize(&self, rows: u16, columns: u16) {
@@ -390,7 +418,7 @@ impl Run {
         let (begun, code, output) = match self.probe.take() {
             None if now >= checks.due => {
                 let begun = SystemTime::now();
-                match life.probe() {
+                match life.probe(checks.is_startup()) {
                     Ok(probe) => {
                         rustix::io::ioctl_fionbio(&probe.output, true).ok();
                         let deadline = now + checks.timeout();
@@ -399,6 +427,7 @@ impl Run {
                             output: Vec::new(),
                             begun,
                             deadline,
+                            room: checks.settings().log.room(),
                         });
                         return None;
                     }
@@ -414,7 +443,7 @@ impl Run {
                 Some(code) => (running.begun, code, running.output),
             },
         };
-        checks.result(begun, code, &output, now);
+        self.start_again |= checks.result(begun, code, &output, now) == Verdict::StartAgain;
         life.record(&Change::Health(&checks.health));
         Some(code)
     }
@@ -430,7 +459,7 @@ impl RunningProbe {
     fn step(&mut self, now: Instant, buffer: &mut [u8]) -> Option<i32> {
         let code = ended(&self.probe.pidfd);
         while let Ok(count @ 1..) = rustix::io::read(&self.probe.output, &mut *buffer) {
-            let room = MAX_OUTPUT.saturating_sub(self.output.len());
+            let room = self.room.saturating_sub(self.output.len());
             self.output.extend_from_slice(&buffer[..count.min(room)]);
         }
         if code.is_none() && now >= self.deadline {

@@ -27,6 +27,7 @@ pub(crate) fn supervise(
         }
     };
     let mut session = Session::new(log, listener, foreground);
+    session.timeout = launch.timeout;
     let mut restarts = Restarts::new(launch.restart);
     let mut started = Some(started);
     loop {
@@ -40,7 +41,7 @@ pub(crate) fn supervise(
             }
         }
         let exit = match launched {
-            Ok(launched) => run(&mut session, life, launched, launch.health),
+            Ok(launched) => run(&mut session, life, launched, launch.health.clone()),
             Err(error) => Exit {
                 code: 127,
                 at: SystemTime::now(),

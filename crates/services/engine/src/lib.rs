@@ -69,7 +69,7 @@ pub use dhow_image::{
 pub use dhow_layer::Backend;
 pub use dhow_meta::ImageRecord;
 pub use dhow_monitor::{
-    Health, HealthStatus, NEVER, OnUnhealthy, Record, RestartPolicy, Stream, format_time, frame,
+    Health, HealthLog, HealthStatus, NEVER, OnUnhealthy, Record, RestartPolicy, Stream, format_time, frame,
 };
 pub use dhow_network::{
     CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,

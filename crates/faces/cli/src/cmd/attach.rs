@@ -19,6 +19,9 @@ struct AttachFlags {
     /// Do not attach STDIN
     #[arg(long)]
     no_stdin: bool,
+    /// The keys that leave the container running; none when empty
+    #[arg(long, value_name = "KEYS", value_parser = crate::attach::Keys::parse, default_value = crate::attach::DETACH_KEYS, hide_default_value = true)]
+    detach_keys: crate::attach::Keys,
     /// Proxy all received signals to the process
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sig_proxy: bool,
@@ -35,6 +38,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let tty = config.request.tty;
     let how = Attached {
         stdin: !flags.no_stdin && config.open_stdin,
+        stdout: true,
+        stderr: true,
+        keys: flags.detach_keys,
         tty,
         signals: flags.sig_proxy && !tty,
     };

@@ -29,25 +29,24 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 
 /// Creates the container, with its image if that is missing; failures exit with docker's 125.
 pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_types::ContainerId, CliError> {
-    flags.check()?;
+    refuse_contradictions(flags)?;
     let mut request = flags.request().map_err(|error| error.with_code(125))?;
-    // Podman writes over it.
-    if let Some(path) = &flags.cidfile
-        && path.exists()
-        && !dialect::spoken().is_podman()
-    {
-        let message = format!(
-            "container ID file found, make sure the other container isn't running or delete {}",
-            path.display()
-        );
-        return Err(CliError::plain(message).with_code(125));
-    }
     let engine = context.engine()?;
     request.image = super::local_image(engine, &request.image);
+    flags.podman.add_to(&mut request)?;
     if dialect::spoken().is_podman() {
         in_podmans_way(&mut request);
     }
-    flags.podman.add_to(&mut request)?;
+    if let Some(path) = &flags.cidfile
+        && dialect::spoken().is_podman()
+    {
+        request.extras.cidfile = crate::flags::absolute(Some(path))?;
+    }
+    if flags.kernel_memory.is_some() {
+        note(&dialect::warning(
+            "The --kernel-memory flag is no longer supported. This flag is a noop.",
+        ));
+    }
     if flags.podman.replace
         && let Some(name) = &flags.name
         && engine.containers().find(name).is_ok()
@@ -100,10 +99,31 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     Ok(created.id)
 }
 
+/// What flags contradict, or would write over.
+fn refuse_contradictions(flags: &ContainerFlags) -> Result<(), CliError> {
+    flags.check()?;
+    // A switch that is taken back is not seen any more by those who read the flags.
+    if flags.podman.rmi && std::env::args().any(|word| word == "--rm=false") {
+        let message = "the --rmi option does not work without --rm";
+        return Err(CliError::plain(message).with_code(125));
+    }
+    match &flags.cidfile {
+        // Podman writes over it.
+        Some(path) if path.exists() && !dialect::spoken().is_podman() => {
+            let message = format!(
+                "container ID file found, make sure the other container isn't running or delete {}",
+                path.display()
+            );
+            Err(CliError::plain(message).with_code(125))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What podman does where docker does something else.
 fn in_podmans_way(request: &mut CreateContainer) {
     // It says in the container what made it (systemd, "The Container Interface").
-    if !request.env.iter().any(|set| set.starts_with("container=")) {
+    if !request.bare_env && !request.env.iter().any(|set| set.starts_with("container=")) {
         request.env.push("container=podman".to_owned());
     }
     // It goes on without the ports that a network cannot publish.

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::Engine;
 use dhow_engine::container::{Container, Status};
+use dhow_engine::{Engine, RestartPolicy};
 
 use crate::flags::Chosen;
 use crate::render::say_line;
 use crate::view::container as view;
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const PAUSE: Verb = Verb {
     name: "pause",
@@ -88,7 +88,16 @@ fn wait(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let conditions: Vec<fn(&Container) -> bool> = conditions.collect::<Result<_, _>>()?;
     let pause = interval(&flags.interval)?;
     super::each(&flags.containers, |name| {
-        let code = if conditions.is_empty() {
+        let code = if conditions.is_empty() && ends_by_turns(engine, name) {
+            // Podman tells the end of a run that is to be followed by another.
+            let ended = |one: &Container| {
+                matches!(
+                    one.state.status,
+                    Status::Restarting | Status::Exited | Status::Dead
+                )
+            };
+            until(engine, name, &[ended], Duration::from_millis(20)).map(|_| exit_code(engine, name))
+        } else if conditions.is_empty() {
             engine.wait(name)
         } else {
             until(engine, name, &conditions, pause)
@@ -99,6 +108,20 @@ fn wait(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             Ok(code) => say_line(&code.to_string()),
         }
     })
+}
+
+/// Whether podman is spoken of a container that comes back when it has ended.
+fn ends_by_turns(engine: &Engine, name: &str) -> bool {
+    let found = || engine.containers().find(name);
+    dialect::spoken().is_podman() && found().is_ok_and(|one| one.config.restart != RestartPolicy::No)
+}
+
+/// What the last run ended with; one that was removed on its end ended well.
+fn exit_code(engine: &Engine, name: &str) -> i32 {
+    engine
+        .containers()
+        .find(name)
+        .map_or(0, |one| one.state.exit_code)
 }
 
 /// Milliseconds when it is a number alone, as podman has it.

@@ -27,7 +27,7 @@ struct PsFlags {
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     format: Option<String>,
     /// Show n last created containers (includes all states)
     #[arg(

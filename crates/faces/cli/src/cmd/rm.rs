@@ -27,7 +27,7 @@ struct RmFlags {
     #[arg(short, long)]
     volumes: bool,
     /// With --force: seconds to wait after the stop signal, before SIGKILL
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = crate::flags::seconds, allow_hyphen_values = true)]
     time: Option<u64>,
     #[command(flatten)]
     chosen: Chosen,

@@ -6,8 +6,8 @@ use clap::{ArgMatches, Args};
 
 use crate::attach::{Attached, End, exit_byte, pump, start_failure};
 use crate::flags::ContainerFlags;
-use crate::render::say_line;
-use crate::{CliError, Context, Verb};
+use crate::render::{note, say_line};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "run",
@@ -36,12 +36,17 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if container.tty && container.interactive && !flags.detach && !is_terminal() {
         return Err(CliError::plain("the input device is not a TTY").with_code(1));
     }
+    if flags.detach && !container.attach.is_empty() {
+        return Err(
+            CliError::plain("conflicting options: cannot specify both --attach and --detach").with_code(125),
+        );
+    }
     let id = super::create::create(context, container)?;
     let engine = context.engine()?;
     let started = match engine.start(id.as_str(), !flags.detach) {
         Ok(started) => started,
         Err(error) => {
-            let code = start_failure(error.kind());
+            let code = dialect::spoken().start_failure(start_failure(error.kind()));
             if container.rm {
                 // The failure to start is what the person needs to hear; what is left shows in `ps -a`.
                 drop(engine.remove_container(id.as_str(), true, true));
@@ -53,8 +58,15 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         say_line(&id.to_string())?;
         return Ok(ExitCode::SUCCESS);
     };
+    let (stdin, stdout, stderr) = streams(container);
+    if !stdout && !stderr {
+        say_line(&id.to_string())?;
+    }
     let how = Attached {
-        stdin: container.interactive,
+        stdin,
+        stdout,
+        stderr,
+        keys: container.detach_keys.clone(),
         tty: container.tty,
         signals: flags.sig_proxy && !container.tty,
     };
@@ -62,11 +74,45 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         // It may have ended already; its exit code comes next.
         drop(engine.kill(id.as_str(), &number.to_string()));
     })?;
+    if container.podman.rmi {
+        warn_of_image(engine, container.image());
+    }
     match end {
         // With `--rm` the container was gone before its exit was told.
         End::Exit(code) => Ok(ExitCode::from(exit_byte(code))),
         End::Detached => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The image went with the container, unless somebody else has it.
+fn warn_of_image(engine: &dhow_engine::Engine, name: &str) {
+    let name = super::local_image(engine, name);
+    match engine.remove_image(&name, false) {
+        Err(error) if error.kind() == dhow_types::ErrorKind::FailedPrecondition => {
+            note(&dialect::warning(&format!(
+                "image {name} was not removed: image is in use by a container"
+            )));
+        }
+        _ => {}
+    }
+}
+
+/// Which of the three streams are connected: those that `-a` names, else the input that is open and both outputs.
+fn streams(container: &ContainerFlags) -> (bool, bool, bool) {
+    if container.attach.is_empty() {
+        return (container.interactive, true, true);
+    }
+    let named = |stream: &str| {
+        container
+            .attach
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(stream))
+    };
+    (
+        container.interactive && named("stdin"),
+        named("stdout"),
+        named("stderr"),
+    )
 }
 
 fn is_terminal() -> bool {

@@ -27,6 +27,9 @@ struct StartFlags {
     /// Attach STDOUT/STDERR and forward signals
     #[arg(short, long)]
     attach: bool,
+    /// The keys that leave the container running; none when empty
+    #[arg(long, value_name = "KEYS", value_parser = crate::attach::Keys::parse, default_value = crate::attach::DETACH_KEYS, hide_default_value = true)]
+    detach_keys: crate::attach::Keys,
     /// Attach container's STDIN
     #[arg(short, long)]
     interactive: bool,
@@ -58,6 +61,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let tty = config.request.tty;
     let how = Attached {
         stdin: flags.interactive && config.open_stdin,
+        stdout: true,
+        stderr: true,
+        keys: flags.detach_keys,
         tty,
         signals: !tty,
     };

@@ -24,7 +24,7 @@ struct StopFlags {
     #[arg(short, long)]
     signal: Option<String>,
     /// Seconds to wait before killing the container
-    #[arg(short, long, visible_alias = "time", value_name = "SECONDS")]
+    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", value_parser = crate::flags::seconds, allow_hyphen_values = true)]
     timeout: Option<u64>,
     #[command(flatten)]
     chosen: Chosen,

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use dhow_engine::container::{Attachment, CreateContainer, LogConfig, NamespaceChoice, SecurityOption};
+use dhow_engine::container::{
+    Attachment, CreateContainer, Extras, LogConfig, NamespaceChoice, SecurityOption,
+};
 use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
 
 use super::podman::PodmanFlags;
 use super::{LimitFlags, env_pairs, key_value, labels, mount, port, restart_policy};
-use crate::CliError;
+use crate::{CliError, dialect};
 
 // The flags of `run` and `create`, in docker's words. No doc comment: clap would take it for that of the verb.
 #[derive(Args, Debug)]
@@ -54,6 +56,12 @@ pub(crate) struct ContainerFlags {
     /// Keep STDIN open even if not attached
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Attach to STDIN, STDOUT or STDERR
+    #[arg(short, long, value_name = "STREAM", ignore_case = true, value_parser = ["stdin", "stdout", "stderr"])]
+    pub(crate) attach: Vec<String>,
+    /// The keys that leave the container running; none when empty
+    #[arg(long, value_name = "KEYS", value_parser = crate::attach::Keys::parse, default_value = crate::attach::DETACH_KEYS, hide_default_value = true)]
+    pub(crate) detach_keys: crate::attach::Keys,
     /// Bind mount a volume ([source:]target[:options])
     #[arg(short, long, value_name = "VOLUME")]
     volume: Vec<String>,
@@ -101,6 +109,9 @@ pub(crate) struct ContainerFlags {
     /// Tune container memory swappiness (0 to 100)
     #[arg(long)]
     memory_swappiness: Option<u64>,
+    /// Kernels have no such limit any more
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub(crate) kernel_memory: Option<String>,
     /// Disable OOM Killer
     #[arg(long)]
     oom_kill_disable: bool,
@@ -159,7 +170,7 @@ pub(crate) struct ContainerFlags {
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Timeout (in seconds) to stop a container
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::flags::seconds, allow_hyphen_values = true)]
     stop_timeout: Option<u64>,
     /// Command to run to check health
     #[arg(long, value_name = "COMMAND")]
@@ -291,12 +302,7 @@ impl ContainerFlags {
             extra_hosts: self.add_host.clone(),
             limits: self.limits().map_err(bad)?,
             shm_size: self.shm_size.map(|size| size.0),
-            ulimits: self
-                .ulimit
-                .iter()
-                .map(|text| ulimit(text))
-                .collect::<Result<_, _>>()
-                .map_err(bad)?,
+            ulimits: each(&self.ulimit, ulimit).map_err(bad)?,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
@@ -306,13 +312,8 @@ impl ContainerFlags {
                 .iter()
                 .map(|text| security(text))
                 .collect::<Result<_, _>>()?,
-            devices: self
-                .device
-                .iter()
-                .map(|text| device(text))
-                .collect::<Result<_, _>>()
-                .map_err(bad)?,
-            device_rules: self.device_cgroup_rule.clone(),
+            devices: each(&self.device, device).map_err(bad)?,
+            device_rules: device_rules(&self.device_cgroup_rule).map_err(bad)?,
             sysctls: self.sysctl.iter().map(|text| key_value(text)).collect(),
             oom_score_adj: self.oom_score_adj,
             namespaces: self.namespaces().map_err(bad)?,
@@ -324,9 +325,22 @@ impl ContainerFlags {
             health: self.health().map_err(bad)?,
             no_healthcheck: self.no_healthcheck || self.health_cmd.as_deref() == Some("none"),
             on_unhealthy: self.health_on_failure,
-            auto_remove: self.rm,
+            auto_remove: self.rm || self.podman.rmi,
             log: self.log(),
+            extras: self.extras(),
+            ..CreateContainer::default()
         })
+    }
+
+    /// What podman does without being asked, and what is asked for by flags that both have.
+    fn extras(&self) -> Extras {
+        let podman = dialect::spoken().is_podman();
+        Extras {
+            containerenv: podman,
+            // Docker makes it.
+            needs_workdir: podman && self.workdir.is_some(),
+            ..Extras::default()
+        }
     }
 
     fn networks(&self) -> Vec<Attachment> {
@@ -393,11 +407,6 @@ impl ContainerFlags {
     }
 
     fn health(&self) -> Result<Option<dhow_engine::Healthcheck>, String> {
-        let nanoseconds = |text: &Option<String>| -> Result<u64, String> {
-            let Some(text) = text else { return Ok(0) };
-            let duration = parse_duration(text).map_err(|error| error.to_string())?;
-            u64::try_from(duration.as_nanos()).map_err(|_| format!("{text} is too long"))
-        };
         let health = dhow_engine::Healthcheck {
             test: match &self.health_cmd {
                 Some(command) => health_test(command),
@@ -406,11 +415,11 @@ impl ContainerFlags {
             interval: if self.health_interval.as_deref() == Some("disable") {
                 dhow_engine::NEVER
             } else {
-                nanoseconds(&self.health_interval)?
+                nanoseconds(self.health_interval.as_deref())?
             },
-            timeout: nanoseconds(&self.health_timeout)?,
-            start_period: nanoseconds(&self.health_start_period)?,
-            start_interval: nanoseconds(&self.health_start_interval)?,
+            timeout: nanoseconds(self.health_timeout.as_deref())?,
+            start_period: nanoseconds(self.health_start_period.as_deref())?,
+            start_interval: nanoseconds(self.health_start_interval.as_deref())?,
             retries: self.health_retries.unwrap_or(0),
         };
         Ok((health != dhow_engine::Healthcheck::default()).then_some(health))
@@ -426,9 +435,49 @@ impl ContainerFlags {
                 .log_opt
                 .iter()
                 .map(|text| key_value(text))
+                .map(|(name, value)| {
+                    if name == "max-size" {
+                        (name, log_size(value))
+                    } else {
+                        (name, value)
+                    }
+                })
                 .collect::<BTreeMap<_, _>>(),
         })
     }
+}
+
+/// A log's size in bytes: podman counts by thousands where docker counts by 1024.
+fn log_size(text: String) -> String {
+    if !dialect::spoken().is_podman() {
+        return text;
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        _ => return text,
+    };
+    digits
+        .parse::<f64>()
+        .map_or(text, |number| format!("{:.0}", number * unit))
+}
+
+/// Every text of a flag, read.
+fn each<T>(texts: &[String], read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    texts.iter().map(|text| read(text)).collect()
+}
+
+/// A duration in nanoseconds; 0 when it is not given. A number alone is seconds, as podman has it.
+pub(super) fn nanoseconds(text: Option<&str>) -> Result<u64, String> {
+    let Some(text) = text else { return Ok(0) };
+    let duration = match text.parse() {
+        Ok(seconds) => std::time::Duration::from_secs(seconds),
+        Err(_) => parse_duration(text).map_err(|error| error.to_string())?,
+    };
+    u64::try_from(duration.as_nanos()).map_err(|_| format!("{text} is too long"))
 }
 
 /// Groups; podman takes several in one flag, and no name of a group has a comma.
@@ -443,7 +492,7 @@ fn entrypoint(text: &str) -> Vec<String> {
 }
 
 /// A shell's line, or the words of a JSON list, as podman takes them.
-fn health_test(command: &str) -> Vec<String> {
+pub(super) fn health_test(command: &str) -> Vec<String> {
     match serde_json::from_str::<Vec<String>>(command) {
         Ok(words)
             if words
@@ -475,6 +524,17 @@ fn with_protocol(port: &str) -> String {
     }
 }
 
+/// Device rules; podman's may leave out the minor number, and its words for a wrong one are others.
+fn device_rules(rules: &[String]) -> Result<Vec<String>, String> {
+    if !dialect::spoken().is_podman() {
+        return Ok(rules.to_vec());
+    }
+    rules
+        .iter()
+        .map(|rule| super::podman::device_rule(rule))
+        .collect()
+}
+
 fn ulimit(text: &str) -> Result<Ulimit, String> {
     let bad = || format!("invalid ulimit {text:?}: write name=soft[:hard]");
     let (name, values) = text.split_once('=').ok_or_else(bad)?;
@@ -486,10 +546,22 @@ fn ulimit(text: &str) -> Result<Ulimit, String> {
         }
     };
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if hard != -1 && (soft == -1 || soft > hard) {
+        let shown = if soft == -1 {
+            "-1 (unlimited)".to_owned()
+        } else {
+            soft.to_string()
+        };
+        return Err(format!(
+            "ulimit option {text:?} requires name=SOFT:HARD, failed to be parsed: ulimit soft limit must be less than or \
+             equal to hard limit: soft: {shown}, hard: {hard}"
+        ));
+    }
     Ok(Ulimit {
         name: name.to_owned(),
-        soft: number(soft)?,
-        hard: number(hard)?,
+        soft,
+        hard,
     })
 }
 

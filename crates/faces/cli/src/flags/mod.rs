@@ -3,6 +3,7 @@
 mod chosen;
 mod container;
 mod filter;
+mod health;
 mod limits;
 mod mount;
 mod podman;
@@ -13,7 +14,8 @@ pub(crate) use chosen::Chosen;
 pub(crate) use container::ContainerFlags;
 pub(crate) use filter::Filters;
 pub(crate) use limits::LimitFlags;
-pub(crate) use value::{env_pairs, key_value, labels, restart_policy};
+pub(crate) use podman::absolute;
+pub(crate) use value::{env_pairs, key_value, labels, restart_policy, seconds};
 
 use std::os::fd::{AsFd, BorrowedFd};
 

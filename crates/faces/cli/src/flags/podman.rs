@@ -6,7 +6,8 @@ use clap::Args;
 use dhow_engine::Propagation;
 use dhow_engine::container::{CreateContainer, MountSpec};
 
-use crate::CliError;
+use super::health::StartupFlags;
+use crate::{CliError, dialect};
 
 /// Where the host keeps time zones.
 const ZONES: &str = "/usr/share/zoneinfo";
@@ -22,13 +23,45 @@ pub(crate) struct PodmanFlags {
     /// Leave out a variable that the image sets
     #[arg(long, value_name = "NAME")]
     unsetenv: Vec<String>,
+    /// Leave out every variable that no flag sets
+    #[arg(long)]
+    unsetenv_all: bool,
     /// Remove the container that has this --name, if there is one
     #[arg(long, requires = "name")]
     pub(crate) replace: bool,
+    /// Remove the image when the container goes, unless another has it; with it comes --rm
+    #[arg(long)]
+    pub(crate) rmi: bool,
+    /// Kill the container when it has run so long
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Write the process id of the container's program to the file at each start
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Write the process id of the container's monitor to the file at each start
+    #[arg(long, value_name = "FILE")]
+    conmon_pidfile: Option<PathBuf>,
+    /// Bits that the program's files do not get, octal
+    #[arg(long, value_name = "MASK", value_parser = umask)]
+    umask: Option<u32>,
+    /// Leave the image's /etc/hostname as it is
+    #[arg(long)]
+    no_hostname: bool,
+    /// Leave the image's /etc/hosts as it is
+    #[arg(long, conflicts_with = "add_host")]
+    no_hosts: bool,
+    /// With --read-only: memory on /run, /tmp and /var/tmp, and a /dev that can be written (podman's way)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    read_only_tmpfs: Option<bool>,
+    /// Give a systemd in the container what it needs: true (if it is the program), always or false
+    #[arg(long, value_name = "WHEN", value_parser = ["true", "always", "false"])]
+    systemd: Option<String>,
+    #[command(flatten)]
+    startup: StartupFlags,
 }
 
 impl PodmanFlags {
-    /// Adds what they mean to a request.
+    /// Adds what they mean to a request. `image_env` are the image's variables.
     pub(crate) fn add_to(&self, request: &mut CreateContainer) -> Result<(), CliError> {
         if let Some(zone) = &self.tz {
             request.mounts.push(time_zone(zone)?);
@@ -37,8 +70,67 @@ impl PodmanFlags {
         let unset = |name: &&String| !request.env.iter().any(|set| set.split('=').next() == Some(name));
         let unset: Vec<String> = self.unsetenv.iter().filter(unset).cloned().collect();
         request.env.extend(unset);
-        Ok(())
+        request.bare_env = self.unsetenv_all;
+        request.umask = self.umask;
+        let podman = dialect::spoken().is_podman();
+        if request.read_only {
+            request.read_only_tmpfs = self.read_only_tmpfs.unwrap_or(podman);
+            request.read_only_dev = self.read_only_tmpfs == Some(false);
+        }
+        request.systemd = match self.systemd.as_deref() {
+            Some("always") => Some(true),
+            Some("true") => None,
+            None if podman => None,
+            _ => Some(false),
+        };
+        let extras = &mut request.extras;
+        extras.remove_image = self.rmi;
+        extras.timeout = self.timeout;
+        extras.pidfile = absolute(self.pidfile.as_ref())?;
+        extras.monitor_pidfile = absolute(self.conmon_pidfile.as_ref())?;
+        extras.no_hostname = self.no_hostname;
+        extras.no_hosts = self.no_hosts;
+        self.startup.add_to(extras)
     }
+}
+
+/// A device rule in podman's form and words (podman `pkg/specgen/generate/validate.go`), as docker writes it.
+pub(super) fn device_rule(text: &str) -> Result<String, String> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let [kind, numbers, access] = words.as_slice() else {
+        return Err(format!(
+            "invalid device cgroup rule requires type, major:Minor, and access rules: {text:?}"
+        ));
+    };
+    if !matches!(*kind, "a" | "b" | "c") {
+        return Err(format!("invalid device type in device-access-add: {kind}"));
+    }
+    let (major, minor) = numbers.split_once(':').unwrap_or((numbers, "*"));
+    for number in [major, minor] {
+        if number != "*" && number.parse::<u32>().is_err() {
+            return Err(format!("strconv.ParseUint: parsing {number:?}: invalid syntax"));
+        }
+    }
+    if let Some(wrong) = access.chars().find(|c| !matches!(c, 'r' | 'w' | 'm')) {
+        return Err(format!("invalid device access in device-access-add: {wrong}"));
+    }
+    Ok(format!("{kind} {major}:{minor} {access}"))
+}
+
+/// A path that leads to the same place from the monitor's working directory.
+pub(crate) fn absolute(path: Option<&PathBuf>) -> Result<Option<PathBuf>, CliError> {
+    let whole = path.map(|path| {
+        std::path::absolute(path)
+            .map_err(|error| CliError::plain(format!("{}: {error}", path.display())).with_code(125))
+    });
+    whole.transpose()
+}
+
+fn umask(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mask| *mask <= 0o777)
+        .ok_or_else(|| "it is an octal number up to 0777".to_owned())
 }
 
 /// The file of a time zone, bound over the container's own.
@@ -87,11 +179,14 @@ mod tests {
 
     #[test]
     fn a_variable_that_is_set_by_a_flag_is_not_taken_away() {
-        let flags = PodmanFlags {
-            tz: None,
-            unsetenv: vec!["A".to_owned(), "B".to_owned()],
-            replace: false,
-        };
+        use clap::FromArgMatches as _;
+        let words = ["run", "--unsetenv", "A", "--unsetenv", "B"];
+        // Flags of others that these name.
+        let others = ["name", "health_cmd", "add_host"].map(clap::Arg::new);
+        let flags = PodmanFlags::augment_args(clap::Command::new("run").args(others))
+            .try_get_matches_from(words)
+            .unwrap();
+        let flags = PodmanFlags::from_arg_matches(&flags).unwrap();
         let mut request = CreateContainer {
             env: vec!["A=1".to_owned()],
             ..CreateContainer::default()

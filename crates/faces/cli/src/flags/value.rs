@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dhow_engine::RestartPolicy;
 
-use crate::CliError;
+use crate::{CliError, dialect};
 
 /// Largest env or label file.
 const MAX_FILE: u64 = 1 << 20;
@@ -43,14 +43,30 @@ pub(crate) fn env_pairs(flags: &[String], files: &[String]) -> Result<Vec<String
     Ok(all)
 }
 
-fn env_pair(text: &str) -> Result<Option<String>, CliError> {
+fn env_pair(text: &str) -> Result<Vec<String>, CliError> {
     if text.is_empty() || text.starts_with('=') {
         return Err(CliError::plain(format!("invalid environment variable: {text:?}")));
     }
     if text.contains('=') {
-        return Ok(Some(text.to_owned()));
+        return Ok(vec![text.to_owned()]);
     }
-    Ok(std::env::var(text).ok().map(|value| format!("{text}={value}")))
+    if let Some(beginning) = text.strip_suffix('*').filter(|_| dialect::spoken().is_podman()) {
+        return Ok(beginning_with(beginning));
+    }
+    let value = std::env::var(text).ok();
+    Ok(value.map(|value| format!("{text}={value}")).into_iter().collect())
+}
+
+/// The variables of this command's own environment whose names begin so, by name (podman-run(1), `--env`).
+fn beginning_with(beginning: &str) -> Vec<String> {
+    let all = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut found: Vec<String> = all
+        .filter(|(name, _)| name.starts_with(beginning))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    found.sort();
+    found
 }
 
 /// Lines that say something; `#` starts a comment at the beginning of a line only, as in docker.
@@ -69,6 +85,17 @@ fn lines(path: &Path) -> Result<Vec<String>, CliError> {
         .map(str::trim_start)
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(wanted.map(str::to_owned).collect())
+}
+
+/// Longer than anybody waits, in seconds, and short enough to be added to any time.
+const FOR_EVER: u64 = 100 * 365 * 24 * 3600;
+
+/// Seconds to wait; a negative number means without end.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    match text.parse::<i64>() {
+        Ok(number) => Ok(u64::try_from(number).unwrap_or(FOR_EVER).min(FOR_EVER)),
+        Err(_) => Err("it is a number of seconds, or -1 to wait without end".to_owned()),
+    }
 }
 
 /// `no`, `always`, `unless-stopped`, `on-failure[:N]`.

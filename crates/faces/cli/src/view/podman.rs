@@ -182,10 +182,35 @@ pub(crate) fn inspected_container(
             ],
         );
     }
+    let log = log_config(&config.log, docker.get("LogPath"));
+    if let Some(host) = docker.get_mut("HostConfig") {
+        put(
+            host,
+            &[
+                ("AutoRemoveImage", config.extras.remove_image.into()),
+                ("LogConfig", log),
+                ("Ulimits", ulimits(&config.request.ulimits)),
+            ],
+        );
+    }
+    let kept = config.extras.health_log.unwrap_or_default();
+    let folder = config.extras.health_folder.as_deref();
     if let Some(inner) = docker.get_mut("Config") {
         put(
             inner,
             &[
+                (
+                    "HealthLogDestination",
+                    folder.map_or_else(|| "local".into(), |folder| json!(folder)),
+                ),
+                ("HealthMaxLogCount", kept.count.into()),
+                ("HealthMaxLogSize", kept.size.into()),
+                ("Timeout", config.extras.timeout.unwrap_or(0).into()),
+                (
+                    "Umask",
+                    format!("{:04o}", config.request.umask.unwrap_or(0o022)).into(),
+                ),
+                ("SystemdMode", config.extras.systemd.into()),
                 ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
                 ("Image", name.into()),
                 ("StopTimeout", config.stop_timeout.into()),
@@ -194,6 +219,29 @@ pub(crate) fn inspected_container(
         );
     }
     docker
+}
+
+/// The log of a container, with its path and its greatest size.
+fn log_config(log: &dhow_engine::container::LogConfig, path: Option<&Value>) -> Value {
+    let size = log
+        .options
+        .get("max-size")
+        .and_then(|text| text.parse::<dhow_types::ByteSize>().ok());
+    json!({
+        "Type": log.driver,
+        "Config": null,
+        "Path": path.cloned().unwrap_or_default(),
+        "Tag": log.options.get("tag").map_or("", String::as_str),
+        "Size": size.map_or_else(|| "0B".to_owned(), |size| dhow_types::human_size(size.0)),
+    })
+}
+
+fn ulimits(limits: &[dhow_engine::Ulimit]) -> Value {
+    let one = |limit: &dhow_engine::Ulimit| {
+        let name = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
+        json!({"Name": name, "Soft": limit.soft, "Hard": limit.hard})
+    };
+    limits.iter().map(one).collect::<Vec<_>>().into()
 }
 
 /// `inspect` of an image, from docker's document (containers/common `libimage.ImageData`).

@@ -14,6 +14,7 @@ use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, Digest, ErrorKind};
 
+use super::extras::Extras;
 use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
 use crate::event::Event;
 use crate::{Context as _, Engine, Error, Relabel};
@@ -113,6 +114,18 @@ pub struct CreateContainer {
     pub auto_remove: bool,
     /// `--log-driver` and `--log-opt`.
     pub log: Option<LogConfig>,
+    /// `--umask`.
+    pub umask: Option<u32>,
+    /// Whether the image's variables are left out.
+    pub bare_env: bool,
+    /// Whether a read-only root has memory at the usual places.
+    pub read_only_tmpfs: bool,
+    /// Whether `/dev` and `/dev/shm` are read-only, too.
+    pub read_only_dev: bool,
+    /// Whether it gets what a systemd needs; by its command when absent.
+    pub systemd: Option<bool>,
+    /// What docker has no word for.
+    pub extras: Extras,
 }
 
 /// One mount as a person says it.
@@ -151,6 +164,15 @@ pub enum MountSpec {
         /// Options as `--tmpfs` takes them.
         options: Vec<String>,
     },
+}
+
+impl MountSpec {
+    /// Where it is in the container.
+    pub(super) fn target(&self) -> &Path {
+        match self {
+            Self::Bind { target, .. } | Self::Volume { target, .. } | Self::Tmpfs { target, .. } => target,
+        }
+    }
 }
 
 /// One published port as a person says it, ranges expanded.
@@ -235,6 +257,8 @@ impl Engine {
             .as_deref()
             .map(super::stop::parse_signal)
             .transpose()?;
+        wanted.extras.check()?;
+        let wanted = &super::implied::complete(wanted, image, &args);
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image)?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
@@ -289,6 +313,7 @@ impl Engine {
             open_stdin: wanted.interactive,
             auto_remove: wanted.auto_remove,
             log: log_config(wanted)?,
+            extras: wanted.extras.clone(),
         })
     }
 
@@ -467,7 +492,9 @@ impl Engine {
         });
         let mut request = Request {
             args,
-            env: dhow_bundle::merge_env(&defaults.env, &wanted.env),
+            env: dhow_bundle::merge_env(if wanted.bare_env { &[] } else { &defaults.env }, &wanted.env),
+            bare_env: wanted.bare_env,
+            read_only_dev: wanted.read_only_dev,
             cwd: wanted
                 .workdir
                 .clone()
@@ -487,6 +514,8 @@ impl Engine {
             annotations: wanted.annotations.clone(),
             sysctls: wanted.sysctls.clone(),
             oom_score_adj: wanted.oom_score_adj,
+            umask: wanted.umask,
+            own_cgroups: wanted.extras.systemd,
             cgroup_path: match wanted.cgroup_parent.as_deref() {
                 Some(parent) => format!("{}/{id}", parent.trim_matches('/')),
                 None => format!("{}/{id}", self.cgroup_parent()),
@@ -716,7 +745,7 @@ fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
     Ok(config)
 }
 
-fn device(host: &Path, container: &Path, access: &str) -> Result<Device, Error> {
+pub(super) fn device(host: &Path, container: &Path, access: &str) -> Result<Device, Error> {
     use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
     let metadata = std::fs::metadata(host)
         .context(|| format!("error gathering device information for {}", host.display()))?;

@@ -6,8 +6,9 @@ use dhow_bundle::GeneratedFile;
 use dhow_network::{Endpoint, HostEntry, ResolvOptions};
 use dhow_types::ErrorKind;
 
+use super::extras;
 use super::folder::write_file;
-use super::record::{Config, NetworkMode};
+use super::record::{Config, MountRecord, NetworkMode};
 use crate::{Context as _, Engine, Error};
 
 impl Engine {
@@ -25,7 +26,13 @@ impl Engine {
             .context(|| "write the container's resolv.conf")?;
         let hostname = format!("{}\n", config.request.hostname);
         let mut files = Vec::with_capacity(3);
-        for (name, content) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
+        let extras = &config.extras;
+        let wanted = [
+            ("hosts", hosts, !extras.no_hosts),
+            ("resolv.conf", resolv, true),
+            ("hostname", hostname, !extras.no_hostname),
+        ];
+        for (name, content, _) in wanted.into_iter().filter(|(_, _, wanted)| *wanted) {
             let path = folder.join(name);
             write_file(&path, content.as_bytes())?;
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -43,7 +50,27 @@ impl Engine {
                 });
             }
         }
+        files.extend(self.containerenv_file(config)?);
         Ok(files)
+    }
+
+    /// The file that says that this is a container, unless the person has put something else there.
+    fn containerenv_file(&self, config: &Config) -> Result<Option<GeneratedFile>, Error> {
+        let destination = PathBuf::from(extras::CONTAINERENV);
+        let covers =
+            |mount: &MountRecord| mount.kind != "tmpfs" && destination.starts_with(&mount.destination);
+        if !config.extras.containerenv || config.mounts.iter().any(covers) {
+            return Ok(None);
+        }
+        let source = self.containers().folder(&config.id).join("containerenv");
+        write_file(&source, extras::containerenv(config).as_bytes())?;
+        std::fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .context(|| format!("make {} readable", source.display()))?;
+        Ok(Some(GeneratedFile {
+            source,
+            destination,
+            read_only: false,
+        }))
     }
 }
 

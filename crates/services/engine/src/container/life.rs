@@ -248,9 +248,17 @@ impl ContainerLife {
     }
 
     fn spec(&self, root: &Root, network: &Connection) -> Result<Spec, Error> {
+        super::extras::check_workdir(&self.config, root)?;
         let mut request = self.config.request.clone();
         request.identity = super::exec::identity(root, &self.config.user)?;
         request.extra_groups = super::exec::groups(root, &self.config.group_add)?;
+        if request.privileged && crate::rootless::is_rootful() {
+            let asked: Vec<_> = request.devices.iter().map(|device| device.path.clone()).collect();
+            let host = super::implied::host_devices(!self.config.extras.systemd);
+            request
+                .devices
+                .extend(host.into_iter().filter(|device| !asked.contains(&device.path)));
+        }
         request.files =
             self.engine
                 .generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;
@@ -340,12 +348,48 @@ impl ContainerLife {
         }
     }
 
+    /// Takes the image away, which nobody else may have. It is done in a process of its own, since the index database
+    /// must not stay in this one.
+    fn remove_image(&self) -> Result<(), Error> {
+        if !self.config.extras.remove_image {
+            return Ok(());
+        }
+        let image = &self.config.image_name;
+        self.engine.apart(|engine| {
+            match engine.remove_image(image, false) {
+                // Another container has it, or it is gone.
+                Err(error) if matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::NotFound) => {
+                    Ok(())
+                }
+                removed => removed.map(drop),
+            }
+        })
+    }
+
+    /// What cannot be written there has no reader; the record has it, too.
+    fn log_health(&self, health: &Health) {
+        let Some(folder) = &self.config.extras.health_folder else {
+            return;
+        };
+        let path = folder.join(format!("{}-healthcheck.log", self.config.id));
+        drop(super::folder::write_json(&path, health));
+    }
+
+    /// The container runs on without them: its record has the numbers, too.
+    fn write_pids(&self, pid: i32) {
+        let extras = &self.config.extras;
+        drop(super::extras::write_pid(extras.pidfile.as_ref(), pid));
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        drop(super::extras::write_pid(extras.monitor_pidfile.as_ref(), own));
+    }
+
     fn write_end(&self, exit: &Exit, restarting: Option<u32>) -> Result<(), Error> {
         if restarting.is_none() && self.config.auto_remove {
             let mut container = self.engine.containers().load(&self.config.id)?;
             // They are retired already, and buried soon.
             container.state.endpoints.clear();
-            return self.engine.erase(&container, true);
+            self.engine.erase(&container, true)?;
+            return self.remove_image();
         }
         let oom_killed = self.oom_killed;
         self.change(|state| {
@@ -406,6 +450,9 @@ impl Life for ContainerLife {
             self.engine.tell_all(&events);
         }
         let checked = self.config.health.is_some();
+        if let Change::Started { pid, .. } = change {
+            self.write_pids(*pid);
+        }
         let written = match change {
             Change::Started { pid, at } => self.change(|state| {
                 state.status = Status::Running;
@@ -420,7 +467,10 @@ impl Life for ContainerLife {
                 state.health = checked.then(Health::default);
             }),
             Change::Ended { exit, restarting } => self.write_end(exit, *restarting),
-            Change::Health(health) => self.change(|state| state.health = Some(Health::clone(health))),
+            Change::Health(health) => {
+                self.log_health(health);
+                self.change(|state| state.health = Some(Health::clone(health)))
+            }
         };
         // A full disk must not end the container. What cannot be written is seen again at the next change; a
         // record that says "running" of a process that is gone is read as exited.
@@ -430,8 +480,8 @@ impl Life for ContainerLife {
         }
     }
 
-    fn probe(&mut self) -> Result<Probe, dhow_monitor::Error> {
-        self.check_health()
+    fn probe(&mut self, startup: bool) -> Result<Probe, dhow_monitor::Error> {
+        self.check_health(startup)
             .map_err(|error| dhow_monitor::Error::wrap(error, "start the health check"))
     }
 
@@ -506,13 +556,14 @@ impl ContainerLife {
         }
     }
 
-    fn check_health(&mut self) -> Result<Probe, Error> {
+    fn check_health(&mut self, startup: bool) -> Result<Probe, Error> {
         let gone = || Error::new(ErrorKind::FailedPrecondition, "the container does not run");
         let held = self.held.as_ref().ok_or_else(gone)?;
         let (Some(spec), Some(init)) = (&held.spec, &held.init) else {
             return Err(gone());
         };
-        let Some(health) = &self.config.health else {
+        let first = self.config.extras.startup.as_ref().filter(|_| startup);
+        let Some(health) = first.map(|first| &first.check).or(self.config.health.as_ref()) else {
             return Err(gone());
         };
         let mut process = spec.process.clone().unwrap_or_default();

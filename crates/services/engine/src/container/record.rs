@@ -10,6 +10,8 @@ use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, DiffId, ImageId};
 use serde::{Deserialize, Serialize};
 
+use super::extras::Extras;
+
 /// What was asked for, with everything resolved that does not change from start to start. Written once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -73,6 +75,9 @@ pub struct Config {
     pub auto_remove: bool,
     /// The log.
     pub log: LogConfig,
+    /// What docker has no word for.
+    #[serde(default)]
+    pub extras: Extras,
 }
 
 /// Which log driver, with its options.

@@ -57,6 +57,7 @@ impl Engine {
             failures.record("release its categories", released);
         }
         failures.record("remove its folder", self.containers().remove(container));
+        failures.record("remove its ID file", super::extras::remove_cidfile(config));
         if volumes {
             for mount in config.mounts.iter().filter(|mount| mount.anonymous) {
                 let gone = self.remove_unused_volume(mount.name.as_deref().unwrap_or(""));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dhow_cgroup::Group;
-use dhow_monitor::{HealthSettings, Launch, LogSettings};
+use dhow_monitor::{HealthSettings, Launch, LogSettings, StartupCheck};
 use dhow_oci::Healthcheck;
 use dhow_snapshot::Snapshots;
 use dhow_types::{ByteSize, ContainerId, ErrorKind};
@@ -73,6 +73,12 @@ impl Engine {
                 .health
                 .as_ref()
                 .map(|health| health_settings(health, &container.config)),
+            timeout: container
+                .config
+                .extras
+                .timeout
+                .filter(|seconds| *seconds > 0)
+                .map(Duration::from_secs),
             foreground,
         };
         let engine = Self::open(self.settings().clone())?;
@@ -233,5 +239,12 @@ fn health_settings(health: &Healthcheck, config: &Config) -> HealthSettings {
         // It was read when the container was created.
         stop_signal: super::stop::parse_signal(&config.stop_signal).unwrap_or(15),
         grace: config.grace(),
+        startup: config.extras.startup.as_ref().map(|startup| StartupCheck {
+            interval: or(startup.check.interval, 30),
+            timeout: or(startup.check.timeout, 30),
+            retries: startup.check.retries,
+            successes: startup.successes,
+        }),
+        log: config.extras.health_log.unwrap_or_default(),
     }
 }

@@ -48,6 +48,7 @@ impl Engine {
             return self.settle_end(id).map(|()| Stopped::Willing);
         };
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
+        let monitor = monitor_to_wait_for(&container);
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
         }
@@ -63,6 +64,9 @@ impl Engine {
                 return Err(Error::new(ErrorKind::Unavailable, message)
                     .with_hint("a program that waits for a dead disk or mount cannot be killed; look at its state in /proc"));
             }
+        }
+        if let Some(monitor) = monitor {
+            ended_within(&monitor, AFTERMATH);
         }
         self.settle_end(id)?;
         self.tell(&Event::of(&container.config, "stop"));
@@ -190,6 +194,18 @@ impl Engine {
         let message = format!("container {} ended, but its monitor does not", id.short());
         Err(Error::new(ErrorKind::Unavailable, message))
     }
+}
+
+/// The monitor of a container that takes its image along, which comes after all else is gone.
+fn monitor_to_wait_for(container: &Container) -> Option<OwnedFd> {
+    let monitor = container
+        .config
+        .extras
+        .remove_image
+        .then(|| super::folder::monitor_of(container))??;
+    let pidfd = rustix::process::pidfd_open(Pid::from_raw(monitor)?, PidfdFlags::empty()).ok()?;
+    // Looked at again once the handle is open: from here on it cannot become another process.
+    (super::folder::monitor_of(container) == Some(monitor)).then_some(pidfd)
 }
 
 /// A handle of the container's program, if it still is that program.

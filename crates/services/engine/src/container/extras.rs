@@ -1,0 +1,145 @@
+//! What podman's users ask of a container and docker has no word for.
+
+use std::path::{Path, PathBuf};
+
+use dhow_monitor::HealthLog;
+use dhow_oci::Healthcheck;
+use dhow_rootpath::Root;
+use dhow_types::ErrorKind;
+use serde::{Deserialize, Serialize};
+
+use super::record::Config;
+use crate::{Context as _, Error};
+
+/// It is asked for when the container is created, and kept with it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extras {
+    /// Whether the image goes away with the container, unless another has it (`--rmi`).
+    pub remove_image: bool,
+    /// Seconds that one run may take (`--timeout`).
+    pub timeout: Option<u64>,
+    /// A file that gets the program's process id at each start (`--pidfile`).
+    pub pidfile: Option<PathBuf>,
+    /// A file that gets the monitor's process id at each start (`--conmon-pidfile`).
+    pub monitor_pidfile: Option<PathBuf>,
+    /// A file with the container's id, which goes away with it (`--cidfile`).
+    pub cidfile: Option<PathBuf>,
+    /// Whether `/run/.containerenv` tells the program where it runs.
+    pub containerenv: bool,
+    /// Whether the image keeps its own `/etc/hostname` (`--no-hostname`).
+    pub no_hostname: bool,
+    /// Whether the image keeps its own `/etc/hosts` (`--no-hosts`).
+    pub no_hosts: bool,
+    /// Whether the working directory must be there: else it is made.
+    pub needs_workdir: bool,
+    /// Whether its program is a systemd.
+    pub systemd: bool,
+    /// The check that comes before all others (`--health-startup-*`).
+    pub startup: Option<StartupHealth>,
+    /// What of health checks is kept (`--health-max-log-*`); docker's when absent.
+    pub health_log: Option<HealthLog>,
+    /// A folder that gets the results of health checks, too (`--health-log-destination`).
+    pub health_folder: Option<PathBuf>,
+}
+
+/// A check of the start, in an image's words, with how often it must be good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartupHealth {
+    /// What to run, how often, and how many failures it may have in a row.
+    pub check: Healthcheck,
+    /// How often it must be good; 0 means once.
+    pub successes: u64,
+}
+
+/// Where the program finds out that it is in a container.
+pub(super) const CONTAINERENV: &str = "/run/.containerenv";
+
+impl Extras {
+    /// What is wrong with it by itself.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let Some(folder) = &self.health_folder else {
+            return Ok(());
+        };
+        if folder.is_absolute() && folder.is_dir() {
+            return Ok(());
+        }
+        let message = format!(
+            "HealthCheck Log {:?} destination error: it is not a folder of this host",
+            folder.display().to_string()
+        );
+        Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("use local, or the path of a folder"))
+    }
+}
+
+/// What `/run/.containerenv` says: nothing, but to a privileged container who it is (podman-run(1)).
+pub(super) fn containerenv(config: &Config) -> String {
+    if !config.request.privileged {
+        return String::new();
+    }
+    format!(
+        "engine=\"podman-{}\"\nname={:?}\nid={:?}\nimage={:?}\nimageid={:?}\nrootless={}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.name,
+        config.id.as_str(),
+        config.image_name,
+        config.image.hex().to_string(),
+        u8::from(!crate::rootless::is_rootful()),
+    )
+}
+
+/// Refuses a working directory that neither the image has nor a mount makes.
+pub(super) fn check_workdir(config: &Config, root: &Root) -> Result<(), Error> {
+    let cwd = &config.request.cwd;
+    if !config.extras.needs_workdir || cwd.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let made = config.mounts.iter().any(|mount| {
+        let target = Path::new(&mount.destination);
+        cwd.starts_with(target) || target.starts_with(cwd)
+    });
+    if made {
+        return Ok(());
+    }
+    match root.metadata(cwd) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let message = format!(
+                "workdir {:?} does not exist on container {}",
+                cwd.display().to_string(),
+                config.id
+            );
+            Err(Error::new(ErrorKind::FailedPrecondition, message)
+                .with_hint("name a folder of the image, or mount one there"))
+        }
+        Err(error) => Err(error).context(|| format!("look at {}", cwd.display())),
+    }
+}
+
+/// Removes the file with the container's id, if it still is that file.
+pub(super) fn remove_cidfile(config: &Config) -> Result<(), Error> {
+    let Some(path) = &config.extras.cidfile else {
+        return Ok(());
+    };
+    let what = || format!("remove {}", path.display());
+    let file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.context(what)?,
+    };
+    let mut id = String::new();
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, 128), &mut id).context(what)?;
+    if id.trim_end() != config.id.as_str() {
+        return Ok(());
+    }
+    std::fs::remove_file(path).context(what)
+}
+
+/// Writes a process id where the person wants it.
+pub(super) fn write_pid(file: Option<&PathBuf>, pid: i32) -> Result<(), Error> {
+    match file {
+        Some(path) => std::fs::write(path, pid.to_string())
+            .context(|| format!("write the process id to {}", path.display())),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,294 @@
+//! What podman's `run` and `create` take besides docker's flags, and what they do without being asked.
+
+use std::os::unix::process::CommandExt as _;
+use std::time::Instant;
+
+use crate::world::{World, eventually, finish};
+
+const RUN: &str = "run --rm --network none";
+
+#[test]
+fn a_run_that_takes_too_long_is_ended_with_255() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let begun = Instant::now();
+    world
+        .podman("run --network none --name slow --timeout 1 busybox sleep 60")
+        .exits(255);
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    assert_eq!(
+        world.podman("inspect --format {{.State.ExitCode}} slow").ok(),
+        "-1"
+    );
+    // What ends in time keeps its own exit code.
+    world
+        .podman(&format!("{RUN} --timeout 60 busybox false"))
+        .exits(1);
+}
+
+#[test]
+fn the_image_goes_with_the_container_unless_another_has_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.podman("create --name other busybox true").ok();
+    world
+        .podman("run --rmi --network none busybox true")
+        .says("image is in use by a container")
+        .ok();
+    world.podman("image exists busybox").exits(0);
+    world.podman("rm other").ok();
+    world
+        .podman("run --rmi --rm=false busybox true")
+        .exits(125)
+        .says("the --rmi option does not work without --rm");
+    world
+        .podman("run -d --rmi --network none --name last busybox sleep 100")
+        .ok();
+    assert_eq!(
+        world
+            .podman("inspect --format {{.HostConfig.AutoRemove}},{{.HostConfig.AutoRemoveImage}} last")
+            .ok(),
+        "true,true"
+    );
+    world.podman("stop -t 0 last").ok();
+    world.podman("image exists busybox").exits(1);
+}
+
+#[test]
+fn files_get_the_numbers_of_program_and_monitor_and_the_id_goes_with_the_container() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let file = |name: &str| world.path(name).display().to_string();
+    let (pid, monitor, id) = (file("pid"), file("monitor"), file("id"));
+    world
+        .podman(&format!(
+            "run -d --network none --name here --pidfile {pid} --conmon-pidfile {monitor} --cidfile {id} busybox sleep 100"
+        ))
+        .ok();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let told = world
+        .podman("inspect --format {{.State.Pid}},{{.State.ConmonPid}},{{.Id}} here")
+        .ok();
+    assert_eq!(told, format!("{},{},{}", read(&pid), read(&monitor), read(&id)));
+    world.podman("rm -f -t 0 here").ok();
+    assert!(!std::path::Path::new(&id).exists());
+}
+
+#[test]
+fn only_the_streams_that_are_named_are_shown() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let both = |streams: &str| {
+        let mut words: Vec<&str> = RUN.split(' ').chain(streams.split(' ')).collect();
+        words.extend(["busybox", "sh", "-c", "echo out; echo err >&2"]);
+        let mut command = world.command(&words);
+        command.arg0("podman");
+        finish(command, Vec::new())
+    };
+    let ran = both("-a stdout");
+    assert_eq!((ran.stdout.trim(), ran.stderr.trim()), ("out", ""));
+    let ran = both("--attach STDERR --detach-keys=");
+    assert_eq!((ran.stdout.trim(), ran.stderr.trim()), ("", "err"));
+    // Nothing is shown, so the id is.
+    assert_eq!(both("-a stdin").stdout.trim().len(), 64);
+    world
+        .podman("run -d -a stdout busybox true")
+        .exits(125)
+        .says("--attach and --detach");
+    world
+        .podman("run --detach-keys ctrl-1 busybox true")
+        .exits(125)
+        .says("detach keys");
+}
+
+#[test]
+fn the_environment_can_be_bare_and_taken_by_the_beginning_of_names() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let bare = world
+        .podman(&format!("{RUN} --unsetenv-all --env A=1 busybox env"))
+        .ok();
+    assert!(bare.contains("A=1"), "{bare}");
+    for name in ["container=", "TERM="] {
+        assert!(!bare.contains(name), "{bare}");
+    }
+    let mut words: Vec<&str> = RUN.split(' ').collect();
+    words.extend(["-e", "DHOW_TEST_*", "busybox", "env"]);
+    let mut command = world.command(&words);
+    command
+        .arg0("podman")
+        .env("DHOW_TEST_ONE", "1")
+        .env("DHOW_TEST_TWO", "2");
+    let ran = finish(command, Vec::new()).ok();
+    assert!(
+        ran.contains("DHOW_TEST_ONE=1") && ran.contains("DHOW_TEST_TWO=2"),
+        "{ran}"
+    );
+}
+
+#[test]
+fn the_umask_is_that_of_the_flag_and_of_exec_too() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    assert_eq!(world.podman(&format!("{RUN} busybox sh -c umask")).ok(), "0022");
+    world
+        .podman("run -d --network none --umask 0724 --name masked busybox sleep 100")
+        .ok();
+    assert_eq!(world.podman("exec masked sh -c umask").ok(), "0724");
+    world
+        .podman("run --umask 0888 busybox true")
+        .exits(125)
+        .says("octal");
+}
+
+#[test]
+fn a_program_finds_out_where_it_is() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    for more in ["", "--tmpfs /run", "--read-only", "--systemd always"] {
+        let size = world
+            .podman(&format!("{RUN} {more} busybox stat -c %s /run/.containerenv"))
+            .ok();
+        assert_eq!(size, "0", "{more}");
+    }
+    let told = world
+        .podman(&format!(
+            "{RUN} --privileged --name me busybox cat /run/.containerenv"
+        ))
+        .ok();
+    assert!(
+        told.contains("name=\"me\"") && told.contains("rootless=0"),
+        "{told}"
+    );
+    // With docker's words nobody puts a file there.
+    world
+        .say(&format!("{RUN} busybox test -e /run/.containerenv"))
+        .exits(1);
+}
+
+#[test]
+fn a_working_directory_that_a_person_names_must_be_there() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman(&format!("{RUN} --workdir /not/there busybox pwd"))
+        .exits(126)
+        .says("workdir \"/not/there\" does not exist on container");
+    let folder = world.path("data");
+    std::fs::create_dir(&folder).unwrap();
+    let mount = format!("-v {}:/mounted/below", folder.display());
+    for place in ["/mounted/below", "/mounted"] {
+        let there = world
+            .podman(&format!("{RUN} {mount} --workdir {place} busybox pwd"))
+            .ok();
+        assert_eq!(there, place);
+    }
+    // Docker makes it.
+    assert_eq!(
+        world.say(&format!("{RUN} --workdir /not/there busybox pwd")).ok(),
+        "/not/there"
+    );
+}
+
+#[test]
+fn a_read_only_root_has_memory_where_programs_write() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let touch = |flags: &str, path: &str| {
+        world
+            .podman(&format!("{RUN} --read-only {flags} busybox touch {path}"))
+            .code
+    };
+    for path in ["/tmp/a", "/var/tmp/b", "/run/c", "/dev/d", "/dev/shm/e"] {
+        assert_eq!(touch("", path), 0, "{path}");
+        assert_eq!(touch("--read-only-tmpfs=false", path), 1, "{path}");
+    }
+    assert_eq!(touch("", "/etc/f"), 1);
+    // Docker's has none.
+    world
+        .say(&format!("{RUN} --read-only busybox touch /tmp/a"))
+        .exits(1);
+}
+
+#[test]
+fn a_systemd_has_its_memory_and_its_signal() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("create --network none --name init --systemd always busybox sleep 1")
+        .ok();
+    let told = world.podman("inspect --format {{.Config.StopSignal}} init").ok();
+    assert_eq!(told, "SIGRTMIN+3");
+    let mounts = world
+        .podman(&format!(
+            "{RUN} --systemd=always busybox cat /proc/self/mountinfo"
+        ))
+        .ok();
+    for place in ["/run", "/run/lock", "/tmp", "/var/log/journal"] {
+        assert!(mounts.contains(&format!(" {place} rw")), "{place}: {mounts}");
+    }
+    world
+        .podman("create --network none --name plain busybox sleep 1")
+        .ok();
+    let told = world.podman("inspect --format {{.Config.StopSignal}} plain").ok();
+    assert_eq!(told, "SIGTERM");
+}
+
+#[test]
+fn a_privileged_container_has_the_hosts_devices_and_a_systemd_no_virtual_terminals() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let count = |more: &str| {
+        let line = format!("{RUN} --privileged {more} busybox find /dev -maxdepth 1 -name tty[0-9]*");
+        world.podman(&line).ok().lines().count()
+    };
+    let host = std::fs::read_dir("/dev").unwrap().flatten().filter(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.strip_prefix("tty")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    });
+    assert_eq!(count(""), host.count());
+    assert_eq!(count("--systemd always"), 0);
+}
+
+#[test]
+fn the_first_check_comes_before_the_usual_ones_and_a_folder_gets_the_results() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = world.path("checks");
+    std::fs::create_dir(&folder).unwrap();
+    let start = format!(
+        "run -d --network none --name checked --health-cmd true --health-interval 1s --health-startup-cmd [\"test\",\"-e\",\"/ready\"] \
+         --health-startup-interval 1s --health-max-log-count 2 --health-log-destination {} busybox sleep 100",
+        folder.display()
+    );
+    let id = world.podman(&start).ok();
+    let status = || {
+        world
+            .podman("inspect --format {{.State.Health.Status}} checked")
+            .ok()
+    };
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(status(), "starting");
+    world.podman("exec checked touch /ready").ok();
+    eventually("the usual checks have begun", || status() == "healthy");
+    let file = folder.join(format!("{id}-healthcheck.log"));
+    let told = std::fs::read_to_string(file).unwrap();
+    assert_eq!(told.matches("ExitCode").count(), 2, "{told}");
+    world
+        .podman("create --health-log-destination /not/there --health-cmd true busybox true")
+        .exits(125)
+        .says("HealthCheck Log");
+}
