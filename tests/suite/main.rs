@@ -55,6 +55,7 @@ mod runtime_kills;
 mod runtime_nested;
 mod runtime_rootless;
 mod seccomp;
+mod shared;
 mod unprivileged;
 mod usage;
 mod volumes;

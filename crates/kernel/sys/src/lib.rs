@@ -36,6 +36,7 @@ pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod pattern;
+pub mod pause;
 pub mod process;
 pub mod sched;
 pub mod signal;

@@ -124,6 +124,31 @@ pub fn erofs(image: impl AsFd, label: Option<&str>) -> Result<OwnedFd, Error> {
         .context(|| "fsmount erofs")
 }
 
+/// A detached mount of a new file system: `options` are its own, flags (`("ro", None)`) and strings.
+///
+/// # Errors
+/// The kernel's words with the kind of its errno; `InvalidArgument` for a kind or an option that it does not know.
+pub fn filesystem(
+    kind: &str,
+    options: &[(&str, Option<&str>)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Error> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(io::Error::from)
+        .context(|| format!("fsopen {kind}"))?;
+    for (name, value) in options {
+        let done = match value {
+            Some(value) => fsconfig_set_string(&context, *name, *value),
+            None => fsconfig_set_flag(&context, *name),
+        };
+        explained(&context, kind, name, done)?;
+    }
+    explained(&context, kind, "create", fsconfig_create(&context))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(io::Error::from)
+        .context(|| format!("fsmount {kind}"))
+}
+
 /// A detached overlay mount. `lower` is ordered top first; `upper` and `work` make it writable; `extra` are further
 /// options, each a flag (`("volatile", None)`) or a string.
 ///

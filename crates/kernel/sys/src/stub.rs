@@ -353,15 +353,32 @@ fn sealed(image: &[u8], label: Option<&[u8]>) -> rustix::io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// An ELF file with one segment, the whole of itself, readable and executable.
+/// The stub with what it is to do.
 fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32, handover: Handover) -> Vec<u8> {
     let (how, told) = match handover {
         Handover::None => (0, 0),
         Handover::Child { word, terminal } => (1 + u32::from(terminal), word),
     };
-    let code = code();
-    let strings: usize = paths.iter().map(|path| path.as_bytes_with_nul().len()).sum();
-    let length = EHDR + PHDR + code.len() + 20 + strings + 1;
+    let mut data = Vec::new();
+    for single in [
+        link.as_raw_fd().cast_unsigned(),
+        word,
+        u32::from(search),
+        how,
+        told,
+    ] {
+        data.extend_from_slice(&single.to_ne_bytes());
+    }
+    for path in paths {
+        data.extend_from_slice(path.as_bytes_with_nul());
+    }
+    data.push(0);
+    elf(code(), &data)
+}
+
+/// An ELF file with one segment, the whole of itself, readable and executable: code, and data right behind it.
+pub(crate) fn elf(code: &[u8], data: &[u8]) -> Vec<u8> {
+    let length = EHDR + PHDR + code.len() + data.len();
     let mut image = Vec::with_capacity(length);
     // e_ident: 64 bits, byte order of the machine (little-endian on both), version 1.
     image.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -382,19 +399,7 @@ fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32, hando
         image.extend_from_slice(&double.to_ne_bytes());
     }
     image.extend_from_slice(code);
-    for single in [
-        link.as_raw_fd().cast_unsigned(),
-        word,
-        u32::from(search),
-        how,
-        told,
-    ] {
-        image.extend_from_slice(&single.to_ne_bytes());
-    }
-    for path in paths {
-        image.extend_from_slice(path.as_bytes_with_nul());
-    }
-    image.push(0);
+    image.extend_from_slice(data);
     image
 }
 

@@ -123,7 +123,9 @@ fn defaults(request: &Request, host: &Host) -> Vec<Mount> {
             &["nosuid", "noexec", "nodev"],
         ));
     }
-    out.push(shared_memory(request));
+    if !request.no_shm {
+        out.push(shared_memory(request));
+    }
     out
 }
 

@@ -76,6 +76,8 @@ pub struct Request {
     pub sysctls: BTreeMap<String, String>,
     /// Adjustment of the OOM killer's score, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
+    /// Whether it has no `/dev/shm`.
+    pub no_shm: bool,
     /// Whether it may divide its own control group, as a systemd in it does: only with version 2, and a control group
     /// namespace of its own.
     pub own_cgroups: bool,
@@ -103,6 +105,17 @@ pub enum MountRequest {
     Bind(BindMount),
     /// Memory.
     Tmpfs(TmpfsMount),
+}
+
+impl MountRequest {
+    /// Where it is in the container.
+    #[must_use]
+    pub fn destination(&self) -> &std::path::Path {
+        match self {
+            Self::Bind(bind) => &bind.destination,
+            Self::Tmpfs(tmpfs) => &tmpfs.destination,
+        }
+    }
 }
 
 /// A path of the host in the container.
@@ -336,6 +349,7 @@ impl Default for Request {
             device_rules: Vec::new(),
             sysctls: BTreeMap::new(),
             oom_score_adj: None,
+            no_shm: false,
             own_cgroups: false,
             umask: None,
             namespaces: Namespaces::default(),

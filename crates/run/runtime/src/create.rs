@@ -409,6 +409,12 @@ fn sources(plan: &Plan, joins: &[(Namespace, OwnedFd)]) -> Result<Sources, Error
             .as_ref()
             .map(|ids| users_of(plan, ids, joins))
             .transpose()?;
+        if let Some(tree) = plan.given(index) {
+            let tree = tree.try_clone().context(|| "duplicate a mount")?;
+            sources.taken.push((index, tree));
+            sources.ids.extend(ids.map(|users| (index, users)));
+            continue;
+        }
         let reached = bind.inside.is_none() && !bind.copy_link && !elsewhere;
         if !reached || bind.is_kept(plan) || !(bind.propagates || bind.covers_root() || plan.has_users()) {
             sources.ids.extend(ids.map(|users| (index, users)));

@@ -31,6 +31,7 @@ mod agent;
 pub mod container;
 mod create;
 mod exec;
+mod given;
 mod hooks;
 mod idmap;
 mod init;
@@ -46,6 +47,7 @@ mod within;
 
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
 pub use exec::{Exec, exec};
+pub use given::mounted_in;
 pub use hooks::{HookFailure, Surroundings};
 pub use idmap::write as write_id_maps;
 pub use landlock::ANNOTATION as LANDLOCK;

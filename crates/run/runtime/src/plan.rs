@@ -13,6 +13,7 @@ mod sysctl;
 mod tests;
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dhow_oci::runtime::{Hooks, IdMapping, Linux, Process, Spec};
@@ -86,6 +87,8 @@ pub struct Plan {
     pub(crate) readonly: Vec<PathBuf>,
     /// Network devices to take over.
     pub(crate) devices: Vec<Device>,
+    /// Trees of the caller's, by index of the mount that they are the source of.
+    pub(crate) given: Vec<(usize, OwnedFd)>,
     pub(crate) hooks: Hooks,
     /// Its class of service in resctrl.
     pub(crate) class: Option<Class>,
@@ -152,6 +155,7 @@ impl Plan {
         );
         Ok(Self {
             program,
+            given: Vec::new(),
             context: mount::context(label)?,
             own_mounts: own.contains(UnshareFlags::NEWNS),
             users: own.contains(UnshareFlags::NEWUSER),

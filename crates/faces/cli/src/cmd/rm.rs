@@ -29,6 +29,9 @@ struct RmFlags {
     /// With --force: seconds to wait after the stop signal, before SIGKILL
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = crate::flags::seconds, allow_hyphen_values = true)]
     time: Option<u64>,
+    /// Remove the containers that cannot run without them, too
+    #[arg(long)]
+    depend: bool,
     #[command(flatten)]
     chosen: Chosen,
 }
@@ -36,8 +39,17 @@ struct RmFlags {
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RmFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    let names = flags.chosen.names(context, |_| true)?;
+    let mut names = flags.chosen.names(context, |_| true)?;
+    if flags.depend {
+        names = with_dependents(engine, &names);
+    }
+    if dialect::spoken().is_podman() && names.len() > 1 {
+        dependents_first(engine, &mut names);
+    }
     super::each(&names, |name| {
+        if dialect::spoken().is_podman() {
+            refuse_needed(engine, name)?;
+        }
         let removed = match flags.time {
             Some(seconds) if flags.force && seconds > 0 => engine
                 .stop(name, None, Some(Duration::from_secs(seconds)))
@@ -57,6 +69,50 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             Ok(()) => say_line(name),
         }
     })
+}
+
+/// The containers with all that cannot run without them, which come first.
+fn with_dependents(engine: &dhow_engine::Engine, names: &[String]) -> Vec<String> {
+    let mut all = Vec::new();
+    for name in names {
+        if let Ok(found) = engine.containers().find(name)
+            && let Ok(dependents) = engine.dependents(&found.config.id)
+        {
+            let dependents: Vec<String> = dependents.iter().map(|one| one.config.id.to_string()).collect();
+            all.extend(with_dependents(engine, &dependents));
+        }
+        all.push(name.clone());
+    }
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|name| seen.insert(name.clone()));
+    all
+}
+
+/// Puts what nobody needs before what it needs.
+fn dependents_first(engine: &dhow_engine::Engine, names: &mut [String]) {
+    let needed = |name: &String| {
+        let found = engine.containers().find(name).ok();
+        let dependents = found.and_then(|found| engine.dependents(&found.config.id).ok());
+        dependents.map_or(0, |dependents| dependents.len())
+    };
+    names.sort_by_cached_key(needed);
+}
+
+/// Podman removes no container that another one needs (libpod `runtime_ctr.go`).
+fn refuse_needed(engine: &dhow_engine::Engine, name: &str) -> Result<(), CliError> {
+    let Ok(found) = engine.containers().find(name) else {
+        return Ok(());
+    };
+    let dependents = engine.dependents(&found.config.id)?;
+    if dependents.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = dependents.iter().map(|one| one.config.id.as_str()).collect();
+    Err(CliError::plain(format!(
+        "container {} has dependent containers which must be removed before it: {}: container already exists",
+        found.config.id,
+        ids.join(", ")
+    )))
 }
 
 /// A container with `--rm` is gone once it has stopped.

@@ -43,6 +43,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     }
     let id = super::create::create(context, container)?;
     let engine = context.engine()?;
+    if dialect::spoken().is_podman() {
+        engine.start_needs(id.as_str())?;
+    }
     let started = match engine.start(id.as_str(), !flags.detach) {
         Ok(started) => started,
         Err(error) => {

@@ -8,7 +8,7 @@ use crate::attach::{Attached, End, exit_byte, pump};
 use crate::flags::Chosen;
 use crate::render::say_line;
 use crate::view::container::is_up;
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "start",
@@ -42,7 +42,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let names = flags.chosen.names(context, |one| !is_up(one.state.status))?;
     if !flags.attach && !flags.interactive {
-        return super::each(&names, |name| match engine.start(name, false) {
+        return super::each(&names, |name| match start(engine, name) {
             Err(error) if flags.chosen.passes(&error) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => say_line(name),
@@ -53,6 +53,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             "you cannot start and attach multiple containers at once",
         ));
     };
+    if dialect::spoken().is_podman() {
+        engine.start_needs(name)?;
+    }
     let started = engine.start(name, true)?;
     let config = started.container.config;
     let Some(socket) = started.attached else {
@@ -77,4 +80,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         }
         End::Detached => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Starts a container; podman starts what it needs first.
+fn start(engine: &dhow_engine::Engine, name: &str) -> Result<(), dhow_engine::Error> {
+    if dialect::spoken().is_podman() {
+        engine.start_needs(name)?;
+    }
+    engine.start(name, false).map(drop)
 }

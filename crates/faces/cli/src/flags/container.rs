@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dhow_engine::container::{
-    Attachment, CreateContainer, Extras, LogConfig, NamespaceChoice, SecurityOption,
+    Attachment, CreateContainer, Extras, IpcMode, LogConfig, NamespaceChoice, SecurityOption, Shared,
+    SharedKind,
 };
 use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
@@ -148,16 +149,16 @@ pub(crate) struct ContainerFlags {
     /// Tune host's OOM preferences (-1000 to 1000)
     #[arg(long, allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,
-    /// PID namespace to use (host)
+    /// PID namespace to use (host, container:NAME)
     #[arg(long)]
     pid: Option<String>,
-    /// IPC mode to use (private, host)
+    /// IPC mode to use (private, shareable, none, host, container:NAME)
     #[arg(long)]
     ipc: Option<String>,
-    /// UTS namespace to use (host)
+    /// UTS namespace to use (host, container:NAME)
     #[arg(long)]
     uts: Option<String>,
-    /// Cgroup namespace to use (host|private)
+    /// Cgroup namespace to use (host, private, container:NAME)
     #[arg(long)]
     cgroupns: Option<String>,
     /// Parent cgroup for the container
@@ -339,8 +340,30 @@ impl ContainerFlags {
             containerenv: podman,
             // Docker makes it.
             needs_workdir: podman && self.workdir.is_some(),
+            shared: self.shared(),
+            ipc: match self.ipc.as_deref() {
+                Some("none") => IpcMode::None,
+                Some("shareable") => IpcMode::Shareable,
+                None if podman => IpcMode::Shareable,
+                _ => IpcMode::Private,
+            },
             ..Extras::default()
         }
+    }
+
+    /// The namespaces of other containers.
+    fn shared(&self) -> Vec<Shared> {
+        let flags = [
+            (SharedKind::Pid, &self.pid),
+            (SharedKind::Ipc, &self.ipc),
+            (SharedKind::Uts, &self.uts),
+            (SharedKind::Cgroup, &self.cgroupns),
+        ];
+        let of = |(kind, text): (SharedKind, &Option<String>)| {
+            let container = text.as_deref()?.strip_prefix("container:")?.to_owned();
+            Some(Shared { kind, container })
+        };
+        flags.into_iter().filter_map(of).collect()
     }
 
     fn networks(&self) -> Vec<Attachment> {
@@ -381,7 +404,12 @@ impl ContainerFlags {
         let mode = |flag: &str, text: &str| match text {
             "host" => Ok(NamespaceMode::Host),
             "private" | "" => Ok(NamespaceMode::Private),
-            other => Err(format!("--{flag} {other} is not supported: use host or private")),
+            // Named by `extras`.
+            "shareable" | "none" if flag == "ipc" => Ok(NamespaceMode::Private),
+            other if other.starts_with("container:") => Ok(NamespaceMode::Private),
+            other => Err(format!(
+                "--{flag} {other} is not supported: use host, private or container:NAME"
+            )),
         };
         let mut choices = Vec::new();
         if let Some(text) = &self.pid {

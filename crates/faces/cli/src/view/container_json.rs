@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dhow_engine::container::{Config, Container, NetworkMode, Status};
+use dhow_engine::container::{Config, Container, IpcMode, NetworkMode, SharedKind, Status};
 use dhow_engine::{NamespaceMode, RestartPolicy};
 use serde_json::{Map, Value, json};
 
@@ -117,21 +117,21 @@ fn host_config(container: &Container) -> Value {
         "ConsoleSize": request.console_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
         "CapAdd": or_null(&request.cap_add),
         "CapDrop": or_null(&request.cap_drop),
-        "CgroupnsMode": request.namespaces.cgroup.as_ref().map_or("", mode),
+        "CgroupnsMode": other_or(container, SharedKind::Cgroup, request.namespaces.cgroup.as_ref().map_or("", mode)),
         "Dns": config.dns,
         "DnsOptions": config.dns_options,
         "DnsSearch": config.dns_search,
         "ExtraHosts": or_null(&config.extra_hosts),
         "GroupAdd": or_null(&config.group_add),
-        "IpcMode": mode(&request.namespaces.ipc),
+        "IpcMode": ipc_mode(container),
         "Cgroup": "",
         "OomScoreAdj": request.oom_score_adj.unwrap_or(0),
-        "PidMode": shared(&request.namespaces.pid),
+        "PidMode": other_or(container, SharedKind::Pid, shared(&request.namespaces.pid)),
         "Privileged": request.privileged,
         "PublishAllPorts": false,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": security(container),
-        "UTSMode": shared(&request.namespaces.uts),
+        "UTSMode": other_or(container, SharedKind::Uts, shared(&request.namespaces.uts)),
         "UsernsMode": "",
         "ShmSize": request.shm_size,
         "Sysctls": request.sysctls,
@@ -194,6 +194,23 @@ fn mode(mode: &NamespaceMode) -> &'static str {
         NamespaceMode::Host => "host",
         NamespaceMode::Private | NamespaceMode::Path(_) => "private",
     }
+}
+
+/// Whose IPC namespace it has, and whether others may have it.
+fn ipc_mode(container: &Container) -> String {
+    let own = match container.config.extras.ipc {
+        _ if container.config.request.namespaces.ipc == NamespaceMode::Host => "host",
+        IpcMode::None => "none",
+        IpcMode::Private => "private",
+        IpcMode::Shareable => "shareable",
+    };
+    other_or(container, SharedKind::Ipc, own)
+}
+
+/// The container that a namespace is of, or the word for its own.
+fn other_or(container: &Container, kind: SharedKind, own: &str) -> String {
+    let other = container.config.shared(kind);
+    other.map_or_else(|| own.to_owned(), |id| format!("container:{id}"))
 }
 
 /// Docker leaves private process and host name spaces unnamed.

@@ -16,6 +16,7 @@ use dhow_types::{ContainerId, Digest, ErrorKind};
 
 use super::extras::Extras;
 use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
+use super::shared::IpcMode;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error, Relabel};
 
@@ -313,7 +314,10 @@ impl Engine {
             open_stdin: wanted.interactive,
             auto_remove: wanted.auto_remove,
             log: log_config(wanted)?,
-            extras: wanted.extras.clone(),
+            extras: Extras {
+                shared: self.resolve_shared(&wanted.extras.shared)?,
+                ..wanted.extras.clone()
+            },
         })
     }
 
@@ -490,6 +494,7 @@ impl Engine {
             NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
             _ => id.short().to_owned(),
         });
+        let hostname = self.shared_hostname(wanted)?.unwrap_or(hostname);
         let mut request = Request {
             args,
             env: dhow_bundle::merge_env(if wanted.bare_env { &[] } else { &defaults.env }, &wanted.env),
@@ -515,6 +520,7 @@ impl Engine {
             sysctls: wanted.sysctls.clone(),
             oom_score_adj: wanted.oom_score_adj,
             umask: wanted.umask,
+            no_shm: wanted.extras.ipc == IpcMode::None,
             own_cgroups: wanted.extras.systemd,
             cgroup_path: match wanted.cgroup_parent.as_deref() {
                 Some(parent) => format!("{}/{id}", parent.trim_matches('/')),

@@ -9,6 +9,7 @@ use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 use super::record::Config;
+use super::shared::{IpcMode, Shared};
 use crate::{Context as _, Error};
 
 /// It is asked for when the container is created, and kept with it.
@@ -33,6 +34,10 @@ pub struct Extras {
     pub no_hosts: bool,
     /// Whether the working directory must be there: else it is made.
     pub needs_workdir: bool,
+    /// Namespaces of other containers that it is in.
+    pub shared: Vec<Shared>,
+    /// Whether others may share its IPC namespace.
+    pub ipc: IpcMode,
     /// Whether its program is a systemd.
     pub systemd: bool,
     /// The check that comes before all others (`--health-startup-*`).

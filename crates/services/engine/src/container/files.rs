@@ -33,10 +33,16 @@ impl Engine {
             ("hostname", hostname, !extras.no_hostname),
         ];
         for (name, content, _) in wanted.into_iter().filter(|(_, _, wanted)| *wanted) {
-            let path = folder.join(name);
-            write_file(&path, content.as_bytes())?;
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .context(|| format!("make {} readable", path.display()))?;
+            let path = match self.file_of_network(config, name) {
+                Some(path) => path,
+                None => {
+                    let path = folder.join(name);
+                    write_file(&path, content.as_bytes())?;
+                    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                        .context(|| format!("make {} readable", path.display()))?;
+                    path
+                }
+            };
             let destination = PathBuf::from("/etc").join(name);
             let mounted = config
                 .mounts
@@ -52,6 +58,15 @@ impl Engine {
         }
         files.extend(self.containerenv_file(config)?);
         Ok(files)
+    }
+
+    /// Who has another container's network has its names, too.
+    fn file_of_network(&self, config: &Config, name: &str) -> Option<PathBuf> {
+        let NetworkMode::Container(other) = &config.network else {
+            return None;
+        };
+        let path = self.containers().folder(other).join(name);
+        (name != "hostname" && path.exists()).then_some(path)
     }
 
     /// The file that says that this is a container, unless the person has put something else there.

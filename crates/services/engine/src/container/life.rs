@@ -16,6 +16,7 @@ use dhow_types::ErrorKind;
 use super::folder::process_start;
 use super::forward::Forwarder;
 use super::record::{Config, NetworkMode, State, Status};
+use super::shared::Joined;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
@@ -89,7 +90,8 @@ impl ContainerLife {
         let network = self.connect().map_err(before_program)?;
         // From here on `ended` undoes what was made.
         self.remember(&network.endpoints)?;
-        let spec = self.spec(&root, &network).map_err(before_program)?;
+        let mut joined = self.engine.join_shared(&self.config).map_err(before_program)?;
+        let spec = self.spec(&root, &network, &joined).map_err(before_program)?;
         let resources = spec
             .linux
             .as_ref()
@@ -101,7 +103,7 @@ impl ContainerLife {
         if !self.forwarder.as_ref().is_some_and(Forwarder::works) {
             self.forwarder = self.engine.forward_log(&self.config)?;
         }
-        let (launched, init) = self.run(&spec, mount, group.as_ref(), &network)?;
+        let (launched, init) = self.run(&spec, mount, group.as_ref(), &network, &mut joined)?;
         let spec = self.config.health.is_some().then(|| Box::new(spec));
         self.held = Some(Held {
             group,
@@ -247,7 +249,7 @@ impl ContainerLife {
         self.engine.containers().change_state(&self.config.id, change)
     }
 
-    fn spec(&self, root: &Root, network: &Connection) -> Result<Spec, Error> {
+    fn spec(&self, root: &Root, network: &Connection, joined: &Joined) -> Result<Spec, Error> {
         super::extras::check_workdir(&self.config, root)?;
         let mut request = self.config.request.clone();
         request.identity = super::exec::identity(root, &self.config.user)?;
@@ -271,6 +273,7 @@ impl ContainerLife {
         if self.config.network == NetworkMode::Host {
             request.namespaces.net = dhow_bundle::NamespaceMode::Host;
         }
+        joined.apply(&mut request);
         crate::system::runtime_spec(&request)
     }
 
@@ -280,11 +283,13 @@ impl ContainerLife {
         mount: OwnedFd,
         group: Option<&Group>,
         network: &Connection,
+        joined: &mut Joined,
     ) -> Result<(Launched, OwnedFd), Error> {
-        let plan = Plan::prepare(spec, &self.engine.runtime_settings())
+        let mut plan = Plan::prepare(spec, &self.engine.runtime_settings())
             .context(|| "prepare the container")
             .map_err(before_program)?;
-        let mut namespaces = Vec::new();
+        joined.give(&mut plan).map_err(before_program)?;
+        let mut namespaces = std::mem::take(&mut joined.namespaces);
         if let Some(netns) = &network.netns {
             let netns = netns.try_clone().context(|| "duplicate the network namespace")?;
             namespaces.push((Namespace::Network, netns));

@@ -1,0 +1,236 @@
+//! Namespaces that a container has from another one.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use dhow_bundle::{BindMount, MountRequest, NamespaceMode, Request};
+use dhow_runtime::Namespace;
+use dhow_types::{ContainerId, ErrorKind};
+use serde::{Deserialize, Serialize};
+
+use super::create::CreateContainer;
+use super::folder::Container;
+use super::record::{Config, NetworkMode, Status};
+use crate::{Context as _, Engine, Error};
+
+/// What can be shared beside the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharedKind {
+    /// The view of the control groups.
+    Cgroup,
+    /// System V IPC, message queues, and `/dev/shm` with them.
+    Ipc,
+    /// Processes.
+    Pid,
+    /// The host name.
+    Uts,
+}
+
+/// One namespace of another container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Which.
+    pub kind: SharedKind,
+    /// Whose: a name or the beginning of an id when it is asked for, the id in the record.
+    pub container: String,
+}
+
+/// Whether others may share the IPC namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpcMode {
+    /// Nobody may.
+    #[default]
+    Private,
+    /// Who names the container may.
+    Shareable,
+    /// Nobody may, and there is no `/dev/shm`.
+    None,
+}
+
+/// Where memory that processes share is mounted.
+const SHM: &str = "/dev/shm";
+
+impl SharedKind {
+    /// Its name in `/proc/<pid>/ns`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::Ipc => "ipc",
+            Self::Pid => "pid",
+            Self::Uts => "uts",
+        }
+    }
+
+    const fn namespace(self) -> Namespace {
+        match self {
+            Self::Cgroup => Namespace::Cgroup,
+            Self::Ipc => Namespace::Ipc,
+            Self::Pid => Namespace::Pid,
+            Self::Uts => Namespace::Uts,
+        }
+    }
+}
+
+impl Config {
+    /// The container that one of its namespaces is of.
+    #[must_use]
+    pub fn shared(&self, kind: SharedKind) -> Option<&str> {
+        let mut all = self.extras.shared.iter();
+        let found = all.find(|shared| shared.kind == kind);
+        found.map(|shared| shared.container.as_str())
+    }
+
+    /// The containers that it cannot run without.
+    #[must_use]
+    pub fn needs(&self) -> Vec<ContainerId> {
+        let shared = self
+            .extras
+            .shared
+            .iter()
+            .filter_map(|one| one.container.parse().ok());
+        let network = match &self.network {
+            NetworkMode::Container(id) => Some(id.clone()),
+            _ => None,
+        };
+        let mut all: Vec<ContainerId> = shared.chain(network).collect();
+        all.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        all.dedup();
+        all
+    }
+}
+
+/// What a start takes over from other containers.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    pub(super) namespaces: Vec<(Namespace, OwnedFd)>,
+    /// The memory that the processes of the IPC namespace share.
+    pub(super) shm: Option<OwnedFd>,
+}
+
+impl Joined {
+    /// Says in the request which namespaces are not the container's own, and what is mounted instead of its memory.
+    pub(super) fn apply(&self, request: &mut Request) {
+        for (kind, _) in &self.namespaces {
+            // Nobody opens the path: the namespace is there as a descriptor.
+            let other = NamespaceMode::Path(PathBuf::from("/proc/self/ns").join(match kind {
+                Namespace::Cgroup => "cgroup",
+                Namespace::Ipc => "ipc",
+                Namespace::Pid => "pid",
+                _ => "uts",
+            }));
+            match kind {
+                Namespace::Cgroup => request.namespaces.cgroup = Some(other),
+                Namespace::Ipc => request.namespaces.ipc = other,
+                Namespace::Pid => request.namespaces.pid = other,
+                Namespace::Uts => request.namespaces.uts = other,
+                _ => {}
+            }
+        }
+        let asked = |mount: &MountRequest| mount.destination() == Path::new(SHM);
+        if self.shm.is_some() && !request.mounts.iter().any(asked) {
+            request.mounts.push(MountRequest::Bind(BindMount {
+                source: PathBuf::from(SHM),
+                destination: PathBuf::from(SHM),
+                ..BindMount::default()
+            }));
+        }
+    }
+
+    /// Gives the runtime the mounts that it could not make.
+    pub(super) fn give(&mut self, plan: &mut dhow_runtime::Plan) -> Result<(), Error> {
+        match self.shm.take() {
+            Some(shm) => plan.give(Path::new(SHM), shm).context(|| "share /dev/shm"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Engine {
+    /// Finds the containers that are named, and whether they let others in.
+    pub(super) fn resolve_shared(&self, wanted: &[Shared]) -> Result<Vec<Shared>, Error> {
+        let resolve = |shared: &Shared| {
+            let other = self.containers().find(&shared.container)?;
+            if shared.kind == SharedKind::Ipc && !lends_ipc(&other) {
+                let message = format!(
+                    "joining the IPC namespace of container {} is not allowed: non-shareable IPC (hint: use \
+                     IpcMode:shareable for the donor container)",
+                    other.config.id
+                );
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
+            Ok(Shared {
+                kind: shared.kind,
+                container: other.config.id.to_string(),
+            })
+        };
+        wanted.iter().map(resolve).collect()
+    }
+
+    /// The host name of a container whose name another one shares.
+    pub(super) fn shared_hostname(&self, wanted: &CreateContainer) -> Result<Option<String>, Error> {
+        let mut shared = wanted.extras.shared.iter();
+        match shared.find(|shared| shared.kind == SharedKind::Uts) {
+            Some(shared) => Ok(Some(
+                self.containers().find(&shared.container)?.config.request.hostname,
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens what a container has from others, which run.
+    pub(super) fn join_shared(&self, config: &Config) -> Result<Joined, Error> {
+        let mut joined = Joined::default();
+        for shared in &config.extras.shared {
+            let id: ContainerId = shared.container.parse().map_err(|error| {
+                Error::because(
+                    ErrorKind::DataLoss,
+                    "read whose namespaces a container has",
+                    error,
+                )
+            })?;
+            let namespace = self.namespace_of(&id, shared.kind.name())?;
+            joined.namespaces.push((shared.kind.namespace(), namespace));
+            if shared.kind == SharedKind::Ipc {
+                let mounts = self.namespace_of(&id, "mnt")?;
+                let shm = dhow_runtime::mounted_in(&mounts, c"/dev/shm");
+                joined.shm = Some(shm.context(|| format!("share the memory of container {}", id.short()))?);
+            }
+        }
+        Ok(joined)
+    }
+
+    /// The containers that cannot run without this one.
+    ///
+    /// # Errors
+    /// When the containers cannot be read.
+    pub fn dependents(&self, id: &ContainerId) -> Result<Vec<Container>, Error> {
+        let all = self.containers().list()?.into_iter();
+        Ok(all.filter(|one| one.config.needs().contains(id)).collect())
+    }
+
+    /// Starts what a container cannot run without, first of all what that cannot run without.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_needs(&self, wanted: &str) -> Result<(), Error> {
+        let container = self.containers().find(wanted)?;
+        for id in container.config.needs() {
+            let other = self.containers().find(id.as_str())?;
+            if !matches!(
+                other.state.status,
+                Status::Running | Status::Paused | Status::Restarting
+            ) {
+                self.start_needs(id.as_str())?;
+                self.start(id.as_str(), false)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lends_ipc(other: &Container) -> bool {
+    let config = &other.config;
+    config.extras.ipc == IpcMode::Shareable || config.request.namespaces.ipc != NamespaceMode::Private
+}
