@@ -57,5 +57,6 @@ mod runtime_rootless;
 mod seccomp;
 mod shared;
 mod unprivileged;
+mod unprivileged_network;
 mod usage;
 mod volumes;

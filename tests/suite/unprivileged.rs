@@ -9,10 +9,12 @@ use std::process::{Command, Stdio};
 use crate::world::{Ran, World, binary, finish};
 
 /// A copy of the binary and a folder that `nobody` can reach.
-struct Nobody {
-    world: World,
+pub(crate) struct Nobody {
+    pub(crate) world: World,
     binary: PathBuf,
     home: PathBuf,
+    /// A tap device that everybody may use, as most distributions have it, to be put over the host's.
+    tun: Option<PathBuf>,
 }
 
 impl Nobody {
@@ -42,7 +44,39 @@ impl Nobody {
             world,
             binary: copy,
             home,
+            tun: None,
         }
+    }
+
+    /// With what a network needs, and busybox as the image `box`; none where that is not to be had.
+    pub(crate) fn with_network() -> Option<Self> {
+        let mut nobody = Self::new();
+        if !crate::world::program("pasta") || fs::metadata("/dev/net/tun").is_err() {
+            eprintln!("skipped: needs the package passt and /dev/net/tun");
+            return None;
+        }
+        if fs::metadata("/dev/net/tun").unwrap().permissions().mode() & 0o666 != 0o666 {
+            if !rustix::process::geteuid().is_root() {
+                eprintln!("skipped: /dev/net/tun is not for everybody");
+                return None;
+            }
+            let tun = nobody.world.path("tun");
+            let mode = rustix::fs::Mode::from_raw_mode(0o666);
+            let kind = rustix::fs::FileType::CharacterDevice;
+            let device = rustix::fs::makedev(10, 200);
+            rustix::fs::mknodat(rustix::fs::CWD, &tun, kind, mode, device).unwrap();
+            fs::set_permissions(&tun, fs::Permissions::from_mode(0o666)).unwrap();
+            nobody.tun = Some(tun);
+        }
+        nobody
+            .feed(&["import", "-", "box"], crate::samples::busybox_tar())
+            .ok();
+        Some(nobody)
+    }
+
+    /// One command, its words apart by blanks.
+    pub(crate) fn say(&self, line: &str) -> Ran {
+        self.dhow(&line.split_whitespace().collect::<Vec<_>>())
     }
 
     fn feed(&self, args: &[&str], input: Vec<u8>) -> Ran {
@@ -50,12 +84,24 @@ impl Nobody {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.tun {
+            None => Command::new(&self.binary),
+            Some(tun) => {
+                let id = Self::ID;
+                let script = format!(
+                    "mount --bind {} /dev/net/tun && exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"",
+                    tun.display()
+                );
+                let mut command = Command::new("unshare");
+                command.args(["-m", "sh", "-c", &script, "sh"]).arg(&self.binary);
+                command
+            }
+        };
         command.args(args).env("HOME", &self.home).current_dir(&self.home);
         for name in ["DHOW_ROOT", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
             command.env_remove(name);
         }
-        if rustix::process::geteuid().is_root() {
+        if self.tun.is_none() && rustix::process::geteuid().is_root() {
             command.uid(Self::ID).gid(Self::ID);
         }
         command
@@ -79,7 +125,7 @@ impl Nobody {
         fs::write(&config, spec.to_string()).unwrap();
     }
 
-    fn dhow(&self, args: &[&str]) -> Ran {
+    pub(crate) fn dhow(&self, args: &[&str]) -> Ran {
         self.feed(args, Vec::new())
     }
 }
@@ -153,8 +199,12 @@ fn unprivileged_run_says_what_is_missing() {
     nobody
         .feed(&["import", "-", "box"], crate::samples::busybox_tar())
         .ok();
-    let ran = nobody.dhow(&["run", "--rm", "box", "true"]);
-    ran.one_error(125).says("--network none or --network host");
+    // Without the program that makes their network, wherever the rest of the machine has it.
+    let mut command = nobody.command(&["run", "--rm", "box", "true"]);
+    command.env("PATH", &nobody.home);
+    finish(command, Vec::new())
+        .one_error(125)
+        .says("--network none or --network host");
     let ran = nobody.dhow(&[
         "run",
         "--rm",

@@ -46,8 +46,22 @@ pub fn kind(fd: impl AsFd) -> io::Result<UnshareFlags> {
 pub fn parent(fd: impl AsFd) -> io::Result<OwnedFd> {
     /// `_IO(0xb7, 2)` of `include/uapi/linux/nsfs.h`.
     const NS_GET_PARENT: libc::Ioctl = 0xb702;
-    // SAFETY: the call takes no argument and writes nothing.
-    let fd = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_PARENT, 0) };
+    related(fd, NS_GET_PARENT)
+}
+
+/// The user namespace whose root has the rights over the namespace `fd` (`NS_GET_USERNS`, Linux 4.9).
+///
+/// # Errors
+/// What the kernel says: `EPERM` when it is none that the caller's own namespace holds.
+pub fn owner(fd: impl AsFd) -> io::Result<OwnedFd> {
+    /// `_IO(0xb7, 1)` of `include/uapi/linux/nsfs.h`.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    related(fd, NS_GET_USERNS)
+}
+
+fn related(fd: impl AsFd, request: libc::Ioctl) -> io::Result<OwnedFd> {
+    // SAFETY: the calls of this file take no argument and write nothing.
+    let fd = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, 0) };
     let fd = i32::try_from(crate::check(fd.into())?).map_err(io::Error::other)?;
     // SAFETY: the kernel just made this descriptor (close-on-exec), and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -137,6 +137,19 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     crate::check(result).map(drop)
 }
 
+/// When a process began, in clock ticks since the boot, which with its number names it for good; none of one that has
+/// ended, a zombie too.
+#[must_use]
+pub fn started(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.get(stat.rfind(')')? + 2..)?;
+    // A zombie has ended, though its number is still taken.
+    if after_name.starts_with('Z') {
+        return None;
+    }
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
 /// Has the kernel kill this process when its parent ends (`PR_SET_PDEATHSIG`): for a child that only waits for it.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 //! [`Networks::release_stale`] undoes the rest. Detach is a list of steps: all are tried, what is gone is done.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use dhow_types::{ErrorKind, Failures};
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use crate::store::{
     Durable, FORMAT, Networks, OPTION_HOST_IP, delete_link, endpoint_path, random, read_endpoints,
     read_record, write_record,
 };
+use crate::user::errand;
 use crate::{Context as _, Error, namespace, port, sysctl};
 
 /// More interfaces than this in one container are a mistake.
@@ -57,10 +58,25 @@ impl Networks {
         }
         let lock = self.lock()?;
         let (mut endpoint, held) = self.reserve(network, request)?;
-        let outcome = self.prepare(network, &endpoint).and_then(|bridge| {
-            drop(lock);
-            self.plug(network, bridge, netns, &mut endpoint)
-        });
+        let outcome = match &self.user {
+            None => self.prepare(network, &endpoint).and_then(|bridge| {
+                drop(lock);
+                self.plug(network, bridge, netns, &mut endpoint)
+            }),
+            Some(user) => user.ensure(self).and_then(|place| {
+                drop(lock);
+                // In another process, whose copy of the endpoint learns the interface.
+                endpoint.interface = errand(place.as_fd(), || {
+                    let lock = self.lock()?;
+                    let bridge = self.prepare(network, &endpoint)?;
+                    drop(lock);
+                    let mut plugged = endpoint.clone();
+                    self.plug(network, bridge, netns, &mut plugged)?;
+                    Ok(plugged.interface)
+                })?;
+                Ok(())
+            }),
+        };
         match outcome {
             Ok(()) => {
                 self.announce()?;
@@ -109,7 +125,7 @@ impl Networks {
         if !endpoint.ports.is_empty() {
             failures.record(
                 "unpublish the ports",
-                self.unpublish(endpoint).map(|used| firewall = Some(used)),
+                self.unpublish(endpoint).map(|used| firewall = used),
             );
         }
         // A later endpoint of the same container (a restart) is not ours to remove.
@@ -140,7 +156,7 @@ impl Networks {
     pub fn bury(&self, retired: Retired) -> Result<(), Error> {
         let Retired { endpoint, firewall } = retired;
         let mut failures = Failures::new();
-        failures.record("remove the link", delete_link(&endpoint.veth));
+        failures.record("remove the link", self.unplug(&endpoint));
         let path = endpoint_path(&self.path(&endpoint.network), endpoint.container.as_str());
         let renewed = read_record::<Endpoint>(&path)
             .ok()
@@ -223,6 +239,10 @@ impl Networks {
                     request.name, network.name
                 ),
             ));
+        }
+        if self.user.is_some() && !request.ports.is_empty() {
+            let message = "ports of a normal user's containers are not published yet";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_hint("use --network host"));
         }
         let host_ip = match network.options.get(OPTION_HOST_IP) {
             Some(text) => text.parse().ok(),
@@ -363,13 +383,28 @@ impl Networks {
         namespace::within(netns, || configure(endpoint, number))
     }
 
-    fn unpublish(&self, endpoint: &Endpoint) -> Result<Firewall, Error> {
+    fn unpublish(&self, endpoint: &Endpoint) -> Result<Option<Firewall>, Error> {
         let _lock = self.lock()?;
-        let mut firewall = self.firewall()?;
-        firewall
-            .unpublish(endpoint)
-            .context(|| "remove the ports from the packet filter")?;
-        Ok(firewall)
+        let unpublish = || {
+            let mut firewall = self.firewall()?;
+            firewall
+                .unpublish(endpoint)
+                .context(|| "remove the ports from the packet filter")?;
+            Ok(firewall)
+        };
+        match self.user {
+            None => unpublish().map(Some),
+            Some(_) => self.there(|| unpublish().map(drop)).map(|_| None),
+        }
+    }
+
+    /// Removes the link where the bridges are.
+    fn unplug(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        if self.user.is_none() {
+            return delete_link(&endpoint.veth);
+        }
+        let _lock = self.lock()?;
+        self.there(|| delete_link(&endpoint.veth)).map(drop)
     }
 
     /// Tells the name servers, which watch the time stamp of the directory, that some membership changed.

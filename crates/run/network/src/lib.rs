@@ -43,6 +43,7 @@ mod pool;
 mod port;
 mod store;
 mod sysctl;
+mod user;
 
 pub use attach::Retired;
 pub use files::{HostEntry, ResolvOptions, host_resolvers, hosts_file, resolv_conf};
@@ -52,6 +53,7 @@ pub use model::{
 };
 pub use namespace::sandbox;
 pub use store::Networks;
+pub use user::{HOST as HOST_OF_USER, RESOLVER as RESOLVER_OF_USER};
 
 dhow_types::define_error! {
     /// Why a network operation failed.

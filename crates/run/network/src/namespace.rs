@@ -23,6 +23,23 @@ pub(crate) fn within<T>(netns: BorrowedFd<'_>, body: impl FnOnce() -> Result<T, 
     outcome
 }
 
+/// Whether this process may leave its network namespace and come back: root of a user namespace may not come back to the
+/// host's (setns(2): CAP_SYS_ADMIN where it belongs).
+pub(crate) fn may_come_back() -> bool {
+    here().is_ok_and(|home| enter(home.as_fd()).is_ok())
+}
+
+/// Sockets that `make` makes in the namespace.
+pub(crate) fn sockets(
+    netns: BorrowedFd<'_>,
+    make: impl FnOnce() -> Result<Vec<OwnedFd>, Error>,
+) -> Result<Vec<OwnedFd>, Error> {
+    if may_come_back() {
+        return within(netns, make);
+    }
+    crate::user::fetch(netns, || make().map(|made| ((), made))).map(|((), made)| made)
+}
+
 fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(
         netns,
@@ -37,8 +54,7 @@ fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
 /// Those of unshare(2), clone3(2), setns(2) and netlink.
 pub fn sandbox() -> Result<OwnedFd, Error> {
     let home = here().context(|| "open the own network namespace")?;
-    // Root of a user namespace may leave the host's network, and not come back (setns(2): CAP_SYS_ADMIN where it belongs).
-    if enter(home.as_fd()).is_err() {
+    if !may_come_back() {
         return sandbox_of_a_child();
     }
     dhow_sys::namespace::unshare(UnshareFlags::NEWNET).context(|| "create a network namespace")?;
@@ -84,7 +100,7 @@ fn sandbox_of_a_child() -> Result<OwnedFd, Error> {
         .context(|| "open the new network namespace")
 }
 
-fn loopback_up() -> io::Result<()> {
+pub(crate) fn loopback_up() -> io::Result<()> {
     let mut batch = Batch::new();
     route::set_up(&mut batch, LOOPBACK);
     Socket::route()?.demand(&mut batch, &mut |_, _| ())

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dhow_types::{ContainerId, Digest, ErrorKind, Failures, NetworkId, validate_name};
@@ -13,6 +14,7 @@ use crate::lease::Leases;
 use crate::model::{CreateNetwork, DEFAULT_BRIDGE, Driver, Endpoint, HOST, NONE, Network};
 use crate::netlink::{Batch, Socket, route};
 use crate::pool::{self, Taken};
+use crate::user::{UserNamespace, errand};
 use crate::{Context as _, Error};
 
 /// The root of which the devices and the table have plain names; others carry a hash, so that several roots can be
@@ -39,6 +41,8 @@ pub struct Networks {
     device: String,
     /// Where the search for a free range begins: other roots do not begin at the same place.
     start: usize,
+    /// Where the bridges of a normal user are; none when they are where this process is.
+    pub(crate) user: Option<UserNamespace>,
 }
 
 /// The lock under which records are made and the packet filter is changed; the kernel ends it with its holder.
@@ -77,7 +81,37 @@ impl Networks {
             } else {
                 usize::from(hash.as_bytes()[4]) << 8 | usize::from(hash.as_bytes()[5])
             },
+            user: None,
         })
+    }
+
+    /// The same for a normal user, whose bridges are in a network namespace of that user. `folder` is where processes that
+    /// are in their user namespace are written down, as `PID-START`: one more is, that holds this namespace.
+    ///
+    /// # Errors
+    /// As [`Networks::open`].
+    pub fn open_for_user(root: &Path, folder: &Path) -> Result<Self, Error> {
+        let mut networks = Self::open(root)?;
+        // In a network of its own, root of a user namespace has the rights of root.
+        if !crate::namespace::may_come_back() {
+            networks.user = Some(UserNamespace::new(folder.to_owned()));
+        }
+        Ok(networks)
+    }
+
+    /// Does the kernel's part of something where the bridges are; none without a place for them, where nothing can be.
+    /// Under the lock, and for single-threaded callers.
+    pub(crate) fn there<T: Serialize + DeserializeOwned>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        match &self.user {
+            None => work().map(Some),
+            Some(user) => match user.existing()? {
+                Some(netns) => errand(netns.as_fd(), work).map(Some),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Creates a network; the bridge device is made at the first attach.
@@ -235,8 +269,15 @@ impl Networks {
             .with_hint("stop or disconnect its containers first"));
         }
         let mut failures = Failures::new();
-        failures.record("remove its rules", self.forget(&network));
-        failures.record("remove its device", delete_link(&network.device));
+        let gone = self.there(|| {
+            let mut failures = Failures::new();
+            failures.record("remove its rules", self.forget(&network));
+            failures.record("remove its device", delete_link(&network.device));
+            failures
+                .into_result()
+                .context(|| "remove what the kernel has of it")
+        });
+        failures.record("remove rules and device", gone.map(drop));
         let directory = self.path(&network.name);
         // The record goes first and by rename: a half-removed network is none.
         let grave = self.directory.join(format!(".removed-{}", network.id));
@@ -279,8 +320,11 @@ impl Networks {
             // Without anybody on it, the next attach makes what it needs.
             if !self.endpoints(&network)?.is_empty() {
                 let _lock = self.lock()?;
-                let whole = self.firewall()?.is_whole(Some(&network));
-                return Ok(!whole.context(|| "look at the packet filter")?);
+                let whole = self.there(|| {
+                    let whole = self.firewall()?.is_whole(Some(&network));
+                    whole.context(|| "look at the packet filter")
+                })?;
+                return Ok(whole == Some(false));
             }
         }
         Ok(false)
@@ -292,12 +336,15 @@ impl Networks {
     /// Those of the kernel.
     pub fn repair(&self) -> Result<bool, Error> {
         let _lock = self.lock()?;
-        let mut firewall = self.firewall()?;
-        if firewall.is_whole(None).context(|| "look at the packet filter")? {
-            return Ok(false);
-        }
-        self.rebuild(&mut firewall)?;
-        Ok(true)
+        let repaired = self.there(|| {
+            let mut firewall = self.firewall()?;
+            if firewall.is_whole(None).context(|| "look at the packet filter")? {
+                return Ok(false);
+            }
+            self.rebuild(&mut firewall)?;
+            Ok(true)
+        })?;
+        Ok(repaired == Some(true))
     }
 
     /// Removes every device and rule of this root (records stay).
@@ -307,6 +354,9 @@ impl Networks {
     pub fn teardown(&self) -> Result<(), Error> {
         let _lock = self.lock()?;
         let mut failures = Failures::new();
+        if let Some(user) = &self.user {
+            return user.end();
+        }
         failures.record("remove the table", self.firewall()?.delete());
         for network in self.records()? {
             failures.record("remove a bridge", delete_link(&network.device));

@@ -97,7 +97,11 @@ impl Engine {
         if let Some(networks) = self.networks.get() {
             return Ok(networks);
         }
-        let networks = Networks::open(&self.settings.root).context(|| "open the networks")?;
+        let networks = match crate::rootless::is_rootful() {
+            true => Networks::open(&self.settings.root),
+            false => Networks::open_for_user(&self.settings.root, &crate::rootless::members(&self.settings)),
+        };
+        let networks = networks.context(|| "open the networks")?;
         Ok(self.networks.get_or_init(|| networks))
     }
 

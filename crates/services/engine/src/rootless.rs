@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dhow_oci::runtime::IdMapping;
 use dhow_types::ErrorKind;
@@ -27,14 +27,9 @@ pub fn is_rootful() -> bool {
     !dhow_cgroup::rootless()
 }
 
-/// Refuses a bridge to a normal user, who may not make one on the host.
-pub(crate) fn check_bridge() -> Result<(), Error> {
-    if is_rootful() {
-        return Ok(());
-    }
-    let message = "a container of a normal user cannot join a bridge of the host";
-    Err(Error::new(ErrorKind::Unsupported, message)
-        .with_hint("use --network none or --network host, or run as root"))
+/// Where processes that are in the user's namespace are written down, as `PID-START`.
+pub(crate) fn members(settings: &Settings) -> PathBuf {
+    settings.run.join("user")
 }
 
 /// Enters the user's namespace, with a mount namespace of this process' own, unless this is root already. The calling
@@ -49,7 +44,7 @@ pub fn enter(settings: &Settings) -> Result<(), Error> {
     }
     // Makes the folders, or says which may not be made.
     let engine = Engine::open(settings.clone())?;
-    let members = settings.run.join("user");
+    let members = members(settings);
     make_folder(&members)?;
     let lock = File::create(members.join("lock")).context(|| format!("lock {}", members.display()))?;
     flock(&lock, FlockOperation::LockExclusive)
@@ -75,7 +70,7 @@ pub fn enter(settings: &Settings) -> Result<(), Error> {
 /// Says that this process, a container's monitor, is in the user's namespace as well: the command that started it ends before
 /// the container's record is written.
 pub(crate) fn remain(settings: &Settings) -> Result<(), Error> {
-    let members = settings.run.join("user");
+    let members = members(settings);
     if is_rootful() || !members.exists() {
         return Ok(());
     }

@@ -322,9 +322,6 @@ fn connect(
         request.namespaces.net = NamespaceMode::Host;
         return Ok(None);
     }
-    if network == JobNetwork::Bridge {
-        crate::rootless::check_bridge()?;
-    }
     let netns = dhow_network::sandbox().context(|| "make the network namespace")?;
     if network == JobNetwork::Bridge {
         let networks = made.engine.networks()?;

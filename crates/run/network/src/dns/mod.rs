@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dhow_types::ContainerId;
+use dhow_types::{ContainerId, ErrorKind};
 use rustix::event::epoll;
 
 use crate::firewall::redirect_dns;
@@ -126,7 +126,11 @@ impl Server {
         container: &ContainerId,
         upstreams: Vec<SocketAddr>,
     ) -> Result<Self, Error> {
-        let (udp, listener) = namespace::within(netns, listen)?;
+        let sockets = namespace::sockets(netns, || listen().map(|(udp, tcp)| vec![udp.into(), tcp.into()]))?;
+        let Ok([udp, listener]) = <[OwnedFd; 2]>::try_from(sockets) else {
+            return Err(Error::new(ErrorKind::Internal, "the name server has no sockets"));
+        };
+        let (udp, listener) = (UdpSocket::from(udp), TcpListener::from(listener));
         let watch = || -> io::Result<OwnedFd> {
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             epoll::add(

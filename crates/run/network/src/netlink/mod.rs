@@ -79,7 +79,11 @@ impl Socket {
     pub(crate) fn allow(&self, bytes: usize) -> io::Result<()> {
         // The kernel charges its bookkeeping to the same budget.
         let wanted = bytes.saturating_mul(2).max(256 << 10);
-        rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, wanted)?;
+        match rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, wanted) {
+            // Root of a user namespace gets what everybody may have (net.core.wmem_max), enough for 2,000 ports.
+            Err(Errno::PERM) => rustix::net::sockopt::set_socket_send_buffer_size(&self.fd, wanted)?,
+            other => other?,
+        }
         Ok(())
     }
 

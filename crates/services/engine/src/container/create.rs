@@ -379,7 +379,6 @@ impl Engine {
             }
             return Ok((mode, Vec::new()));
         }
-        crate::rootless::check_bridge()?;
         let mut networks = asked.to_vec();
         for attachment in &mut networks {
             if attachment.network == "default" {

@@ -412,13 +412,7 @@ fn settle(mut state: State) -> State {
 
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/<pid>/stat` (proc(5)).
 pub(crate) fn process_start(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = &stat[stat.rfind(')')? + 2..];
-    // A zombie has ended, though its number is still taken.
-    if after_name.starts_with('Z') {
-        return None;
-    }
-    after_name.split(' ').nth(19)?.parse().ok()
+    dhow_sys::process::started(pid)
 }
 
 /// The process id of a running container's monitor; none when it does not run or its monitor died.

@@ -1,0 +1,183 @@
+//! Networks of a normal user: bridges in a network namespace of that user, with an uplink by pasta.
+
+use crate::unprivileged::Nobody;
+use crate::world::eventually;
+
+const SERVE: &str = "mkdir -p /www; echo ahoy > /www/index.html; exec httpd -f -p 80 -h /www";
+
+/// Starts a container that serves a word on port 80.
+fn serve(nobody: &Nobody, flags: &str) {
+    let mut args = vec!["run", "-d"];
+    args.extend(flags.split_whitespace());
+    args.extend(["box", "sh", "-c", SERVE]);
+    nobody.dhow(&args).ok();
+}
+
+fn sh(nobody: &Nobody, flags: &str, script: &str) -> crate::world::Ran {
+    let mut args = vec!["run", "--rm"];
+    args.extend(flags.split_whitespace());
+    args.extend(["box", "sh", "-c", script]);
+    nobody.dhow(&args)
+}
+
+/// The processes of a user's network, by a word of their command line that names the user's home.
+fn processes(nobody: &Nobody) -> Vec<String> {
+    let folder = nobody.world.path("home").display().to_string();
+    let all = crate::world::names(std::path::Path::new("/proc"));
+    let line = |pid: &String| {
+        let raw = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&raw).replace('\0', " ")
+    };
+    let of_pasta = |line: &String| line.contains("pasta") && line.contains(&folder);
+    all.iter().map(line).filter(of_pasta).collect()
+}
+
+#[test]
+fn unprivileged_containers_have_a_network_and_reach_each_other() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    serve(&nobody, "--name web");
+    assert_eq!(processes(&nobody).len(), 1, "one uplink for all");
+    let ip = nobody
+        .say("inspect -f {{.NetworkSettings.Networks.bridge.IPAddress}} web")
+        .ok();
+    let get = format!(
+        "for i in 1 2 3 4 5; do timeout 5 wget -q -O - http://{ip}/ && exit 0; sleep 1; done; exit 1"
+    );
+    assert_eq!(sh(&nobody, "", &get).ok(), "ahoy");
+    assert_eq!(
+        sh(
+            &nobody,
+            "",
+            "ip route | grep -c default; cat /sys/class/net/eth0/mtu"
+        )
+        .ok(),
+        "1\n65520"
+    );
+    assert_eq!(processes(&nobody).len(), 1);
+    nobody.say("rm -f web").ok();
+    eventually("nothing stays without containers", || {
+        processes(&nobody).is_empty()
+    });
+    assert_eq!(nobody.say("ps -aq").ok(), "");
+    nobody.say("system check").ok();
+}
+
+/// An address of the machine that is not the one of its uplink.
+struct Beyond(String);
+
+impl Beyond {
+    fn new() -> Option<Self> {
+        let address = format!("198.51.100.{}", 1 + std::process::id() % 250);
+        let added = std::process::Command::new("ip")
+            .args(["addr", "add", &format!("{address}/32"), "dev", "lo"])
+            .status();
+        if !added.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: cannot give the machine one more address");
+            return None;
+        }
+        Some(Self(address))
+    }
+}
+
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        let address = format!("{}/32", self.0);
+        drop(
+            std::process::Command::new("ip")
+                .args(["addr", "del", &address, "dev", "lo"])
+                .status(),
+        );
+    }
+}
+
+#[test]
+fn unprivileged_containers_reach_what_is_beyond_their_network() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let Some(beyond) = Beyond::new() else { return };
+    let server = std::net::TcpListener::bind((beyond.0.as_str(), 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let answers = std::thread::spawn(move || {
+        use std::io::Write as _;
+        for _ in 0..2 {
+            server.accept().unwrap().0.write_all(b"ahoy\n").unwrap();
+        }
+    });
+    let ask = format!("sleep 1 | timeout 5 nc {} {port}; exit 0", beyond.0);
+    sh(&nobody, "", &ask).exits(0).prints("ahoy");
+    nobody.say("network create --internal cellar").ok();
+    assert_eq!(sh(&nobody, "--network cellar", &ask).exits(0).stdout, "");
+    let dockerfile = format!("FROM box\nRUN ({ask}) > /word\n");
+    std::fs::create_dir(nobody.world.path("home/context")).unwrap();
+    std::fs::write(nobody.world.path("home/context/Dockerfile"), dockerfile).unwrap();
+    nobody.say("build -t built context").exits(0);
+    assert_eq!(nobody.say("run --rm --network none built cat /word").ok(), "ahoy");
+    answers.join().unwrap();
+    nobody.say("system check").ok();
+}
+
+#[test]
+fn unprivileged_names_resolve_on_networks_which_are_apart() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    nobody.say("network create sea").ok();
+    nobody.say("network create lake").ok();
+    serve(&nobody, "--name harbour --network sea --network-alias port");
+    for name in ["harbour", "port"] {
+        let script = format!(
+            "for i in 1 2 3 4 5; do timeout 5 wget -q -O - http://{name}/ && exit 0; sleep 1; done; exit 1"
+        );
+        assert_eq!(sh(&nobody, "--network sea", &script).ok(), "ahoy", "{name}");
+    }
+    let ip = nobody
+        .say("inspect -f {{.NetworkSettings.Networks.sea.IPAddress}} harbour")
+        .ok();
+    let get = format!("timeout 2 wget -q -O - http://{ip}/; exit $?");
+    assert_ne!(sh(&nobody, "--network lake", &get).code, 0);
+    nobody.say("network connect lake harbour").ok();
+    let script =
+        "for i in 1 2 3 4 5; do timeout 5 wget -q -O - http://harbour/ && exit 0; sleep 1; done; exit 1";
+    assert_eq!(sh(&nobody, "--network lake", script).ok(), "ahoy");
+    nobody.say("network disconnect lake harbour").ok();
+    assert_ne!(
+        sh(
+            &nobody,
+            "--network lake",
+            "timeout 2 wget -q -O - http://harbour/; exit $?"
+        )
+        .code,
+        0
+    );
+    nobody.say("rm -f harbour").ok();
+    nobody.say("network rm sea lake").ok();
+    nobody.say("system check").ok();
+}
+
+#[test]
+fn unprivileged_a_holder_that_was_killed_is_followed_by_another() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    nobody.say("run -d --name first box sleep 1000").ok();
+    let record = nobody.world.path("home/.local/share/dhow/run/user/holder.json");
+    let holder = || -> u32 {
+        let text = std::fs::read(&record).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        record["pid"].as_u64().unwrap().try_into().unwrap()
+    };
+    let before = holder();
+    crate::lifecycle::kill(before);
+    nobody.say("run -d --name second box sleep 1000").ok();
+    assert_ne!(holder(), before);
+    assert_eq!(processes(&nobody).len(), 1, "the uplink of the first has ended");
+    assert!(nobody.say("exec second ip route").ok().contains("default"));
+    nobody.say("rm -f first second").ok();
+    eventually("nothing stays without containers", || {
+        processes(&nobody).is_empty()
+    });
+    nobody.say("system check").ok();
+}
