@@ -54,6 +54,38 @@ fn a_port_bound_to_loopback_is_not_reached_from_outside() {
 }
 
 #[test]
+fn a_published_port_answers_by_ipv6_too_whatever_the_container_has() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    world.say("network create --ipv6 dual").ok();
+    for (name, network) in [("four", "bridge"), ("both", "dual")] {
+        let port = free_port();
+        serve(&world, &format!("--name {name} --network {network} -p {port}:80")).ok();
+        for place in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            eventually(&format!("{name} answers at {place}"), || {
+                http(&place, "/").as_deref() == Some("ahoy\n")
+            });
+        }
+        let shown = world.say(&format!("port {name}")).ok();
+        assert_eq!(shown, format!("80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}"));
+        std::net::TcpListener::bind(("::", port)).unwrap_err();
+        world.say(&format!("rm -f {name}")).ok();
+        std::net::TcpListener::bind(("::", port)).unwrap();
+    }
+    let port = free_port();
+    serve(&world, &format!("--name local -p [::1]:{port}:80")).ok();
+    let place = format!("[::1]:{port}");
+    eventually("it answers there", || http(&place, "/").is_some());
+    assert_eq!(http(&format!("127.0.0.1:{port}"), "/"), None);
+    world.say("rm -f local").ok();
+    world.clean();
+}
+
+#[test]
 fn a_container_reaches_a_published_port_of_another_by_the_hosts_address() {
     let Some(world) = World::with_busybox() else {
         return;
@@ -328,7 +360,7 @@ fn networks_are_listed_inspected_and_removed() {
 }
 
 /// Answers every datagram with the same text in capitals, with a perl that every Debian has.
-const UDP_ECHO: &str = "use Socket; socket(S,PF_INET,SOCK_DGRAM,0); bind(S,sockaddr_in(7,INADDR_ANY)); \
+pub(crate) const UDP_ECHO: &str = "use Socket; socket(S,PF_INET,SOCK_DGRAM,0); bind(S,sockaddr_in(7,INADDR_ANY)); \
                         while(defined(my $a=recv(S,my $m,2000,0))){send(S,uc $m,0,$a)}";
 
 #[test]

@@ -1,7 +1,7 @@
 //! Networks of a normal user: bridges in a network namespace of that user, with an uplink by pasta.
 
 use crate::unprivileged::Nobody;
-use crate::world::eventually;
+use crate::world::{eventually, free_port, http};
 
 const SERVE: &str = "mkdir -p /www; echo ahoy > /www/index.html; exec httpd -f -p 80 -h /www";
 
@@ -117,6 +117,152 @@ fn unprivileged_containers_reach_what_is_beyond_their_network() {
     assert_eq!(nobody.say("run --rm --network none built cat /word").ok(), "ahoy");
     answers.join().unwrap();
     nobody.say("system check").ok();
+}
+
+#[test]
+fn unprivileged_published_ports_answer_and_are_free_again() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let port = free_port();
+    serve(&nobody, &format!("--name web -p {port}:80"));
+    let mut places = vec![format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    places.extend(crate::world::host_address().map(|address| format!("{address}:{port}")));
+    for place in &places {
+        eventually(&format!("it answers at {place}"), || {
+            http(place, "/").as_deref() == Some("ahoy\n")
+        });
+    }
+    nobody
+        .say(&format!("run --name second -p {port}:80 box true"))
+        .exits(125)
+        .says("port is already allocated");
+    // A container reaches it by the address of the host, too.
+    if let Some(address) = crate::world::host_address() {
+        let get = format!("timeout 5 wget -q -O - http://{address}:{port}/; exit $?");
+        assert_eq!(sh(&nobody, "", &get).ok(), "ahoy");
+    }
+    nobody.say("restart -t 0 web").ok();
+    eventually("it answers after a restart", || http(&places[0], "/").is_some());
+    // Its monitor is not what carries it.
+    let pid = nobody.say("inspect -f {{.State.Pid}} web").ok();
+    crate::lifecycle::kill(crate::lifecycle::parent(pid.parse().unwrap()));
+    assert!(http(&places[0], "/").is_some());
+    nobody.say("rm -f web").ok();
+    eventually("the port is free", || {
+        std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
+    });
+    assert!(std::net::TcpListener::bind(("::", port)).is_ok());
+    let other = free_port();
+    serve(&nobody, &format!("--name local -p 127.0.0.1:{other}:80"));
+    eventually("it answers on loopback", || {
+        http(&format!("127.0.0.1:{other}"), "/").is_some()
+    });
+    if let Some(address) = crate::world::host_address() {
+        assert_eq!(http(&format!("{address}:{other}"), "/"), None);
+    }
+    nobody
+        .say(&format!("run --rm -p {port}:80/sctp box true"))
+        .one_error(125)
+        .says("sctp");
+    nobody.say("rm -f local second").ok();
+    assert_eq!(nobody.say("ps -aq").ok(), "");
+    nobody.say("system check").ok();
+}
+
+/// What goes through a port comes out as it was, in both directions, also more than any buffer holds.
+#[test]
+fn unprivileged_published_ports_carry_what_is_large_and_halves_that_end() {
+    use std::io::{Read as _, Write as _};
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let port = free_port();
+    let publish = format!("{port}:7");
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        "echo",
+        "-p",
+        publish.as_str(),
+        "box",
+        "nc",
+        "-ll",
+        "-p",
+        "7",
+        "-e",
+        "cat",
+    ];
+    nobody.dhow(&args).ok();
+    let sent: Vec<u8> = (0..20_000_000_u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    eventually("it is returned", || {
+        let Ok(stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else {
+            return false;
+        };
+        let mut writer = stream.try_clone().unwrap();
+        let copy = sent.clone();
+        let thread = std::thread::spawn(move || {
+            let written = writer.write_all(&copy);
+            drop(writer.shutdown(std::net::Shutdown::Write));
+            written.is_ok()
+        });
+        let mut back = Vec::new();
+        let read = (&stream).read_to_end(&mut back);
+        thread.join().unwrap() && read.is_ok() && back == sent
+    });
+    nobody.say("rm -f echo").ok();
+}
+
+#[test]
+fn unprivileged_published_udp_ports_take_traffic_both_ways() {
+    use std::net::UdpSocket;
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let port = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let publish = format!("-p {port}:7/udp");
+    let mut args = vec!["run", "-d", "--name", "echo"];
+    args.extend(publish.split(' '));
+    // With a perl that every Debian has.
+    args.extend("-v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro".split(' '));
+    args.extend(["box", "/usr/bin/perl", "-e", crate::network::UDP_ECHO]);
+    if !std::path::Path::new("/lib64").exists() {
+        return;
+    }
+    nobody.dhow(&args).ok();
+    let ask = |client: &UdpSocket, to: &str, text: &str| -> Option<String> {
+        client
+            .set_read_timeout(Some(std::time::Duration::from_millis(300)))
+            .unwrap();
+        client.send_to(text.as_bytes(), to).ok()?;
+        let mut buffer = [0; 2000];
+        let (count, from) = client.recv_from(&mut buffer).ok()?;
+        assert_eq!(from.to_string(), to);
+        Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    };
+    for (own, to) in [
+        ("127.0.0.1:0", format!("127.0.0.1:{port}")),
+        ("[::1]:0", format!("[::1]:{port}")),
+    ] {
+        let client = UdpSocket::bind(own).unwrap();
+        eventually(&format!("it answers at {to}"), || {
+            ask(&client, &to, "ahoy").as_deref() == Some("AHOY")
+        });
+        for round in 0..20 {
+            let text = format!("round {round}");
+            eventually("the flow goes on", || {
+                ask(&client, &to, &text) == Some(text.to_uppercase())
+            });
+        }
+    }
+    nobody.say("rm -f echo").ok();
 }
 
 #[test]

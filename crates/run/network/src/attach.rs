@@ -240,15 +240,15 @@ impl Networks {
                 ),
             ));
         }
-        if self.user.is_some() && !request.ports.is_empty() {
-            let message = "ports of a normal user's containers are not published yet";
-            return Err(Error::new(ErrorKind::Unsupported, message).with_hint("use --network host"));
-        }
         let host_ip = match network.options.get(OPTION_HOST_IP) {
             Some(text) => text.parse().ok(),
             None => None,
         };
-        let (ports, held) = port::reserve(request.ports, host_ip, network.v6().is_some())?;
+        let reach = port::Reach {
+            dual: network.v6().is_some(),
+            filter: self.user.is_none(),
+        };
+        let (ports, held) = port::reserve(request.ports, host_ip, reach)?;
         let mut leased = Vec::new();
         let outcome = self.lease(network, request, &mut leased).and_then(|endpoint| {
             let endpoint = Endpoint { ports, ..endpoint };

@@ -24,9 +24,12 @@
 //! 1.2 to 1.5 ms, [`Networks::retire`] 0.13 ms; the first attach, which makes bridge and rules, 9 to 18 ms. [`Networks::bury`]
 //! takes 10 to 30 ms, in which the kernel waits for readers of the link; nobody else has to wait for it.
 //!
-//! Known limits: the host reaches a published port of an IPv4 container by 127.0.0.1, not by `::1` (which is refused at
-//! once, so clients go on to 127.0.0.1). The first attach turns on forwarding for the whole host, and leaves the policy for
-//! traffic between the host's other interfaces to the administrator. Drivers other than bridge are refused.
+//! What the packet filter cannot bring to a container a relay does: published ports at `::1`, those on IPv6 for a container
+//! without it, and all of a normal user, whose bridges are in a namespace of their own (`user`, `relay`).
+//!
+//! Known limits: the first attach turns on forwarding for the whole host, and leaves the policy for traffic between the host's
+//! other interfaces to the administrator. Drivers other than bridge are refused. Behind a relay a container sees its gateway
+//! and not the client; SCTP has none.
 
 #![forbid(unsafe_code)]
 
@@ -41,6 +44,8 @@ mod namespace;
 mod netlink;
 mod pool;
 mod port;
+mod published;
+mod relay;
 mod store;
 mod sysctl;
 mod user;
@@ -52,6 +57,7 @@ pub use model::{
     ParseMacError, PortMapping, Protocol, PublishedPort, Subnet, SubnetRequest,
 };
 pub use namespace::sandbox;
+pub use published::Published;
 pub use store::Networks;
 pub use user::{HOST as HOST_OF_USER, RESOLVER as RESOLVER_OF_USER};
 

@@ -16,33 +16,33 @@ use crate::{Context as _, Error, PortMapping, Protocol, PublishedPort};
 /// How often an ephemeral port is drawn again when the other address family does not have it free.
 const DRAWS: usize = 16;
 
-/// Binds every wish; what is returned holds the ports until it is dropped. A wish without an address is for every
-/// address: of IPv4, and of IPv6 too when the container has one.
+/// How ports come to a container.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// It has an IPv6 address.
+    pub(crate) dual: bool,
+    /// There is a packet filter, for more than what a relay carries.
+    pub(crate) filter: bool,
+}
+
+/// Binds every wish; what is returned holds the ports, in their order, until it is dropped. A wish without an address is
+/// for every address, of IPv6 too: a relay brings it to a container that has none.
 pub(crate) fn reserve(
     wishes: &[PortMapping],
     default_ip: Option<IpAddr>,
-    dual: bool,
+    reach: Reach,
 ) -> Result<(Vec<PublishedPort>, Vec<OwnedFd>), Error> {
     let (mut ports, mut held) = (Vec::new(), Vec::new());
     for wish in wishes {
+        check(wish, default_ip, reach)?;
+        let relayed = wish.protocol != Protocol::Sctp;
         let hosts: Vec<IpAddr> = match wish.host_ip.or(default_ip) {
             Some(ip) => vec![ip],
-            None if dual => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None if (reach.dual || relayed) && has_ipv6() => {
+                vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+            }
             None => vec![Ipv4Addr::UNSPECIFIED.into()],
         };
-        if !dual && hosts.iter().any(IpAddr::is_ipv6) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "cannot publish port {} on an IPv6 address: the network has no IPv6 subnet",
-                    wish.container_port
-                ),
-            )
-            .with_hint("create the network with --ipv6, or publish on an IPv4 address"));
-        }
-        if wish.container_port == 0 {
-            return Err(Error::new(ErrorKind::InvalidArgument, "invalid container port 0"));
-        }
         let (port, sockets) = reserve_one(&hosts, wish)?;
         held.extend(sockets);
         ports.extend(hosts.iter().map(|host| PublishedPort {
@@ -53,6 +53,38 @@ pub(crate) fn reserve(
         }));
     }
     Ok((ports, held))
+}
+
+fn check(wish: &PortMapping, default_ip: Option<IpAddr>, reach: Reach) -> Result<(), Error> {
+    if wish.container_port == 0 {
+        return Err(Error::new(ErrorKind::InvalidArgument, "invalid container port 0"));
+    }
+    if wish.protocol != Protocol::Sctp {
+        return Ok(());
+    }
+    if !reach.filter {
+        let message = format!(
+            "cannot publish port {}/sctp: for a normal user tcp and udp are carried",
+            wish.container_port
+        );
+        return Err(
+            Error::new(ErrorKind::Unsupported, message).with_hint("run as root, or use --network host")
+        );
+    }
+    if !reach.dual && wish.host_ip.or(default_ip).is_some_and(|ip| ip.is_ipv6()) {
+        let message = format!(
+            "cannot publish port {}/sctp on an IPv6 address: the network has no IPv6 subnet",
+            wish.container_port
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message)
+            .with_hint("create the network with --ipv6, or publish on an IPv4 address"));
+    }
+    Ok(())
+}
+
+/// Whether the host's kernel knows IPv6 at all.
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
 }
 
 fn reserve_one(hosts: &[IpAddr], wish: &PortMapping) -> Result<(u16, Vec<OwnedFd>), Error> {
@@ -144,6 +176,11 @@ fn open(host: IpAddr, protocol: Protocol) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
+    const REACH: Reach = Reach {
+        dual: false,
+        filter: true,
+    };
+
     fn wish(port: Option<u16>, protocol: Protocol) -> PortMapping {
         PortMapping {
             host_ip: Some([127, 0, 0, 1].into()),
@@ -156,16 +193,16 @@ mod tests {
     #[test]
     fn a_held_port_is_refused_in_dockers_words_until_it_is_dropped() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let (ports, held) = reserve(&[wish(None, protocol)], None, false).unwrap();
+            let (ports, held) = reserve(&[wish(None, protocol)], None, REACH).unwrap();
             let port = ports[0].host_port;
             assert_ne!(port, 0);
-            let refused = reserve(&[wish(Some(port), protocol)], None, false).unwrap_err();
+            let refused = reserve(&[wish(Some(port), protocol)], None, REACH).unwrap_err();
             assert_eq!(
                 refused.to_string(),
                 format!("Bind for 127.0.0.1:{port} failed: port is already allocated")
             );
             drop(held);
-            reserve(&[wish(Some(port), protocol)], None, false).unwrap();
+            reserve(&[wish(Some(port), protocol)], None, REACH).unwrap();
         }
     }
 
@@ -173,9 +210,9 @@ mod tests {
     fn a_listening_server_and_a_held_port_exclude_each_other() {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
-        assert!(reserve(&[wish(Some(port), Protocol::Tcp)], None, false).is_err());
+        assert!(reserve(&[wish(Some(port), Protocol::Tcp)], None, REACH).is_err());
         drop(server);
-        let (_, _held) = reserve(&[wish(Some(port), Protocol::Tcp)], None, false).unwrap();
+        let (_, _held) = reserve(&[wish(Some(port), Protocol::Tcp)], None, REACH).unwrap();
         assert!(
             std::net::TcpListener::bind(("127.0.0.1", port)).is_err(),
             "std binds with SO_REUSEADDR"
@@ -191,18 +228,51 @@ mod tests {
         drop(accepted);
         drop(server);
         drop(client);
-        reserve(&[wish(Some(place.port()), Protocol::Tcp)], None, false).unwrap();
+        reserve(&[wish(Some(place.port()), Protocol::Tcp)], None, REACH).unwrap();
+    }
+
+    /// A relay carries tcp and udp to a container that has no IPv6 address, and nothing else.
+    #[test]
+    fn an_ipv6_address_without_ipv6_subnet_is_refused_for_what_no_relay_carries() {
+        let mapping = |protocol| PortMapping {
+            host_ip: Some(Ipv6Addr::LOCALHOST.into()),
+            ..wish(None, protocol)
+        };
+        assert_eq!(
+            reserve(&[mapping(Protocol::Sctp)], None, REACH)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::InvalidArgument
+        );
+        if has_ipv6() {
+            let (ports, _held) = reserve(&[mapping(Protocol::Tcp)], None, REACH).unwrap();
+            assert_eq!(ports[0].host_ip, Ipv6Addr::LOCALHOST);
+        }
     }
 
     #[test]
-    fn an_ipv6_address_without_ipv6_subnet_is_refused() {
-        let mapping = PortMapping {
-            host_ip: Some(Ipv6Addr::LOCALHOST.into()),
+    fn every_address_is_one_of_each_family_with_one_port() {
+        let everywhere = PortMapping {
+            host_ip: None,
             ..wish(None, Protocol::Tcp)
         };
+        let (ports, held) = reserve(&[everywhere], None, REACH).unwrap();
+        assert_eq!(ports.len(), held.len());
+        assert_eq!(ports.len(), if has_ipv6() { 2 } else { 1 });
+        assert!(ports.iter().all(|port| port.host_port == ports[0].host_port));
+    }
+
+    #[test]
+    fn sctp_is_refused_where_there_is_no_packet_filter() {
+        let reach = Reach {
+            filter: false,
+            ..REACH
+        };
         assert_eq!(
-            reserve(&[mapping], None, false).unwrap_err().kind(),
-            ErrorKind::InvalidArgument
+            reserve(&[wish(None, Protocol::Sctp)], None, reach)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Unsupported
         );
     }
 }

@@ -26,6 +26,19 @@ pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
         .collect();
     ports.sort_by_key(|port| (port.container_port, port.protocol, port.host_ip, port.host_port));
     ports.dedup();
+    if crate::dialect::spoken().is_podman() {
+        // Podman means both families by 0.0.0.0, and says so once.
+        let everywhere = |port: &PublishedPort| port.host_ip == IpAddr::from([0; 4]);
+        let all = ports.clone();
+        ports.retain(|port| {
+            port.host_ip != IpAddr::from([0; 16])
+                || !all.iter().any(|other| {
+                    everywhere(other)
+                        && (other.host_port, other.container_port, other.protocol)
+                            == (port.host_port, port.container_port, port.protocol)
+                })
+        });
+    }
     ports
 }
 

@@ -4,7 +4,7 @@ use super::encode::{self, Ct, Hook, Meta, R1, R2, Set, Step, WORD1, WORD2, WORD5
 use crate::netlink::Batch;
 
 /// Name of an empty chain that says which rules are in the table; another layout of another version is replaced.
-pub(super) const LAYOUT: &str = "layout-1";
+pub(super) const LAYOUT: &str = "layout-2";
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
@@ -122,6 +122,12 @@ const RAW: &[Rule] = &[&[
     Step::Drop,
 ]];
 
+/// Nothing leaves by a wire from `::1`, and IPv6 has no `route_localnet`: a relay listens there.
+const NOT_LOOPBACK6: [Step<'static>; 2] = [
+    Step::Network(24, 16, R1),
+    Step::Differs(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+];
+
 const LOCAL_ONLY: &[Rule] = &[&[
     Step::DestinationKind,
     Step::Equal(&LOCAL.to_ne_bytes()),
@@ -149,6 +155,8 @@ const PUBLISH: &[Rule] = &[
     &[
         Step::Meta(Meta::Family, R1),
         Step::Equal(&[10]),
+        NOT_LOOPBACK6[0],
+        NOT_LOOPBACK6[1],
         Step::Meta(Meta::Protocol, R1),
         Step::Network(24, 16, WORD1),
         Step::Transport(2, 2, WORD5),
@@ -158,6 +166,8 @@ const PUBLISH: &[Rule] = &[
     &[
         Step::Meta(Meta::Family, R1),
         Step::Equal(&[10]),
+        NOT_LOOPBACK6[0],
+        NOT_LOOPBACK6[1],
         Step::Meta(Meta::Protocol, R1),
         Step::Transport(2, 2, WORD1),
         Step::Map("everywhere6"),

@@ -55,8 +55,9 @@ struct Held {
 struct Connection {
     netns: Option<OwnedFd>,
     endpoints: Vec<Endpoint>,
-    /// Sockets that hold the published ports.
+    /// Sockets that hold the published ports, of the first network, until they are published.
     ports: Vec<OwnedFd>,
+    published: dhow_network::Published,
     resolver: Option<dhow_network::dns::Server>,
 }
 
@@ -87,7 +88,7 @@ impl ContainerLife {
         let mount = self.root()?;
         let root = Root::from_fd(mount.try_clone().context(|| "duplicate the root's descriptor")?);
         self.engine.copy_up(&self.config, &root)?;
-        let network = self.connect().map_err(before_program)?;
+        let mut network = self.connect().map_err(before_program)?;
         // From here on `ended` undoes what was made.
         self.remember(&network.endpoints)?;
         let mut joined = self.engine.join_shared(&self.config).map_err(before_program)?;
@@ -104,6 +105,12 @@ impl ContainerLife {
             self.forwarder = self.engine.forward_log(&self.config)?;
         }
         let (launched, init) = self.run(&spec, mount, group.as_ref(), &network, &mut joined)?;
+        if let Err(error) = self.publish(&mut network, init.as_fd()) {
+            // `ended` undoes the rest, but nobody would wait for it.
+            drop(dhow_runtime::kill(init.as_fd(), 9));
+            drop(dhow_runtime::wait(init.as_fd()));
+            return Err(before_program(error));
+        }
         let spec = self.config.health.is_some().then(|| Box::new(spec));
         self.held = Some(Held {
             group,
@@ -210,6 +217,18 @@ impl ContainerLife {
             let server = dhow_network::dns::Server::open(netns, root, &self.config.id, upstreams)
                 .context(|| "serve names to the container")?;
             connection.resolver = Some(server);
+        }
+        Ok(())
+    }
+
+    /// Begins to carry what comes to the published ports, where the packet filter cannot.
+    fn publish(&self, network: &mut Connection, init: BorrowedFd<'_>) -> Result<(), Error> {
+        let held = std::mem::take(&mut network.ports);
+        if let Some(endpoint) = network.endpoints.first().filter(|_| !held.is_empty()) {
+            let networks = self.engine.networks()?;
+            network.published = networks
+                .carry(endpoint, held, init)
+                .context(|| "publish the container's ports")?;
         }
         Ok(())
     }
@@ -491,25 +510,30 @@ impl Life for ContainerLife {
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let resolver = self.held.as_ref().and_then(|held| held.network.resolver.as_ref());
-        resolver
-            .map(|resolver| resolver.fds().to_vec())
-            .unwrap_or_default()
+        let Some(Held { network, .. }) = &self.held else {
+            return Vec::new();
+        };
+        let resolver = network.resolver.iter().flat_map(|resolver| resolver.fds());
+        resolver.chain(network.published.fd()).collect()
     }
 
     fn serve(&mut self) {
-        if let Some(resolver) = self.held.as_mut().and_then(|held| held.network.resolver.as_mut()) {
+        let Some(Held { network, .. }) = &mut self.held else {
+            return;
+        };
+        if let Some(resolver) = &mut network.resolver {
             resolver.ready(Instant::now());
         }
+        network.published.ready(Instant::now());
     }
 
     fn timeout(&self) -> Option<Duration> {
-        self.held
-            .as_ref()?
-            .network
-            .resolver
-            .as_ref()?
-            .timeout(Instant::now())
+        let Connection {
+            resolver, published, ..
+        } = &self.held.as_ref()?.network;
+        let now = Instant::now();
+        let resolver = resolver.as_ref().and_then(|resolver| resolver.timeout(now));
+        [resolver, published.timeout(now)].into_iter().flatten().min()
     }
 }
 
