@@ -15,6 +15,8 @@ pub(crate) struct Nobody {
     home: PathBuf,
     /// A tap device that everybody may use, as most distributions have it, to be put over the host's.
     tun: Option<PathBuf>,
+    /// A file of the machine's for its `/etc/resolv.conf`.
+    pub(crate) resolv_conf: Option<PathBuf>,
 }
 
 impl Nobody {
@@ -45,6 +47,7 @@ impl Nobody {
             binary: copy,
             home,
             tun: None,
+            resolv_conf: None,
         }
     }
 
@@ -88,8 +91,11 @@ impl Nobody {
             None => Command::new(&self.binary),
             Some(tun) => {
                 let id = Self::ID;
+                let resolv_conf = self.resolv_conf.as_deref().map_or_else(String::new, |path| {
+                    format!("mount --bind {} /etc/resolv.conf && ", path.display())
+                });
                 let script = format!(
-                    "mount --bind {} /dev/net/tun && exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"",
+                    "{resolv_conf}mount --bind {} /dev/net/tun && exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"",
                     tun.display()
                 );
                 let mut command = Command::new("unshare");
@@ -137,7 +143,15 @@ fn unprivileged_version_and_doctor_work() {
     nobody.dhow(&["version"]).exits(0).prints("Version");
     let ran = nobody.dhow(&["doctor"]);
     assert!(ran.code == 0 || ran.code == 1, "{ran:?}");
-    for word in ["kernel", "control groups", "overlay", "not root"] {
+    for word in [
+        "kernel",
+        "control groups",
+        "overlay",
+        "not root",
+        "network of the user",
+        "low ports",
+        "ping",
+    ] {
         assert!(ran.stdout.to_lowercase().contains(word), "{word}: {ran:?}");
     }
 }

@@ -119,6 +119,62 @@ fn unprivileged_containers_reach_what_is_beyond_their_network() {
     nobody.say("system check").ok();
 }
 
+/// A name server that the machine has on its loopback alone, as systemd-resolved is.
+#[test]
+fn unprivileged_containers_ask_a_name_server_on_the_hosts_loopback() {
+    let Some(mut nobody) = Nobody::with_network() else {
+        return;
+    };
+    let Ok(server) = std::net::UdpSocket::bind("127.0.0.53:53") else {
+        eprintln!("skipped: 127.0.0.53:53 is not to be had");
+        return;
+    };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = server.recv_from(&mut buffer) {
+            // The question comes back with an answer: its name, A, IN, a minute, 192.0.2.77 (RFC 1035, 4.1).
+            let mut answer = buffer[..length].to_vec();
+            (answer[2], answer[3], answer[7]) = (0x81, 0x80, 1);
+            let end = 12 + answer[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+            answer.truncate(end);
+            (answer[9], answer[11]) = (0, 0);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+            drop(server.send_to(&answer, client));
+        }
+    });
+    let file = nobody.world.path("resolv.conf");
+    std::fs::write(&file, "nameserver 127.0.0.53\n").unwrap();
+    nobody.resolv_conf = Some(file);
+    nobody.say("network create sea").ok();
+    for network in ["bridge", "sea"] {
+        let ran = sh(
+            &nobody,
+            &format!("--network {network}"),
+            "cat /etc/resolv.conf; nslookup ship.example",
+        );
+        ran.prints("192.0.2.77");
+    }
+    nobody.say("system check").ok();
+}
+
+#[test]
+fn unprivileged_a_low_port_is_refused_with_the_word_that_allows_it() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first.trim().parse::<u16>().unwrap() <= 81 {
+        return;
+    }
+    nobody
+        .say("run --rm -p 81:80 box true")
+        .one_error(125)
+        .says("net.ipv4.ip_unprivileged_port_start=81");
+}
+
 #[test]
 fn unprivileged_published_ports_answer_and_are_free_again() {
     let Some(nobody) = Nobody::with_network() else {
@@ -326,4 +382,39 @@ fn unprivileged_a_holder_that_was_killed_is_followed_by_another() {
         processes(&nobody).is_empty()
     });
     nobody.say("system check").ok();
+}
+
+/// Even with a record that names a program in a container which made namespaces of its own, nobody goes there.
+#[test]
+fn unprivileged_a_container_lures_nobody_into_its_own_network() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let bait = "run -d --name bait --network none --security-opt seccomp=unconfined box busybox unshare -Un sleep 1000";
+    nobody.say(bait).ok();
+    let pid = nobody.say("inspect -f {{.State.Pid}} bait").ok();
+    let namespace = |name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+    let before = namespace("net");
+    eventually("it is in a network of its own", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        stat.trim() == "sleep"
+    });
+    nobody.say("run --rm box true").ok();
+    let record = nobody.world.path("home/.local/share/dhow/run/user/holder.json");
+    let text = std::fs::read(&record).unwrap();
+    let mut holder: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let real = holder["pid"].as_u64().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start = stat[stat.rfind(')').unwrap() + 2..].split(' ').nth(19).unwrap();
+    holder["pid"] = pid.parse::<u64>().unwrap().into();
+    holder["start"] = start.parse::<u64>().unwrap().into();
+    // What the user's own files say is theirs to say, so this is not an attack but a mistake to be made: it costs the process.
+    std::fs::write(&record, holder.to_string()).unwrap();
+    nobody.say("run --rm box true").ok();
+    let text = std::fs::read(&record).unwrap();
+    let now: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_ne!(now["pid"], holder["pid"], "another was made ({before:?})");
+    crate::lifecycle::kill(u32::try_from(real).unwrap());
+    nobody.say("rm -f bait").ok();
+    assert_eq!(nobody.say("ps -aq").ok(), "");
 }

@@ -22,6 +22,8 @@ pub struct ResolvOptions {
     pub embedded: bool,
     /// The container shares the host's network, so loopback servers of the host work in it.
     pub host_network: bool,
+    /// Where the container reaches servers on the host's loopback, if anywhere ([`crate::Networks::resolver`]).
+    pub forwarder: Option<IpAddr>,
 }
 
 /// Name servers that the host's `resolv.conf` names, at most three. Scoped IPv6 addresses are left out,
@@ -76,6 +78,9 @@ pub fn resolv_conf(host: &str, wanted: &ResolvOptions) -> Result<String, Error> 
             .map(SocketAddr::ip)
             .filter(|ip| wanted.host_network || !ip.is_loopback())
             .collect();
+    }
+    if servers.is_empty() {
+        servers.extend(wanted.forwarder);
     }
     if servers.is_empty() {
         // As docker: a host that has only a loopback resolver leaves a container on the default bridge without one.
@@ -176,6 +181,14 @@ mod tests {
             resolv_conf(host, &ResolvOptions::default()).unwrap(),
             "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch b.example c.example\noptions edns0 trust-ad\n"
         );
+        let forwarded = ResolvOptions {
+            forwarder: Some([169, 254, 1, 1].into()),
+            ..ResolvOptions::default()
+        };
+        let text = resolv_conf(host, &forwarded).unwrap();
+        assert!(text.starts_with("nameserver 169.254.1.1\nsearch"), "{text}");
+        let text = resolv_conf("nameserver 192.0.2.53\n", &forwarded).unwrap();
+        assert_eq!(text, "nameserver 192.0.2.53\n");
         let shared = ResolvOptions {
             host_network: true,
             ..ResolvOptions::default()

@@ -59,7 +59,6 @@ pub use model::{
 pub use namespace::sandbox;
 pub use published::Published;
 pub use store::Networks;
-pub use user::{HOST as HOST_OF_USER, RESOLVER as RESOLVER_OF_USER};
 
 dhow_types::define_error! {
     /// Why a network operation failed.

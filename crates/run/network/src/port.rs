@@ -128,6 +128,14 @@ fn refused(host: IpAddr, port: u16, protocol: Protocol, error: io::Error) -> Err
             ErrorKind::InvalidArgument,
             format!("Bind for {place} failed: this host does not have the address {host}"),
         ),
+        io::ErrorKind::PermissionDenied => Error::because(
+            ErrorKind::PermissionDenied,
+            format!("Bind for {place} failed: the port is root's"),
+            error,
+        )
+        .with_hint(format!(
+            "publish a port from 1024 on, or have root do: sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
+        )),
         _ => Err::<(), _>(error)
             .context(|| format!("Bind for {place}/{protocol} failed"))
             .err()

@@ -1,5 +1,7 @@
 //! `doctor`: what this host has, and the exact fix for what it lacks.
 
+mod rootless;
+
 use std::fs;
 use std::path::Path;
 
@@ -62,7 +64,7 @@ impl Engine {
     /// Looks at everything that containers need of the host.
     #[must_use]
     pub fn doctor(&self) -> Vec<Check> {
-        vec![
+        let mut checks = vec![
             user(),
             kernel(),
             cgroup(),
@@ -73,7 +75,9 @@ impl Engine {
             security_module(),
             limits(),
             disk(&self.settings().root),
-        ]
+        ];
+        checks.extend(rootless::checks());
+        checks
     }
 }
 
@@ -85,11 +89,7 @@ fn user() -> Check {
     if rustix::process::geteuid().is_root() {
         return Check::good("user", "root");
     }
-    Check::missing(
-        "user",
-        "not root: images can be pulled, inspected, copied and saved, but containers are not run",
-        "run `sudo dhow ...` to run containers",
-    )
+    Check::good("user", "not root: containers run in a user namespace")
 }
 
 fn kernel() -> Check {

@@ -172,6 +172,15 @@ fn make() -> Result<bool, Error> {
     ))
 }
 
+/// How many users and groups a namespace of this user would have; none when the files cannot be read.
+pub(crate) fn ids(uid: u32, gid: u32) -> Option<(u64, u64)> {
+    let count = |file: &str, id: u32| -> Option<u64> {
+        let mappings = mappings(file, uid, id).ok()?;
+        Some(mappings.iter().map(|one| u64::from(one.size)).sum())
+    };
+    Some((count("/etc/subuid", uid)?, count("/etc/subgid", gid)?))
+}
+
 /// The own id as root's, and behind it the ranges that a file gives the user.
 fn mappings(file: &str, uid: u32, id: u32) -> Result<Vec<IdMapping>, Error> {
     let text = match dhow_sys::file::read_text(file, MOST) {

@@ -343,6 +343,10 @@ fn files(
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let options = dhow_network::ResolvOptions {
         host_network: network == JobNetwork::Host,
+        forwarder: match network {
+            JobNetwork::Bridge => made.engine.networks()?.resolver(),
+            _ => None,
+        },
         ..Default::default()
     };
     let resolv = dhow_network::resolv_conf(&host, &options).context(|| "write the step's resolv.conf")?;

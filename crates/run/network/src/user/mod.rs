@@ -19,6 +19,7 @@ mod pasta;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,10 +32,9 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Durable, Networks, read_record, write_record};
-use crate::{Context as _, Error, namespace};
+use crate::{Context as _, Endpoint, Error, namespace};
 
 pub(crate) use errand::{errand, fetch};
-pub use pasta::{HOST, RESOLVER};
 
 /// How long the namespace stays when nobody is on a network.
 const LINGER: Duration = Duration::from_secs(5);
@@ -55,6 +55,9 @@ struct Holder {
     start: u64,
     /// False until it has its uplink.
     ready: bool,
+    /// Whether the uplink leads to the host at [`pasta::HOST`].
+    #[serde(default)]
+    host: bool,
 }
 
 impl UserNamespace {
@@ -86,6 +89,7 @@ impl UserNamespace {
             pid,
             start,
             ready: false,
+            host: false,
         };
         self.write(&holder)?;
         // From here on it is known, and lives without us.
@@ -94,11 +98,14 @@ impl UserNamespace {
             return Err(Error::new(ErrorKind::Internal, what()));
         };
         let copy = netns.try_clone().context(what)?;
-        if let Err(error) = pasta::start(copy, &self.folder.join(PASTA)) {
-            // The first failure is the one to report; what stays is ended by the next attach.
-            drop(self.end());
-            return Err(error);
-        }
+        holder.host = match pasta::start(copy, &self.folder.join(PASTA)) {
+            Ok(host) => host,
+            Err(error) => {
+                // The first failure is the one to report; what stays is ended by the next attach.
+                drop(self.end());
+                return Err(error);
+            }
+        };
         let member = self.folder.join(format!("{pid}-{start}"));
         File::create(&member).context(|| format!("write {}", member.display()))?;
         holder.ready = true;
@@ -236,6 +243,31 @@ fn live(networks: &Networks, wait: &io::PipeReader, tell: &io::PipeWriter) -> io
 }
 
 impl Networks {
+    /// Where containers reach the name servers of the host that listen on its loopback, if anywhere.
+    #[must_use]
+    pub fn resolver(&self) -> Option<IpAddr> {
+        self.user.as_ref().map(|_| pasta::RESOLVER.into())
+    }
+
+    /// Where a container with this endpoint reaches the host (docker's `host-gateway`); none on an internal network.
+    ///
+    /// # Errors
+    /// `Unsupported` with a pasta that cannot do it.
+    pub fn host(&self, endpoint: &Endpoint) -> Result<Option<IpAddr>, Error> {
+        let gateway = endpoint.gateway.map(IpAddr::V4);
+        let Some(user) = self.user.as_ref().filter(|_| gateway.is_some()) else {
+            return Ok(gateway);
+        };
+        match user.holder()? {
+            Some(holder) if holder.host => Ok(Some(pasta::HOST.into())),
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
+                "the pasta of this host is too old to lead a container to the host",
+            )
+            .with_hint("install a passt of August 2024 or later, or name an address of the host")),
+        }
+    }
+
     /// In the holder: sleeps until nobody has been on a network for a while, and ends the uplink then.
     fn outlast_containers(&self, changes: &OwnedFd) {
         let mut patience = Some(LINGER);

@@ -13,9 +13,9 @@ use crate::{Context as _, Error};
 
 /// Where pasta takes questions to the name server of the host, also to one on its loopback. Link-local, so that it is in
 /// no network of anybody; podman has the same.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Where containers reach the host itself, with a pasta of August 2024 or later.
-pub const HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
+pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 
 const TUN: &str = "/dev/net/tun";
 const WITHOUT: &str = "use --network none or --network host";
@@ -39,13 +39,16 @@ pub(super) fn check() -> Result<(), Error> {
 ///
 /// All that it would forward by itself is off: ports are published one by one, and the host's loopback is nobody's. The
 /// namespace is its standard input, since it closes what else it inherits; so there is no path whose end it could watch.
-pub(super) fn start(netns: OwnedFd, pid_file: &Path) -> Result<(), Error> {
+/// Says whether it leads to the host at [`HOST`].
+pub(super) fn start(netns: OwnedFd, pid_file: &Path) -> Result<bool, Error> {
     let copy = netns.try_clone().context(|| "duplicate the network namespace")?;
     let host = HOST.to_string();
     match run(netns, pid_file, &["--map-guest-addr", &host]) {
         // It is newer than some distributions' package.
-        Err(error) if error.to_string().contains("map-guest-addr") => run(copy, pid_file, &[]),
-        other => other,
+        Err(error) if error.to_string().contains("map-guest-addr") => {
+            run(copy, pid_file, &[]).map(|()| false)
+        }
+        other => other.map(|()| true),
     }
 }
 

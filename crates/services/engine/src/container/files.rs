@@ -1,5 +1,6 @@
 //! The files that the engine writes for a container: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use dhow_bundle::GeneratedFile;
@@ -21,9 +22,16 @@ impl Engine {
     ) -> Result<Vec<GeneratedFile>, Error> {
         let folder = self.containers().folder(&config.id);
         let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let hosts = hosts(config, endpoints)?;
-        let resolv = dhow_network::resolv_conf(&host, &resolv_options(config, own_resolver)?)
-            .context(|| "write the container's resolv.conf")?;
+        let hosts = hosts(config, endpoints, &|endpoint| {
+            let networks = self.networks()?;
+            networks.host(endpoint).context(|| "resolve host-gateway")
+        })?;
+        let mut options = resolv_options(config, own_resolver)?;
+        if config.network == NetworkMode::Networks {
+            options.forwarder = self.networks()?.resolver();
+        }
+        let resolv =
+            dhow_network::resolv_conf(&host, &options).context(|| "write the container's resolv.conf")?;
         let hostname = format!("{}\n", config.request.hostname);
         let mut files = Vec::with_capacity(3);
         let extras = &config.extras;
@@ -89,7 +97,11 @@ impl Engine {
     }
 }
 
-fn hosts(config: &Config, endpoints: &[Endpoint]) -> Result<String, Error> {
+fn hosts(
+    config: &Config,
+    endpoints: &[Endpoint],
+    host: &dyn Fn(&Endpoint) -> Result<Option<IpAddr>, Error>,
+) -> Result<String, Error> {
     let mut entries = Vec::new();
     for line in &config.extra_hosts {
         // `name:address`, and since docker 28 also `name=address`, which an IPv6 address needs.
@@ -97,8 +109,13 @@ fn hosts(config: &Config, endpoints: &[Endpoint]) -> Result<String, Error> {
             .split_once('=')
             .or_else(|| line.split_once(':'))
             .ok_or_else(|| bad_host(line))?;
-        let address = match (address, endpoints.iter().find_map(|endpoint| endpoint.gateway)) {
-            ("host-gateway", Some(gateway)) => gateway.into(),
+        let outward = endpoints.iter().find(|endpoint| endpoint.gateway.is_some());
+        let host = match outward {
+            Some(endpoint) if address == "host-gateway" => host(endpoint)?,
+            _ => None,
+        };
+        let address = match (address, host) {
+            ("host-gateway", Some(host)) => host,
             (text, _) => text
                 .trim_matches(['[', ']'])
                 .parse()
@@ -109,7 +126,7 @@ fn hosts(config: &Config, endpoints: &[Endpoint]) -> Result<String, Error> {
             names: vec![name.to_owned()],
         });
     }
-    let own: Vec<std::net::IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
+    let own: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
     let mut names = vec![config.request.hostname.clone()];
     if !config.request.domainname.is_empty() {
         names.insert(
@@ -150,5 +167,6 @@ fn resolv_options(config: &Config, own_resolver: bool) -> Result<ResolvOptions, 
         options: config.dns_options.clone(),
         embedded: own_resolver,
         host_network: config.network == NetworkMode::Host,
+        forwarder: None,
     })
 }
