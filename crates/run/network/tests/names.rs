@@ -148,13 +148,15 @@ impl Drop for Running {
 }
 
 fn run(world: &World, container: &Container, upstreams: Vec<SocketAddr>) -> Running {
-    let mut server = dns::Server::open(
-        container.netns.as_fd(),
-        world.root.path(),
-        &container.id,
-        upstreams,
-    )
-    .unwrap();
+    drive(open(world, container, upstreams))
+}
+
+fn open(world: &World, container: &Container, upstreams: Vec<SocketAddr>) -> dns::Server {
+    let netns = container.netns.as_fd();
+    dns::Server::open(netns, world.root.path(), &container.id, upstreams).unwrap()
+}
+
+fn drive(mut server: dns::Server) -> Running {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = std::thread::spawn(move || {
@@ -282,6 +284,46 @@ fn other_names_go_to_a_name_server_on_the_hosts_loopback() {
         assert_eq!(ask_udp(&one.netns, "example.org", A), nines);
         assert_eq!(ask_tcp(&one.netns, "example.org", A), nines);
         assert_eq!(count.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
+fn the_hosts_file_of_name_servers_is_read_again_when_it_changes() {
+    with_world(|world| {
+        let network = world.network("app", |_| ());
+        let container = attach(world, &network, 1, "one", &[]);
+        let server_at = |place: &str, last: u8| {
+            let udp = UdpSocket::bind(place).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok((length, from)) = udp.recv_from(&mut buffer) {
+                    let mut out = buffer[..length].to_vec();
+                    out[2] |= 0x80;
+                    out[7] = 1;
+                    out.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 9, 9, 9, last]);
+                    drop(udp.send_to(&out, from));
+                }
+            });
+        };
+        server_at("127.0.0.2:53", 2);
+        server_at("127.0.0.3:53", 3);
+        let file = world.root.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver 127.0.0.2\n").unwrap();
+        let mut server = open(world, &container, Vec::new());
+        server.follow(file.clone());
+        let _running = drive(server);
+        let ask = || ask_udp(&container.netns, "ship.example", 1);
+        assert_eq!(ask(), Some((0, vec![vec![9, 9, 9, 2]])));
+        // As resolvconf and NetworkManager do it: another file takes its place.
+        let next = world.root.path().join("resolv.conf.new");
+        std::fs::write(&next, "nameserver 127.0.0.3\n").unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        assert_eq!(ask(), Some((0, vec![vec![9, 9, 9, 3]])));
+        // While it is not there, or empty, the last ones serve.
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(ask(), Some((0, vec![vec![9, 9, 9, 3]])));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(ask(), Some((0, vec![vec![9, 9, 9, 3]])));
     });
 }
 

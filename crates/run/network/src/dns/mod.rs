@@ -15,7 +15,7 @@ mod wire;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dhow_types::{ContainerId, ErrorKind};
@@ -24,7 +24,7 @@ use rustix::event::epoll;
 use crate::firewall::redirect_dns;
 use crate::{Context as _, Error, namespace};
 use forward::{Forwarded, Questions};
-use names::Names;
+use names::{Names, Stamp};
 use tcp::Clients;
 use wire::{Code, Query, Record};
 
@@ -65,6 +65,8 @@ pub struct Server {
 struct Resolver {
     names: Names,
     upstreams: Vec<SocketAddr>,
+    /// The file that names them, and when it was read.
+    source: Option<(PathBuf, Stamp)>,
     turn: usize,
 }
 
@@ -76,6 +78,26 @@ enum Verdict {
 }
 
 impl Resolver {
+    /// Takes over the name servers of the file when it has changed: one stat(2) for a question that is forwarded.
+    fn read_source(&mut self) {
+        let Some((path, stamp)) = &mut self.source else {
+            return;
+        };
+        // Looked up before the file is read, or a change in between would be missed.
+        let now = Stamp::of(path);
+        if stamp.holds(now) {
+            return;
+        }
+        *stamp = now;
+        // While the file is being replaced those that were known are as good as any.
+        if let Ok(text) = std::fs::read_to_string(path) {
+            let named = crate::host_resolvers(&text);
+            if !named.is_empty() {
+                self.upstreams = named;
+            }
+        }
+    }
+
     fn resolve(&mut self, message: &[u8], query: &Query, room: usize) -> Verdict {
         self.names.refresh();
         let answer =
@@ -107,6 +129,7 @@ impl Resolver {
         if !self.names.may_forward() {
             return answer(Code::NoName, &[]);
         }
+        self.read_source();
         if self.upstreams.is_empty() {
             return answer(Code::Failed, &[]);
         }
@@ -155,6 +178,7 @@ impl Server {
             resolver: Resolver {
                 names: Names::new(root, container),
                 upstreams,
+                source: None,
                 turn: 0,
             },
             questions: Questions::default(),
@@ -168,9 +192,10 @@ impl Server {
         [self.epoll.as_fd()]
     }
 
-    /// Replaces the name servers that questions are forwarded to, when the host's file has changed.
-    pub fn set_upstreams(&mut self, upstreams: Vec<SocketAddr>) {
-        self.resolver.upstreams = upstreams;
+    /// Has the name servers to which questions are forwarded be those of this file, which is looked at again when it
+    /// has changed: `/etc/resolv.conf` of a host that moves from one network to another.
+    pub fn follow(&mut self, file: PathBuf) {
+        self.resolver.source = Some((file, Stamp::default()));
     }
 
     /// Does what is ready and ends what has timed out; never blocks, never fails. Call it when the descriptor is

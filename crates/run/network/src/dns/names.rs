@@ -16,14 +16,14 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// When a directory was last changed, and whether that can be relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     changed: Option<SystemTime>,
     settled: bool,
 }
 
 impl Stamp {
     /// Looked up before the content is read, or a change in between would be missed.
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let changed = std::fs::metadata(path)
             .and_then(|metadata| metadata.modified())
             .ok();
@@ -34,7 +34,7 @@ impl Stamp {
         }
     }
 
-    fn holds(self, now: Self) -> bool {
+    pub(super) fn holds(self, now: Self) -> bool {
         self.settled && self.changed == now.changed
     }
 }

@@ -203,19 +203,19 @@ impl ContainerLife {
             connection.ports.extend(ports);
         }
         if names {
-            let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let own = self
                 .config
                 .dns
                 .iter()
                 .filter_map(|ip| Some(std::net::SocketAddr::new(ip.parse().ok()?, 53)));
-            let mut upstreams: Vec<_> = own.collect();
-            if upstreams.is_empty() {
-                upstreams = dhow_network::host_resolvers(&host);
-            }
+            let upstreams: Vec<_> = own.collect();
+            let of_host = upstreams.is_empty();
             let root = &self.engine.settings().root;
-            let server = dhow_network::dns::Server::open(netns, root, &self.config.id, upstreams)
+            let mut server = dhow_network::dns::Server::open(netns, root, &self.config.id, upstreams)
                 .context(|| "serve names to the container")?;
+            if of_host {
+                server.follow("/etc/resolv.conf".into());
+            }
             connection.resolver = Some(server);
         }
         Ok(())
