@@ -11,7 +11,9 @@ usage() {
 usage: conformance/engine/$name.sh [--dhow BIN] [--peer DOCKER] [--file NAME]... [--only REGEX] [--sources DIR] [--logs DIR] SUITE
   SUITE          the folder of the test programs, each called as its package: container.test, image.test...
   --dhow BIN     the binary (default: dist/dhow)
-  --peer DOCKER  run this docker instead, whose daemon runs already, here and without a box: for the other column
+  --peer DOCKER  run this docker instead, whose daemon runs already, here and without a box: for the other column. The daemon
+                 must go to 127.0.0.1:80 for ghcr.io (a name in /etc/hosts and --insecure-registry ghcr.io) and for docker.io
+                 (--registry-mirror)
   --file NAME    only this program, as container; may be given again (default: all that there are)
   --only REGEX   only the tests whose name matches
   --sources DIR  the sources, for tests that read files beside them
@@ -94,7 +96,12 @@ run_file() {
 
 inside() {
     local file
-    [ -n "$peer" ] || furnish
+    if [ -n "$peer" ]; then
+        "$dhow" --root "$work/maker" registry serve --listen 127.0.0.1:80 2>"$work/registry.log" &
+        sleep 1
+    else
+        furnish
+    fi
     docker load -q -i "$work/images.tar" >/dev/null || die "the images do not load"
     for file in "${files[@]}"; do run_file "$file"; done
 }

@@ -249,3 +249,42 @@ fn an_archive_leads_nowhere_out_of_a_volume() {
         .exits_any();
     assert!(!outside.join("loot").exists());
 }
+
+#[test]
+fn volumes_from_brings_volumes_and_binds_and_their_rights() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = world.path("bound");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("f"), "bound\n").unwrap();
+    let bind = format!("{}:/b", folder.display());
+    world
+        .dhow(&[
+            "create", "--name", "from", "-v", &bind, "-v", "kept:/v", "-v", "/anon", "--tmpfs", "/t",
+            "busybox", "true",
+        ])
+        .exits(0);
+    let ran = world.sh(
+        "--network none --volumes-from from",
+        "echo x > /v/f; echo y > /anon/f; cat /b/f; mount | grep -c ' /t '; true",
+    );
+    assert_eq!(ran.ok(), "bound\n0");
+    let ran = world.sh(
+        "--network none --volumes-from from:ro -v kept:/w",
+        "cat /v/f /anon/f; echo z > /v/g || echo refused; echo z > /w/g",
+    );
+    assert_eq!(ran.exits(0).prints("x\ny\nrefused").ok(), "x\ny\nrefused");
+    // What the image's own container had is not gone with those that shared it.
+    world.say("rm -v from").ok();
+    assert_eq!(world.say("volume ls -q").ok(), "kept");
+    world
+        .say("run --volumes-from nobody busybox true")
+        .one_error(125)
+        .says("No such container: nobody");
+    world.say("create --name from busybox true").exits(0);
+    world
+        .say("run --volumes-from from:wx busybox true")
+        .one_error(125)
+        .says("invalid mode");
+}

@@ -40,9 +40,6 @@ struct EventsFlags {
     no_trunc: bool,
 }
 
-/// Podman's filters that docker has not (podman-events(1)).
-const PODMAN_FILTERS: [&str; 1] = ["status"];
-
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: EventsFlags = crate::flags::read(matches)?;
     let podman = crate::dialect::spoken().is_podman();
@@ -78,13 +75,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 }
 
 fn filter(flags: &[String], podman: bool) -> Result<EventFilter, CliError> {
-    let mut known = EVENT_FILTERS.to_vec();
-    if podman {
-        known.extend(PODMAN_FILTERS);
-    }
-    let filters = Filters::parse(flags, &known)?;
+    let filters = Filters::parse(flags, EVENT_FILTERS)?;
     let mut pairs = Vec::new();
-    for name in known {
+    for &name in EVENT_FILTERS {
         for value in filters.values(name) {
             if podman && matches!(name, "event" | "status") {
                 let words = dockers_words(value).into_iter();

@@ -66,6 +66,9 @@ pub(crate) struct ContainerFlags {
     /// Bind mount a volume ([source:]target[:options])
     #[arg(short, long, value_name = "VOLUME")]
     volume: Vec<String>,
+    /// Mount volumes from the specified container(s)
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<String>,
     /// Attach a file system mount to the container
     #[arg(long)]
     mount: Vec<String>,
@@ -293,6 +296,7 @@ impl ContainerFlags {
             console_size: self.tty.then(crate::terminal::size).flatten(),
             interactive: self.interactive,
             mounts,
+            volumes_from: self.volumes_from.clone(),
             ports,
             expose: self.expose.iter().map(|port| with_protocol(port)).collect(),
             publish_all: self.publish_all,

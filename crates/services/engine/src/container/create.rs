@@ -53,6 +53,8 @@ pub struct CreateContainer {
     pub interactive: bool,
     /// Mounts.
     pub mounts: Vec<MountSpec>,
+    /// `--volumes-from`: containers whose volumes and binds it gets, too, as `name[:ro|rw]`.
+    pub volumes_from: Vec<String>,
     /// Published ports.
     pub ports: Vec<PortSpec>,
     /// `--expose`.
@@ -224,7 +226,7 @@ impl Engine {
     pub fn create(&self, wanted: &CreateContainer) -> Result<Created, Error> {
         // The lease ends when the container's folder is there, which keeps the layers from then on.
         let (image, _lease) = self.image_to_run(&wanted.image)?;
-        let id = ContainerId::from_random(random_bytes()?);
+        let id = ContainerId::from_random(super::name::random_bytes()?);
         let mut warnings = Vec::new();
         let mut config = self.config(wanted, &image, &id, &mut warnings)?;
         match self.containers().create(&config) {
@@ -253,13 +255,10 @@ impl Engine {
             return Err(Error::new(ErrorKind::InvalidArgument, message)
                 .with_hint("give a command after the image, or --entrypoint"));
         }
-        wanted
-            .stop_signal
-            .as_deref()
-            .map(super::stop::parse_signal)
-            .transpose()?;
+        let signal = wanted.stop_signal.as_deref();
+        signal.map(super::stop::parse_signal).transpose()?;
         wanted.extras.check()?;
-        let wanted = &super::implied::complete(wanted, image, &args);
+        let wanted = &self.take_volumes(super::implied::complete(wanted, image, &args))?;
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image)?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
@@ -594,34 +593,6 @@ impl Engine {
             }
         }
     }
-
-    /// A name in docker's manner, an adjective and a word, from the id's own randomness.
-    fn fresh_name(&self, id: &ContainerId) -> Result<String, Error> {
-        const FIRST: [&str; 16] = [
-            "able", "bold", "calm", "deft", "eager", "fair", "glad", "keen", "kind", "lively", "merry",
-            "neat", "quick", "steady", "sunny", "wise",
-        ];
-        const SECOND: [&str; 16] = [
-            "anchor", "breeze", "compass", "dhow", "ebb", "fleet", "gull", "harbor", "island", "keel",
-            "lantern", "mast", "oar", "pilot", "reef", "sail",
-        ];
-        let digit = |at: usize| usize::from_str_radix(&id.as_str()[at..=at], 16).unwrap_or(0);
-        let plain = format!("{}_{}", FIRST[digit(0)], SECOND[digit(1)]);
-        let free = !self.settings().root.join("names").join(&plain).exists();
-        Ok(if free {
-            plain
-        } else {
-            format!("{plain}_{}", &id.as_str()[2..10])
-        })
-    }
-}
-
-pub(crate) fn random_bytes() -> Result<[u8; 32], Error> {
-    let mut raw = [0; 32];
-    rustix::rand::getrandom(&mut raw, rustix::rand::GetRandomFlags::empty())
-        .map_err(std::io::Error::from)
-        .context(|| "draw a random id")?;
-    Ok(raw)
 }
 
 fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) -> Vec<MountRequest> {

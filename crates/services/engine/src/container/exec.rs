@@ -97,7 +97,7 @@ impl Engine {
             state: None,
         });
         let command = wanted.args.join(" ");
-        let id = ContainerId::from_random(super::create::random_bytes()?);
+        let id = ContainerId::from_random(super::name::random_bytes()?);
         let told = |action: &str| Event::of(&container.config, action).with("execID", &id);
         let mut events = vec![told(&format!("exec_create: {command}"))];
         if running.is_ok() {

@@ -16,6 +16,7 @@ pub const EVENT_FILTERS: &[&str] = &[
     "service",
     "secret",
     "config",
+    "status",
     "type",
     "volume",
 ];
@@ -45,7 +46,8 @@ impl EventFilter {
                 return true;
             }
             match *name {
-                "event" => values.any(|wanted| {
+                // The second is docker's older word, and podman's.
+                "event" | "status" => values.any(|wanted| {
                     // `exec_start: sh` and `health_status: healthy` also by their first word.
                     let first = event.action.split(':').next();
                     event.action == wanted || first == Some(wanted)
@@ -119,6 +121,7 @@ mod tests {
         assert!(filter(&[("event", "die"), ("event", "start")]).passes(&event));
         assert!(!filter(&[("event", "die")]).passes(&event));
         assert!(filter(&[("container", "abc"), ("type", "container")]).passes(&event));
+        assert!(filter(&[("status", "start")]).passes(&event));
         assert!(filter(&[("container", "web")]).passes(&event));
         assert!(!filter(&[("container", "web"), ("type", "image")]).passes(&event));
         assert!(filter(&[("image", "host:5000/app")]).passes(&event));
