@@ -22,6 +22,7 @@ mod served;
 mod world;
 mod yard;
 
+mod boot;
 mod bootstrap;
 mod build;
 mod build_kept;

@@ -29,6 +29,8 @@ pub struct Exit {
     pub at: SystemTime,
     /// Why it could not even start, for a program that never ran.
     pub error: Option<String>,
+    /// Whether somebody asked for it (`stop`, `kill`), so that no restart policy holds until the next start.
+    pub by_request: bool,
 }
 
 /// A health check under way.

@@ -40,14 +40,16 @@ pub(crate) fn supervise(
                 return life.bury();
             }
         }
-        let exit = match launched {
+        let mut exit = match launched {
             Ok(launched) => run(&mut session, life, launched, launch.health.clone()),
             Err(error) => Exit {
                 code: 127,
                 at: SystemTime::now(),
                 error: Some(error.to_string()),
+                by_request: false,
             },
         };
+        exit.by_request = session.no_restart;
         let again = if session.no_restart {
             None
         } else if std::mem::take(&mut session.restart_now) {
@@ -99,5 +101,6 @@ fn run(
         code,
         at: SystemTime::now(),
         error: None,
+        by_request: false,
     }
 }

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod apart;
+mod boot;
 mod bootstrap;
 mod build;
 mod change;
@@ -41,6 +42,7 @@ mod system;
 mod volume;
 mod worker;
 
+pub use boot::Booted;
 pub use bootstrap::BootstrapRequest;
 pub use build::BuildFailure;
 

@@ -3,6 +3,7 @@
 //! To add a verb: write its module with a `VERB`, and list it in [`TOP`] or in one of [`GROUPS`], or both.
 
 mod attach;
+mod boot;
 mod bootstrap;
 mod build;
 mod commit;
@@ -131,6 +132,7 @@ const TOP: &[Entry] = &[
     own(&version::INFO),
     own(&version::VERSION),
     own(&doctor::VERB),
+    own(&boot::VERB),
     own(&completion::COMPLETION),
     own(&completion::MAN),
 ];

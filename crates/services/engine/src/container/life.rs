@@ -426,6 +426,7 @@ impl ContainerLife {
             state.pid = 0;
             state.pid_start = 0;
             state.exit_code = exit.code;
+            state.manually_stopped = exit.by_request;
             state.finished = Some(format_time(exit.at));
             state.error = exit.error.clone().unwrap_or_default();
             state.oom_killed = oom_killed;
@@ -484,6 +485,7 @@ impl Life for ContainerLife {
                 state.pid_start = process_start(*pid).unwrap_or(0);
                 state.started = Some(format_time(*at));
                 state.finished = None;
+                state.manually_stopped = false;
                 state.exit_code = 0;
                 state.error.clear();
                 state.oom_killed = false;
