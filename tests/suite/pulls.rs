@@ -3,9 +3,15 @@
 use std::time::{Duration, Instant};
 
 use dhow_testkit::{Auth, FakeRegistry, Fault, Layer, TinyImage};
+use dhow_types::Digest;
+use serde_json::json;
 
 use crate::samples::busybox_tar;
 use crate::world::World;
+
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 fn registry() -> (FakeRegistry, TinyImage) {
     let registry = FakeRegistry::start();
@@ -380,5 +386,63 @@ fn a_login_is_tried_before_it_is_stored() {
                 .contains(&host)
         );
         std::fs::remove_file(config.join("config.json")).unwrap();
+    }
+}
+
+/// Provenance and the like, as BuildKit puts them beside an image: from one registry to ours, and through an archive.
+#[test]
+fn attestations_stay_with_their_image_through_pull_push_save_and_load() {
+    let Some(world) = World::new() else { return };
+    let (registry, image) = registry();
+    let served = crate::served::Served::start(&world.path("registry"));
+    let statement = br#"{"predicateType":"https://slsa.dev/provenance/v1"}"#;
+    let config = br#"{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let descriptor = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
+    let mut layer = descriptor("application/vnd.in-toto+json", statement);
+    layer["annotations"] = json!({"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"});
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+        "config": descriptor(CONFIG, config), "layers": [layer]});
+    let manifest = manifest.to_string();
+    let said = Digest::of(manifest.as_bytes()).to_string();
+    registry.put_blob("app", statement);
+    registry.put_blob("app", config);
+    registry.put_manifest("app", &said, MANIFEST, manifest.as_bytes());
+    registry.put_image("app", "plain", &image);
+    let mut own = descriptor(MANIFEST, &image.manifest);
+    let host = dhow_types::Platform::host();
+    own["platform"] = json!({"os": host.os, "architecture": host.architecture});
+    let mut beside = descriptor(MANIFEST, manifest.as_bytes());
+    beside["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    beside["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": image.digest().to_string()});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [own, beside]});
+    let index = index.to_string();
+    registry.put_manifest("app", "1", INDEX, index.as_bytes());
+
+    let named = |world: &World, name: &str| {
+        world.inspect(
+            name,
+            "{{range .Manifests}}{{.Kind}} {{.ID}} {{(index .Statements 0).PredicateType}}{{end}}",
+        )
+    };
+    let expected = format!("attestation {said} https://slsa.dev/provenance/v1");
+    let name = registry.name("app:1");
+    world.dhow(&["pull", "-q", &name]).ok();
+    assert_eq!(named(&world, &name), expected);
+    assert_eq!(world.say("images -aq").ok().lines().count(), 1, "it is no image");
+    let target = served.name("kept:1");
+    world.dhow(&["tag", &name, &target]).ok();
+    // The layer is compressed otherwise here, so the manifest is another: the index says that they are about that.
+    world.dhow(&["push", &target]).ok();
+    let other = World::anyone();
+    other.dhow(&["pull", "-q", &target]).ok();
+    assert_eq!(named(&other, &target), expected);
+    let archive = other.dhow(&["save", &target]).exits(0).bytes;
+    let third = World::anyone();
+    third.feed(&["load"], archive).ok();
+    assert_eq!(named(&third, &target), expected);
+    third.say("system prune -af").ok();
+    for world in [&world, &other, &third] {
+        world.clean();
     }
 }

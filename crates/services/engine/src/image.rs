@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 
 use dhow_image::{
-    HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed, Summary, Use,
+    Attestation, HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed,
+    Summary, Use,
 };
 use dhow_reference::Reference;
 use dhow_types::{ErrorKind, Observer, Platform};
@@ -100,6 +101,16 @@ impl Engine {
         self.store()?
             .resolve(name)
             .context(|| format!("look at image {name}"))
+    }
+
+    /// What is said of an image beside it: provenance, bills of materials.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn attestations(&self, image: &Image) -> Result<Vec<Attestation>, Error> {
+        self.store()?
+            .attestations(image)
+            .context(|| format!("look for attestations of image {}", image.id.short()))
     }
 
     /// Every image in short.

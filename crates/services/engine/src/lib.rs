@@ -65,8 +65,8 @@ pub use mounted::MountedImage;
 
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
 pub use dhow_image::{
-    Annotate, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, Imported, LabelFilter,
-    Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed, Removed, Summary,
+    Annotate, Attestation, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, Imported,
+    LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed, Removed, Summary,
 };
 pub use dhow_layer::Backend;
 pub use dhow_meta::ImageRecord;

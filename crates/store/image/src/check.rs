@@ -337,7 +337,10 @@ fn is_config(bytes: &[u8]) -> bool {
     if Document::parse(bytes, None).is_ok() {
         return false;
     }
-    ImageConfig::parse(bytes).is_ok_and(|config| !config.os.is_empty() || !config.rootfs.diff_ids.is_empty())
+    // That of an attestation is for the operating system "unknown".
+    ImageConfig::parse(bytes).is_ok_and(|config| {
+        config.os != "unknown" && (!config.os.is_empty() || !config.rootfs.diff_ids.is_empty())
+    })
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod attest;
 mod check;
 mod commit;
 mod copy;
@@ -50,6 +51,7 @@ mod store;
 mod sweep;
 mod types;
 
+pub use attest::Attestation;
 pub use copy::{Copied, Copy, Location, copy};
 pub use image::{HistoryLine, Image, Summary};
 pub use manifest_list::{Annotate, ManifestList, ManifestLists, Member};

@@ -93,6 +93,10 @@ impl Store {
             }
             None => None,
         };
+        let said = image.said.as_ref().filter(|_| !image.names.is_empty());
+        for bytes in said.iter().flat_map(|said| &said.documents) {
+            self.content.put(bytes).context(|| "store an attestation")?;
+        }
         self.edit(|edit| {
             if let Some(old) = edit.image(&id)? {
                 record.parent = old.parent;
@@ -115,6 +119,13 @@ impl Store {
                 }
             }
             edit.put_image(&record)?;
+            if let Some(said) = said {
+                let index = Digest::of(&said.index);
+                for name in &image.names {
+                    let pinned = name.clone().without_tag().with_digest(index);
+                    self.write_name(edit, &pinned, &id)?;
+                }
+            }
             self.write_names(edit, &image.names, &id)
         })?;
         Ok(Loaded {

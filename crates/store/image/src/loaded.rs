@@ -5,6 +5,7 @@ use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind, Platform};
 
 use crate::archive::{ArchiveImage, FULL_NAME, INDEX, MANIFEST, REF_NAME, REPOSITORIES, blob_path};
+use crate::attest::{about, index_of, is_attestation};
 use crate::documents::{check_config, check_manifest, clip, runs_on};
 use crate::load::{Found, Loader, verify};
 use crate::{Context as _, Error};
@@ -19,6 +20,15 @@ pub(crate) struct Complete {
     pub(crate) manifest: Option<(Manifest, Vec<u8>)>,
     pub(crate) layers: Vec<Found>,
     pub(crate) names: Vec<Reference>,
+    pub(crate) said: Option<Said>,
+}
+
+/// What the archive has of attestations of an image.
+pub(crate) struct Said {
+    /// The image's manifest and the attestations, as one index.
+    pub(crate) index: Vec<u8>,
+    /// It, the manifest in it, and all of the attestations.
+    pub(crate) documents: Vec<Vec<u8>>,
 }
 
 impl Loader<'_> {
@@ -82,6 +92,7 @@ impl Loader<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let complete = Complete {
             manifest: self.manifest_for(&Digest::of(config_bytes)),
+            said: self.said_of(&Digest::of(config_bytes))?,
             config,
             config_bytes: config_bytes.to_vec(),
             layers,
@@ -116,6 +127,62 @@ impl Loader<'_> {
         })
     }
 
+    /// What the indexes of the archive say of the image with this config, as far as it is whole: a larger statement than a
+    /// document may be is left out with its attestation.
+    fn said_of(&self, config: &Digest) -> Result<Option<Said>, Error> {
+        let manifest_at = |digest: &Digest| {
+            let bytes = self.documents.get(&blob_path(digest))?;
+            match Document::parse(bytes, None) {
+                Ok(Document::Manifest(manifest)) => Some((manifest, bytes.clone())),
+                _ => None,
+            }
+        };
+        let indexes = self
+            .documents
+            .values()
+            .filter_map(|bytes| match Document::parse(bytes, None) {
+                Ok(Document::Index(index)) if index.manifests.iter().any(is_attestation) => {
+                    Some((index, bytes))
+                }
+                _ => None,
+            });
+        for (index, whole) in indexes {
+            let own = index.manifests.iter().find_map(|descriptor| {
+                let (manifest, bytes) = manifest_at(&descriptor.digest)?;
+                (manifest.config.digest == *config).then_some((descriptor, bytes))
+            });
+            let Some((own, bytes)) = own else { continue };
+            let (mut documents, mut kept) = (vec![bytes], Vec::new());
+            for attestation in about(&index, &own.digest) {
+                let Some((manifest, bytes)) = manifest_at(&attestation.digest) else {
+                    continue;
+                };
+                let blobs = std::iter::once(&manifest.config).chain(&manifest.layers);
+                let blobs: Option<Vec<_>> = blobs
+                    .map(|blob| self.documents.get(&blob_path(&blob.digest)).cloned())
+                    .collect();
+                if let Some(blobs) = blobs {
+                    documents.extend(blobs);
+                    documents.push(bytes);
+                    kept.push(attestation.clone());
+                }
+            }
+            if !kept.is_empty() {
+                let mut bare = own.clone();
+                // The names in the archive are none of the image's manifest.
+                bare.annotations.clear();
+                let index = if *own == bare && index.manifests.len() == 1 + kept.len() {
+                    whole.clone()
+                } else {
+                    index_of(bare, &kept)?.1
+                };
+                documents.push(index.clone());
+                return Ok(Some(Said { index, documents }));
+            }
+        }
+        Ok(None)
+    }
+
     /// The image that a descriptor of the layout's index leads to; `None` when it is none, or none for this machine.
     fn layout_image(&self, top: &Descriptor) -> Result<Option<Complete>, Error> {
         let what = format!("manifest {} of the archive", top.digest.short());
@@ -141,6 +208,7 @@ impl Loader<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let compressed = layers.iter().all(|layer| layer.blob.is_some());
         let complete = Complete {
+            said: self.said_of(&Digest::of(config_bytes))?,
             manifest: compressed.then(|| (manifest, bytes.to_vec())),
             config,
             config_bytes: config_bytes.to_vec(),

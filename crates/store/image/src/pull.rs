@@ -11,6 +11,7 @@ use dhow_reference::Reference;
 use dhow_transport::{Client, Fetched};
 use dhow_types::{DiffId, Digest, ErrorKind, ImageId, Observer, Platform, Progress};
 
+use crate::attest::{about, check_size};
 use crate::commit::pins_of;
 use crate::documents::{check_config, check_manifest, first_positions, runs_on};
 use crate::names::single;
@@ -96,14 +97,15 @@ impl Puller<'_> {
             self.observer.observe(Progress::Warning(&warning));
         }
         let lease = Lease::acquire(&self.store.root)?;
-        let (id, fetched) = match self.known(&top, &lease)? {
-            Some(id) => (id, None),
+        let (record, fetched) = match self.known(&top, &lease)? {
+            Some(record) => (record, None),
             None => {
                 let (record, blobs) = self.fetch(&top, &lease)?;
-                (record.id, Some((record, blobs)))
+                (record, Some(blobs))
             }
         };
-        let updated = self.publish(&top.descriptor.digest, &id, fetched)?;
+        let id = record.id;
+        let updated = self.publish(&top.descriptor.digest, record, fetched)?;
         let status = if updated {
             format!("Downloaded newer image for {shown}")
         } else {
@@ -124,20 +126,25 @@ impl Puller<'_> {
     }
 
     /// The image that this repository has under this digest, when it is here, whole, and for the right machine.
-    fn known(&self, top: &Fetched, lease: &Lease) -> Result<Option<ImageId>, Error> {
+    fn known(&self, top: &Fetched, lease: &Lease) -> Result<Option<ImageRecord>, Error> {
         let meta = &self.store.meta;
         let Some(id) = meta.by_digest(&self.name.name(), &top.descriptor.digest)? else {
             return Ok(None);
         };
-        let Some(record) = meta.image(&id)? else {
+        let Some(mut record) = meta.image(&id)? else {
             return Ok(None);
         };
         lease.pin_many(&pins_of(&id, &record.layers))?;
+        if let Some(manifest) = record.manifest {
+            lease.pin(&manifest)?;
+            let size = self.store.content.size(&manifest);
+            record.manifest = size.context(|| "look for the manifest")?.map(|_| manifest);
+        }
         let whole = record.layers.iter().all(|diff| self.store.layers.contains(diff));
         let Ok(config) = self.store.config(&id) else {
             return Ok(None);
         };
-        Ok((whole && runs_on(&config, &self.wanted())).then_some(id))
+        Ok((whole && runs_on(&config, &self.wanted())).then_some(record))
     }
 
     fn wanted(&self) -> Platform {
@@ -163,11 +170,58 @@ impl Puller<'_> {
         if top.descriptor.digest != image.manifest_digest {
             lease.pin(&top.descriptor.digest)?;
             content.put(&top.bytes).context(|| "store the index")?;
+            self.keep_attestations(top, &image.manifest_digest, lease);
         }
         let mut record = self.store.record_of(&image.id, &image.config)?;
         record.manifest = Some(image.manifest_digest);
         record.media_type = image.media_type;
         Ok((record, blobs))
+    }
+
+    /// Fetches what the index says of the image. One that cannot be had is told, and no reason to be without the image.
+    fn keep_attestations(&self, top: &Fetched, manifest: &Digest, lease: &Lease) {
+        let declared = Some(top.descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
+        let Ok(Document::Index(index)) = Document::parse(&top.bytes, declared) else {
+            return;
+        };
+        for attestation in about(&index, manifest) {
+            if let Err(error) = self.keep_attestation(attestation, lease) {
+                let (short, shown) = (attestation.digest.short(), self.name.familiar());
+                let warning = format!("attestation {short} of {shown} is not kept: {}", causes(&error));
+                self.observer.observe(Progress::Warning(&warning));
+            }
+        }
+    }
+
+    fn keep_attestation(&self, attestation: &Descriptor, lease: &Lease) -> Result<(), Error> {
+        let content = &self.store.content;
+        let fetched = self
+            .client
+            .manifest_at(&self.name, &attestation.digest)
+            .context(|| "pull its manifest")?;
+        let Document::Manifest(manifest) =
+            Document::parse(&fetched.bytes, None).context(|| "read its manifest")?
+        else {
+            let message = "it is an index where its index says manifest";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        };
+        check_size(&manifest)?;
+        lease.pin(&attestation.digest)?;
+        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            lease.pin(&blob.digest)?;
+            let here = content.size(&blob.digest).context(|| "look for a blob of it")?;
+            if here != Some(blob.size) {
+                let reader = self
+                    .client
+                    .blob(&self.name, blob)
+                    .context(|| "pull a blob of it")?;
+                self.store.put_blob(blob, reader)?;
+            }
+        }
+        content
+            .put(&fetched.bytes)
+            .context(|| "store its manifest")
+            .map(drop)
     }
 
     /// From what the name points to, to a checked manifest and config.
@@ -344,9 +398,10 @@ impl Puller<'_> {
     fn publish(
         &self,
         top: &Digest,
-        id: &ImageId,
-        fetched: Option<(ImageRecord, Vec<BlobRecord>)>,
+        mut record: ImageRecord,
+        fetched: Option<Vec<BlobRecord>>,
     ) -> Result<bool, Error> {
+        let id = &record.id.clone();
         let repo = self.name.name();
         let pinned = self.name.clone().without_tag().with_digest(*top);
         let before = match self.name.tag() {
@@ -359,12 +414,14 @@ impl Puller<'_> {
             return Ok(false);
         }
         self.store.edit(|edit| {
-            if let Some((mut record, blobs)) = fetched {
-                record.parent = edit.image(id)?.and_then(|old| old.parent);
+            let old = edit.image(id)?;
+            // One that was here when it was looked for may have been removed since; all of it is pinned.
+            if fetched.is_some() || old.is_none() {
+                record.parent = old.and_then(|old| old.parent);
                 edit.put_image(&record)?;
-                blobs
-                    .iter()
-                    .try_for_each(|blob| edit.record_blob(blob, Some(&repo)))?;
+            }
+            for blob in fetched.iter().flatten() {
+                edit.record_blob(blob, Some(&repo))?;
             }
             if !noted {
                 self.store.write_name(edit, &pinned, id)?;
@@ -376,6 +433,12 @@ impl Puller<'_> {
         })?;
         Ok(updated)
     }
+}
+
+/// An error with its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What the index offers, for the hint.

@@ -117,18 +117,67 @@ impl Pusher<'_> {
         let layers = self.push_layers()?;
         self.push_config()?;
         let (kind, bytes) = self.manifest(layers)?;
-        let digest = Digest::of(&bytes);
-        lease.pin(&digest)?;
+        let manifest = Digest::of(&bytes);
+        lease.pin(&manifest)?;
+        let index = self.push_attestations(&Descriptor::of(&kind, &bytes), lease)?;
+        let what = || format!("push the manifest of {}", self.target.familiar());
+        if index.is_some() {
+            self.push_beside(&kind, &bytes).context(what)?;
+        }
+        let (top_kind, top) = index
+            .as_ref()
+            .map_or((&kind, &bytes), |(kind, bytes)| (kind, bytes));
         self.client
-            .push_manifest(&self.target, &kind, &bytes)
-            .context(|| format!("push the manifest of {}", self.target.familiar()))?;
-        self.remember(&digest, &kind, &bytes)?;
-        let size = bytes.len() as u64;
+            .push_manifest(&self.target, top_kind, top)
+            .context(what)?;
+        let (digest, size) = (Digest::of(top), top.len() as u64);
+        self.remember(&digest, &manifest, &kind, &[&bytes, top])?;
         self.say(&format!(
             "{}: digest: {digest} size: {size}",
             self.target.tag().unwrap_or_default()
         ));
         Ok(Pushed { digest, size })
+    }
+
+    /// Pushes a manifest under its digest alone.
+    fn push_beside(&self, kind: &str, bytes: &[u8]) -> Result<(), dhow_transport::Error> {
+        let beside = self.target.clone().without_tag().with_digest(Digest::of(bytes));
+        self.client.push_manifest(&beside, kind, bytes).map(drop)
+    }
+
+    /// Pushes what is said of the image, all but the index that lists it with the manifest: that is given.
+    fn push_attestations(
+        &self,
+        manifest: &Descriptor,
+        lease: &Lease,
+    ) -> Result<Option<(String, Vec<u8>)>, Error> {
+        let Some(attested) = self.store.attested(&self.image.id, &self.image.digests)? else {
+            return Ok(None);
+        };
+        for held in &attested.attestations {
+            let short = held.descriptor.digest.short();
+            let what = || format!("push attestation {short} of {}", self.target.familiar());
+            lease.pin(&held.descriptor.digest)?;
+            for blob in held.blobs() {
+                lease.pin(&blob.digest)?;
+                if !self.has(&blob.digest)? {
+                    let mut reader = self.store.content.open(&blob.digest).context(what)?;
+                    self.client
+                        .push_blob(&self.target, blob, &mut reader)
+                        .context(what)?;
+                }
+            }
+            let bytes = self
+                .store
+                .content
+                .read(&held.descriptor.digest, MAX_DOCUMENT)
+                .context(what)?;
+            self.push_beside(&held.descriptor.media_type, &bytes)
+                .context(what)?;
+        }
+        let (kind, bytes) = attested.index_for(manifest.clone())?;
+        lease.pin(&Digest::of(&bytes))?;
+        Ok(Some((kind, bytes)))
     }
 
     fn say(&self, line: &str) {
@@ -376,16 +425,25 @@ impl Pusher<'_> {
         Ok((manifest.media_type().to_owned(), bytes))
     }
 
-    /// Keeps the manifest, so that the next push of this image has the same digest, and notes where it is.
-    fn remember(&self, digest: &Digest, kind: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.store.content.put(bytes).context(|| "store the manifest")?;
-        let pinned = self.target.clone().without_tag().with_digest(*digest);
+    /// Keeps the manifest, so that the next push of this image has the same digest, and notes under which digest the
+    /// registry has the image.
+    fn remember(
+        &self,
+        top: &Digest,
+        manifest: &Digest,
+        kind: &str,
+        documents: &[&[u8]],
+    ) -> Result<(), Error> {
+        for bytes in documents {
+            self.store.content.put(bytes).context(|| "store the manifest")?;
+        }
+        let pinned = self.target.clone().without_tag().with_digest(*top);
         self.store.edit(|edit| {
             // Removed while it was pushed: then there is nothing to remember.
             let Some(mut record) = edit.image(&self.image.id)? else {
                 return Ok(());
             };
-            record.manifest = Some(*digest);
+            record.manifest = Some(*manifest);
             kind.clone_into(&mut record.media_type);
             edit.put_image(&record)?;
             self.store.write_name(edit, &pinned, &self.image.id)

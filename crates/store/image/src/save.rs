@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufWriter, Read, Write};
 
+use dhow_content::ContentStore as _;
 use dhow_layer::tar::Writer;
 use dhow_layer::{Entry, EntryKind, Layer};
 use dhow_meta::Lease;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use crate::archive::{
     ArchiveImage, FULL_NAME, INDEX, LAYOUT, LAYOUT_BYTES, MANIFEST, REF_NAME, REPOSITORIES, blob_path,
 };
+use crate::attest::index_of;
 use crate::image::Image;
 use crate::{Context as _, Error, Store};
 
@@ -35,6 +37,8 @@ struct Documents {
     images: Vec<ArchiveImage>,
     repositories: BTreeMap<String, BTreeMap<String, String>>,
     blobs: Vec<(Digest, Vec<u8>)>,
+    /// Blobs of the store that go in as they are: attestations.
+    stored: Vec<(Digest, u64)>,
     /// Each layer once, in the order of first use.
     layers: Vec<(Layer, u64)>,
 }
@@ -58,7 +62,7 @@ impl Store {
             lease.pin_many(&crate::commit::pins_of(&one.image.id, &one.image.record.layers))?;
         }
         let documents = self.documents(&chosen)?;
-        write_archive(documents, output)
+        self.write_archive(documents, output)
     }
 
     fn choose(&self, names: &[&str]) -> Result<Vec<Chosen>, Error> {
@@ -137,7 +141,9 @@ impl Store {
                 .collect();
             let manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers.clone());
             let manifest = json(&manifest)?;
-            documents.name(one, Descriptor::of(media_type::OCI_MANIFEST, &manifest));
+            let described = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
+            documents.name(one, described.clone());
+            self.add_attestations(one, &described, &mut documents)?;
             documents.images.push(ArchiveImage {
                 config: blob_path(&one.image.id.0),
                 repo_tags: Some(one.names.iter().map(Reference::familiar).collect::<Vec<_>>())
@@ -153,6 +159,82 @@ impl Store {
             }
         }
         Ok(documents)
+    }
+
+    /// What is said of an image goes along, about the manifest that the image has in the archive.
+    fn add_attestations(
+        &self,
+        one: &Chosen,
+        manifest: &Descriptor,
+        documents: &mut Documents,
+    ) -> Result<(), Error> {
+        let Some(attested) = self.attested(&one.image.id, &one.image.digests)? else {
+            return Ok(());
+        };
+        let held: Vec<Descriptor> = attested
+            .attestations
+            .iter()
+            .map(|held| held.descriptor.clone())
+            .collect();
+        let (index, _) = index_of(manifest.clone(), &held)?;
+        documents.index.extend(index.manifests.into_iter().skip(1));
+        let blobs = attested.attestations.iter().flat_map(|held| held.blobs());
+        for blob in held.iter().chain(blobs) {
+            let known = (blob.digest, blob.size);
+            if !documents.stored.contains(&known) {
+                documents.stored.push(known);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_archive(&self, documents: Documents, output: &mut dyn Write) -> Result<(), Error> {
+        let mut tar = Writer::new(BufWriter::with_capacity(BUFFER, output));
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_INDEX.to_owned()),
+            artifact_type: None,
+            manifests: documents.index,
+            subject: None,
+            annotations: Labels::new(),
+            extra: Extra::new(),
+        };
+        let mut files = vec![
+            (LAYOUT.to_owned(), LAYOUT_BYTES.to_vec()),
+            (INDEX.to_owned(), json(&index)?),
+            (MANIFEST.to_owned(), json(&documents.images)?),
+        ];
+        if !documents.repositories.is_empty() {
+            files.push((REPOSITORIES.to_owned(), json(&documents.repositories)?));
+        }
+        for (name, bytes) in files {
+            append(&mut tar, &name, bytes.len() as u64, bytes.as_slice())?;
+        }
+        for directory in ["blobs", "blobs/sha256"] {
+            tar.append(&Entry::new(directory, EntryKind::Directory, 0o755), io::empty())
+                .context(|| format!("write {directory} to the archive"))?;
+        }
+        for (digest, bytes) in documents.blobs {
+            append(
+                &mut tar,
+                &blob_path(&digest),
+                bytes.len() as u64,
+                bytes.as_slice(),
+            )?;
+        }
+        for (digest, size) in documents.stored {
+            let body = self.content.open(&digest);
+            let body = body.context(|| format!("read attestation {}", digest.short()))?;
+            append(&mut tar, &blob_path(&digest), size, body)?;
+        }
+        for (layer, size) in documents.layers {
+            let body = layer
+                .tar()
+                .context(|| format!("read layer {}", layer.diff_id().short()))?;
+            append(&mut tar, &blob_path(&layer.diff_id().0), size, body)?;
+        }
+        let mut buffer = tar.finish().context(|| "end the archive")?;
+        buffer.flush().context(|| "write the archive")
     }
 }
 
@@ -175,50 +257,6 @@ impl Documents {
             }
         }
     }
-}
-
-fn write_archive(documents: Documents, output: &mut dyn Write) -> Result<(), Error> {
-    let mut tar = Writer::new(BufWriter::with_capacity(BUFFER, output));
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(media_type::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests: documents.index,
-        subject: None,
-        annotations: Labels::new(),
-        extra: Extra::new(),
-    };
-    let mut files = vec![
-        (LAYOUT.to_owned(), LAYOUT_BYTES.to_vec()),
-        (INDEX.to_owned(), json(&index)?),
-        (MANIFEST.to_owned(), json(&documents.images)?),
-    ];
-    if !documents.repositories.is_empty() {
-        files.push((REPOSITORIES.to_owned(), json(&documents.repositories)?));
-    }
-    for (name, bytes) in files {
-        append(&mut tar, &name, bytes.len() as u64, bytes.as_slice())?;
-    }
-    for directory in ["blobs", "blobs/sha256"] {
-        tar.append(&Entry::new(directory, EntryKind::Directory, 0o755), io::empty())
-            .context(|| format!("write {directory} to the archive"))?;
-    }
-    for (digest, bytes) in documents.blobs {
-        append(
-            &mut tar,
-            &blob_path(&digest),
-            bytes.len() as u64,
-            bytes.as_slice(),
-        )?;
-    }
-    for (layer, size) in documents.layers {
-        let body = layer
-            .tar()
-            .context(|| format!("read layer {}", layer.diff_id().short()))?;
-        append(&mut tar, &blob_path(&layer.diff_id().0), size, body)?;
-    }
-    let mut buffer = tar.finish().context(|| "end the archive")?;
-    buffer.flush().context(|| "write the archive")
 }
 
 fn append<W: Write>(tar: &mut Writer<W>, name: &str, size: u64, body: impl Read) -> Result<(), Error> {

@@ -51,12 +51,13 @@ impl Store {
         layers.retain(|diff| asked(&diff.0));
         let mut documents = self.content.list().context(|| "list the blobs")?;
         documents.retain(|digest| asked(digest));
-        self.retain_unneeded(uses, &mut layers, &mut documents)?;
+        let mut listed = HashMap::new();
+        self.retain_unneeded(uses, &mut layers, &mut documents, &mut listed)?;
         if layers.is_empty() && documents.is_empty() {
             return Ok(swept);
         }
         let lock = SweepLock::acquire(&self.root)?;
-        self.retain_unneeded(uses, &mut layers, &mut documents)?;
+        self.retain_unneeded(uses, &mut layers, &mut documents, &mut listed)?;
         for diff in layers {
             // A layer whose size cannot be read goes as well: it is of no use to anybody.
             swept.bytes += self.layers.layer(&diff).map_or(0, |layer| layer.disk());
@@ -76,12 +77,13 @@ impl Store {
         Ok(swept)
     }
 
-    /// Takes from these what anybody needs.
+    /// Takes from these what anybody needs. What an index lists never changes: it is read once, and `listed` has it then.
     fn retain_unneeded(
         &self,
         uses: &[Use],
         layers: &mut Vec<DiffId>,
         documents: &mut Vec<Digest>,
+        listed: &mut HashMap<Digest, Vec<Digest>>,
     ) -> Result<(), Error> {
         // Before the records: a pin ends only after what it was made for is in them.
         let pins = live_pins(&self.root)?;
@@ -103,8 +105,22 @@ impl Store {
         let mut named: HashSet<Digest> = images.iter().map(|image| image.id.0).collect();
         named.extend(images.iter().filter_map(|image| image.manifest));
         // An index that a name with a digest stands for stays as long as the name.
-        named.extend(self.meta.digests()?.into_iter().map(|(_, digest, _)| digest));
+        let pinned: Vec<Digest> = self
+            .meta
+            .digests()?
+            .into_iter()
+            .map(|(_, digest, _)| digest)
+            .collect();
+        named.extend(&pinned);
         documents.retain(|digest| !named.contains(digest) && !pins.contains(digest));
+        if !documents.is_empty() {
+            for digest in pinned {
+                let kept = listed
+                    .entry(digest)
+                    .or_insert_with(|| self.kept_by_index(&digest));
+                documents.retain(|document| !kept.contains(document));
+            }
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod archives;
+mod attestations;
 mod copies;
 mod fuzz;
 mod hostile;

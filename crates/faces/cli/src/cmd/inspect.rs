@@ -197,7 +197,11 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
         }
         Kind::Image => {
             let found = engine.image(&super::local_image(engine, name))?;
-            let value = image::inspect(&found, root);
+            let mut value = image::inspect(&found, root);
+            let attestations = engine.attestations(&found)?;
+            if let Some(fields) = value.as_object_mut().filter(|_| !attestations.is_empty()) {
+                fields.insert("Manifests".to_owned(), image::manifests(&attestations));
+            }
             if dialect::spoken().is_podman() {
                 podman::inspected_image(value, &found)
             } else {

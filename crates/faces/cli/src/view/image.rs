@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dhow_engine::{HistoryLine, Image, Summary};
+use dhow_engine::{Attestation, HistoryLine, Image, Summary};
 use dhow_reference::Reference;
 use dhow_types::{Digest, human_size_short};
 use jiff::Timestamp;
@@ -170,6 +170,30 @@ pub(crate) fn history_row(line: &HistoryLine, now: Timestamp, whole: bool, human
             .into(),
         ),
     ])
+}
+
+/// Attestations of an image as docker names them among its manifests (moby `api/types/image.ManifestSummary`), with what
+/// each states.
+pub(crate) fn manifests(attestations: &[Attestation]) -> Value {
+    let view = |attestation: &Attestation| {
+        let statements: Vec<Value> = attestation
+            .statements
+            .iter()
+            .map(|(kind, blob)| json!({"PredicateType": kind, "Digest": blob.digest.to_string(), "Size": blob.size}))
+            .collect();
+        let content: u64 = attestation.statements.iter().map(|(_, blob)| blob.size).sum();
+        let content = content + attestation.manifest.size;
+        json!({
+            "ID": attestation.manifest.digest.to_string(),
+            "Descriptor": attestation.manifest,
+            "Available": true,
+            "Size": {"Content": content, "Total": content},
+            "Kind": "attestation",
+            "AttestationData": {"For": attestation.about.to_string()},
+            "Statements": statements,
+        })
+    };
+    attestations.iter().map(view).collect()
 }
 
 /// An image as `inspect` shows it (moby `api/types/image.InspectResponse`).
