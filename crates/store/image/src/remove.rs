@@ -141,10 +141,9 @@ impl Store {
         self.edit(|edit| {
             let mut removed = Vec::new();
             self.drop_name(edit, name, &mut removed)?;
-            let mut tags = image.names.clone();
-            tags.retain(|tag| *tag != name.canonical());
-            let mut digests = image.digests.clone();
-            digests.retain(|(repo, digest)| name.digest() != Some(digest) || *repo != name.name());
+            // What it has besides, now that nobody else gives it a name.
+            let tags = edit.tags_of(&image.id)?;
+            let mut digests = edit.digests_of(&image.id)?;
             // The last tag of a repository takes the repository's digests with it.
             let repository = format!("{}:", name.name());
             if name.digest().is_none() && !tags.iter().any(|tag| tag.starts_with(&repository)) {

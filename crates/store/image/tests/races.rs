@@ -30,3 +30,57 @@ fn a_sweep_never_gets_in_the_way_of_what_is_being_made() {
         assert_eq!(made, Ok(()));
     });
 }
+
+/// A pull of what is here, a removal and a new name for it: whoever comes last, a name has its image.
+#[test]
+fn a_name_never_outlives_its_image_whoever_removes_it_meanwhile() {
+    let world = World::new();
+    world.registry.put_image("app", "1", &crate::image("app"));
+    let id = world.pull("app:1").unwrap().image;
+    let (name, other) = (world.registry.name("app:1"), world.reference("other:1"));
+    let over = AtomicBool::new(false);
+    // Each with a store of its own, as processes have.
+    let open = || dhow_image::Store::open(world.root()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let store = open();
+            for round in 0_u64.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                // Now and then, so that it is mostly there when the others look.
+                std::thread::sleep(std::time::Duration::from_micros(round * 97 % 4000));
+                // It may be gone already, or be called otherwise.
+                drop(store.remove(&name, true, &[]));
+                drop(store.remove(&other.familiar(), true, &[]));
+            }
+        });
+        scope.spawn(|| {
+            let store = open();
+            while !over.load(Ordering::Relaxed) {
+                drop(store.tag(&id, &other));
+            }
+        });
+        // What is so for a moment only, while another removes or pulls, is not wrong.
+        let orphans = || {
+            let findings = world.check().findings.into_iter().map(|finding| finding.what);
+            findings
+                .filter(|what| what.contains("which is not here"))
+                .collect::<Vec<_>>()
+        };
+        let mut found = Vec::new();
+        for _ in 0..600 {
+            if let Err(error) = world.pull("app:1") {
+                found = vec![crate::chain(&error)];
+                break;
+            }
+            found = orphans();
+            if !found.is_empty() && found == orphans() {
+                break;
+            }
+            found.clear();
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(found, Vec::<String>::new());
+    });
+}
