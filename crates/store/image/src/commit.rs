@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dhow_content::ContentStore as _;
 use dhow_layer::{Inflated, Unpack};
-use dhow_meta::{Edit, ImageRecord, Lease};
+use dhow_meta::{ImageRecord, Lease};
 use dhow_oci::{Document, History, ImageConfig, MAX_DOCUMENT};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
@@ -50,6 +50,7 @@ impl Store {
         let mut record = self.record_of(&id, &config)?;
         record.parent = parent;
         self.content.put(&bytes).context(|| "store the image config")?;
+        let staged = self.stage_names(&names, &id)?;
         self.edit(|edit| {
             // The same build again gives the same image: what is known of its manifest stays.
             if let Some(old) = edit.image(&id)? {
@@ -58,7 +59,7 @@ impl Store {
                 record.parent = record.parent.or(old.parent);
             }
             edit.put_image(&record)?;
-            self.write_names(edit, &names, &id)
+            self.give_names(edit, staged)
         })?;
         Ok(id)
     }
@@ -69,11 +70,12 @@ impl Store {
     /// `NotFound`; `InvalidArgument` for a name with a digest.
     pub fn tag(&self, id: &ImageId, name: &Reference) -> Result<(), Error> {
         let name = taggable(name)?;
+        let staged = self.stage_name(&name, id)?;
         self.edit(|edit| {
             if edit.image(id)?.is_none() {
                 return Err(crate::image::no_such_image(&id.to_string()));
             }
-            self.write_name(edit, &name, id)
+            self.give_name(edit, staged)
         })?;
         // Without the index's lock: that waits for no disk.
         self.sync_name(&name)
@@ -154,15 +156,6 @@ impl Store {
             let told = unwrapper.join().map_err(|_| panicked())??;
             Ok((layer?, told.ok_or_else(panicked)?))
         })
-    }
-
-    pub(crate) fn write_names(
-        &self,
-        edit: &Edit<'_>,
-        names: &[Reference],
-        id: &ImageId,
-    ) -> Result<(), Error> {
-        names.iter().try_for_each(|name| self.write_name(edit, name, id))
     }
 
     /// The record of an image whose layers are all here.

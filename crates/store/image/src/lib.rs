@@ -47,6 +47,7 @@ mod pull;
 mod push;
 mod remove;
 mod save;
+mod staged;
 mod store;
 mod sweep;
 mod types;

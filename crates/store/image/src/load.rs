@@ -97,6 +97,13 @@ impl Store {
         for bytes in said.iter().flat_map(|said| &said.documents) {
             self.content.put(bytes).context(|| "store an attestation")?;
         }
+        let mut names = image.names.clone();
+        if let Some(said) = said {
+            let index = Digest::of(&said.index);
+            let pinned = image.names.iter().cloned();
+            names.extend(pinned.map(|name| name.without_tag().with_digest(index)));
+        }
+        let staged = self.stage_names(&names, &id)?;
         self.edit(|edit| {
             if let Some(old) = edit.image(&id)? {
                 record.parent = old.parent;
@@ -119,14 +126,7 @@ impl Store {
                 }
             }
             edit.put_image(&record)?;
-            if let Some(said) = said {
-                let index = Digest::of(&said.index);
-                for name in &image.names {
-                    let pinned = name.clone().without_tag().with_digest(index);
-                    self.write_name(edit, &pinned, &id)?;
-                }
-            }
-            self.write_names(edit, &image.names, &id)
+            self.give_names(edit, staged)
         })?;
         Ok(Loaded {
             image: id,

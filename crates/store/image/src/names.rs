@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
-use dhow_meta::Edit;
+use dhow_meta::{Edit, ImageRecord};
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind, ImageId};
 
@@ -36,9 +36,9 @@ pub(crate) struct Named {
 /// What an edit did to a file in `refs/`.
 #[derive(Debug)]
 pub(crate) struct NameChange {
-    path: PathBuf,
-    before: Option<Vec<u8>>,
-    after: Option<Vec<u8>>,
+    pub(crate) path: PathBuf,
+    pub(crate) before: Option<Vec<u8>>,
+    pub(crate) after: Option<Vec<u8>>,
 }
 
 /// What `refs/` says.
@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// Changes of name files by the edit that goes on: there is one at a time, since it has the index.
-    fn changed_names(&self) -> MutexGuard<'_, Vec<NameChange>> {
+    pub(crate) fn changed_names(&self) -> MutexGuard<'_, Vec<NameChange>> {
         self.changed_names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -119,25 +119,26 @@ impl Store {
             .saturating_add(metadata.mtime_nsec()))
     }
 
-    /// Points a name to an image, in file and index.
+    /// Points a name to an image, in file and index, where nobody could make it ready before (see [`Store::stage_name`]).
     pub(crate) fn write_name(&self, edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Error> {
         let canonical = name.canonical();
         let path = self.name_path(&canonical);
-        let old = parse_name_file(&path).ok();
+        let old = parse_name_file(read_name_file(&path).as_deref()).ok();
         if old.as_ref().is_none_or(|old| old.id != *id) {
-            let was = old.map(|old| self.to_fall_back_to(edit, &old)).transpose()?;
+            let record = old.as_ref().map(|old| edit.image(&old.id)).transpose()?;
+            let was = old.map(|old| self.to_fall_back_to(record.flatten(), &old));
             self.replace_name(&path, &canonical, id, was.as_ref())?;
         }
         index_name(edit, name, id)
     }
 
-    fn replace_name(
+    /// Writes what the file of a name is to say beside it; on the disk when it will take the place of another.
+    pub(crate) fn write_staged(
         &self,
-        path: &Path,
         canonical: &str,
         id: &ImageId,
         was: Option<&ImageId>,
-    ) -> Result<(), Error> {
+    ) -> Result<(PathBuf, Vec<u8>), Error> {
         let staged = self.staging("ref");
         let mut text = format!("{id}\n{canonical}\n");
         if let Some(was) = was {
@@ -149,12 +150,27 @@ impl Store {
             // Without content after a power cut it is as if the name was never given.
             std::fs::write(&staged, &text)
         };
+        if written.is_err() {
+            drop(std::fs::remove_file(&staged));
+        }
+        written.context(|| format!("write {}", staged.display()))?;
+        Ok((staged, text.into_bytes()))
+    }
+
+    fn replace_name(
+        &self,
+        path: &Path,
+        canonical: &str,
+        id: &ImageId,
+        was: Option<&ImageId>,
+    ) -> Result<(), Error> {
+        let (staged, text) = self.write_staged(canonical, id, was)?;
         let change = NameChange {
             path: path.to_owned(),
-            before: std::fs::read(path).ok(),
-            after: Some(text.into_bytes()),
+            before: read_name_file(path),
+            after: Some(text),
         };
-        let renamed = written.and_then(|()| std::fs::rename(&staged, path));
+        let renamed = std::fs::rename(&staged, path);
         if renamed.is_err() {
             drop(std::fs::remove_file(&staged));
         }
@@ -178,25 +194,25 @@ impl Store {
         Ok(())
     }
 
-    /// The image that a name falls back to when it is moved on from what it is now.
-    fn to_fall_back_to(&self, edit: &Edit<'_>, old: &Named) -> Result<ImageId, Error> {
-        let record = edit.image(&old.id)?;
+    /// The image that a name falls back to when it is moved on from what it is now, which has this record.
+    pub(crate) fn to_fall_back_to(&self, record: Option<ImageRecord>, old: &Named) -> ImageId {
         let durable = record.is_some_and(|record| {
             let mut layers = record.layers.iter();
             layers.all(|diff| self.layers.layer(diff).is_ok_and(|layer| layer.is_durable()))
         });
-        Ok(if durable {
+        if durable {
             old.id
         } else {
             old.was.unwrap_or(old.id)
-        })
+        }
     }
 
     /// Gives a name whose image is not whole back to the image that it had before, if that is; says which that is.
     pub(crate) fn fall_back(&self, edit: &Edit<'_>, name: &Reference) -> Result<Option<ImageId>, Error> {
         let canonical = name.canonical();
         let path = self.name_path(&canonical);
-        let Some(was) = parse_name_file(&path).ok().and_then(|named| named.was) else {
+        let named = parse_name_file(read_name_file(&path).as_deref());
+        let Some(was) = named.ok().and_then(|named| named.was) else {
             return Ok(None);
         };
         let Ok(mut record) = self.derive_record(&was, None) else {
@@ -214,7 +230,7 @@ impl Store {
     /// Takes a name away, from file and index; `false` when it was not there.
     pub(crate) fn remove_name(&self, edit: &Edit<'_>, name: &Reference) -> Result<bool, Error> {
         let path = self.name_path(&name.canonical());
-        let before = std::fs::read(&path).ok();
+        let before = read_name_file(&path);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).context(|| format!("remove {}", path.display()));
@@ -238,7 +254,7 @@ impl Store {
         let mut names = Names::default();
         for entry in std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))? {
             let path = entry.context(|| format!("list {}", directory.display()))?.path();
-            match parse_name_file(&path) {
+            match parse_name_file(read_name_file(&path).as_deref()) {
                 Ok(named) if self.name_path(&named.name.canonical()) == path => names.good.push(named),
                 Ok(named) => names
                     .bad
@@ -287,7 +303,7 @@ pub(crate) fn file_name(canonical: &str, most: usize) -> String {
     file
 }
 
-fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Error> {
+pub(crate) fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Error> {
     match name.digest() {
         Some(digest) => edit.add_digest(&name.name(), digest, id)?,
         None => edit.tag(&name.canonical(), id)?,
@@ -295,12 +311,18 @@ fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Err
     Ok(())
 }
 
-fn parse_name_file(path: &Path) -> Result<Named, String> {
+/// What the file of a name holds; nothing when there is none, or none that could be read.
+pub(crate) fn read_name_file(path: &Path) -> Option<Vec<u8>> {
     use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_REF).read_to_string(&mut text))
-        .map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(MAX_REF).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+pub(crate) fn parse_name_file(bytes: Option<&[u8]>) -> Result<Named, String> {
+    let bytes = bytes.ok_or("cannot be read")?;
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
     let mut lines = text.lines();
     let id = lines
         .next()

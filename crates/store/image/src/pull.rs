@@ -413,6 +413,14 @@ impl Puller<'_> {
         if !updated && noted && fetched.is_none() {
             return Ok(false);
         }
+        let mut names = Vec::with_capacity(2);
+        if !noted {
+            names.push(pinned);
+        }
+        if updated && self.name.tag().is_some() {
+            names.push(self.name.clone());
+        }
+        let staged = self.store.stage_names(&names, id)?;
         self.store.edit(|edit| {
             let old = edit.image(id)?;
             // One that was here when it was looked for may have been removed since; all of it is pinned.
@@ -423,13 +431,7 @@ impl Puller<'_> {
             for blob in fetched.iter().flatten() {
                 edit.record_blob(blob, Some(&repo))?;
             }
-            if !noted {
-                self.store.write_name(edit, &pinned, id)?;
-            }
-            if updated && self.name.tag().is_some() {
-                self.store.write_name(edit, &self.name, id)?;
-            }
-            Ok(())
+            self.store.give_names(edit, staged)
         })?;
         Ok(updated)
     }

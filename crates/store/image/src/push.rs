@@ -438,6 +438,7 @@ impl Pusher<'_> {
             self.store.content.put(bytes).context(|| "store the manifest")?;
         }
         let pinned = self.target.clone().without_tag().with_digest(*top);
+        let staged = self.store.stage_name(&pinned, &self.image.id)?;
         self.store.edit(|edit| {
             // Removed while it was pushed: then there is nothing to remember.
             let Some(mut record) = edit.image(&self.image.id)? else {
@@ -446,7 +447,7 @@ impl Pusher<'_> {
             record.manifest = Some(*manifest);
             kind.clone_into(&mut record.media_type);
             edit.put_image(&record)?;
-            self.store.write_name(edit, &pinned, &self.image.id)
+            self.store.give_name(edit, staged)
         })
     }
 }
