@@ -14,6 +14,7 @@ use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, Digest, ErrorKind};
 
+use super::defaults::{all_ports, entrypoint, health};
 use super::extras::Extras;
 use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
 use super::shared::IpcMode;
@@ -269,10 +270,7 @@ impl Engine {
                 dhow_types::Platform::host()
             ));
         }
-        let mut exposed: Vec<String> = defaults.exposed_ports.keys().cloned().collect();
-        exposed.extend(wanted.expose.iter().cloned());
-        exposed.sort();
-        exposed.dedup();
+        let exposed = super::defaults::exposed(wanted, defaults);
         let mut labels = defaults.labels.clone();
         labels.extend(wanted.labels.clone());
         Ok(Config {
@@ -614,88 +612,6 @@ fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) -> Vec<Moun
             }),
         };
     records.iter().enumerate().map(request).collect()
-}
-
-fn all_ports(wanted: &CreateContainer, exposed: &[String]) -> Result<Vec<PortMapping>, Error> {
-    let mut ports = wanted.ports.clone();
-    if !wanted.publish_all {
-        return Ok(ports);
-    }
-    for text in exposed {
-        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let bad = || {
-            Error::new(
-                ErrorKind::InvalidArgument,
-                format!("invalid exposed port {text:?}"),
-            )
-        };
-        let container_port = number.parse().map_err(|_| bad())?;
-        let protocol = match protocol {
-            "tcp" => dhow_network::Protocol::Tcp,
-            "udp" => dhow_network::Protocol::Udp,
-            "sctp" => dhow_network::Protocol::Sctp,
-            _ => return Err(bad()),
-        };
-        let covered = ports
-            .iter()
-            .any(|p| p.container_port == container_port && p.protocol == protocol);
-        if !covered {
-            ports.push(PortMapping {
-                host_ip: None,
-                host_port: None,
-                container_port,
-                protocol,
-            });
-        }
-    }
-    Ok(ports)
-}
-
-/// The part of the command that is the entrypoint, by the rules of [`dhow_bundle::command`].
-fn entrypoint(wanted: &CreateContainer, image: &dhow_oci::RunConfig) -> Vec<String> {
-    match wanted.entrypoint.as_ref().or(image.entrypoint.as_ref()) {
-        Some(words) if words.len() == 1 && words[0].is_empty() => Vec::new(),
-        Some(words) => words.clone(),
-        None => Vec::new(),
-    }
-}
-
-fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Result<Option<Healthcheck>, Error> {
-    let health = if wanted.no_healthcheck {
-        None
-    } else {
-        joined_health(wanted, image)
-    };
-    if health.is_none() && wanted.on_unhealthy != OnUnhealthy::None {
-        let message = format!(
-            "cannot set on-failure action to {} without a health check",
-            wanted.on_unhealthy.as_str()
-        );
-        return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("give --health-cmd"));
-    }
-    Ok(health)
-}
-
-fn joined_health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healthcheck> {
-    let mut health = image.cloned().unwrap_or_default();
-    if let Some(over) = &wanted.health {
-        if !over.test.is_empty() {
-            health.test.clone_from(&over.test);
-        }
-        for (mine, theirs) in [
-            (&mut health.interval, over.interval),
-            (&mut health.timeout, over.timeout),
-            (&mut health.start_period, over.start_period),
-            (&mut health.start_interval, over.start_interval),
-            (&mut health.retries, over.retries),
-        ] {
-            if theirs != 0 {
-                *mine = theirs;
-            }
-        }
-    }
-    let some = health.test.first().is_some_and(|first| first != "NONE");
-    some.then_some(health)
 }
 
 fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {

@@ -5,6 +5,7 @@ mod connect;
 mod copy;
 mod copy_up;
 mod create;
+mod defaults;
 mod exec;
 mod export;
 mod extract;
