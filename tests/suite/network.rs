@@ -437,6 +437,63 @@ fn a_published_udp_port_takes_traffic_both_ways() {
     });
 }
 
+/// The table of a root, told apart from others by a published port.
+fn table(port: u16) -> Option<String> {
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new("nft").args(args).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let all = run(&["list", "tables", "inet"]);
+    all.lines()
+        .filter_map(|line| line.strip_prefix("table inet "))
+        .find(|name| {
+            name.starts_with("dhow") && run(&["list", "table", "inet", name]).contains(&format!(" {port} "))
+        })
+        .map(str::to_owned)
+}
+
+/// The processes that write flushed rules of this root again.
+fn watching(world: &World) -> Vec<u32> {
+    let pids = world.processes().into_iter().filter_map(|line| {
+        let pid: u32 = line.split(' ').next()?.parse().ok()?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "dhow-net").then_some(pid)
+    });
+    pids.collect()
+}
+
+#[test]
+fn flushed_rules_come_back_without_a_command_and_nobody_watches_in_vain() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !crate::world::program("nft") {
+        return;
+    }
+    let port = free_port();
+    serve(&world, &format!("--name web -p {port}:80")).ok();
+    serve(&world, "--name other").ok();
+    let local = format!("127.0.0.1:{port}");
+    eventually("it answers", || http(&local, "/").is_some());
+    eventually("somebody watches the rules", || !watching(&world).is_empty());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(watching(&world).len(), 1, "one for all containers");
+    for _ in 0..5 {
+        let name = table(port).unwrap();
+        let done = std::process::Command::new("nft")
+            .args(["delete", "table", "inet", &name])
+            .status();
+        assert!(done.unwrap().success());
+        eventually("the rules are there again", || table(port).is_some());
+        assert!(http(&local, "/").is_some());
+    }
+    world.say("rm -f web").ok();
+    assert_eq!(watching(&world).len(), 1, "the other is still there");
+    world.say("rm -f other").ok();
+    eventually("nobody watches for nobody", || watching(&world).is_empty());
+    world.clean();
+}
+
 #[test]
 fn flushed_rules_are_found_and_written_again() {
     let Some(world) = World::with_busybox() else {
@@ -449,21 +506,11 @@ fn flushed_rules_are_found_and_written_again() {
     serve(&world, &format!("--name web -p {port}:80")).ok();
     let local = format!("127.0.0.1:{port}");
     eventually("it answers", || http(&local, "/").is_some());
-    // The table of this root, told apart from others by its published port.
-    let table = || {
-        let run = |args: &[&str]| std::process::Command::new("nft").args(args).output().unwrap();
-        let all = String::from_utf8_lossy(&run(&["list", "tables", "inet"]).stdout).into_owned();
-        all.lines()
-            .filter_map(|line| line.strip_prefix("table inet "))
-            .find(|name| {
-                name.starts_with("dhow")
-                    && String::from_utf8_lossy(&run(&["list", "table", "inet", name]).stdout)
-                        .contains(&format!(" {port} "))
-            })
-            .map(str::to_owned)
-    };
+    // Who watches the rules would be first; without it, commands find what is missing.
+    eventually("somebody watches the rules", || !watching(&world).is_empty());
+    watching(&world).into_iter().for_each(crate::lifecycle::kill);
     let flush = || {
-        let name = table().unwrap();
+        let name = table(port).unwrap();
         let done = std::process::Command::new("nft")
             .args(["delete", "table", "inet", &name])
             .status()

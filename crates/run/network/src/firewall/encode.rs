@@ -18,6 +18,19 @@ const NEWSETELEM: u16 = SUBSYSTEM | 12;
 const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
 
+/// `NFNLGRP_NFTABLES` as a bit.
+pub(crate) const EVENTS: u32 = 1 << 6;
+/// The name of the table in every message about something in it.
+pub(crate) const TABLE_NAME: u16 = 1;
+
+/// Whether a message says that a table, chain, rule or set has gone.
+pub(crate) const fn takes_away(kind: u16) -> bool {
+    const DELCHAIN: u16 = SUBSYSTEM | 5;
+    const DELRULE: u16 = SUBSYSTEM | 8;
+    const DELSET: u16 = SUBSYSTEM | 11;
+    matches!(kind, DELTABLE | DELCHAIN | DELRULE | DELSET)
+}
+
 /// Reply to [`get_chain`].
 pub(super) const CHAIN: u16 = NEWCHAIN;
 /// Reply to [`find_element`].

@@ -17,7 +17,7 @@
 //! forward     internal bridges are closed; into a bridge come only answers and what was published
 //! ```
 //! Table and sets have no owner flag: they outlive the process, and an administrator can see and flush them;
-//! the next attach notices and writes everything again from the records. `iifname` in postrouting needs Linux 5.7.
+//! whoever watches, or the next attach, writes everything again from the records. `iifname` in postrouting needs Linux 5.7.
 
 mod conntrack;
 mod encode;
@@ -33,6 +33,7 @@ use crate::netlink::{Attributes, Batch, Socket, route};
 use ipnet::IpNet;
 
 use crate::{Endpoint, Network, PublishedPort};
+pub(crate) use encode::{EVENTS, TABLE_NAME, takes_away};
 pub(crate) use redirect::redirect_dns;
 
 use encode::Element;

@@ -7,7 +7,7 @@ mod message;
 pub(crate) mod route;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
@@ -58,6 +58,37 @@ impl Socket {
     /// A socket to the packet filter.
     pub(crate) fn netfilter() -> io::Result<Self> {
         Self::open(Some(netlink::NETFILTER))
+    }
+
+    /// A socket that hears what changes in the packet filter: the groups as bits.
+    pub(crate) fn netfilter_events(groups: u32) -> io::Result<Self> {
+        let socket = Self::netfilter()?;
+        rustix::net::bind(&socket.fd, &netlink::SocketAddrNetlink::new(0, groups))?;
+        Ok(socket)
+    }
+
+    /// What to poll for reading.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Takes what has been heard: kind and payload of each message.
+    ///
+    /// # Errors
+    /// `ENOBUFS` when more came than was kept.
+    pub(crate) fn drain(&mut self, each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+        loop {
+            match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    for (kind, _, payload) in message::Messages::new(&self.buffer[..length]) {
+                        each(kind, payload);
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 
     fn open(protocol: Option<Protocol>) -> io::Result<Self> {

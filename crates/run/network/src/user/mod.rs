@@ -26,12 +26,12 @@ use std::time::Duration;
 
 use dhow_types::ErrorKind;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Durable, Networks, read_record, write_record};
+use crate::watch::{Watch, retire_from_caller};
 use crate::{Context as _, Endpoint, Error, namespace};
 
 pub(crate) use errand::{errand, fetch};
@@ -221,24 +221,20 @@ fn hold(networks: &Networks) -> io::Result<(i32, io::PipeWriter)> {
 
 /// The holder's life.
 fn live(networks: &Networks, wait: &io::PipeReader, tell: &io::PipeWriter) -> io::Result<()> {
-    rustix::process::setsid().ok();
-    rustix::process::chdir("/").ok();
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
+    retire_from_caller()?;
     dhow_sys::namespace::unshare(UnshareFlags::NEWNET)?;
     namespace::loopback_up()?;
     // Else nobody but the host's root could open its namespaces (proc(5)): entering a user namespace takes that away.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
-    let changes = inotify::init(inotify::CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&changes, &networks.directory, inotify::WatchFlags::ATTRIB)?;
+    let mut watch = Watch::new(networks)?;
     let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
     { tell }.write_all(&pid.to_ne_bytes())?;
-    dhow_sys::fd::close_all_but(3, &[wait.as_fd(), changes.as_fd()])?;
+    let mut kept = watch.fds();
+    kept.push(wait.as_fd());
+    dhow_sys::fd::close_all_but(3, &kept)?;
     dhow_sys::background::settle("dhow-net");
     { wait }.read_exact(&mut [0])?;
-    networks.outlast_containers(&changes);
+    watch.outlast_containers(networks, LINGER, || networks.end_user_namespace());
     dhow_sys::background::exit_now(0)
 }
 
@@ -268,24 +264,6 @@ impl Networks {
         }
     }
 
-    /// In the holder: sleeps until nobody has been on a network for a while, and ends the uplink then.
-    fn outlast_containers(&self, changes: &OwnedFd) {
-        let mut patience = Some(LINGER);
-        loop {
-            let left = patience.map(timespec);
-            let mut fds = [PollFd::new(changes, PollFlags::IN)];
-            match poll(&mut fds, left.as_ref()) {
-                Ok(0) if self.end_user_namespace() => return,
-                Ok(0) => patience = None,
-                Ok(_) => {
-                    _ = rustix::io::read(changes, &mut [0; 4096]);
-                    patience = self.is_deserted().then_some(LINGER);
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
     /// In the holder: ends what is outside of the own process, unless somebody has come. A holder that was replaced
     /// just ends.
     fn end_user_namespace(&self) -> bool {
@@ -303,20 +281,5 @@ impl Networks {
             drop(fs::remove_file(user.folder.join(name)));
         }
         true
-    }
-
-    /// Whether nobody is on any network.
-    fn is_deserted(&self) -> bool {
-        let has_endpoints = |name: &String| {
-            let listing = fs::read_dir(self.path(name).join("endpoints"));
-            let mut names = listing
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.file_name());
-            // A record that is being written has a dot in front.
-            names.any(|name| !name.as_encoded_bytes().starts_with(b"."))
-        };
-        self.names().is_ok_and(|names| !names.iter().any(has_endpoints))
     }
 }

@@ -59,7 +59,12 @@ struct Connection {
     ports: Vec<OwnedFd>,
     published: dhow_network::Published,
     resolver: Option<dhow_network::dns::Server>,
+    /// When to see that somebody watches the packet filter: not for a container that is gone by then.
+    watch_at: Option<Instant>,
 }
+
+/// How long a container must live for its monitor to see to the packet filter.
+const SETTLED: Duration = Duration::from_secs(1);
 
 impl ContainerLife {
     pub(super) fn new(engine: Engine, config: Config) -> Self {
@@ -223,6 +228,7 @@ impl ContainerLife {
 
     /// Begins to carry what comes to the published ports, where the packet filter cannot.
     fn publish(&self, network: &mut Connection, init: BorrowedFd<'_>) -> Result<(), Error> {
+        network.watch_at = (!network.endpoints.is_empty()).then(|| Instant::now() + SETTLED);
         let held = std::mem::take(&mut network.ports);
         if let Some(endpoint) = network.endpoints.first().filter(|_| !held.is_empty()) {
             let networks = self.engine.networks()?;
@@ -527,15 +533,29 @@ impl Life for ContainerLife {
             resolver.ready(Instant::now());
         }
         network.published.ready(Instant::now());
+        if network.watch_at.is_some_and(|at| at <= Instant::now()) {
+            network.watch_at = None;
+            if let Ok(networks) = self.engine.networks() {
+                // Commands write the rules again as well.
+                drop(networks.watch());
+            }
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
         let Connection {
-            resolver, published, ..
+            resolver,
+            published,
+            watch_at,
+            ..
         } = &self.held.as_ref()?.network;
         let now = Instant::now();
         let resolver = resolver.as_ref().and_then(|resolver| resolver.timeout(now));
-        [resolver, published.timeout(now)].into_iter().flatten().min()
+        let watch = watch_at.map(|at| at.saturating_duration_since(now));
+        [resolver, published.timeout(now), watch]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
