@@ -56,6 +56,7 @@ mod runtime_kills;
 mod runtime_nested;
 mod runtime_rootless;
 mod seccomp;
+mod secrets;
 mod shared;
 mod unprivileged;
 mod unprivileged_network;

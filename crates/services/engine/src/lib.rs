@@ -37,6 +37,7 @@ mod manifest;
 mod mounted;
 mod network;
 pub mod rootless;
+mod secret;
 mod selinux;
 mod system;
 mod volume;
@@ -52,13 +53,14 @@ pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
 pub use network::{NetworkChoice, NetworkView};
+pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
 pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 
 pub use dhow_build::{
     BuildObserver, Built, Event as BuildEvent, Failed, Ignore, Network as BuildNetwork,
-    Request as BuildRequest, Secret, Stream as BuildStream,
+    Request as BuildRequest, Secret as BuildSecret, Stream as BuildStream,
 };
 pub use dhow_vuln::Ecosystem;
 pub use mounted::MountedImage;

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
-    BuildEvent, BuildFailure, BuildNetwork, BuildObserver, BuildRequest, Built, ContextFolder, Failed,
-    Ignore, Secret, is_context,
+    BuildEvent, BuildFailure, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built, ContextFolder,
+    Failed, Ignore, is_context,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
@@ -55,7 +55,7 @@ struct BuildFlags {
     /// Set target platform for build
     #[arg(long)]
     platform: Option<Platform>,
-    /// Secret to expose to the build (format: "id=mysecret[,src=/local/secret][,env=NAME]")
+    /// BuildSecret to expose to the build (format: "id=mysecret[,src=/local/secret][,env=NAME]")
     #[arg(long)]
     secret: Vec<String>,
     /// Set type of progress output
@@ -399,7 +399,7 @@ fn read_stdin(most: u64) -> Result<String, CliError> {
 }
 
 /// `id=x,src=path`, `id=x,env=NAME`; with the id alone, the variable or the file of that name.
-fn secret(text: &str) -> Result<(String, Secret), CliError> {
+fn secret(text: &str) -> Result<(String, BuildSecret), CliError> {
     let bad = |why: &str| CliError::plain(format!("invalid --secret {text:?}: {why}"));
     let (mut id, mut file, mut variable) = (None, None, None);
     for field in text.split(',') {
@@ -436,7 +436,7 @@ fn secret(text: &str) -> Result<(String, Secret), CliError> {
     if bytes.len() as u64 > MAX_SECRET {
         return Err(bad("it is larger than 500 KiB"));
     }
-    Ok((id, Secret(bytes)))
+    Ok((id, BuildSecret(bytes)))
 }
 
 #[cfg(test)]
@@ -449,7 +449,7 @@ mod tests {
         let path = folder.path().join("s");
         fs::write(&path, "hush").unwrap();
         let (id, value) = secret(&format!("id=token,src={}", path.display())).unwrap();
-        assert_eq!((id.as_str(), value), ("token", Secret(b"hush".to_vec())));
+        assert_eq!((id.as_str(), value), ("token", BuildSecret(b"hush".to_vec())));
         for bad in [
             "",
             "src=x",

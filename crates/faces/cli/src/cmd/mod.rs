@@ -40,6 +40,7 @@ mod run;
 mod save;
 mod scan;
 mod search;
+mod secret;
 mod start;
 mod stats;
 mod stop;
@@ -164,6 +165,7 @@ const GROUPS: &[Group] = &[
     group!("manifest", "Manage image manifests and manifest lists", MANIFEST),
     group!("network", "Manage networks", NETWORK),
     group!("volume", "Manage volumes", VOLUME),
+    group!("secret", "Manage secrets", SECRET),
     group!("builder", "Manage the build cache", BUILDER),
     group!(
         "scan",
@@ -252,6 +254,14 @@ const VOLUME: &[Entry] = &[
     own(&volume_archive::EXPORT),
     own(&volume_archive::IMPORT),
     own(&exists::VOLUME),
+];
+
+const SECRET: &[Entry] = &[
+    own(&secret::CREATE),
+    named("ls", &["list"], &secret::LS),
+    own(&secret::INSPECT),
+    named("rm", &["remove"], &secret::RM),
+    own(&secret::EXISTS),
 ];
 
 const BUILDER: &[Entry] = &[own(&build::VERB), own(&prune::BUILDER), own(&prune::DU)];

@@ -66,6 +66,9 @@ pub(crate) struct ContainerFlags {
     /// Bind mount a volume ([source:]target[:options])
     #[arg(short, long, value_name = "VOLUME")]
     volume: Vec<String>,
+    /// Give the container a secret: NAME[,type=mount|env,target=TEXT,uid=N,gid=N,mode=OCTAL]
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
     /// Mount volumes from the specified container(s)
     #[arg(long, value_name = "CONTAINER[:ro]")]
     volumes_from: Vec<String>,
@@ -280,6 +283,11 @@ impl ContainerFlags {
         for text in &self.publish {
             ports.extend(port::parse(text).map_err(bad)?);
         }
+        let secrets = self
+            .secret
+            .iter()
+            .map(|text| super::secret::parse(text))
+            .collect::<Result<_, _>>();
         Ok(CreateContainer {
             image: self.image().to_owned(),
             name: self.name.clone(),
@@ -297,6 +305,7 @@ impl ContainerFlags {
             interactive: self.interactive,
             mounts,
             volumes_from: self.volumes_from.clone(),
+            secrets: secrets?,
             ports,
             expose: self.expose.iter().map(|port| with_protocol(port)).collect(),
             publish_all: self.publish_all,

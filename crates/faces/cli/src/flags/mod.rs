@@ -8,6 +8,7 @@ mod limits;
 mod mount;
 mod podman;
 mod port;
+mod secret;
 mod value;
 
 pub(crate) use chosen::Chosen;

@@ -56,6 +56,8 @@ pub struct CreateContainer {
     pub mounts: Vec<MountSpec>,
     /// `--volumes-from`: containers whose volumes and binds it gets, too, as `name[:ro|rw]`.
     pub volumes_from: Vec<String>,
+    /// `--secret`.
+    pub secrets: Vec<super::secrets::SecretSpec>,
     /// Published ports.
     pub ports: Vec<PortSpec>,
     /// `--expose`.
@@ -230,11 +232,15 @@ impl Engine {
         let id = ContainerId::from_random(super::name::random_bytes()?);
         let mut warnings = Vec::new();
         let mut config = self.config(wanted, &image, &id, &mut warnings)?;
-        match self.containers().create(&config) {
+        let make = |config: &Config| {
+            let fill = |folder: &Path| self.copy_secrets(config, folder);
+            self.containers().create(config, &fill)
+        };
+        match make(&config) {
             // Another command took the name that was drawn a moment ago.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && wanted.name.is_none() => {
                 config.name = format!("{}_{}", config.name, &id.as_str()[2..10]);
-                self.containers().create(&config)?;
+                make(&config)?;
             }
             created => created?,
         }
@@ -311,6 +317,7 @@ impl Engine {
             open_stdin: wanted.interactive,
             auto_remove: wanted.auto_remove,
             log: log_config(wanted)?,
+            secrets: self.resolve_secrets(&wanted.secrets)?,
             extras: Extras {
                 shared: self.resolve_shared(&wanted.extras.shared)?,
                 ..wanted.extras.clone()

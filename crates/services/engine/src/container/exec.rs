@@ -142,6 +142,7 @@ impl Engine {
             Some(_) => Vec::new(),
         };
         request.args.clone_from(&wanted.args);
+        request.env.extend(self.secret_variables(config)?);
         request.env = dhow_bundle::merge_env(&request.env, &wanted.env);
         request.tty = wanted.tty;
         request.console_size = wanted.console_size;

@@ -65,6 +65,7 @@ impl Engine {
             }
         }
         files.extend(self.containerenv_file(config)?);
+        files.extend(self.secret_files(config)?);
         Ok(files)
     }
 

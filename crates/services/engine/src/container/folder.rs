@@ -62,8 +62,12 @@ impl Containers {
     }
 
     /// Writes a new container: the folder first, whole and by rename, then the name, so that a name always has its
-    /// container.
-    pub(crate) fn create(&self, config: &Config) -> Result<(), Error> {
+    /// container. `fill` puts more into the folder before anybody sees it.
+    pub(crate) fn create(
+        &self,
+        config: &Config,
+        fill: &dyn Fn(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         validate_name(&config.name)
             .map_err(|error| Error::because(ErrorKind::InvalidArgument, "create container", error))?;
         let folder = self.folder(&config.id);
@@ -75,6 +79,7 @@ impl Containers {
         make_folder(&unfinished)?;
         let written = write_json(&unfinished.join("config.json"), config)
             .and_then(|()| write_json(&unfinished.join("state.json"), &State::default()))
+            .and_then(|()| fill(&unfinished))
             .and_then(|()| {
                 fs::rename(&unfinished, &folder).context(|| format!("make the folder {}", folder.display()))
             })

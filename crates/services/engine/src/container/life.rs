@@ -286,6 +286,7 @@ impl ContainerLife {
                 .devices
                 .extend(host.into_iter().filter(|device| !asked.contains(&device.path)));
         }
+        request.env.extend(self.engine.secret_variables(&self.config)?);
         request.files =
             self.engine
                 .generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;

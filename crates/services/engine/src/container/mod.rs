@@ -19,6 +19,7 @@ mod logs;
 mod name;
 mod record;
 mod remove;
+mod secrets;
 mod shared;
 mod start;
 mod stats;
@@ -41,6 +42,7 @@ pub(crate) use folder::{make_folder, process_start, read_json, write_file, write
 pub use logs::LogRequest;
 pub(crate) use name::random_bytes;
 pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};
+pub use secrets::{SecretSpec, SecretUse};
 pub use shared::{IpcMode, Shared, SharedKind};
 pub use start::Started;
 pub use stats::Sample;

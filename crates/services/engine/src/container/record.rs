@@ -10,6 +10,8 @@ use dhow_oci::{Healthcheck, Labels};
 use dhow_types::{ContainerId, DiffId, ImageId};
 use serde::{Deserialize, Serialize};
 
+use super::secrets::SecretSpec;
+
 use super::extras::Extras;
 
 /// What was asked for, with everything resolved that does not change from start to start. Written once.
@@ -75,6 +77,9 @@ pub struct Config {
     pub auto_remove: bool,
     /// The log.
     pub log: LogConfig,
+    /// Secrets, by name; their contents lie beside this.
+    #[serde(default)]
+    pub secrets: Vec<SecretSpec>,
     /// What docker has no word for.
     #[serde(default)]
     pub extras: Extras,
