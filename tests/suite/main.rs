@@ -43,6 +43,7 @@ mod lsm;
 mod network;
 mod podman;
 mod podman_run;
+mod pods;
 mod pulls;
 mod registries;
 mod registry;

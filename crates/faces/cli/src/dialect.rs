@@ -200,6 +200,17 @@ fn podman_words(message: &str) -> String {
             "invalid image filter {flag}: must be in the format \"filter=value or filter!=value\""
         );
     }
+    if let Some((name, rest)) = message
+        .rsplit_once("Conflict. The container name \"/")
+        .and_then(|(_, rest)| rest.split_once("\" is already in use by container \""))
+    {
+        let id = rest.split('"').next().unwrap_or("");
+        return format!(
+            "creating container storage: the container name \"{name}\" is already in use by {id}. You have to remove that \
+             container to be able to reuse that name: that name is already in use, or use --replace to instruct Podman to \
+             do so."
+        );
+    }
     if message.ends_with(": port is already allocated") {
         return message.replace("port is already allocated", "address already in use");
     }

@@ -11,6 +11,7 @@
 //!                     /hosts, resolv.conf, hostname, log.json
 //! ROOT/names/<name>                  the id, made by O_EXCL: the reservation of the name
 //! ROOT/mcs/<c1>,<c2>                 the id, likewise: its pair of SELinux categories
+//! ROOT/pods/<id>/pod.json, pod-names/<name>   as containers and their names
 //! ROOT/volumes/<name>/{volume.json,_data/}
 //! ROOT/events/log                    what happened: see `event`
 //! RUN/step-<id>/                     a step of a build; locked while its process lives
@@ -36,6 +37,7 @@ mod leftover;
 mod manifest;
 mod mounted;
 mod network;
+mod pod;
 pub mod rootless;
 mod secret;
 mod selinux;
@@ -53,6 +55,7 @@ pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
 pub use network::{NetworkChoice, NetworkView};
+pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
 pub use system::{Info, SystemCheck, SystemUsage};

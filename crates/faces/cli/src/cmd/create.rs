@@ -68,7 +68,34 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         }
         pull(context, flags)?;
     }
-    let created = match engine.create(&request) {
+    let made = match flags.podman.pod()? {
+        Some(pod) => super::pod::join(engine, &mut request, &pod).map_err(|error| error.with_code(125))?,
+        None => None,
+    };
+    let created = with_image(context, flags, &request).inspect_err(|_| {
+        if let Some(pod) = &made {
+            super::pod::forget(engine, pod);
+        }
+    })?;
+    for warning in &created.warnings {
+        note(&format!("WARNING: {warning}"));
+    }
+    if let Some(path) = &flags.cidfile {
+        std::fs::write(path, created.id.as_str()).map_err(|error| {
+            CliError::plain(format!("write the container ID to {}: {error}", path.display())).with_code(125)
+        })?;
+    }
+    Ok(created.id)
+}
+
+/// Creates the container, after its image was pulled if it is not here.
+fn with_image(
+    context: &Context,
+    flags: &ContainerFlags,
+    request: &CreateContainer,
+) -> Result<dhow_engine::container::Created, CliError> {
+    let engine = context.engine()?;
+    let created = match engine.create(request) {
         Err(error)
             if error.kind() == ErrorKind::NotFound
                 && flags.pull == "missing"
@@ -83,20 +110,11 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
                 );
             }
             pull(context, flags)?;
-            engine.create(&request)
+            engine.create(request)
         }
         created => created,
     };
-    let created = created.map_err(|error| CliError::from(error).with_code(125))?;
-    for warning in &created.warnings {
-        note(&format!("WARNING: {warning}"));
-    }
-    if let Some(path) = &flags.cidfile {
-        std::fs::write(path, created.id.as_str()).map_err(|error| {
-            CliError::plain(format!("write the container ID to {}: {error}", path.display())).with_code(125)
-        })?;
-    }
-    Ok(created.id)
+    created.map_err(|error| CliError::from(error).with_code(125))
 }
 
 /// What flags contradict, or would write over.

@@ -27,6 +27,7 @@ mod manifest;
 mod mount;
 mod network;
 mod pause;
+mod pod;
 mod port;
 mod prune;
 mod ps;
@@ -164,6 +165,7 @@ const GROUPS: &[Group] = &[
     group!("image", "Manage images", IMAGE),
     group!("manifest", "Manage image manifests and manifest lists", MANIFEST),
     group!("network", "Manage networks", NETWORK),
+    group!("pod", "Manage pods: containers that share namespaces", POD),
     group!("volume", "Manage volumes", VOLUME),
     group!("secret", "Manage secrets", SECRET),
     group!("builder", "Manage the build cache", BUILDER),
@@ -262,6 +264,21 @@ const SECRET: &[Entry] = &[
     own(&secret::INSPECT),
     named("rm", &["remove"], &secret::RM),
     own(&secret::EXISTS),
+];
+
+const POD: &[Entry] = &[
+    own(&pod::CREATE),
+    own(&pod::EXISTS),
+    own(&pod::INSPECT),
+    own(&pod::KILL),
+    own(&pod::PAUSE),
+    own(&pod::PRUNE),
+    named("ps", &["ls", "list"], &pod::LS),
+    own(&pod::RESTART),
+    named("rm", &["remove"], &pod::RM),
+    own(&pod::START),
+    own(&pod::STOP),
+    own(&pod::UNPAUSE),
 ];
 
 const BUILDER: &[Entry] = &[own(&build::VERB), own(&prune::BUILDER), own(&prune::DU)];

@@ -7,7 +7,7 @@ use dhow_engine::container::{Container, Status};
 use jiff::Timestamp;
 
 use crate::flags::Filters;
-use crate::render::{Look, say};
+use crate::render::{Look, Row, say};
 use crate::view::{container as view, podman};
 use crate::{CliError, Context, Verb, dialect};
 
@@ -51,6 +51,12 @@ struct PsFlags {
     /// Sort by this instead of by age, newest first
     #[arg(long, value_name = "FIELD", value_parser = ["command", "created", "id", "image", "names", "runningfor", "size", "status"])]
     sort: Option<String>,
+    /// Also show the pods that they belong to
+    #[arg(short, long)]
+    pod: bool,
+    /// Also what other programs keep here: there is nothing of that kind
+    #[arg(long)]
+    external: bool,
     /// Only display container IDs
     #[arg(short, long)]
     quiet: bool,
@@ -59,7 +65,8 @@ struct PsFlags {
     size: bool,
 }
 
-const FILTERS: [&str; 17] = [
+const FILTERS: [&str; 18] = [
+    "pod",
     "command",
     "restart-policy",
     "until",
@@ -77,6 +84,18 @@ const FILTERS: [&str; 17] = [
     "since",
     "status",
     "volume",
+];
+
+/// What the filter `status` knows.
+const STATUSES: [&str; 8] = [
+    "created",
+    "restarting",
+    "running",
+    "removing",
+    "paused",
+    "exited",
+    "stopped",
+    "dead",
 ];
 
 /// All containers that these filters let through.
@@ -105,6 +124,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             .format
             .as_ref()
             .is_some_and(|format| format.contains(".Size"));
+    let mut pods = Pods::default();
     let mut rows = Vec::with_capacity(containers.len());
     for container in &containers {
         let size = if sizes {
@@ -113,6 +133,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             None
         };
         let row = view::row(container, now, flags.no_trunc, size);
+        let row = match &container.config.extras.pod {
+            Some(id) => pods.of(context, container, id, flags.no_trunc)?.put(row),
+            None if dialect::spoken().is_podman() => {
+                row.with_field("Pod", "".into()).with_field("PodName", "".into())
+            }
+            None => row,
+        };
         rows.push(if dialect::spoken().is_podman() {
             row.with_document(podman::container(container, now))
         } else {
@@ -120,6 +147,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         });
     }
     let mut table = view::TABLE.to_vec();
+    if flags.pod {
+        table.extend(["Pod", "PodName"]);
+    }
     if flags.size {
         table.push("Size");
     }
@@ -132,6 +162,54 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a row has of its container's pod.
+struct PodFields {
+    id: String,
+    name: String,
+    ports: Option<String>,
+}
+
+impl PodFields {
+    fn put(self, row: Row) -> Row {
+        let row = row
+            .with_field("Pod", self.id.into())
+            .with_field("PodName", self.name.into());
+        match self.ports {
+            Some(ports) => row.with_field("Ports", ports.into()),
+            None => row,
+        }
+    }
+}
+
+/// The pods, read when the first container of one is shown.
+#[derive(Default)]
+struct Pods(Option<Vec<dhow_engine::Pod>>);
+
+impl Pods {
+    /// Who shares its pod's network is reached by the ports that the pod publishes.
+    fn of(
+        &mut self,
+        context: &Context,
+        container: &Container,
+        id: &str,
+        whole: bool,
+    ) -> Result<PodFields, CliError> {
+        let engine = context.engine()?;
+        if self.0.is_none() {
+            self.0 = Some(engine.pods()?);
+        }
+        let pod = self.0.iter().flatten().find(|pod| pod.id.as_str() == id);
+        let infra = pod.and_then(|pod| pod.infra.as_ref());
+        let infra = infra.filter(|_| dhow_engine::shares_network(container));
+        let ports = infra.and_then(|infra| engine.containers().find(infra.as_str()).ok());
+        Ok(PodFields {
+            id: if whole { id } else { &id[..id.len().min(12)] }.to_owned(),
+            name: pod.map_or_else(String::new, |pod| pod.name.clone()),
+            ports: ports.map(|infra| crate::view::port::displayed(&infra)),
+        })
+    }
 }
 
 /// Puts them in podman's order by a field.
@@ -163,17 +241,7 @@ pub(super) fn size(context: &Context, container: &Container) -> Result<(u64, u64
 fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Container>, CliError> {
     let engine = context.engine()?;
     let all = all || filters.has("status") || filters.has("exited");
-    let words = [
-        "created",
-        "restarting",
-        "running",
-        "removing",
-        "paused",
-        "exited",
-        "stopped",
-        "dead",
-    ];
-    known(filters, "status", &words)?;
+    known(filters, "status", &STATUSES)?;
     known(filters, "health", &["starting", "healthy", "unhealthy", "none"])?;
     let policies = ["no", "none", "always", "unless-stopped", "on-failure"];
     if let Some(word) = filters
@@ -201,6 +269,11 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
     for name in filters.values("ancestor") {
         ancestors.push((name, engine.image(name).ok()));
     }
+    let pods = if filters.has("pod") {
+        engine.pods()?
+    } else {
+        Vec::new()
+    };
     let mut containers = engine.containers().list()?;
     containers.retain(|container| {
         let config = &container.config;
@@ -220,6 +293,10 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
             && until.is_none_or(|moment| created_before(config, moment))
             && filters.any("health", |word| word == view::health(container))
             && (exits.is_empty() || status == Status::Exited && exits.contains(&container.state.exit_code))
+            && filters.any("pod", |wanted| pods.iter().any(|pod| {
+                (pod.name == wanted || pod.id.as_str().starts_with(wanted))
+                    && config.extras.pod.as_deref() == Some(pod.id.as_str())
+            }))
             && filters.any("network", |wanted| on_network(container, wanted))
             && filters.any("volume", |wanted| mounts(container, wanted))
             && filters.any("publish", |port| publishes(container, port))

@@ -47,8 +47,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         dependents_first(engine, &mut names);
     }
     super::each(&names, |name| {
+        refuse_infra(engine, name, flags.depend)?;
         if dialect::spoken().is_podman() {
             refuse_needed(engine, name)?;
+        }
+        if let Some(pod) = pod_of_infra(engine, name)? {
+            engine.remove_pod(&pod, flags.force, None)?;
+            return say_line(name);
         }
         let removed = match flags.time {
             Some(seconds) if flags.force && seconds > 0 => engine
@@ -96,6 +101,46 @@ fn dependents_first(engine: &dhow_engine::Engine, names: &mut [String]) {
         dependents.map_or(0, |dependents| dependents.len())
     };
     names.sort_by_cached_key(needed);
+}
+
+/// The pod whose waiting container this is; none when that pod is gone.
+fn pod_of_infra(engine: &dhow_engine::Engine, name: &str) -> Result<Option<dhow_engine::Pod>, CliError> {
+    let Ok(found) = engine.containers().find(name) else {
+        return Ok(None);
+    };
+    match found
+        .config
+        .extras
+        .pod
+        .as_deref()
+        .filter(|_| found.config.extras.infra)
+    {
+        Some(pod) => match engine.pod(pod) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            pod => Ok(Some(pod?)),
+        },
+        None => Ok(None),
+    }
+}
+
+/// The waiting container of a pod goes with the pod; with `--depend` the pod goes with it.
+fn refuse_infra(engine: &dhow_engine::Engine, name: &str, depend: bool) -> Result<(), CliError> {
+    let Ok(found) = engine.containers().find(name) else {
+        return Ok(());
+    };
+    let config = &found.config;
+    let Some(pod) = config
+        .extras
+        .pod
+        .as_deref()
+        .filter(|_| config.extras.infra && !depend)
+    else {
+        return Ok(());
+    };
+    Err(CliError::plain(format!(
+        "container {} is the infra container of pod {pod} and cannot be removed without removing the pod",
+        config.id
+    )))
 }
 
 /// Podman removes no container that another one needs (libpod `runtime_ctr.go`).

@@ -252,6 +252,19 @@ fn unknown_flag(word: &str) -> clap::Error {
 }
 
 impl ContainerFlags {
+    /// What comes first after the flags.
+    pub(crate) fn first_word(&self) -> Option<&str> {
+        self.words.first().map(String::as_str)
+    }
+
+    /// What the flags mean for the waiting container of a pod, which has neither image nor command.
+    pub(crate) fn pod_request(&self) -> Result<CreateContainer, CliError> {
+        let mut request = self.request()?;
+        request.image = String::new();
+        request.extras.containerenv = false;
+        Ok(request)
+    }
+
     /// The image.
     pub(crate) fn image(&self) -> &str {
         // Clap has seen to it that there is one.

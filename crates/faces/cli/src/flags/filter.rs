@@ -142,13 +142,28 @@ impl NamePattern {
 impl Filters {
     /// The patterns of the `name` filters.
     pub(crate) fn names(&self) -> Result<NamePatterns, CliError> {
-        let patterns = self.values("name").map(NamePattern::parse);
+        self.patterns("name")
+    }
+
+    /// The patterns of these filters.
+    pub(crate) fn patterns(&self, filter: &str) -> Result<NamePatterns, CliError> {
+        let patterns = self.values(filter).map(NamePattern::parse);
         Ok(NamePatterns(patterns.collect::<Result<_, _>>()?))
     }
 
     /// Whether an id begins with any value of the `id` filter; nothing begins with an empty one.
     pub(crate) fn has_id(&self, id: &str) -> bool {
-        self.any("id", |wanted| !wanted.is_empty() && id.starts_with(wanted))
+        self.has_id_of("id", id)
+    }
+
+    /// The same of another filter. What is no beginning of an id is an expression.
+    pub(crate) fn has_id_of(&self, filter: &str, id: &str) -> bool {
+        self.any(filter, |wanted| {
+            match wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                true => !wanted.is_empty() && id.starts_with(wanted),
+                false => NamePattern::parse(wanted).is_ok_and(|pattern| pattern.fits(id)),
+            }
+        })
     }
 }
 

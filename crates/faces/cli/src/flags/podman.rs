@@ -56,12 +56,38 @@ pub(crate) struct PodmanFlags {
     /// Give a systemd in the container what it needs: true (if it is the program), always or false
     #[arg(long, value_name = "WHEN", value_parser = ["true", "always", "false"])]
     systemd: Option<String>,
+    /// Create the container in a pod: its name, or new:NAME to create that, too
+    #[arg(long, value_name = "POD")]
+    pub(crate) pod: Option<String>,
+    /// Create the container in the pod whose ID is in the file
+    #[arg(long, value_name = "FILE", conflicts_with = "pod")]
+    pub(crate) pod_id_file: Option<PathBuf>,
     #[command(flatten)]
     startup: StartupFlags,
 }
 
 impl PodmanFlags {
-    /// Adds what they mean to a request. `image_env` are the image's variables.
+    /// Whether the image keeps its own `/etc/hosts`.
+    pub(crate) fn no_hosts(&self) -> bool {
+        self.no_hosts
+    }
+
+    /// The pod that is meant.
+    pub(crate) fn pod(&self) -> Result<Option<String>, CliError> {
+        match &self.pod_id_file {
+            None => Ok(self.pod.clone()),
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| {
+                    CliError::plain(format!("reading pod ID file: open {}: {error}", path.display()))
+                        .with_code(125)
+                })?;
+                Ok(text.lines().next().map(str::to_owned))
+            }
+        }
+    }
+
+    /// Adds what they mean to a request.
     pub(crate) fn add_to(&self, request: &mut CreateContainer) -> Result<(), CliError> {
         if let Some(zone) = &self.tz {
             request.mounts.push(time_zone(zone)?);

@@ -32,6 +32,12 @@ impl Row {
         }
     }
 
+    /// The same with one field more, or another value of it.
+    pub(crate) fn with_field(mut self, name: &str, value: Value) -> Self {
+        self.fields.insert(name.to_owned(), value);
+        self
+    }
+
     /// The same with labels for `{{.Label "name"}}`.
     pub(crate) fn with_labels<'a>(
         mut self,

@@ -21,6 +21,8 @@ pub(crate) const FIELDS: Fields = &[
     ("Names", "NAMES"),
     ("Networks", "NETWORKS"),
     ("Platform", "PLATFORM"),
+    ("Pod", "POD ID"),
+    ("PodName", "PODNAME"),
     ("Ports", "PORTS"),
     ("RunningFor", "CREATED"),
     ("Size", "SIZE"),

@@ -23,7 +23,7 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
         "Path": config.command.first().map_or("", String::as_str),
         "Args": config.command.get(1..).unwrap_or_default(),
         "State": self::state(container),
-        "Image": config.image.to_string(),
+        "Image": if config.has_image() { config.image.to_string() } else { String::new() },
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
@@ -256,7 +256,7 @@ fn network_mode(container: &Container) -> String {
 }
 
 /// What was asked to be published.
-fn port_bindings(container: &Container) -> Value {
+pub(crate) fn port_bindings(container: &Container) -> Value {
     let mut ports: Map<String, Value> = Map::new();
     for mapping in &container.config.ports {
         let binding = json!({

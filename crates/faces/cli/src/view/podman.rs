@@ -50,13 +50,13 @@ pub(crate) fn container(container: &Container, now: Timestamp) -> Value {
         "Id": config.id.as_str(),
         "Image": crate::dialect::spoken().image_name(&config.image_name),
         "ImageID": config.image.hex().to_string(),
-        "IsInfra": false,
+        "IsInfra": config.extras.infra,
         "Labels": config.labels,
         "Mounts": mounts,
         "Names": [config.name],
         "Networks": words::networks(container),
         "Pid": state.pid,
-        "Pod": "",
+        "Pod": config.extras.pod.as_deref().unwrap_or(""),
         "PodName": "",
         "Ports": ports,
         "Restarts": state.restart_count,
@@ -154,17 +154,29 @@ pub(crate) fn inspected_container(
 ) -> Value {
     let config = &container.config;
     let digest = image.map_or_else(String::new, |image| digest_of(&image.record, &image.digests));
-    let name = crate::dialect::spoken().image_name(&config.image_name);
+    let name = if config.has_image() {
+        crate::dialect::spoken().image_name(&config.image_name)
+    } else {
+        String::new()
+    };
     put(
         &mut docker,
         &[
             ("Name", config.name.as_str().into()),
-            ("Image", config.image.hex().to_string().into()),
+            (
+                "Image",
+                if config.has_image() {
+                    config.image.hex().to_string()
+                } else {
+                    String::new()
+                }
+                .into(),
+            ),
             ("ImageName", name.as_str().into()),
             ("ImageDigest", digest.into()),
             ("OCIRuntime", "dhow".into()),
-            ("Pod", "".into()),
-            ("IsInfra", false.into()),
+            ("Pod", config.extras.pod.as_deref().unwrap_or("").into()),
+            ("IsInfra", config.extras.infra.into()),
             ("Driver", "overlay".into()),
         ],
     );
@@ -193,32 +205,37 @@ pub(crate) fn inspected_container(
             ],
         );
     }
-    let kept = config.extras.health_log.unwrap_or_default();
-    let folder = config.extras.health_folder.as_deref();
     if let Some(inner) = docker.get_mut("Config") {
-        put(
-            inner,
-            &[
-                (
-                    "HealthLogDestination",
-                    folder.map_or_else(|| "local".into(), |folder| json!(folder)),
-                ),
-                ("HealthMaxLogCount", kept.count.into()),
-                ("HealthMaxLogSize", kept.size.into()),
-                ("Timeout", config.extras.timeout.unwrap_or(0).into()),
-                (
-                    "Umask",
-                    format!("{:04o}", config.request.umask.unwrap_or(0o022)).into(),
-                ),
-                ("SystemdMode", config.extras.systemd.into()),
-                ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
-                ("Image", name.into()),
-                ("StopTimeout", config.stop_timeout.into()),
-                ("StopSignal", config.stop_signal.as_str().into()),
-            ],
-        );
+        run_config(inner, config, name);
     }
     docker
+}
+
+/// The part of it that the image begins.
+fn run_config(inner: &mut Value, config: &dhow_engine::container::Config, name: String) {
+    let kept = config.extras.health_log.unwrap_or_default();
+    let folder = config.extras.health_folder.as_deref();
+    put(
+        inner,
+        &[
+            (
+                "HealthLogDestination",
+                folder.map_or_else(|| "local".into(), |folder| json!(folder)),
+            ),
+            ("HealthMaxLogCount", kept.count.into()),
+            ("HealthMaxLogSize", kept.size.into()),
+            ("Timeout", config.extras.timeout.unwrap_or(0).into()),
+            (
+                "Umask",
+                format!("{:04o}", config.request.umask.unwrap_or(0o022)).into(),
+            ),
+            ("SystemdMode", config.extras.systemd.into()),
+            ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
+            ("Image", name.into()),
+            ("StopTimeout", config.stop_timeout.into()),
+            ("StopSignal", config.stop_signal.as_str().into()),
+        ],
+    );
 }
 
 /// The log of a container, with its path and its greatest size.

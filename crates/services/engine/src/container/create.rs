@@ -228,7 +228,12 @@ impl Engine {
     /// `NotFound` for an image that is not here, `AlreadyExists` for a name in use, `InvalidArgument`.
     pub fn create(&self, wanted: &CreateContainer) -> Result<Created, Error> {
         // The lease ends when the container's folder is there, which keeps the layers from then on.
-        let (image, _lease) = self.image_to_run(&wanted.image)?;
+        let (image, _lease) = match &wanted.extras.root {
+            Some(root) => (root.image(), None),
+            None => self
+                .image_to_run(&wanted.image)
+                .map(|(image, lease)| (image, Some(lease)))?,
+        };
         let id = ContainerId::from_random(super::name::random_bytes()?);
         let mut warnings = Vec::new();
         let mut config = self.config(wanted, &image, &id, &mut warnings)?;

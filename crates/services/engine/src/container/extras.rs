@@ -8,6 +8,7 @@ use dhow_rootpath::Root;
 use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
+use super::own_root::OwnRoot;
 use super::record::Config;
 use super::shared::{IpcMode, Shared};
 use crate::{Context as _, Error};
@@ -34,6 +35,12 @@ pub struct Extras {
     pub no_hosts: bool,
     /// Whether the working directory must be there: else it is made.
     pub needs_workdir: bool,
+    /// The root file system that is of no image.
+    pub root: Option<OwnRoot>,
+    /// The pod that it belongs to, by id.
+    pub pod: Option<String>,
+    /// Whether it is the pod's waiting container.
+    pub infra: bool,
     /// Namespaces of other containers that it is in.
     pub shared: Vec<Shared>,
     /// Whether others may share its IPC namespace.
@@ -64,6 +71,7 @@ pub(super) const CONTAINERENV: &str = "/run/.containerenv";
 impl Extras {
     /// What is wrong with it by itself.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.root.as_ref().map(OwnRoot::check).transpose()?;
         let Some(folder) = &self.health_folder else {
             return Ok(());
         };

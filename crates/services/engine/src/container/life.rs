@@ -26,6 +26,8 @@ pub(super) struct ContainerLife {
     engine: Engine,
     config: Config,
     held: Option<Held>,
+    /// Whether it has ended for good.
+    over: bool,
     oom_killed: bool,
     /// Since when the program runs.
     started: Option<SystemTime>,
@@ -72,6 +74,7 @@ impl ContainerLife {
             engine,
             config,
             held: None,
+            over: false,
             oom_killed: false,
             started: None,
             health: HealthStatus::Starting,
@@ -103,12 +106,16 @@ impl ContainerLife {
             .as_ref()
             .and_then(|linux| linux.resources.clone())
             .unwrap_or_default();
+        let pod = self.config.extras.pod.as_deref();
+        let entered = pod.map(|pod| self.engine.enter_pod_group(pod)).transpose();
+        let entered = entered.map_err(before_program)?;
         let group = Group::create_if_allowed(&PathBuf::from(&self.config.request.cgroup_path), &resources)
             .context(|| "make the container's control group")
             .map_err(before_program)?;
         if !self.forwarder.as_ref().is_some_and(Forwarder::works) {
             self.forwarder = self.engine.forward_log(&self.config)?;
         }
+        drop(entered);
         let (launched, init) = self.run(&spec, mount, group.as_ref(), &network, &mut joined)?;
         if let Err(error) = self.publish(&mut network, init.as_fd()) {
             // `ended` undoes the rest, but nobody would wait for it.
@@ -128,6 +135,9 @@ impl ContainerLife {
 
     /// The root file system as a mount that nobody on the host sees.
     fn root(&self) -> Result<OwnedFd, Error> {
+        if let Some(root) = &self.config.extras.root {
+            return self.engine.own_root(&self.config, root).map_err(before_program);
+        }
         let snapshots = self.engine.snapshots()?;
         let key = self.config.id.as_str();
         let active = match snapshots.active(key) {
@@ -472,6 +482,9 @@ impl Life for ContainerLife {
                 drop(networks.bury(retired));
             }
         }
+        if let (true, Some(pod)) = (self.over, &self.config.extras.pod) {
+            self.engine.left_pod(pod, &self.config.id);
+        }
     }
 
     fn record(&mut self, change: &Change<'_>) {
@@ -499,7 +512,10 @@ impl Life for ContainerLife {
                 // With the first word that it runs: nobody sees a container with checks and without a verdict.
                 state.health = checked.then(Health::default);
             }),
-            Change::Ended { exit, restarting } => self.write_end(exit, *restarting),
+            Change::Ended { exit, restarting } => {
+                self.over = restarting.is_none();
+                self.write_end(exit, *restarting)
+            }
             Change::Health(health) => {
                 self.log_health(health);
                 self.change(|state| state.health = Some(Health::clone(health)))

@@ -127,6 +127,10 @@ impl Engine {
     pub fn prune_containers(&self) -> Result<Vec<(Container, u64)>, Error> {
         let mut removed = Vec::new();
         for container in self.containers().list()? {
+            if container.config.extras.infra {
+                // It goes with its pod.
+                continue;
+            }
             if matches!(
                 container.state.status,
                 Status::Created | Status::Exited | Status::Dead

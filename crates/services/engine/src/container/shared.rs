@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dhow_bundle::{BindMount, MountRequest, NamespaceMode, Request};
 use dhow_runtime::Namespace;
@@ -49,6 +50,8 @@ pub enum IpcMode {
     None,
 }
 
+/// How long a container whose lock is held may take to be written down as running.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Where memory that processes share is mounted.
 const SHM: &str = "/dev/shm";
 
@@ -217,16 +220,28 @@ impl Engine {
     pub fn start_needs(&self, wanted: &str) -> Result<(), Error> {
         let container = self.containers().find(wanted)?;
         for id in container.config.needs() {
-            let other = self.containers().find(id.as_str())?;
-            if !matches!(
-                other.state.status,
-                Status::Running | Status::Paused | Status::Restarting
-            ) {
+            if !self.is_there(&id)? {
                 self.start_needs(id.as_str())?;
                 self.start(id.as_str(), false)?;
+                self.is_there(&id)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a container's program is there. Its monitor writes that down a moment after it has said so.
+    fn is_there(&self, id: &ContainerId) -> Result<bool, Error> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let status = self.containers().load(id)?.state.status;
+            if matches!(status, Status::Running | Status::Paused | Status::Restarting) {
+                return Ok(true);
+            }
+            if self.containers().try_lock(id)?.is_some() || Instant::now() > patience {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -39,6 +39,9 @@ impl Engine {
     pub fn start(&self, wanted: &str, foreground: bool) -> Result<Started, Error> {
         let container = self.containers().find(wanted)?;
         let id = container.config.id.clone();
+        if container.config.extras.pod.is_some() {
+            self.start_needs(id.as_str())?;
+        }
         let Some(lock) = self.lock_to_start(&container)? else {
             if matches!(container.state.status, Status::Running | Status::Paused) && !foreground {
                 // Who starts what runs wants it to be reachable.
