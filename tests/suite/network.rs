@@ -4,7 +4,7 @@ use crate::world::{Ran, World, eventually, free_port, host_address, http};
 
 const SERVE: &str = "mkdir -p /www; echo ahoy > /www/index.html; exec httpd -f -p 80 -h /www";
 
-fn serve(world: &World, flags: &str) -> Ran {
+pub(crate) fn serve(world: &World, flags: &str) -> Ran {
     let mut args = vec!["run", "-d"];
     args.extend(flags.split_whitespace());
     args.extend(["busybox", "sh", "-c", SERVE]);

@@ -15,15 +15,17 @@ use crate::bridge::{self, Bridge};
 use crate::firewall::Firewall;
 use crate::model::{Driver, Endpoint, EndpointRequest, MacAddress, Network, Subnet};
 use crate::netlink::{Batch, Socket, route};
+use crate::options::OPTION_HOST_IP;
 use crate::store::{
-    Durable, FORMAT, Networks, OPTION_HOST_IP, delete_link, endpoint_path, random, read_endpoints,
-    read_record, write_record,
+    Durable, FORMAT, Networks, delete_link, endpoint_path, random, read_endpoints, read_record, write_record,
 };
 use crate::user::errand;
 use crate::{Context as _, Error, namespace, port, sysctl};
 
+/// The interface of a container on one network.
+const FIRST: &str = "eth0";
 /// More interfaces than this in one container are a mistake.
-const MAX_INTERFACES: u32 = 64;
+pub(crate) const MAX_INTERFACES: u32 = 64;
 
 /// An endpoint whose detach is half done: nobody reaches it any more, its link and its address are still there.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl Networks {
         netns: BorrowedFd<'_>,
         request: &EndpointRequest<'_>,
     ) -> Result<(Endpoint, Vec<OwnedFd>), Error> {
-        if network.driver != Driver::Bridge {
+        if !matches!(network.driver, Driver::Bridge | Driver::Macvlan | Driver::Ipvlan) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!(
@@ -59,9 +61,14 @@ impl Networks {
         let lock = self.lock()?;
         let (mut endpoint, held) = self.reserve(network, request)?;
         let outcome = match &self.user {
+            None if network.is_on_parent() => {
+                drop(lock);
+                self.plug_on_parent(network, netns, &mut endpoint, request.interface)
+                    .and_then(|number| self.rewrite(network, &endpoint, number))
+            }
             None => self.prepare(network, &endpoint).and_then(|bridge| {
                 drop(lock);
-                self.plug(network, bridge, netns, &mut endpoint)
+                self.plug(network, bridge, netns, &mut endpoint, request.interface)
             }),
             Some(user) => user.ensure(self).and_then(|place| {
                 drop(lock);
@@ -71,7 +78,7 @@ impl Networks {
                     let bridge = self.prepare(network, &endpoint)?;
                     drop(lock);
                     let mut plugged = endpoint.clone();
-                    self.plug(network, bridge, netns, &mut plugged)?;
+                    self.plug(network, bridge, netns, &mut plugged, request.interface)?;
                     Ok(plugged.interface)
                 })?;
                 Ok(())
@@ -240,6 +247,13 @@ impl Networks {
                 ),
             ));
         }
+        if network.is_on_parent() && !request.ports.is_empty() {
+            let message = format!(
+                "cannot publish ports on network {}: its containers are reached by their own addresses ({})",
+                network.name, network.driver
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         let host_ip = match network.options.get(OPTION_HOST_IP) {
             Some(text) => text.parse().ok(),
             None => None,
@@ -298,7 +312,8 @@ impl Networks {
             }
         };
         let suffix = random::<4>()?;
-        let gateway = |subnet: &Subnet| (!network.internal).then_some(subnet.gateway);
+        let routed = network.default_route && !network.internal;
+        let gateway = |subnet: &Subnet| routed.then_some(subnet.gateway);
         Ok(Endpoint {
             format: FORMAT,
             network: network.name.clone(),
@@ -308,8 +323,11 @@ impl Networks {
             name: request.name.to_owned(),
             aliases: request.aliases.to_vec(),
             hostname: request.hostname.to_owned(),
-            veth: format!("veth{:08x}", u32::from_ne_bytes(suffix)),
-            interface: "eth0".to_owned(),
+            veth: match network.is_on_parent() {
+                true => String::new(),
+                false => format!("veth{:08x}", u32::from_ne_bytes(suffix)),
+            },
+            interface: FIRST.to_owned(),
             ip,
             prefix: v4.subnet.prefix_len(),
             gateway: gateway(v4).map(v4_of),
@@ -357,17 +375,10 @@ impl Networks {
         (mut socket, bridge): (Socket, Bridge),
         netns: BorrowedFd<'_>,
         endpoint: &mut Endpoint,
+        wished: Option<&str>,
     ) -> Result<(), Error> {
-        let number = add_pair(&mut socket, bridge, netns, endpoint)?;
-        if number != 0 {
-            let directory = self.path(&network.name).join("endpoints");
-            write_record(
-                &directory,
-                &format!("{}.json", endpoint.container),
-                endpoint,
-                Durable::No,
-            )?;
-        }
+        let number = add_pair(&mut socket, bridge, netns, endpoint, wished)?;
+        self.rewrite(network, endpoint, number)?;
         // The host's end is a port of the bridge and needs no address, not even a link-local one.
         sysctl::write_if_there(&format!("ipv6/conf/{}/disable_ipv6", endpoint.veth), "1")?;
         let mut batch = Batch::new();
@@ -381,6 +392,16 @@ impl Networks {
             .demand(&mut batch, &mut |_, _| ())
             .context(|| format!("set {} up", endpoint.veth))?;
         namespace::within(netns, || configure(endpoint, number))
+    }
+
+    /// Records the name that the interface got, when it is not the usual one.
+    fn rewrite(&self, network: &Network, endpoint: &Endpoint, number: u32) -> Result<(), Error> {
+        if number == 0 && endpoint.interface == FIRST {
+            return Ok(());
+        }
+        let directory = self.path(&network.name).join("endpoints");
+        let name = format!("{}.json", endpoint.container);
+        write_record(&directory, &name, endpoint, Durable::No)
     }
 
     fn unpublish(&self, endpoint: &Endpoint) -> Result<Option<Firewall>, Error> {
@@ -400,6 +421,9 @@ impl Networks {
 
     /// Removes the link where the bridges are.
     fn unplug(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        if endpoint.veth.is_empty() {
+            return Ok(());
+        }
         if self.user.is_none() {
             return delete_link(&endpoint.veth);
         }
@@ -434,9 +458,10 @@ fn add_pair(
     bridge: Bridge,
     netns: BorrowedFd<'_>,
     endpoint: &mut Endpoint,
+    wished: Option<&str>,
 ) -> Result<u32, Error> {
     for number in 0..MAX_INTERFACES {
-        endpoint.interface = format!("eth{number}");
+        endpoint.interface = wished.map_or_else(|| format!("eth{number}"), str::to_owned);
         let mut batch = Batch::new();
         let pair = route::Pair {
             host: &endpoint.veth,
@@ -449,7 +474,7 @@ fn add_pair(
         route::add_pair(&mut batch, &pair);
         match socket.demand(&mut batch, &mut |_, _| ()) {
             Ok(()) => return Ok(number),
-            Err(error) if route::is(&error, Errno::EXIST) => {}
+            Err(error) if route::is(&error, Errno::EXIST) && wished.is_none() => {}
             Err(error) => {
                 return Err(error)
                     .context(|| format!("create the pair {} and {}", endpoint.veth, endpoint.interface));
@@ -464,7 +489,7 @@ fn add_pair(
 
 /// Inside the container's namespace: addresses, up, the way out. Of several networks the first attached has the default
 /// route; the others follow with a higher metric and take over when it goes.
-fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
+pub(crate) fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
     let interface = &endpoint.interface;
     let mut socket = Socket::route().context(|| "open a routing socket in the container")?;
     let index = route::link(&mut socket, interface)
@@ -494,16 +519,33 @@ fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
         address(ip.into(), endpoint.prefix6)?;
     }
     route::set_up(&mut batch, index);
-    if let Some(gateway) = endpoint.gateway {
-        route::add_default_route(&mut batch, index, gateway.into(), number);
+    let what = || format!("configure {interface} in the container");
+    socket.demand(&mut batch, &mut |_, _| ()).context(what)?;
+    // 1024 is what the kernel gives an IPv6 route that names none.
+    let gateways = [
+        (endpoint.gateway.map(IpAddr::V4), number),
+        (endpoint.gateway6.map(IpAddr::V6), 1024 + number),
+    ];
+    for (gateway, metric) in gateways {
+        if let Some(gateway) = gateway {
+            add_way_out(&mut socket, index, gateway, metric).context(what)?;
+        }
     }
-    if let Some(gateway) = endpoint.gateway6 {
-        // 1024 is what the kernel gives an IPv6 route that names none.
-        route::add_default_route(&mut batch, index, gateway.into(), 1024 + number);
+    Ok(())
+}
+
+/// A default route, behind those that are there.
+fn add_way_out(socket: &mut Socket, index: u32, gateway: IpAddr, first: u32) -> std::io::Result<()> {
+    for metric in first..first + MAX_INTERFACES {
+        let mut batch = Batch::new();
+        route::add_default_route(&mut batch, index, gateway, metric);
+        match socket.demand(&mut batch, &mut |_, _| ()) {
+            // An interface with a name of its own has its route already.
+            Err(error) if route::is(&error, Errno::EXIST) => {}
+            other => return other,
+        }
     }
-    socket
-        .demand(&mut batch, &mut |_, _| ())
-        .context(|| format!("configure {interface} in the container"))
+    Err(Errno::EXIST.into())
 }
 
 /// A lease of an IPv4 subnet is an IPv4 address.

@@ -125,7 +125,10 @@ impl Leases {
 
 /// The addresses that no container may have: that of the bridge, of the net itself, of the broadcast.
 fn is_reserved(subnet: &Subnet, ip: IpAddr) -> bool {
-    ip == subnet.gateway || ip == subnet.subnet.network() || (ip.is_ipv4() && ip == subnet.subnet.broadcast())
+    ip == subnet.gateway
+        || ip == subnet.subnet.network()
+        || (ip.is_ipv4() && ip == subnet.subnet.broadcast())
+        || subnet.reserved.values().any(|taken| *taken == ip)
 }
 
 /// Host addresses of a range, lowest first, without building a list (an IPv6 range has 2^64).
@@ -153,6 +156,7 @@ mod tests {
             subnet: subnet.parse().unwrap(),
             gateway: gateway.parse().unwrap(),
             ip_range: range.map(|range| range.parse().unwrap()),
+            reserved: Default::default(),
         };
         let leases = Leases::of(directory.path());
         (directory, leases, subnet)
@@ -172,6 +176,18 @@ mod tests {
         );
         leases.release("10.1.0.4".parse().unwrap(), &id).unwrap();
         assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "10.1.0.4");
+    }
+
+    #[test]
+    fn addresses_of_others_are_given_to_nobody() {
+        let (_keep, leases, mut subnet) = fixture("10.1.0.0/29", "10.1.0.1", None);
+        subnet
+            .reserved
+            .insert("router".into(), "10.1.0.2".parse().unwrap());
+        let id = ContainerId::from_random([1; 32]);
+        assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "10.1.0.3");
+        let refused = leases.claim(&subnet, "10.1.0.2".parse().unwrap(), &id);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 
     #[test]

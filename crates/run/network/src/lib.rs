@@ -30,7 +30,7 @@
 //! without it, and all of a normal user, whose bridges are in a namespace of their own (`user`, `relay`).
 //!
 //! Known limits: the first attach turns on forwarding for the whole host, and leaves the policy for traffic between the host's
-//! other interfaces to the administrator. Drivers other than bridge are refused. Behind a relay a container sees its gateway
+//! other interfaces to the administrator. Behind a relay a container sees its gateway
 //! and not the client; SCTP has none.
 
 #![forbid(unsafe_code)]
@@ -44,6 +44,8 @@ mod lease;
 mod model;
 mod namespace;
 mod netlink;
+mod options;
+mod parent;
 mod pool;
 mod port;
 mod published;

@@ -13,6 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum Driver {
     /// A bridge device of the host, routed and masqueraded.
     Bridge,
+    /// Interfaces with hardware addresses of their own on an interface of the host.
+    Macvlan,
+    /// Interfaces with the hardware address of an interface of the host.
+    Ipvlan,
     /// The host's own network namespace: nothing to attach.
     Host,
     /// A namespace with a loopback interface only.
@@ -23,6 +27,8 @@ impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
             Self::Host => "host",
             Self::Null => "null",
         })
@@ -39,6 +45,9 @@ pub struct Subnet {
     /// Where addresses are taken from, when narrower than the subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<IpNet>,
+    /// Addresses that others have, by a name for each: no container gets them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved: BTreeMap<String, IpAddr>,
 }
 
 /// A network as it stands in `network.json`: never changed after its creation.
@@ -52,9 +61,21 @@ pub struct Network {
     pub name: String,
     /// What makes it.
     pub driver: Driver,
-    /// The bridge device; empty for host and none.
+    /// The bridge device; empty for the others.
     #[serde(default)]
     pub device: String,
+    /// The host's interface of a macvlan or ipvlan network; empty for the others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    /// How its interfaces treat each other, as macvlan and ipvlan call it; empty for the others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+    /// Whether containers on it find each other by name.
+    #[serde(default = "yes")]
+    pub names: bool,
+    /// Whether containers get a default route by its gateway.
+    #[serde(default = "yes")]
+    pub default_route: bool,
     /// Seconds since 1970 at its creation.
     pub created: i64,
     /// The IPv4 range and, in a dual-stack network, the IPv6 range.
@@ -106,10 +127,16 @@ impl Network {
         matches!(self.name.as_str(), DEFAULT_BRIDGE | HOST | NONE)
     }
 
-    /// Whether containers on it find each other by name: every bridge but the default one.
+    /// Whether containers on it find each other by name: not on the default bridge.
     #[must_use]
     pub fn has_names(&self) -> bool {
-        self.driver == Driver::Bridge && self.name != DEFAULT_BRIDGE
+        self.names && !self.is_predefined()
+    }
+
+    /// Whether its containers have interfaces on an interface of the host, without a bridge and without rules.
+    #[must_use]
+    pub const fn is_on_parent(&self) -> bool {
+        matches!(self.driver, Driver::Macvlan | Driver::Ipvlan)
     }
 }
 
@@ -129,6 +156,8 @@ pub struct SubnetRequest {
     pub gateway: Option<IpAddr>,
     /// Where addresses are taken from.
     pub ip_range: Option<IpNet>,
+    /// Addresses that others have, by a name for each.
+    pub reserved: BTreeMap<String, IpAddr>,
 }
 
 /// What `dhow network create` asks for.
@@ -136,7 +165,7 @@ pub struct SubnetRequest {
 pub struct CreateNetwork {
     /// Unique name.
     pub name: String,
-    /// `bridge` when absent. Others are refused as unsupported.
+    /// `bridge` when absent; `macvlan`, `ipvlan`. Others are refused.
     pub driver: Option<String>,
     /// At most one IPv4 and one IPv6 range.
     pub subnets: Vec<SubnetRequest>,
@@ -146,6 +175,10 @@ pub struct CreateNetwork {
     pub ipv6: bool,
     /// Kept for clients that set it.
     pub attachable: bool,
+    /// No names of containers.
+    pub nameless: bool,
+    /// The bridge device, or the host's interface of macvlan and ipvlan; also by an option.
+    pub interface: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options (`com.docker.network.driver.mtu`, `com.docker.network.bridge.*`); unknown ones are refused.
@@ -311,6 +344,8 @@ pub struct EndpointRequest<'a> {
     pub ip6: Option<Ipv6Addr>,
     /// The hardware address wanted.
     pub mac: Option<MacAddress>,
+    /// The name of the interface wanted; else the first `ethN` that is free.
+    pub interface: Option<&'a str>,
     /// Ports to publish.
     pub ports: &'a [PortMapping],
 }
@@ -327,6 +362,7 @@ impl<'a> EndpointRequest<'a> {
             ip: None,
             ip6: None,
             mac: None,
+            interface: None,
             ports: &[],
         }
     }
@@ -353,7 +389,7 @@ pub struct Endpoint {
     /// What it calls itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hostname: String,
-    /// The host's end of the pair.
+    /// The host's end of the pair; empty when there is none (macvlan, ipvlan).
     pub veth: String,
     /// The container's end: `eth0`, `eth1`...
     pub interface: String,

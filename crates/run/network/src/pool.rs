@@ -65,6 +65,7 @@ fn first_free(taken: &Taken, ranges: Vec<(Ipv4Addr, u8)>, start: usize) -> Resul
             subnet,
             gateway: first_host(subnet),
             ip_range: None,
+            reserved: Default::default(),
         })
         .ok_or_else(|| {
             Error::new(
@@ -117,6 +118,7 @@ pub(crate) fn choose(
             subnet: net,
             gateway: first_host(net),
             ip_range: None,
+            reserved: Default::default(),
         });
     }
     chosen.sort_by_key(|subnet| subnet.subnet.addr().is_ipv6());
@@ -184,10 +186,16 @@ fn given(net: IpNet, wish: &SubnetRequest, taken: &Taken) -> Result<Subnet, Erro
     {
         return Err(invalid(format!("invalid ip-range {range}: not in subnet {net}")));
     }
+    if let Some((name, ip)) = wish.reserved.iter().find(|(_, ip)| !net.contains(*ip)) {
+        return Err(invalid(format!(
+            "invalid aux-address {name}={ip}: not in subnet {net}"
+        )));
+    }
     Ok(Subnet {
         subnet: net,
         gateway,
         ip_range: wish.ip_range.map(|range| range.trunc()),
+        reserved: wish.reserved.clone(),
     })
 }
 
@@ -244,6 +252,7 @@ mod tests {
                 subnet: Some(net(subnet)),
                 gateway: gateway.map(|gateway| gateway.parse().unwrap()),
                 ip_range: range.map(net),
+                ..SubnetRequest::default()
             };
             choose(&[wish], false, &id(), &taken, 0).map_err(|error| error.kind())
         };

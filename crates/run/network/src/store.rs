@@ -13,6 +13,7 @@ use crate::firewall::Firewall;
 use crate::lease::Leases;
 use crate::model::{CreateNetwork, DEFAULT_BRIDGE, Driver, Endpoint, HOST, NONE, Network};
 use crate::netlink::{Batch, Socket, route};
+use crate::options::{self, Options, driver};
 use crate::pool::{self, Taken};
 use crate::user::{UserNamespace, errand};
 use crate::{Context as _, Error};
@@ -24,13 +25,6 @@ const DEFAULT_ROOT: &str = "/var/lib/dhow";
 const MAX_RECORD: u64 = 1 << 20;
 /// Version of the records.
 pub(crate) const FORMAT: u32 = 1;
-
-const OPTION_MTU: &str = "com.docker.network.driver.mtu";
-const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
-const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
-const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-/// Address of the host for ports that name none.
-pub(crate) const OPTION_HOST_IP: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// The networks under one root.
 #[derive(Clone, Debug)]
@@ -128,30 +122,41 @@ impl Networks {
         }
         validate_name(&wanted.name)
             .map_err(|error| Error::because(ErrorKind::InvalidArgument, "invalid network name", error))?;
-        check_driver(wanted.driver.as_deref())?;
-        let options = Options::parse(&wanted.options)?;
+        let driver = driver(wanted.driver.as_deref())?;
+        let options = Options::parse(driver, &wanted.options)?;
         let _lock = self.lock()?;
         let others = self.records()?;
         if others.iter().any(|other| other.name == wanted.name) {
             return Err(exists(&wanted.name));
         }
         let id = random_id()?;
-        let device = match options.bridge {
-            Some(name) if others.iter().any(|other| other.device == name) => {
-                return Err(Error::new(
-                    ErrorKind::PermissionDenied,
-                    format!("bridge device {name} belongs to another network"),
-                ));
-            }
-            Some(name) => name,
-            None => format!("dh-{}", id.short()),
+        let wished = match &wanted.interface {
+            Some(name) => Some(options::device_name(name).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("invalid interface name {name:?}"),
+                )
+            })?),
+            None => options.interface,
         };
-        let taken = taken(&others)?;
+        let mut taken = taken(&others)?;
+        let (device, parent) = match driver {
+            Driver::Bridge => (bridge_device(wished, &others, &id)?, String::new()),
+            _ => {
+                // Its range is that of the wire, to which the host has a route.
+                taken.routes.clear();
+                (String::new(), self.parent(driver, wished)?)
+            }
+        };
         let network = Network {
             format: FORMAT,
             name: wanted.name.clone(),
-            driver: Driver::Bridge,
+            driver,
             device,
+            parent,
+            mode: options.mode,
+            names: !wanted.nameless,
+            default_route: options.default_route,
             created: now(),
             subnets: pool::choose(&wanted.subnets, wanted.ipv6, &id, &taken, self.start)?,
             internal: wanted.internal,
@@ -165,6 +170,37 @@ impl Networks {
         };
         self.publish(&network)?;
         Ok(network)
+    }
+
+    /// The host's interface for macvlan and ipvlan: that of the default route when none is named.
+    fn parent(&self, driver: Driver, wished: Option<String>) -> Result<String, Error> {
+        if self.user.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("network driver {driver} needs an interface of the host, which is root's"),
+            )
+            .with_hint("use --driver bridge, or run as root"));
+        }
+        let mut socket = Socket::route().context(|| "open a routing socket")?;
+        let found = match &wished {
+            Some(name) => route::link(&mut socket, name).context(|| format!("look for interface {name}"))?,
+            None => route::uplink(&mut socket).context(|| "look for the interface of the default route")?,
+        };
+        match (found, wished) {
+            (Some(link), _) => Ok(link.name),
+            (None, Some(name)) => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the host has no interface {name}"),
+            )
+            .with_hint(
+                "see `ip link`; one for a VLAN is made by: ip link add link eth0 name eth0.50 type vlan id 50",
+            )),
+            (None, None) => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("network driver {driver} needs an interface, and there is no default route"),
+            )
+            .with_hint("name it with --opt parent=INTERFACE")),
+        }
     }
 
     /// Every network by name, with `bridge`, `host` and `none`.
@@ -231,6 +267,10 @@ impl Networks {
             name: DEFAULT_BRIDGE.to_owned(),
             driver: Driver::Bridge,
             device: self.device.clone(),
+            parent: String::new(),
+            mode: String::new(),
+            names: false,
+            default_route: true,
             created: now(),
             subnets: vec![pool::default_range(&taken(&others)?, self.start)?],
             internal: false,
@@ -271,8 +311,10 @@ impl Networks {
         let mut failures = Failures::new();
         let gone = self.there(|| {
             let mut failures = Failures::new();
-            failures.record("remove its rules", self.forget(&network));
-            failures.record("remove its device", delete_link(&network.device));
+            if !network.device.is_empty() {
+                failures.record("remove its rules", self.forget(&network));
+                failures.record("remove its device", delete_link(&network.device));
+            }
             failures
                 .into_result()
                 .context(|| "remove what the kernel has of it")
@@ -318,7 +360,7 @@ impl Networks {
     pub fn is_damaged(&self) -> Result<bool, Error> {
         for network in self.records()? {
             // Without anybody on it, the next attach makes what it needs.
-            if !self.endpoints(&network)?.is_empty() {
+            if !network.device.is_empty() && !self.endpoints(&network)?.is_empty() {
                 let _lock = self.lock()?;
                 let whole = self.there(|| {
                     let whole = self.firewall()?.is_whole(Some(&network));
@@ -358,7 +400,11 @@ impl Networks {
             return user.end();
         }
         failures.record("remove the table", self.firewall()?.delete());
-        for network in self.records()? {
+        for network in self
+            .records()?
+            .iter()
+            .filter(|network| !network.device.is_empty())
+        {
             failures.record("remove a bridge", delete_link(&network.device));
         }
         failures
@@ -482,108 +528,22 @@ impl Networks {
     }
 }
 
+fn bridge_device(wished: Option<String>, others: &[Network], id: &NetworkId) -> Result<String, Error> {
+    match wished {
+        Some(name) if others.iter().any(|other| other.device == name) => Err(Error::new(
+            ErrorKind::PermissionDenied,
+            format!("bridge device {name} belongs to another network"),
+        )),
+        Some(name) => Ok(name),
+        None => Ok(format!("dh-{}", id.short())),
+    }
+}
+
 fn exists(name: &str) -> Error {
     Error::new(
         ErrorKind::AlreadyExists,
         format!("network with name {name} already exists"),
     )
-}
-
-fn check_driver(driver: Option<&str>) -> Result<(), Error> {
-    match driver {
-        None | Some("" | "default" | "bridge") => Ok(()),
-        Some(driver @ ("host" | "null" | "none")) => Err(Error::new(
-            ErrorKind::PermissionDenied,
-            format!("only one instance of \"{driver}\" network is allowed"),
-        )),
-        Some(driver @ ("macvlan" | "ipvlan" | "overlay")) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("network driver {driver} is not supported"),
-        )
-        .with_hint("use --driver bridge, or --network host")),
-        Some(driver) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "could not find network driver {:?}",
-                driver.chars().take(64).collect::<String>()
-            ),
-        )),
-    }
-}
-
-/// The driver options that are obeyed; another is an error, since a wish that is dropped in silence surprises later.
-#[derive(Debug)]
-struct Options {
-    bridge: Option<String>,
-    mtu: Option<u32>,
-    icc: bool,
-    masquerade: bool,
-}
-
-impl Options {
-    fn parse(given: &BTreeMap<String, String>) -> Result<Self, Error> {
-        let mut options = Self {
-            bridge: None,
-            mtu: None,
-            icc: true,
-            masquerade: true,
-        };
-        for (key, value) in given {
-            let bad = || {
-                Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!(
-                        "invalid value {:?} of network option {key}",
-                        value.chars().take(64).collect::<String>()
-                    ),
-                )
-            };
-            match key.as_str() {
-                // IPv4 demands 68 (RFC 791); a veth takes no more than 65535.
-                OPTION_MTU => {
-                    let mtu: u32 = value.parse().map_err(|_| bad())?;
-                    // Docker takes 0 for "not set".
-                    options.mtu = match mtu {
-                        0 => None,
-                        68..=65535 => Some(mtu),
-                        _ => return Err(bad()),
-                    };
-                }
-                OPTION_BRIDGE => options.bridge = Some(device_name(value).ok_or_else(bad)?),
-                OPTION_ICC => options.icc = parse_bool(value).ok_or_else(bad)?,
-                OPTION_MASQUERADE => options.masquerade = parse_bool(value).ok_or_else(bad)?,
-                OPTION_HOST_IP => {
-                    value.parse::<std::net::Ipv4Addr>().map_err(|_| bad())?;
-                }
-                _ => {
-                    return Err(Error::new(
-                        ErrorKind::Unsupported,
-                        format!("network option {key:?} is not supported"),
-                    ));
-                }
-            }
-        }
-        Ok(options)
-    }
-}
-
-/// A name that the kernel takes for a device and that is no path (`dev_valid_name`).
-fn device_name(name: &str) -> Option<String> {
-    let good = (1..=15).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        && !matches!(name, "." | ".." | "all" | "default" | "lo");
-    good.then(|| name.to_owned())
-}
-
-/// Go's `strconv.ParseBool`, with which docker reads these.
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 fn pseudo(name: &str, driver: Driver) -> Network {
@@ -593,6 +553,10 @@ fn pseudo(name: &str, driver: Driver) -> Network {
         name: name.to_owned(),
         driver,
         device: String::new(),
+        parent: String::new(),
+        mode: String::new(),
+        names: false,
+        default_route: false,
         created: 0,
         subnets: Vec::new(),
         internal: false,

@@ -222,3 +222,122 @@ fn a_dual_stack_network_routes_ipv6_too() {
         assert_eq!(two.endpoint.ports.len(), 2);
     });
 }
+
+/// On the wire of the host: the outside sees its address and hardware address, and not the host's.
+#[test]
+fn a_container_on_macvlan_is_on_the_wire_of_the_host() {
+    with_world(|world| {
+        let network = world.network("wire", |wanted| {
+            wanted.driver = Some("macvlan".into());
+            wanted.options.insert("parent".into(), "up0".into());
+            let reserved = [("host".to_owned(), HOST.into())];
+            wanted.subnets.push(SubnetRequest {
+                subnet: Some("192.0.2.0/24".parse().unwrap()),
+                reserved: reserved.into_iter().collect(),
+                ..Default::default()
+            });
+        });
+        let one = world.container(&network, 1, &[]);
+        let two = world.container(&network, 2, &[]);
+        assert_eq!(
+            one.endpoint.ip.to_string(),
+            "192.0.2.3",
+            "neither the router's nor the host's"
+        );
+        tcp_server(&one.netns, 80);
+        tcp_server(&world.outside, 81);
+        let seen = one.endpoint.ip.to_string();
+        assert_eq!(tcp(&one.netns, OUTSIDE, 81).unwrap(), seen);
+        assert!(tcp(&two.netns, one.endpoint.ip, 80).is_ok());
+        assert!(tcp(&world.outside, one.endpoint.ip, 80).is_ok());
+        let neighbour = inside(&world.outside, || sh("ip neigh"));
+        assert!(neighbour.contains(&one.endpoint.mac.to_string()), "{neighbour}");
+        let refused = world.networks.attach(
+            &network,
+            one.netns.as_fd(),
+            &EndpointRequest {
+                ports: &[publish(None, 8080, 80, Protocol::Tcp)],
+                ..EndpointRequest::new(&id(3))
+            },
+        );
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        // Out of a container that lives on, and with one that ends.
+        inside(&world.host, {
+            let (networks, endpoint) = (world.networks.clone(), one.endpoint.clone());
+            let netns = one.netns.try_clone().unwrap();
+            move || networks.unplug_from_parent(netns.as_fd(), &endpoint).unwrap()
+        });
+        assert!(!inside(&one.netns, || sh("ip link")).contains("eth0"));
+        for container in [one, two] {
+            world.networks.detach(&container.endpoint).unwrap();
+        }
+        world.networks.remove("wire").unwrap();
+        assert_eq!(world.networks.list().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn ipvlan_works_or_says_that_the_kernel_has_none() {
+    with_world(|world| {
+        let network = world.network("wire", |wanted| {
+            wanted.driver = Some("ipvlan".into());
+            wanted.subnets.push(SubnetRequest {
+                subnet: Some("192.0.2.0/24".parse().unwrap()),
+                gateway: Some(OUTSIDE.into()),
+                ip_range: Some("192.0.2.128/25".parse().unwrap()),
+                ..Default::default()
+            });
+        });
+        assert_eq!(network.parent, "up0", "the interface of the default route");
+        let netns = dhow_network::sandbox().unwrap();
+        match world
+            .networks
+            .attach(&network, netns.as_fd(), &EndpointRequest::new(&id(1)))
+        {
+            Ok((endpoint, _)) => {
+                tcp_server(&world.outside, 81);
+                assert_eq!(tcp(&netns, OUTSIDE, 81).unwrap(), endpoint.ip.to_string());
+                world.networks.detach(&endpoint).unwrap();
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                assert!(world.networks.endpoints(&network).unwrap().is_empty());
+            }
+        }
+    });
+}
+
+#[test]
+fn an_interface_may_have_a_name_of_its_own_beside_others() {
+    with_world(|world| {
+        let first = world.network("first", |_| ());
+        let second = world.network("second", |wanted| {
+            wanted.options.insert("no_default_route".into(), "1".into());
+        });
+        let id = id(1);
+        let netns = dhow_network::sandbox().unwrap();
+        let mut wan = EndpointRequest::new(&id);
+        wan.interface = Some("wan0");
+        let (endpoint, _) = world.networks.attach(&first, netns.as_fd(), &wan).unwrap();
+        assert_eq!(endpoint.interface, "wan0");
+        assert_eq!(world.networks.endpoints(&first).unwrap()[0].interface, "wan0");
+        let bridge = world.networks.default_bridge().unwrap();
+        for network in [&bridge, &second] {
+            let request = EndpointRequest::new(&id);
+            world.networks.attach(network, netns.as_fd(), &request).unwrap();
+        }
+        let routes = inside(&netns, || sh("ip -4 route show default"));
+        assert_eq!(routes.lines().count(), 2, "{routes}");
+        assert!(
+            routes.lines().next().unwrap().contains("wan0"),
+            "the first leads: {routes}"
+        );
+        let again = EndpointRequest {
+            interface: Some("wan0"),
+            ..EndpointRequest::new(&id)
+        };
+        let third = world.network("third", |_| ());
+        assert!(world.networks.attach(&third, netns.as_fd(), &again).is_err());
+        assert!(world.networks.endpoints(&third).unwrap().is_empty());
+    });
+}

@@ -118,7 +118,7 @@ fn wrong_wishes_are_refused_by_kind() {
             ErrorKind::InvalidArgument
         );
         assert_eq!(
-            refused(&|wanted| wanted.driver = Some("macvlan".into())),
+            refused(&|wanted| wanted.driver = Some("overlay".into())),
             ErrorKind::Unsupported
         );
         assert_eq!(
@@ -152,8 +152,21 @@ fn wrong_wishes_are_refused_by_kind() {
                 ErrorKind::InvalidArgument,
             ),
             ("parent", "eth0", ErrorKind::Unsupported),
+            ("isolate", "false", ErrorKind::Unsupported),
+            ("no_default_route", "maybe", ErrorKind::InvalidArgument),
         ] {
             assert_eq!(refused(&option(key, value)), kind, "{key}={value}");
+        }
+        for (key, value, kind) in [
+            ("parent", "no-such0", ErrorKind::NotFound),
+            ("mode", "l2", ErrorKind::InvalidArgument),
+            ("com.docker.network.bridge.name", "br7", ErrorKind::Unsupported),
+        ] {
+            let macvlan = |wanted: &mut CreateNetwork| {
+                wanted.driver = Some("macvlan".into());
+                option(key, value)(wanted);
+            };
+            assert_eq!(refused(&macvlan), kind, "{key}={value}");
         }
     });
 }

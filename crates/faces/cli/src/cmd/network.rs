@@ -76,6 +76,21 @@ struct CreateFlags {
     /// Enable manual container attachment
     #[arg(long)]
     attachable: bool,
+    /// Auxiliary addresses of the network, given to no container
+    #[arg(long, value_name = "NAME=IP")]
+    aux_address: Vec<String>,
+    /// Do not resolve the names of containers
+    #[arg(long)]
+    disable_dns: bool,
+    /// Name of the bridge device, or of the host's interface
+    #[arg(long, value_name = "NAME")]
+    interface_name: Option<String>,
+    /// IP address management driver: default
+    #[arg(long, value_name = "DRIVER", value_parser = ["default", "host-local"])]
+    ipam_driver: Option<String>,
+    /// Do not fail if the network exists
+    #[arg(long)]
+    ignore: bool,
     /// Set metadata on a network
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
@@ -96,11 +111,24 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         internal: flags.internal,
         ipv6: flags.ipv6,
         attachable: flags.attachable,
+        nameless: flags.disable_dns,
+        interface: flags.interface_name.clone(),
         labels: labels(&flags.label, &[])?,
         options: flags.opt.iter().map(|option| key_value(option)).collect(),
     };
-    let network = context.engine()?.create_network(&wanted)?;
-    say_line(network.id.as_str())?;
+    let podman = dialect::spoken().is_podman();
+    match context.engine()?.create_network(&wanted) {
+        Err(error) if flags.ignore && error.kind() == dhow_types::ErrorKind::AlreadyExists => {
+            say_line(&flags.name)?;
+        }
+        created => say_line(
+            match created? {
+                network if podman => network.name,
+                network => network.id.as_str().to_owned(),
+            }
+            .as_str(),
+        )?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,6 +161,16 @@ fn subnets(flags: &CreateFlags) -> Result<Vec<SubnetRequest>, CliError> {
         let at =
             find(&mut subnets, v4).ok_or_else(|| bad("ip-range", text).with_hint("give its --subnet"))?;
         subnets[at].ip_range = Some(text.parse().map_err(|_| bad("ip-range", text))?);
+    }
+    for text in &flags.aux_address {
+        let parsed = text
+            .split_once('=')
+            .and_then(|(name, ip)| Some((name.to_owned(), ip.parse::<std::net::IpAddr>().ok()?)));
+        let (name, ip) =
+            parsed.ok_or_else(|| bad("aux-address", text).with_hint("write router=172.28.0.5"))?;
+        let at = find(&mut subnets, ip.is_ipv4())
+            .ok_or_else(|| bad("aux-address", text).with_hint("give its --subnet"))?;
+        subnets[at].reserved.insert(name, ip);
     }
     Ok(subnets)
 }
@@ -237,6 +275,12 @@ struct ConnectFlags {
     /// IPv4 address (e.g., "172.30.100.104")
     #[arg(long)]
     ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address (e.g., "2001:db8::33")
+    #[arg(long)]
+    ip6: Option<std::net::Ipv6Addr>,
+    /// MAC address (e.g., "02:42:ac:11:00:02")
+    #[arg(long)]
+    mac_address: Option<String>,
     /// The network
     #[arg(value_name = "NETWORK")]
     network: String,
@@ -252,6 +296,8 @@ fn connect(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError
         container: flags.container,
         aliases: flags.alias,
         ip: flags.ip,
+        ip6: flags.ip6,
+        mac: flags.mac_address,
     };
     if let Some(warning) = context.engine()?.connect_network(&request)? {
         note(&format!("WARNING: {warning}"));

@@ -12,7 +12,7 @@ use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoi
 use dhow_types::{ByteSize, parse_duration};
 
 use super::podman::PodmanFlags;
-use super::{LimitFlags, env_pairs, key_value, labels, mount, port, restart_policy};
+use super::{LimitFlags, env_pairs, key_value, labels, mount, network, port, restart_policy};
 use crate::{CliError, dialect};
 
 // The flags of `run` and `create`, in docker's words. No doc comment: clap would take it for that of the verb.
@@ -96,6 +96,9 @@ pub(crate) struct ContainerFlags {
     /// IPv4 address (e.g., 172.30.100.104)
     #[arg(long)]
     ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address (e.g., 2001:db8::33)
+    #[arg(long)]
+    ip6: Option<std::net::Ipv6Addr>,
     /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
     #[arg(long)]
     mac_address: Option<String>,
@@ -322,7 +325,7 @@ impl ContainerFlags {
             ports,
             expose: self.expose.iter().map(|port| with_protocol(port)).collect(),
             publish_all: self.publish_all,
-            networks: self.networks(),
+            networks: self.networks().map_err(bad)?,
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
             dns_options: self.dns_option.clone(),
@@ -392,16 +395,14 @@ impl ContainerFlags {
         flags.into_iter().filter_map(of).collect()
     }
 
-    fn networks(&self) -> Vec<Attachment> {
-        let mut networks: Vec<Attachment> = self
-            .network
-            .iter()
-            .map(|name| Attachment {
-                network: name.clone(),
-                ..Attachment::default()
-            })
-            .collect();
-        let wishes = self.ip.is_some() || self.mac_address.is_some() || !self.network_alias.is_empty();
+    /// The flags without a network are wishes for the first.
+    fn networks(&self) -> Result<Vec<Attachment>, String> {
+        let asked = self.network.iter().map(|text| network::attachment(text));
+        let mut networks = asked.collect::<Result<Vec<_>, _>>()?;
+        let wishes = self.ip.is_some()
+            || self.ip6.is_some()
+            || self.mac_address.is_some()
+            || !self.network_alias.is_empty();
         if networks.is_empty() && wishes {
             networks.push(Attachment {
                 network: "bridge".to_owned(),
@@ -409,13 +410,31 @@ impl ContainerFlags {
             });
         }
         if let Some(first) = networks.first_mut() {
-            first.ip = self.ip;
-            first.mac.clone_from(&self.mac_address);
+            let both = |flag: &str| {
+                Err(format!(
+                    "conflicting options: cannot specify both --{flag} and the same of --network"
+                ))
+            };
+            if let Some(ip) = self.ip
+                && first.ip.replace(ip).is_some()
+            {
+                return both("ip");
+            }
+            if let Some(ip6) = self.ip6
+                && first.ip6.replace(ip6).is_some()
+            {
+                return both("ip6");
+            }
+            if let Some(mac) = &self.mac_address
+                && first.mac.replace(mac.clone()).is_some()
+            {
+                return both("mac-address");
+            }
         }
         for network in &mut networks {
-            network.aliases.clone_from(&self.network_alias);
+            network.aliases.extend(self.network_alias.iter().cloned());
         }
-        networks
+        Ok(networks)
     }
 
     fn limits(&self) -> Result<Limits, String> {

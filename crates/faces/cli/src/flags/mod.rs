@@ -6,6 +6,7 @@ mod filter;
 mod health;
 mod limits;
 mod mount;
+mod network;
 mod podman;
 mod port;
 mod secret;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dhow_engine::container::{Config, Container, IpcMode, NetworkMode, SharedKind, Status};
+use dhow_engine::container::{Attachment, Config, Container, IpcMode, NetworkMode, SharedKind, Status};
 use dhow_engine::{NamespaceMode, RestartPolicy};
 use serde_json::{Map, Value, json};
 
@@ -298,6 +298,21 @@ fn ports(container: &Container) -> Value {
     ports.into()
 }
 
+/// The addresses that a person asked for.
+fn ipam(attachment: &Attachment) -> Value {
+    let mut wishes = Map::new();
+    let v4 = attachment.ip.map(|ip| ("IPv4Address", ip.to_string()));
+    let v6 = attachment.ip6.map(|ip| ("IPv6Address", ip.to_string()));
+    for (key, ip) in v4.into_iter().chain(v6) {
+        wishes.insert(key.to_owned(), ip.into());
+    }
+    if wishes.is_empty() {
+        Value::Null
+    } else {
+        wishes.into()
+    }
+}
+
 fn network_settings(container: &Container) -> Value {
     let endpoints = &container.state.endpoints;
     let mut networks = Map::new();
@@ -307,7 +322,7 @@ fn network_settings(container: &Container) -> Value {
             .find(|endpoint| endpoint.network == attachment.network);
         let text = |value: Option<String>| value.unwrap_or_default();
         networks.insert(attachment.network.clone(), json!({
-            "IPAMConfig": attachment.ip.map(|ip| json!({"IPv4Address": ip.to_string()})),
+            "IPAMConfig": ipam(attachment),
             "Links": null,
             "Aliases": or_null(&attachment.aliases),
             "MacAddress": text(endpoint.map(|endpoint| endpoint.mac.to_string())),

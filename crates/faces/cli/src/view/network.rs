@@ -68,6 +68,13 @@ pub(crate) fn inspect(view: &NetworkView) -> Value {
                 range.insert("IPRange".to_owned(), part.to_string().into());
             }
             range.insert("Gateway".to_owned(), subnet.gateway.to_string().into());
+            if !subnet.reserved.is_empty() {
+                let taken = subnet
+                    .reserved
+                    .iter()
+                    .map(|(name, ip)| (name.clone(), ip.to_string().into()));
+                range.insert("AuxiliaryAddresses".to_owned(), Value::Object(taken.collect()));
+            }
             range.into()
         })
         .collect();

@@ -135,11 +135,12 @@ pub(crate) fn network(network: &Network) -> Value {
         "name": network.name,
         "id": network.id.as_str(),
         "driver": network.driver.to_string(),
+        "network_interface": if network.device.is_empty() { &network.parent } else { &network.device },
         "created": created,
         "subnets": subnets,
         "ipv6_enabled": network.v6().is_some(),
         "internal": network.internal,
-        "dns_enabled": !network.is_predefined(),
+        "dns_enabled": network.has_names(),
         "labels": network.labels,
         "options": network.options,
     })

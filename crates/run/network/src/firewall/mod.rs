@@ -241,7 +241,8 @@ fn device_elements(network: &Network) -> Vec<Element> {
 
 fn network_elements(network: &Network) -> Vec<Element> {
     let mut all = device_elements(network);
-    for subnet in &network.subnets {
+    // Without a bridge there is nothing to filter.
+    for subnet in network.subnets.iter().filter(|_| !network.device.is_empty()) {
         all.extend(range_elements(subnet.subnet));
     }
     all

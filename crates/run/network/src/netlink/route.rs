@@ -21,6 +21,7 @@ const RTM_GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -129,6 +130,44 @@ pub(crate) fn add_pair(batch: &mut Batch, pair: &Pair<'_>) {
     });
 }
 
+/// An interface on another one, to be made.
+#[derive(Debug)]
+pub(crate) struct Upper<'a> {
+    /// `macvlan` or `ipvlan`.
+    pub(crate) kind: &'a str,
+    /// Its mode: attribute 1 of its own, in the width that the kind has.
+    pub(crate) mode: &'a [u8],
+    /// Index of the one below.
+    pub(crate) parent: u32,
+    /// Namespace of the new one.
+    pub(crate) netns: BorrowedFd<'a>,
+    /// Its name there.
+    pub(crate) interface: &'a str,
+    /// Its hardware address; that of the one below when absent.
+    pub(crate) mac: Option<MacAddress>,
+    /// Its MTU; that of the one below when absent.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// A new interface on a parent, down, born in the other namespace.
+pub(crate) fn add_upper(batch: &mut Batch, upper: &Upper<'_>) {
+    batch.request(RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &ifinfo(0, 0), |link| {
+        link.text(IFLA_IFNAME, upper.interface);
+        link.u32(IFLA_LINK, upper.parent);
+        link.raw(IFLA_NET_NS_FD, &upper.netns.as_raw_fd().to_ne_bytes());
+        if let Some(mac) = upper.mac {
+            link.raw(IFLA_ADDRESS, &mac.0);
+        }
+        if let Some(mtu) = upper.mtu {
+            link.u32(IFLA_MTU, mtu);
+        }
+        link.nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, upper.kind);
+            info.nest(IFLA_INFO_DATA, |data| data.raw(1, upper.mode));
+        });
+    });
+}
+
 /// Sets an interface up.
 pub(crate) fn set_up(batch: &mut Batch, index: u32) {
     batch.request(RTM_SETLINK, ACK, &ifinfo(index, IFF_UP), |_| ());
@@ -221,6 +260,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// What it is: `bridge`, `veth`; empty for hardware.
     pub(crate) kind: String,
+    /// Its name.
+    pub(crate) name: String,
 }
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
@@ -233,18 +274,18 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
         .first_chunk()
         .map(|raw| u32::from_ne_bytes(*raw))?;
     let attributes = Attributes::after(payload, 16);
-    let kind = attributes
-        .find(IFLA_LINKINFO)
-        .and_then(|info| Attributes::new(info).find(IFLA_INFO_KIND))
-        .map(|raw| {
-            String::from_utf8_lossy(raw.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
-        })
-        .unwrap_or_default();
+    let text = |raw: Option<&[u8]>| {
+        let until_zero = raw.and_then(|raw| raw.split(|byte| *byte == 0).next());
+        String::from_utf8_lossy(until_zero.unwrap_or_default()).into_owned()
+    };
+    let info = attributes.find(IFLA_LINKINFO);
+    let kind = text(info.and_then(|info| Attributes::new(info).find(IFLA_INFO_KIND)));
     Some(Link {
         index,
         up: flags & IFF_UP != 0,
         mtu: attributes.u32(IFLA_MTU).unwrap_or(0),
         kind,
+        name: text(attributes.find(IFLA_IFNAME)),
     })
 }
 
@@ -335,16 +376,21 @@ pub(crate) fn routes(socket: &mut Socket) -> io::Result<Vec<Route>> {
     Ok(found)
 }
 
-/// MTU of the interface that the default route of the host takes.
-pub(crate) fn uplink_mtu(socket: &mut Socket) -> io::Result<Option<u32>> {
+/// The interface that the default route of the host takes.
+pub(crate) fn uplink(socket: &mut Socket) -> io::Result<Option<Link>> {
     let best = routes(socket)?
         .into_iter()
         .filter(|route| route.destination.prefix_len() == 0 && route.interface != 0)
         .min_by_key(|route| (route.destination.addr().is_ipv6(), route.metric));
     match best {
         None => Ok(None),
-        Some(route) => Ok(link_at(socket, route.interface)?.map(|link| link.mtu)),
+        Some(route) => link_at(socket, route.interface),
     }
+}
+
+/// Its MTU.
+pub(crate) fn uplink_mtu(socket: &mut Socket) -> io::Result<Option<u32>> {
+    Ok(uplink(socket)?.map(|link| link.mtu))
 }
 
 /// Feeds bytes to every parser of this file.

@@ -1,6 +1,6 @@
 //! `network connect` and `network disconnect`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 
 use dhow_network::{DEFAULT_BRIDGE, EndpointRequest, Network};
@@ -23,6 +23,10 @@ pub struct ConnectRequest {
     pub aliases: Vec<String>,
     /// The address to have there.
     pub ip: Option<Ipv4Addr>,
+    /// The IPv6 address to have there.
+    pub ip6: Option<Ipv6Addr>,
+    /// The hardware address to have there.
+    pub mac: Option<String>,
 }
 
 impl Engine {
@@ -42,8 +46,11 @@ impl Engine {
             network: network.name.clone(),
             aliases: wanted.aliases.clone(),
             ip: wanted.ip,
-            mac: None,
+            ip6: wanted.ip6,
+            mac: wanted.mac.clone(),
+            interface: None,
         };
+        let mac = super::life::hardware_address(wanted.mac.as_deref())?;
         let mut warning = None;
         let mut config = container.config.clone();
         if open_process(&container)?.is_some() {
@@ -54,8 +61,9 @@ impl Engine {
                 aliases: &attachment.aliases,
                 hostname: &config.request.hostname,
                 ip: attachment.ip,
-                ip6: None,
-                mac: None,
+                ip6: attachment.ip6,
+                mac,
+                interface: None,
                 // The sockets that hold published ports live in the monitor, which has those of its start.
                 ports: &[],
             };
@@ -107,7 +115,14 @@ impl Engine {
         let endpoints = networks
             .endpoints_of(id)
             .context(|| "find the container's places")?;
+        let running = open_process(&container)?.is_some();
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.network == name) {
+            if running {
+                let netns = self.namespace_of(id, "net")?;
+                networks
+                    .unplug_from_parent(netns.as_fd(), endpoint)
+                    .context(|| format!("take the interface of network {name} out of the container"))?;
+            }
             networks
                 .detach(endpoint)
                 .context(|| format!("leave the network {name}"))?;

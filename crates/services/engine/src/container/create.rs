@@ -373,10 +373,7 @@ impl Engine {
                 name => match name.strip_prefix("container:") {
                     Some(other) => NetworkMode::Container(self.containers().find(other)?.config.id),
                     None => {
-                        // `default` is docker's other word for the default bridge.
-                        if !matches!(name, "bridge" | "default") {
-                            self.networks()?.find(name).context(|| "create container")?;
-                        }
+                        self.check_attachment(name, attachment)?;
                         continue;
                     }
                 },
@@ -389,12 +386,44 @@ impl Engine {
             return Ok((mode, Vec::new()));
         }
         let mut networks = asked.to_vec();
-        for attachment in &mut networks {
-            if attachment.network == "default" {
-                "bridge".clone_into(&mut attachment.network);
+        for at in 0..networks.len() {
+            // It may have been called by its id, and `default` is docker's other word for the default bridge.
+            networks[at].network = match networks[at].network.as_str() {
+                "bridge" | "default" => "bridge".to_owned(),
+                name => self.networks()?.find(name).context(|| "create container")?.name,
+            };
+            if networks[..at]
+                .iter()
+                .any(|other| other.network == networks[at].network)
+            {
+                let message = format!("network {:?} is specified multiple times", networks[at].network);
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
             }
         }
         Ok((NetworkMode::Networks, networks))
+    }
+
+    /// What can be known before the start of a network that is to be joined.
+    fn check_attachment(&self, name: &str, attachment: &Attachment) -> Result<(), Error> {
+        super::life::hardware_address(attachment.mac.as_deref())?;
+        if matches!(name, "bridge" | "default") {
+            return Ok(());
+        }
+        let network = self.networks()?.find(name).context(|| "create container")?;
+        let wanted = [
+            (attachment.ip.map(std::net::IpAddr::V4), network.v4()),
+            (attachment.ip6.map(std::net::IpAddr::V6), network.v6()),
+        ];
+        for (ip, subnet) in wanted {
+            if let Some(ip) = ip
+                && !subnet.is_some_and(|subnet| subnet.subnet.contains(&ip))
+            {
+                let message =
+                    format!("invalid endpoint settings: no configured subnet contains IP address {ip}");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+        }
+        Ok(())
     }
 
     /// Every mount: those of the person, then the image's volumes that the person did not mount over.

@@ -193,22 +193,16 @@ impl ContainerLife {
             };
             let network = network.context(|| "join the network")?;
             names |= network.has_names();
-            let mac = attachment
-                .mac
-                .as_deref()
-                .map(str::parse)
-                .transpose()
-                .map_err(|error| {
-                    Error::because(ErrorKind::InvalidArgument, "read the hardware address", error)
-                })?;
+            let mac = hardware_address(attachment.mac.as_deref())?;
             let request = EndpointRequest {
                 container: &self.config.id,
                 name: &self.config.name,
                 aliases: &attachment.aliases,
                 hostname: &self.config.request.hostname,
                 ip: attachment.ip,
-                ip6: None,
+                ip6: attachment.ip6,
                 mac,
+                interface: attachment.interface.as_deref(),
                 ports: if index == 0 { &self.config.ports } else { &[] },
             };
             let (endpoint, ports) = networks
@@ -661,6 +655,13 @@ impl ContainerLife {
             output: reader,
         })
     }
+}
+
+/// What a person wrote for one.
+pub(super) fn hardware_address(text: Option<&str>) -> Result<Option<dhow_network::MacAddress>, Error> {
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error| Error::because(ErrorKind::InvalidArgument, "read the hardware address", error))
 }
 
 fn health_command(test: &[String], config: &Config) -> Result<Vec<String>, Error> {

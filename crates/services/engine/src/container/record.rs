@@ -137,6 +137,10 @@ pub struct Attachment {
     pub aliases: Vec<String>,
     /// Address of the person.
     pub ip: Option<std::net::Ipv4Addr>,
+    /// IPv6 address of the person.
+    pub ip6: Option<std::net::Ipv6Addr>,
+    /// Name of the interface in the container.
+    pub interface: Option<String>,
     /// Hardware address of the person.
     pub mac: Option<String>,
 }
