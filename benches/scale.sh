@@ -78,6 +78,16 @@ def private(pid):
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
 
 
+def helpers(program):
+    """Processes of this program that stay: the monitors."""
+    for path in glob.glob("/proc/[0-9]*"):
+        try:
+            if os.readlink(path + "/exe") == os.path.realpath(program):
+                yield path.rsplit("/", 1)[1]
+        except OSError:
+            pass
+
+
 # What the first container makes for all of them (bridge, table, groups) is no container's own.
 call("run", "--rm", "--network", network, "busybox", "sh", "-c", ":")
 before = left()
@@ -92,7 +102,7 @@ first, last = statistics.median(each[:tenth]), statistics.median(each[-tenth:])
 print(f"one start, median of the first and of the last tenth: {first * 1000:.1f} and {last * 1000:.1f} ms ({last / first:.2f} x)")
 print(f"ps -q, median of 20: {statistics.median(call('ps', '-q')[0] for _ in range(20)) * 1000:.1f} ms")
 print(f"ps, median of 20: {statistics.median(call('ps')[0] for _ in range(20)) * 1000:.1f} ms")
-own = [private(p.split("/")[2]) for p in glob.glob("/proc/[0-9]*/comm") if "dhow" in open(p).read()] if "dhow" in program else []
+own = [private(pid) for pid in helpers(program)]
 if own:
     print(f"private memory of ours: {sum(own) / count / 1024:.3f} MiB for each container ({len(own)} processes)")
 ids = call("ps", "-aq")[1].split()

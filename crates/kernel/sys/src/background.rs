@@ -15,6 +15,12 @@ pub fn settle(name: &str) {
         // A name is a convenience; prctl(PR_SET_NAME) fails only for a bad address.
         rustix::thread::set_name(&name).ok();
     }
+    release();
+}
+
+/// Gives back what the process no longer uses of its heap and of its stack: for one that has done most of its work and now
+/// waits.
+pub fn release() {
     release_stack();
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) only releases free memory of the allocator.

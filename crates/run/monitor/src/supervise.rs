@@ -96,6 +96,8 @@ fn run(
     if let Some(checks) = &checks {
         life.record(&Change::Health(&checks.health));
     }
+    // From here on it waits; what the launch took is most of what it ever takes.
+    dhow_sys::background::release();
     let code = session.run(life, launched, checks);
     Exit {
         code,
