@@ -25,26 +25,31 @@ pub struct Attributes {
     pub period: u64,
 }
 
+/// `struct sched_attr` of the first version, which every kernel since Linux 3.14 takes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Raw {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Bytes of it (`SCHED_ATTR_SIZE_VER0`).
+const RAW: u32 = 48;
+
 /// Sets the scheduling of the caller.
 ///
 /// # Errors
 /// What the kernel says: `PermissionDenied` also for a realtime policy in a control group without realtime, and for a
 /// deadline in one that may not use all CPUs.
 pub fn set_scheduler(attributes: &Attributes) -> io::Result<()> {
-    #[repr(C)]
-    struct Raw {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime: u64,
-        deadline: u64,
-        period: u64,
-    }
-    let raw = Raw {
-        // SCHED_ATTR_SIZE_VER0: what every kernel since Linux 3.14 takes.
-        size: 48,
+    set_raw(&Raw {
+        size: RAW,
         policy: attributes.policy,
         flags: attributes.flags,
         nice: attributes.nice,
@@ -52,11 +57,69 @@ pub fn set_scheduler(attributes: &Attributes) -> io::Result<()> {
         runtime: attributes.runtime,
         deadline: attributes.deadline,
         period: attributes.period,
-    };
+    })
+}
+
+fn set_raw(raw: &Raw) -> io::Result<()> {
     // SAFETY: `raw` is a sched_attr of the size it says, which the kernel reads; it writes nothing unless that size is wrong
-    // (E2BIG), and then only the size, to memory that is ours.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) };
+    // (E2BIG), and no kernel says so of the first version.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(raw), 0) };
     crate::check(result).map(drop)
+}
+
+fn own_raw() -> io::Result<Raw> {
+    let mut raw = Raw::default();
+    // SAFETY: `raw` is as long as the size given, which is as much as the kernel writes; thread 0 is the caller.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut raw, RAW, 0) };
+    crate::check(result).map(|_| raw)
+}
+
+/// While it lives, the thread that made it runs before all that are not urgent: for what others wait for, and what takes
+/// microseconds. Only who may (`CAP_SYS_NICE`, `RLIMIT_RTPRIO`); for others, and for who is urgent anyway, it does nothing.
+/// It must not live over a fork, whose child would stay so.
+#[derive(Debug)]
+pub struct Urgent {
+    /// How the thread was scheduled before; none when nothing was changed.
+    before: Option<Raw>,
+    /// It is about the thread that made it.
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+impl Urgent {
+    /// From now on.
+    #[must_use]
+    pub fn begin() -> Self {
+        let ordinary = |raw: &Raw| {
+            let policies = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE];
+            policies
+                .iter()
+                .any(|policy| i64::from(*policy) == i64::from(raw.policy))
+        };
+        let first = Raw {
+            size: RAW,
+            policy: libc::SCHED_FIFO.unsigned_abs(),
+            priority: 1,
+            ..Raw::default()
+        };
+        let before = own_raw().ok().filter(ordinary);
+        Self {
+            before: before.filter(|_| set_raw(&first).is_ok()),
+            _thread: std::marker::PhantomData,
+        }
+    }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        let Some(before) = self.before else { return };
+        if set_raw(&Raw { size: RAW, ..before }).is_err() {
+            // What every thread may be, if it may not be what it was.
+            drop(set_raw(&Raw {
+                size: RAW,
+                ..Raw::default()
+            }));
+        }
+    }
 }
 
 /// Sets the block I/O priority of the caller: class 1 (realtime), 2 (best effort) or 3 (idle), and a level of 0 to 7.
@@ -145,6 +208,34 @@ mod tests {
                 0
             );
             assert!(set_affinity(&[0]).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn who_is_urgent_is_as_before_when_it_is_over() {
+        std::thread::spawn(|| {
+            let mine = Attributes {
+                policy: libc::SCHED_BATCH.unsigned_abs(),
+                nice: 3,
+                ..Attributes::default()
+            };
+            set_scheduler(&mine).unwrap();
+            let before = own_raw().unwrap();
+            let urgent = Urgent::begin();
+            let within = own_raw().unwrap();
+            if within.policy == before.policy {
+                eprintln!("skipped: this process may not be urgent");
+                return;
+            }
+            assert_eq!(within.policy, libc::SCHED_FIFO.unsigned_abs());
+            // One in another changes nothing.
+            drop(Urgent::begin());
+            assert_eq!(own_raw().unwrap().policy, within.policy);
+            drop(urgent);
+            let after = own_raw().unwrap();
+            assert_eq!((after.policy, after.nice), (before.policy, before.nice));
         })
         .join()
         .unwrap();

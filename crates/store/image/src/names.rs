@@ -56,9 +56,7 @@ impl Store {
     pub(crate) fn edit<T>(&self, work: impl FnOnce(&Edit<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let mut changed = Vec::new();
         let outcome = self.meta.edit(|edit| {
-            if self.stamp()? != self.meta_stamp(edit)? {
-                self.reread_names(edit)?;
-            }
+            self.catch_up(edit)?;
             self.changed_names().clear();
             let value = work(edit);
             changed = std::mem::take(&mut *self.changed_names());
@@ -98,11 +96,27 @@ impl Store {
     }
 
     /// Brings the index up to what `refs/` says, if a process died between the two. Costs one `stat` and one query.
+    ///
+    /// They also differ while a living process is about to commit what it wrote. Then nobody waits for it: what the index
+    /// says is what was so until then, and that process has caught up with the dead before it began.
     pub(crate) fn refresh(&self) -> Result<(), Error> {
         if self.meta.fact(STAMP)? == Some(self.stamp()?) {
             return Ok(());
         }
-        self.edit(|_| Ok(()))
+        let caught_up = self.meta.try_edit(|edit| {
+            self.catch_up(edit)?;
+            edit.set_fact(STAMP, self.stamp()?)?;
+            Ok::<_, Error>(())
+        });
+        caught_up.map(drop)
+    }
+
+    /// The index is as `refs/` is from here on.
+    fn catch_up(&self, edit: &Edit<'_>) -> Result<(), Error> {
+        if self.stamp()? != self.meta_stamp(edit)? {
+            self.reread_names(edit)?;
+        }
+        Ok(())
     }
 
     fn meta_stamp(&self, edit: &Edit<'_>) -> Result<i64, Error> {

@@ -5,14 +5,14 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use dhow_types::{Digest, ErrorKind};
-use rustix::fs::{FlockOperation, flock};
+use dhow_types::Digest;
+use rustix::fs::FlockOperation;
 use rustix::process::{Pid, getpid};
 
+use crate::held::Held;
 use crate::{Context as _, Error};
 
 /// More than this is not read of one lease: 100,000 pins.
@@ -96,7 +96,7 @@ impl Lease {
     }
 
     fn append(&self, lines: &str) -> Result<(), Error> {
-        let _lock = lock(&self.root.join(GC), FlockOperation::LockShared)?;
+        let _held = Held::take(&self.root.join(GC), FlockOperation::LockShared)?;
         (&self.file)
             .write_all(lines.as_bytes())
             .context(|| format!("write {}", self.path.display()))
@@ -116,7 +116,7 @@ impl Drop for Lease {
 /// Held by the sweeper from before it reads the pins until it has renamed what nobody needs.
 #[derive(Debug)]
 pub struct SweepLock {
-    _file: File,
+    _held: Held,
 }
 
 impl SweepLock {
@@ -125,8 +125,8 @@ impl SweepLock {
     /// # Errors
     /// When the lock file cannot be opened.
     pub fn acquire(root: &Path) -> Result<Self, Error> {
-        let file = lock(&root.join(GC), FlockOperation::LockExclusive)?;
-        Ok(Self { _file: file })
+        let held = Held::take(&root.join(GC), FlockOperation::LockExclusive)?;
+        Ok(Self { _held: held })
     }
 }
 
@@ -247,26 +247,4 @@ fn read_bounded(path: &Path) -> std::io::Result<Option<String>> {
     let mut text = String::new();
     let read = File::open(path)?.take(MAX_LEASE + 1).read_to_string(&mut text)?;
     Ok((read as u64 <= MAX_LEASE).then_some(text))
-}
-
-/// Opens a lock file, made if it is not there, and waits for its lock; it is free again when the file is dropped.
-pub(crate) fn lock(path: &Path, operation: FlockOperation) -> Result<File, Error> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .context(|| format!("open {}", path.display()))?;
-    loop {
-        match flock(file.as_fd(), operation) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                let message = format!("lock {}", path.display());
-                return Err(Error::because(ErrorKind::Internal, message, error));
-            }
-        }
-    }
 }

@@ -23,12 +23,12 @@
 
 mod blobs;
 mod cache;
+mod held;
 mod images;
 mod lease;
 mod schema;
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +39,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rustix::fs::FlockOperation;
+
+use held::Held;
 
 pub use blobs::BlobRecord;
 pub use cache::CacheRecord;
@@ -97,13 +99,31 @@ impl Meta {
         let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = self.ensure(&mut guard)?;
         // After the database is open: that reads the log, for which nobody has to wait.
-        let turn = self.take_turn()?;
+        let turn = Held::take(&self.turn(), FlockOperation::LockExclusive)?;
         let value = self.change(connection, work)?;
         drop(turn);
         if self.log.load(Ordering::Relaxed) >= LONG_LOG {
             self.fold_in(connection);
         }
         Ok(value)
+    }
+
+    /// As [`Meta::edit`], unless another process is at it: then nothing, at once.
+    ///
+    /// # Errors
+    /// As [`Meta::edit`].
+    pub fn try_edit<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce(&Edit<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.ensure(&mut guard)?;
+        let Some(turn) = Held::try_take(&self.turn())? else {
+            return Ok(None);
+        };
+        let value = self.change(connection, work)?;
+        drop(turn);
+        Ok(Some(value))
     }
 
     fn change<T, E: From<Error>>(
@@ -125,13 +145,12 @@ impl Meta {
         Ok(value)
     }
 
-    /// Waits until no other process writes. The kernel ends the wait at the end of whoever has the lock, also a bad one.
-    fn take_turn(&self) -> Result<File, Error> {
+    /// Who has the lock of this file may write. The kernel frees it at the end of whoever has it, also a bad one.
+    fn turn(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         // Never the database itself: closing it again would let go of SQLite's locks (fcntl_locking(2)).
         path.push("-lock");
-        let path = Path::new(&path);
-        lease::lock(path, FlockOperation::LockExclusive)
+        path.into()
     }
 
     /// Writes the log back into the database, as far as no reader needs it, and never mind who else does the same.
