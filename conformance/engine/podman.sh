@@ -45,17 +45,26 @@ SCRIPT
 # The images under the names that the suite asks for, in a registry of ours. Each name is an image of its own.
 make_images() {
     local root=$work/rootfs registry=127.0.0.1:$port kind
-    local test_image=(-c 'LABEL created_by=test/system/build-testimage' -c 'LABEL created_at=2024-10-11T12:00:00Z'
-        -c 'WORKDIR /home/podman' -c 'CMD ["/bin/echo", "This container is intended for podman CI testing"]'
-        -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin')
     fill_root "$root"
     tar -C "$root" -cf "$work/plain.tar" .
     fill_home "$root"
-    tar -C "$root" -cf "$work/home.tar" .
-    export DHOW_INSECURE_REGISTRIES=$registry
+    mkdir -p "$work/image"
+    tar -C "$root" -cf "$work/image/home.tar" .
+    # By a file of ours, so that they have a history. Each is an image of its own.
     for kind in testimage:20241011 testimage:00000004 systemd-image:20240124; do
-        "$dhow" --root "$work/maker" import "${test_image[@]}" -m "$kind" "$work/home.tar" "$registry/libpod/$kind" >/dev/null || return 1
+        cat >"$work/image/Dockerfile" <<DOCKERFILE
+FROM scratch
+ADD home.tar /
+LABEL created_by=test/system/build-testimage
+LABEL created_at=2024-10-11T12:00:00Z
+WORKDIR /home/podman
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+CMD ["/bin/echo", "This container is intended for podman CI testing"]
+DOCKERFILE
+        [ "$kind" = testimage:20241011 ] || echo "ENV KIND=$kind" >>"$work/image/Dockerfile"
+        "$dhow" --root "$work/maker" build -q -t "$registry/libpod/$kind" "$work/image" >/dev/null || return 1
     done
+    export DHOW_INSECURE_REGISTRIES=$registry
     "$dhow" --root "$work/maker" import -c 'CMD ["/bin/sh"]' -m alpine "$work/plain.tar" "$registry/libpod/alpine:latest" >/dev/null || return 1
     for kind in testimage:20241011 testimage:00000004 systemd-image:20240124 alpine:latest; do
         "$dhow" --root "$work/maker" push -q "$registry/libpod/$kind" >/dev/null || return 1

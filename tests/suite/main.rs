@@ -44,6 +44,7 @@ mod network;
 mod network_wishes;
 mod podman;
 mod podman_run;
+mod podman_volumes;
 mod pods;
 mod pulls;
 mod registries;

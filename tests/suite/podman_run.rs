@@ -292,3 +292,54 @@ fn the_first_check_comes_before_the_usual_ones_and_a_folder_gets_the_results() {
         .exits(125)
         .says("HealthCheck Log");
 }
+
+#[test]
+fn podmans_exec_has_the_terminal_and_the_groups_of_its_container() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run -d -t --network none --group-add 7,8 --name tty busybox sleep 1000")
+        .ok();
+    let env = world.podman("exec tty env").ok();
+    assert!(env.contains("TERM=xterm"), "{env}");
+    assert_eq!(world.podman("exec --user 5:5 tty id -G").ok(), "5 7 8");
+    // Docker's groups do not follow another user.
+    assert_eq!(world.say("exec --user 5:5 tty id -G").ok(), "5");
+    world
+        .podman("exec tty")
+        .exits(125)
+        .says("must provide a non-empty command");
+    world.podman("exec -d tty /nothing").exits(125);
+    world.podman("exec tty /nothing").exits(127);
+}
+
+#[test]
+fn a_person_who_ends_a_container_is_written_down() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let by_person = || world.podman("inspect --format {{.State.StoppedByUser}} one").ok();
+    world
+        .podman("run -d --network none --name one busybox sleep 1000")
+        .ok();
+    assert_eq!(by_person(), "false");
+    world.podman("kill one").ok();
+    assert_eq!(by_person(), "true");
+    world.podman("start one").ok();
+    crate::world::eventually("a new run is nobody's end", || by_person() == "false");
+    for (signal, said) in [
+        ("0", "invalid signal: 0"),
+        ("-BAD", "invalid signal: BAD"),
+        ("99", "valid signals are 1 through 64"),
+    ] {
+        world
+            .podman(&format!("kill -s {signal} one"))
+            .exits(125)
+            .says(said);
+        world
+            .podman(&format!("pod kill -s {signal} none"))
+            .exits(125)
+            .says(said);
+    }
+}

@@ -73,6 +73,14 @@ impl Dialect {
         if self.is_podman() && code == 1 { 125 } else { code }
     }
 
+    /// A signal as it is given: podman's may have a dash before it.
+    pub(crate) fn signal(self, text: &str) -> &str {
+        match self {
+            Self::Docker => text,
+            Self::Podman => text.strip_prefix('-').unwrap_or(text),
+        }
+    }
+
     /// The exit code of `run` whose container could not be started: docker's 125 is podman's 126, since the container is
     /// there (libpod `define/exec_codes.go`, `ExitCode`).
     pub(crate) fn start_failure(self, code: u8) -> u8 {
@@ -201,6 +209,15 @@ fn podman_words(message: &str) -> String {
         );
     }
     if let Some((name, rest)) = message
+        .strip_prefix("remove ")
+        .and_then(|rest| rest.split_once(": volume is in use - ["))
+    {
+        let users = rest.trim_end_matches(']');
+        return format!(
+            "volume {name} is being used by the following container(s): {users}: volume is being used"
+        );
+    }
+    if let Some((name, rest)) = message
         .rsplit_once("Conflict. The container name \"/")
         .and_then(|(_, rest)| rest.split_once("\" is already in use by container \""))
     {
@@ -215,8 +232,17 @@ fn podman_words(message: &str) -> String {
         return message.replace("port is already allocated", "address already in use");
     }
     if let Some(signal) = message.strip_prefix("Invalid signal: ") {
-        return format!("invalid signal: {signal}");
+        // Podman looks at the number of one that is a number (podman `pkg/util`, `ParseSignal`).
+        return match signal.parse::<u64>() {
+            Ok(1..) => "valid signals are 1 through 64".to_owned(),
+            _ => format!("invalid signal: {signal}"),
+        };
     }
+    words_of_paths(message).unwrap_or_else(|| message.to_owned())
+}
+
+/// The same of paths in containers and on the host.
+fn words_of_paths(message: &str) -> Option<String> {
     let absent = |path: &str, container: &str| {
         format!("\"{path}\" could not be found on container {container}: no such file or directory")
     };
@@ -224,21 +250,21 @@ fn podman_words(message: &str) -> String {
         .strip_prefix("Could not find the file ")
         .and_then(|rest| rest.rsplit_once(" in container "))
     {
-        return absent(path, container);
+        return Some(absent(path, container));
     }
     if let Some((container, path)) = message
         .strip_suffix(": no such directory")
         .and_then(|rest| rest.split_once(':'))
     {
-        return absent(path, container);
+        return Some(absent(path, container));
     }
     if let Some(path) = message
         .strip_prefix("lstat ")
         .and_then(|rest| rest.strip_suffix(": no such file or directory"))
     {
-        return format!("\"{path}\" could not be found on the host");
+        return Some(format!("\"{path}\" could not be found on the host"));
     }
-    message.to_owned()
+    None
 }
 
 #[cfg(test)]

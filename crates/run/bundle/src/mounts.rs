@@ -12,6 +12,9 @@ use crate::{
 /// Where the reaping first process is bound (`--init`), as in docker.
 pub(crate) const INIT: &str = "/sbin/docker-init";
 
+/// The attributes that a person can give a bind mount.
+const ATTRIBUTES: [&str; 6] = ["exec", "noexec", "suid", "nosuid", "dev", "nodev"];
+
 /// All mounts of the container.
 pub(crate) fn mounts(request: &Request, host: &Host) -> Result<Vec<Mount>, Error> {
     let mut wanted = Vec::with_capacity(request.mounts.len() + request.files.len() + 1);
@@ -174,6 +177,15 @@ fn bind_mount(bind: &BindMount, host: &Host) -> Result<Mount, Error> {
         }
     }
     options.push(bind.propagation.option());
+    for option in &bind.options {
+        if !ATTRIBUTES.contains(&option.as_str()) {
+            return Err(invalid(format!(
+                "{:?} is no option of a bind mount",
+                shown(option)
+            )));
+        }
+        options.push(option);
+    }
     let (from, to) = (source(&bind.source)?, destination(&bind.destination)?);
     let mut out = mount("/", "bind", "", &options);
     (out.source, out.destination) = (Some(from), to);

@@ -132,6 +132,8 @@ pub struct BindMount {
     pub recursive: bool,
     /// How later mounts travel.
     pub propagation: Propagation,
+    /// Attributes: `noexec`, `nosuid`, `nodev` and their opposites.
+    pub options: Vec<String>,
 }
 
 /// Memory as a file system.

@@ -43,6 +43,7 @@ mod secret;
 mod selinux;
 mod system;
 mod volume;
+mod volume_options;
 mod worker;
 
 pub use boot::Booted;

@@ -14,6 +14,7 @@ use crate::container::{
     Container, make_folder, random_bytes, read_json, restore_tree, write_json, write_tree,
 };
 use crate::event::{Event, EventKind};
+use crate::volume_options::Backing;
 use crate::{Context as _, Engine, Error};
 
 /// Docker's label of a volume that no person named.
@@ -26,6 +27,8 @@ pub struct VolumeRequest {
     pub name: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The driver's options: `type`, `device`, `o`.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A volume.
@@ -39,6 +42,29 @@ pub struct Volume {
     pub created: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Volume {
+    /// What is behind it.
+    pub(crate) fn backing(&self) -> Result<Backing, Error> {
+        Backing::of(&self.options)
+    }
+
+    /// What containers bind.
+    pub(crate) fn source(&self) -> Result<PathBuf, Error> {
+        Ok(match self.backing()? {
+            Backing::Bind(path) => path,
+            Backing::Folder | Backing::Mounted { .. } => self.data.clone(),
+        })
+    }
+
+    /// Whether there is nothing in it yet, so that it takes what an image has at its place.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.data).is_ok_and(|mut entries| entries.next().is_none())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +72,8 @@ struct Record {
     created: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
 }
 
 impl Engine {
@@ -65,6 +93,7 @@ impl Engine {
         validate_name(&name).map_err(|error| {
             Error::because(ErrorKind::InvalidArgument, format!("create volume {name}"), error)
         })?;
+        Backing::of(&wanted.options)?;
         let folder = self.volume_folder(&name);
         if let Ok(volume) = self.volume(&name) {
             return Ok(volume);
@@ -82,7 +111,11 @@ impl Engine {
         if wanted.name.is_none() {
             labels.insert(ANONYMOUS.to_owned(), String::new());
         }
-        let record = Record { created, labels };
+        let record = Record {
+            created,
+            labels,
+            options: wanted.options.clone(),
+        };
         write_json(&folder.join("volume.json"), &record)?;
         self.tell(&of_volume(&name, "create"));
         self.volume(&name)
@@ -116,6 +149,7 @@ impl Engine {
             data: folder.join("_data"),
             created: record.created,
             labels: record.labels,
+            options: record.options,
         })
     }
 
@@ -185,6 +219,7 @@ impl Engine {
             let message = format!("remove {name}: volume is in use - [{}]", user.config.id);
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
+        self.unmount_volume(&volume)?;
         let trash = self.settings().root.join("trash");
         make_folder(&trash)?;
         let grave = trash.join(format!("volume-{}-{}", volume.name, std::process::id()));

@@ -43,6 +43,9 @@ struct BuildFlags {
     /// Do not use cache when building the image
     #[arg(long)]
     no_cache: bool,
+    /// With false: build everything again, as without a cache
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    layers: bool,
     /// Always attempt to pull all referenced images
     #[arg(long)]
     pull: bool,
@@ -214,7 +217,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
         .iter()
         .map(|tag| Ok(Reference::parse(&crate::dialect::spoken().new_name(tag))?.or_latest()))
         .collect::<Result<_, CliError>>()?;
-    request.no_cache = flags.no_cache;
+    request.no_cache = flags.no_cache || !flags.layers;
     request.pull = flags.pull;
     request.network = match flags.network.as_str() {
         "host" => BuildNetwork::Host,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::container::CreateContainer;
+use dhow_engine::container::{CreateContainer, MountSpec};
 use dhow_types::{ErrorKind, Silent};
 
 use crate::dialect::{self, Dialect};
@@ -35,6 +35,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     request.image = super::local_image(engine, &request.image);
     flags.podman.add_to(&mut request)?;
     if dialect::spoken().is_podman() {
+        one_mount_a_place(&mut request)?;
         in_podmans_way(&mut request);
     }
     if let Some(path) = &flags.cidfile
@@ -138,8 +139,27 @@ fn refuse_contradictions(flags: &ContainerFlags) -> Result<(), CliError> {
     }
 }
 
+/// Podman takes a mount that is given twice once, and refuses two of one place.
+fn one_mount_a_place(request: &mut CreateContainer) -> Result<(), CliError> {
+    let mut mounts: Vec<MountSpec> = Vec::with_capacity(request.mounts.len());
+    for mount in std::mem::take(&mut request.mounts) {
+        if mounts.contains(&mount) {
+            continue;
+        }
+        if mounts.iter().any(|other| other.target() == mount.target()) {
+            let message = format!("{}: duplicate mount destination", mount.target().display());
+            return Err(CliError::plain(message).with_code(125));
+        }
+        mounts.push(mount);
+    }
+    request.mounts = mounts;
+    Ok(())
+}
+
 /// What podman does where docker does something else.
 fn in_podmans_way(request: &mut CreateContainer) {
+    // Its word for the usual network.
+    request.networks.retain(|network| network.network != "private");
     // It says in the container what made it (systemd, "The Container Interface").
     if !request.bare_env && !request.env.iter().any(|set| set.starts_with("container=")) {
         request.env.push("container=podman".to_owned());

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::attach::{exit_byte, start_failure};
 use crate::flags::{Signals, env_pairs};
 use crate::terminal::{self, RawMode};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "exec",
@@ -53,7 +53,7 @@ struct ExecFlags {
     /// The command and its arguments
     #[arg(
         value_name = "COMMAND",
-        required = true,
+        required = !dialect::spoken().is_podman(),
         trailing_var_arg = true,
         allow_hyphen_values = true
     )]
@@ -65,11 +65,20 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if flags.tty && flags.interactive && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         return Err(CliError::plain("the input device is not a TTY"));
     }
+    if flags.command.is_empty() {
+        let message = "must provide a non-empty command to start an exec session: invalid argument";
+        return Err(CliError::plain(message));
+    }
     let engine = context.engine()?;
+    let mut env = env_pairs(&flags.env, &flags.env_file)?;
+    if dialect::spoken().is_podman() {
+        env.extend(terminal_of(engine, &flags.container, &env));
+    }
     let request = ExecRequest {
         container: flags.container,
         args: flags.command,
-        env: env_pairs(&flags.env, &flags.env_file)?,
+        env,
+        keep_groups: dialect::spoken().is_podman(),
         user: flags.user,
         workdir: flags.workdir,
         tty: flags.tty,
@@ -85,6 +94,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         Ok(started) => started,
         Err(error) => {
             let code = match start_failure(error.kind()) {
+                // The session of a detached one could not be started.
+                _ if flags.detach && dialect::spoken().is_podman() => 125,
                 // Docker exits with 1 when it is not the program that is missing.
                 125 => 1,
                 code => code,
@@ -100,6 +111,14 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     }
     let code = engine.exec_wait(&started)?;
     Ok(ExitCode::from(exit_byte(code)))
+}
+
+/// With podman every process of a container with a terminal finds its kind, unless a variable says another.
+fn terminal_of(engine: &dhow_engine::Engine, container: &str, env: &[String]) -> Option<String> {
+    let config = engine.containers().find(container).ok()?.config;
+    let says = |set: &String| set.starts_with("TERM=");
+    let quiet = !config.request.env.iter().any(says) && !env.iter().any(says);
+    (config.request.tty && quiet).then(|| "TERM=xterm".to_owned())
 }
 
 /// This command's own streams, for the process to use directly.

@@ -45,7 +45,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .map(|line| {
             let row = view::history_row(line, now, flags.no_trunc, flags.human);
             if dialect::spoken().is_podman() {
-                row.with_document(podman::history(line))
+                // Templates find the age there, and the names.
+                let created = row.field("CreatedSince");
+                row.with_field("Created", created)
+                    .with_field("Tags", line.names.clone().into())
+                    .with_document(podman::history(line))
             } else {
                 row
             }

@@ -166,6 +166,9 @@ fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Val
         }
     }
     match last {
+        Some(_) if dialect::spoken().is_podman() && matches!(kinds, [Kind::Container]) => {
+            Err(CliError::plain(format!("no such container {name:?}")))
+        }
         Some(error) if kinds.len() == 1 => Err(error.into()),
         _ if dialect::spoken().is_podman() => Err(CliError::plain(format!("no such object: {name:?}"))),
         _ => Err(CliError::plain(format!("No such object: {name}"))),
@@ -218,7 +221,7 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
                 "Labels": (!volume.labels.is_empty()).then_some(&volume.labels),
                 "Mountpoint": volume.data.display().to_string(),
                 "Name": volume.name,
-                "Options": null,
+                "Options": (!volume.options.is_empty()).then_some(&volume.options),
                 "Scope": "local",
             })
         }

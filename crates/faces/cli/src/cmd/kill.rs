@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use crate::flags::Chosen;
 use crate::render::say_line;
 use crate::view::container::is_up;
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "kill",
@@ -19,7 +19,13 @@ pub(crate) const VERB: Verb = Verb {
 #[derive(Args, Debug)]
 struct KillFlags {
     /// Signal to send to the container
-    #[arg(short, long, default_value = "KILL", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        default_value = "KILL",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     signal: String,
     #[command(flatten)]
     chosen: Chosen,
@@ -30,7 +36,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let names = flags.chosen.names(context, |one| is_up(one.state.status))?;
     super::each(&names, |name| {
-        engine.kill(name, &flags.signal)?;
+        engine.kill(name, dialect::spoken().signal(&flags.signal))?;
         say_line(name)
     })
 }

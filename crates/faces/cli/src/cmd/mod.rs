@@ -253,6 +253,8 @@ const VOLUME: &[Entry] = &[
     own(&inspect::VOLUME),
     named("rm", &["remove"], &volume::RM),
     own(&volume::PRUNE),
+    own(&volume::MOUNT),
+    named("unmount", &["umount"], &volume::UNMOUNT),
     own(&volume_archive::EXPORT),
     own(&volume_archive::IMPORT),
     own(&exists::VOLUME),

@@ -40,6 +40,10 @@ struct StartFlags {
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: StartFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
+    if dialect::spoken().is_podman() && flags.chosen.all_and_named() {
+        let message = "either start all containers or the container(s) provided in the arguments";
+        return Err(CliError::plain(message));
+    }
     let names = flags.chosen.names(context, |one| !is_up(one.state.status))?;
     if !flags.attach && !flags.interactive {
         return super::each(&names, |name| match start(engine, name) {

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::{Volume, VolumeRequest};
 use dhow_types::ErrorKind;
 
-use crate::flags::{Filters, labels};
+use crate::flags::{Filters, key_value, labels};
 use crate::render::{Fields, Look, Row, say, say_line};
 use crate::{CliError, Context, Verb, dialect, view};
 
@@ -46,6 +46,12 @@ struct CreateFlags {
     /// Set metadata for a volume
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+    /// The driver's options: type, device, o
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    opt: Vec<String>,
+    /// Leave a volume that is there as it is
+    #[arg(long)]
+    ignore: bool,
     /// Its name; a random one when there is none
     #[arg(value_name = "VOLUME")]
     name: Option<String>,
@@ -56,7 +62,17 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     let request = VolumeRequest {
         name: flags.name,
         labels: labels(&flags.label, &[])?,
+        options: flags.opt.iter().map(|text| key_value(text)).collect(),
     };
+    // Docker leaves it as it is without being asked.
+    if let Some(name) = &request.name
+        && dialect::spoken().is_podman()
+        && !flags.ignore
+        && context.engine()?.volume(name).is_ok()
+    {
+        let message = format!("volume with name {name} already exists: volume already exists");
+        return Err(CliError::plain(message));
+    }
     let volume = context.engine()?.create_volume(&request)?;
     say_line(&volume.name)?;
     Ok(ExitCode::SUCCESS)
@@ -169,7 +185,7 @@ struct RmFlags {
     #[arg(short, long, conflicts_with = "volumes")]
     all: bool,
     /// With podman's --force: seconds that a container which uses it has after its stop signal
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = crate::flags::seconds, allow_hyphen_values = true)]
     time: Option<u64>,
     /// The volumes
     #[arg(required_unless_present = "all", value_name = "VOLUME")]
@@ -213,6 +229,41 @@ fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     })
 }
 
+pub(crate) const MOUNT: Verb = Verb {
+    name: "mount",
+    about: "Mount a volume if it is a file system, and tell where its content is",
+    flags: |command| NamesFlags::augment_args(command),
+    run: |context, matches| {
+        let flags: NamesFlags = crate::flags::read(matches)?;
+        let engine = context.engine()?;
+        super::each(&flags.volumes, |name| {
+            let path = engine.mount_volume(&engine.volume(name)?)?;
+            say_line(&path.display().to_string())
+        })
+    },
+};
+
+pub(crate) const UNMOUNT: Verb = Verb {
+    name: "unmount",
+    about: "Unmount a volume that no running container has",
+    flags: |command| NamesFlags::augment_args(command),
+    run: |context, matches| {
+        let flags: NamesFlags = crate::flags::read(matches)?;
+        let engine = context.engine()?;
+        super::each(&flags.volumes, |name| {
+            engine.unmount_volume(&engine.volume(name)?)?;
+            say_line(name)
+        })
+    },
+};
+
+#[derive(Args, Debug)]
+struct NamesFlags {
+    /// The volumes
+    #[arg(value_name = "VOLUME", required = true)]
+    volumes: Vec<String>,
+}
+
 #[derive(Args, Debug)]
 struct PruneFlags {
     /// Remove all unused volumes, not just anonymous ones
@@ -221,10 +272,47 @@ struct PruneFlags {
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
+    /// Only those for which the condition holds (label, label!)
+    #[arg(long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+}
+
+/// Podman's removes those with a name, too, says which first, and asks who may be a pipe.
+fn prune_as_podman(context: &Context, flags: &PruneFlags) -> Result<ExitCode, CliError> {
+    let filters = Filters::parse(&flags.filter, &["label", "label!"])?;
+    let engine = context.engine()?;
+    let mut names = Vec::new();
+    for volume in engine.volumes()? {
+        if filters.labels(|name| volume.labels.get(name)) && engine.volume_users(&volume.name)?.is_empty() {
+            names.push(volume.name);
+        }
+    }
+    if !flags.force {
+        let mut text = String::from(
+            "WARNING! This will remove all volumes not used by at least one container. The following \
+                                     volumes will be removed:\n",
+        );
+        for name in &names {
+            text.push_str(&format!("{name}\n"));
+        }
+        say(&(text + "Are you sure you want to continue? [y/N] "))?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    super::each(&names, |name| {
+        engine.remove_volume(name)?;
+        say_line(name)
+    })
 }
 
 fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PruneFlags = crate::flags::read(matches)?;
+    if dialect::spoken().is_podman() {
+        return prune_as_podman(context, &flags);
+    }
     let kind = if flags.all { "" } else { "anonymous " };
     let warning = format!("This will remove {kind}local volumes not used by at least one container.");
     if super::confirmed(&warning, flags.force)? {

@@ -102,6 +102,11 @@ impl Chosen {
         Ok(names)
     }
 
+    /// Whether both are said.
+    pub(crate) fn all_and_named(&self) -> bool {
+        self.all && !self.containers.is_empty()
+    }
+
     /// Whether a failure may be passed over: `--ignore`, and for `--all` a container that went away meanwhile.
     pub(crate) fn passes(&self, error: &dhow_engine::Error) -> bool {
         error.kind() == ErrorKind::NotFound && (self.ignore || self.all)

@@ -20,6 +20,7 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
     }
     let (mut read_only, mut no_copy, mut propagation) = (false, false, Propagation::default());
     let mut relabel = Relabel::No;
+    let mut attributes = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => read_only = true,
@@ -28,6 +29,8 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
             "z" => relabel = Relabel::Shared,
             "Z" => relabel = Relabel::Private,
             "nocopy" => no_copy = true,
+            "copy" => no_copy = false,
+            "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" => attributes.push(option.to_owned()),
             other => {
                 propagation =
                     self::propagation(other).ok_or_else(|| bad(&format!("unknown option {other:?}")))?
@@ -53,6 +56,7 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
             create: true,
             propagation,
             relabel,
+            options: attributes,
         });
     }
     let name = (!source.is_empty()).then(|| source.to_owned());
@@ -61,6 +65,7 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
         target,
         read_only,
         no_copy,
+        options: attributes,
     })
 }
 
@@ -69,7 +74,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
     let bad = |why: String| format!("invalid mount {text:?}: {why}");
     let (mut kind, mut source, mut target) = ("volume".to_owned(), None, None);
     let (mut read_only, mut no_copy, mut propagation) = (false, false, Propagation::default());
-    let mut options = Vec::new();
+    let (mut options, mut attributes) = (Vec::new(), Vec::new());
     for field in fields(text) {
         let (key, value) = field
             .split_once('=')
@@ -83,6 +88,12 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
             "type" => kind = needed()?,
             "source" | "src" => source = Some(needed()?),
             "target" | "dst" | "destination" => target = Some(needed()?),
+            "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" if value.is_none() => {
+                attributes.push(key.to_owned());
+            }
+            "rw" => {
+                read_only = !flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?;
+            }
             "readonly" | "ro" => {
                 read_only = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?
             }
@@ -110,6 +121,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
                 create: false,
                 propagation,
                 relabel: Relabel::No,
+                options: attributes,
             })
         }
         "volume" => Ok(MountSpec::Volume {
@@ -117,6 +129,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
             target,
             read_only,
             no_copy,
+            options: attributes,
         }),
         "tmpfs" if source.is_none() => Ok(MountSpec::Tmpfs { target, options }),
         "tmpfs" => Err(bad("a tmpfs has no source".to_owned())),

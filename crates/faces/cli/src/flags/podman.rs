@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dhow_engine::Propagation;
-use dhow_engine::container::{CreateContainer, MountSpec};
+use dhow_engine::container::{CreateContainer, ImageVolumes, MountSpec};
 
 use super::health::StartupFlags;
 use crate::{CliError, dialect};
@@ -62,6 +62,9 @@ pub(crate) struct PodmanFlags {
     /// Create the container in the pod whose ID is in the file
     #[arg(long, value_name = "FILE", conflicts_with = "pod")]
     pub(crate) pod_id_file: Option<PathBuf>,
+    /// What becomes of the image's volumes: anonymous, tmpfs or ignore
+    #[arg(long, value_name = "MODE", value_parser = image_volumes)]
+    image_volume: Option<ImageVolumes>,
     #[command(flatten)]
     startup: StartupFlags,
 }
@@ -98,6 +101,7 @@ impl PodmanFlags {
         request.env.extend(unset);
         request.bare_env = self.unsetenv_all;
         request.umask = self.umask;
+        request.image_volumes = self.image_volume.unwrap_or_default();
         let podman = dialect::spoken().is_podman();
         if request.read_only {
             request.read_only_tmpfs = self.read_only_tmpfs.unwrap_or(podman);
@@ -152,6 +156,16 @@ pub(crate) fn absolute(path: Option<&PathBuf>) -> Result<Option<PathBuf>, CliErr
     whole.transpose()
 }
 
+fn image_volumes(text: &str) -> Result<ImageVolumes, String> {
+    match text {
+        // Podman's older word.
+        "anonymous" | "bind" => Ok(ImageVolumes::Anonymous),
+        "tmpfs" => Ok(ImageVolumes::Tmpfs),
+        "ignore" => Ok(ImageVolumes::Ignore),
+        _ => Err("it is anonymous, tmpfs or ignore".to_owned()),
+    }
+}
+
 fn umask(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
@@ -182,6 +196,7 @@ fn time_zone(zone: &str) -> Result<MountSpec, CliError> {
         create: false,
         propagation: Propagation::default(),
         relabel: dhow_engine::Relabel::No,
+        options: Vec::new(),
     })
 }
 

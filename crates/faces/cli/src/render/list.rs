@@ -32,6 +32,11 @@ impl Row {
         }
     }
 
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Value {
+        self.fields.get(name).cloned().unwrap_or_default()
+    }
+
     /// The same with one field more, or another value of it.
     pub(crate) fn with_field(mut self, name: &str, value: Value) -> Self {
         self.fields.insert(name.to_owned(), value);

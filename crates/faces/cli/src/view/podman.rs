@@ -117,8 +117,10 @@ pub(crate) fn volume(volume: &Volume) -> Value {
         "CreatedAt": volume.created,
         "Labels": volume.labels,
         "Scope": "local",
-        "Options": {},
+        "Options": volume.options,
         "MountCount": 0,
+        "NeedsCopyUp": volume.is_empty(),
+        "NeedsChown": volume.is_empty(),
     })
 }
 

@@ -122,6 +122,8 @@ pub struct CreateContainer {
     pub log: Option<LogConfig>,
     /// `--umask`.
     pub umask: Option<u32>,
+    /// What becomes of the volumes of the image.
+    pub image_volumes: ImageVolumes,
     /// Whether the image's variables are left out.
     pub bare_env: bool,
     /// Whether a read-only root has memory at the usual places.
@@ -132,6 +134,18 @@ pub struct CreateContainer {
     pub systemd: Option<bool>,
     /// What docker has no word for.
     pub extras: Extras,
+}
+
+/// What becomes of the volumes that an image names and the person does not (`--image-volume`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageVolumes {
+    /// They are new volumes that go with the container.
+    #[default]
+    Anonymous,
+    /// They are memory.
+    Tmpfs,
+    /// There are none.
+    Ignore,
 }
 
 /// One mount as a person says it.
@@ -149,6 +163,8 @@ pub enum MountSpec {
         create: bool,
         /// How later mounts travel.
         propagation: Propagation,
+        /// Attributes: `noexec`, `nosuid`, `nodev` and their opposites.
+        options: Vec<String>,
         /// Whether its files get a SELinux label (`z`, `Z`).
         relabel: Relabel,
     },
@@ -162,6 +178,8 @@ pub enum MountSpec {
         read_only: bool,
         /// Whether the image's content is not copied into an empty volume.
         no_copy: bool,
+        /// Attributes, as of a bind.
+        options: Vec<String>,
     },
     /// Memory.
     Tmpfs {
@@ -174,7 +192,8 @@ pub enum MountSpec {
 
 impl MountSpec {
     /// Where it is in the container.
-    pub(super) fn target(&self) -> &Path {
+    #[must_use]
+    pub fn target(&self) -> &Path {
         match self {
             Self::Bind { target, .. } | Self::Volume { target, .. } | Self::Tmpfs { target, .. } => target,
         }
@@ -432,6 +451,9 @@ impl Engine {
         for spec in &wanted.mounts {
             records.push(self.mount_record(spec)?);
         }
+        if wanted.image_volumes != ImageVolumes::Anonymous {
+            return Ok(records);
+        }
         for path in image.config.config.volumes.keys() {
             let covered = records
                 .iter()
@@ -443,6 +465,7 @@ impl Engine {
                     target,
                     read_only: false,
                     no_copy: false,
+                    options: Vec::new(),
                 };
                 records.push(self.mount_record(&spec)?);
             }
@@ -457,6 +480,7 @@ impl Engine {
                 target,
                 read_only,
                 create,
+                options,
                 ..
             } => {
                 absolute(target)?;
@@ -479,6 +503,7 @@ impl Engine {
                     writable: !read_only,
                     copy_up: false,
                     anonymous: false,
+                    options: options.clone(),
                 })
             }
             MountSpec::Volume {
@@ -486,6 +511,7 @@ impl Engine {
                 target,
                 read_only,
                 no_copy,
+                options,
             } => {
                 absolute(target)?;
                 let volume = match name {
@@ -494,11 +520,12 @@ impl Engine {
                 };
                 Ok(MountRecord {
                     kind: "volume".to_owned(),
-                    source: text(&volume.data)?,
+                    source: text(&volume.source()?)?,
                     destination: text(target)?,
                     writable: !read_only,
                     copy_up: !no_copy,
                     anonymous: name.is_none(),
+                    options: options.clone(),
                     name: Some(volume.name),
                 })
             }
@@ -512,6 +539,7 @@ impl Engine {
                     writable: true,
                     copy_up: false,
                     anonymous: false,
+                    options: Vec::new(),
                 })
             }
         }
@@ -650,6 +678,7 @@ fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) -> Vec<Moun
                     Some(MountSpec::Bind { propagation, .. }) => *propagation,
                     _ => Propagation::default(),
                 },
+                options: record.options.clone(),
             }),
         };
     records.iter().enumerate().map(request).collect()

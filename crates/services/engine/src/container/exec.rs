@@ -37,6 +37,8 @@ pub struct ExecRequest {
     pub console_size: Option<(u16, u16)>,
     /// All rights.
     pub privileged: bool,
+    /// Whether the groups that the container was given go with another user, too.
+    pub keep_groups: bool,
 }
 
 /// A process that was started in a container; a child of the caller.
@@ -139,6 +141,7 @@ impl Engine {
         // Groups of the container's own user do not follow another user into an exec.
         request.extra_groups = match wanted.user {
             None => groups(&root, &config.group_add)?,
+            Some(_) if wanted.keep_groups => groups(&root, &config.group_add)?,
             Some(_) => Vec::new(),
         };
         request.args.clone_from(&wanted.args);

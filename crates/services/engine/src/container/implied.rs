@@ -7,7 +7,7 @@ use dhow_bundle::Device;
 use dhow_image::Image;
 use dhow_types::ErrorKind;
 
-use super::create::{CreateContainer, MountSpec, device};
+use super::create::{CreateContainer, ImageVolumes, MountSpec, device};
 
 /// The programs that are a systemd (podman `pkg/specgen/generate/container.go`).
 const SYSTEMD: [&str; 4] = ["systemd", "/usr/sbin/init", "/sbin/init", "/usr/local/sbin/init"];
@@ -59,6 +59,16 @@ pub(super) fn complete(wanted: &CreateContainer, image: &Image, args: &[String])
         }
         let options = ["rw", "exec", mode, "tmpcopyup"].map(str::to_owned).into();
         wanted.mounts.push(MountSpec::Tmpfs { target, options });
+    }
+    if wanted.image_volumes == ImageVolumes::Tmpfs {
+        for path in image.config.config.volumes.keys() {
+            let target = PathBuf::from(path);
+            let covers = |spec: &MountSpec| spec.target().components().eq(target.components());
+            if !wanted.mounts.iter().any(covers) {
+                let options = ["rw", "exec", "mode=1777"].map(str::to_owned).into();
+                wanted.mounts.push(MountSpec::Tmpfs { target, options });
+            }
+        }
     }
     wanted.extras.systemd = systemd;
     wanted

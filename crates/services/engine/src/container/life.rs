@@ -95,6 +95,7 @@ impl ContainerLife {
         crate::rootless::remain(self.engine.settings()).map_err(before_program)?;
         let mount = self.root()?;
         let root = Root::from_fd(mount.try_clone().context(|| "duplicate the root's descriptor")?);
+        self.engine.hold_volumes(&self.config).map_err(before_program)?;
         self.engine.copy_up(&self.config, &root)?;
         let mut network = self.connect().map_err(before_program)?;
         // From here on `ended` undoes what was made.
@@ -476,6 +477,9 @@ impl Life for ContainerLife {
                 drop(networks.bury(retired));
             }
         }
+        if self.over {
+            self.engine.let_volumes_go(&self.config);
+        }
         if let (true, Some(pod)) = (self.over, &self.config.extras.pod) {
             self.engine.left_pod(pod, &self.config.id);
         }
@@ -503,6 +507,7 @@ impl Life for ContainerLife {
                 state.exit_code = 0;
                 state.error.clear();
                 state.oom_killed = false;
+                state.manually_stopped = false;
                 // With the first word that it runs: nobody sees a container with checks and without a verdict.
                 state.health = checked.then(Health::default);
             }),

@@ -32,7 +32,9 @@ mod wait;
 pub use changes::{Change, CommitRequest};
 pub use connect::ConnectRequest;
 pub use copy::{CopyPlace, CopyRequest};
-pub use create::{CreateContainer, Created, MountSpec, NamespaceChoice, PortSpec, SecurityOption};
+pub use create::{
+    CreateContainer, Created, ImageVolumes, MountSpec, NamespaceChoice, PortSpec, SecurityOption,
+};
 pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
 pub(crate) use export::write as write_tree;

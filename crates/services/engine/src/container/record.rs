@@ -111,6 +111,9 @@ pub struct MountRecord {
     pub copy_up: bool,
     /// Whether the volume has no name of the person's and goes with the container.
     pub anonymous: bool,
+    /// Attributes: `noexec`, `nosuid`, `nodev` and their opposites.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// How a container is connected.

@@ -48,6 +48,7 @@ impl Engine {
             return self.settle_end(id).map(|()| Stopped::Willing);
         };
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
+        self.note_stop(id);
         let monitor = monitor_to_wait_for(&container);
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
@@ -90,6 +91,7 @@ impl Engine {
         };
         if ENDING.contains(&signal) {
             self.forbid_restart(&container.config.id);
+            self.note_stop(&container.config.id);
         }
         send(&pidfd, signal)?;
         self.tell(&Event::of(&container.config, "kill").with("signal", signal));
@@ -97,6 +99,25 @@ impl Engine {
             return self.settle_end(&container.config.id);
         }
         Ok(())
+    }
+
+    /// Whether there is such a signal.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there is not.
+    pub fn check_signal(signal: &str) -> Result<(), Error> {
+        parse_signal(signal).map(drop)
+    }
+
+    /// Writes down that a person ended a container. One whose record cannot be written ends all the same.
+    fn note_stop(&self, id: &ContainerId) {
+        let edit = self.containers().edit(id);
+        if edit.is_ok() {
+            drop(
+                self.containers()
+                    .change_state(id, |state| state.manually_stopped = true),
+            );
+        }
     }
 
     /// Freezes every process of a container.

@@ -57,12 +57,14 @@ fn taken(record: &MountRecord, read_only: bool) -> Option<MountSpec> {
             propagation: Propagation::default(),
             // It has its label, if it needs one.
             relabel: Relabel::No,
+            options: record.options.clone(),
         }),
         "volume" => Some(MountSpec::Volume {
             name: record.name.clone(),
             target,
             read_only,
             no_copy: true,
+            options: record.options.clone(),
         }),
         _ => None,
     }

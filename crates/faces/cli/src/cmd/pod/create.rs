@@ -129,6 +129,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     {
         engine.remove_pod(&old, true, None)?;
     }
+    // Podman's word for the usual network.
+    infra.networks.retain(|network| network.network != "private");
     infra.name.clone_from(&own.infra_name);
     infra.extras.monitor_pidfile = absolute(own.infra_conmon_pidfile.as_ref())?;
     infra.extras.no_hosts = container.podman.no_hosts();

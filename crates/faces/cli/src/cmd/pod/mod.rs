@@ -154,7 +154,13 @@ fn stop(context: &Context, matches: &ArgMatches, again: bool) -> Result<ExitCode
 #[derive(Args, Debug)]
 struct KillFlags {
     /// Signal to send
-    #[arg(short, long, default_value = "KILL", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        default_value = "KILL",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     signal: String,
     #[command(flatten)]
     chosen: Chosen,
@@ -166,9 +172,12 @@ pub(crate) const KILL: Verb = Verb {
     flags: |command| KillFlags::augment_args(command),
     run: |context, matches| {
         let flags: KillFlags = crate::flags::read(matches)?;
+        let signal = dialect::spoken().signal(&flags.signal);
+        // One that is none is wrong whatever the pod.
+        Engine::check_signal(signal)?;
         flags
             .chosen
-            .each(context, |engine, pod| engine.kill_pod(pod, &flags.signal))
+            .each(context, |engine, pod| engine.kill_pod(pod, signal))
     },
 };
 
