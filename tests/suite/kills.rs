@@ -10,10 +10,10 @@ use crate::samples::{busybox_tar, noise};
 use crate::served::Served;
 use crate::world::{PATIENCE, World, wait};
 
-const ROUNDS: u32 = 20;
+pub(crate) const ROUNDS: u32 = 20;
 
 /// Kills the command, or its whole group, after a part of the time that it takes.
-fn killed(mut child: Child, round: u32, whole: Duration) {
+pub(crate) fn killed(mut child: Child, round: u32, whole: Duration) {
     // Two thirds of the rounds spread over the whole time, the rest cluster at its beginning.
     let part = if round.is_multiple_of(3) { round } else { round * 3 };
     std::thread::sleep(whole.mul_f64(f64::from(part) / f64::from(ROUNDS * 3)));
@@ -32,7 +32,7 @@ fn settle(world: &World) {
     crate::world::eventually("its children end, too", || world.processes().is_empty());
 }
 
-fn timed(deed: impl FnOnce()) -> Duration {
+pub(crate) fn timed(deed: impl FnOnce()) -> Duration {
     let began = Instant::now();
     deed();
     began.elapsed()

@@ -41,6 +41,7 @@ mod limits;
 mod logdrivers;
 mod lsm;
 mod network;
+mod network_faults;
 mod network_wishes;
 mod podman;
 mod podman_run;

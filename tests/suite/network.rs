@@ -438,7 +438,7 @@ fn a_published_udp_port_takes_traffic_both_ways() {
 }
 
 /// The table of a root, told apart from others by a published port.
-fn table(port: u16) -> Option<String> {
+pub(crate) fn table(port: u16) -> Option<String> {
     let run = |args: &[&str]| {
         let output = std::process::Command::new("nft").args(args).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()

@@ -86,7 +86,7 @@ impl Nobody {
         finish(self.command(args), input)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = match &self.tun {
             None => Command::new(&self.binary),
             Some(tun) => {

@@ -21,7 +21,7 @@ fn sh(nobody: &Nobody, flags: &str, script: &str) -> crate::world::Ran {
 }
 
 /// The processes of a user's network, by a word of their command line that names the user's home.
-fn processes(nobody: &Nobody) -> Vec<String> {
+pub(crate) fn processes(nobody: &Nobody) -> Vec<String> {
     let folder = nobody.world.path("home").display().to_string();
     let all = crate::world::names(std::path::Path::new("/proc"));
     let line = |pid: &String| {

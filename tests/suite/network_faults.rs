@@ -1,0 +1,258 @@
+//! Networks when many want the same at once, and when somebody is killed.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::kills::{ROUNDS, killed, timed};
+use crate::network::table;
+use crate::unprivileged::Nobody;
+use crate::world::{Ran, World, eventually, free_port, http, names};
+
+const MANY: usize = 32;
+
+/// So many commands at once; what became of each.
+fn at_once(run: impl Fn(usize) -> Ran + Sync) -> Vec<Ran> {
+    let start = std::sync::Barrier::new(MANY);
+    let one = |number| {
+        start.wait();
+        run(number)
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let threads: Vec<_> = (0..MANY).map(|number| scope.spawn(move || one(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// One has it, and every other hears why not.
+#[track_caller]
+fn one_wins(ran: &[Ran], word: &str) {
+    let won = ran.iter().filter(|ran| ran.code == 0).count();
+    for lost in ran.iter().filter(|ran| ran.code != 0) {
+        assert!(lost.code == 125 && lost.stderr.contains(word), "{lost:?}");
+    }
+    assert_eq!(won, 1, "{ran:?}");
+}
+
+fn remove_all(world: &World) {
+    let ids = world.say("ps -aq").ok();
+    for id in ids.lines() {
+        world.say(&format!("rm -f {id}")).exits_any();
+    }
+    assert_eq!(world.say("ps -aq").ok(), "");
+}
+
+/// Nothing of the root's networks is held by anybody: addresses, places, links, rules, the port.
+#[track_caller]
+fn nothing_held(world: &World, port: u16) {
+    for network in names(&world.root().join("networks")) {
+        if network.starts_with('.') {
+            continue;
+        }
+        let folder = world.root().join("networks").join(&network);
+        for part in ["leases", "endpoints"] {
+            assert_eq!(
+                names(&folder.join(part)),
+                Vec::<String>::new(),
+                "{part} of {network}"
+            );
+        }
+        let record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("network.json")).unwrap()).unwrap();
+        let device = record["device"].as_str().unwrap();
+        let ports = names(&std::path::Path::new("/sys/class/net").join(device).join("brif"));
+        assert_eq!(ports, Vec::<String>::new(), "links of {network}");
+    }
+    assert_eq!(table(port), None, "rules for the port");
+    eventually("the port is free", || {
+        std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
+    });
+}
+
+#[test]
+fn of_many_that_want_a_port_one_has_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let ran = at_once(|_| world.dhow(&["run", "-d", "-p", &publish, "busybox", "sleep", "1000"]));
+    one_wins(&ran, "port is already allocated");
+    assert!(ran.iter().any(|ran| ran.stderr.contains(&port.to_string())));
+    remove_all(&world);
+    world.say("network prune -f").ok();
+    nothing_held(&world, port);
+    world.clean();
+}
+
+#[test]
+fn of_many_that_want_a_name_one_has_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let ran = at_once(|_| world.say("run -d --name only busybox sleep 1000"));
+    one_wins(&ran, "already in use");
+    assert_eq!(world.say("ps -aq").ok().lines().count(), 1);
+    remove_all(&world);
+    let made = at_once(|_| world.say("network create only"));
+    assert_eq!(made.iter().filter(|ran| ran.code == 0).count(), 1, "{made:?}");
+    for lost in made.iter().filter(|ran| ran.code != 0) {
+        assert!(lost.stderr.contains("already exists"), "{lost:?}");
+    }
+    let joined = at_once(|number| {
+        world.say(&format!(
+            "run -d --name c{number} --network only busybox sleep 1000"
+        ))
+    });
+    assert!(joined.iter().all(|ran| ran.code == 0), "{joined:?}");
+    let inspect = "{{range .Containers}}{{.IPv4Address}}\n{{end}}";
+    let addresses = world.dhow(&["network", "inspect", "-f", inspect, "only"]).ok();
+    let different: std::collections::BTreeSet<_> =
+        addresses.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(different.len(), MANY, "{addresses}");
+    remove_all(&world);
+    world.say("network rm only").ok();
+    world.clean();
+}
+
+#[test]
+fn of_many_that_want_an_address_one_has_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("network create --subnet 10.211.40.0/24 sea").ok();
+    let ran = at_once(|_| world.say("run -d --network sea --ip 10.211.40.7 busybox sleep 1000"));
+    one_wins(&ran, "10.211.40.7 is already in use");
+    remove_all(&world);
+    world.say("network rm sea").ok();
+    world.clean();
+}
+
+/// The command alone, its group, or all that work for the root at that moment.
+#[test]
+fn a_kill_during_the_start_leaves_nothing_in_the_network() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !crate::world::program("nft") {
+        return;
+    }
+    world.say("network create sea").ok();
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let args = [
+        "run",
+        "-d",
+        "--network",
+        "sea",
+        "--network",
+        "bridge",
+        "-p",
+        publish.as_str(),
+        "busybox",
+        "sleep",
+        "1000",
+    ];
+    let whole = timed(|| drop(world.dhow(&args).ok()));
+    remove_all(&world);
+    for round in 0..ROUNDS {
+        let child = world.spawn(&args);
+        killed(child, round, whole);
+        if round % 3 == 0 {
+            let pids = world
+                .processes()
+                .into_iter()
+                .filter_map(|line| line.split(' ').next()?.parse().ok());
+            pids.for_each(crate::lifecycle::kill);
+        }
+        let starting = || world.say("ps -aq --filter status=created").ok();
+        eventually("who was not killed is done", || {
+            let before = starting();
+            std::thread::sleep(Duration::from_millis(200));
+            before == starting()
+        });
+        remove_all(&world);
+        world.say("network prune -f").ok();
+        // A prune takes networks that nobody wants.
+        world.say("network create --ignore sea").ok();
+        nothing_held(&world, port);
+    }
+    world.dhow(&args).ok();
+    remove_all(&world);
+    world.clean_or_healed();
+}
+
+#[test]
+fn unprivileged_a_kill_during_the_start_leaves_no_process() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let folder = nobody.world.path("home").parent().unwrap().display().to_string();
+    let ours = || {
+        let all = names(std::path::Path::new("/proc"))
+            .into_iter()
+            .filter_map(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                line.contains(&folder).then_some(pid.parse::<u32>().ok()?)
+            });
+        all.collect::<Vec<u32>>()
+    };
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let args = ["run", "-d", "-p", publish.as_str(), "box", "sleep", "1000"];
+    let remove = || {
+        for id in nobody.say("ps -aq").ok().lines() {
+            nobody.say(&format!("rm -f {id}")).exits_any();
+        }
+        assert_eq!(nobody.say("ps -aq").ok(), "");
+    };
+    let whole = timed(|| drop(nobody.dhow(&args).ok()));
+    remove();
+    for round in 0..ROUNDS {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = nobody.command(&args);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        killed(command.spawn().unwrap(), round, whole);
+        if round % 3 == 0 {
+            ours().into_iter().for_each(crate::lifecycle::kill);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        remove();
+        nobody.say("network prune -f").ok();
+        assert!(
+            std::net::TcpListener::bind(("0.0.0.0", port)).is_ok(),
+            "round {round}"
+        );
+    }
+    // It works, and then there is nothing.
+    nobody
+        .dhow(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            &publish,
+            "box",
+            "sh",
+            "-c",
+            "exec httpd -f -p 80 -h /",
+        ])
+        .ok();
+    eventually("it answers", || {
+        http(&format!("127.0.0.1:{port}"), "/none").is_some()
+    });
+    nobody.say("rm -f web").ok();
+    eventually("no process stays", || ours().is_empty());
+    for network in ["bridge"] {
+        let folder = nobody.world.path("home/.local/share/dhow/networks").join(network);
+        for part in ["leases", "endpoints"] {
+            assert_eq!(names(&folder.join(part)), Vec::<String>::new(), "{part}");
+        }
+    }
+}
