@@ -321,6 +321,57 @@ fn unprivileged_published_udp_ports_take_traffic_both_ways() {
     nobody.say("rm -f echo").ok();
 }
 
+/// Says to each client, over TCP and over UDP on port 7, which address it has.
+const WHO: &str = "use IO::Socket::INET; use IO::Select; \
+    my $t=IO::Socket::INET->new(Listen=>9,LocalPort=>7,ReuseAddr=>1); my $u=IO::Socket::INET->new(Proto=>'udp',LocalPort=>7); \
+    my $s=IO::Select->new($t,$u); while(1){for my $f($s->can_read){ \
+    if($f==$t){my $c=$t->accept; print $c $c->peerhost,\"\\n\"; close $c}else{my $m; $u->recv($m,99); $u->send($u->peerhost)}}}";
+
+#[test]
+fn unprivileged_containers_see_the_addresses_of_their_clients() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    if !crate::world::program("perl") || !std::path::Path::new("/lib64").exists() {
+        return;
+    }
+    let Some(beyond) = Beyond::new() else { return };
+    let port = free_port();
+    let (tcp, udp) = (format!("{port}:7"), format!("{port}:7/udp"));
+    let mut args = vec!["run", "-d", "--name", "who", "-p", &tcp, "-p", &udp];
+    args.extend("-v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro".split(' '));
+    args.extend(["box", "/usr/bin/perl", "-e", WHO]);
+    nobody.dhow(&args).ok();
+    let ask = |own: &str| {
+        let client = format!(
+            "use IO::Socket::INET; my $s=IO::Socket::INET->new(LocalAddr=>'{own}',PeerAddr=>'127.0.0.1:{port}',Timeout=>2) or exit 1; \
+             print scalar <$s>"
+        );
+        let output = std::process::Command::new("perl")
+            .args(["-e", &client])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    eventually("a client from elsewhere is seen", || ask(&beyond.0) == beyond.0);
+    // The machine itself is the gateway.
+    let gateway = nobody
+        .say("inspect -f {{.NetworkSettings.Networks.bridge.Gateway}} who")
+        .ok();
+    assert_eq!(ask("127.0.0.1"), gateway);
+    let socket = std::net::UdpSocket::bind((beyond.0.as_str(), 0)).unwrap();
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_millis(500)))
+        .unwrap();
+    eventually("over UDP, too", || {
+        let mut buffer = [0; 99];
+        drop(socket.send_to(b"who", ("127.0.0.1", port)));
+        let length = socket.recv(&mut buffer).unwrap_or(0);
+        buffer[..length] == *beyond.0.as_bytes()
+    });
+    nobody.say("rm -f who").ok();
+}
+
 #[test]
 fn unprivileged_names_resolve_on_networks_which_are_apart() {
     let Some(nobody) = Nobody::with_network() else {

@@ -40,6 +40,7 @@ pub mod pause;
 pub mod process;
 pub mod sched;
 pub mod signal;
+pub mod socket;
 pub mod stub;
 
 dhow_types::define_error! {

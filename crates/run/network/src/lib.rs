@@ -30,8 +30,8 @@
 //! without it, and all of a normal user, whose bridges are in a namespace of their own (`user`, `relay`).
 //!
 //! Known limits: the first attach turns on forwarding for the whole host, and leaves the policy for traffic between the host's
-//! other interfaces to the administrator. Behind a relay a container sees its gateway
-//! and not the client; SCTP has none.
+//! other interfaces to the administrator. A container sees its gateway
+//! instead of a client that came by root's relay, or from the host itself by that of a normal user; SCTP has none.
 
 #![forbid(unsafe_code)]
 

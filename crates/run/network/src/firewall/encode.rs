@@ -238,6 +238,7 @@ pub(super) const WORD5: u32 = 13;
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Meta {
+    Mark = 3,
     InName = 6,
     OutName = 7,
     Family = 15,
@@ -249,6 +250,7 @@ pub(super) enum Meta {
 pub(super) enum Ct {
     State = 0,
     Status = 2,
+    Mark = 3,
 }
 
 /// One expression of a rule. A rule ends at the first that does not hold.
@@ -284,6 +286,10 @@ pub(super) enum Step<'a> {
     Dnat(u32, u32),
     /// Gives the packet the address of the interface it leaves by.
     Masquerade,
+    /// The packet's mark becomes what is in [`R1`].
+    SetMark,
+    /// The connection's mark becomes what is in [`R1`].
+    SetCtMark,
     /// Ends here, well.
     Accept,
     /// Ends here, badly.
@@ -350,6 +356,14 @@ impl Step<'_> {
                 data.be32(2, family);
                 data.be32(3, R1);
                 data.be32(5, port);
+            }),
+            Self::SetMark => expression("meta", &|data| {
+                data.be32(2, Meta::Mark as u32);
+                data.be32(3, R1);
+            }),
+            Self::SetCtMark => expression("ct", &|data| {
+                data.be32(2, Ct::Mark as u32);
+                data.be32(4, R1);
             }),
             Self::Masquerade => expression("masq", &|_| ()),
             Self::Accept => expression("immediate", &|data| verdict(data, 1, None)),

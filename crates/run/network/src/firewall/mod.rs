@@ -19,6 +19,7 @@
 //! Table and sets have no owner flag: they outlive the process, and an administrator can see and flush them;
 //! whoever watches, or the next attach, writes everything again from the records. `iifname` in postrouting needs Linux 5.7.
 
+mod answers;
 mod conntrack;
 mod encode;
 mod redirect;
@@ -33,6 +34,7 @@ use crate::netlink::{Attributes, Batch, Socket, route};
 use ipnet::IpNet;
 
 use crate::{Endpoint, Network, PublishedPort};
+pub(crate) use answers::mark_answers;
 pub(crate) use encode::{EVENTS, TABLE_NAME, takes_away};
 pub(crate) use redirect::redirect_dns;
 

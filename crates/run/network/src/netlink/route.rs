@@ -17,6 +17,7 @@ const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWRULE: u16 = 32;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -45,6 +46,10 @@ const RTA_PRIORITY: u16 = 6;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+const RT_SCOPE_HOST: u8 = 254;
+const FRA_FWMARK: u16 = 10;
+const FR_ACT_TO_TBL: u8 = 1;
 
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
@@ -246,6 +251,40 @@ pub(crate) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr, 
         if metric != 0 {
             route.u32(RTA_PRIORITY, metric);
         }
+    });
+}
+
+const fn family_of(v6: bool) -> u8 {
+    if v6 { AF_INET6 } else { AF_INET }
+}
+
+/// A routing table by which everything is of this host.
+pub(crate) fn add_local_table(batch: &mut Batch, v6: bool, table: u8, loopback: u32) {
+    let family = family_of(v6);
+    let fixed = [
+        family,
+        0,
+        0,
+        0,
+        table,
+        RTPROT_BOOT,
+        RT_SCOPE_HOST,
+        RTN_LOCAL,
+        0,
+        0,
+        0,
+        0,
+    ];
+    batch.request(RTM_NEWROUTE, ACK | CREATE | EXCLUSIVE, &fixed, |route| {
+        route.u32(RTA_OIF, loopback);
+    });
+}
+
+/// Packets with this mark are routed by that table (`struct fib_rule_hdr`).
+pub(crate) fn add_mark_rule(batch: &mut Batch, v6: bool, mark: u32, table: u8) {
+    let fixed = [family_of(v6), 0, 0, 0, table, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+    batch.request(RTM_NEWRULE, ACK | CREATE | EXCLUSIVE, &fixed, |rule| {
+        rule.u32(FRA_FWMARK, mark);
     });
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use super::source::Sources;
 use super::{Door, Way};
 
 /// How long a client is remembered that says nothing: docker's proxy has the same.
@@ -43,7 +45,7 @@ impl Flows {
         base: u64,
         door: usize,
         socket: &UdpSocket,
-        target: SocketAddr,
+        target: (SocketAddr, Sources),
         now: Instant,
     ) {
         let mut buffer = vec![0; LONGEST];
@@ -77,7 +79,7 @@ impl Flows {
         epoll: &OwnedFd,
         base: u64,
         (door, client): (usize, SocketAddr),
-        target: SocketAddr,
+        (target, sources): (SocketAddr, Sources),
         now: Instant,
     ) -> io::Result<usize> {
         let slot = match self.slots.iter().position(Option::is_none) {
@@ -94,12 +96,13 @@ impl Flows {
                 slot
             }
         };
-        let any: IpAddr = match target {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        let family = match target {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
         };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.set_nonblocking(true)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = UdpSocket::from(socket_with(family, SocketType::DGRAM, flags, None)?);
+        sources.give(&socket, client, target, client.port());
         socket.connect(target)?;
         let data = epoll::EventData::new_u64(base + slot as u64);
         epoll::add(epoll, &socket, data, epoll::EventFlags::IN)?;

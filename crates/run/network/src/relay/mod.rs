@@ -4,9 +4,11 @@
 //!
 //! One thread, one epoll set, nothing that blocks. A stream costs a few hundred bytes while it is quiet: what one side does
 //! not take yet is kept and no more is read for it. A client of a datagram port has a socket of its own towards the container,
-//! by which answers find back, until it was silent for 90 seconds.
+//! by which answers find back, until it was silent for 90 seconds. In a network namespace of its own the relay shows a container
+//! the addresses of its clients.
 
 mod datagram;
+mod source;
 mod stream;
 
 use std::io;
@@ -18,6 +20,7 @@ use rustix::event::epoll;
 
 use crate::{Context as _, Endpoint, Error, Protocol, PublishedPort};
 use datagram::Flows;
+use source::Sources;
 use stream::Streams;
 
 /// Connections that wait to be accepted.
@@ -62,6 +65,7 @@ pub(crate) struct Relay {
     doors: Vec<Door>,
     streams: Streams,
     flows: Flows,
+    sources: Sources,
     paused: Option<Instant>,
 }
 
@@ -93,10 +97,17 @@ impl Relay {
             doors,
             streams: Streams::default(),
             flows: Flows::default(),
+            sources: Sources::default(),
             paused: None,
         };
         relay.watch().context(|| "watch the published ports")?;
         Ok(relay)
+    }
+
+    /// Has the container see its clients' addresses, where that can be. In the network namespace in which the relay is
+    /// alone with the containers.
+    pub(crate) fn keep_sources(&mut self) {
+        self.sources = Sources::prepare();
     }
 
     /// Everything that it has.
@@ -157,12 +168,16 @@ impl Relay {
             return;
         };
         match way {
-            Way::Datagram(socket) => self
-                .flows
-                .receive(&self.epoll, FLOW, number, socket, *target, now),
+            Way::Datagram(socket) => {
+                self.flows
+                    .receive(&self.epoll, FLOW, number, socket, (*target, self.sources), now)
+            }
             Way::Stream(listener) => {
                 for _ in 0..TURN {
-                    match self.streams.accept(&self.epoll, STREAM, listener, *target) {
+                    match self
+                        .streams
+                        .accept(&self.epoll, STREAM, listener, *target, self.sources)
+                    {
                         Ok(true) => {}
                         Ok(false) => return,
                         // No descriptor is left: the listener would be ready for ever.

@@ -9,6 +9,8 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, acceptfrom_with, socket_with, sockopt};
 
+use super::source::Sources;
+
 /// Most bytes of one read.
 const CHUNK: usize = 256 << 10;
 /// Reads for one direction before others have their turn.
@@ -71,9 +73,11 @@ impl Streams {
         base: u64,
         listener: &OwnedFd,
         target: SocketAddr,
+        sources: Sources,
     ) -> io::Result<bool> {
-        let client = match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok((client, _)) => settle(client)?,
+        let (client, address) = match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
+            Ok((client, address)) => (settle(client)?, address),
             Err(Errno::AGAIN) => return Ok(false),
             Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 return Err(errno.into());
@@ -81,7 +85,8 @@ impl Streams {
             // Its client has given up (accept(2), "Error handling").
             Err(_) => return Ok(true),
         };
-        let container = match connect(target) {
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let container = match connect(target, address, sources) {
             Ok(container) => container,
             Err(error) => {
                 reset(&client);
@@ -174,7 +179,7 @@ impl Streams {
 }
 
 /// A connection that is being made, to which one may write when it is there.
-fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+fn connect(target: SocketAddr, client: Option<SocketAddr>, sources: Sources) -> io::Result<TcpStream> {
     let family = if target.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -182,6 +187,9 @@ fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = settle(socket_with(family, SocketType::STREAM, flags, None)?)?;
+    if let Some(client) = client {
+        sources.give(&socket, client, target, 0);
+    }
     match rustix::net::connect(&socket, &target) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(errno) => Err(errno.into()),
