@@ -556,3 +556,38 @@ fn limits_and_the_restart_policy_of_a_running_container_change() {
     world.say("rm -f box").ok();
     world.clean();
 }
+
+/// As docker's: ten programs that ignore their stop signal end together, not one after the other.
+#[test]
+fn several_containers_are_stopped_and_removed_at_once_and_told_in_order() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let names: Vec<String> = (0..10).map(|number| format!("deaf{number}")).collect();
+    for name in &names {
+        world
+            .dhow(&[
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--network",
+                "none",
+                "busybox",
+                "sleep",
+                "600",
+            ])
+            .exits(0);
+    }
+    let begun = std::time::Instant::now();
+    let stopped = world.say(&format!("stop -t 2 {} nobody", names.join(" ")));
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(12),
+        "{:?}",
+        begun.elapsed()
+    );
+    let stopped = stopped.exits(1).says("No such container: nobody");
+    assert_eq!(stopped.stdout.lines().collect::<Vec<_>>(), names);
+    let removed = world.say(&format!("rm {}", names.join(" "))).ok();
+    assert_eq!(removed.lines().collect::<Vec<_>>(), names);
+}

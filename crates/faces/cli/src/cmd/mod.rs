@@ -58,7 +58,10 @@ pub(crate) use system::df::{shown as df_text, verbose as df_verbose};
 #[cfg(test)]
 pub(crate) use version::text as info_text;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use clap::{ArgMatches, Command};
 use jiff::Timestamp;
@@ -351,19 +354,73 @@ pub(crate) fn each(
 ) -> Result<ExitCode, CliError> {
     let mut code = 0;
     for name in names {
-        match deed(name) {
-            Ok(()) => {}
-            // Nobody reads any more: the rest is done all the same.
-            Err(error) if error.is_quiet_success() => {}
-            // The exit code of the whole says that something failed; with podman, what failed last.
-            Err(error) => code = error.shown(),
-        }
+        tell(deed(name), &mut code);
     }
-    Ok(match (code, crate::dialect::spoken().is_podman()) {
+    Ok(whole(code))
+}
+
+/// How many names are worked on at once by [`each_at_once`]: their time is spent on waiting for processes to end.
+const AT_ONCE: usize = 16;
+
+/// The same for what waits more than it works, several names at a time; each deed gives the line that it would say, if any.
+/// Lines and failures come in the order of the names.
+pub(crate) fn each_at_once(
+    names: &[String],
+    deed: impl Fn(&str) -> Result<Option<String>, CliError> + Sync,
+) -> Result<ExitCode, CliError> {
+    let say = |said: Result<Option<String>, CliError>| match said? {
+        Some(line) => crate::render::say_line(&line),
+        None => Ok(()),
+    };
+    if names.len() < 2 {
+        return each(names, |name| say(deed(name)));
+    }
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    let mut code = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(names.len()) {
+            let (sender, next, deed) = (sender.clone(), &next, &deed);
+            scope.spawn(move || {
+                while let Some((place, name)) = {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    names.get(place).map(|name| (place, name))
+                } {
+                    // The receiver lives as long as this scope.
+                    drop(sender.send((place, deed(name))));
+                }
+            });
+        }
+        drop(sender);
+        let (mut early, mut turn) = (BTreeMap::new(), 0);
+        for (place, said) in receiver {
+            early.insert(place, said);
+            while let Some(said) = early.remove(&turn) {
+                tell(say(said), &mut code);
+                turn += 1;
+            }
+        }
+    });
+    Ok(whole(code))
+}
+
+/// Tells a failure and keeps its code.
+fn tell(done: Result<(), CliError>, code: &mut u8) {
+    match done {
+        Ok(()) => {}
+        // Nobody reads any more: the rest is done all the same.
+        Err(error) if error.is_quiet_success() => {}
+        // The exit code of the whole says that something failed; with podman, what failed last.
+        Err(error) => *code = error.shown(),
+    }
+}
+
+fn whole(code: u8) -> ExitCode {
+    match (code, crate::dialect::spoken().is_podman()) {
         (0, _) => ExitCode::SUCCESS,
         (code, true) => ExitCode::from(code),
         (_, false) => ExitCode::FAILURE,
-    })
+    }
 }
 
 /// The `until` filter, as seconds since 1970.

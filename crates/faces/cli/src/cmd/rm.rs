@@ -46,14 +46,14 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if dialect::spoken().is_podman() && names.len() > 1 {
         dependents_first(engine, &mut names);
     }
-    super::each(&names, |name| {
+    let remove = |name: &str| -> Result<Option<String>, CliError> {
         refuse_infra(engine, name, flags.depend)?;
         if dialect::spoken().is_podman() {
             refuse_needed(engine, name)?;
         }
         if let Some(pod) = pod_of_infra(engine, name)? {
             engine.remove_pod(&pod, flags.force, None)?;
-            return say_line(name);
+            return Ok(Some(name.to_owned()));
         }
         let removed = match flags.time {
             Some(seconds) if flags.force && seconds > 0 => engine
@@ -62,18 +62,26 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             _ => engine.remove_container(name, flags.force, flags.volumes),
         };
         match removed {
-            Err(error) if flags.chosen.passes(&error) => Ok(()),
+            Err(error) if flags.chosen.passes(&error) => Ok(None),
             // As docker's `rm -f` since 20.10: said, and no failure. Podman does not even say it.
             Err(error) if flags.force && error.kind() == ErrorKind::NotFound => {
                 if !dialect::spoken().is_podman() {
                     crate::render::note(&format!("dhow: {}", crate::error::chain(&error)));
                 }
-                Ok(())
+                Ok(None)
             }
             Err(error) => Err(podmans_failure(engine, name, error)),
-            Ok(()) => say_line(name),
+            Ok(()) => Ok(Some(name.to_owned())),
         }
-    })
+    };
+    if dialect::spoken().is_podman() {
+        // What needs another goes before it.
+        return super::each(&names, |name| match remove(name)? {
+            Some(line) => say_line(&line),
+            None => Ok(()),
+        });
+    }
+    super::each_at_once(&names, remove)
 }
 
 /// The containers with all that cannot run without them, which come first.

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::container::Stopped;
 
 use crate::flags::Chosen;
-use crate::render::{note, say_line};
+use crate::render::note;
 use crate::view::container::is_up;
 use crate::{CliError, Context, Verb, dialect};
 
@@ -34,16 +34,16 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: StopFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
     let names = flags.chosen.names(context, |one| is_up(one.state.status))?;
-    super::each(&names, |name| {
+    super::each_at_once(&names, |name| {
         let grace = flags.timeout.map(Duration::from_secs);
         match engine.stop(name, flags.signal.as_deref(), grace) {
-            Err(error) if flags.chosen.passes(&error) => Ok(()),
+            Err(error) if flags.chosen.passes(&error) => Ok(None),
             Err(error) => Err(error.into()),
             Ok(how) => {
                 if how == Stopped::Killed && grace != Some(Duration::ZERO) {
                     resorted(engine, &flags, name);
                 }
-                say_line(name)
+                Ok(Some(name.to_owned()))
             }
         }
     })

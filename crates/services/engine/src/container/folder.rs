@@ -446,7 +446,8 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let what = || format!("read {}", path.display());
     let file = fs::File::open(path).context(what)?;
-    let mut bytes = Vec::new();
+    // Most records are no larger, so that two reads do.
+    let mut bytes = Vec::with_capacity(8 << 10);
     std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECORD), &mut bytes).context(what)?;
     serde_json::from_slice(&bytes).map_err(|error| Error::because(ErrorKind::DataLoss, what(), error))
 }
