@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clear;
 mod create;
 mod read;
 mod remove;

@@ -476,3 +476,34 @@ mod arbitrary {
         }
     }
 }
+
+#[test]
+fn large_trees_are_removed_by_several_threads_and_links_in_them_not_followed() {
+    let place = Place::new();
+    let tree = place.dir.path().join("root/large");
+    let outside = place.dir.path().join("kept");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), b"x").unwrap();
+    for dir in 0..40 {
+        let dir = tree.join(dir.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink(&outside, dir.join("link")).unwrap();
+        for file in 0..90 {
+            std::fs::write(dir.join(file.to_string()), b"x").unwrap();
+        }
+    }
+    let mut deep = tree.join("deep");
+    for _ in 0..100 {
+        deep.push("d");
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("file"), b"x").unwrap();
+    place.root.remove_all_at_once(p("large")).unwrap();
+    assert!(!tree.exists());
+    assert_eq!(std::fs::read(outside.join("file")).unwrap(), b"x");
+    // What is not there, and what is no directory.
+    place.root.remove_all_at_once(p("large")).unwrap();
+    place.root.symlink(&outside, p("link"), None).unwrap();
+    place.root.remove_all_at_once(p("link")).unwrap();
+    assert!(outside.join("file").exists());
+}

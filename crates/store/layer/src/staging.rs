@@ -148,7 +148,7 @@ fn lock(path: &Path) -> Result<OwnedFd, Errno> {
 
 fn remove(dir: &Path, name: &OsStr) -> Result<(), Error> {
     let root = Root::open(dir).context(|| format!("open {}", dir.display()))?;
-    root.remove_all(Path::new(name))
+    root.remove_all_at_once(Path::new(name))
         .context(|| format!("remove {}", dir.join(name).display()))
 }
 
