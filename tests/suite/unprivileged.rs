@@ -346,3 +346,68 @@ fn unprivileged_a_container_of_the_runtime_is_entered() {
     assert_eq!(id.ok(), "0");
     assert_eq!(root.ok(), "bin\ndev\netc\nproc\nsys\ntmp");
 }
+
+#[test]
+fn unprivileged_containers_and_builds_work_on_plain_copies() {
+    let nobody = Nobody::new();
+    if nobody.dhow(&["system", "snapshots", "copy"]).code != 0 {
+        eprintln!("skipped: this user may not have a namespace");
+        return;
+    }
+    nobody
+        .feed(&["import", "-", "box"], crate::samples::busybox_tar())
+        .ok();
+    let script = "rm /etc/passwd; echo new > /new; ls /etc";
+    let run = [
+        "run",
+        "--network",
+        "none",
+        "--name",
+        "made",
+        "box",
+        "sh",
+        "-c",
+        script,
+    ];
+    nobody.dhow(&run).ok();
+    let diff = nobody.dhow(&["diff", "made"]).ok();
+    let lines: Vec<&str> = diff.lines().collect();
+    assert_eq!(lines, ["C /etc", "D /etc/passwd", "A /new"]);
+    nobody.dhow(&["commit", "made", "changed"]).ok();
+    let look = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "changed",
+        "sh",
+        "-c",
+        "cat /new; ls /etc/passwd 2>/dev/null",
+    ];
+    assert_eq!(nobody.dhow(&look).exits_any().stdout, "new\n");
+    let context = nobody.home.join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM box\nRUN rm /etc/passwd && touch /made\n",
+    )
+    .unwrap();
+    fs::set_permissions(&context, fs::Permissions::from_mode(0o755)).unwrap();
+    let context = context.display().to_string();
+    nobody
+        .dhow(&["build", "-q", "--network", "none", "-t", "built", &context])
+        .ok();
+    let look = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "built",
+        "sh",
+        "-c",
+        "test -e /made && test ! -e /etc/passwd",
+    ];
+    nobody.dhow(&look).ok();
+    nobody.dhow(&["rm", "made"]).ok();
+    nobody.dhow(&["system", "check"]).ok();
+}

@@ -156,7 +156,11 @@ fn overlay() -> Check {
     {
         return Check::good("overlayfs", "known to the kernel");
     }
-    Check::missing("overlayfs", "not known to the kernel", "modprobe overlay")
+    Check::missing(
+        "overlayfs",
+        "not known to the kernel",
+        "modprobe overlay; without it, `dhow system snapshots copy` makes plain copies",
+    )
 }
 
 fn user_namespaces() -> Check {

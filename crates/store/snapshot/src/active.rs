@@ -237,7 +237,10 @@ impl Active {
         mount::overlay_of(&lower, upper, work, &options)
             .context(|| format!("mount the snapshot {}", self.key))
             .map_err(|error| match error.kind() {
-                ErrorKind::Unsupported | ErrorKind::InvalidArgument => error.with_hint(WITHOUT_OVERLAY),
+                // Internal: what has no kind of its own, such as the ENODEV of a kernel without overlayfs.
+                ErrorKind::Unsupported | ErrorKind::InvalidArgument | ErrorKind::Internal => {
+                    error.with_hint(WITHOUT_OVERLAY)
+                }
                 _ => error,
             })
     }

@@ -278,7 +278,7 @@ impl Snapshots {
             other => other.context(|| format!("remove the snapshot {key}"))?,
         }
         Root::open(&trash)
-            .and_then(|trash| trash.remove_all(Path::new(&name)))
+            .and_then(|trash| trash.remove_all_at_once(Path::new(&name)))
             .context(|| format!("delete the files of the snapshot {key}"))
     }
 
