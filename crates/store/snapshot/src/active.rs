@@ -9,6 +9,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::changes::{self, Changes};
 use crate::merged::Merged;
+use crate::stamps::Stamps;
 use crate::{Context, Error, copy};
 
 /// What to do where the kernel does not mount an overlay.
@@ -149,7 +150,8 @@ impl Active {
         };
         let what = || format!("compare the snapshot {} with its layers", self.key);
         let merged = Merged::load(layers).context(what)?;
-        changes::find(tree, &merged).context(what).map(Some)
+        let stamps = Stamps::read(&self.dir);
+        changes::find(tree, &merged, &stamps).context(what).map(Some)
     }
 
     /// The directories below the changes of an overlay. Those of layers are shared with every snapshot that has the same layer.

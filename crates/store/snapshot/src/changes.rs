@@ -1,4 +1,5 @@
-//! What was changed in a plain copy: it is compared with the indexes of its layers, down to the content of the files.
+//! What was changed in a plain copy: it is compared with the indexes of its layers, down to the content of files that may
+//! have been written to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read as _};
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use crate::look::{Attribute, Look};
 use crate::merged::{Identity, Merged, Named};
 use crate::patch::{inside, join, parent_of};
+use crate::stamps::Stamps;
 use crate::{Context, Error};
 
 /// Most bytes of attribute names, and of one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
@@ -57,7 +59,7 @@ impl Seen {
 }
 
 /// Compares the tree with what the layers show.
-pub(crate) fn find(tree: &Path, merged: &Merged) -> Result<Changes, Error> {
+pub(crate) fn find(tree: &Path, merged: &Merged, stamps: &Stamps) -> Result<Changes, Error> {
     let root = Root::open(tree).context(|| format!("open {}", tree.display()))?;
     let seen = walk(&root)?;
     let mut written = BTreeSet::new();
@@ -67,6 +69,7 @@ pub(crate) fn find(tree: &Path, merged: &Merged) -> Result<Changes, Error> {
         match compare(&root, path, there, merged.find(path)).context(look)? {
             Comparison::Different => drop(written.insert(path.clone())),
             Comparison::Same => {}
+            Comparison::IfContent(_) if stamps.hold(&there.stat) => {}
             Comparison::IfContent(content) => contents.push((path.as_slice(), there.stat.stx_size, content)),
         }
     }
@@ -80,6 +83,14 @@ pub(crate) fn find(tree: &Path, merged: &Merged) -> Result<Changes, Error> {
         .collect();
     written.extend(parents);
     Ok(Changes { written, gone })
+}
+
+/// Notes the files of a copy that was just made.
+pub(crate) fn stamp(dir: &Path, root: &Root) -> Result<(), Error> {
+    let moment = std::time::SystemTime::now();
+    let seen = walk(root)?;
+    let files = seen.values().filter(|there| there.kind == FileKind::File);
+    Stamps::write(dir, moment, files.map(|there| &there.stat))
 }
 
 /// The directories above a path, without the root.

@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/snapshots/<key>/tree    the copy; takes the changes
 //!                     /view    the same of a view: files are further names of those in the layers, mounted read-only
+//!                     /stamps  by which most files are known as they were, unread (see `stamps`)
 //!                     /copied  `durable`, or the boot in which the copy was made while the disk may lack some of it
 //! ```
 //! What was changed is found by comparison with the indexes of the layers (see `changes`).
@@ -18,6 +19,7 @@ use dhow_rootpath::Root;
 use rustix::fs::{AtFlags, Mode, linkat, mkdirat};
 use rustix::io::Errno;
 
+use crate::changes;
 use crate::look::Look;
 use crate::merged::{Identity, Merged, Named};
 use crate::patch::{inside, parent_of};
@@ -55,6 +57,7 @@ pub(crate) fn make(dir: &Path, layers: &[Layer], writable: bool) -> Result<(), E
             .finish(path, &named)
             .context(|| format!("dress {}", String::from_utf8_lossy(path)))?;
     }
+    changes::stamp(dir, &copier.to)?;
     let boot = dhow_layer::boot_id().context(|| "make a snapshot")?;
     let mark = dir.join(COPIED);
     std::fs::write(&mark, boot).context(|| format!("write {}", mark.display()))

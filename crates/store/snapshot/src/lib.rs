@@ -28,6 +28,7 @@ mod merged;
 mod patch;
 mod probe;
 mod stack;
+mod stamps;
 
 pub use active::{Active, MountGuard};
 pub use changes::Changes;

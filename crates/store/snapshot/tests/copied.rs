@@ -65,6 +65,61 @@ fn a_file_of_the_same_size_and_time_is_a_change_when_its_content_is_another() {
 }
 
 #[test]
+fn a_file_is_read_unless_its_change_time_is_that_of_the_copy_and_old_enough() {
+    let Some(place) = Place::new("stamps", Kind::Copies) else {
+        return;
+    };
+    let base = place.layer(&[("a", "one"), ("b", "two")]);
+    let found = |late: bool, cut: bool| {
+        let active = place.snapshots.prepare("c", &[base]).unwrap().volatile();
+        let stamps = place.root.join("snapshots/c/stamps");
+        let mut bytes = fs::read(&stamps).unwrap();
+        if late {
+            // As if the copy had taken longer: now a time that is the same says that nothing was done.
+            bytes[8..16].copy_from_slice(&i64::MAX.to_le_bytes());
+        }
+        if cut {
+            bytes.pop();
+        }
+        fs::write(&stamps, bytes).unwrap();
+        let tree = active.copy().unwrap();
+        let file = fs::OpenOptions::new().write(true).open(tree.join("b")).unwrap();
+        file.write_all_at(b"TWO", 0).unwrap();
+        of_1970(&tree.join("b"));
+        let changes = active.changes().unwrap().unwrap();
+        place.snapshots.remove("c").unwrap();
+        changes.written.into_iter().collect::<Vec<_>>()
+    };
+    for (late, cut) in [(false, false), (true, false), (true, true)] {
+        assert_eq!(found(late, cut), [b"b"], "late {late}, cut {cut}");
+    }
+    // That they are asked at all: an unread file is taken for what it was.
+    let active = place.snapshots.prepare("c", &[base]).unwrap().volatile();
+    let tree = active.copy().unwrap();
+    fs::write(tree.join("b"), "TWO").unwrap();
+    of_1970(&tree.join("b"));
+    let stat = rustix::fs::statx(
+        CWD,
+        tree.join("b"),
+        AtFlags::empty(),
+        rustix::fs::StatxFlags::CTIME,
+    )
+    .unwrap();
+    let stamps = place.root.join("snapshots/c/stamps");
+    let mut bytes = fs::read(&stamps).unwrap();
+    bytes[8..16].copy_from_slice(&i64::MAX.to_le_bytes());
+    let at = bytes[28..]
+        .chunks(20)
+        .position(|record| record[..8] == stat.stx_ino.to_le_bytes())
+        .unwrap();
+    let record = &mut bytes[28 + at * 20..48 + at * 20];
+    record[8..16].copy_from_slice(&stat.stx_ctime.tv_sec.to_le_bytes());
+    record[16..].copy_from_slice(&stat.stx_ctime.tv_nsec.to_le_bytes());
+    fs::write(&stamps, bytes).unwrap();
+    assert_eq!(active.changes().unwrap().unwrap().written.len(), 0);
+}
+
+#[test]
 fn owner_mode_time_attributes_and_targets_are_changes() {
     let base = [
         ("mode", "x"),
