@@ -343,3 +343,42 @@ fn a_person_who_ends_a_container_is_written_down() {
             .says(said);
     }
 }
+
+#[test]
+fn containers_conf_stands_before_the_flags_of_the_person() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let conf = world.file(
+        "containers.conf",
+        "[containers]\nenv = [\"ONE=1\", \"TWO=2\"]\nread_only = true\ndefault_ulimits = [\"nofile=77:77\"]\n\
+         default_capabilities = [\"CHOWN\", \"KILL\"]\noom_score_adj = 5\n",
+    );
+    let with = |name: &str, flags: &str| {
+        let line = format!("{RUN} {flags} busybox");
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        words.extend([
+            "sh",
+            "-c",
+            "echo $ONE $TWO $(ulimit -n) $(cat /proc/self/oom_score_adj) $(grep CapBnd /proc/self/status); touch /x",
+        ]);
+        let mut command = world.command(&words);
+        command.arg0(name).env("CONTAINERS_CONF", &conf);
+        finish(command, Vec::new())
+    };
+    let ran = with("podman", "");
+    assert_eq!(
+        (ran.stdout.trim(), ran.code),
+        ("1 2 77 5 CapBnd: 0000000000000021", 1)
+    );
+    let ran = with(
+        "podman",
+        "-e TWO=3 --ulimit nofile=78 --read-only=false --oom-score-adj 6 --cap-drop KILL",
+    );
+    assert_eq!(
+        (ran.stdout.trim(), ran.code),
+        ("1 3 78 6 CapBnd: 0000000000000001", 0)
+    );
+    // Docker's words know no such file.
+    assert_eq!(with("docker", "").code, 0);
+}

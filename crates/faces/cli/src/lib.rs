@@ -12,6 +12,7 @@
 
 mod attach;
 mod cmd;
+mod containers_conf;
 mod dialect;
 mod environment;
 mod error;
@@ -63,7 +64,11 @@ pub(crate) struct Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     dhow_engine::close_inherited();
-    let matches = match matches(std::env::args_os().collect()) {
+    let words = match with_defaults(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => return error.report(),
+    };
+    let matches = match matches(words) {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
     };
@@ -115,6 +120,44 @@ fn redirect(matches: &ArgMatches) -> Result<(), CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::plain(format!("write to {path}: {error}"));
     let file = std::fs::File::create(path).map_err(|error| failed(&error))?;
     rustix::stdio::dup2_stdout(&file).map_err(|error| failed(&error))
+}
+
+/// Global flags that have a value.
+const GLOBAL: [&str; 2] = ["--root", "--out"];
+
+/// The words with what `containers.conf` says of containers, before the person's own flags.
+fn with_defaults(mut words: Vec<std::ffi::OsString>) -> Result<Vec<std::ffi::OsString>, CliError> {
+    if !dialect::spoken().is_podman() {
+        return Ok(words);
+    }
+    let mut at = 1;
+    while let Some(word) = words.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "container" => at += 1,
+            flag if GLOBAL.contains(&flag) => at += 2,
+            flag if flag.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    if !words
+        .get(at)
+        .is_some_and(|verb| verb == "run" || verb == "create")
+    {
+        return Ok(words);
+    }
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(Into::into)
+    };
+    let conf = containers_conf::ContainersConf::read(variable)?;
+    let said: Vec<String> = words
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let flags = conf.flags(&said)?;
+    words.splice(at + 1..at + 1, flags.into_iter().map(Into::into));
+    Ok(words)
 }
 
 /// Reads the arguments. A switch may be given a value (`--rm=false`), as docker and podman have it: it is found when it

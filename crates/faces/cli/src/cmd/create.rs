@@ -35,6 +35,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     request.image = super::local_image(engine, &request.image);
     flags.podman.add_to(&mut request)?;
     if dialect::spoken().is_podman() {
+        usual_capabilities(&mut request)?;
         one_mount_a_place(&mut request)?;
         in_podmans_way(&mut request);
     }
@@ -139,6 +140,32 @@ fn refuse_contradictions(flags: &ContainerFlags) -> Result<(), CliError> {
     }
 }
 
+/// The capabilities that `containers.conf` gives in place of the usual ones, with what the person changes of them.
+fn usual_capabilities(request: &mut CreateContainer) -> Result<(), CliError> {
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(Into::into)
+    };
+    let conf = crate::containers_conf::ContainersConf::read(variable)?;
+    let Some(mut usual) = conf.capabilities()? else {
+        return Ok(());
+    };
+    let name = |text: &String| {
+        let upper = text.to_ascii_uppercase();
+        upper.strip_prefix("CAP_").map(str::to_owned).unwrap_or(upper)
+    };
+    let all = |texts: &[String]| texts.iter().any(|text| name(text) == "ALL");
+    if request.privileged || all(&request.cap_add) || all(&request.cap_drop) {
+        return Ok(());
+    }
+    usual.retain(|one| !request.cap_drop.iter().any(|dropped| name(dropped) == name(one)));
+    usual.append(&mut request.cap_add);
+    request.cap_add = usual;
+    request.cap_drop = vec!["ALL".to_owned()];
+    Ok(())
+}
+
 /// Podman takes a mount that is given twice once, and refuses two of one place.
 fn one_mount_a_place(request: &mut CreateContainer) -> Result<(), CliError> {
     let mut mounts: Vec<MountSpec> = Vec::with_capacity(request.mounts.len());
@@ -158,6 +185,12 @@ fn one_mount_a_place(request: &mut CreateContainer) -> Result<(), CliError> {
 
 /// What podman does where docker does something else.
 fn in_podmans_way(request: &mut CreateContainer) {
+    // Of several limits of one kind the last counts.
+    let all = std::mem::take(&mut request.ulimits);
+    for limit in all {
+        request.ulimits.retain(|other| other.name != limit.name);
+        request.ulimits.push(limit);
+    }
     // Its word for the usual network.
     request.networks.retain(|network| network.network != "private");
     // It says in the container what made it (systemd, "The Container Interface").
