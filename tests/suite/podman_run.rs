@@ -382,3 +382,120 @@ fn containers_conf_stands_before_the_flags_of_the_person() {
     // Docker's words know no such file.
     assert_eq!(with("docker", "").code, 0);
 }
+
+#[test]
+fn podmans_top_has_columns_by_name_and_the_ids_of_the_container() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run -d --network none --name one busybox sleep 1000")
+        .ok();
+    let told = world.podman("top one").ok();
+    let mut lines = told
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let titles = lines.next().unwrap();
+    assert_eq!(
+        titles,
+        ["USER", "PID", "PPID", "%CPU", "ELAPSED", "TTY", "TIME", "COMMAND"]
+    );
+    let first = lines.next().unwrap();
+    assert_eq!(
+        (first[0], first[1], first[2], first[7]),
+        ("root", "1", "0", "sleep")
+    );
+    assert_eq!(world.podman("top one -eo pid,comm").ok().lines().count(), 2);
+    world
+        .podman("top one nonsense")
+        .exits(125)
+        .says("unknown descriptor");
+}
+
+#[test]
+fn a_folder_of_the_host_can_be_the_root() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = world.path("root");
+    std::fs::create_dir_all(folder.join("bin")).unwrap();
+    let tar = crate::samples::busybox_tar();
+    let file = world.file("busybox.tar", tar);
+    let unpacked = std::process::Command::new("tar")
+        .arg("-C")
+        .arg(&folder)
+        .arg("-xf")
+        .arg(&file)
+        .status();
+    assert!(unpacked.unwrap().success());
+    let path = folder.display();
+    assert_eq!(
+        world
+            .say(&format!("{RUN} --rootfs {path}:O busybox touch /word"))
+            .code,
+        0
+    );
+    assert!(!folder.join("word").exists());
+    world
+        .say(&format!("{RUN} --rootfs {path} busybox touch /word"))
+        .ok();
+    assert!(folder.join("word").exists());
+    world
+        .say(&format!("{RUN} --rootfs /not/there busybox true"))
+        .exits(125)
+        .says("no folder of this host");
+    assert_eq!(world.say("images -q").ok().lines().count(), 1);
+}
+
+#[test]
+fn mtab_is_made_where_the_image_has_none() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run --network none --name made busybox mkdir -p /etc")
+        .ok();
+    world.podman("commit -q made etc").ok();
+    assert_eq!(
+        world.podman(&format!("{RUN} etc readlink /etc/mtab")).ok(),
+        "/proc/mounts"
+    );
+}
+
+#[test]
+fn descriptors_are_handed_over_when_they_are_named_and_no_others() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let word = world.file("word", "here\n").display().to_string();
+    let sh = |flags: &str, script: &str, redirect: &str| {
+        let line = format!(
+            "exec {} --root {} run --rm --network none {flags} busybox sh -c '{script}' {redirect}",
+            crate::world::binary().display(),
+            world.root().display()
+        );
+        std::process::Command::new("sh")
+            .args(["-c", &line])
+            .output()
+            .unwrap()
+    };
+    let redirect = format!("3</dev/null 4<{word} 7<{word} 9<{word}");
+    let out = sh(
+        "--preserve-fds 2",
+        "cat <&4; test -e /proc/self/fd/9 || echo no",
+        &redirect,
+    );
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "here\nno\n", "{out:?}");
+    let out = sh(
+        "--preserve-fd 7,9",
+        "cat <&7; cat <&9 >/dev/null; test -e /proc/self/fd/4 || echo no",
+        &redirect,
+    );
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "here\nno\n", "{out:?}");
+    let out = sh("--preserve-fds 8", "true", &redirect);
+    assert_eq!(out.status.code(), Some(125));
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("file descriptor 5 is not available"),
+        "{out:?}"
+    );
+}

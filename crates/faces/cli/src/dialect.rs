@@ -238,7 +238,32 @@ fn podman_words(message: &str) -> String {
             _ => format!("invalid signal: {signal}"),
         };
     }
-    words_of_paths(message).unwrap_or_else(|| message.to_owned())
+    words_of_paths(message)
+        .or_else(|| words_of_images(message))
+        .unwrap_or_else(|| message.to_owned())
+}
+
+/// The same of images and their archives.
+fn words_of_images(message: &str) -> Option<String> {
+    if let Some(what) = message
+        .strip_prefix("load images: ")
+        .filter(|what| what.contains("archive"))
+    {
+        return Some(format!(
+            "payload does not match any of the supported image formats: {what}"
+        ));
+    }
+    if let Some((_, rest)) = message
+        .split_once(": conflict: unable to delete ")
+        .and_then(|(_, rest)| rest.rsplit_once(" container "))
+        .filter(|_| message.contains("image is being used by"))
+    {
+        return Some(format!(
+            "image used by {rest}: image is in use by a container: consider listing external containers and \
+             force-removing image"
+        ));
+    }
+    None
 }
 
 /// The same of paths in containers and on the host.

@@ -32,11 +32,18 @@ pub(crate) use error::CliError;
 /// What a verb has at hand.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// Descriptors of the caller that a container is to have.
+    kept: Vec<u32>,
     environment: Environment,
     engine: std::sync::OnceLock<dhow_engine::Engine>,
 }
 
 impl Context {
+    /// Descriptors of the caller that a container is to have.
+    pub(crate) fn kept(&self) -> &[u32] {
+        &self.kept
+    }
+
     /// The engine, opened when first asked for.
     pub(crate) fn engine(&self) -> Result<&dhow_engine::Engine, CliError> {
         Ok(self.opened()?)
@@ -63,7 +70,6 @@ pub(crate) struct Verb {
 /// The program: reads its arguments and environment, does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    dhow_engine::close_inherited();
     let words = match with_defaults(std::env::args_os().collect()) {
         Ok(words) => words,
         Err(error) => return error.report(),
@@ -72,6 +78,11 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
     };
+    let kept = match kept(&matches) {
+        Ok(kept) => kept,
+        Err(error) => return error.report(),
+    };
+    dhow_engine::close_inherited_but(&kept);
     if let Err(error) = redirect(&matches) {
         return error.report();
     }
@@ -83,6 +94,7 @@ pub fn main() -> ExitCode {
         return error.report();
     }
     let context = Context {
+        kept,
         environment,
         engine: std::sync::OnceLock::new(),
     };
@@ -107,6 +119,32 @@ fn enter_own_namespace(environment: &Environment, matches: &ArgMatches) -> Resul
     match matches.subcommand_name() {
         Some(verb) if !OUTSIDE.contains(&verb) => Ok(dhow_engine::rootless::enter(&environment.settings())?),
         _ => Ok(()),
+    }
+}
+
+/// The descriptors of this command's caller that a container is to have (`--preserve-fds`, `--preserve-fd`). All others are
+/// closed before anything of this command is open.
+fn kept(matches: &ArgMatches) -> Result<Vec<u32>, CliError> {
+    let mut inner = matches;
+    while let Some((_, below)) = inner.subcommand() {
+        inner = below;
+    }
+    let count = inner
+        .try_get_one::<u32>("preserve_fds")
+        .ok()
+        .flatten()
+        .copied()
+        .unwrap_or(0);
+    let named = inner.try_get_many::<u32>("preserve_fd").ok().flatten();
+    let all: Vec<u32> = (3..count.saturating_add(3))
+        .chain(named.into_iter().flatten().copied())
+        .collect();
+    match all.iter().find(|number| !std::path::Path::new(&format!("/proc/self/fd/{number}")).exists()) {
+        Some(number) => Err(CliError::plain(format!(
+            "file descriptor {number} is not available: --preserve-fds and --preserve-fd need descriptors that are open"
+        ))
+        .with_code(125)),
+        None => Ok(all),
     }
 }
 

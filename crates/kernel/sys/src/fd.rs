@@ -37,6 +37,35 @@ pub fn close_inherited_from(first: u32) {
     let _: libc::c_long = unsafe { libc::syscall(libc::SYS_close_range, first.max(3), u32::MAX, 0) };
 }
 
+/// The same but of those with these numbers, for a caller that hands them to a container.
+pub fn close_inherited_but(kept: &[u32]) {
+    let mut kept: Vec<u32> = kept.iter().copied().filter(|number| *number >= 3).collect();
+    kept.sort_unstable();
+    let mut next = 3;
+    for number in kept {
+        close_numbers(next, number.saturating_sub(1));
+        next = number.saturating_add(1);
+    }
+    close_numbers(next, u32::MAX);
+}
+
+/// Closes inherited descriptors that were kept for a container, once it has them.
+pub fn close_kept(kept: &[u32]) {
+    for number in kept.iter().filter(|number| **number >= 3) {
+        close_numbers(*number, *number);
+    }
+}
+
+fn close_numbers(first: u32, last: u32) {
+    if first > last {
+        return;
+    }
+    // SAFETY: these came from the parent, and no value of this process owns them: at the start of `main` nothing does, and
+    // later a number that is kept is taken and given to nothing else. A kernel without the call (before Linux 5.9) leaves
+    // them open, as they came.
+    let _: libc::c_long = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+}
+
 /// Closes every descriptor from `first` on but `kept`, in a child of [`crate::clone::spawn`] that is about to wait long.
 ///
 /// Nothing of the caller may use or close one of the others afterwards: such a child ends by execve or without

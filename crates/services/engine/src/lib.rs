@@ -85,7 +85,7 @@ pub use dhow_network::{
 pub use dhow_oci::Healthcheck;
 pub use dhow_seccomp::Profile as SeccompProfile;
 pub use dhow_snapshot::Form as SnapshotForm;
-pub use dhow_sys::fd::close_inherited;
+pub use dhow_sys::fd::close_inherited_but;
 pub use dhow_sys::signal::Signals;
 pub use dhow_transport::{
     CredentialProgram, Found, Proxies, Registries, RegistryFiles, Settings as TransportSettings,

@@ -70,7 +70,7 @@ impl Backing {
     fn mounted(kind: &str, device: &str, words: &[&str]) -> Self {
         let mut attributes = MountAttrFlags::empty();
         let mut options = Vec::new();
-        if kind != "tmpfs" && !device.is_empty() {
+        if !device.is_empty() {
             options.push(("source".to_owned(), Some(device.to_owned())));
         }
         for word in words {
@@ -213,7 +213,10 @@ mod tests {
         let tmpfs = of(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,noexec")]).unwrap();
         let expected = Backing::Mounted {
             kind: "tmpfs".to_owned(),
-            options: vec![("size".to_owned(), Some("1m".to_owned()))],
+            options: vec![
+                ("source".to_owned(), Some("tmpfs".to_owned())),
+                ("size".to_owned(), Some("1m".to_owned())),
+            ],
             attributes: MountAttrFlags::MOUNT_ATTR_NOEXEC,
         };
         assert_eq!(tmpfs, expected);

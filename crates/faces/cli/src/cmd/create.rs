@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::container::{CreateContainer, MountSpec};
+use dhow_engine::container::{CreateContainer, MountSpec, OwnRoot};
 use dhow_types::{ErrorKind, Silent};
 
 use crate::dialect::{self, Dialect};
@@ -32,7 +32,11 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     refuse_contradictions(flags)?;
     let mut request = flags.request().map_err(|error| error.with_code(125))?;
     let engine = context.engine()?;
-    request.image = super::local_image(engine, &request.image);
+    if flags.podman.rootfs {
+        request.extras.root = Some(host_root(&std::mem::take(&mut request.image))?);
+    } else {
+        request.image = super::local_image(engine, &request.image);
+    }
     flags.podman.add_to(&mut request)?;
     if dialect::spoken().is_podman() {
         usual_capabilities(&mut request)?;
@@ -55,13 +59,13 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     {
         engine.remove_container(name, true, false)?;
     }
-    if flags.pull == "newer" {
+    if flags.pull == "newer" && !flags.podman.rootfs {
         match pull(context, flags) {
             Err(error) if !has_image(context, flags) => return Err(error),
             _ => {}
         }
     }
-    if flags.pull == "always" {
+    if flags.pull == "always" && !flags.podman.rootfs {
         if dialect::spoken().is_podman()
             && !flags.quiet
             && let Ok(name) = dhow_reference::Reference::parse(flags.image())
@@ -100,6 +104,7 @@ fn with_image(
     let created = match engine.create(request) {
         Err(error)
             if error.kind() == ErrorKind::NotFound
+                && !flags.podman.rootfs
                 && flags.pull == "missing"
                 && !has_image(context, flags) =>
         {
@@ -166,6 +171,22 @@ fn usual_capabilities(request: &mut CreateContainer) -> Result<(), CliError> {
     Ok(())
 }
 
+/// `FOLDER[:O]`.
+fn host_root(text: &str) -> Result<OwnRoot, CliError> {
+    let (path, options) = text.split_once(':').unwrap_or((text, ""));
+    let overlay = match options {
+        "" => false,
+        "O" => true,
+        other => {
+            let message = format!("invalid option {other:?} of --rootfs {text}: use FOLDER or FOLDER:O");
+            return Err(CliError::plain(message).with_code(125));
+        }
+    };
+    let path =
+        std::path::absolute(path).map_err(|error| CliError::plain(format!("--rootfs {path}: {error}")))?;
+    Ok(OwnRoot::Folder { path, overlay })
+}
+
 /// Podman takes a mount that is given twice once, and refuses two of one place.
 fn one_mount_a_place(request: &mut CreateContainer) -> Result<(), CliError> {
     let mut mounts: Vec<MountSpec> = Vec::with_capacity(request.mounts.len());
@@ -193,6 +214,13 @@ fn in_podmans_way(request: &mut CreateContainer) {
     }
     // Its word for the usual network.
     request.networks.retain(|network| network.network != "private");
+    for network in request
+        .networks
+        .iter_mut()
+        .filter(|network| network.network == "podman")
+    {
+        "bridge".clone_into(&mut network.network);
+    }
     // It says in the container what made it (systemd, "The Container Interface").
     if !request.bare_env && !request.env.iter().any(|set| set.starts_with("container=")) {
         request.env.push("container=podman".to_owned());

@@ -38,6 +38,12 @@ struct ExecFlags {
     /// Give extended privileges to the command
     #[arg(long)]
     privileged: bool,
+    /// Pass N descriptors beside the three to the container, from 3 on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..1024))]
+    preserve_fds: Option<u32>,
+    /// Pass these descriptors to the container
+    #[arg(long, value_name = "FD,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(3..1024))]
+    preserve_fd: Vec<u32>,
     /// Allocate a pseudo-TTY
     #[arg(short, long)]
     tty: bool,
@@ -65,6 +71,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if flags.tty && flags.interactive && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         return Err(CliError::plain("the input device is not a TTY"));
     }
+    if flags.preserve_fds.is_some() && !flags.preserve_fd.is_empty() {
+        return Err(CliError::plain(
+            "cannot specify both --preserve-fds and --preserve-fd",
+        ));
+    }
     if flags.command.is_empty() {
         let message = "must provide a non-empty command to start an exec session: invalid argument";
         return Err(CliError::plain(message));
@@ -78,6 +89,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         container: flags.container,
         args: flags.command,
         env,
+        kept: context.kept().to_vec(),
         keep_groups: dialect::spoken().is_podman(),
         user: flags.user,
         workdir: flags.workdir,

@@ -46,7 +46,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             let row = view::history_row(line, now, flags.no_trunc, flags.human);
             if dialect::spoken().is_podman() {
                 // Templates find the age there, and the names.
-                let created = row.field("CreatedSince");
+                let created = if flags.human {
+                    row.field("CreatedSince")
+                } else {
+                    to_the_second(row.field("CreatedSince"))
+                };
+                let row = row.with_field("CreatedSince", created.clone());
                 row.with_field("Created", created)
                     .with_field("Tags", line.names.clone().into())
                     .with_document(podman::history(line))
@@ -64,4 +69,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A time without its fraction, as podman writes it.
+fn to_the_second(time: serde_json::Value) -> serde_json::Value {
+    match time.as_str().and_then(|text| text.split_once('.')) {
+        Some((seconds, _)) => format!("{seconds}Z").into(),
+        None => time,
+    }
 }

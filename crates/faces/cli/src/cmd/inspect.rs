@@ -214,6 +214,9 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
         Kind::Network => network::inspect(&engine.network(name)?),
         Kind::Volume => {
             let volume = engine.volume(name)?;
+            if dialect::spoken().is_podman() {
+                return Ok(podman::volume(&volume));
+            }
             json!({
                 "CreatedAt": volume.created,
                 "Driver": "local",

@@ -48,6 +48,7 @@ mod stop;
 mod system;
 mod tag;
 mod top;
+mod top_podman;
 mod update;
 mod version;
 mod volume;
@@ -283,6 +284,7 @@ const POD: &[Entry] = &[
     named("rm", &["remove"], &pod::RM),
     own(&pod::START),
     own(&pod::STOP),
+    own(&pod::TOP),
     own(&pod::UNPAUSE),
 ];
 

@@ -96,7 +96,7 @@ fn wait(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
                     Status::Restarting | Status::Exited | Status::Dead
                 )
             };
-            until(engine, name, &[ended], Duration::from_millis(20)).map(|_| exit_code(engine, name))
+            until(engine, name, &[ended], Duration::from_millis(20)).and_then(|_| exit_code(engine, name))
         } else if conditions.is_empty() {
             engine.wait(name)
         } else {
@@ -116,12 +116,20 @@ fn ends_by_turns(engine: &Engine, name: &str) -> bool {
     dialect::spoken().is_podman() && found().is_ok_and(|one| one.config.restart != RestartPolicy::No)
 }
 
-/// What the last run ended with; one that was removed on its end ended well.
-fn exit_code(engine: &Engine, name: &str) -> i32 {
-    engine
+/// What the last run ended with; one that was removed on its end ended well. The program is gone a moment before that is
+/// written down.
+fn exit_code(engine: &Engine, name: &str) -> Result<i32, dhow_engine::Error> {
+    let Ok(found) = engine.containers().find(name) else {
+        return Ok(0);
+    };
+    if found.state.status == Status::Restarting {
+        return Ok(found.state.exit_code);
+    }
+    engine.settled(&found.config.id)?;
+    Ok(engine
         .containers()
         .find(name)
-        .map_or(0, |one| one.state.exit_code)
+        .map_or(0, |one| one.state.exit_code))
 }
 
 /// Milliseconds when it is a number alone, as podman has it.

@@ -26,6 +26,12 @@ struct RunFlags {
     /// Proxy received signals to the process
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sig_proxy: bool,
+    /// Pass N descriptors beside the three to the container, from 3 on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..1024))]
+    preserve_fds: Option<u32>,
+    /// Pass these descriptors to the container
+    #[arg(long, value_name = "FD,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(3..1024))]
+    preserve_fd: Vec<u32>,
     #[command(flatten)]
     container: ContainerFlags,
 }
@@ -41,12 +47,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             CliError::plain("conflicting options: cannot specify both --attach and --detach").with_code(125),
         );
     }
+    refuse_kept_fds(&flags)?;
     let id = super::create::create(context, container)?;
     let engine = context.engine()?;
     if dialect::spoken().is_podman() {
         engine.start_needs(id.as_str())?;
     }
-    let started = match engine.start(id.as_str(), !flags.detach) {
+    let started = match engine.start_handing(id.as_str(), !flags.detach, context.kept()) {
         Ok(started) => started,
         Err(error) => {
             let code = dialect::spoken().start_failure(start_failure(error.kind()));
@@ -84,6 +91,16 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         // With `--rm` the container was gone before its exit was told.
         End::Exit(code) => Ok(ExitCode::from(exit_byte(code))),
         End::Detached => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Who wants to hand descriptors over has them open.
+fn refuse_kept_fds(flags: &RunFlags) -> Result<(), CliError> {
+    match (flags.preserve_fds, flags.preserve_fd.as_slice()) {
+        (Some(_), [_, ..]) => {
+            Err(CliError::plain("cannot specify both --preserve-fds and --preserve-fd").with_code(125))
+        }
+        _ => Ok(()),
     }
 }
 

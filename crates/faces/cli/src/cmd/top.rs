@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use jiff::Timestamp;
 
 use crate::render::{say, table};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "top",
@@ -18,9 +18,14 @@ pub(crate) const VERB: Verb = Verb {
 
 #[derive(Args, Debug)]
 struct TopFlags {
-    /// The container
-    #[arg(value_name = "CONTAINER")]
-    container: String,
+    /// The container, then with podman names of columns or options as ps has them
+    #[arg(
+        value_name = "CONTAINER",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    words: Vec<String>,
 }
 
 /// Largest command line that is read.
@@ -28,8 +33,20 @@ const MAX_COMMAND: usize = 64 << 10;
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: TopFlags = crate::flags::read(matches)?;
-    let mut processes = context.engine()?.processes(&flags.container)?;
+    let (container, columns) = flags
+        .words
+        .split_first()
+        .ok_or_else(|| CliError::plain("no container is named"))?;
+    let mut processes = context.engine()?.processes(container)?;
     processes.sort_unstable();
+    if dialect::spoken().is_podman() {
+        return say(&super::top_podman::table(&processes, columns)?).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(word) = columns.first() {
+        return Err(CliError::plain(format!(
+            "options of ps are not supported: {word}"
+        )));
+    }
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let boot = stat
         .lines()
@@ -127,7 +144,7 @@ fn user(uid: &str, passwd: &str) -> String {
 }
 
 /// `pts/3` for a pseudo terminal, `?` for none (makedev(3): minor bits 0-7 and 20-31).
-fn terminal(device: u64) -> String {
+pub(super) fn terminal(device: u64) -> String {
     let (major, minor) = (
         (device >> 8) & 0xfff,
         (device & 0xff) | ((device >> 12) & 0xfff00),

@@ -367,6 +367,7 @@ impl ContainerFlags {
         let podman = dialect::spoken().is_podman();
         Extras {
             containerenv: podman,
+            mtab: podman,
             // Docker makes it.
             needs_workdir: podman && self.workdir.is_some(),
             shared: self.shared(),

@@ -160,7 +160,7 @@ impl Filters {
     pub(crate) fn has_id_of(&self, filter: &str, id: &str) -> bool {
         self.any(filter, |wanted| {
             match wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                true => !wanted.is_empty() && id.starts_with(wanted),
+                true => !wanted.is_empty() && id.starts_with(&wanted.to_ascii_lowercase()),
                 false => NamePattern::parse(wanted).is_ok_and(|pattern| pattern.fits(id)),
             }
         })

@@ -62,6 +62,9 @@ pub(crate) struct PodmanFlags {
     /// Create the container in the pod whose ID is in the file
     #[arg(long, value_name = "FILE", conflicts_with = "pod")]
     pub(crate) pod_id_file: Option<PathBuf>,
+    /// The first word is a folder of the host that is the root file system, and no image; with :O changes are kept beside it
+    #[arg(long)]
+    pub(crate) rootfs: bool,
     /// What becomes of the image's volumes: anonymous, tmpfs or ignore
     #[arg(long, value_name = "MODE", value_parser = image_volumes)]
     image_volume: Option<ImageVolumes>,

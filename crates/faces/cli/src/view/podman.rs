@@ -272,6 +272,14 @@ pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> 
         .iter()
         .map(|(repository, digest)| format!("{repository}@{digest}"))
         .collect();
+    // That of the manifest, too, where the names are those of a list of manifests.
+    let mut digests = digests;
+    for repository in image.digests.iter().map(|(repository, _)| repository) {
+        let own = format!("{repository}@{digest}");
+        if !digest.is_empty() && !digests.contains(&own) {
+            digests.push(own);
+        }
+    }
     put(
         &mut docker,
         &[

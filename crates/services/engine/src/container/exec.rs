@@ -37,6 +37,8 @@ pub struct ExecRequest {
     pub console_size: Option<(u16, u16)>,
     /// All rights.
     pub privileged: bool,
+    /// Descriptors of this process that it has under the same numbers.
+    pub kept: Vec<u32>,
     /// Whether the groups that the container was given go with another user, too.
     pub keep_groups: bool,
 }
@@ -95,7 +97,7 @@ impl Engine {
             annotations: None,
             group: group.as_ref(),
             stdio,
-            settings: &self.runtime_settings(),
+            settings: &self.handing_settings(&wanted.kept),
             state: None,
         });
         let command = wanted.args.join(" ");

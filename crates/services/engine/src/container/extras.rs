@@ -29,6 +29,8 @@ pub struct Extras {
     pub cidfile: Option<PathBuf>,
     /// Whether `/run/.containerenv` tells the program where it runs.
     pub containerenv: bool,
+    /// Whether `/etc/mtab` is made where the image has none.
+    pub mtab: bool,
     /// Whether the image keeps its own `/etc/hostname` (`--no-hostname`).
     pub no_hostname: bool,
     /// Whether the image keeps its own `/etc/hosts` (`--no-hosts`).
@@ -146,6 +148,17 @@ pub(super) fn remove_cidfile(config: &Config) -> Result<(), Error> {
         return Ok(());
     }
     std::fs::remove_file(path).context(what)
+}
+
+/// Makes the file that older programs read for what is mounted, if there is none.
+pub(super) fn make_mtab(config: &Config, root: &Root) -> Result<(), Error> {
+    let path = Path::new("/etc/mtab");
+    let absent = |path: &Path| matches!(root.symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound);
+    if !config.extras.mtab || config.request.read_only || absent(Path::new("/etc")) || !absent(path) {
+        return Ok(());
+    }
+    root.symlink(Path::new("/proc/mounts"), path, None)
+        .context(|| "make /etc/mtab")
 }
 
 /// Writes a process id where the person wants it.

@@ -26,6 +26,8 @@ pub(super) struct ContainerLife {
     engine: Engine,
     config: Config,
     held: Option<Held>,
+    /// Descriptors of the command that the first run has.
+    kept: Vec<u32>,
     /// Whether it has ended for good.
     over: bool,
     oom_killed: bool,
@@ -69,11 +71,12 @@ struct Connection {
 const SETTLED: Duration = Duration::from_secs(1);
 
 impl ContainerLife {
-    pub(super) fn new(engine: Engine, config: Config) -> Self {
+    pub(super) fn new(engine: Engine, config: Config, kept: Vec<u32>) -> Self {
         Self {
             engine,
             config,
             held: None,
+            kept,
             over: false,
             oom_killed: false,
             started: None,
@@ -117,7 +120,10 @@ impl ContainerLife {
             self.forwarder = self.engine.forward_log(&self.config)?;
         }
         drop(entered);
-        let (launched, init) = self.run(&spec, mount, group.as_ref(), &network, &mut joined)?;
+        let ran = self.run(&spec, mount, group.as_ref(), &network, &mut joined);
+        // Whoever waits for the other end of one waits for the program alone.
+        dhow_sys::fd::close_kept(&std::mem::take(&mut self.kept));
+        let (launched, init) = ran?;
         if let Err(error) = self.publish(&mut network, init.as_fd()) {
             // `ended` undoes the rest, but nobody would wait for it.
             drop(dhow_runtime::kill(init.as_fd(), 9));
@@ -281,6 +287,7 @@ impl ContainerLife {
 
     fn spec(&self, root: &Root, network: &Connection, joined: &Joined) -> Result<Spec, Error> {
         super::extras::check_workdir(&self.config, root)?;
+        super::extras::make_mtab(&self.config, root)?;
         let mut request = self.config.request.clone();
         request.identity = super::exec::identity(root, &self.config.user)?;
         request.extra_groups = super::exec::groups(root, &self.config.group_add)?;
@@ -304,6 +311,10 @@ impl ContainerLife {
         if self.config.network == NetworkMode::Host {
             request.namespaces.net = dhow_bundle::NamespaceMode::Host;
         }
+        if matches!(self.config.network, NetworkMode::Container(_)) {
+            // Nobody opens the path: it says that the network is not the container's own to set.
+            request.namespaces.net = dhow_bundle::NamespaceMode::Path(PathBuf::from("/proc/self/ns/net"));
+        }
         joined.apply(&mut request);
         crate::system::runtime_spec(&request)
     }
@@ -316,7 +327,7 @@ impl ContainerLife {
         network: &Connection,
         joined: &mut Joined,
     ) -> Result<(Launched, OwnedFd), Error> {
-        let mut plan = Plan::prepare(spec, &self.engine.runtime_settings())
+        let mut plan = Plan::prepare(spec, &self.engine.handing_settings(&self.kept))
             .context(|| "prepare the container")
             .map_err(before_program)?;
         joined.give(&mut plan).map_err(before_program)?;

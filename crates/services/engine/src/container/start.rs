@@ -37,6 +37,14 @@ impl Engine {
     /// # Errors
     /// `NotFound` and `PermissionDenied` for the container's program (exit codes 127 and 126); else what failed.
     pub fn start(&self, wanted: &str, foreground: bool) -> Result<Started, Error> {
+        self.start_handing(wanted, foreground, &[])
+    }
+
+    /// The same, with descriptors that this process got from its parent and the program has under the same numbers.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_handing(&self, wanted: &str, foreground: bool, kept: &[u32]) -> Result<Started, Error> {
         let container = self.containers().find(wanted)?;
         let id = container.config.id.clone();
         if container.config.extras.pod.is_some() {
@@ -85,7 +93,7 @@ impl Engine {
             foreground,
         };
         let engine = Self::open(self.settings().clone())?;
-        let life = ContainerLife::new(engine, container.config.clone());
+        let life = ContainerLife::new(engine, container.config.clone(), kept.to_vec());
         match dhow_monitor::launch(launch, Box::new(life)) {
             Ok(started) => {
                 // With `--rm` and a short program it may be gone by now.
@@ -153,6 +161,14 @@ impl Engine {
         dhow_runtime::Settings {
             seccomp_cache: Some(self.settings().run.join("seccomp")),
             ..dhow_runtime::Settings::default()
+        }
+    }
+
+    /// The same, with the descriptors that the program is to have. All others of this process are closed on execve.
+    pub(super) fn handing_settings(&self, kept: &[u32]) -> dhow_runtime::Settings {
+        dhow_runtime::Settings {
+            kept_fds: kept.iter().max().map_or(0, |last| last.saturating_sub(2)),
+            ..self.runtime_settings()
         }
     }
 

@@ -81,6 +81,13 @@ fn flags(command: Command) -> Command {
         })
         .mut_arg("name", |arg| arg.short('n'))
         .mut_arg("pod_id_file", |arg| arg.help("Write the pod's ID to the file"))
+        .mut_arg("replace", |arg| {
+            // The name may be the word that comes last.
+            clap::Arg::new("replace")
+                .long("replace")
+                .action(clap::ArgAction::SetTrue)
+                .help(arg.get_help().cloned().unwrap_or_default())
+        })
         .override_usage("dhow pod create [OPTIONS] [NAME]")
 }
 

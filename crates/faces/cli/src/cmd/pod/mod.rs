@@ -16,7 +16,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::{Engine, Pod};
 use dhow_types::ErrorKind;
 
-use crate::render::say_line;
+use crate::render::{say, say_line};
 use crate::{CliError, Context, Verb, dialect};
 
 /// Which pods a verb is for.
@@ -243,6 +243,42 @@ pub(crate) const PRUNE: Verb = Verb {
         for id in context.engine()?.prune_pods()? {
             say_line(id.as_str())?;
         }
+        Ok(ExitCode::SUCCESS)
+    },
+};
+
+#[derive(Args, Debug)]
+struct TopFlags {
+    /// The pod, then names of columns or options as ps has them
+    #[arg(
+        value_name = "POD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    words: Vec<String>,
+}
+
+pub(crate) const TOP: Verb = Verb {
+    name: "top",
+    about: "Display the running processes of all containers of a pod",
+    flags: |command| TopFlags::augment_args(command),
+    run: |context, matches| {
+        let flags: TopFlags = crate::flags::read(matches)?;
+        let (pod, columns) = flags
+            .words
+            .split_first()
+            .ok_or_else(|| CliError::plain("no pod is named"))?;
+        let engine = context.engine()?;
+        let mut processes = Vec::new();
+        for one in engine.pod_containers(&engine.pod(pod)?)? {
+            if one.state.pid != 0 {
+                processes.extend(engine.processes(one.config.id.as_str())?);
+            }
+        }
+        processes.sort_unstable();
+        processes.dedup();
+        say(&super::top_podman::table(&processes, columns)?)?;
         Ok(ExitCode::SUCCESS)
     },
 };
