@@ -51,7 +51,7 @@ make_images() {
     mkdir -p "$work/image"
     tar -C "$root" -cf "$work/image/home.tar" .
     # By a file of ours, so that they have a history. Each is an image of its own.
-    for kind in testimage:20241011 testimage:00000004 systemd-image:20240124; do
+    for kind in testimage:20241011 testimage:00000004 testimage:multiimage systemd-image:20240124; do
         cat >"$work/image/Dockerfile" <<DOCKERFILE
 FROM scratch
 ADD home.tar /
@@ -66,7 +66,7 @@ DOCKERFILE
     done
     export DHOW_INSECURE_REGISTRIES=$registry
     "$dhow" --root "$work/maker" import -c 'CMD ["/bin/sh"]' -m alpine "$work/plain.tar" "$registry/libpod/alpine:latest" >/dev/null || return 1
-    for kind in testimage:20241011 testimage:00000004 systemd-image:20240124 alpine:latest; do
+    for kind in testimage:20241011 testimage:00000004 testimage:multiimage systemd-image:20240124 alpine:latest; do
         "$dhow" --root "$work/maker" push -q "$registry/libpod/$kind" >/dev/null || return 1
     done
     unset DHOW_INSECURE_REGISTRIES

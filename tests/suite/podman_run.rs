@@ -499,3 +499,30 @@ fn descriptors_are_handed_over_when_they_are_named_and_no_others() {
         "{out:?}"
     );
 }
+
+#[test]
+fn an_archive_says_its_form_and_is_loaded_from_a_url() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    for form in ["docker-archive", "oci-archive"] {
+        let file = world.path(form).display().to_string();
+        world
+            .podman(&format!("save -q --format {form} -o {file} busybox"))
+            .ok();
+        world
+            .podman(&format!("load -i {file}"))
+            .prints("Loaded image")
+            .ok();
+    }
+    world.podman("save --format zip busybox").exits(125);
+    world.podman("tag busybox second").ok();
+    world
+        .podman("save -o x busybox second")
+        .exits(125)
+        .says("--multi-image-archive");
+    world
+        .podman("load -i http://127.0.0.1:1/x.tar")
+        .exits(125)
+        .says("127.0.0.1");
+}

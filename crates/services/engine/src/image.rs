@@ -213,6 +213,15 @@ impl Engine {
         Ok(loaded)
     }
 
+    /// Reads images from an archive that a URL leads to.
+    ///
+    /// # Errors
+    /// What the server said; as [`Engine::load`].
+    pub fn load_from(&self, url: &str, observer: &dyn dhow_types::Observer) -> Result<Vec<Loaded>, Error> {
+        let body = self.client()?.get(url).context(|| format!("fetch {url}"))?.body;
+        self.load(body, observer)
+    }
+
     /// Makes an image of a root file system in a tar.
     ///
     /// # Errors

@@ -30,6 +30,15 @@ struct SaveFlags {
     /// Write to a file, instead of STDOUT
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// The archive's form: docker-archive or oci-archive. What is written is both
+    #[arg(long, value_name = "FORM", value_parser = ["docker-archive", "oci-archive"])]
+    format: Option<String>,
+    /// Several images in one archive (podman wants to be told)
+    #[arg(short, long)]
+    multi_image_archive: bool,
+    /// Say nothing: nothing is said anyway
+    #[arg(short, long)]
+    quiet: bool,
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -47,6 +56,13 @@ struct LoadFlags {
 
 fn save(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: SaveFlags = crate::flags::read(matches)?;
+    if dialect::spoken().is_podman() && flags.images.len() > 1 && !flags.multi_image_archive {
+        // The second would be a name of the first there, which is a trap.
+        return Err(CliError::plain("several images need --multi-image-archive"));
+    }
+    if flags.format.as_deref() == Some("oci-archive") && flags.multi_image_archive {
+        return Err(CliError::plain("--multi-image-archive is for docker-archive"));
+    }
     let engine = context.engine()?;
     let names: Vec<String> = flags
         .images
@@ -88,6 +104,12 @@ pub(super) fn archive(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether it leads to a server.
+fn is_url(path: &std::path::Path) -> bool {
+    let text = path.to_string_lossy();
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
 fn load(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: LoadFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
@@ -101,6 +123,7 @@ fn load(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     interrupt.end_when_it_comes(|| {});
     let progress = Progress::new(flags.quiet);
     let loaded = match &flags.input {
+        Some(path) if is_url(path) => engine.load_from(&path.to_string_lossy(), &progress),
         Some(path) => {
             let file = File::open(path)
                 .map_err(|error| CliError::plain(format!("open {}: {error}", path.display())))?;

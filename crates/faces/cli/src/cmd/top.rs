@@ -18,14 +18,12 @@ pub(crate) const VERB: Verb = Verb {
 
 #[derive(Args, Debug)]
 struct TopFlags {
-    /// The container, then with podman names of columns or options as ps has them
-    #[arg(
-        value_name = "CONTAINER",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    words: Vec<String>,
+    /// The container
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// With podman: names of columns, or options as ps has them
+    #[arg(value_name = "COLUMN", trailing_var_arg = true, allow_hyphen_values = true)]
+    columns: Vec<String>,
 }
 
 /// Largest command line that is read.
@@ -33,16 +31,12 @@ const MAX_COMMAND: usize = 64 << 10;
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: TopFlags = crate::flags::read(matches)?;
-    let (container, columns) = flags
-        .words
-        .split_first()
-        .ok_or_else(|| CliError::plain("no container is named"))?;
-    let mut processes = context.engine()?.processes(container)?;
+    let mut processes = context.engine()?.processes(&flags.container)?;
     processes.sort_unstable();
     if dialect::spoken().is_podman() {
-        return say(&super::top_podman::table(&processes, columns)?).map(|()| ExitCode::SUCCESS);
+        return say(&super::top_podman::table(&processes, &flags.columns)?).map(|()| ExitCode::SUCCESS);
     }
-    if let Some(word) = columns.first() {
+    if let Some(word) = flags.columns.first() {
         return Err(CliError::plain(format!(
             "options of ps are not supported: {word}"
         )));

@@ -249,14 +249,12 @@ pub(crate) const PRUNE: Verb = Verb {
 
 #[derive(Args, Debug)]
 struct TopFlags {
-    /// The pod, then names of columns or options as ps has them
-    #[arg(
-        value_name = "POD",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    words: Vec<String>,
+    /// The pod
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// Names of columns, or options as ps has them
+    #[arg(value_name = "COLUMN", trailing_var_arg = true, allow_hyphen_values = true)]
+    columns: Vec<String>,
 }
 
 pub(crate) const TOP: Verb = Verb {
@@ -265,20 +263,16 @@ pub(crate) const TOP: Verb = Verb {
     flags: |command| TopFlags::augment_args(command),
     run: |context, matches| {
         let flags: TopFlags = crate::flags::read(matches)?;
-        let (pod, columns) = flags
-            .words
-            .split_first()
-            .ok_or_else(|| CliError::plain("no pod is named"))?;
         let engine = context.engine()?;
         let mut processes = Vec::new();
-        for one in engine.pod_containers(&engine.pod(pod)?)? {
+        for one in engine.pod_containers(&engine.pod(&flags.pod)?)? {
             if one.state.pid != 0 {
                 processes.extend(engine.processes(one.config.id.as_str())?);
             }
         }
         processes.sort_unstable();
         processes.dedup();
-        say(&super::top_podman::table(&processes, columns)?)?;
+        say(&super::top_podman::table(&processes, &flags.columns)?)?;
         Ok(ExitCode::SUCCESS)
     },
 };

@@ -29,6 +29,16 @@ pub(super) fn truth(value: &Value) -> bool {
     }
 }
 
+/// What people print whole and is no map in Go: its fields in their order.
+const STRUCTURES: [&[&str]; 2] = [&["Name", "Soft", "Hard"], &["Start", "End", "ExitCode", "Output"]];
+
+/// The fields of a structure in their order.
+fn structure(fields: &serde_json::Map<String, Value>) -> Option<&'static [&'static str]> {
+    let is =
+        |names: &&&[&str]| names.len() == fields.len() && names.iter().all(|name| fields.contains_key(*name));
+    STRUCTURES.iter().find(is).copied()
+}
+
 /// Writes a value as Go's `%v` does.
 pub(super) fn show(value: &Value, out: &mut String) {
     match value {
@@ -45,6 +55,16 @@ pub(super) fn show(value: &Value, out: &mut String) {
                 inside(item, out);
             }
             out.push(']');
+        }
+        Value::Object(fields) if structure(fields).is_some() => {
+            out.push('{');
+            for (index, name) in structure(fields).into_iter().flatten().enumerate() {
+                if index > 0 {
+                    out.push(' ');
+                }
+                inside(&fields[*name], out);
+            }
+            out.push('}');
         }
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();

@@ -233,3 +233,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_structure_is_printed_without_the_names_of_its_fields() {
+    let data = serde_json::json!({"Ulimits": [{"Hard": -1, "Name": "RLIMIT_CORE", "Soft": 5}]});
+    let template = Template::parse("{{.Ulimits}}").unwrap();
+    assert_eq!(template.fill(&data, None).unwrap(), "[{RLIMIT_CORE 5 -1}]");
+}
