@@ -206,17 +206,10 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let dangling = filters.flag("dangling")?;
     let mut networks = engine.list_networks()?;
-    if dialect::spoken().is_podman() {
-        // Its only one from the start is named after it; the host's and none are modes there, and no networks.
-        networks.retain(|network| !matches!(network.name.as_str(), "host" | "none"));
-        for network in networks.iter_mut().filter(|network| network.name == "bridge") {
-            "podman".clone_into(&mut network.name);
-        }
-    }
     if let Some(dangling) = dangling {
         let mut kept = Vec::new();
         for network in networks {
-            let used = network.is_predefined() || !engine.network(network.id.as_str())?.endpoints.is_empty();
+            let used = network.is_predefined() || !engine.network(&network.name)?.endpoints.is_empty();
             if used != dangling {
                 kept.push(network);
             }

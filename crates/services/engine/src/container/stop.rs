@@ -41,10 +41,10 @@ impl Engine {
         signal: Option<&str>,
         grace: Option<Duration>,
     ) -> Result<Stopped, Error> {
-        let container = self.containers().find(wanted)?;
-        let id = &container.config.id;
+        let found = self.containers().find(wanted)?;
+        let id = &found.config.id;
         self.forbid_restart(id);
-        let Some(pidfd) = open_process(&container)? else {
+        let Some((container, pidfd)) = self.caught(&found)? else {
             return self.settle_end(id).map(|()| Stopped::Willing);
         };
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
@@ -72,6 +72,29 @@ impl Engine {
         self.settle_end(id)?;
         self.tell(&Event::of(&container.config, "stop"));
         Ok(how)
+    }
+
+    /// The container with a handle of its program, once there is one: a monitor that was told not to start it again may have
+    /// been at it. None when it does not run.
+    fn caught(&self, found: &Container) -> Result<Option<(Container, OwnedFd)>, Error> {
+        let id = &found.config.id;
+        let mut container = found.clone();
+        let patience = Instant::now() + AFTERMATH;
+        loop {
+            if let Some(pidfd) = open_process(&container)? {
+                return Ok(Some((container, pidfd)));
+            }
+            let gone = !self.containers().folder(id).exists();
+            if gone || Instant::now() > patience || self.containers().try_lock(id)?.is_some() {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            match self.containers().load(id) {
+                // It was to go when it ended (`--rm`).
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                loaded => container = loaded?,
+            }
+        }
     }
 
     /// Sends a signal to a container's program.
