@@ -33,6 +33,13 @@ pub(crate) fn supervise(
     loop {
         let begun = Instant::now();
         let launched = life.launch();
+        if let Ok(launched) = &launched {
+            // Written down before it is told: who hears that it runs may ask for it at once.
+            life.record(&Change::Started {
+                pid: launched.pid,
+                at: SystemTime::now(),
+            });
+        }
         if let Some(started) = started.take() {
             started(launched.as_ref().map(|launched| launched.pid));
             if launched.is_err() {
@@ -88,10 +95,6 @@ fn run(
     launched: Launched,
     health: Option<crate::HealthSettings>,
 ) -> Exit {
-    life.record(&Change::Started {
-        pid: launched.pid,
-        at: SystemTime::now(),
-    });
     let checks = health.map(|settings| Checks::new(settings, Instant::now()));
     if let Some(checks) = &checks {
         life.record(&Change::Health(&checks.health));

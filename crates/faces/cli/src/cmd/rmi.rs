@@ -61,7 +61,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             Err(error) => return Err(dialect::spoken().not_removed(error)),
             Ok(removed) => removed,
         };
-        removed.iter().try_for_each(|removed| say_line(&line(removed)))
+        removed
+            .iter()
+            .filter(|removed| !is_podmans_digest(removed))
+            .try_for_each(|removed| say_line(&line(removed)))
     })
 }
 
@@ -71,6 +74,11 @@ fn used(engine: &dhow_engine::Engine, id: &str) -> Result<bool, CliError> {
     Ok(containers
         .iter()
         .any(|container| container.config.image.to_string() == id))
+}
+
+/// Podman says nothing of the names by digest that go with an image.
+fn is_podmans_digest(removed: &Removed) -> bool {
+    matches!(removed, Removed::Untagged(name) if dialect::spoken().is_podman() && name.contains("@sha256:"))
 }
 
 /// Docker's line for one removal.

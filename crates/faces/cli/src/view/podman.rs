@@ -232,6 +232,7 @@ fn run_config(inner: &mut Value, config: &dhow_engine::container::Config, name: 
                 "Umask",
                 format!("{:04o}", config.request.umask.unwrap_or(0o022)).into(),
             ),
+            ("StartupHealthCheck", startup(config)),
             ("SystemdMode", config.extras.systemd.into()),
             ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
             ("Image", name.into()),
@@ -239,6 +240,19 @@ fn run_config(inner: &mut Value, config: &dhow_engine::container::Config, name: 
             ("StopSignal", config.stop_signal.as_str().into()),
         ],
     );
+}
+
+/// The check of the start (podman `define.StartupHealthCheck`).
+fn startup(config: &dhow_engine::container::Config) -> Value {
+    config.extras.startup.as_ref().map_or(Value::Null, |startup| {
+        json!({
+            "Test": startup.check.test,
+            "Interval": startup.check.interval,
+            "Timeout": startup.check.timeout,
+            "Retries": startup.check.retries,
+            "Successes": startup.successes,
+        })
+    })
 }
 
 /// The log of a container, with its path and its greatest size.
@@ -272,9 +286,14 @@ pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> 
         .iter()
         .map(|(repository, digest)| format!("{repository}@{digest}"))
         .collect();
-    // That of the manifest, too, where the names are those of a list of manifests.
+    // That of the manifest, too, under each of its repositories: the names by digest may be those of a list of manifests.
     let mut digests = digests;
-    for repository in image.digests.iter().map(|(repository, _)| repository) {
+    let named = image.names.iter().filter_map(|name| {
+        let name = dhow_reference::Reference::parse(name).ok()?;
+        Some(crate::dialect::spoken().repository(&name))
+    });
+    let by_digest = image.digests.iter().map(|(repository, _)| repository.clone());
+    for repository in by_digest.chain(named) {
         let own = format!("{repository}@{digest}");
         if !digest.is_empty() && !digests.contains(&own) {
             digests.push(own);
