@@ -24,6 +24,13 @@ fn at_once(run: impl Fn(usize) -> Ran + Sync) -> Vec<Ran> {
     })
 }
 
+/// It may have ended by itself meanwhile.
+fn kill_if_there(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or(());
+    }
+}
+
 /// One has it, and every other hears why not.
 #[track_caller]
 fn one_wins(ran: &[Ran], word: &str) {
@@ -163,7 +170,7 @@ fn a_kill_during_the_start_leaves_nothing_in_the_network() {
                 .processes()
                 .into_iter()
                 .filter_map(|line| line.split(' ').next()?.parse().ok());
-            pids.for_each(crate::lifecycle::kill);
+            pids.for_each(kill_if_there);
         }
         let starting = || world.say("ps -aq --filter status=created").ok();
         eventually("who was not killed is done", || {
@@ -194,9 +201,9 @@ fn unprivileged_a_kill_during_the_start_leaves_no_process() {
             .filter_map(|pid| {
                 let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
                 let line = String::from_utf8_lossy(&line).replace('\0', " ");
-                line.contains(&folder).then_some(pid.parse::<u32>().ok()?)
+                line.contains(&folder).then_some(pid.parse::<i32>().ok()?)
             });
-        all.collect::<Vec<u32>>()
+        all.collect::<Vec<i32>>()
     };
     let port = free_port();
     let publish = format!("{port}:80");
@@ -219,7 +226,7 @@ fn unprivileged_a_kill_during_the_start_leaves_no_process() {
             .process_group(0);
         killed(command.spawn().unwrap(), round, whole);
         if round % 3 == 0 {
-            ours().into_iter().for_each(crate::lifecycle::kill);
+            ours().into_iter().for_each(kill_if_there);
         }
         std::thread::sleep(Duration::from_millis(300));
         remove();

@@ -2,6 +2,7 @@
 //! nothing to route, to filter or to publish, and nothing in the host's namespace; the interface ends with the container's.
 
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use dhow_types::ErrorKind;
 use rustix::io::Errno;
@@ -11,6 +12,10 @@ use crate::model::{Driver, Endpoint, Network};
 use crate::netlink::{Batch, Socket, route};
 use crate::store::Networks;
 use crate::{Context as _, Error, namespace};
+
+/// How long the kernel may take to clean up after a container.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl Networks {
     /// The interface, with everything that is set on it; its number among those of the container.
@@ -52,7 +57,10 @@ impl Networks {
             );
             match socket.demand(&mut batch, &mut |_, _| ()) {
                 Ok(()) => {
-                    namespace::within(netns, || configure(endpoint, number))?;
+                    namespace::within(netns, || {
+                        wait_for_hardware_address(&endpoint.interface)?;
+                        configure(endpoint, number)
+                    })?;
                     return Ok(number);
                 }
                 Err(error) if route::is(&error, Errno::EXIST) && wished.is_none() => {}
@@ -74,6 +82,32 @@ impl Networks {
             return Ok(());
         }
         namespace::within(netns, || crate::store::delete_link(&endpoint.interface))
+    }
+}
+
+/// Sets the interface up, which the kernel refuses while another on the parent has its hardware address
+/// (`macvlan_addr_busy`): that of the container's last start is gone only when the kernel has cleaned its namespace up.
+fn wait_for_hardware_address(interface: &str) -> Result<(), Error> {
+    let what = || format!("set {interface} up in the container");
+    let mut socket = Socket::route().context(|| "open a routing socket in the container")?;
+    let index = route::link(&mut socket, interface)
+        .context(what)?
+        .map_or(0, |link| link.index);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut batch = Batch::new();
+        route::set_up(&mut batch, index);
+        match socket.demand(&mut batch, &mut |_, _| ()) {
+            Err(error) if route::is(&error, Errno::ADDRINUSE) && Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) if route::is(&error, Errno::ADDRINUSE) => {
+                return Err(error).context(what).map_err(|error| {
+                    error.with_hint("something else on the host's interface has its hardware address")
+                });
+            }
+            other => return other.context(what),
+        }
     }
 }
 
