@@ -85,6 +85,52 @@ fn a_published_port_answers_by_ipv6_too_whatever_the_container_has() {
     world.clean();
 }
 
+/// Takes every connection at once, and answers a request with a word.
+const PATIENT: &str = "use IO::Socket::INET; use IO::Select; \
+    my $t=IO::Socket::INET->new(Listen=>2000,LocalPort=>80,ReuseAddr=>1); my $s=IO::Select->new($t); \
+    while(1){for my $f($s->can_read){if($f==$t){$s->add($t->accept)}else{ \
+    my $n=sysread($f,my $b,9999); print $f \"HTTP/1.0 200 OK\\r\\n\\r\\nahoy\\n\" if $n; $s->remove($f); close $f}}}";
+
+/// What a monitor carries by itself does not keep it from its other work.
+#[test]
+fn many_connections_to_a_relayed_port_leave_the_monitor_its_descriptors() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    if !crate::world::program("perl") || !std::path::Path::new("/lib64").exists() {
+        return;
+    }
+    let port = free_port();
+    let publish = format!("-p {port}:80 -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro");
+    let mut args = vec!["run", "-d", "--name", "web"];
+    args.extend(publish.split(' '));
+    args.extend(["busybox", "/usr/bin/perl", "-e", PATIENT]);
+    world.dhow(&args).ok();
+    let place = format!("[::1]:{port}");
+    eventually("it answers", || http(&place, "/").is_some());
+    let many: Vec<_> = (0..600)
+        .map(|_| std::net::TcpStream::connect(&place).unwrap())
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid: u32 = world.inspect("web", "{{.State.Pid}}").parse().unwrap();
+    let monitor = crate::lifecycle::parent(pid);
+    let open = crate::world::names(std::path::Path::new(&format!("/proc/{monitor}/fd"))).len();
+    assert!((300..700).contains(&open), "{open} descriptors");
+    assert_eq!(world.say("exec web echo here").ok(), "here");
+    drop(many);
+    eventually("it answers again", || {
+        http(&place, "/").as_deref() == Some("ahoy\n")
+    });
+    eventually("they are all closed", || {
+        crate::world::names(std::path::Path::new(&format!("/proc/{monitor}/fd"))).len() < 60
+    });
+    world.say("rm -f web").ok();
+    world.clean();
+}
+
 #[test]
 fn a_container_reaches_a_published_port_of_another_by_the_hosts_address() {
     let Some(world) = World::with_busybox() else {

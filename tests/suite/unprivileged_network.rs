@@ -321,6 +321,37 @@ fn unprivileged_published_udp_ports_take_traffic_both_ways() {
     nobody.say("rm -f echo").ok();
 }
 
+#[test]
+fn unprivileged_networks_of_both_families_are_reached_by_both() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    nobody.say("network create --ipv6 dual").ok();
+    let port = free_port();
+    serve(&nobody, &format!("--name web --network dual -p {port}:80"));
+    let ip = nobody
+        .say("inspect -f {{.NetworkSettings.Networks.dual.GlobalIPv6Address}} web")
+        .ok();
+    let get = format!(
+        "for i in 1 2 3 4 5; do timeout 5 wget -q -O - http://[{ip}]/ && exit 0; sleep 1; done; exit 1"
+    );
+    assert_eq!(sh(&nobody, "--network dual", &get).ok(), "ahoy");
+    for place in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        eventually(&format!("it answers at {place}"), || {
+            http(&place, "/").as_deref() == Some("ahoy\n")
+        });
+    }
+    nobody.say("rm -f web").ok();
+    nobody.say("network rm dual").ok();
+    nobody
+        .say("network create -d macvlan wire")
+        .one_error(1)
+        .says("root's");
+}
+
 /// Says to each client, over TCP and over UDP on port 7, which address it has.
 const WHO: &str = "use IO::Socket::INET; use IO::Select; \
     my $t=IO::Socket::INET->new(Listen=>9,LocalPort=>7,ReuseAddr=>1); my $u=IO::Socket::INET->new(Proto=>'udp',LocalPort=>7); \

@@ -90,6 +90,7 @@ fn start(mut relay: Relay, netns: &OwnedFd, container: BorrowedFd<'_>) -> Result
         drop(kept);
         rustix::process::chdir("/").ok();
         more_descriptors();
+        relay.take_all();
         relay.keep_sources();
         dhow_sys::background::settle("dhow-ports");
         live(&mut relay, container)

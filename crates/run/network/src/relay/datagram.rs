@@ -15,7 +15,7 @@ use super::{Door, Way};
 /// How long a client is remembered that says nothing: docker's proxy has the same.
 const SILENCE: Duration = Duration::from_secs(90);
 /// Clients at once; one more takes the place of the most silent.
-const MAX_FLOWS: usize = 1024;
+pub(super) const MAX_FLOWS: usize = 1024;
 /// Datagrams of one turn.
 const TURN: usize = 64;
 /// Longest datagram.
@@ -35,9 +35,17 @@ struct Flow {
 pub(super) struct Flows {
     slots: Vec<Option<Flow>>,
     by_client: HashMap<(usize, SocketAddr), usize>,
+    most: usize,
 }
 
 impl Flows {
+    pub(super) fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
     /// Takes what has come to a door.
     pub(super) fn receive(
         &mut self,
@@ -84,7 +92,7 @@ impl Flows {
     ) -> io::Result<usize> {
         let slot = match self.slots.iter().position(Option::is_none) {
             Some(slot) => slot,
-            None if self.slots.len() < MAX_FLOWS => {
+            None if self.slots.len() < self.most => {
                 self.slots.push(None);
                 self.slots.len() - 1
             }
@@ -151,7 +159,7 @@ impl Flows {
             }
         }
         if self.by_client.is_empty() {
-            *self = Self::default();
+            *self = Self::at_most(self.most);
         }
     }
 

@@ -27,7 +27,10 @@ use stream::Streams;
 const BACKLOG: i32 = 4096;
 /// Connections accepted in one turn.
 const TURN: usize = 64;
-/// How long no connection is accepted when the process has no descriptor left.
+/// Connections, and clients of datagram ports, in a loop that has other work: each may take two descriptors, of which a process
+/// has 1024 unless told otherwise.
+const MODEST: usize = 192;
+/// How long no connection is accepted when there are so many, or the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Tokens of the doors: their number.
 const DOOR: u64 = 0;
@@ -95,13 +98,19 @@ impl Relay {
         let relay = Self {
             epoll,
             doors,
-            streams: Streams::default(),
-            flows: Flows::default(),
+            streams: Streams::at_most(MODEST),
+            flows: Flows::at_most(MODEST),
             sources: Sources::default(),
             paused: None,
         };
         relay.watch().context(|| "watch the published ports")?;
         Ok(relay)
+    }
+
+    /// Takes as many connections as the process may have descriptors for.
+    pub(crate) fn take_all(&mut self) {
+        self.streams = Streams::at_most(usize::MAX);
+        self.flows = Flows::at_most(datagram::MAX_FLOWS);
     }
 
     /// Has the container see its clients' addresses, where that can be. In the network namespace in which the relay is

@@ -60,13 +60,21 @@ pub(super) struct Streams {
     busy: Vec<usize>,
     /// Read into by all.
     chunk: Vec<u8>,
+    most: usize,
 }
 
 impl Streams {
+    pub(super) fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
     /// Takes a connection; false when none waits.
     ///
     /// # Errors
-    /// What accept4(2) says when no descriptor or memory is left.
+    /// What accept4(2) says when no descriptor or memory is left; the same when there are as many as may be.
     pub(super) fn accept(
         &mut self,
         epoll: &OwnedFd,
@@ -75,6 +83,9 @@ impl Streams {
         target: SocketAddr,
         sources: Sources,
     ) -> io::Result<bool> {
+        if self.slots.len() - self.free.len() >= self.most {
+            return Err(Errno::MFILE.into());
+        }
         let (client, address) = match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
         {
             Ok((client, address)) => (settle(client)?, address),
@@ -173,7 +184,7 @@ impl Streams {
         }
         if self.free.len() == self.slots.len() {
             // Nobody is there: what many once took is given back.
-            *self = Self::default();
+            *self = Self::at_most(self.most);
         }
     }
 }
