@@ -240,6 +240,7 @@ fn read_only_binds_hold_for_the_mounts_below_where_the_kernel_can() {
         read_only: true,
         recursive: true,
         propagation: Propagation::Rslave,
+        options: Vec::new(),
     })];
     let new = made(&request);
     assert_eq!(mount_at(&new, "/x").options, ["rbind", "ro", "rro", "rslave"]);
