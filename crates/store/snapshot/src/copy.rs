@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use dhow_layer::{EntryKind, Layer};
+use dhow_layer::{EntryKind, Layer, LayerStore};
 use dhow_rootpath::Root;
 use rustix::fs::{AtFlags, Mode, linkat, mkdirat};
 use rustix::io::Errno;
@@ -30,9 +30,11 @@ const VIEW: &str = "view";
 const COPIED: &str = "copied";
 const DURABLE: &str = "durable";
 
-/// Makes the copy of a snapshot.
-pub(crate) fn make(dir: &Path, layers: &[Layer], writable: bool) -> Result<(), Error> {
-    let tree = dir.join(if writable { TREE } else { VIEW });
+/// Makes the copy of a snapshot: beside the layers in the making, where ext4 has room for new files (see `make_tmp` of the
+/// layer store), and from there to its place.
+pub(crate) fn make(store: &LayerStore, dir: &Path, layers: &[Layer], writable: bool) -> Result<(), Error> {
+    let scratch = store.scratch("copy").context(|| "make a snapshot")?;
+    let tree = scratch.path().join(TREE);
     make_dir(&tree, 0o755)?;
     let merged = Merged::load(layers)?;
     let mut copier = Copier {
@@ -58,6 +60,8 @@ pub(crate) fn make(dir: &Path, layers: &[Layer], writable: bool) -> Result<(), E
             .context(|| format!("dress {}", String::from_utf8_lossy(path)))?;
     }
     changes::stamp(dir, &copier.to)?;
+    let place = dir.join(if writable { TREE } else { VIEW });
+    std::fs::rename(&tree, &place).context(|| format!("move a copy to {}", place.display()))?;
     let boot = dhow_layer::boot_id().context(|| "make a snapshot")?;
     let mark = dir.join(COPIED);
     std::fs::write(&mark, boot).context(|| format!("write {}", mark.display()))

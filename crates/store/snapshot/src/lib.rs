@@ -132,7 +132,7 @@ impl Snapshots {
         made.context(|| format!("make the snapshot {}", dir.display()))?;
         let filled = match form {
             Form::Overlay => fill(&dir, &layers, writable),
-            Form::Copy => copy::make(&dir, &layers, writable),
+            Form::Copy => copy::make(&self.layers, &dir, &layers, writable),
         };
         filled
             .and_then(|()| stack::write(&dir, stack))
