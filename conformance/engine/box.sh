@@ -87,6 +87,8 @@ own_machine() {
     echo "nameserver $outside.2" >"$work/resolv.conf"
     mount --bind "$work/resolv.conf" "$(readlink -f /etc/resolv.conf)"
     hostname box
+    echo box >"$work/hostname"
+    mount --bind "$work/hostname" /etc/hostname 2>/dev/null || true
     name_server $outside.2 &
 }
 

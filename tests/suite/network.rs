@@ -665,3 +665,35 @@ fn removing_networks_takes_no_address_from_containers_that_are_starting() {
     });
     world.clean();
 }
+
+/// One port of the container and a range of the host's: the first free one (docker's `-p 7000-7005:80`).
+#[test]
+fn a_range_of_host_ports_gives_the_first_that_is_free() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let first = loop {
+        let port = crate::world::free_port();
+        if port < 65_000 && std::net::TcpListener::bind(("0.0.0.0", port + 1)).is_ok() {
+            break port;
+        }
+    };
+    let flag = format!("{first}-{}:80", first + 1);
+    for (name, wanted) in [("one", first), ("two", first + 1)] {
+        world
+            .say(&format!("run -d --name {name} -p {flag} busybox sleep 600"))
+            .ok();
+        assert_eq!(
+            world.say(&format!("port {name} 80")).ok().lines().next(),
+            Some(format!("0.0.0.0:{wanted}").as_str())
+        );
+    }
+    world
+        .say(&format!("run -d --name none-left -p {flag} busybox sleep 600"))
+        .one_error(125)
+        .says("port is already allocated");
+    world
+        .say("create -p 7000-7005:80-81 busybox true")
+        .one_error(125)
+        .says("different lengths");
+}

@@ -306,3 +306,60 @@ fn a_long_root_path_is_no_hindrance() {
     long.dhow(&["rm", "-f", &id]).ok();
     long.clean();
 }
+
+/// `inspect` says what was asked for: where a device is on the host, and capabilities by their whole names.
+#[test]
+fn devices_and_capabilities_are_inspected_as_they_were_asked_for() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("create --name dev --device /dev/null:/dev/other:rw --cap-add net_admin --cap-drop CAP_CHOWN busybox true")
+        .ok();
+    assert_eq!(
+        world.inspect(
+            "dev",
+            "{{json .HostConfig.Devices}} {{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}}"
+        ),
+        "[{\"PathOnHost\":\"/dev/null\",\"PathInContainer\":\"/dev/other\",\"CgroupPermissions\":\"rw\"}] [CAP_NET_ADMIN] [CAP_CHOWN]"
+    );
+}
+
+/// What was typed before the container's terminal is there reaches it: the mode of the own terminal changes at once, and what
+/// waits in it is not thrown away.
+#[test]
+fn what_was_typed_ahead_reaches_the_containers_terminal() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::io::{Read as _, Write as _};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let open = || {
+        std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap()
+    };
+    let mut master = std::fs::File::from(master);
+    let slave = open();
+    master.write_all(b"echo ahead$((1+1)); exit 7\n").unwrap();
+    let mut child = world
+        .command(&["run", "--rm", "-it", "--network", "none", "busybox", "sh"])
+        .stdin(open())
+        .stdout(open())
+        .stderr(open())
+        .spawn()
+        .unwrap();
+    let code = crate::world::wait(&mut child, std::time::Duration::from_secs(60));
+    assert_eq!(code, Some(7));
+    let mut shown = vec![0; 4096];
+    let count = master.read(&mut shown).unwrap();
+    drop(slave);
+    let shown = String::from_utf8_lossy(&shown[..count]).into_owned();
+    assert!(shown.contains("ahead2"), "{shown:?}");
+}

@@ -20,7 +20,7 @@ impl RawMode {
         let before = tcgetattr(&stdin).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(&stdin, OptionalActions::Flush, &raw).ok()?;
+        tcsetattr(&stdin, OptionalActions::Now, &raw).ok()?;
         Some(Self { before })
     }
 }
@@ -28,7 +28,7 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         // If the terminal is gone, so is its mode.
-        tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.before).ok();
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before).ok();
     }
 }
 

@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ports = [PortMapping {
         host_ip: None,
         host_port: Some(8080),
+        host_last: None,
         container_port: 80,
         protocol: Protocol::Tcp,
     }];

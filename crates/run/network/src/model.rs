@@ -307,6 +307,9 @@ pub struct PortMapping {
     /// Port of the host; any free one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
+    /// The last port of a range that begins with `host_port`, of which the first free one is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_last: Option<u16>,
     /// Port of the container.
     pub container_port: u16,
     /// Transport protocol.

@@ -89,9 +89,10 @@ fn has_ipv6() -> bool {
 
 fn reserve_one(hosts: &[IpAddr], wish: &PortMapping) -> Result<(u16, Vec<OwnedFd>), Error> {
     let mut draws = 0;
+    let mut next = wish.host_port.unwrap_or(0);
     loop {
         draws += 1;
-        let mut port = wish.host_port.unwrap_or(0);
+        let mut port = next;
         let mut held = Vec::new();
         let mut failed = None;
         for host in hosts {
@@ -110,6 +111,12 @@ fn reserve_one(hosts: &[IpAddr], wish: &PortMapping) -> Result<(u16, Vec<OwnedFd
             None => return Ok((port, held)),
             Some((_, error))
                 if error.kind() == io::ErrorKind::AddrInUse && wish.host_port.is_none() && draws < DRAWS => {}
+            Some((_, error))
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && wish.host_last.is_some_and(|last| next < last) =>
+            {
+                next += 1;
+            }
             Some((host, error)) => return Err(refused(host, port, wish.protocol, error)),
         }
     }
@@ -193,6 +200,7 @@ mod tests {
         PortMapping {
             host_ip: Some([127, 0, 0, 1].into()),
             host_port: port,
+            host_last: None,
             container_port: 80,
             protocol,
         }

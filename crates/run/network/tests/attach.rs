@@ -202,6 +202,7 @@ fn a_dual_stack_network_routes_ipv6_too() {
                 &[dhow_network::PortMapping {
                     host_ip: None,
                     host_port: Some(8086),
+                    host_last: None,
                     container_port: 80,
                     protocol: Protocol::Tcp,
                 }],

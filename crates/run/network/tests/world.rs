@@ -141,6 +141,7 @@ pub(crate) fn publish(
     PortMapping {
         host_ip,
         host_port: Some(host_port),
+        host_last: None,
         container_port,
         protocol,
     }

@@ -28,18 +28,20 @@ pub(crate) fn parse(text: &str) -> Result<Vec<PortMapping>, String> {
         host_part(rest).ok_or_else(|| bad("write [address:]port before the container's port"))?
     };
     let count = container.clone().count();
-    let hosts: Vec<Option<u16>> = match host {
-        None => vec![None; count],
-        Some(range) if range.clone().count() == count => range.map(Some).collect(),
+    let hosts: Vec<(Option<u16>, Option<u16>)> = match host {
+        None => vec![(None, None); count],
+        Some(range) if range.clone().count() == count => range.map(|port| (Some(port), None)).collect(),
         // One container port may take any free port of a range.
+        Some(range) if count == 1 => vec![(Some(*range.start()), Some(*range.end()))],
         Some(_) => return Err(bad("the ranges have different lengths")),
     };
     Ok(container
         .zip(hosts)
         .take(MAX_PORTS)
-        .map(|(container_port, host_port)| PortMapping {
+        .map(|(container_port, (host_port, host_last))| PortMapping {
             host_ip: address,
             host_port,
+            host_last,
             container_port,
             protocol,
         })
@@ -98,6 +100,8 @@ mod tests {
         );
         assert_eq!(one("[::1]:8080:80").host_ip, Some("::1".parse().unwrap()));
         assert_eq!(one("127.0.0.1::80").host_port, None);
+        let any = one("7000-7005:80");
+        assert_eq!((any.host_port, any.host_last), (Some(7000), Some(7005)));
         let range = parse("8000-8002:80-82").unwrap();
         assert_eq!(
             range

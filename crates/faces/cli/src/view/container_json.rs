@@ -51,6 +51,16 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
     value
 }
 
+/// Whole names, as docker writes them down (moby `oci/caps`, `NormalizeLegacyCapabilities`).
+fn capabilities(given: &[String]) -> Vec<String> {
+    let whole = |name: &String| match name.to_ascii_uppercase() {
+        all if all == "ALL" => all,
+        name if name.starts_with("CAP_") => name,
+        name => format!("CAP_{name}"),
+    };
+    given.iter().map(whole).collect()
+}
+
 fn log_path(folder: &Path, config: &Config) -> String {
     dhow_engine::container::log_file(folder, config)
         .display()
@@ -115,8 +125,8 @@ fn host_config(container: &Container) -> Value {
         "VolumeDriver": "",
         "VolumesFrom": null,
         "ConsoleSize": request.console_size.map_or([0, 0], |(rows, columns)| [rows, columns]),
-        "CapAdd": or_null(&request.cap_add),
-        "CapDrop": or_null(&request.cap_drop),
+        "CapAdd": or_null(&capabilities(&request.cap_add)),
+        "CapDrop": or_null(&capabilities(&request.cap_drop)),
         "CgroupnsMode": other_or(container, SharedKind::Cgroup, request.namespaces.cgroup.as_ref().map_or("", mode)),
         "Dns": config.dns,
         "DnsOptions": config.dns_options,
@@ -150,10 +160,11 @@ fn limits(container: &Container) -> Value {
         .iter()
         .map(|limit| json!({"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft}))
         .collect();
-    let devices: Vec<Value> = request
+    let devices: Vec<Value> = container
+        .config
         .devices
         .iter()
-        .map(|device| json!({"PathOnHost": device.path, "PathInContainer": device.path, "CgroupPermissions": device.access}))
+        .map(|device| json!({"PathOnHost": device.host, "PathInContainer": device.container, "CgroupPermissions": device.access}))
         .collect();
     json!({
         "Runtime": "dhow",

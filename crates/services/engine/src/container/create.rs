@@ -16,7 +16,7 @@ use dhow_types::{ContainerId, Digest, ErrorKind};
 
 use super::defaults::{all_ports, entrypoint, health};
 use super::extras::Extras;
-use super::record::{Attachment, Config, LogConfig, MountRecord, NetworkMode};
+use super::record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode};
 use super::shared::IpcMode;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error, Relabel};
@@ -341,6 +341,7 @@ impl Engine {
             open_stdin: wanted.interactive,
             auto_remove: wanted.auto_remove,
             log: log_config(wanted)?,
+            devices: wanted.devices.iter().map(device_record).collect(),
             secrets: self.resolve_secrets(&wanted.secrets)?,
             extras: Extras {
                 shared: self.resolve_shared(&wanted.extras.shared)?,
@@ -705,6 +706,14 @@ fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
         }
     }
     Ok(config)
+}
+
+fn device_record((host, container, access): &(PathBuf, PathBuf, String)) -> DeviceRecord {
+    DeviceRecord {
+        host: host.clone(),
+        container: container.clone(),
+        access: access.clone(),
+    }
 }
 
 pub(super) fn device(host: &Path, container: &Path, access: &str) -> Result<Device, Error> {

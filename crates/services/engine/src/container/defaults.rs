@@ -36,6 +36,7 @@ pub(super) fn all_ports(wanted: &CreateContainer, exposed: &[String]) -> Result<
             ports.push(PortMapping {
                 host_ip: None,
                 host_port: None,
+                host_last: None,
                 container_port,
                 protocol,
             });

@@ -45,7 +45,7 @@ pub(crate) use folder::{make_folder, process_start, read_json, write_file, write
 pub use logs::LogRequest;
 pub(crate) use name::random_bytes;
 pub use own_root::OwnRoot;
-pub use record::{Attachment, Config, LogConfig, MountRecord, NetworkMode, State, Status};
+pub use record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode, State, Status};
 pub use secrets::{SecretSpec, SecretUse};
 pub use shared::{IpcMode, Shared, SharedKind};
 pub use start::Started;

@@ -1,6 +1,7 @@
 //! What is written down of a container.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dhow_bundle::Request;
@@ -77,6 +78,9 @@ pub struct Config {
     pub auto_remove: bool,
     /// The log.
     pub log: LogConfig,
+    /// Devices of the host that were asked for, for `inspect`.
+    #[serde(default)]
+    pub devices: Vec<DeviceRecord>,
     /// Secrets, by name; their contents lie beside this.
     #[serde(default)]
     pub secrets: Vec<SecretSpec>,
@@ -92,6 +96,17 @@ pub struct LogConfig {
     pub driver: String,
     /// Options as given.
     pub options: BTreeMap<String, String>,
+}
+
+/// One `--device`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// The path on the host, which may be a folder of devices.
+    pub host: PathBuf,
+    /// The path in the container.
+    pub container: PathBuf,
+    /// Some of `rwm`.
+    pub access: String,
 }
 
 /// One mount of a person or an image.
