@@ -697,3 +697,27 @@ fn a_range_of_host_ports_gives_the_first_that_is_free() {
         .one_error(125)
         .says("different lengths");
 }
+
+/// The kernel takes its time to let a link go; who asks for the address of one that has just ended gets it all the same.
+#[test]
+fn an_address_that_was_asked_for_is_had_by_one_after_the_other() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("network create --subnet 10.211.30.0/24 pond").ok();
+    for _ in 0..15 {
+        world
+            .say("run --rm --network pond --ip 10.211.30.7 busybox true")
+            .exits(0);
+    }
+    world
+        .say("run -d --name has --network pond --ip 10.211.30.7 busybox sleep 600")
+        .ok();
+    let begun = std::time::Instant::now();
+    world
+        .say("run --rm --network pond --ip 10.211.30.7 busybox true")
+        .one_error(125)
+        .says("address 10.211.30.7 is already in use");
+    assert!(begun.elapsed() < std::time::Duration::from_millis(1500));
+    assert_eq!(world.say("network rm pond").exits_any().code, 1);
+}

@@ -500,3 +500,19 @@ fn unprivileged_a_container_lures_nobody_into_its_own_network() {
     nobody.say("rm -f bait").ok();
     assert_eq!(nobody.say("ps -aq").ok(), "");
 }
+
+/// A root that is removed takes the processes of its network along, though their records are gone with it.
+#[test]
+fn unprivileged_a_removed_root_leaves_no_process_of_its_network() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    sh(&nobody, "", "true").exits(0);
+    assert_eq!(
+        processes(&nobody).len(),
+        1,
+        "it stays a while for the next container"
+    );
+    std::fs::remove_dir_all(nobody.world.path("home").join(".local")).unwrap();
+    eventually("nothing stays without its root", || processes(&nobody).is_empty());
+}

@@ -288,3 +288,48 @@ fn volumes_from_brings_volumes_and_binds_and_their_rights() {
         .one_error(125)
         .says("invalid mode");
 }
+
+#[test]
+fn a_bind_that_may_make_its_source_and_volumes_that_are_none() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = world.path("not/yet");
+    let mount = format!("type=bind,src={},dst=/m", folder.display());
+    let run = |mount: &str| {
+        world.dhow(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--mount",
+            mount,
+            "busybox",
+            "ls",
+            "/m",
+        ])
+    };
+    run(&mount).one_error(125).says("bind source path does not exist");
+    run(&format!("{mount},bind-create-src=false")).one_error(125);
+    run(&format!("{mount},bind-create-src")).exits(0);
+    assert!(folder.is_dir());
+    run("type=tmpfs,dst=/m,bind-create-src")
+        .one_error(125)
+        .says("type=bind");
+    world
+        .say("create -v :/volume busybox true")
+        .one_error(125)
+        .says("empty section between colons");
+    world
+        .dhow(&["create", "-v", "", "busybox", "true"])
+        .one_error(125)
+        .says("invalid empty volume spec");
+    world
+        .dhow(&["rename", "", "new"])
+        .one_error(1)
+        .says("invalid container name or ID: value is empty");
+    world
+        .dhow(&["rename", "old", ""])
+        .one_error(1)
+        .says("new name cannot be blank");
+}

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use dhow_types::{ErrorKind, Failures};
 use ipnet::IpNet;
@@ -26,6 +27,9 @@ use crate::{Context as _, Error, namespace, port, sysctl};
 const FIRST: &str = "eth0";
 /// More interfaces than this in one container are a mistake.
 pub(crate) const MAX_INTERFACES: u32 = 64;
+
+/// How long a burial may take.
+const BURIAL: Duration = Duration::from_secs(2);
 
 /// An endpoint whose detach is half done: nobody reaches it any more, its link and its address are still there.
 #[derive(Debug)]
@@ -58,8 +62,26 @@ impl Networks {
                 ),
             ));
         }
-        let lock = self.lock()?;
-        let (mut endpoint, held) = self.reserve(network, request)?;
+        let asked = request.ip.is_some() || request.ip6.is_some();
+        let patience = Instant::now() + BURIAL;
+        // What was taken and is free now came back meanwhile; if it is something else that is taken, it is so again.
+        let mut once = true;
+        let (lock, (mut endpoint, held)) = loop {
+            let lock = self.lock()?;
+            match self.reserve(network, request) {
+                Err(error)
+                    if error.kind() == ErrorKind::AlreadyExists
+                        && asked
+                        && Instant::now() < patience
+                        && self
+                            .is_being_given_back(network, request)
+                            .unwrap_or_else(|| std::mem::take(&mut once)) => {}
+                reserved => break (lock, reserved?),
+            }
+            // A burial takes the lock, too.
+            drop(lock);
+            std::thread::sleep(Duration::from_millis(2));
+        };
         let outcome = match &self.user {
             None if network.is_on_parent() => {
                 drop(lock);
@@ -277,6 +299,17 @@ impl Networks {
             }
         }
         outcome.map(|endpoint| (endpoint, held))
+    }
+
+    /// Whether an address that was asked for is that of one that has retired: it comes back when the kernel has let the link
+    /// go. None when nobody has it now. Under the lock, so that nobody is between a lease and its record.
+    fn is_being_given_back(&self, network: &Network, request: &EndpointRequest<'_>) -> Option<bool> {
+        let leases = self.leases(&network.name);
+        let directory = self.path(&network.name);
+        let wanted = [request.ip.map(IpAddr::V4), request.ip6.map(IpAddr::V6)];
+        let owners = wanted.into_iter().flatten().filter_map(|ip| leases.owner(ip));
+        let retired = owners.map(|owner| !endpoint_path(&directory, &owner).exists());
+        retired.reduce(|all, one| all && one)
     }
 
     fn lease(

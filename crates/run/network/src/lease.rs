@@ -91,6 +91,12 @@ impl Leases {
         }
     }
 
+    /// Who has an address.
+    pub(crate) fn owner(&self, ip: IpAddr) -> Option<String> {
+        let owner = std::fs::read_link(self.path(ip)).ok()?;
+        Some(owner.to_string_lossy().into_owned())
+    }
+
     /// Every lease: address and container. Foreign files are skipped.
     pub(crate) fn all(&self) -> Result<Vec<(IpAddr, String)>, Error> {
         let listing = std::fs::read_dir(&self.directory);

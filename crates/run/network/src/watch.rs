@@ -165,7 +165,8 @@ impl Networks {
             // A record that is being written has a dot in front.
             names.any(|name| !name.as_encoded_bytes().starts_with(b"."))
         };
-        self.names().is_ok_and(|names| !names.iter().any(has_endpoints))
+        // Nobody is on the networks of a root that is gone.
+        !self.directory.is_dir() || self.names().is_ok_and(|names| !names.iter().any(has_endpoints))
     }
 }
 

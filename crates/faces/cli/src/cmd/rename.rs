@@ -25,6 +25,13 @@ struct RenameFlags {
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RenameFlags = crate::flags::read(matches)?;
+    // Docker's words for what a script left empty.
+    if flags.container.trim().is_empty() {
+        return Err(CliError::plain("invalid container name or ID: value is empty"));
+    }
+    if flags.name.trim().is_empty() {
+        return Err(CliError::plain("new name cannot be blank"));
+    }
     context
         .engine()?
         .rename_container(&flags.container, &flags.name)?;

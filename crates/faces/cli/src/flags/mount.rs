@@ -8,6 +8,9 @@ use dhow_engine::{Propagation, Relabel};
 /// `-v [source:]target[:options]`: a source with a leading slash or dot is a path, else a volume's name.
 pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
     let bad = |why: &str| format!("invalid volume {text:?}: {why}");
+    if text.is_empty() {
+        return Err("invalid empty volume spec".to_owned());
+    }
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts.as_slice() {
         [target] => ("", *target, ""),
@@ -39,7 +42,7 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
     }
     let target = PathBuf::from(target);
     if source.is_empty() && parts.len() > 1 {
-        return Err(bad("the source is empty"));
+        return Err(bad("empty section between colons"));
     }
     if source.contains('/') && !source.starts_with(['/', '.']) {
         // It may be meant as either; docker makes no folder of a wrong name, too.
@@ -74,7 +77,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
     let bad = |why: String| format!("invalid mount {text:?}: {why}");
     let (mut kind, mut source, mut target) = ("volume".to_owned(), None, None);
     let (mut read_only, mut no_copy, mut propagation) = (false, false, Propagation::default());
-    let (mut options, mut attributes) = (Vec::new(), Vec::new());
+    let (mut options, mut attributes, mut create) = (Vec::new(), Vec::new(), false);
     for field in fields(text) {
         let (key, value) = field
             .split_once('=')
@@ -98,6 +101,9 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
                 read_only = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?
             }
             "volume-nocopy" => no_copy = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?,
+            "bind-create-src" => {
+                create = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?
+            }
             "bind-propagation" => {
                 let name = needed()?;
                 propagation =
@@ -110,6 +116,9 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
     }
     let target = target.filter(|path| path.starts_with('/')).map(PathBuf::from);
     let target = target.ok_or_else(|| bad("target must be an absolute path".to_owned()))?;
+    if create && kind != "bind" {
+        return Err(bad("bind-create-src is for type=bind".to_owned()));
+    }
     match kind.as_str() {
         "bind" => {
             let source = source.filter(|path| path.starts_with('/'));
@@ -118,7 +127,7 @@ pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
                 source: source.into(),
                 target,
                 read_only,
-                create: false,
+                create,
                 propagation,
                 relabel: Relabel::No,
                 options: attributes,

@@ -137,6 +137,8 @@ impl UserNamespace {
         let pid = fs::read_to_string(&path)
             .ok()
             .and_then(|text| text.trim().parse().ok());
+        // The file goes with a root that is removed; the process does not.
+        let pid = pid.or_else(|| pasta::find(&path));
         if let Some(pid) = pid {
             kill(pid, |pid| pasta::is(pid, &path));
         }
@@ -267,7 +269,11 @@ impl Networks {
     /// In the holder: ends what is outside of the own process, unless somebody has come. A holder that was replaced
     /// just ends.
     fn end_user_namespace(&self) -> bool {
-        let (Some(user), Ok(_lock)) = (&self.user, self.lock()) else {
+        let Some(user) = &self.user else {
+            return true;
+        };
+        let Ok(_lock) = self.lock() else {
+            user.end_uplink();
             return true;
         };
         if !user.is_held_by_us() {

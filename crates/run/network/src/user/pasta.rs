@@ -93,3 +93,12 @@ pub(super) fn is(pid: i32, pid_file: &Path) -> bool {
     fs::read(format!("/proc/{pid}/cmdline"))
         .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == wanted))
 }
+
+/// The pasta that was started with this file for its number.
+pub(super) fn find(pid_file: &Path) -> Option<i32> {
+    let processes = fs::read_dir("/proc").ok()?;
+    let numbers = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.into_iter().find(|pid| is(*pid, pid_file))
+}
