@@ -132,7 +132,8 @@ main() {
     fi
     patience=${DHOW_SUITE_PATIENCE:-1}
     port=$(shuf -i 20000-26000 -n 1)
-    work=$(mktemp -d /tmp/nc-XXXXXX)
+    # Not below /tmp, which tests look for in lists of mounts.
+    work=$(mktemp -d /var/lib/nc-XXXXXX)
     chmod 755 "$work"
     logs=${keep:-$work/logs}
     mkdir -p "$logs"

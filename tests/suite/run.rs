@@ -363,3 +363,68 @@ fn what_was_typed_ahead_reaches_the_containers_terminal() {
     let shown = String::from_utf8_lossy(&shown[..count]).into_owned();
     assert!(shown.contains("ahead2"), "{shown:?}");
 }
+
+#[test]
+fn what_contradicts_itself_is_refused_in_dockers_words() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("run -d --name web --network none busybox sleep 600")
+        .ok();
+    for (flags, word) in [
+        ("--uts host --hostname me", "hostname and the UTS mode"),
+        (
+            "--uts host --domainname example.com",
+            "domainname and the UTS mode",
+        ),
+        (
+            "--network container:web --hostname me",
+            "hostname and the network mode",
+        ),
+        (
+            "--network container:web --dns 192.0.2.1",
+            "dns and the network mode",
+        ),
+        (
+            "--network container:web --add-host a:192.0.2.1",
+            "host-to-IP mapping and the network mode",
+        ),
+        ("--no-healthcheck --health-cmd true", "--no-healthcheck conflicts"),
+    ] {
+        world
+            .say(&format!("run --rm {flags} busybox true"))
+            .one_error(125)
+            .says(word);
+    }
+    world
+        .dhow(&[
+            "create",
+            "--name",
+            "unchecked",
+            "--health-cmd",
+            "",
+            "-v",
+            "data",
+            "-v",
+            "./more",
+            "busybox",
+            "true",
+        ])
+        .exits(0);
+    assert_eq!(
+        world.inspect("unchecked", "{{.Config.Healthcheck}}"),
+        "<no value>"
+    );
+    let mut mounts: Vec<String> = world
+        .inspect("unchecked", "{{range .Mounts}}{{.Destination}} {{end}}")
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    mounts.sort();
+    assert_eq!(mounts, ["/data", "/more"]);
+    world
+        .say("create -v ../up busybox true")
+        .one_error(125)
+        .says("absolute");
+}

@@ -209,7 +209,7 @@ pub(crate) struct ContainerFlags {
     /// Automatically remove the container when it exits
     #[arg(long)]
     pub(crate) rm: bool,
-    /// Logging driver for the container (local, json-file, none)
+    /// Logging driver for the container (local, json-file, none, syslog, journald, fluentd, gelf)
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
     /// Log driver options
@@ -353,7 +353,7 @@ impl ContainerFlags {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             health: self.health().map_err(bad)?,
-            no_healthcheck: self.no_healthcheck || self.health_cmd.as_deref() == Some("none"),
+            no_healthcheck: self.has_no_healthcheck().map_err(bad)?,
             on_unhealthy: self.health_on_failure,
             auto_remove: self.rm || self.podman.rmi,
             log: self.log(),
@@ -363,6 +363,21 @@ impl ContainerFlags {
     }
 
     /// What podman does without being asked, and what is asked for by flags that both have.
+    /// `--no-healthcheck` beside a flag of a check contradicts itself (docker/cli `opts.go`).
+    fn has_no_healthcheck(&self) -> Result<bool, String> {
+        let checked = self
+            .health_cmd
+            .as_deref()
+            .is_some_and(|command| !command.is_empty())
+            || self.health_retries.is_some()
+            || self.health_interval.is_some()
+            || self.health_timeout.is_some();
+        if self.no_healthcheck && checked {
+            return Err("conflicting options: --no-healthcheck conflicts with --health-* options".to_owned());
+        }
+        Ok(self.no_healthcheck || self.health_cmd.as_deref() == Some("none"))
+    }
+
     fn extras(&self) -> Extras {
         let podman = dialect::spoken().is_podman();
         Extras {
@@ -483,8 +498,9 @@ impl ContainerFlags {
     fn health(&self) -> Result<Option<dhow_engine::Healthcheck>, String> {
         let health = dhow_engine::Healthcheck {
             test: match &self.health_cmd {
-                Some(command) => health_test(command),
-                None => Vec::new(),
+                Some(command) if !command.is_empty() => health_test(command),
+                // An empty one is as none at all.
+                _ => Vec::new(),
             },
             interval: if self.health_interval.as_deref() == Some("disable") {
                 dhow_engine::NEVER

@@ -12,7 +12,13 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
         return Err("invalid empty volume spec".to_owned());
     }
     let parts: Vec<&str> = text.split(':').collect();
+    let lone = format!("/{}", text.trim_start_matches("./"));
+    if lone.split('/').any(|part| part == "..") && parts.len() == 1 {
+        return Err(bad("the path in the container must be absolute"));
+    }
     let (source, target, options) = match parts.as_slice() {
+        // A lone path may be without its slash, as docker's.
+        [target] if !target.starts_with('/') => ("", lone.as_str(), ""),
         [target] => ("", *target, ""),
         [source, target] => (*source, *target, ""),
         [source, target, options] => (*source, *target, *options),

@@ -288,6 +288,7 @@ impl Engine {
         }
         let signal = wanted.stop_signal.as_deref();
         signal.map(super::stop::parse_signal).transpose()?;
+        super::conflicts::check(wanted)?;
         wanted.extras.check()?;
         let wanted = &self.take_volumes(super::implied::complete(wanted, image, &args))?;
         let (network, networks) = self.connection(wanted)?;

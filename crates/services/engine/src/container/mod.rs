@@ -1,6 +1,7 @@
 //! Containers: their records and every verb on them.
 
 mod changes;
+mod conflicts;
 mod connect;
 mod copy;
 mod copy_up;
