@@ -30,8 +30,25 @@ pub(crate) fn serve_with(options: Options) -> Fixture {
     fixture
 }
 
+/// A test beside this one that starts a process has every descriptor twice until that process executes, and with them the
+/// lock of a registry that was just stopped here: that passes.
+fn opened(root: &Path, options: &Options) -> Registry {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        match Registry::open_with(root, options.clone()) {
+            Err(error)
+                if error.kind() == dhow_types::ErrorKind::FailedPrecondition
+                    && std::time::Instant::now() < patience =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 pub(crate) fn serve_at(root: &Path, options: Options) -> Fixture {
-    let registry = Registry::open_with(root, options).unwrap();
+    let registry = opened(root, &options);
     let server = Server::bind(registry, "127.0.0.1:0".parse().unwrap()).unwrap();
     let address = server.address();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
