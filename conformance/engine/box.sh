@@ -115,3 +115,27 @@ box() {
             while kill -0 $child 2>/dev/null; do wait $child; done; wait $child'
     umount -R "$work/cgroup"
 }
+
+# note_go FILE LOG: the counts of a program of Go tests, tests without their parts.
+note_go() {
+    local passed failed skipped
+    passed=$(grep -acE '^--- PASS' "$2") failed=$(grep -acE '^--- FAIL' "$2") skipped=$(grep -acE '^--- SKIP' "$2")
+    echo "$1 $passed $failed $skipped" >>"$work/results"
+    printf '%-24s %3d passed, %3d failed, %3d skipped\n' "$1" "$passed" "$failed" "$skipped"
+    grep -aE '^--- FAIL|^panic: ' "$2" | sed -E 's/^--- FAIL: /    FAIL /' || true
+}
+
+# inside_box_or_beside FUNCTION...: with our program in a box, or with the peer that the caller has, then the sum.
+inside_box_or_beside() {
+    if [ -n "$peer" ]; then
+        echo "== $name: $("$peer" --version) =="
+        PATH=$(dirname "$peer"):$PATH
+        inside
+    else
+        echo "== $name: $("$dhow" --version) =="
+        export peer sources
+        box note_go "$@"
+    fi
+    awk '{ p += $2; f += $3; s += $4 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$work/results"
+    rm -rf --one-file-system "$work" 2>/dev/null || true
+}

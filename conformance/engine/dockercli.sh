@@ -45,15 +45,6 @@ furnish() {
     export PATH=$work/bin:$PATH HOME=$work/home TMPDIR=$work/tmp
 }
 
-# note FILE LOG: the counts of a program, tests without their parts.
-note() {
-    local passed failed skipped
-    passed=$(grep -acE '^--- PASS' "$2") failed=$(grep -acE '^--- FAIL' "$2") skipped=$(grep -acE '^--- SKIP' "$2")
-    echo "$1 $passed $failed $skipped" >>"$work/results"
-    printf '%-24s %3d passed, %3d failed, %3d skipped\n' "$1" "$passed" "$failed" "$skipped"
-    grep -aE '^--- FAIL|^panic: ' "$2" | sed -E 's/^--- FAIL: /    FAIL /' || true
-}
-
 inside() {
     local file arguments=(-test.v -test.timeout "$((600 * patience))s")
     [ -n "$peer" ] || furnish
@@ -65,7 +56,7 @@ inside() {
     [ -z "$only" ] || arguments+=(-test.run "$only")
     for file in "${files[@]}"; do
         (cd "$sources/e2e/$file" && exec "$suite/e2e-$file.test" "${arguments[@]}") >"$logs/$file.log" 2>&1 </dev/null
-        note "$file" "$logs/$file.log"
+        note_go "$file" "$logs/$file.log"
     done
 }
 
@@ -104,17 +95,7 @@ main() {
     mkdir -p "$logs"
     : >"$work/results"
     make_images || die "cannot make the images"
-    if [ -n "$peer" ]; then
-        echo "== $name: $("$peer" --version) =="
-        export PATH=$(dirname "$peer"):$PATH
-        inside
-    else
-        echo "== $name: $("$dhow" --version) =="
-        export peer sources
-        box furnish note
-    fi
-    awk '{ p += $2; f += $3; s += $4 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$work/results"
-    rm -rf --one-file-system "$work" 2>/dev/null || true
+    inside_box_or_beside furnish
 }
 
 main "$@"

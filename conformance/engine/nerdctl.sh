@@ -77,21 +77,12 @@ SCRIPT
     await_registry
 }
 
-# note FILE LOG: the counts of a program, tests without their parts.
-note() {
-    local passed failed skipped
-    passed=$(grep -acE '^--- PASS' "$2") failed=$(grep -acE '^--- FAIL' "$2") skipped=$(grep -acE '^--- SKIP' "$2")
-    echo "$1 $passed $failed $skipped" >>"$work/results"
-    printf '%-24s %3d passed, %3d failed, %3d skipped\n' "$1" "$passed" "$failed" "$skipped"
-    grep -aE '^--- FAIL|^panic: ' "$2" | sed -E 's/^--- FAIL: /    FAIL /' || true
-}
-
 run_file() {
     local log=$logs/$1.log place=$suite arguments=(-test.v -test.target=docker -test.timeout "$((1200 * patience))s")
     [ -z "$only" ] || arguments+=(-test.run "$only")
     [ -z "$sources" ] || place=$sources/cmd/nerdctl/${1#root}
     (cd "$place" && exec "$suite/$1.test" "${arguments[@]}") >"$log" 2>&1 </dev/null
-    note "$1" "$log"
+    note_go "$1" "$log"
 }
 
 inside() {
@@ -143,17 +134,7 @@ main() {
     sleep 0.5
     make_images || die "cannot make the images"
     kill "$registry"; wait "$registry" 2>/dev/null
-    if [ -n "$peer" ]; then
-        echo "== $name: $("$peer" --version) =="
-        export PATH=$(dirname "$peer"):$PATH
-        inside
-    else
-        echo "== $name: $("$dhow" --version) =="
-        export peer sources
-        box furnish run_file note
-    fi
-    awk '{ p += $2; f += $3; s += $4 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$work/results"
-    rm -rf --one-file-system "$work" 2>/dev/null || true
+    inside_box_or_beside furnish run_file
 }
 
 main "$@"
