@@ -1,27 +1,22 @@
 //! Addresses of services, and connections to them.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dhow_transport::Trust;
 use dhow_types::ErrorKind;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
 use crate::Error;
 use crate::options::bad;
 
 /// How long a service may take to take a connection or a line.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Larger files of certificates are not read.
-const MAX_PEM: u64 = 4 << 20;
 
 /// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,93 +206,16 @@ fn secured(
 }
 
 fn configuration(tls: &Tls) -> Result<Arc<ClientConfig>, Error> {
-    let invalid = |what: &str, error: rustls::Error| Error::because(ErrorKind::InvalidArgument, what, error);
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::because(ErrorKind::Internal, "set up TLS", error))?;
-    let builder = if tls.skip_verify {
-        let verifier = Arc::new(AnyCertificate(aws_lc_rs::default_provider()));
-        builder.dangerous().with_custom_certificate_verifier(verifier)
-    } else {
-        let mut roots = RootCertStore::empty();
-        let bundle = Path::new("/etc/ssl/certs/ca-certificates.crt");
-        for certificate in certificates(tls.authority.as_deref().unwrap_or(bundle))? {
-            roots
-                .add(certificate)
-                .map_err(|error| invalid("trust the authority of the log service", error))?;
-        }
-        builder.with_root_certificates(roots)
+    let trust = match &tls.authority {
+        _ if tls.skip_verify => Trust::Anyone,
+        Some(file) => Trust::Only(file.clone()),
+        None => Trust::System,
     };
-    let config = match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => {
-            let secret = PrivateKeyDer::from_pem_slice(&pem(key)?).map_err(|error| {
-                let what = format!("read the key in {}", key.display());
-                Error::because(ErrorKind::InvalidArgument, what, error)
-            })?;
-            builder
-                .with_client_auth_cert(certificates(certificate)?, secret)
-                .map_err(|error| invalid("use the certificate for the log service", error))?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
-}
-
-fn pem(file: &Path) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|open| open.take(MAX_PEM).read_to_end(&mut bytes));
-    read.map_err(|error| Error::wrap(error, format!("read {}", file.display())))?;
-    Ok(bytes)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let bytes = pem(file)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    all.map_err(|error| {
-        let what = format!("read the certificates in {}", file.display());
-        Error::because(ErrorKind::InvalidArgument, what, error)
-    })
-}
-
-/// For `syslog-tls-skip-verify`: the person said so.
-#[derive(Debug)]
-struct AnyCertificate(CryptoProvider);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    let client = tls.certificate.clone().zip(tls.key.clone());
+    let config = dhow_transport::client_tls(&trust, client);
+    config
+        .map(Arc::new)
+        .map_err(|error| Error::wrap(error, "set up TLS for the log service"))
 }
 
 #[cfg(test)]

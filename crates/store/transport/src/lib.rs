@@ -55,6 +55,7 @@ pub use helper::CredentialProgram;
 pub use lists::Found;
 pub use registries::{Registries, RegistryFiles};
 pub use settings::{Proxies, Ranges, Settings, Timeouts};
+pub use tls::{Trust, client_tls};
 
 dhow_types::define_error! {
     /// A request that failed: says method, URL without secrets, status, and the registry's own words.

@@ -24,12 +24,48 @@ const BUNDLES: [&str; 5] = [
 /// Larger bundles are not read.
 const MAX_BUNDLE: u64 = 16 << 20;
 
+/// Whom a connection that is no registry's trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The system's authorities, or Mozilla's where it has none.
+    System,
+    /// Those in this file alone.
+    Only(PathBuf),
+    /// Anybody: the person said so.
+    Anyone,
+}
+
+/// TLS for a service that is no registry, with the certificate and key to show, if any. No protocol is negotiated.
+///
+/// # Errors
+/// Files that cannot be read, or hold nothing of the kind.
+pub fn client_tls(trust: &Trust, client: Option<(PathBuf, PathBuf)>) -> Result<ClientConfig, Error> {
+    let builder = match trust {
+        Trust::Anyone => unverified_builder()?,
+        Trust::System => builder()?.with_root_certificates(system_roots()),
+        Trust::Only(file) => {
+            let mut roots = RootCertStore::empty();
+            trust_file(&mut roots, file)?;
+            builder()?.with_root_certificates(roots)
+        }
+    };
+    shown(builder, client.as_slice())
+}
+
 /// A configuration that trusts the system's authorities (or Mozilla's, where the system has none) and `extra`, and
 /// shows the first of the `client` certificates to who asks for one.
 pub(crate) fn verified<'a>(
     extra: impl Iterator<Item = &'a PathBuf>,
     client: &[(PathBuf, PathBuf)],
 ) -> Result<Arc<ClientConfig>, Error> {
+    let mut roots = system_roots();
+    for file in extra {
+        trust_file(&mut roots, file)?;
+    }
+    identified(builder()?.with_root_certificates(roots), client)
+}
+
+fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for bundle in BUNDLES {
         if let Ok(found) = certificates(Path::new(bundle)) {
@@ -43,44 +79,50 @@ pub(crate) fn verified<'a>(
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    for file in extra {
-        for certificate in certificates(file)? {
-            roots.add(certificate).map_err(|error| {
-                let message = format!("trust the certificate in {}", file.display());
-                Error::because(ErrorKind::InvalidArgument, message, error)
-            })?;
-        }
+    roots
+}
+
+fn trust_file(roots: &mut RootCertStore, file: &Path) -> Result<(), Error> {
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| {
+            let message = format!("trust the certificate in {}", file.display());
+            Error::because(ErrorKind::InvalidArgument, message, error)
+        })?;
     }
-    identified(builder()?.with_root_certificates(roots), client)
+    Ok(())
 }
 
 /// A configuration that takes any certificate: for loopback and for registries that the person named as insecure.
 pub(crate) fn unverified(client: &[(PathBuf, PathBuf)]) -> Result<Arc<ClientConfig>, Error> {
+    identified(unverified_builder()?, client)
+}
+
+type Verified = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn unverified_builder() -> Result<Verified, Error> {
     let verifier = Arc::new(AnyCertificate(aws_lc_rs::default_provider()));
-    identified(
-        builder()?.dangerous().with_custom_certificate_verifier(verifier),
-        client,
-    )
+    Ok(builder()?.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// With the protocols of registries.
+fn identified(builder: Verified, client: &[(PathBuf, PathBuf)]) -> Result<Arc<ClientConfig>, Error> {
+    shown(builder, client).map(with_protocols)
 }
 
 /// Says who we are, where there is a certificate for that.
-fn identified(
-    builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
-    client: &[(PathBuf, PathBuf)],
-) -> Result<Arc<ClientConfig>, Error> {
+fn shown(builder: Verified, client: &[(PathBuf, PathBuf)]) -> Result<ClientConfig, Error> {
     let Some((certificate, key)) = client.first() else {
-        return Ok(with_protocols(builder.with_no_client_auth()));
+        return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(certificate)?;
     let doing = || format!("read the client key from {}", key.display());
     let pem = crate::files::read(key, MAX_BUNDLE).context(doing)?;
     let secret = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|error| Error::because(ErrorKind::InvalidArgument, doing(), error))?;
-    let config = builder.with_client_auth_cert(chain, secret).map_err(|error| {
+    builder.with_client_auth_cert(chain, secret).map_err(|error| {
         let message = format!("use the client certificate {}", certificate.display());
         Error::because(ErrorKind::InvalidArgument, message, error)
-    })?;
-    Ok(with_protocols(config))
+    })
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
