@@ -119,7 +119,7 @@ fn a_build_on_copies_makes_the_layers_that_one_on_overlays_makes() {
         COPY --chmod=640 file /dir/file\n\
         RUN rm /etc/passwd && echo more >> /dir/file && ln /dir/file /link && mkdir -m 1777 /open\n\
         RUN --mount=type=secret,id=s,target=/run/secrets/s --mount=type=cache,target=/var/cache/c touch /var/cache/c/x\n\
-        WORKDIR /work/dir\n\
+        WORKDIR /srv/dir\n\
         RUN true\n\
         FROM base\n\
         COPY --from=base /dir /again\n";
@@ -138,7 +138,7 @@ fn a_build_on_copies_makes_the_layers_that_one_on_overlays_makes() {
     assert_eq!(layers(&copies), layers(&overlays));
     assert_eq!(
         copies.sh_in("made", "cat /again/file; pwd; stat -c %h /link"),
-        "onemore\n/work/dir\n2"
+        "onemore\n/srv/dir\n2"
     );
 }
 

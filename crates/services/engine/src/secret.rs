@@ -155,8 +155,12 @@ impl Engine {
         let secret = self.secret(wanted)?;
         let folder = self.secrets_folder();
         let what = || format!("remove secret {}", secret.name);
+        // The content first: killed in between, this leaves a record that can be removed again, and no secret.
+        match fs::remove_file(folder.join(format!("{}.data", secret.id))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(what),
+            _ => {}
+        }
         fs::remove_file(folder.join(format!("{}.json", secret.name))).context(what)?;
-        fs::remove_file(folder.join(format!("{}.data", secret.id))).context(what)?;
         Ok(secret)
     }
 }
