@@ -87,10 +87,10 @@ impl Checker<'_> {
     fn leftovers(&mut self) -> Result<(), Error> {
         let (tmp, trash) = (self.store.root.join("tmp"), self.store.root.join("trash"));
         let before = (names_in(&tmp)?, names_in(&trash)?);
-        self.store
-            .layers
-            .sweep()
-            .context(|| "delete what dead processes left")?;
+        let layers = &self.store.layers;
+        // Finds those that were removed and are still there.
+        layers.list().context(|| "list the layers")?;
+        let hidden = layers.sweep().context(|| "delete what dead processes left")?;
         let after = (names_in(&tmp)?, names_in(&trash)?);
         // What a living process finished meanwhile was not left by anybody.
         let half_made = before
@@ -102,7 +102,10 @@ impl Checker<'_> {
         let leases = sweep_leases(&self.store.root, true)?;
         for (count, what) in [
             (half_made, "half-made things of dead processes in tmp/"),
-            (removed, "removed things in trash/ that were not deleted yet"),
+            (
+                removed + hidden,
+                "removed things in trash/ or layers/ that were not deleted yet",
+            ),
             (leases, "leases of dead processes"),
         ] {
             if count > 0 {

@@ -59,7 +59,7 @@ impl Store {
                 record.parent = record.parent.or(old.parent);
             }
             edit.put_image(&record)?;
-            self.give_names(edit, staged)
+            self.give_names(edit, &staged)
         })?;
         Ok(id)
     }
@@ -75,7 +75,7 @@ impl Store {
             if edit.image(id)?.is_none() {
                 return Err(crate::image::no_such_image(&id.to_string()));
             }
-            self.give_name(edit, staged)
+            self.give_name(edit, &staged)
         })?;
         // Without the index's lock: that waits for no disk.
         self.sync_name(&name)

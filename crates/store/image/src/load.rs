@@ -126,7 +126,7 @@ impl Store {
                 }
             }
             edit.put_image(&record)?;
-            self.give_names(edit, staged)
+            self.give_names(edit, &staged)
         })?;
         Ok(Loaded {
             image: id,

@@ -1,6 +1,7 @@
 //! Names: one small file under `refs/` for each tag and each repo digest. They are the truth; the index follows.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -16,11 +17,17 @@ use crate::{Context as _, Error, Store};
 /// The fact under which the index keeps the time of `refs/` that it was made from.
 const STAMP: &str = "refs";
 
+/// A file in `refs/` that is about to take the place of another; no name begins so.
+const NEXT: &str = ".next";
+
 /// Begins the line of a file in `refs/` with the image that the name had before.
 const WAS: &str = "was ";
 
 /// Longest content of a file in `refs/`: two ids, name of at most 255 + 1 + 128 + 72 bytes, line ends.
 const MAX_REF: u64 = 1024;
+
+/// Files of names that one edit keeps open at most.
+const MOST_KEPT: usize = 64;
 
 /// What a file in `refs/` says.
 #[derive(Debug)]
@@ -39,6 +46,9 @@ pub(crate) struct NameChange {
     pub(crate) path: PathBuf,
     pub(crate) before: Option<Vec<u8>>,
     pub(crate) after: Option<Vec<u8>>,
+    /// The file that it replaced or removed. The file system frees it when this is closed, after the index: that may wait
+    /// for a disk.
+    pub(crate) _old: Option<File>,
 }
 
 /// What `refs/` says.
@@ -75,6 +85,12 @@ impl Store {
         self.changed_names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The file of a name that is about to lose its place, unless the edit keeps many already: see [`NameChange`].
+    pub(crate) fn kept(&self, path: &Path) -> Option<File> {
+        let few = self.changed_names().len() < MOST_KEPT;
+        few.then(|| File::open(path).ok()).flatten()
+    }
+
     /// As far as it goes: the failure itself is what the caller must see. What somebody else wrote since stays.
     fn put_back(&self, change: &NameChange) {
         if std::fs::read(&change.path).ok() != change.after {
@@ -85,12 +101,8 @@ impl Store {
             Some(bytes) => {
                 let staged = self.staging("ref");
                 let written = std::fs::write(&staged, bytes);
-                if written
-                    .and_then(|()| std::fs::rename(&staged, &change.path))
-                    .is_err()
-                {
-                    drop(std::fs::remove_file(&staged));
-                }
+                drop(written.and_then(|()| place(&staged, &change.path)));
+                drop(std::fs::remove_file(&staged));
             }
         }
     }
@@ -183,12 +195,11 @@ impl Store {
             path: path.to_owned(),
             before: read_name_file(path),
             after: Some(text),
+            _old: self.kept(path),
         };
-        let renamed = std::fs::rename(&staged, path);
-        if renamed.is_err() {
-            drop(std::fs::remove_file(&staged));
-        }
-        renamed.context(|| format!("write {}", path.display()))?;
+        let placed = place(&staged, path);
+        drop(std::fs::remove_file(&staged));
+        placed.context(|| format!("write {}", path.display()))?;
         self.named.store(true, Ordering::Relaxed);
         self.changed_names().push(change);
         Ok(())
@@ -199,7 +210,7 @@ impl Store {
         let refs = self.root.join("refs");
         for path in [self.name_path(&name.canonical()), refs] {
             let what = || format!("sync {}", path.display());
-            match std::fs::File::open(&path) {
+            match File::open(&path) {
                 // Taken away by somebody else meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 other => other.and_then(|file| file.sync_all()).context(what)?,
@@ -245,6 +256,7 @@ impl Store {
     pub(crate) fn remove_name(&self, edit: &Edit<'_>, name: &Reference) -> Result<bool, Error> {
         let path = self.name_path(&name.canonical());
         let before = read_name_file(&path);
+        let old = self.kept(&path);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).context(|| format!("remove {}", path.display()));
@@ -254,6 +266,7 @@ impl Store {
                 path,
                 before,
                 after: None,
+                _old: old,
             }),
         }
         match name.digest() {
@@ -267,7 +280,11 @@ impl Store {
         let directory = self.root.join("refs");
         let mut names = Names::default();
         for entry in std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))? {
-            let path = entry.context(|| format!("list {}", directory.display()))?.path();
+            let entry = entry.context(|| format!("list {}", directory.display()))?;
+            if entry.file_name() == NEXT {
+                continue;
+            }
+            let path = entry.path();
             match parse_name_file(read_name_file(&path).as_deref()) {
                 Ok(named) if self.name_path(&named.name.canonical()) == path => names.good.push(named),
                 Ok(named) => names
@@ -281,6 +298,8 @@ impl Store {
 
     /// Makes the names of the index again from the files, and the records of images that it does not know.
     pub(crate) fn reread_names(&self, edit: &Edit<'_>) -> Result<(), Error> {
+        // Left by a process that was killed: who has the index is the only one to make it.
+        drop(std::fs::remove_file(self.root.join("refs").join(NEXT)));
         let names = self.read_names()?;
         edit.clear_names()?;
         let mut manifests: Option<HashMap<Digest, (Digest, String)>> = None;
@@ -303,6 +322,32 @@ impl Store {
     pub(crate) fn name_path(&self, canonical: &str) -> PathBuf {
         self.root.join("refs").join(file_name(canonical, 255))
     }
+}
+
+/// Gives a file that is beside `refs/` a place in it; its other name is the caller's to remove. Only with the index locked.
+///
+/// Never by a rename from directory to directory: that may wait for every other one in the file system (the kernel's
+/// `s_vfs_rename_mutex`), and with it for processes that wait for their turn, while all wait for this one.
+pub(crate) fn place(staged: &Path, path: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{AlreadyExists, NotFound};
+    match std::fs::hard_link(staged, path) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == AlreadyExists => {}
+        // A file system without further names.
+        Err(_) => return std::fs::rename(staged, path),
+    }
+    let next = path.with_file_name(NEXT);
+    match std::fs::remove_file(&next) {
+        Err(error) if error.kind() != NotFound => return Err(error),
+        // Left by a process that was killed here.
+        _ => {}
+    }
+    std::fs::hard_link(staged, &next)?;
+    let renamed = std::fs::rename(&next, path);
+    if renamed.is_err() {
+        drop(std::fs::remove_file(&next));
+    }
+    renamed
 }
 
 /// `/` cannot be in a file name and `+` cannot be in a reference. A name that would be longer than `most` is cut and
@@ -329,7 +374,7 @@ pub(crate) fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Res
 pub(crate) fn read_name_file(path: &Path) -> Option<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
+    let file = File::open(path).ok()?;
     file.take(MAX_REF).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

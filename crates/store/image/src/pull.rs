@@ -431,7 +431,7 @@ impl Puller<'_> {
             for blob in fetched.iter().flatten() {
                 edit.record_blob(blob, Some(&repo))?;
             }
-            self.store.give_names(edit, staged)
+            self.store.give_names(edit, &staged)
         })?;
         Ok(updated)
     }

@@ -447,7 +447,7 @@ impl Pusher<'_> {
             record.manifest = Some(*manifest);
             kind.clone_into(&mut record.media_type);
             edit.put_image(&record)?;
-            self.store.give_name(edit, staged)
+            self.store.give_name(edit, &staged)
         })
     }
 }

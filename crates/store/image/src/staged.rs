@@ -10,7 +10,7 @@ use dhow_meta::Edit;
 use dhow_reference::Reference;
 use dhow_types::ImageId;
 
-use crate::names::{NameChange, index_name, parse_name_file, read_name_file};
+use crate::names::{NameChange, index_name, parse_name_file, place, read_name_file};
 use crate::{Context as _, Error, Store};
 
 /// A name on its way to an image.
@@ -28,7 +28,7 @@ pub(crate) struct StagedName {
 impl Drop for StagedName {
     fn drop(&mut self) {
         if let Some((staged, _)) = &self.next {
-            // It got no place. What cannot be removed now is swept.
+            // It has its other name, or got no place. What cannot be removed now is swept.
             drop(std::fs::remove_file(staged));
         }
     }
@@ -58,23 +58,21 @@ impl Store {
     }
 
     /// Points a name to the image that it was made ready for, in file and index. When another command was faster with the
-    /// name, its file is written here.
-    pub(crate) fn give_name(&self, edit: &Edit<'_>, mut staged: StagedName) -> Result<(), Error> {
+    /// name, its file is written here. What was made ready is dropped after the index is free again: that removes a file.
+    pub(crate) fn give_name(&self, edit: &Edit<'_>, staged: &StagedName) -> Result<(), Error> {
         let now = read_name_file(&staged.path);
         if now != staged.before {
             return self.write_name(edit, &staged.name, &staged.id);
         }
-        if let Some((next, text)) = staged.next.take() {
-            let renamed = std::fs::rename(&next, &staged.path);
-            if renamed.is_err() {
-                drop(std::fs::remove_file(&next));
-            }
-            renamed.context(|| format!("write {}", staged.path.display()))?;
+        if let Some((next, text)) = &staged.next {
+            let old = self.kept(&staged.path);
+            place(next, &staged.path).context(|| format!("write {}", staged.path.display()))?;
             self.named.store(true, Ordering::Relaxed);
             self.changed_names().push(NameChange {
                 path: staged.path.clone(),
                 before: now,
-                after: Some(text),
+                after: Some(text.clone()),
+                _old: old,
             });
         }
         index_name(edit, &staged.name, &staged.id)
@@ -86,7 +84,7 @@ impl Store {
     }
 
     /// See [`Store::give_name`].
-    pub(crate) fn give_names(&self, edit: &Edit<'_>, staged: Vec<StagedName>) -> Result<(), Error> {
-        staged.into_iter().try_for_each(|name| self.give_name(edit, name))
+    pub(crate) fn give_names(&self, edit: &Edit<'_>, staged: &[StagedName]) -> Result<(), Error> {
+        staged.iter().try_for_each(|name| self.give_name(edit, name))
     }
 }

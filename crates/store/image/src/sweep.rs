@@ -9,6 +9,9 @@ use dhow_types::{DiffId, Digest, ErrorKind};
 use crate::types::{DiskUsage, LayerUsage, Swept, Usage, Use};
 use crate::{Context as _, Error, Store};
 
+/// Files that a sweep keeps open at most.
+const MOST_OPEN: usize = 256;
+
 impl Store {
     /// Deletes the layers, configs and manifests that no image, container, snapshot, lease or build cache needs.
     ///
@@ -58,6 +61,7 @@ impl Store {
         }
         let lock = SweepLock::acquire(&self.root)?;
         self.retain_unneeded(uses, &mut layers, &mut documents, &mut listed)?;
+        let mut kept_open = Vec::new();
         for diff in layers {
             // A layer whose size cannot be read goes as well: it is of no use to anybody.
             swept.bytes += self.layers.layer(&diff).map_or(0, |layer| layer.disk());
@@ -65,15 +69,20 @@ impl Store {
             swept.layers.push(diff);
         }
         for digest in documents {
-            swept.bytes += self
-                .content
-                .size(&digest)
-                .context(|| "measure a blob")?
-                .unwrap_or(0);
+            let open = match self.content.open(&digest) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.context(|| "open a blob")?,
+            };
+            swept.bytes += open.size();
+            // The file system frees its blocks when it is closed: that may wait for a disk.
+            if kept_open.len() < MOST_OPEN {
+                kept_open.push(open);
+            }
             gone(self.content.remove(&digest)).context(|| format!("remove blob {}", digest.short()))?;
             swept.blobs.push(digest);
         }
         drop(lock);
+        drop(kept_open);
         Ok(swept)
     }
 

@@ -115,6 +115,29 @@ fn a_tag_moves_and_the_last_name_takes_the_image_with_it() {
 }
 
 #[test]
+fn what_was_to_take_the_place_of_a_name_is_none_and_goes() {
+    let (world, id, name) = pulled();
+    world.registry.put_image("app", "2", &image("b"));
+    let other = world.pull("app:2").unwrap().image;
+    world.store.tag(&id, &parse("web:1")).unwrap();
+    // As a process that was killed before its rename leaves it.
+    let refs = world.root().join("refs");
+    let file = refs.join("docker.io+library+web:1");
+    let next = refs.join(".next");
+    std::fs::hard_link(&file, &next).unwrap();
+    let store = Store::open(world.root()).unwrap();
+    assert_eq!(store.resolve("web:1").unwrap().record.id, id);
+    assert_eq!(store.resolve(&name).unwrap().record.id, id);
+    assert!(!next.exists());
+    // And one that stands in the way of the next.
+    std::fs::write(&next, b"half").unwrap();
+    store.tag(&other, &parse("web:1")).unwrap();
+    assert_eq!(store.resolve("web:1").unwrap().record.id, other);
+    assert!(!next.exists());
+    world.assert_clean();
+}
+
+#[test]
 fn an_id_with_names_in_two_repositories_must_be_forced() {
     let (world, id, _) = pulled();
     world.store.tag(&id, &parse("web:1")).unwrap();

@@ -208,28 +208,48 @@ fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
     Ok(names)
 }
 
+/// Begins the name of what was removed and is still in its directory.
+const GONE: &str = ".gone-";
+
+/// Whether this is the name of something that was removed: nobody needs it any more.
+pub(crate) fn is_gone(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(GONE.as_bytes())
+}
+
+/// Gives `path` a name of something removed, in the directory where it is; returns that.
+///
+/// # Errors
+/// `NotFound` when it is not there.
+pub(crate) fn hide(path: &Path) -> Result<PathBuf, Error> {
+    rename_to(path, path.parent().unwrap_or(Path::new("/")), GONE)
+}
+
 /// Moves `path` into `ROOT/trash`.
 ///
 /// # Errors
 /// `NotFound` when it is not there.
 pub(crate) fn discard(root: &Path, path: &Path) -> Result<(), Error> {
-    let trash = root.join("trash");
+    rename_to(path, &root.join("trash"), "").map(drop)
+}
+
+/// Gives `path` a name in `dir` that nothing has, which begins as said.
+fn rename_to(path: &Path, dir: &Path, prefix: &str) -> Result<PathBuf, Error> {
     loop {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |time| time.as_nanos());
-        let target = trash.join(format!("{}-{nanos}-{serial}", std::process::id()));
+        let target = dir.join(format!("{prefix}{}-{nanos}-{serial}", std::process::id()));
         match renameat_with(CWD, path, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => (),
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(target),
             Err(errno) => {
                 let kind = if errno == Errno::NOENT {
                     ErrorKind::NotFound
                 } else {
                     ErrorKind::Internal
                 };
-                let message = format!("move {} into the trash", path.display());
+                let message = format!("move {} to {}", path.display(), dir.display());
                 return Err(Error::wrap(io::Error::from(errno), message).with_kind(kind));
             }
         }

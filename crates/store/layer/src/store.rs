@@ -21,6 +21,8 @@ pub struct LayerStore {
     backend: Backend,
     /// The tree that was opened last: to mount an image for each of its files would be slow.
     opened: Arc<Mutex<Option<(DiffId, Root)>>>,
+    /// What was removed and is still where it was, under another name.
+    removed: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 /// How new layers are kept. One store may hold layers of both kinds.
@@ -116,6 +118,7 @@ impl LayerStore {
             root: Arc::new(root.to_owned()),
             backend,
             opened: Arc::default(),
+            removed: Arc::default(),
         })
     }
 
@@ -218,6 +221,8 @@ impl LayerStore {
                 let name = name.context(what)?.file_name();
                 if let Some(digest) = name.to_str().and_then(|hex| Digest::from_hex(hex).ok()) {
                     found.push(DiffId(digest));
+                } else if staging::is_gone(&name) {
+                    self.take_note_of(part.path().join(&name));
                 }
             }
         }
@@ -227,20 +232,44 @@ impl LayerStore {
 
     /// Removes a layer from view; its files go later (see [`LayerStore::sweep`]).
     ///
+    /// It gets another name in its own directory: a rename to another directory may wait for every other one in the file
+    /// system, and this is done while others wait for a lock.
+    ///
     /// # Errors
     /// `NotFound`.
     pub fn remove(&self, diff: &DiffId) -> Result<(), Error> {
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        staging::discard(&self.root, &self.path(diff)).context(|| format!("remove layer {diff}"))
+        let gone = staging::hide(&self.path(diff)).context(|| format!("remove layer {diff}"))?;
+        self.take_note_of(gone);
+        Ok(())
     }
 
-    /// Deletes what was removed, and what processes that live no more left half-made: everything in `ROOT/trash`, and
-    /// in `ROOT/tmp` all that nobody has locked.
+    fn take_note_of(&self, gone: PathBuf) {
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !removed.contains(&gone) {
+            removed.push(gone);
+        }
+    }
+
+    /// Deletes what was removed, and what processes that live no more left half-made: everything in `ROOT/trash`, in
+    /// `ROOT/tmp` all that nobody has locked, and of the layers what [`LayerStore::remove`] took away or
+    /// [`LayerStore::list`] found removed; says how many of these there were.
     ///
     /// # Errors
     /// Failures of the file system; all that can be deleted is deleted first.
-    pub fn sweep(&self) -> Result<(), Error> {
-        staging::sweep(&self.root)
+    pub fn sweep(&self) -> Result<usize, Error> {
+        let removed = std::mem::take(&mut *self.removed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut count = 0;
+        for path in removed {
+            match staging::discard(&self.root, &path) {
+                Ok(()) => count += 1,
+                // Another process was faster.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        staging::sweep(&self.root)?;
+        Ok(count)
     }
 
     /// Unpacks one layer from a stream of any known compression.

@@ -37,6 +37,26 @@ fn sweep_removes_what_the_dead_left_and_nothing_of_the_living() {
 }
 
 #[test]
+fn a_layer_whose_remover_was_killed_is_found_and_deleted() {
+    let place = Place::new();
+    let layer = place
+        .unpack(&crate::maker::Maker::new().file("f", b"x").end())
+        .unwrap();
+    let dir = layer.fs().parent().unwrap().to_owned();
+    place.store.remove(&layer.diff_id()).unwrap();
+    let part = dir.parent().unwrap();
+    let names = || std::fs::read_dir(part).unwrap().count();
+    assert_eq!((dir.exists(), names()), (false, 1), "not beside where it was");
+    // Another process, which does not know of it.
+    let next = dhow_layer::LayerStore::open(place.store.root()).unwrap();
+    assert_eq!(next.list().unwrap(), []);
+    assert_eq!(next.sweep().unwrap(), 1);
+    assert_eq!(names(), 0);
+    // Who removed it finds nothing to do.
+    assert_eq!(place.store.sweep().unwrap(), 0);
+}
+
+#[test]
 fn sweep_unmounts_what_the_dead_had_mounted() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: mounts need root");
