@@ -141,8 +141,14 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 /// ended, a zombie too.
 #[must_use]
 pub fn started(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = stat.get(stat.rfind(')')? + 2..)?;
+    // One read has it all: the 52 fields of proc_pid_stat(5) are shorter.
+    let mut buffer = [0_u8; 2048];
+    let read = std::fs::File::open(format!("/proc/{pid}/stat"))
+        .and_then(|mut file| io::Read::read(&mut file, &mut buffer))
+        .ok()?;
+    // A name may be no UTF-8.
+    let name_end = buffer[..read].iter().rposition(|&byte| byte == b')')?;
+    let after_name = std::str::from_utf8(buffer.get(name_end + 2..read)?).ok()?;
     // A zombie has ended, though its number is still taken.
     if after_name.starts_with('Z') {
         return None;

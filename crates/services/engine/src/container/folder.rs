@@ -17,6 +17,9 @@ use crate::{Context as _, Error};
 /// Largest record that is read.
 const MAX_RECORD: u64 = 4 << 20;
 
+/// Containers that one thread reads at least, when all are read.
+const LEAST_SHARE: usize = 64;
+
 /// What the folder's name begins with while its maker, whose process id follows, is not done.
 const UNFINISHED: &str = ".new-";
 
@@ -272,15 +275,41 @@ impl Containers {
     /// # Errors
     /// What reading the folder said.
     pub fn list(&self) -> Result<Vec<Container>, Error> {
-        let mut all = Vec::new();
-        for id in self.ids()? {
-            match self.load(&id) {
+        let ids = self.ids()?;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // A thread costs as much as a few containers.
+        let share = ids.len().div_ceil(threads).max(LEAST_SHARE);
+        let mut all = if ids.len() <= share {
+            self.load_all(&ids)?
+        } else {
+            std::thread::scope(|scope| {
+                let parts: Vec<_> = ids
+                    .chunks(share)
+                    .map(|part| scope.spawn(|| self.load_all(part)))
+                    .collect();
+                let mut all = Vec::with_capacity(ids.len());
+                for part in parts {
+                    match part.join() {
+                        Ok(containers) => all.extend(containers?),
+                        Err(panic) => std::panic::resume_unwind(panic),
+                    }
+                }
+                Ok::<_, Error>(all)
+            })?
+        };
+        all.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+        Ok(all)
+    }
+
+    fn load_all(&self, ids: &[ContainerId]) -> Result<Vec<Container>, Error> {
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.load(id) {
                 Ok(container) => all.push(container),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) => {}
                 Err(error) => return Err(error),
             }
         }
-        all.sort_by(|a, b| b.config.created.cmp(&a.config.created));
         Ok(all)
     }
 
@@ -445,11 +474,18 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let what = || format!("read {}", path.display());
-    let file = fs::File::open(path).context(what)?;
-    // Most records are no larger, so that two reads do.
-    let mut bytes = Vec::with_capacity(8 << 10);
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECORD), &mut bytes).context(what)?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::because(ErrorKind::DataLoss, what(), error))
+    let mut file = fs::File::open(path).context(what)?;
+    // Most records are no larger. They are never written in place, so a read that leaves room was the last.
+    let mut first = [0_u8; 8 << 10];
+    let read = std::io::Read::read(&mut file, &mut first).context(what)?;
+    let parsed = if read < first.len() {
+        serde_json::from_slice(&first[..read])
+    } else {
+        let mut bytes = first.to_vec();
+        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_RECORD), &mut bytes).context(what)?;
+        serde_json::from_slice(&bytes)
+    };
+    parsed.map_err(|error| Error::because(ErrorKind::DataLoss, what(), error))
 }
 
 /// Writes a record beside its place and renames it there: a reader sees the old one or the new one.
