@@ -25,6 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "bootstrap",
             "dockerfile",
             "build",
+            "inventory",
             "vuln",
         ],
     ),

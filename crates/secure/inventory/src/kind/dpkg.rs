@@ -1,0 +1,96 @@
+//! Debian's dpkg: `status` (deb822(5), dpkg(1) "Package states"), `status.d/` of distroless images, lists of files.
+
+use crate::kind::{Said, plain, utf8};
+use crate::scan::is_evidence;
+use crate::{Kind, Package, Source};
+
+/// `var/lib/dpkg/status`, or one file of `status.d/`.
+pub(crate) fn status(_: &str, bytes: &[u8]) -> Result<Said, String> {
+    let text = utf8(bytes);
+    let mut packages = Vec::new();
+    let mut incomplete = 0;
+    for paragraph in text.split("\n\n") {
+        if paragraph.trim().is_empty() {
+            continue;
+        }
+        match package(paragraph) {
+            Some(Some(package)) => packages.push(package),
+            Some(None) => {}
+            None => incomplete += 1,
+        }
+    }
+    if packages.is_empty() && incomplete > 0 {
+        return Err(format!("none of its {incomplete} paragraphs is a package"));
+    }
+    packages.sort();
+    packages.dedup();
+    Ok(Said::packages(packages))
+}
+
+/// A paragraph; `Some(None)` for what is known and not installed.
+fn package(paragraph: &str) -> Option<Option<Package>> {
+    let field = |name: &str| {
+        paragraph.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    };
+    let name = plain(field("Package")?)?;
+    if let Some(status) = field("Status") {
+        // Files of a package in any other state are there, whatever its scripts said.
+        let state = status.split_ascii_whitespace().next_back()?;
+        if matches!(state, "not-installed" | "config-files") {
+            return Some(None);
+        }
+    }
+    let version = plain(field("Version")?)?;
+    let mut package = Package::new(Kind::Deb, name, version);
+    package.arch = field("Architecture").and_then(plain);
+    package.source = field("Source").and_then(|source| {
+        let (name, version) = match source.split_once('(') {
+            Some((name, version)) => (name, version.trim_end().strip_suffix(')')?),
+            None => (source, package.version.as_str()),
+        };
+        let source = Source {
+            name: plain(name)?,
+            version: plain(version)?,
+        };
+        (source.name != package.name || source.version != package.version).then_some(source)
+    });
+    Some(Some(package))
+}
+
+/// `info/NAME[:ARCH].list`.
+pub(crate) fn list(path: &str, bytes: &[u8]) -> Result<Said, String> {
+    owned(path, ".list", utf8(bytes).lines())
+}
+
+/// `status.d/NAME.md5sums`: a sum, two blanks, a path.
+pub(crate) fn sums(path: &str, bytes: &[u8]) -> Result<Said, String> {
+    let text = utf8(bytes);
+    owned(
+        path,
+        ".md5sums",
+        text.lines()
+            .filter_map(|line| Some(line.split_once(' ')?.1.trim_start())),
+    )
+}
+
+fn owned<'a>(path: &str, end: &str, lines: impl Iterator<Item = &'a str>) -> Result<Said, String> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = name.strip_suffix(end).unwrap_or(name);
+    let name = name.split(':').next().unwrap_or(name);
+    let owns: Vec<String> = lines
+        .map(|line| line.trim_start_matches("./").trim_start_matches('/'))
+        .filter(|path| is_evidence(path))
+        .map(str::to_owned)
+        .collect();
+    if owns.is_empty() {
+        return Ok(Said::default());
+    }
+    Ok(Said {
+        owns,
+        owner: Some(name.to_owned()),
+        ..Said::default()
+    })
+}

@@ -1,0 +1,253 @@
+//! Looks through a tree for files that say what is installed.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use crate::delta::{Delta, Record};
+use crate::files::{Files, Found, FoundKind};
+use crate::kind::{self, Said};
+use crate::{Context as _, Error, MAX_DATABASE, MAX_METADATA, MAX_PACKAGES};
+
+/// Most problems that are kept: a hostile tree may have any number.
+const MAX_PROBLEMS: usize = 200;
+
+/// Most deletions and opaque directories that are kept, each.
+const MAX_DELETED: usize = 1_000_000;
+
+/// Makes the delta of one tree.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scanner;
+
+/// What reads a file.
+#[derive(Clone, Copy)]
+enum Reader {
+    /// All of it, up to that many bytes.
+    Whole(Parse, u64),
+    /// Parts of it.
+    Parts(fn(&str, &File, u64) -> Result<Said, String>),
+}
+
+impl Scanner {
+    /// What the files of one tree say. Layers that a layer lies on are not looked at.
+    ///
+    /// # Errors
+    /// When the tree cannot be listed. What a file does is in [`Delta::problems`].
+    pub fn delta(self, files: &dyn Files) -> Result<Delta, Error> {
+        let mut delta = Delta {
+            form: Delta::FORM,
+            ..Delta::default()
+        };
+        let mut packages = 0;
+        files.visit(&mut |found| {
+            match found.kind {
+                FoundKind::Whiteout => keep(&mut delta.deleted, found.path),
+                FoundKind::Opaque => keep(&mut delta.opaque, found.path),
+                // Another directory may have been here.
+                FoundKind::Symlink if may_hide(found.path) => keep(&mut delta.deleted, found.path),
+                FoundKind::Symlink if reader(&found).is_some() => delta.records.push(Record {
+                    path: text(found.path),
+                    ..Record::default()
+                }),
+                FoundKind::File => {
+                    if let Some(reader) = reader(&found) {
+                        look(files, &found, reader, &mut packages, &mut delta);
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        delta.records.sort_by(|a, b| a.path.cmp(&b.path));
+        delta.deleted.sort();
+        delta.opaque.sort();
+        Ok(delta)
+    }
+}
+
+fn keep(paths: &mut Vec<String>, path: &[u8]) {
+    if paths.len() < MAX_DELETED {
+        paths.push(text(path));
+    }
+}
+
+/// Whether a symbolic link may stand where a lower layer has a directory with files that say something. Most links are
+/// names of libraries, documents and commands.
+fn may_hide(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let dull: [&[u8]; 5] = [
+        b"etc/alternatives/",
+        b"usr/share/",
+        b"etc/rc",
+        b"usr/bin/",
+        b"usr/sbin/",
+    ];
+    !name.contains(&b'.') && !dull.iter().any(|dull| path.starts_with(dull))
+}
+
+fn look(files: &dyn Files, found: &Found<'_>, reader: Reader, packages: &mut usize, delta: &mut Delta) {
+    let path = text(found.path);
+    let said = match read(files, found, &path, reader) {
+        Ok(said) => said,
+        Err(why) => {
+            if delta.problems.len() < MAX_PROBLEMS {
+                delta.problems.push(format!("{path}: {why}"));
+            }
+            Said::default()
+        }
+    };
+    // A program that says nothing is none of those that are looked for.
+    if matches!(reader, Reader::Parts(_)) && said.is_empty() {
+        return;
+    }
+    *packages += said.packages.len();
+    if *packages > MAX_PACKAGES {
+        let what = format!("{path}: left out: the layer has more than {MAX_PACKAGES} packages");
+        if delta.problems.len() <= MAX_PROBLEMS && delta.problems.last() != Some(&what) {
+            delta.problems.push(what);
+        }
+        *packages -= said.packages.len();
+        return;
+    }
+    delta.records.push(Record {
+        path,
+        packages: said.packages,
+        owns: said.owns,
+        owner: said.owner,
+        os: said.os,
+    });
+}
+
+fn read(files: &dyn Files, found: &Found<'_>, path: &str, reader: Reader) -> Result<Said, String> {
+    let open = || files.open(found.path).map_err(|error| chain(&error));
+    match reader {
+        Reader::Whole(parse, most) => {
+            let bytes = whole(&open()?, most).map_err(|error| chain(&error))?;
+            parse(path, &bytes)
+        }
+        Reader::Parts(parse) => {
+            let file = open()?;
+            let size = file.metadata().map_err(|error| error.to_string())?.len();
+            parse(path, &file, size)
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+fn whole(file: &File, most: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut bounded = file.take(most + 1);
+    bounded.read_to_end(&mut bytes).context(|| "read it")?;
+    if bytes.len() as u64 > most {
+        let message = format!("it is larger than {most} bytes");
+        return Err(Error::new(dhow_types::ErrorKind::ResourceExhausted, message));
+    }
+    Ok(bytes)
+}
+
+/// Who reads this file, if anybody does.
+fn reader(found: &Found<'_>) -> Option<Reader> {
+    let path = found.path;
+    let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&b""[..], path),
+    };
+    let database = |parse| Some(Reader::Whole(parse, MAX_DATABASE));
+    let metadata = |parse| Some(Reader::Whole(parse, MAX_METADATA));
+    match path {
+        b"etc/os-release" | b"usr/lib/os-release" => return metadata(kind::os::release),
+        b"var/lib/dpkg/status" => return database(kind::dpkg::status),
+        b"lib/apk/db/installed" | b"usr/lib/apk/db/installed" => return database(kind::apk::installed),
+        _ => {}
+    }
+    if dir == b"var/lib/dpkg/status.d" {
+        return match name {
+            name if name.ends_with(b".md5sums") => metadata(kind::dpkg::sums),
+            _ => metadata(kind::dpkg::status),
+        };
+    }
+    if dir == b"var/lib/dpkg/info" && name.ends_with(b".list") {
+        return metadata(kind::dpkg::list);
+    }
+    if dir.starts_with(b"var/lib/pacman/local/") {
+        return match name {
+            b"desc" => metadata(kind::pacman::desc),
+            b"files" => metadata(kind::pacman::files),
+            _ => None,
+        };
+    }
+    if let Some(parse) = language(dir, name) {
+        return metadata(parse);
+    }
+    if [&b".jar"[..], b".war", b".ear", b".hpi", b".jpi"]
+        .iter()
+        .any(|end| name.ends_with(end))
+    {
+        return Some(Reader::Parts(kind::java::archive));
+    }
+    (found.kind == FoundKind::File && found.mode & 0o111 != 0 && found.size >= kind::program::LEAST)
+        .then_some(Reader::Parts(kind::program::program))
+}
+
+pub(crate) type Parse = fn(&str, &[u8]) -> Result<Said, String>;
+
+fn language(dir: &[u8], name: &[u8]) -> Option<Parse> {
+    let parse: Parse = match name {
+        b"METADATA" if dir.ends_with(b".dist-info") => kind::python::metadata,
+        b"PKG-INFO" if dir.ends_with(b".egg-info") || dir.ends_with(b"EGG-INFO") => kind::python::metadata,
+        b"package.json" if kind::node::is_package(dir) => kind::node::package,
+        b"installed.json" if dir.ends_with(b"vendor/composer") => kind::php::installed,
+        name if name.ends_with(b".egg-info") => kind::python::metadata,
+        name if name.ends_with(b".gemspec")
+            && (dir.ends_with(b"/specifications") || dir.ends_with(b"/specifications/default")) =>
+        {
+            kind::ruby::gemspec
+        }
+        name if name.ends_with(b".deps.json") => kind::dotnet::deps,
+        _ => return None,
+    };
+    Some(parse)
+}
+
+/// Whether a scanner may look at a file at this path by itself: only of such it matters which package owns them.
+pub(crate) fn is_evidence(path: &str) -> bool {
+    if path.ends_with('/') {
+        return false;
+    }
+    let found = Found {
+        path: path.as_bytes(),
+        kind: FoundKind::File,
+        size: 0,
+        mode: 0,
+    };
+    // A list does not say the mode: what is in a folder of programs may be one.
+    let programs = ["bin/", "sbin/", "libexec/"];
+    reader(&found).is_some()
+        || programs
+            .iter()
+            .any(|dir| path.starts_with(dir) || path.contains(&format!("/{dir}")))
+}
+
+/// A path as text that names it and nothing else.
+pub(crate) fn text(path: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(path) {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    for chunk in path.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

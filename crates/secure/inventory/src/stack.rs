@@ -1,0 +1,162 @@
+//! What is in an image: its layers' deltas over each other.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::delta::{Delta, Os, Record};
+use crate::{Kind, Package};
+
+/// A package of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The package.
+    pub package: Package,
+    /// The file that says so.
+    pub path: String,
+    /// The layer, counted from 0 at the bottom, from which on it is there in this version without a break: the layer that
+    /// brought it.
+    pub layer: usize,
+    /// The layer in which a package of this name first came, in whatever version.
+    pub first: usize,
+    /// The system's package that brought the file, where one did: it is patched by the distribution, not by its authors.
+    pub owner: Option<String>,
+}
+
+/// What is in an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// The system, if the image says one.
+    pub os: Option<Os>,
+    /// The packages, sorted by kind, name and version.
+    pub packages: Vec<Installed>,
+    /// What could not be read, with the number of the layer.
+    pub problems: Vec<(usize, String)>,
+}
+
+/// What tells one package from another in one image.
+type Key = (Kind, String, String, Option<String>);
+
+fn key(package: &Package) -> Key {
+    (
+        package.kind,
+        package.name.clone(),
+        package.version.clone(),
+        package.arch.clone(),
+    )
+}
+
+impl Inventory {
+    /// The inventory of layers, the lowest first.
+    #[must_use]
+    pub fn of(layers: &[&Delta]) -> Self {
+        let mut view: BTreeMap<&str, &Record> = BTreeMap::new();
+        let mut since: HashMap<Key, usize> = HashMap::new();
+        let mut first: HashMap<(Kind, String), usize> = HashMap::new();
+        let mut problems = Vec::new();
+        for (at, delta) in layers.iter().enumerate() {
+            lay(&mut view, delta);
+            problems.extend(delta.problems.iter().map(|problem| (at, problem.clone())));
+            let mut now = HashMap::with_capacity(since.len());
+            for package in view.values().flat_map(|record| &record.packages) {
+                let key = key(package);
+                let came = since.get(&key).copied().unwrap_or(at);
+                first.entry((package.kind, package.name.clone())).or_insert(at);
+                now.insert(key, came);
+            }
+            since = now;
+        }
+        let owners = owners(&view);
+        let mut packages: Vec<Installed> = view
+            .iter()
+            .flat_map(|(path, record)| record.packages.iter().map(move |package| (path, package)))
+            .map(|(path, package)| Installed {
+                package: package.clone(),
+                path: (*path).to_owned(),
+                layer: since.get(&key(package)).copied().unwrap_or(0),
+                first: first
+                    .get(&(package.kind, package.name.clone()))
+                    .copied()
+                    .unwrap_or(0),
+                owner: (!package.kind.is_system())
+                    .then(|| owners.get(path).map(|owner| (*owner).to_owned()))
+                    .flatten(),
+            })
+            .collect();
+        packages.sort_by(|a, b| (&a.package, &a.path).cmp(&(&b.package, &b.path)));
+        Self {
+            os: system(&view),
+            packages,
+            problems,
+        }
+    }
+}
+
+/// Lays a layer over what lower ones say.
+fn lay<'a>(view: &mut BTreeMap<&'a str, &'a Record>, delta: &'a Delta) {
+    for path in &delta.deleted {
+        view.remove(path.as_str());
+        below(view, path);
+    }
+    for path in &delta.opaque {
+        below(view, path);
+    }
+    for record in &delta.records {
+        view.insert(&record.path, record);
+    }
+}
+
+/// Takes away what lies below a directory.
+fn below(view: &mut BTreeMap<&str, &Record>, directory: &str) {
+    let prefix = if directory.is_empty() {
+        String::new()
+    } else {
+        format!("{directory}/")
+    };
+    let gone: Vec<&str> = view
+        .range(prefix.as_str()..)
+        .map(|(path, _)| *path)
+        .take_while(|path| path.starts_with(&prefix))
+        .collect();
+    for path in gone {
+        view.remove(path);
+    }
+}
+
+/// Which package of the system owns a file. What is installed no more owns nothing, even if its list was left.
+fn owners<'a>(view: &BTreeMap<&'a str, &'a Record>) -> HashMap<&'a str, &'a str> {
+    let installed: HashSet<&str> = view
+        .values()
+        .flat_map(|record| &record.packages)
+        .filter(|package| package.kind.is_system())
+        .map(|package| package.name.as_str())
+        .collect();
+    let mut owners = HashMap::new();
+    for record in view.values() {
+        let owner = record.owner.as_deref().or_else(|| {
+            // apk's and rpm's databases say the files of all their packages.
+            record
+                .packages
+                .first()
+                .filter(|package| package.kind.is_system())
+                .map(|package| package.name.as_str())
+        });
+        let Some(owner) = owner.filter(|owner| installed.contains(owner)) else {
+            continue;
+        };
+        owners.extend(record.owns.iter().map(|path| (path.as_str(), owner)));
+    }
+    // `/lib` is `/usr/lib` where the two were merged, and lists have kept the old names.
+    let merged: Vec<(&str, &str)> = view
+        .keys()
+        .filter_map(|path| Some((*path, *owners.get(path.strip_prefix("usr/")?)?)))
+        .collect();
+    for (path, owner) in merged {
+        owners.entry(path).or_insert(owner);
+    }
+    owners
+}
+
+fn system(view: &BTreeMap<&str, &Record>) -> Option<Os> {
+    ["etc/os-release", "usr/lib/os-release"]
+        .iter()
+        .find_map(|path| view.get(path)?.os.clone())
+}
