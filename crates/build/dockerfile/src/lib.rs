@@ -15,11 +15,13 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod expand;
 mod heredoc;
 mod instruction;
 mod lines;
 mod mount;
+mod nodes;
 mod parse;
 mod pattern;
 mod suggest;
@@ -27,14 +29,17 @@ mod syntax;
 mod tree;
 mod words;
 
+pub use check::CheckDirective;
 pub use expand::{Expand, Quotes, Unset};
 pub use mount::{Mount, MountKind, Sharing};
+#[doc(hidden)]
+pub use nodes::{Node, nodes};
 pub use parse::{parse, parse_trigger};
 pub use suggest::suggest;
 pub use syntax::{Syntax, is_builtin_frontend};
 pub use tree::{
-    ArgDefinition, CheckDirective, Command, Copy, Dockerfile, Flag, Form, Healthcheck, Heredoc, Instruction,
-    MountFlag, Network, Op, Pair, Run, Security, Stage, Warning,
+    ArgDefinition, Command, Copy, Dockerfile, Flag, Form, Healthcheck, Heredoc, Instruction, MountFlag,
+    Network, Op, Pair, Run, Security, Stage, Warning,
 };
 
 pub use dhow_types::{Span, SyntaxError};

@@ -1,9 +1,10 @@
 use dhow_types::{Span, SyntaxError};
 
+use crate::check::CheckDirective;
 use crate::instruction::{KEYWORDS, Reading, unknown};
 use crate::lines::{Line, Lines, Logical, join};
 use crate::syntax::{self, Syntax};
-use crate::tree::{CheckDirective, Dockerfile, Flag, Heredoc, Instruction, Op, Stage, Warning};
+use crate::tree::{Dockerfile, Flag, Heredoc, Instruction, Op, Stage, Warning};
 use crate::words::{plain_words, split};
 use crate::{MAX_ERRORS, MAX_INSTRUCTIONS, MAX_SIZE, heredoc};
 
@@ -25,6 +26,7 @@ pub fn parse(text: &str) -> Result<Dockerfile, Vec<SyntaxError>> {
     let start = if text.starts_with('\u{feff}') { 3 } else { 0 };
     let mut parser = Parser::new(text, start);
     parser.check_syntax(&text[start..], start);
+    parser.read_check(&text[start..], start);
     parser.run();
     parser.finish()
 }
@@ -106,6 +108,21 @@ impl<'a> Parser<'a> {
         }
     }
 
+    fn read_check(&mut self, text: &str, offset: usize) {
+        let Some((at, value)) = syntax::detect_check(text) else {
+            return;
+        };
+        let at = Span::new(at.start + offset, at.end + offset);
+        match CheckDirective::parse(value) {
+            Ok(check) => self.check = Some(CheckDirective { at, ..check }),
+            Err(message) => self.errors.push(SyntaxError {
+                at,
+                message,
+                hint: Some("write check=skip=<rules>;error=true".to_owned()),
+            }),
+        }
+    }
+
     /// A stage for instructions that have none, so that one error does not bring many.
     fn placeholder_stage(&mut self, at: Span) {
         self.stages.push(Stage {
@@ -155,9 +172,10 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         let logical = join(line, &mut self.lines, self.escape);
-        if let Some(at) = logical.empty_continuation {
+        if logical.empty_continuation.is_some() {
+            // Docker points at the line where the instruction ends.
             self.warnings.push(Warning {
-                at,
+                at: Span::new(logical.end, logical.end),
                 message: "empty continuation line".to_owned(),
             });
         }
@@ -181,22 +199,18 @@ impl<'a> Parser<'a> {
                 format!("only one {} parser directive can be used", directive.name),
             ));
         }
-        match directive.name.as_str() {
-            "escape" => {
-                self.escape = match directive.value {
-                    "\\" => '\\',
-                    "`" => '`',
-                    other => {
-                        return Err(SyntaxError {
-                            at,
-                            message: format!("invalid escape token {other:?}"),
-                            hint: Some("use ` or \\".to_owned()),
-                        });
-                    }
-                };
-            }
-            "check" => self.check = Some(check_directive(directive.value, at)?),
-            _ => {}
+        if directive.name == "escape" {
+            self.escape = match directive.value {
+                "\\" => '\\',
+                "`" => '`',
+                other => {
+                    return Err(SyntaxError {
+                        at,
+                        message: format!("invalid escape token {other:?}"),
+                        hint: Some("use ` or \\".to_owned()),
+                    });
+                }
+            };
         }
         seen.push(directive.name);
         Ok(true)
@@ -376,30 +390,4 @@ fn reject_flags(reading: &Reading<'_>, flags: &[Flag]) -> Result<(), SyntaxError
         return Ok(());
     }
     reading.check_flags(&[])
-}
-
-/// Reads `skip=A,B;error=true`.
-fn check_directive(value: &str, at: Span) -> Result<CheckDirective, SyntaxError> {
-    let mut check = CheckDirective {
-        at,
-        ..CheckDirective::default()
-    };
-    for part in value.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        match (key.trim(), value.trim()) {
-            ("skip", rules) => {
-                check.skip = rules.split(',').map(|rule| rule.trim().to_owned()).collect();
-            }
-            ("error", "true" | "1") => check.error = true,
-            ("error", "false" | "0") => check.error = false,
-            _ => {
-                return Err(SyntaxError {
-                    at,
-                    message: format!("invalid check option {part:?}"),
-                    hint: Some("write check=skip=<rules>;error=true".to_owned()),
-                });
-            }
-        }
-    }
-    Ok(check)
 }

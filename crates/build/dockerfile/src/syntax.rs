@@ -28,27 +28,34 @@ pub fn is_builtin_frontend(image: &str) -> bool {
 /// Finds the front end of a text in the three forms that docker knows: `# syntax=`, `// syntax=` (both also
 /// after a `#!` line) and a JSON object with the member `syntax`.
 pub(crate) fn detect(text: &str) -> Option<Syntax> {
-    let start = if text.starts_with("#!") {
+    let found = ["#", "//"]
+        .into_iter()
+        .find_map(|comment| detect_in_comments(text, comment, "syntax"));
+    match found {
+        Some((at, value)) => Some(Syntax {
+            at,
+            frontend: value.split(' ').next().unwrap_or_default().to_owned(),
+        }),
+        None => detect_in_json(text),
+    }
+}
+
+/// Finds the `# check=` directive, also after a `#!` line: its place and value.
+pub(crate) fn detect_check(text: &str) -> Option<(Span, &str)> {
+    detect_in_comments(text, "#", "check")
+}
+
+/// Finds a directive at the start of a text.
+fn detect_in_comments<'a>(text: &'a str, comment: &str, wanted: &str) -> Option<(Span, &'a str)> {
+    let mut offset = if text.starts_with("#!") {
         text.find('\n').map_or(text.len(), |newline| newline + 1)
     } else {
         0
     };
-    ["#", "//"]
-        .into_iter()
-        .find_map(|comment| detect_in_comments(text, start, comment))
-        .or_else(|| detect_in_json(text))
-}
-
-fn detect_in_comments(text: &str, start: usize, comment: &str) -> Option<Syntax> {
-    let mut offset = start;
-    for line in text[start..].split_inclusive('\n') {
+    for line in text[offset..].split_inclusive('\n') {
         let directive = directive(line, comment)?;
-        if directive.name == "syntax" {
-            let frontend = directive.value.split(' ').next().unwrap_or_default().to_owned();
-            return Some(Syntax {
-                at: Span::new(offset, offset + line.trim_end().len()),
-                frontend,
-            });
+        if directive.name == wanted {
+            return Some((Span::new(offset, offset + line.trim_end().len()), directive.value));
         }
         offset += line.len();
     }

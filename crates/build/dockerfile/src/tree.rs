@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use dhow_types::Span;
 
-use crate::Syntax;
+use crate::{CheckDirective, Syntax};
 
 /// A parsed Dockerfile.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,17 +19,6 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
     /// What is allowed but not wise.
     pub warnings: Vec<Warning>,
-}
-
-/// The `# check=skip=A,B;error=true` directive.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckDirective {
-    /// Where.
-    pub at: Span,
-    /// Rules that are not checked; `all` for none at all.
-    pub skip: Vec<String>,
-    /// Whether a warning fails the build.
-    pub error: bool,
 }
 
 /// Something that the person should know about the text.

@@ -4,6 +4,7 @@ mod errors;
 mod expansion;
 mod hostile;
 mod language;
+mod nodes;
 
 use dhow_dockerfile::{Dockerfile, Instruction, Op, SyntaxError, parse};
 
