@@ -25,6 +25,8 @@ pub struct Fetched {
 pub struct Download {
     /// Length of the body in bytes, when the server says it.
     pub length: Option<u64>,
+    /// When it was changed last, in seconds since 1970, when the server says it.
+    pub modified: Option<u64>,
     /// The body.
     pub body: Body,
 }

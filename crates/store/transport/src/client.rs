@@ -127,7 +127,7 @@ impl Client {
     pub fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader, Error> {
         let place = Place::new(reference, Want::Pull, &format!("blobs/{}", descriptor.digest));
         let size = descriptor.size;
-        let (_, chunks) = self.0.run(|core| async move {
+        let opened = self.0.run(|core| async move {
             core.first(&place, |core, call| {
                 download::Download::new(core, call.url, call.identity, Some(size))
                     .trying(call.attempts)
@@ -136,7 +136,7 @@ impl Client {
             .await
         })?;
         Ok(BlobReader::new(
-            Body::new(chunks, Arc::clone(&self.0)),
+            Body::new(opened.chunks, Arc::clone(&self.0)),
             descriptor,
         ))
     }
@@ -165,13 +165,35 @@ impl Client {
     /// # Errors
     /// As [`manifest`](Self::manifest); `InvalidArgument` for a URL that is not `http` or `https`.
     pub fn get(&self, url: &str) -> Result<Download, Error> {
+        self.get_as(url, None)
+    }
+
+    /// The same with an `Authorization` header, which goes to the origin of the URL only, not to where it redirects.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); `InvalidArgument` for a text that is no header.
+    pub fn get_as(&self, url: &str, authorization: Option<&str>) -> Result<Download, Error> {
         let url = place::parse(url)?;
-        let (length, chunks) = self
-            .0
-            .run(|core| async move { download::Download::new(core, url, None, None).open().await })?;
+        let header = authorization.map(|text| {
+            let mut header = HeaderValue::try_from(text).map_err(|error| {
+                Error::because(
+                    ErrorKind::InvalidArgument,
+                    "the authorization is no header",
+                    error,
+                )
+            })?;
+            header.set_sensitive(true);
+            Ok::<_, Error>(header)
+        });
+        let header = header.transpose()?;
+        let opened = self.0.run(|core| async move {
+            let download = download::Download::new(core, url, None, None);
+            download.authorized(header).open().await
+        })?;
         Ok(Download {
-            length,
-            body: Body::new(chunks, Arc::clone(&self.0)),
+            length: opened.size,
+            modified: opened.modified,
+            body: Body::new(opened.chunks, Arc::clone(&self.0)),
         })
     }
 

@@ -38,12 +38,23 @@ pub(crate) struct Download {
     /// Length of the whole, when known: from the descriptor, else from the server.
     pub(crate) size: Option<u64>,
     pub(crate) offset: u64,
+    /// Credentials for the origin of the URL.
+    authorization: Option<HeaderValue>,
     /// Tells whether the thing is still the same when a download of unknown digest goes on.
     validator: Option<HeaderValue>,
     resumable: bool,
     /// How often the first request is tried.
     attempts: u32,
     pub(crate) watch: Watch,
+}
+
+/// A download whose first answer came.
+pub(crate) struct Opened {
+    /// Length of the whole, when known.
+    pub(crate) size: Option<u64>,
+    /// When it was changed last, in seconds since 1970, when the server says it.
+    pub(crate) modified: Option<u64>,
+    pub(crate) chunks: mpsc::Receiver<Result<Bytes, Error>>,
 }
 
 /// What a body did.
@@ -75,6 +86,7 @@ impl Download {
             redirects,
             size,
             offset: 0,
+            authorization: None,
             validator: None,
             resumable,
         }
@@ -85,12 +97,21 @@ impl Download {
         Self { attempts, ..self }
     }
 
+    /// The same with credentials for the origin of the URL.
+    pub(crate) fn authorized(self, authorization: Option<HeaderValue>) -> Self {
+        Self {
+            authorization,
+            ..self
+        }
+    }
+
     /// Makes the first request; its errors are the caller's at once, later ones come through the channel.
-    pub(crate) async fn open(mut self) -> Result<(Option<u64>, mpsc::Receiver<Result<Bytes, Error>>), Error> {
+    pub(crate) async fn open(mut self) -> Result<Opened, Error> {
         let mut call = self.call();
         call.attempts = self.attempts;
         let answer = self.core.send(call).await?.expect(&[StatusCode::OK]).await?;
         self.check_length(&answer)?;
+        let modified = answer.header(&LAST_MODIFIED).and_then(crate::when::http_date);
         if self.identity.is_none() {
             self.size = self.size.or_else(|| length(&answer));
             let headers = answer.response.headers();
@@ -102,13 +123,18 @@ impl Download {
         let (sender, receiver) = mpsc::channel(DEPTH);
         let size = self.size;
         tokio::spawn(self.pump(answer.response.into_body(), sender));
-        Ok((size, receiver))
+        Ok(Opened {
+            size,
+            modified,
+            chunks: receiver,
+        })
     }
 
     pub(crate) fn call(&self) -> Call {
         let mut call = Call::new(Method::GET, self.url.clone(), &self.core.settings);
         call.identity.clone_from(&self.identity);
         call.redirects = self.redirects;
+        call.authorization.clone_from(&self.authorization);
         call
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) attempts: u32,
     /// What to do with an answer that points elsewhere.
     pub(crate) redirects: Redirects,
+    /// Credentials for the origin of the URL and no other, when there is no identity.
+    pub(crate) authorization: Option<HeaderValue>,
     /// The registry whose way of connecting counts where the URL leads to its host, when there is no identity.
     pub(crate) trust: Option<Arc<Host>>,
 }
@@ -104,6 +106,7 @@ impl Call {
             identity: None,
             attempts: settings.attempts.max(1),
             redirects: Redirects::Follow,
+            authorization: None,
             trust: None,
         }
     }
@@ -118,6 +121,7 @@ impl Call {
             identity: self.identity.clone(),
             attempts: self.attempts,
             redirects: self.redirects,
+            authorization: self.authorization.clone(),
             trust: self.trust.clone(),
         })
     }
@@ -214,8 +218,12 @@ impl Core {
                 .as_ref()
                 .is_some_and(|identity| identity.host.is_at(&url));
             let again = body.again();
+            let own = call
+                .authorization
+                .as_ref()
+                .filter(|_| place::same_origin(&url, &call.url));
             let answer = self
-                .once(call, &url, body, authorization.filter(|_| ours))
+                .once(call, &url, body, authorization.filter(|_| ours).or(own))
                 .await?;
             let reading = matches!(call.method, Method::GET | Method::HEAD);
             let follows = match answer.status().as_u16() {

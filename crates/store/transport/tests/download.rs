@@ -422,6 +422,37 @@ fn a_plain_url_that_changes_on_the_way_is_not_joined_to_itself() {
 }
 
 #[test]
+fn credentials_for_a_plain_url_do_not_follow_a_redirect() {
+    let other = Server::start(|_, request, out| {
+        assert_eq!(request.header("authorization"), None);
+        answer(
+            out,
+            "200 OK",
+            "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+            b"there",
+        )
+    });
+    let target = format!("Location: http://{}/file\r\n", other.address);
+    let server = Server::start(move |_, request, out| {
+        assert_eq!(request.header("authorization"), Some("Bearer hush"));
+        match request.path.as_str() {
+            "/own" => answer(out, "302 Found", "Location: /elsewhere\r\n", b""),
+            "/elsewhere" => answer(out, "302 Found", &target, b""),
+            path => panic!("{path}"),
+        }
+    });
+    let url = format!("http://{}/own", server.address);
+    let mut download = client().get_as(&url, Some("Bearer hush")).unwrap();
+    assert_eq!(download.modified, Some(784_111_777));
+    let mut out = Vec::new();
+    download.body.read_to_end(&mut out).unwrap();
+    assert_eq!(out, b"there");
+    assert_eq!((server.requests().len(), other.requests().len()), (2, 1));
+    let error = client().get_as(&url, Some("Bearer a\r\nx: y")).unwrap_err();
+    assert_eq!(error.kind_of(), ErrorKind::InvalidArgument, "{error}");
+}
+
+#[test]
 fn an_open_body_keeps_the_thread_that_feeds_it() {
     let server = registry(|_, _, out| answer(out, "200 OK", "", b"ok"));
     let client = client();
