@@ -25,6 +25,7 @@ mod yard;
 mod boot;
 mod bootstrap;
 mod build;
+mod build_check;
 mod build_kept;
 mod copies;
 mod cp;

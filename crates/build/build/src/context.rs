@@ -57,6 +57,24 @@ impl Context {
         }))
     }
 
+    /// What a request leaves out of its context; `None` when it has none.
+    pub(crate) fn patterns(request: &Request) -> Result<Option<Patterns>, Error> {
+        let Some(path) = &request.context else {
+            return Ok(None);
+        };
+        let root = Root::open(path).context(|| format!("open the build context {}", path.display()))?;
+        let ignore = match &request.ignore {
+            Ignore::Text(text) => Patterns::parse(text),
+            Ignore::InContext => read_ignore(&root, &request.dockerfile_name),
+        };
+        Ok(Some(ignore.context(|| "read .dockerignore")?))
+    }
+
+    /// What is left out.
+    pub(crate) const fn ignored(&self) -> &Patterns {
+        &self.ignore
+    }
+
     fn digests(&self) -> MutexGuard<'_, Digests> {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }

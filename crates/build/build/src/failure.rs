@@ -94,6 +94,13 @@ impl Trouble {
         self
     }
 
+    /// The same at this place: the one that it has is in a word, not in the file.
+    #[must_use]
+    pub(crate) const fn moved(mut self, span: Span) -> Self {
+        self.span = Some(span);
+        self
+    }
+
     /// The same with the name of the step, unless it has one.
     #[must_use]
     pub(crate) fn in_step(mut self, step: &str) -> Self {

@@ -270,28 +270,24 @@ impl Patterns {
 
     /// Reads the text of a `.dockerignore`.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            let line = line.trim();
-            let (mark, pattern) = match line.strip_prefix('!') {
-                Some(rest) => ("!", rest.trim()),
-                None => ("", line),
-            };
-            if pattern.is_empty() {
-                return mark.to_owned();
-            }
-            let pattern = clean(pattern);
-            let pattern = match pattern.strip_prefix('/') {
-                Some(rest) if !rest.is_empty() => rest.to_owned(),
-                _ => pattern,
-            };
-            format!("{mark}{pattern}")
-        });
-        Self::compile(lines)
+        Self::compile(patterns_of(text))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.patterns.is_empty()
+    }
+
+    /// Whether some pattern brings something back.
+    pub(crate) const fn has_exceptions(&self) -> bool {
+        self.exceptions
+    }
+
+    /// Whether some pattern by itself leaves out all that there is.
+    pub(crate) fn leaves_out_everything(&self) -> bool {
+        let all: [&[u8]; 3] = [b"*", b"**", b"**/*"];
+        self.patterns
+            .iter()
+            .any(|pattern| !pattern.exception && all.contains(&pattern.text.as_slice()))
     }
 
     /// Whether `path` matches, given what its directory matched.
@@ -353,6 +349,28 @@ impl Patterns {
     }
 }
 
+/// The patterns of a text in the format of `.dockerignore`, as they are compiled.
+fn patterns_of(text: &str) -> impl Iterator<Item = String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let line = line.trim();
+        let (mark, pattern) = match line.strip_prefix('!') {
+            Some(rest) => ("!", rest.trim()),
+            None => ("", line),
+        };
+        if pattern.is_empty() {
+            return mark.to_owned();
+        }
+        let pattern = clean(pattern);
+        let pattern = match pattern.strip_prefix('/') {
+            Some(rest) if !rest.is_empty() => rest.to_owned(),
+            _ => pattern,
+        };
+        format!("{mark}{pattern}")
+    });
+    lines.filter(|pattern| !pattern.is_empty())
+}
+
 /// Go's `filepath.Clean` on a slash-separated path.
 pub(crate) fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
@@ -374,5 +392,7 @@ pub(crate) fn clean(path: &str) -> String {
     }
 }
 
+#[doc(hidden)]
+pub mod compare;
 #[cfg(test)]
 mod tests;

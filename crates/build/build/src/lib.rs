@@ -34,6 +34,7 @@
 mod archive;
 mod base;
 mod cache;
+mod checked;
 mod chmod;
 mod context;
 mod copy;
@@ -43,9 +44,11 @@ mod history;
 mod ignore;
 mod keys;
 mod layer_step;
+mod lint;
 mod metadata;
 mod mounts;
 mod plan;
+mod remote;
 mod request;
 mod run;
 mod schedule;
@@ -59,8 +62,13 @@ mod users;
 mod write;
 mod xattr;
 
+pub use checked::{Checked, check, outline, targets};
 pub use failure::{Error, Failed, Place};
-pub use request::{Ignore, Request, Secret};
+#[doc(hidden)]
+pub use ignore::compare;
+pub use lint::{Outline, Parameter, Rule, Target, Wanted, Warning};
+pub use remote::GitSource;
+pub use request::{Ignore, NamedContext, Request, Secret};
 pub use step::{BuildObserver, Event, Executor, Images, MountSource, NoObserver, RunStep, StepMount, Stream};
 
 pub use dhow_dockerfile::{Network, Security};
@@ -72,6 +80,7 @@ use dhow_image::{Image, Store};
 use dhow_meta::Lease;
 
 use crate::failure::{Context as _, Trouble};
+use crate::lint::Choice;
 use crate::plan::Plan;
 use crate::schedule::{Build, Parts};
 use crate::state::State;
@@ -83,6 +92,8 @@ pub struct Built {
     pub image: Image,
     /// How it went.
     pub stats: Stats,
+    /// What docker's rules say of the Dockerfile ([`check`]).
+    pub warnings: Vec<Warning>,
 }
 
 /// How a build went.
@@ -117,13 +128,16 @@ fn go(
     request: &Request,
     observer: &dyn BuildObserver,
 ) -> Result<Built, Trouble> {
-    let file = dhow_dockerfile::parse(&request.dockerfile).map_err(|errors| {
-        let mut errors = errors.into_iter();
-        let first = errors.next().map(Trouble::from);
-        let mut trouble = first.unwrap_or_else(|| Trouble::from(failure::invalid("the Dockerfile is wrong")));
-        trouble.more = errors.collect();
-        trouble
-    })?;
+    let file = checked::parse(request)?;
+    let choice = Choice::new(&file, request)?;
+    if choice.error {
+        let warnings = check(store, images, request)
+            .map_err(|failed| Trouble::from(failed.error))?
+            .warnings;
+        if !warnings.is_empty() {
+            return Err(checked::refused(&warnings).into());
+        }
+    }
     let plan = Plan::new(&file, request)?;
     let lease = Lease::acquire(store.root()).context(|| "keep the layers of the build")?;
     lease
@@ -138,9 +152,6 @@ fn go(
         file: &file,
         plan: &plan,
     })?;
-    for warning in &file.warnings {
-        build.warn(&warning.message, warning.at);
-    }
     let result = build.run();
     if let Some(context) = &build.context
         && let Err(error) = context.save()
@@ -150,8 +161,19 @@ fn go(
     }
     let state = result?;
     let image = commit(store, request, &state)?;
+    // Now the bases are in the store, and nothing has to be asked for.
+    let ignore = build.context.as_ref().map(context::Context::ignored);
+    let found = checked::findings(
+        &file,
+        request,
+        &choice,
+        ignore,
+        Some(&plan.reached),
+        &|name, platform| checked::known(store, name, platform),
+    );
     Ok(Built {
         image,
+        warnings: found.warnings,
         stats: Stats {
             steps: build.steps.load(Ordering::Relaxed),
             cached: build.cached.load(Ordering::Relaxed),

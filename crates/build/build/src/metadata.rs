@@ -154,7 +154,7 @@ fn expose(stage: &mut Stage<'_, '_>, ports: &[String]) -> Result<(), Trouble> {
 }
 
 /// `80`, `80/udp`, `8000-8010/tcp`, and the forms of `docker run -p`, whose host part is checked and dropped.
-fn parse_ports(text: &str) -> Result<Vec<String>, Trouble> {
+pub(crate) fn parse_ports(text: &str) -> Result<Vec<String>, Trouble> {
     let bad = |why: &str| Trouble::from(invalid(format!("invalid port {text:?}: {why}")));
     let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();

@@ -6,12 +6,14 @@ use dhow_dockerfile::{Dockerfile, Expand, Instruction, Mount, Op, suggest};
 use dhow_types::{ErrorKind, Platform};
 
 use crate::failure::{Error, Trouble, invalid, unsupported};
-use crate::request::Request;
+use crate::request::{NamedContext, Request};
 
 /// Where a stage begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
     Image(String),
+    /// What `--build-context` puts in the name's place.
+    Named(NamedContext),
     Scratch,
     Stage(usize),
 }
@@ -27,6 +29,8 @@ pub(crate) struct PlannedStage {
     pub(crate) label: String,
     /// Platform of its base.
     pub(crate) platform: Platform,
+    /// Whether a named context stands for it: its instructions are not run.
+    pub(crate) replaced: bool,
 }
 
 /// The graph.
@@ -41,11 +45,19 @@ pub(crate) struct Plan {
     /// `SOURCE_DATE_EPOCH`.
     pub(crate) epoch: Option<i64>,
     names: Vec<Option<String>>,
+    /// What names stand for instead.
+    contexts: BTreeMap<String, NamedContext>,
+    /// Of the image.
+    platform: Platform,
 }
 
 impl Plan {
-    /// Makes the plan of a file for a request.
-    pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Self, Trouble> {
+    /// The plan without its stages: the arguments before the first `FROM`, with these build arguments.
+    pub(crate) fn begin(
+        file: &Dockerfile,
+        request: &Request,
+        build_args: &BTreeMap<String, String>,
+    ) -> Result<Self, Trouble> {
         let names: Vec<Option<String>> = file.stages.iter().map(|stage| stage.name.clone()).collect();
         let target = target(&names, request.target.as_deref())?;
         let platform = host_platform(request)?;
@@ -54,13 +66,30 @@ impl Plan {
             stages: Vec::new(),
             target,
             reached: BTreeSet::new(),
-            globals: predefined(request, &platform, target_name.as_deref()),
+            globals: predefined(build_args, &platform, target_name.as_deref()),
             epoch: None,
             names,
+            contexts: request.contexts.clone(),
+            platform,
         };
-        plan.read_globals(file, request)?;
+        plan.read_globals(file, build_args)?;
+        Ok(plan)
+    }
+
+    /// The plan with the arguments that every build has, and no others.
+    pub(crate) fn begin_without_arguments(file: &Dockerfile, request: &Request) -> Result<Self, Trouble> {
+        let platform = host_platform(request)?;
+        let mut plan = Self::begin(file, request, &request.build_args)?;
+        let target = plan.names[plan.target].clone();
+        plan.globals = predefined(&request.build_args, &platform, target.as_deref());
+        Ok(plan)
+    }
+
+    /// Makes the plan of a file for a request.
+    pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Self, Trouble> {
+        let mut plan = Self::begin(file, request, &request.build_args)?;
         plan.epoch = epoch(request, &plan.globals)?;
-        plan.read_stages(file, &platform)?;
+        plan.read_stages(file)?;
         plan.check_order(file)?;
         plan.reach(file)?;
         Ok(plan)
@@ -74,13 +103,17 @@ impl Plan {
         settings.word(word, &|name| self.globals.get(name).cloned())
     }
 
-    fn read_globals(&mut self, file: &Dockerfile, request: &Request) -> Result<(), Trouble> {
+    fn read_globals(
+        &mut self,
+        file: &Dockerfile,
+        build_args: &BTreeMap<String, String>,
+    ) -> Result<(), Trouble> {
         for instruction in &file.args {
             let Op::Arg(definitions) = &instruction.op else {
                 continue;
             };
             for definition in definitions {
-                let value = match (request.build_args.get(&definition.name), &definition.default) {
+                let value = match (build_args.get(&definition.name), &definition.default) {
                     (Some(value), _) => value.clone(),
                     (None, Some(default)) => self
                         .expand(file.escape, default)
@@ -93,7 +126,7 @@ impl Plan {
         Ok(())
     }
 
-    fn read_stages(&mut self, file: &Dockerfile, platform: &Platform) -> Result<(), Trouble> {
+    fn read_stages(&mut self, file: &Dockerfile) -> Result<(), Trouble> {
         let only_one = file.stages.len() == 1;
         for (index, stage) in file.stages.iter().enumerate() {
             let at_stage = |error: dhow_dockerfile::SyntaxError| {
@@ -110,13 +143,19 @@ impl Plan {
             let earlier = self.names[..index]
                 .iter()
                 .rposition(|name| name.as_deref() == Some(&base.to_lowercase()));
-            let base = match earlier {
-                Some(earlier) => Base::Stage(earlier),
-                None if base == "scratch" => Base::Scratch,
-                None => Base::Image(base),
+            let own = stage.name.as_deref().and_then(|name| self.named(name));
+            let base = match (own, earlier) {
+                // A context with the name of the stage takes the place of all that the stage says.
+                (Some(context), _) => Base::Named(context),
+                (None, Some(earlier)) => Base::Stage(earlier),
+                (None, None) => self.outside(&base),
             };
+            let replaced = stage
+                .name
+                .as_deref()
+                .is_some_and(|name| self.named(name).is_some());
             let platform = match &stage.platform {
-                None => platform.clone(),
+                None => self.platform.clone(),
                 Some(text) => {
                     let text = self.expand(file.escape, text).map_err(at_stage)?;
                     text.parse().map_err(|error| {
@@ -134,9 +173,30 @@ impl Plan {
                 base,
                 label,
                 platform,
+                replaced,
             });
         }
         Ok(())
+    }
+
+    /// What `--build-context` puts in a name's place.
+    fn named(&self, name: &str) -> Option<NamedContext> {
+        if self.contexts.is_empty()
+            || name.eq_ignore_ascii_case("scratch")
+            || name.eq_ignore_ascii_case("context")
+        {
+            return None;
+        }
+        self.contexts.get(&NamedContext::key(name)).cloned()
+    }
+
+    /// What a name means that is no stage.
+    fn outside(&self, name: &str) -> Base {
+        match self.named(name) {
+            Some(context) => Base::Named(context),
+            None if name == "scratch" => Base::Scratch,
+            None => Base::Image(name.to_owned()),
+        }
     }
 
     /// What `--from=name` means in stage `current`.
@@ -156,12 +216,12 @@ impl Plan {
         Ok(match found {
             Some(index) => Base::Stage(index),
             None if wanted == "scratch" => Base::Scratch,
-            None => Base::Image(name.to_owned()),
+            None => self.outside(name),
         })
     }
 
     /// Stages that the instruction reads.
-    fn sources(&self, current: usize, instruction: &Instruction) -> Result<Vec<usize>, Trouble> {
+    pub(crate) fn sources(&self, current: usize, instruction: &Instruction) -> Result<Vec<usize>, Trouble> {
         let mut names = Vec::new();
         match &instruction.op {
             Op::Copy(copy) => names.extend(copy.from.clone()),
@@ -183,6 +243,11 @@ impl Plan {
             }
         }
         Ok(found)
+    }
+
+    /// The instructions of a stage that are run.
+    pub(crate) fn instructions<'i>(&self, index: usize, written: &'i [Instruction]) -> &'i [Instruction] {
+        if self.stages[index].replaced { &[] } else { written }
     }
 
     fn name_of(&self, index: usize) -> String {
@@ -211,13 +276,13 @@ impl Plan {
             if let Base::Stage(base) = self.stages[index].base {
                 to.insert(base);
             }
-            for instruction in &stage.instructions {
+            for instruction in self.instructions(index, &stage.instructions) {
                 to.extend(self.sources(index, instruction)?);
             }
             edges.push(to);
         }
         for (index, stage) in file.stages.iter().enumerate() {
-            for instruction in &stage.instructions {
+            for instruction in self.instructions(index, &stage.instructions) {
                 for source in self.sources(index, instruction)? {
                     let cycle = source > index && leads_to(&edges, source, index);
                     self.check_source(index, source, cycle)
@@ -237,7 +302,7 @@ impl Plan {
             if let Base::Stage(base) = self.stages[index].base {
                 todo.push(base);
             }
-            for instruction in &file.stages[index].instructions {
+            for instruction in self.instructions(index, &file.stages[index].instructions) {
                 todo.extend(self.sources(index, instruction)?);
             }
         }
@@ -301,7 +366,11 @@ fn host_platform(request: &Request) -> Result<Platform, Error> {
 }
 
 /// Arguments that every build has; a build argument of that name wins.
-fn predefined(request: &Request, platform: &Platform, target: Option<&str>) -> BTreeMap<String, String> {
+fn predefined(
+    build_args: &BTreeMap<String, String>,
+    platform: &Platform,
+    target: Option<&str>,
+) -> BTreeMap<String, String> {
     let host = Platform::host();
     let mut found = BTreeMap::new();
     for (prefix, platform) in [("BUILD", &host), ("TARGET", platform)] {
@@ -317,7 +386,7 @@ fn predefined(request: &Request, platform: &Platform, target: Option<&str>) -> B
     }
     found.insert("TARGETSTAGE".to_owned(), target.unwrap_or("default").to_owned());
     for (name, value) in &mut found {
-        if let Some(given) = request.build_args.get(name) {
+        if let Some(given) = build_args.get(name) {
             value.clone_from(given);
         }
     }

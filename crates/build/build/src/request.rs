@@ -7,6 +7,8 @@ use dhow_dockerfile::Network;
 use dhow_reference::Reference;
 use dhow_types::Platform;
 
+use crate::failure::{Context as _, Error, invalid, unsupported};
+
 /// What to build.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -14,6 +16,9 @@ pub struct Request {
     pub context: Option<PathBuf>,
     /// Where the ignore patterns come from.
     pub ignore: Ignore,
+    /// What names in the Dockerfile stand for instead (`--build-context`): a base, a stage, a `--from`. The names
+    /// are as [`NamedContext::key`] gives them.
+    pub contexts: BTreeMap<String, NamedContext>,
     /// Name of the Dockerfile for messages, and its path in the context when it is in there.
     pub dockerfile_name: String,
     /// Its text.
@@ -38,6 +43,8 @@ pub struct Request {
     pub source_date_epoch: Option<i64>,
     /// Secrets for `RUN --mount=type=secret`, by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of ssh agents for `RUN --mount=type=ssh` and for git over ssh, by id (`--ssh`); docker's id is `default`.
+    pub ssh: BTreeMap<String, PathBuf>,
     /// Directory in memory where secrets lie as files while a step needs them (`/run/dhow`).
     pub run_dir: PathBuf,
     /// Lines for `/etc/hosts` of `RUN` steps: name and address.
@@ -60,6 +67,83 @@ pub enum Ignore {
     Text(String),
 }
 
+/// What a name of `--build-context` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, with the `.dockerignore` in it.
+    Local(PathBuf),
+    /// An image, by a name of the store or of a registry (`docker-image://`).
+    Image(String),
+    /// An image of an OCI layout (`oci-layout://PATH:TAG`, `oci-layout://PATH@sha256:...`).
+    Layout {
+        /// The directory with `oci-layout`.
+        path: PathBuf,
+        /// Tag or digest; without one the layout must have one image only.
+        name: Option<String>,
+    },
+    /// A git repository, in the forms that `ADD` takes.
+    Git(String),
+}
+
+impl NamedContext {
+    /// A name as the builder looks it up: image names in their short form, `alpine:latest` as `alpine`, stage names
+    /// in lower case.
+    #[must_use]
+    pub fn key(name: &str) -> String {
+        let Ok(reference) = Reference::parse(name) else {
+            return name.to_lowercase();
+        };
+        let familiar = reference.familiar();
+        familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned()
+    }
+
+    /// Reads the value of `--build-context NAME=VALUE`: `docker-image://`, `oci-layout://`, a git URL, or else a
+    /// path.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty value, and `Unsupported` for a URL of another kind.
+    pub fn parse(value: &str) -> Result<Self, Error> {
+        if let Some(image) = value.strip_prefix("docker-image://") {
+            Reference::parse(image).context(|| format!("invalid build context {value:?}"))?;
+            return Ok(Self::Image(image.to_owned()));
+        }
+        if let Some(layout) = value.strip_prefix("oci-layout://") {
+            let (path, name) = split_layout(layout);
+            if path.is_empty() {
+                return Err(invalid(format!(
+                    "invalid build context {value:?}: it has no path"
+                )));
+            }
+            return Ok(Self::Layout {
+                path: PathBuf::from(path),
+                name: name.map(str::to_owned),
+            });
+        }
+        if crate::remote::is_git(value) {
+            return Ok(Self::Git(value.to_owned()));
+        }
+        if value.contains("://") {
+            let error = unsupported(format!("the build context {value:?} is not supported"));
+            return Err(error.with_hint("give a folder, docker-image://, oci-layout:// or a git repository"));
+        }
+        if value.is_empty() {
+            return Err(invalid("a build context needs a path or a URL"));
+        }
+        Ok(Self::Local(PathBuf::from(value)))
+    }
+}
+
+/// `path`, `path:tag`, `path@digest`: a colon belongs to the path when a `/` follows it.
+fn split_layout(text: &str) -> (&str, Option<&str>) {
+    if let Some((path, digest)) = text.rsplit_once('@') {
+        return (path, Some(digest));
+    }
+    match text.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (text, None),
+    }
+}
+
 /// A secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
@@ -77,6 +161,7 @@ impl Request {
         Self {
             context: None,
             ignore: Ignore::InContext,
+            contexts: BTreeMap::new(),
             dockerfile_name: "Dockerfile".to_owned(),
             dockerfile: dockerfile.into(),
             target: None,
@@ -89,11 +174,59 @@ impl Request {
             platform: None,
             source_date_epoch: None,
             secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
             run_dir: PathBuf::from("/run/dhow"),
             extra_hosts: Vec::new(),
             shm_size: None,
             parallel: None,
             cancel: Arc::new(AtomicBool::new(false)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_contexts_are_told_apart_by_their_scheme() {
+        let layout = |path: &str, name: Option<&str>| NamedContext::Layout {
+            path: PathBuf::from(path),
+            name: name.map(str::to_owned),
+        };
+        for (text, wanted) in [
+            ("../lib", NamedContext::Local("../lib".into())),
+            (
+                "docker-image://alpine:3",
+                NamedContext::Image("alpine:3".to_owned()),
+            ),
+            ("oci-layout://a/b:c", layout("a/b", Some("c"))),
+            ("oci-layout:///a:b/c", layout("/a:b/c", None)),
+            ("oci-layout://a@sha256:00", layout("a", Some("sha256:00"))),
+            (
+                "https://example.test/x.git#v1:lib",
+                NamedContext::Git("https://example.test/x.git#v1:lib".to_owned()),
+            ),
+        ] {
+            assert_eq!(NamedContext::parse(text).unwrap(), wanted, "{text}");
+        }
+        for bad in [
+            "",
+            "docker-image://",
+            "oci-layout://",
+            "target://x",
+            "http://example.test/a.tar",
+        ] {
+            assert!(NamedContext::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_in_all_its_spellings() {
+        for name in ["alpine", "alpine:latest", "docker.io/library/alpine"] {
+            assert_eq!(NamedContext::key(name), "alpine", "{name}");
+        }
+        assert_eq!(NamedContext::key("Builder"), "builder");
+        assert_eq!(NamedContext::key("example.test/a:1"), "example.test/a:1");
     }
 }

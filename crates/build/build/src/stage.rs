@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use dhow_dockerfile::{Expand, Instruction, Op, Quotes, Span, SyntaxError, Unset, parse_trigger};
 
-use crate::failure::{Halt, Trouble, invalid};
+use crate::failure::{Halt, Trouble, invalid, unsupported};
 use crate::plan::{Base, From as Source};
 use crate::schedule::Build;
 use crate::state::State;
@@ -39,7 +39,10 @@ pub(crate) fn run(build: &Build<'_>, index: usize) -> Result<State, Halt> {
         stage.instruction(instruction, from_at)?;
     }
     stage.in_trigger = false;
-    for instruction in &build.file.stages[index].instructions {
+    for instruction in build
+        .plan
+        .instructions(index, &build.file.stages[index].instructions)
+    {
         stage.instruction(instruction, instruction.at)?;
     }
     Ok(stage.state)
@@ -54,12 +57,13 @@ fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, V
         index,
         state: State::scratch(&planned.platform),
         cmd_set: false,
-        total: counted(&from.instructions),
+        total: counted(build.plan.instructions(index, &from.instructions)),
         begun: 0,
         in_trigger: false,
     };
     let triggers = match &planned.base {
         Base::Scratch => Vec::new(),
+        Base::Named(_) => return Err(unsupported("named contexts are not supported").into()),
         Base::Stage(base) => {
             let base = build.stage(*base)?;
             let (state, triggers) = State::from_stage(&base);
@@ -206,6 +210,7 @@ impl Stage<'_, '_> {
                 Ok(state.stack().to_vec())
             }
             Source::Scratch => Ok(Vec::new()),
+            Source::Named(_) => Err(unsupported("named contexts are not supported").into()),
             Source::Image(name) => {
                 let platform = &self.build.plan.stages[self.index].platform;
                 let image = base::image(self.build, &name, platform)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dhow_dockerfile::{Network, Security, Span};
 use dhow_image::Image;
+use dhow_oci::ImageConfig;
 use dhow_reference::Reference;
 use dhow_snapshot::Active;
 use dhow_types::Platform;
@@ -21,13 +22,28 @@ pub trait Executor: Sync {
     fn run(&self, step: &RunStep<'_>, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32, Error>;
 }
 
-/// Gets base images that are not in the store.
+/// Gets what is not in the store: base images, and what `ADD` and named contexts take from elsewhere.
+///
+/// Only [`Images::pull`] has to be there: a builder without the others refuses what would need them.
 pub trait Images: Sync {
     /// Pulls an image into the store.
     ///
     /// # Errors
     /// Those of the registry.
     fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image, Error>;
+
+    /// The config of an image of a registry, without its layers.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    fn config(&self, reference: &Reference, platform: &Platform) -> Result<ImageConfig, Error> {
+        let _ = platform;
+        Err(missing(&format!("look at {}", reference.familiar())))
+    }
+}
+
+fn missing(what: &str) -> Error {
+    crate::failure::unsupported(format!("this builder cannot {what}"))
 }
 
 /// One command to run.

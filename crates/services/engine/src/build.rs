@@ -5,12 +5,14 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use dhow_build::{
-    BuildObserver, Built, Executor, Failed, Images, MountSource, Network, Request, RunStep, Security, Stream,
+    BuildObserver, Built, Checked, Executor, Failed, Images, MountSource, Network, Outline, Request, RunStep,
+    Security, Stream,
 };
 use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount};
 use dhow_image::Image;
+use dhow_oci::ImageConfig;
 use dhow_reference::Reference;
-use dhow_types::{ErrorKind, Observer, Platform};
+use dhow_types::{ErrorKind, Observer, Platform, Silent};
 
 use crate::worker::{Job, JobNetwork, Worker};
 use crate::{Context as _, Engine, Error};
@@ -48,6 +50,32 @@ impl Engine {
         let built = dhow_build::build(self.store()?, &bases, &steps, request, observer)
             .map_err(|failed| BuildFailure::Build(Box::new(failed)))?;
         Ok(built)
+    }
+
+    /// Checks a Dockerfile without building it.
+    ///
+    /// # Errors
+    /// What is around it; what is wrong with the Dockerfile is in the answer.
+    pub fn check_build(&self, request: &Request) -> Result<Checked, BuildFailure> {
+        let bases = Bases {
+            engine: self,
+            pulls: &Silent,
+        };
+        dhow_build::check(self.store()?, &bases, request)
+            .map_err(|failed| BuildFailure::Build(Box::new(failed)))
+    }
+
+    /// What a Dockerfile can be built with.
+    ///
+    /// # Errors
+    /// See [`BuildFailure`].
+    pub fn outline_build(&self, request: &Request) -> Result<Outline, BuildFailure> {
+        let bases = Bases {
+            engine: self,
+            pulls: &Silent,
+        };
+        dhow_build::outline(self.store()?, &bases, request)
+            .map_err(|failed| BuildFailure::Build(Box::new(failed)))
     }
 
     /// Every record of the build cache, oldest use first.
@@ -99,6 +127,13 @@ impl Images for Bases<'_> {
                 .context(|| "look at the base image")
         };
         pull().map_err(|error| dhow_build::Error::wrap(error, format!("pull {}", reference.familiar())))
+    }
+
+    fn config(&self, reference: &Reference, platform: &Platform) -> Result<ImageConfig, dhow_build::Error> {
+        let client = self.engine.client();
+        client
+            .and_then(|client| crate::remote::config(client, reference, platform))
+            .map_err(|error| dhow_build::Error::wrap(error, format!("look at {}", reference.familiar())))
     }
 }
 

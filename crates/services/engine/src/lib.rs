@@ -38,6 +38,7 @@ mod manifest;
 mod mounted;
 mod network;
 mod pod;
+mod remote;
 pub mod rootless;
 mod secret;
 mod selinux;
@@ -63,8 +64,10 @@ pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 
 pub use dhow_build::{
-    BuildObserver, Built, Event as BuildEvent, Failed, Ignore, Network as BuildNetwork,
-    Request as BuildRequest, Secret as BuildSecret, Stream as BuildStream,
+    BuildObserver, Built, Checked as BuildChecked, Event as BuildEvent, Failed, Ignore, NamedContext,
+    Network as BuildNetwork, Outline as BuildOutline, Request as BuildRequest, Secret as BuildSecret,
+    Stream as BuildStream, Target as BuildTarget, Wanted as BuildWanted, Warning as BuildWarning,
+    targets as build_targets,
 };
 pub use dhow_vuln::Ecosystem;
 pub use mounted::MountedImage;

@@ -13,9 +13,11 @@ use dhow_engine::{
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
 
+use super::build_call::Call;
 use crate::flags::{key_value, labels};
 use crate::interrupt::{CODE, Interrupt};
-use crate::render::build::{Live, Plain, failure};
+use crate::render::build::call::warnings;
+use crate::render::build::{Live, Plain, Written, failure};
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
 
@@ -76,6 +78,17 @@ struct BuildFlags {
     /// Shared memory size for build containers
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
+    /// Check the Dockerfile for what is not wise, without a build (same as --call=check)
+    #[arg(long)]
+    check: bool,
+    /// Answer a question instead of building: check, outline or targets (format: "METHOD[,format=json]")
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "build",
+        conflicts_with = "check"
+    )]
+    call: String,
     /// The build context: a folder, the URL of a tar, or - for a tar or a Dockerfile alone on standard input
     #[arg(value_name = "PATH|URL|-")]
     context: String,
@@ -89,6 +102,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: BuildFlags = crate::flags::read(matches)?;
     let interrupt = Interrupt::watch()?;
     let (mut request, _folder) = request(context, &flags)?;
+    let call = if flags.check { "check" } else { flags.call.as_str() };
+    if let Some(call) = Call::parse(call)? {
+        return call.answer(context, &request);
+    }
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
     let quiet = flags.quiet || flags.progress == "quiet";
@@ -136,7 +153,18 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             return Err(told(&failed, &request.dockerfile, &tail));
         }
     };
-    finish(&flags, quiet, &built)
+    finish(&flags, quiet, &built)?;
+    let source = Written {
+        name: &request.dockerfile_name,
+        text: &request.dockerfile,
+    };
+    if !quiet {
+        let said = warnings(&built.warnings, source);
+        if !said.is_empty() {
+            note(said.trim_end());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
@@ -148,7 +176,7 @@ fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
     })
 }
 
-fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<ExitCode, CliError> {
+fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<(), CliError> {
     let id = built.image.id.to_string();
     if let Some(path) = &flags.iidfile {
         fs::write(path, &id)
@@ -167,7 +195,7 @@ fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<ExitCode, Cl
             ));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Passes events on, and takes Ctrl-C once the builder has forked what it needs to.

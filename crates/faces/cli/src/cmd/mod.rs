@@ -6,6 +6,7 @@ mod attach;
 mod boot;
 mod bootstrap;
 mod build;
+mod build_call;
 mod commit;
 mod completion;
 mod copy;

@@ -17,6 +17,11 @@ pub(crate) fn align(text: &str) -> String {
     aligned(text, LEAST, PADDING)
 }
 
+/// The same with cells of any width, and so many spaces between them.
+pub(crate) fn columns(text: &str, padding: usize) -> String {
+    aligned(text, 0, padding)
+}
+
 fn aligned(text: &str, least: usize, padding: usize) -> String {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len() - 1]).collect();

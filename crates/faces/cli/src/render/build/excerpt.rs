@@ -42,7 +42,7 @@ pub(crate) fn failure(failed: &Failed, dockerfile: &str, tail: &[(f64, String)])
 }
 
 /// The lines around the place, those of the place marked (moby/buildkit `solver/errdefs/source.go`).
-fn excerpt(out: &mut String, file: &str, text: &str, span: Span) {
+pub(super) fn excerpt(out: &mut String, file: &str, text: &str, span: Span) {
     let lines: Vec<&str> = text.lines().collect();
     if lines.is_empty() {
         return;

@@ -1,5 +1,6 @@
 //! How a build looks: lines in a pipe, a tree on a terminal, an excerpt when it fails.
 
+pub(crate) mod call;
 mod excerpt;
 mod live;
 mod plain;
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+pub(crate) use call::Written;
 pub(crate) use excerpt::failure;
 pub(crate) use live::Live;
 pub(crate) use plain::Plain;

@@ -1,0 +1,92 @@
+use super::*;
+
+#[test]
+fn urls_and_repositories_are_told_apart_as_docker_does() {
+    for (text, http, git) in [
+        ("https://example.test/a.txt", true, false),
+        ("HTTP://example.test/a", true, false),
+        ("https://example.test/a.git", false, true),
+        ("https://example.test/a.git#main:sub", false, true),
+        ("https://example.test/a.git?tag=v1", false, true),
+        ("https://example.test/a?x=.git", true, false),
+        ("git://example.test/a", false, true),
+        ("ssh://git@example.test/a", false, true),
+        ("git@example.test:a/b", false, true),
+        ("./git@example.test:a", false, false),
+        ("file:///a.git", false, false),
+        ("ext::sh -c id", false, false),
+        ("a/b", false, false),
+        ("c:\\a@b:c", false, false),
+    ] {
+        assert_eq!((is_http(text), is_git(text)), (http, git), "{text}");
+    }
+}
+
+#[test]
+fn a_file_is_named_by_the_path_of_its_url() {
+    for (url, name) in [
+        ("https://example.test/a/b.tar.gz?x=y#z", "b.tar.gz"),
+        ("https://example.test/a/b/", "b"),
+        ("https://example.test/a%20b", "a b"),
+        ("https://example.test/%2e%2e", "__unnamed__"),
+        ("https://example.test/a%2Fb", "__unnamed__"),
+        ("https://example.test/%ff", "%ff"),
+        ("https://example.test", "__unnamed__"),
+        ("https://example.test/?a/b", "__unnamed__"),
+    ] {
+        assert_eq!(file_name(url), name, "{url}");
+    }
+}
+
+#[test]
+fn a_repository_is_read_with_its_fragment_or_query() {
+    let remote = "https://example.test/a.git".to_owned();
+    let wanted = GitSource {
+        remote,
+        reference: Some("v1/x".to_owned()),
+        subdir: "c/d".to_owned(),
+        submodules: true,
+        ..GitSource::default()
+    };
+    for text in [
+        "https://example.test/a.git#v1/x:c/d",
+        "https://example.test/a.git#v1/x:/c//d/",
+        "https://example.test/a.git#v1/x:../c/d",
+        "https://example.test/a.git?ref=v1%2Fx&subdir=c/d",
+        "https://example.test/a.git?ref=v1/x#:c/d",
+    ] {
+        assert_eq!(GitSource::parse(text).unwrap(), wanted, "{text}");
+    }
+    let more =
+        GitSource::parse("git@example.test:a?tag=v1&checksum=0123456789&keep-git-dir&submodules=false")
+            .unwrap();
+    assert_eq!(more.remote, "git@example.test:a");
+    assert_eq!(more.reference.as_deref(), Some("refs/tags/v1"));
+    assert_eq!(more.commit.as_deref(), Some("0123456789"));
+    assert_eq!((more.keep_git_dir, more.submodules), (Some(true), false));
+}
+
+#[test]
+fn what_could_be_an_option_or_run_a_program_is_refused() {
+    for text in [
+        "https://example.test/a.git#-upload-pack=x",
+        "https://example.test/a.git#--output=/etc/x",
+        "https://example.test/a.git#a..b",
+        "https://example.test/a.git#HEAD@{1}",
+        "https://example.test/a.git#a b",
+        "https://example.test/a.git#a\nb",
+        "ssh://-oProxyCommand=x/a",
+        "ssh://git@-oProxyCommand=x/a",
+        "git@-oProxyCommand=x:a",
+        "https://example.test/a.git?checksum=--help",
+        "https://example.test/a.git?checksum=012",
+        "https://example.test/a.git?upload-pack=x",
+        "https://example.test/a.git?ref=",
+        "https://example.test/a.git?ref=a#b",
+        "https://example.test/a.git?submodules=maybe",
+        "ext::sh -c id",
+        "file:///etc.git",
+    ] {
+        assert!(GitSource::parse(text).is_err(), "{text}");
+    }
+}
