@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""Does our parser read a Dockerfile as BuildKit's does, and do our ignore patterns match as docker's do?
+
+  conformance/build/language.py BUILDKIT [PATTERNMATCHER]
+
+BUILDKIT is a checkout of moby/buildkit, PATTERNMATCHER one of moby/patternmatcher; neither is fetched. Their test data,
+and the tables in their Go tests, go through two examples, which cargo builds: `read` of dhow-dockerfile and `ignore` of
+dhow-build (READ and IGNORE name built ones). One line per difference; exits non-zero when there is one.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent.parent.parent
+# Of each group: how many passed, how many failed.
+counts = {}
+
+
+def check(group, what, ours, theirs):
+    count = counts.setdefault(group, [0, 0])
+    count[ours != theirs] += 1
+    if ours == theirs:
+        return
+    print(f"FAILED {group}: {what}\n   theirs {theirs!r}\n   ours   {ours!r}")
+
+
+def example(package, name, variable):
+    given = os.environ.get(variable)
+    if given:
+        return given
+    command = ["cargo", "build", "--quiet", "--locked", "-p", package, "--example", name]
+    subprocess.run(command, cwd=HERE, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
+    return str(target / "debug" / "examples" / name)
+
+
+TOKEN = re.compile(r'\s+|//[^\n]*|"(?:\\.|[^"\\])*"|`[^`]*`|[A-Za-z_][\w.]*|-?\d+|\[\]|.', re.S)
+
+
+class Literal:
+    """Reads Go composite literals: lists, maps and structs of strings, numbers and names."""
+
+    def __init__(self, text):
+        tokens = TOKEN.findall(text)
+        self.tokens = [t for t in tokens if not t.isspace() and not t.startswith("//")]
+        self.at = 0
+
+    def take(self):
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def value(self):
+        token = self.take()
+        if token == "{":
+            return self.braces()
+        if token[0] == '"':
+            return json.loads(re.sub(r"\\x(..)", r"\\u00\1", token))
+        if token[0] == "`":
+            return token[1:-1]
+        if token in ("true", "false"):
+            return token == "true"
+        if token == "nil":
+            return None
+        if token.lstrip("-").isdigit():
+            return int(token)
+        # A type before a literal: []string{, map[string]struct{}{, Heredoc{; or else a name.
+        start = self.at - 1
+        while self.tokens[self.at] in ("[]", "[", "]", "{") or re.match(r"\w", self.tokens[self.at]):
+            if self.tokens[self.at] == "{":
+                if self.tokens[self.at + 1] == "}" and self.tokens[self.at - 1] == "struct":
+                    self.at += 2
+                    continue
+                self.at += 1
+                return self.braces()
+            self.at += 1
+        return "".join(self.tokens[start : self.at])
+
+    def braces(self):
+        items, keyed = [], {}
+        while self.tokens[self.at] != "}":
+            item = self.value()
+            if self.tokens[self.at] == ":":
+                self.at += 1
+                keyed[item] = self.value()
+            else:
+                items.append(item)
+            if self.tokens[self.at] == ",":
+                self.at += 1
+        self.at += 1
+        return keyed if keyed else items
+
+
+def literals(source, start):
+    """All literals that follow this text."""
+    found = []
+    for match in re.finditer(re.escape(start), source):
+        literal = Literal(source[match.end() :])
+        found.append(literal.braces())
+    return found
+
+
+def ask(program, questions):
+    lines = "".join(json.dumps(question) + "\n" for question in questions)
+    arguments = [program, "expand"] if program.endswith("read") else [program]
+    ran = subprocess.run(arguments, input=lines, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def trees(read, parser):
+    for folder in sorted((parser / "testfiles").iterdir()):
+        ran = subprocess.run([read, "tree", folder / "Dockerfile"], capture_output=True, text=True)
+        check("tree", folder.name, ran.stdout + ran.stderr, (folder / "result").read_text())
+    for folder in sorted((parser / "testfiles-negative").iterdir()):
+        ran = subprocess.run([read, "tree", folder / "Dockerfile"], capture_output=True, text=True)
+        check("refused", folder.name, ran.returncode, 1)
+    source = (parser / "parser_test.go").read_text()
+    ran = subprocess.run([read, "lines", parser / "testfile-line/Dockerfile"], capture_output=True, text=True)
+    wanted = literals(source[source.index("TestParseIncludesLineNumbers") :], "expected := [][]int{")[0]
+    check("lines", "testfile-line", [list(map(int, line.split())) for line in ran.stdout.splitlines()], wanted)
+
+
+def heredocs(read, parser):
+    source = (parser / "parser_heredoc_test.go").read_text()
+    source = source[source.index("func TestParseExtractsHeredoc") :]
+    text = re.search(r"NewBufferString\(`(.*?)`\)", source, re.S).group(1)
+    with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
+        file.write(text)
+        file.flush()
+        ran = subprocess.run([read, "heredocs", file.name], capture_output=True, text=True, check=True)
+    ours = [json.loads(line) for line in ran.stdout.splitlines()][1:]
+    wanted = literals(source, "tests := [][]Heredoc{")[0]
+    default = {"Content": "", "Expand": False, "Chomp": False, "FileDescriptor": 0}
+    for index, bodies in enumerate(wanted):
+        check("heredocs", index, ours[index], [default | body for body in bodies or []])
+
+
+def expansion(read, shell):
+    env = {"PWD": "/home", "SHELL": "bash", "KOREAN": "한국어", "NULL": ""}
+    rows = []
+    for line in (shell / "envVarTest").read_text().splitlines():
+        fields = [field.strip() for field in line.split("|")]
+        if not line.startswith("#") and len(fields) == 3 and fields[0] in "AU":
+            rows.append((fields[1], fields[2]))
+    answers = ask(read, [{"word": word, "env": env, "mode": "word"} for word, _ in rows])
+    for (word, wanted), answer in zip(rows, answers, strict=True):
+        check("envVarTest", word, answer.get("result", "error"), wanted)
+
+    rows, env = [], {}
+    for line in (shell / "wordsTest").read_text().splitlines():
+        if line.startswith("ENV "):
+            name, _, value = line[3:].lstrip(" ").partition("=")
+            env = env | {name: value}
+        elif line and not line.startswith("#"):
+            word, wanted = line.split("|")
+            rows.append((word.strip(), wanted.lstrip(" ").split(","), env))
+    answers = ask(read, [{"word": word, "env": env, "mode": "words"} for word, _, env in rows])
+    for (word, wanted, _), answer in zip(rows, answers, strict=True):
+        check("wordsTest", word, answer.get("result", ["error"]), wanted)
+
+    source = (shell / "lex_test.go").read_text()
+    table = source[source.index("func TestProcessWithMatches(") :]
+    rows = literals(table[table.index("}{") :], "}{")[0]
+    answers = ask(read, [{"word": row["input"], "env": row.get("envs") or {}, "mode": "word"} for row in rows])
+    for row, answer in zip(rows, answers, strict=True):
+        if row.get("expectedErr"):
+            check("matches", row["input"], "result" in answer, False)
+            continue
+        theirs = (row["expected"], sorted(row.get("matches") or {}), sorted(row.get("unmatched") or {}))
+        ours = (answer.get("result"), sorted(set(answer.get("set", []))), sorted(set(answer.get("unset", []))))
+        check("matches", row["input"], ours, theirs)
+
+
+def patterns(ignore, checkout):
+    source = (checkout / "patternmatcher_test.go").read_text()
+    rows = []
+    for table in literals(source, "[]matchesTestCase{"):
+        rows += [([pattern], text, wanted) for pattern, text, wanted in table]
+    for table in literals(source, "[]multiPatternTestCase{"):
+        rows += [tuple(row) for row in table]
+    for table in literals(source, "var matchTests = []matchTest{"):
+        rows += [([pattern], text, wanted if error is None else "error") for pattern, text, wanted, error in table]
+    answers = ask(ignore, [{"patterns": p, "path": os.path.normpath(text)} for p, text, _ in rows])
+    for (listed, text, wanted), answer in zip(rows, answers, strict=True):
+        check("patterns", f"{listed} {text}", answer.get("result", "error"), wanted)
+    # One function each: a list of patterns, a path, and what the comment above says of it.
+    singles = re.findall(
+        r'match(?:es)?, (?:_|err) := Matches\(("(?:[^"\\]|\\.)*"), \[\]string(\{.*?\})\)\n\tif (!?)match', source
+    )
+    for path, listed, wanted in singles:
+        answer = ask(ignore, [{"patterns": Literal(listed).value(), "path": json.loads(path)}])[0]
+        check("patterns", f"{listed} {path}", answer.get("result", "error"), wanted == "!")
+    source = (checkout / "ignorefile/ignorefile_test.go").read_text()
+    text = re.search(r"const content = `(.*?)`", source, re.S).group(1)
+    wanted = literals(source, "expected := []string{")[0]
+    check("ignore file", "TestReadAll", ask(ignore, [{"text": text}])[0].get("result"), wanted)
+
+
+def main():
+    arguments = sys.argv[1:]
+    if not 1 <= len(arguments) <= 2 or arguments[0].startswith("-"):
+        sys.exit(__doc__)
+    frontend = pathlib.Path(arguments[0]) / "frontend/dockerfile"
+    if not frontend.is_dir():
+        sys.exit(f"language: {arguments[0]} is no checkout of moby/buildkit")
+    read = example("dhow-dockerfile", "read", "READ")
+    trees(read, frontend / "parser")
+    heredocs(read, frontend / "parser")
+    expansion(read, frontend / "shell")
+    if len(arguments) == 2:
+        patterns(example("dhow-build", "ignore", "IGNORE"), pathlib.Path(arguments[1]))
+    for group, (passed, failed) in counts.items():
+        print(f"{group}: {passed} passed, {failed} failed")
+    passed, failed = map(sum, zip(*counts.values()))
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed != 0)
+
+
+main()
