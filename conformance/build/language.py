@@ -5,15 +5,18 @@
 
 BUILDKIT is a checkout of moby/buildkit, PATTERNMATCHER one of moby/patternmatcher; neither is fetched. Their test data,
 and the tables in their Go tests, go through two examples, which cargo builds: `read` of dhow-dockerfile and `ignore` of
-dhow-build (READ and IGNORE name built ones). One line per difference; exits non-zero when there is one.
+dhow-build (READ and IGNORE name built ones). When DHOW_BIN names a program, the Dockerfiles of BuildKit's tests of its lint rules go through
+`build --check`, too, as root, on bases that are empty. One line per difference; exits non-zero when there is one.
 """
 
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -43,9 +46,10 @@ TOKEN = re.compile(r'\s+|//[^\n]*|"(?:\\.|[^"\\])*"|`[^`]*`|[A-Za-z_][\w.]*|-?\d
 
 
 class Literal:
-    """Reads Go composite literals: lists, maps and structs of strings, numbers and names."""
+    """Reads Go composite literals: lists, maps and structs of strings, numbers and names, and a few calls."""
 
-    def __init__(self, text):
+    def __init__(self, text, names=None):
+        self.names = names or {}
         tokens = TOKEN.findall(text)
         self.tokens = [t for t in tokens if not t.isspace() and not t.startswith("//")]
         self.at = 0
@@ -68,8 +72,10 @@ class Literal:
             return None
         if token.lstrip("-").isdigit():
             return int(token)
-        # A type before a literal: []string{, map[string]struct{}{, Heredoc{; or else a name.
+        # A type before a literal: []string{, map[string]struct{}{, Heredoc{; a call; or else a name.
         start = self.at - 1
+        if self.tokens[self.at] == "(" or self.tokens[start : self.at + 2] == ["[]", "byte", "("]:
+            return self.call()
         while self.tokens[self.at] in ("[]", "[", "]", "{") or re.match(r"\w", self.tokens[self.at]):
             if self.tokens[self.at] == "{":
                 if self.tokens[self.at + 1] == "}" and self.tokens[self.at - 1] == "struct":
@@ -78,7 +84,24 @@ class Literal:
                 self.at += 1
                 return self.braces()
             self.at += 1
-        return "".join(self.tokens[start : self.at])
+        name = "".join(self.tokens[start : self.at])
+        return self.names.get(name, name)
+
+    def call(self):
+        name = self.tokens[self.at - 1]
+        self.at = self.tokens.index("(", self.at - 1) + 1
+        arguments = []
+        while self.tokens[self.at] != ")":
+            arguments.append(self.value())
+            if self.tokens[self.at] == ",":
+                self.at += 1
+        self.at += 1
+        if name in ("fmt.Appendf", "fmt.Sprintf"):
+            form, *rest = arguments[name == "fmt.Appendf" :]
+            for value in rest:
+                form = form.replace("%s", value, 1).replace("%q", json.dumps(value), 1)
+            return form
+        return arguments[0] if arguments else None
 
     def braces(self):
         items, keyed = [], {}
@@ -200,6 +223,67 @@ def patterns(ignore, checkout):
     check("ignore file", "TestReadAll", ask(ignore, [{"text": text}])[0].get("result"), wanted)
 
 
+def lint(dhow, frontend):
+    """Go tests that give a Dockerfile, and the warnings that they expect."""
+    source = (frontend / "dockerfile_check_test.go").read_text()
+    steps = re.compile(
+        r"\n\s*(?P<name>\w+) :?= (?P<value>(?=\[\]byte|fmt\.|integration\.Unix|[`\"]))"
+        r"|checkLinterWarnings\(t, sb, &lintTestParams\{"
+    )
+    work = pathlib.Path(tempfile.mkdtemp(prefix="language."))
+    try:
+        with tarfile.open(work / "empty.tar", "w"):
+            pass
+        root = [dhow, "--root", str(work / "store")]
+        for name in ("alpine", "busybox", "debian", "golang", "node", "python", "a"):
+            subprocess.run([*root, "import", work / "empty.tar", name], check=True, capture_output=True)
+        names = {}
+        for step in steps.finditer(source):
+            literal = Literal(source[step.end() :], names)
+            if step["name"]:
+                names[step["name"]] = literal.value()
+            else:
+                one_lint(root, work, literal.braces())
+    finally:
+        shutil.rmtree(work)
+
+
+def one_lint(root, work, case):
+    text = case["Dockerfile"]
+    wanted = case.get("UnmarshalWarnings") or case.get("Warnings") or []
+    if not all(isinstance(warning, dict) for warning in wanted) or "runtime." in json.dumps(case):
+        # Made by a function of the test, or with a registry.
+        return
+    context = work / "context"
+    shutil.rmtree(context, ignore_errors=True)
+    context.mkdir()
+    (context / "Dockerfile").write_text(text)
+    ignored = case.get("DockerIgnore")
+    if isinstance(ignored, str) and ignored:
+        (context / ".dockerignore").write_text(ignored)
+    flags = []
+    attributes = case.get("FrontendAttrs")
+    for name, value in attributes.items() if isinstance(attributes, dict) else ():
+        if name.startswith("build-arg:"):
+            flags += ["--build-arg", f"{name[10:]}={value}"]
+        elif name in ("target", "platform"):
+            flags += [f"--{name}", value]
+    ran = subprocess.run([*root, "build", "--call", "check,format=json", *flags, context], capture_output=True, text=True)
+    try:
+        found = json.loads(ran.stdout)
+    except ValueError:
+        found = {"warnings": [{"ruleName": ran.stderr, "detail": "", "location": {"ranges": []}}]}
+    ours = sorted(
+        (w["ruleName"], w["detail"], (w["location"]["ranges"] or [{"start": {"line": 0}}])[0]["start"]["line"])
+        for w in found["warnings"] or []
+    )
+    theirs = sorted((w["RuleName"], w["Detail"], w.get("Line", 0)) for w in wanted)
+    if case.get("UnmarshalWarnings"):
+        # Their lines are compared by nobody.
+        ours, theirs = ([pair[:2] for pair in pairs] for pairs in (ours, theirs))
+    check("lint", text, ours, theirs)
+
+
 def main():
     arguments = sys.argv[1:]
     if not 1 <= len(arguments) <= 2 or arguments[0].startswith("-"):
@@ -211,6 +295,8 @@ def main():
     trees(read, frontend / "parser")
     heredocs(read, frontend / "parser")
     expansion(read, frontend / "shell")
+    if os.environ.get("DHOW_BIN"):
+        lint(os.path.abspath(os.environ["DHOW_BIN"]), frontend)
     if len(arguments) == 2:
         patterns(example("dhow-build", "ignore", "IGNORE"), pathlib.Path(arguments[1]))
     for group, (passed, failed) in counts.items():

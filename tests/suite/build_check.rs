@@ -76,6 +76,9 @@ fn a_check_tells_the_error_beside_the_warnings() {
     let ran = world.dhow(&["build", "--check", &folder]).exits(1);
     assert_eq!(ran.stdout, "");
     assert!(ran.stderr.contains("unknown instruction: RUNN"), "{ran:?}");
+    let folder = context(&world, "FROM busybox as Bad\nRUNN true\nMAINTAINER me\n");
+    let ran = world.dhow(&["build", "--check", &folder]).exits(1);
+    assert!(ran.stdout.starts_with("Check complete, 2 warnings have been found!\n"), "{ran:?}");
 }
 
 #[test]

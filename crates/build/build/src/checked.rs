@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dhow_dockerfile::Dockerfile;
+use dhow_dockerfile::{Dockerfile, SyntaxError};
 use dhow_image::Store;
 use dhow_oci::ImageConfig;
 use dhow_reference::Reference;
@@ -31,16 +31,14 @@ pub struct Checked {
 /// What is around it: the context cannot be read. A Dockerfile that is wrong is no error of this call.
 pub fn check(store: &Store, images: &dyn Images, request: &Request) -> Result<Checked, Failed> {
     let failed = |trouble: Trouble| trouble.into_failed(&request.dockerfile_name);
-    let file = match parse(request) {
-        Ok(file) => file,
-        Err(trouble) => {
-            return Ok(Checked {
-                warnings: Vec::new(),
-                error: Some(failed(trouble)),
-            });
-        }
-    };
+    let (file, errors) = dhow_dockerfile::parse_some(&request.dockerfile);
     let choice = Choice::new(&file, request).map_err(|error| failed(error.into()))?;
+    if let Some(first) = errors.first() {
+        return Ok(Checked {
+            warnings: lint::lines_before(&file, &choice, first.at),
+            error: Some(failed(wrong(errors))),
+        });
+    }
     let ignore = Context::patterns(request).map_err(|error| failed(error.into()))?;
     let reached = match &request.target {
         Some(_) => crate::plan::Plan::new(&file, request)
@@ -95,13 +93,15 @@ pub fn targets(request: &Request) -> Result<Vec<Target>, Failed> {
 
 /// Parses the text of a request.
 pub(crate) fn parse(request: &Request) -> Result<Dockerfile, Trouble> {
-    dhow_dockerfile::parse(&request.dockerfile).map_err(|errors| {
-        let mut errors = errors.into_iter();
-        let first = errors.next().map(Trouble::from);
-        let mut trouble = first.unwrap_or_else(|| Trouble::from(invalid("the Dockerfile is wrong")));
-        trouble.more = errors.collect();
-        trouble
-    })
+    dhow_dockerfile::parse(&request.dockerfile).map_err(wrong)
+}
+
+fn wrong(errors: Vec<SyntaxError>) -> Trouble {
+    let mut errors = errors.into_iter();
+    let first = errors.next().map(Trouble::from);
+    let mut trouble = first.unwrap_or_else(|| Trouble::from(invalid("the Dockerfile is wrong")));
+    trouble.more = errors.collect();
+    trouble
 }
 
 /// What the rules say of the stages that are built.

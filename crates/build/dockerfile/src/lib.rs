@@ -34,7 +34,7 @@ pub use expand::{Expand, Quotes, Unset};
 pub use mount::{Mount, MountKind, Sharing};
 #[doc(hidden)]
 pub use nodes::{Node, nodes};
-pub use parse::{parse, parse_trigger};
+pub use parse::{parse, parse_some, parse_trigger};
 pub use suggest::suggest;
 pub use syntax::{Syntax, is_builtin_frontend};
 pub use tree::{

@@ -13,14 +13,22 @@ use crate::{MAX_ERRORS, MAX_INSTRUCTIONS, MAX_SIZE, heredoc};
 /// # Errors
 /// All errors of the text up to [`MAX_ERRORS`], in its order; never none.
 pub fn parse(text: &str) -> Result<Dockerfile, Vec<SyntaxError>> {
+    match parse_some(text) {
+        (file, errors) if errors.is_empty() => Ok(file),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// Parses what can be parsed of a Dockerfile: everything, when there are no errors.
+#[must_use]
+pub fn parse_some(text: &str) -> (Dockerfile, Vec<SyntaxError>) {
     if text.len() > MAX_SIZE {
-        return Err(vec![fault(
-            Span::new(MAX_SIZE, MAX_SIZE),
-            format!(
-                "the Dockerfile has {} bytes, more than the {MAX_SIZE} allowed",
-                text.len()
-            ),
-        )]);
+        let message = format!(
+            "the Dockerfile has {} bytes, more than the {MAX_SIZE} allowed",
+            text.len()
+        );
+        let error = fault(Span::new(MAX_SIZE, MAX_SIZE), message);
+        return (Parser::new("", 0).finish().0, vec![error]);
     }
     // A byte order mark is no part of the text; places stay those of the file.
     let start = if text.starts_with('\u{feff}') { 3 } else { 0 };
@@ -43,7 +51,11 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, Vec<SyntaxError>> {
     let mut parser = Parser::new(text, 0);
     parser.placeholder_stage(whole);
     parser.run();
-    let mut stages = parser.finish()?.stages;
+    let (file, errors) = parser.finish();
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut stages = file.stages;
     let mut found = stages.drain(..).flat_map(|stage| stage.instructions);
     match (found.next(), found.next()) {
         (Some(instruction), None) if !matches!(instruction.op, Op::Onbuild(_) | Op::Maintainer(_)) => {
@@ -314,7 +326,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Dockerfile, Vec<SyntaxError>> {
+    fn finish(mut self) -> (Dockerfile, Vec<SyntaxError>) {
         if self.errors.is_empty() && self.stages.is_empty() {
             let message = if self.count == 0 {
                 "file with no instructions"
@@ -328,17 +340,15 @@ impl<'a> Parser<'a> {
                 hint,
             });
         }
-        if !self.errors.is_empty() {
-            return Err(self.errors);
-        }
-        Ok(Dockerfile {
+        let file = Dockerfile {
             syntax: self.syntax,
             escape: self.escape,
             check: self.check,
             args: self.args,
             stages: self.stages,
             warnings: self.warnings,
-        })
+        };
+        (file, self.errors)
     }
 }
 

@@ -122,27 +122,39 @@ fn keyword(text: &str) -> &str {
 
 /// Checks a file.
 pub(crate) fn check(around: &Around<'_>, choice: &Choice) -> Findings {
+    let mut found = lines(around.file, choice);
+    check_names(&mut found, choice, &around.file.stages);
+    check_casing(&mut found, choice, &around.file.stages);
+    walk::stages(around, choice, &mut found);
+    found
+}
+
+/// What can be said of each instruction by itself, up to the first one that is wrong.
+pub(crate) fn lines_before(file: &Dockerfile, choice: &Choice, error: Span) -> Vec<Warning> {
+    let mut warnings = lines(file, choice).warnings;
+    warnings.retain(|warning| warning.at.start < error.start);
+    warnings
+}
+
+fn lines(file: &Dockerfile, choice: &Choice) -> Findings {
     let mut found = Findings::default();
-    for warning in &around.file.warnings {
+    for warning in &file.warnings {
         let detail = "Empty continuation line".to_owned();
         found.say(choice, Rule::NoEmptyContinuation, warning.at, detail);
     }
-    for instruction in &around.file.args {
+    for instruction in &file.args {
         describe_arguments(&mut found, choice, instruction);
         if let dhow_dockerfile::Op::Arg(definitions) = &instruction.op {
             let names = definitions.iter().map(|definition| definition.name.clone());
             found.declared.extend(names);
         }
     }
-    for stage in &around.file.stages {
+    for stage in &file.stages {
         check_from(&mut found, choice, stage);
         for instruction in &stage.instructions {
             check_text(&mut found, choice, instruction);
         }
     }
-    check_names(&mut found, choice, &around.file.stages);
-    check_casing(&mut found, choice, &around.file.stages);
-    walk::stages(around, choice, &mut found);
     found
 }
 
