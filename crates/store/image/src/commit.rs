@@ -7,13 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use dhow_content::ContentStore as _;
 use dhow_layer::{Inflated, Unpack};
 use dhow_meta::{ImageRecord, Lease};
-use dhow_oci::{Document, History, ImageConfig, MAX_DOCUMENT};
+use dhow_oci::{Descriptor, Document, History, ImageConfig, Labels, MAX_DOCUMENT, Manifest, media_type};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
 
 use crate::foreign::{self, Told};
+use crate::image::Image;
 use crate::names::taggable;
 use crate::pipe::pipe;
+use crate::push::in_family;
 use crate::types::{Import, Imported, Packing};
 use crate::{Context as _, Error, Store};
 
@@ -62,6 +64,71 @@ impl Store {
             self.give_names(edit, &staged)
         })?;
         Ok(id)
+    }
+
+    /// An image that is not recorded: to be written somewhere else. The caller keeps its layers from the sweeper.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn unrecorded(&self, config: ImageConfig) -> Result<Image, Error> {
+        let bytes = config.to_bytes().context(|| "write the image config")?;
+        let id = ImageId(Digest::of(&bytes));
+        Ok(Image {
+            id,
+            record: self.record_of(&id, &config)?,
+            config,
+            names: Vec::new(),
+            digests: Vec::new(),
+        })
+    }
+
+    /// Writes down what an image's manifest says of it. A push and an archive have it in theirs.
+    ///
+    /// # Errors
+    /// `NotFound`; failures of the store.
+    pub fn annotate(&self, id: &ImageId, annotations: &Labels) -> Result<(), Error> {
+        let image = self.image(id)?;
+        let mut manifest = match self.original(&image) {
+            Some(original) => original.manifest,
+            None => {
+                let layers = image.record.layers.iter().map(|diff| {
+                    let layer = self.layers.layer(diff).context(|| "look at a layer")?;
+                    Ok(Descriptor::new(media_type::OCI_LAYER, diff.0, layer.tar_size()))
+                });
+                let layers = layers.collect::<Result<_, Error>>()?;
+                let config = self.config_bytes(id)?;
+                Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers)
+            }
+        };
+        if manifest.media_type() == media_type::DOCKER_MANIFEST {
+            // Docker's manifests have no annotations.
+            manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
+            media_type::OCI_CONFIG.clone_into(&mut manifest.config.media_type);
+            let layers = manifest.layers.into_iter();
+            manifest.layers = layers.map(|layer| in_family(layer, false)).collect();
+        }
+        manifest.annotations.extend(annotations.clone());
+        let bytes = serde_json::to_vec(&manifest)
+            .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest", error))?;
+        let digest = Digest::of(&bytes);
+        let lease = Lease::acquire(&self.root)?;
+        lease.pin(&digest)?;
+        self.content.put(&bytes).context(|| "store the manifest")?;
+        self.edit(|edit| {
+            let Some(mut record) = edit.image(id)? else {
+                return Err(crate::image::no_such_image(&id.to_string()));
+            };
+            record.manifest = Some(digest);
+            record.media_type = manifest.media_type().to_owned();
+            Ok(edit.put_image(&record)?)
+        })
+    }
+
+    /// What the manifest of an image says of it; nothing for one that never had a manifest.
+    pub fn annotations(&self, image: &Image) -> Labels {
+        self.original(image)
+            .map(|original| original.manifest.annotations)
+            .unwrap_or_default()
     }
 
     /// Gives an image one more name, taking the name from another image if that had it; the disk has it then.

@@ -53,9 +53,10 @@ mod sweep;
 mod types;
 
 pub use attest::Attestation;
-pub use copy::{Copied, Copy, Location, copy};
+pub use copy::{Copied, Copy, LayoutFolder, Location, copy};
 pub use image::{HistoryLine, Image, Summary};
 pub use manifest_list::{Annotate, ManifestList, ManifestLists, Member};
+pub use save::{ArchiveForm, PackedBlob};
 pub use store::Store;
 pub use types::{
     Check, DiskUsage, Finding, Import, Imported, LabelFilter, LayerUsage, Loaded, Packing, Prune, Pruned,

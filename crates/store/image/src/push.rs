@@ -32,8 +32,8 @@ struct Pusher<'a> {
     observer: &'a dyn Observer,
 }
 
-struct Original {
-    manifest: Manifest,
+pub(crate) struct Original {
+    pub(crate) manifest: Manifest,
     bytes: Vec<u8>,
     media_type: String,
 }
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// The stored manifest of an image, if it is whole and about this image.
-    fn original(&self, image: &Image) -> Option<Original> {
+    pub(crate) fn original(&self, image: &Image) -> Option<Original> {
         let bytes = self
             .content
             .read(image.record.manifest.as_ref()?, MAX_DOCUMENT)
@@ -453,7 +453,7 @@ impl Pusher<'_> {
 }
 
 /// A manifest names its layers in the words of its own family.
-fn in_family(mut layer: Descriptor, docker: bool) -> Descriptor {
+pub(crate) fn in_family(mut layer: Descriptor, docker: bool) -> Descriptor {
     let kind = match (layer.media_type.as_str(), docker) {
         (media_type::OCI_LAYER_GZIP, true) => media_type::DOCKER_LAYER_GZIP,
         (media_type::OCI_LAYER, true) => media_type::DOCKER_LAYER,

@@ -3,15 +3,17 @@
 //! Documents come first and layers last, so that a reader that does not seek knows what it gets.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{self, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek as _, Write};
+use std::path::Path;
 
 use dhow_content::ContentStore as _;
 use dhow_layer::tar::Writer;
-use dhow_layer::{Entry, EntryKind, Layer};
+use dhow_layer::{Compression, Entry, EntryKind, Layer, compress};
 use dhow_meta::Lease;
 use dhow_oci::{Descriptor, Extra, Index, Labels, Manifest, media_type};
 use dhow_reference::Reference;
-use dhow_types::{DiffId, Digest, ErrorKind};
+use dhow_types::{DiffId, Digest, ErrorKind, Hasher};
 use serde::Serialize;
 
 use crate::archive::{
@@ -23,6 +25,27 @@ use crate::{Context as _, Error, Store};
 
 /// The pipe or file behind is written in pieces of this size.
 const BUFFER: usize = 256 << 10;
+
+/// How images are written into an archive or a layout.
+#[derive(Clone, Debug)]
+pub struct ArchiveForm {
+    /// Whether what docker before 25 reads (`manifest.json`, `repositories`) is in it besides the OCI layout.
+    pub docker: bool,
+    /// How layers are compressed.
+    pub layers: Compression,
+    /// What the manifest says besides what the image's own manifest says.
+    pub annotations: Labels,
+}
+
+impl Default for ArchiveForm {
+    fn default() -> Self {
+        Self {
+            docker: true,
+            layers: Compression::None,
+            annotations: Labels::new(),
+        }
+    }
+}
 
 /// An image with the names that go into the archive.
 struct Chosen {
@@ -40,7 +63,53 @@ struct Documents {
     /// Blobs of the store that go in as they are: attestations.
     stored: Vec<(Digest, u64)>,
     /// Each layer once, in the order of first use.
-    layers: Vec<(Layer, u64)>,
+    layers: Vec<PackedBlob>,
+}
+
+/// A blob that is ready to be written, such as a compressed layer.
+#[derive(Debug)]
+pub struct PackedBlob {
+    /// What it is, compressed so.
+    pub descriptor: Descriptor,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Its exact tar.
+    Plain(Layer),
+    /// What was compressed, in a file without a name.
+    Packed(File),
+    /// A document.
+    Bytes(Vec<u8>),
+}
+
+impl PackedBlob {
+    /// Its bytes, from the beginning.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub fn open(&self) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let what = || format!("read layer {}", self.descriptor.digest.short());
+        match &self.body {
+            Body::Plain(layer) => Ok(Box::new(layer.tar().context(what)?)),
+            Body::Packed(file) => {
+                let mut file = file;
+                file.rewind().context(what)?;
+                Ok(Box::new(file))
+            }
+            Body::Bytes(bytes) => Ok(Box::new(bytes.as_slice())),
+        }
+    }
+
+    /// A document.
+    #[must_use]
+    pub fn of(media_type: &str, bytes: Vec<u8>) -> Self {
+        Self {
+            descriptor: Descriptor::of(media_type, &bytes),
+            body: Body::Bytes(bytes),
+        }
+    }
 }
 
 impl Store {
@@ -61,8 +130,108 @@ impl Store {
         for one in &chosen {
             lease.pin_many(&crate::commit::pins_of(&one.image.id, &one.image.record.layers))?;
         }
-        let documents = self.documents(&chosen)?;
-        self.write_archive(documents, output)
+        let form = ArchiveForm::default();
+        let documents = self.documents(&chosen, &form)?;
+        self.write_archive(documents, &form, output)
+    }
+
+    /// Writes one image as an archive under these names, which it need not have here; its manifest's descriptor. The
+    /// caller keeps its layers from the sweeper.
+    ///
+    /// # Errors
+    /// Failures of the store and of the output; `Unsupported` for a compression that layers do not have.
+    pub fn write_image(
+        &self,
+        image: &Image,
+        names: &[Reference],
+        form: &ArchiveForm,
+        output: &mut dyn Write,
+    ) -> Result<Descriptor, Error> {
+        let documents = self.documents(&[one(image, names)], form)?;
+        let manifest = documents.manifest()?;
+        self.write_archive(documents, form, output)?;
+        Ok(manifest)
+    }
+
+    /// Writes one image into an OCI layout, beside what is there; its manifest's descriptor. The caller keeps its layers
+    /// from the sweeper.
+    ///
+    /// # Errors
+    /// As [`Store::write_image`].
+    pub fn write_layout(
+        &self,
+        image: &Image,
+        names: &[Reference],
+        form: &ArchiveForm,
+        folder: &Path,
+    ) -> Result<Descriptor, Error> {
+        let documents = self.documents(&[one(image, names)], form)?;
+        let manifest = documents.manifest()?;
+        let layout = crate::copy::LayoutFolder::open(folder)?;
+        for part in &documents.layers {
+            layout.put(part)?;
+        }
+        for (digest, size) in &documents.stored {
+            let open = || {
+                let body = self.content.open(digest);
+                let body = body.context(|| format!("read attestation {}", digest.short()))?;
+                Ok(Box::new(body) as Box<dyn Read + Send>)
+            };
+            layout.take(&Descriptor::new("", *digest, *size), &mut { open })?;
+        }
+        for (digest, bytes) in &documents.blobs {
+            let blob = Descriptor::new("", *digest, bytes.len() as u64);
+            layout.take(&blob, &mut || Ok(Box::new(bytes.as_slice())))?;
+        }
+        layout.list(documents.index)?;
+        Ok(manifest)
+    }
+
+    /// A layer as it is to be written. The caller keeps it from the sweeper.
+    ///
+    /// # Errors
+    /// `NotFound`; failures of the store; `Unsupported` for a compression that layers do not have.
+    pub fn pack(&self, diff: &DiffId, compression: Compression) -> Result<PackedBlob, Error> {
+        let what = || format!("save layer {}", diff.short());
+        let layer = self.layers.layer(diff).context(what)?;
+        let kind = match compression {
+            Compression::None => {
+                let descriptor = Descriptor::new(media_type::OCI_LAYER, diff.0, layer.tar_size());
+                let body = Body::Plain(layer);
+                return Ok(PackedBlob { descriptor, body });
+            }
+            Compression::Zstd => media_type::OCI_LAYER_ZSTD,
+            _ => media_type::OCI_LAYER_GZIP,
+        };
+        self.pack_stream(layer.tar().context(what)?, kind, compression)
+            .context(what)
+    }
+
+    /// Compresses a stream into a blob of this media type.
+    ///
+    /// # Errors
+    /// Failures of the stream and of the store; `Unsupported` for a compression that is not written.
+    pub fn pack_stream(
+        &self,
+        input: impl Read + Send,
+        kind: &str,
+        compression: Compression,
+    ) -> Result<PackedBlob, Error> {
+        let what = || "compress a blob";
+        // Its digest stands in documents that come before it: it is compressed once, into a file that nobody else sees.
+        let path = self.staging("packed");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
+        let file = file.context(what)?;
+        std::fs::remove_file(&path).context(what)?;
+        let (digest, size) = squeeze(input, &file, compression).context(what)?;
+        Ok(PackedBlob {
+            descriptor: Descriptor::new(kind, digest, size),
+            body: Body::Packed(file),
+        })
     }
 
     fn choose(&self, names: &[&str]) -> Result<Vec<Chosen>, Error> {
@@ -112,34 +281,29 @@ impl Store {
             .collect()
     }
 
-    fn documents(&self, chosen: &[Chosen]) -> Result<Documents, Error> {
+    fn documents(&self, chosen: &[Chosen], form: &ArchiveForm) -> Result<Documents, Error> {
         let mut documents = Documents::default();
-        let mut sizes: BTreeMap<DiffId, u64> = BTreeMap::new();
+        let mut parts: BTreeMap<DiffId, Descriptor> = BTreeMap::new();
         let mut stored: HashSet<Digest> = HashSet::new();
         for one in chosen {
             for diff in &one.image.record.layers {
-                if !sizes.contains_key(diff) {
-                    let layer = self
-                        .layers
-                        .layer(diff)
-                        .context(|| format!("save layer {}", diff.short()))?;
-                    let size = layer.tar_size();
-                    sizes.insert(*diff, size);
-                    documents.layers.push((layer, size));
+                if !parts.contains_key(diff) {
+                    let part = self.pack(diff, form.layers)?;
+                    parts.insert(*diff, part.descriptor.clone());
+                    documents.layers.push(part);
                 }
             }
-            let config = self.config_bytes(&one.image.id)?;
+            let config = self.bytes_of(&one.image)?;
             let layers: Vec<Descriptor> = one
                 .image
                 .record
                 .layers
                 .iter()
-                .map(|diff| {
-                    let size = sizes.get(diff).copied().unwrap_or(0);
-                    Descriptor::new(media_type::OCI_LAYER, diff.0, size)
-                })
+                .filter_map(|diff| parts.get(diff).cloned())
                 .collect();
-            let manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers.clone());
+            let mut manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers.clone());
+            manifest.annotations = self.annotations(&one.image);
+            manifest.annotations.extend(form.annotations.clone());
             let manifest = json(&manifest)?;
             let described = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
             documents.name(one, described.clone());
@@ -149,7 +313,14 @@ impl Store {
                 repo_tags: Some(one.names.iter().map(Reference::familiar).collect::<Vec<_>>())
                     .filter(|names| !names.is_empty()),
                 layers: Some(layers.iter().map(|layer| blob_path(&layer.digest)).collect()),
-                layer_sources: layers.into_iter().map(|layer| (layer.digest, layer)).collect(),
+                layer_sources: one
+                    .image
+                    .record
+                    .layers
+                    .iter()
+                    .map(|diff| diff.0)
+                    .zip(layers)
+                    .collect(),
             });
             for bytes in [config, manifest] {
                 let digest = Digest::of(&bytes);
@@ -188,7 +359,21 @@ impl Store {
         Ok(())
     }
 
-    fn write_archive(&self, documents: Documents, output: &mut dyn Write) -> Result<(), Error> {
+    /// The config of an image, also of one that is not recorded.
+    fn bytes_of(&self, image: &Image) -> Result<Vec<u8>, Error> {
+        let bytes = image.config.to_bytes().context(|| "write the image config")?;
+        if Digest::of(&bytes) == image.id.0 {
+            return Ok(bytes);
+        }
+        self.config_bytes(&image.id)
+    }
+
+    fn write_archive(
+        &self,
+        documents: Documents,
+        form: &ArchiveForm,
+        output: &mut dyn Write,
+    ) -> Result<(), Error> {
         let mut tar = Writer::new(BufWriter::with_capacity(BUFFER, output));
         let index = Index {
             schema_version: 2,
@@ -202,10 +387,12 @@ impl Store {
         let mut files = vec![
             (LAYOUT.to_owned(), LAYOUT_BYTES.to_vec()),
             (INDEX.to_owned(), json(&index)?),
-            (MANIFEST.to_owned(), json(&documents.images)?),
         ];
-        if !documents.repositories.is_empty() {
-            files.push((REPOSITORIES.to_owned(), json(&documents.repositories)?));
+        if form.docker {
+            files.push((MANIFEST.to_owned(), json(&documents.images)?));
+            if !documents.repositories.is_empty() {
+                files.push((REPOSITORIES.to_owned(), json(&documents.repositories)?));
+            }
         }
         for (name, bytes) in files {
             append(&mut tar, &name, bytes.len() as u64, bytes.as_slice())?;
@@ -227,18 +414,61 @@ impl Store {
             let body = body.context(|| format!("read attestation {}", digest.short()))?;
             append(&mut tar, &blob_path(&digest), size, body)?;
         }
-        for (layer, size) in documents.layers {
-            let body = layer
-                .tar()
-                .context(|| format!("read layer {}", layer.diff_id().short()))?;
-            append(&mut tar, &blob_path(&layer.diff_id().0), size, body)?;
+        for part in documents.layers {
+            let place = blob_path(&part.descriptor.digest);
+            append(&mut tar, &place, part.descriptor.size, part.open()?)?;
         }
         let mut buffer = tar.finish().context(|| "end the archive")?;
         buffer.flush().context(|| "write the archive")
     }
 }
 
+fn one(image: &Image, names: &[Reference]) -> Chosen {
+    Chosen {
+        image: image.clone(),
+        names: names.to_vec(),
+    }
+}
+
+/// Compresses a stream into a file; digest and length of what is in it.
+fn squeeze(input: impl Read + Send, file: &File, compression: Compression) -> Result<(Digest, u64), Error> {
+    let what = || "write a temporary file";
+    let mut hashed = Hashed {
+        output: BufWriter::with_capacity(BUFFER, file),
+        hasher: Hasher::new(),
+    };
+    let size = compress(input, &mut hashed, compression).context(what)?;
+    hashed.output.flush().context(what)?;
+    Ok((hashed.hasher.finish(), size))
+}
+
+/// Hashes what passes by.
+struct Hashed<W> {
+    output: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.output.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
 impl Documents {
+    /// The manifest of the first image, without the names.
+    fn manifest(&self) -> Result<Descriptor, Error> {
+        let missing = || Error::new(ErrorKind::Internal, "an archive without an image");
+        let mut manifest = self.index.first().cloned().ok_or_else(missing)?;
+        manifest.annotations.clear();
+        Ok(manifest)
+    }
+
     /// Names a manifest in the index and in `repositories`.
     fn name(&mut self, one: &Chosen, mut manifest: Descriptor) {
         manifest.platform = Some(one.image.config.platform()).filter(|platform| !platform.os.is_empty());

@@ -170,8 +170,9 @@ impl<F: Files> Source for Layout<F> {
     }
 }
 
-/// A folder to write.
-pub(super) struct Folder {
+/// An OCI layout to be written: blobs first, and what the index lists last.
+#[derive(Debug)]
+pub struct Folder {
     folder: PathBuf,
     name: Option<String>,
     /// Held while the layout is written: two writers take turns.
@@ -180,6 +181,14 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    /// The layout in a folder, made when it is not there. Held alone until this is dropped.
+    ///
+    /// # Errors
+    /// Failures of the file system.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        Self::create(folder, None)
+    }
+
     pub(super) fn create(folder: &Path, name: Option<String>) -> Result<Self, Error> {
         let what = || format!("make the layout {}", folder.display());
         fs::create_dir_all(folder.join("blobs/sha256")).context(what)?;
@@ -215,6 +224,28 @@ impl Folder {
             fs::remove_file(&beside).unwrap_or_default();
             crate::pull::reading_failure(error, what())
         })
+    }
+
+    /// Takes a blob, unless it is there.
+    ///
+    /// # Errors
+    /// Failures of the blob and of the file system.
+    pub fn put(&self, blob: &crate::PackedBlob) -> Result<(), Error> {
+        self.blob(&blob.descriptor, None, &mut || blob.open()).map(drop)
+    }
+
+    /// Takes a blob of the store, unless it is there.
+    pub(crate) fn take(&self, descriptor: &Descriptor, open: Open<'_>) -> Result<(), Error> {
+        self.blob(descriptor, None, open).map(drop)
+    }
+
+    /// Makes visible what was taken: these entries in the index, in the place of those with the same names.
+    ///
+    /// # Errors
+    /// Failures of the file system; `InvalidArgument` when the index that is there is none.
+    pub fn list(&self, entries: Vec<Descriptor>) -> Result<(), Error> {
+        *self.entries.lock().unwrap_or_else(PoisonError::into_inner) = entries;
+        self.finish()
     }
 
     fn old_index(&self) -> Result<Vec<Descriptor>, Error> {

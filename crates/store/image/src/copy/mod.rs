@@ -18,6 +18,7 @@ use dhow_reference::Reference;
 use dhow_transport::{Client, Fetched};
 use dhow_types::{Digest, ErrorKind, Observer, Platform, Progress};
 
+pub use layout::Folder as LayoutFolder;
 pub use location::Location;
 
 use crate::parallel::{Metered, Stop, each};
