@@ -24,6 +24,16 @@ pub(crate) struct Outcome {
     pub(crate) layer: DiffId,
     /// When it was made, RFC 3339: the same for everyone who takes it from the cache.
     pub(crate) created: String,
+    /// The name of the step, for people.
+    #[serde(default)]
+    pub(crate) step: String,
+}
+
+/// The name of the step that a record of the cache is of; empty for one of an older version.
+#[must_use]
+pub fn step_of(record: &CacheRecord) -> String {
+    let outcome: Option<Outcome> = serde_json::from_slice(&record.value).ok();
+    outcome.map(|outcome| outcome.step).unwrap_or_default()
 }
 
 /// The outcome recorded under a key, when its layer is there.

@@ -17,6 +17,7 @@ use crate::run::owner_in;
 use crate::source::{Item, Pick, Picked, Source, clip, filter, pick, resolve};
 use crate::stage::{Stage, unplaced};
 use crate::tree::StackSource;
+use crate::why::{self, Inputs};
 use crate::write::{Destination, Writer};
 use crate::{archive, users};
 
@@ -224,6 +225,7 @@ impl Stage<'_, '_> {
             definition: definition()?,
             content: &content,
             again: &definition,
+            inputs: &|inputs| self.copy_inputs(&job, &how, stack, inputs),
         };
         self.layer(number, &step, || self.copy_files(&job, &how, stack))
     }
@@ -233,6 +235,22 @@ impl Stage<'_, '_> {
             return self.parents_key(job, how, by_content);
         }
         pick_key(self, &job.origin, &job.paths, how, by_content)
+    }
+
+    fn copy_inputs(&self, job: &Job, how: &Pick, stack: &[DiffId], inputs: &mut Inputs) -> Result<(), Halt> {
+        inputs.instruction(&job.text(&job.destination.to_string()));
+        for (name, body) in &job.files {
+            inputs.add("here-document", name, body);
+        }
+        let epoch = self.build.plan.epoch.map(|epoch| epoch.to_string());
+        inputs.add("SOURCE_DATE_EPOCH", "", &epoch.unwrap_or_default());
+        if job.parents {
+            inputs.hashed("set of files", "", &self.parents_key(job, how, false)?);
+        } else {
+            pick_inputs(self, &job.origin, &job.paths, how, inputs)?;
+        }
+        self.below(stack, inputs);
+        Ok(())
     }
 
     fn owner_below(&self, chown: &str) -> Result<(u32, u32), Error> {
@@ -387,6 +405,37 @@ pub(crate) fn pick_key(
             }
         }
         Ok(key.finish())
+    })
+}
+
+/// The same for people: each file of the context, or the layers of a stage.
+pub(crate) fn pick_inputs(
+    stage: &Stage<'_, '_>,
+    origin: &Origin,
+    paths: &[String],
+    how: &Pick,
+    inputs: &mut Inputs,
+) -> Result<(), Halt> {
+    if let Origin::Stack(stack) = origin {
+        inputs.hashed("content of --from", "", &stack_key(stack));
+        return Ok(());
+    }
+    with_source(stage, origin, |source| {
+        for path in paths {
+            for mut picked in pick(source, path, how)? {
+                let mut top = [picked.top.clone()];
+                if picked.top.is_dir() {
+                    hash_items(source, &mut picked.below)?;
+                } else {
+                    source.hash(&mut top)?;
+                    inputs.item(why::FILE, &top[0].path, &top[0]);
+                }
+                for (_, item) in &picked.below {
+                    inputs.item(why::FILE, &item.path, item);
+                }
+            }
+        }
+        Ok(())
     })
 }
 

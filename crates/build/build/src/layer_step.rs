@@ -9,9 +9,10 @@ use dhow_types::{DiffId, Digest, ErrorKind};
 
 use crate::cache::{self, Making, Outcome};
 use crate::failure::{Context as _, Error, Halt};
-use crate::schedule::Build;
+use crate::schedule::{Build, lock};
 use crate::stage::Stage;
-use crate::step::Event;
+use crate::step::{Event, StepResult};
+use crate::why::Collect;
 
 /// What a layer-making step needs to be known by.
 pub(crate) struct LayerStep<'s> {
@@ -21,6 +22,8 @@ pub(crate) struct LayerStep<'s> {
     pub(crate) content: &'s dyn Fn() -> Result<Digest, Halt>,
     /// The definition key once more, after the work: the person may have changed a file of the context meanwhile.
     pub(crate) again: &'s dyn Fn() -> Result<Digest, Halt>,
+    /// What it is made of, for people.
+    pub(crate) inputs: Collect<'s>,
 }
 
 /// A snapshot of a step, removed when dropped unless it was captured.
@@ -100,9 +103,13 @@ impl Stage<'_, '_> {
         let build = self.build;
         build.steps.fetch_add(1, Ordering::Relaxed);
         let mut content = None;
-        if !build.request.no_cache {
+        let uncached = self.is_uncached();
+        if !uncached {
             if let Some(outcome) = cache::find(build.store, &step.definition)? {
-                return Ok(self.hit(number, outcome));
+                if build.tells_results() {
+                    self.tell(&[step.definition, (step.content)()?], &outcome);
+                }
+                return Ok(self.hit(number, outcome, step));
             }
             let key = (step.content)()?;
             content = Some(key);
@@ -120,15 +127,23 @@ impl Stage<'_, '_> {
                     cache::cost(&layer),
                     took,
                 )?;
-                return Ok(self.hit(number, outcome));
+                self.tell(&[step.definition, key], &outcome);
+                return Ok(self.hit(number, outcome, step));
             }
         }
         let _making = Making::wait(build.store.root(), &step.definition, &build.request.cancel)?;
-        if !build.request.no_cache
-            && let Some(outcome) = cache::find(build.store, &step.definition)?
-        {
-            return Ok(self.hit(number, outcome));
+        if !uncached && let Some(outcome) = cache::find(build.store, &step.definition)? {
+            self.tell(&[step.definition], &outcome);
+            return Ok(self.hit(number, outcome, step));
         }
+        if !uncached && let Some(outcome) = self.made_elsewhere(&step.definition, content)? {
+            return Ok(self.hit(number, outcome, step));
+        }
+        let why = self.why(&step.definition, step.inputs);
+        build.observer.observe(Event::Missed {
+            step: number,
+            why: &why,
+        });
         let permit = build.permit();
         build.check()?;
         let start = Instant::now();
@@ -138,7 +153,11 @@ impl Stage<'_, '_> {
         let outcome = Outcome {
             layer: layer.diff_id(),
             created: self.timestamp()?,
+            step: self.current.clone(),
         };
+        if build.request.aside {
+            return Ok(outcome);
+        }
         if (step.again)()? != step.definition {
             let message = "the build context changed while it was used; the step is not cached";
             build.warn(message, build.file.stages[self.index].at);
@@ -150,10 +169,49 @@ impl Stage<'_, '_> {
         };
         let keys = [step.definition, content];
         cache::record(build.store, &keys, &outcome, cache::cost(&layer), took)?;
+        self.tell(&keys, &outcome);
+        self.keep_inputs(&step.definition, step.inputs);
         Ok(outcome)
     }
 
-    fn hit(&self, number: u32, outcome: Outcome) -> Outcome {
+    /// The result of the step that another build had, written down as our own.
+    fn made_elsewhere(&self, definition: &Digest, content: Option<Digest>) -> Result<Option<Outcome>, Halt> {
+        let build = self.build;
+        let keys: Vec<Digest> = std::iter::once(*definition).chain(content).collect();
+        let Some(found) = build.images.made_elsewhere(&keys)? else {
+            return Ok(None);
+        };
+        let layer = build
+            .store
+            .layers
+            .layer(&found.layer)
+            .context(|| "open a layer")?;
+        let outcome = Outcome {
+            layer: found.layer,
+            created: found.created,
+            step: self.current.clone(),
+        };
+        let took = std::time::Duration::ZERO;
+        cache::record(build.store, &keys, &outcome, cache::cost(&layer), took)?;
+        self.tell(&keys, &outcome);
+        Ok(Some(outcome))
+    }
+
+    /// Keeps what is to be told of the step.
+    fn tell(&self, keys: &[Digest], outcome: &Outcome) {
+        if !self.build.tells_results() {
+            return;
+        }
+        lock(&self.build.results).push(StepResult {
+            keys: keys.to_vec(),
+            layer: outcome.layer,
+            created: outcome.created.clone(),
+            step: outcome.step.clone(),
+        });
+    }
+
+    fn hit(&self, number: u32, outcome: Outcome, step: &LayerStep<'_>) -> Outcome {
+        self.keep_inputs(&step.definition, step.inputs);
         self.build.cached.fetch_add(1, Ordering::Relaxed);
         self.build.observer.observe(Event::Cached { step: number });
         outcome

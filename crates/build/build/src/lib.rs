@@ -34,11 +34,13 @@
 mod archive;
 mod base;
 mod cache;
+mod cache_mounts;
 mod checked;
 mod chmod;
 mod context;
 mod copy;
 mod digests;
+mod entitled;
 mod failure;
 mod history;
 mod ignore;
@@ -59,20 +61,27 @@ mod step;
 mod stubs;
 mod tree;
 mod users;
+mod why;
 mod write;
 mod xattr;
 
+pub use cache::step_of;
+pub use cache_mounts::{CacheMount, MountData, MountName, cache_mounts, data_of};
 pub use checked::{Checked, check, outline, targets};
 pub use failure::{Error, Failed, Place};
 #[doc(hidden)]
 pub use ignore::compare;
 pub use lint::{Outline, Parameter, Rule, Target, Wanted, Warning};
 pub use remote::GitSource;
+pub use request::{Entitlements, Limit};
 pub use request::{Ignore, NamedContext, Request, Secret};
+pub use step::StepResult;
 pub use step::{BuildObserver, Event, Executor, Images, MountSource, NoObserver, RunStep, StepMount, Stream};
 
 pub use dhow_dockerfile::{Network, Security};
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dhow_dockerfile::Span;
@@ -85,6 +94,9 @@ use crate::plan::Plan;
 use crate::schedule::{Build, Parts};
 use crate::state::State;
 
+/// The field of an image's config that has the results of its steps ([`Request::inline_cache`]).
+pub const INLINE_CACHE: &str = "org.dhow.buildcache.v1";
+
 /// What a build gave.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -94,6 +106,12 @@ pub struct Built {
     pub stats: Stats,
     /// What docker's rules say of the Dockerfile ([`check`]).
     pub warnings: Vec<Warning>,
+    /// What its steps gave, when that was to be told.
+    pub results: Vec<StepResult>,
+    /// The cache mounts that its steps had.
+    pub mounts: BTreeSet<MountName>,
+    /// Keeps the layers from the sweeper.
+    _lease: Arc<Lease>,
 }
 
 /// How a build went.
@@ -159,8 +177,10 @@ fn go(
         // The next build reads the files again: slower, not wrong.
         build.warn(&error.to_string(), Span::default());
     }
+    if build.kept.load(Ordering::Relaxed) > 0 {
+        why::trim(store.root());
+    }
     let state = result?;
-    let image = commit(store, request, &state)?;
     // Now the bases are in the store, and nothing has to be asked for.
     let ignore = build.context.as_ref().map(context::Context::ignored);
     let found = checked::findings(
@@ -171,6 +191,8 @@ fn go(
         Some(&plan.reached),
         &|name, platform| checked::known(store, name, platform),
     );
+    let results = std::mem::take(&mut *schedule::lock(&build.results));
+    let image = commit(store, request, &state, &results)?;
     Ok(Built {
         image,
         warnings: found.warnings,
@@ -178,16 +200,39 @@ fn go(
             steps: build.steps.load(Ordering::Relaxed),
             cached: build.cached.load(Ordering::Relaxed),
         },
+        results,
+        mounts: std::mem::take(&mut *schedule::lock(&build.mounts)),
+        _lease: Arc::new(lease),
     })
 }
 
-/// Writes the image and its names.
-fn commit(store: &Store, request: &Request, state: &State) -> Result<Image, Error> {
+/// Writes the image and its names, if they are wanted.
+fn commit(store: &Store, request: &Request, state: &State, results: &[StepResult]) -> Result<Image, Error> {
     let mut config = state.image.clone();
     config.config.labels.extend(request.labels.clone());
+    if request.inline_cache {
+        let own = results
+            .iter()
+            .filter(|result| config.rootfs.diff_ids.contains(&result.layer));
+        let mut own: Vec<&StepResult> = own.collect();
+        // Stages end in any order: the image must not depend on it.
+        own.sort_by(|one, other| one.keys.cmp(&other.keys));
+        let records = serde_json::to_value(own).map_err(|error| {
+            Error::because(dhow_types::ErrorKind::Internal, "write the inline cache", error)
+        })?;
+        config.extra.insert(INLINE_CACHE.to_owned(), records);
+    }
+    if !request.record {
+        return store.unrecorded(config).context(|| "describe the image");
+    }
     let id = store
         .commit_on(config, &request.tags, state.parent)
         .context(|| "write the image")?;
+    if !request.annotations.is_empty() {
+        store
+            .annotate(&id, &request.annotations)
+            .context(|| "write the annotations of the image")?;
+    }
     store
         .sync_what_is_new(&request.tags)
         .context(|| "write the image to disk")?;

@@ -11,7 +11,8 @@ use dhow_types::ErrorKind;
 use rustix::fs::FlockOperation;
 
 use crate::cache::lock;
-use crate::copy::{Origin, pick_key};
+use crate::cache_mounts::MountName;
+use crate::copy::{Origin, pick_inputs, pick_key};
 use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
 use crate::keys::KeyWriter;
 use crate::layer_step::Scratch;
@@ -20,6 +21,7 @@ use crate::source::{Pick, pick, resolve};
 use crate::stage::Stage;
 use crate::step::{MountSource, StepMount};
 use crate::tree::StackSource;
+use crate::why::Inputs;
 use crate::write::{Destination, Writer};
 
 /// Most copies of one private cache at once.
@@ -57,6 +59,21 @@ impl MountPlan {
             let part = pick_key(stage, origin, &[source.to_owned()], &Pick::default(), by_content);
             key.digest(&part.map_err(|halt| halt.at(self.at))?);
         }
+        Ok(())
+    }
+}
+
+impl MountPlan {
+    /// What the mount adds to what the step is made of, for people.
+    pub(crate) fn inputs(&self, stage: &Stage<'_, '_>, inputs: &mut Inputs) -> Result<(), Halt> {
+        let mut key = KeyWriter::new("mount");
+        let origin = self.origin.as_ref();
+        if let Some(origin) = origin {
+            let source = self.mount.source.clone().unwrap_or_default();
+            pick_inputs(stage, origin, &[source], &Pick::default(), inputs)?;
+        }
+        self.write_key(stage, &mut key, false)?;
+        inputs.hashed("mount", &self.target, &key.finish());
         Ok(())
     }
 }
@@ -283,15 +300,17 @@ impl<'a> Prepared<'a> {
     fn cache(&mut self, build: &Build<'_>, plan: &MountPlan) -> Result<(), Halt> {
         let mount = &plan.mount;
         let id = mount.id.as_deref().unwrap_or(&plan.target);
-        let space = build.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
-        let mut key = KeyWriter::new("cache mount");
-        key.option(space.map(String::as_str)).text(id);
-        let base = build.store.root().join("cache/mounts").join(key.finish().hex());
+        let mount_name = MountName {
+            id: id.to_owned(),
+            space: build.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned(),
+        };
+        let base = mount_name.folder(build.store.root());
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&base)
             .context(|| format!("create {}", base.display()))?;
+        mount_name.write_down(&base)?;
         let cancel = &build.request.cancel;
         let name = match mount.sharing {
             Sharing::Shared => {
@@ -308,8 +327,11 @@ impl<'a> Prepared<'a> {
             }
             Sharing::Private => self.private(&base)?,
         };
+        crate::schedule::lock(&build.mounts).insert(mount_name.clone());
         let dir = base.join(name);
-        make_cache_dir(&dir, mount)?;
+        if make_cache_dir(&dir, mount)? {
+            build.images.fill_mount(&mount_name, &dir)?;
+        }
         self.add(&plan.target, MountSource::Bind(dir), mount.read_only);
         Ok(())
     }
@@ -376,20 +398,24 @@ fn open_lock(base: &Path, name: &str) -> Result<File, Error> {
         .create(true)
         .append(true)
         .open(&path)
+        // Tells when it was last used.
+        .and_then(|file| file.set_modified(std::time::SystemTime::now()).map(|()| file))
         .context(|| format!("open {}", path.display()))
 }
 
-fn make_cache_dir(dir: &Path, mount: &Mount) -> Result<(), Error> {
+/// Whether it is new.
+fn make_cache_dir(dir: &Path, mount: &Mount) -> Result<bool, Error> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
         Err(error) => return Err(Error::wrap(error, format!("create {}", dir.display()))),
     }
     dress(
         dir,
         mount.mode.unwrap_or(0o755),
         (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
-    )
+    )?;
+    Ok(true)
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<(), Error> {

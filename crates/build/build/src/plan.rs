@@ -250,7 +250,7 @@ impl Plan {
         if self.stages[index].replaced { &[] } else { written }
     }
 
-    fn name_of(&self, index: usize) -> String {
+    pub(crate) fn name_of(&self, index: usize) -> String {
         self.names[index].clone().unwrap_or_else(|| index.to_string())
     }
 

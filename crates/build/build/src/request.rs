@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,8 +31,21 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// Names that the image gets.
     pub tags: Vec<Reference>,
+    /// Whether the store is to have the image. If not, only its layers are there as long as the cache wants them.
+    pub record: bool,
+    /// What the image's manifest says of it.
+    pub annotations: BTreeMap<String, String>,
     /// Take nothing from the cache.
     pub no_cache: bool,
+    /// Put nothing into the cache either: the build is for comparison only.
+    pub aside: bool,
+    /// Bytes that the cache may have once the build is done; what is cheapest to make again goes. The engine chooses when
+    /// `None`.
+    pub cache_budget: Option<u64>,
+    /// Tell what each step gave ([`Built::results`](crate::Built::results)), to be given to other builds.
+    pub tell_results: bool,
+    /// Write into the image what its steps were, so that other builds take its layers for theirs.
+    pub inline_cache: bool,
     /// Ask the registries for base images even when they are here.
     pub pull: bool,
     /// Network of `RUN` steps that do not choose one.
@@ -51,6 +64,14 @@ pub struct Request {
     pub extra_hosts: Vec<(String, String)>,
     /// Bytes of `/dev/shm` in `RUN` steps; 64 MiB when `None`.
     pub shm_size: Option<u64>,
+    /// Resource limits of `RUN` steps.
+    pub ulimits: Vec<Limit>,
+    /// Control group below which those of `RUN` steps are made, instead of the executor's own choice.
+    pub cgroup_parent: Option<String>,
+    /// What `RUN` steps may ask for beyond the sandbox.
+    pub allow: Entitlements,
+    /// Stages, by name or number, that take nothing from the cache.
+    pub uncached_stages: BTreeSet<String>,
     /// Most steps at once; the number of cores when `None`.
     pub parallel: Option<usize>,
     /// Set to stop the build at the next step; the executor sees it too.
@@ -144,6 +165,26 @@ fn split_layout(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// A resource limit (setrlimit(2)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// `nofile`, `nproc` and so on.
+    pub name: String,
+    /// In force; -1 means no limit.
+    pub soft: i64,
+    /// Ceiling; -1 means no limit.
+    pub hard: i64,
+}
+
+/// What a build may give to `RUN` steps that ask for it (BuildKit's entitlements).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// `RUN --network=host`. A build whose own network is the host's has it.
+    pub network_host: bool,
+    /// `RUN --security=insecure`.
+    pub security_insecure: bool,
+}
+
 /// A secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
@@ -168,7 +209,13 @@ impl Request {
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             tags: Vec::new(),
+            record: true,
+            annotations: BTreeMap::new(),
             no_cache: false,
+            aside: false,
+            cache_budget: None,
+            tell_results: false,
+            inline_cache: false,
             pull: false,
             network: Network::Default,
             platform: None,
@@ -178,6 +225,10 @@ impl Request {
             run_dir: PathBuf::from("/run/dhow"),
             extra_hosts: Vec::new(),
             shm_size: None,
+            ulimits: Vec::new(),
+            cgroup_parent: None,
+            allow: Entitlements::default(),
+            uncached_stages: BTreeSet::new(),
             parallel: None,
             cancel: Arc::new(AtomicBool::new(false)),
         }

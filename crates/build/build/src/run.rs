@@ -15,6 +15,7 @@ use crate::layer_step::{LayerStep, Scratch};
 use crate::mounts::{MountPlan, Prepared};
 use crate::stage::Stage;
 use crate::step::{Event, RunStep};
+use crate::why::{self, Inputs};
 use crate::{stubs, users};
 
 /// Bytes of `/dev/shm` when nothing is said (docker's default).
@@ -44,6 +45,7 @@ impl Stage<'_, '_> {
             let error = unsupported(format!("RUN --device={device} is not supported"));
             return Err(Trouble::from(error).at(instruction.flag_at("device")).into());
         }
+        self.check_entitled(instruction, run)?;
         let (args, script) = self.run_args(run)?;
         let mut shown = self.shown(instruction);
         if let Some(heredoc) = run.command.heredocs.first() {
@@ -169,8 +171,38 @@ impl Stage<'_, '_> {
             definition: definition()?,
             content: &content,
             again: &definition,
+            inputs: &|inputs| self.run_inputs(ready, inputs),
         };
         self.layer(number, &step, || self.execute(number, stack, ready))
+    }
+
+    fn run_inputs(&self, ready: &Ready<'_>, inputs: &mut Inputs) -> Result<(), Halt> {
+        inputs.instruction(&format!("RUN {}", ready.args.join(" ")));
+        let arguments = self.state.args_in_scope();
+        for line in &ready.env {
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            let is_argument = arguments.iter().any(|(known, _)| known == name);
+            let what = if is_argument { why::ARGUMENT } else { why::VARIABLE };
+            inputs.add(what, name, value);
+        }
+        let (build, config) = (self.build, &self.state.image.config);
+        let epoch = build.plan.epoch.map(|epoch| epoch.to_string());
+        let hosts = build.request.extra_hosts.iter().map(|(name, _)| name.as_str());
+        inputs
+            .add("working directory", "", self.state.cwd())
+            .add("user", "", &config.user)
+            .add("network", "", &format!("{:?}", ready.network))
+            .add("security", "", &format!("{:?}", ready.run.security))
+            .add("SOURCE_DATE_EPOCH", "", &epoch.unwrap_or_default())
+            .add("host name", "", self.hostname())
+            .add("list of hosts", "", &hosts.collect::<Vec<_>>().join(" "));
+        let body = ready.script.as_ref().map_or("", |(_, body)| body);
+        inputs.add("script", "", body);
+        for mount in &ready.mounts {
+            mount.inputs(self, inputs)?;
+        }
+        self.below(self.state.stack(), inputs);
+        Ok(())
     }
 
     /// Runs the command in a snapshot and makes the layer of what it changed.
@@ -192,6 +224,8 @@ impl Stage<'_, '_> {
             mounts: &prepared.mounts,
             hostname: self.hostname(),
             shm_size: build.request.shm_size.unwrap_or(SHM_SIZE),
+            ulimits: &build.request.ulimits,
+            cgroup_parent: build.request.cgroup_parent.as_deref(),
             extra_hosts: &build.request.extra_hosts,
             cancel: &build.request.cancel,
         };
@@ -274,6 +308,13 @@ impl Stage<'_, '_> {
             definition: definition()?,
             content: &content,
             again: &definition,
+            inputs: &|inputs| {
+                inputs
+                    .instruction(&format!("WORKDIR {dir}"))
+                    .add("user", "", user);
+                self.below(stack, inputs);
+                Ok(())
+            },
         };
         self.layer(number, &step, || {
             let scratch = Scratch::prepare(self.build, stack)?;

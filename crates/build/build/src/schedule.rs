@@ -1,6 +1,6 @@
 //! The stages at work: each runs once, in whichever thread asks for it first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -9,12 +9,13 @@ use dhow_image::{Image, Store};
 use dhow_types::ErrorKind;
 
 use crate::cache::cancelled;
+use crate::cache_mounts::MountName;
 use crate::context::Context;
 use crate::failure::{Error, Halt, Trouble};
 use crate::plan::Plan;
 use crate::request::Request;
 use crate::state::State;
-use crate::step::{BuildObserver, Event, Executor, Images};
+use crate::step::{BuildObserver, Event, Executor, Images, StepResult};
 use crate::tree::Trees;
 
 /// Most threads; more stages than that run when one of these asks for them.
@@ -43,6 +44,12 @@ pub(crate) struct Build<'a> {
     serial: AtomicU32,
     pub(crate) steps: AtomicU32,
     pub(crate) cached: AtomicU32,
+    /// Steps whose inputs were written down.
+    pub(crate) kept: AtomicU32,
+    /// What the steps gave, when that is to be told.
+    pub(crate) results: Mutex<Vec<StepResult>>,
+    /// The cache mounts that steps had.
+    pub(crate) mounts: Mutex<BTreeSet<MountName>>,
 }
 
 /// An image that this build pulled, once it has.
@@ -75,7 +82,7 @@ impl Drop for Permit<'_> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -117,6 +124,9 @@ impl<'a> Build<'a> {
             serial: AtomicU32::new(0),
             steps: AtomicU32::new(0),
             cached: AtomicU32::new(0),
+            kept: AtomicU32::new(0),
+            results: Mutex::default(),
+            mounts: Mutex::default(),
         })
     }
 
@@ -223,6 +233,11 @@ impl<'a> Build<'a> {
         let build = SERIAL.fetch_add(1, Ordering::Relaxed);
         let step = self.serial.fetch_add(1, Ordering::Relaxed);
         format!("build-{}-{build}-{step}", std::process::id())
+    }
+
+    /// Whether what steps give is to be told.
+    pub(crate) const fn tells_results(&self) -> bool {
+        self.request.tell_results || self.request.inline_cache
     }
 
     pub(crate) fn warn(&self, message: &str, at: dhow_dockerfile::Span) {

@@ -23,6 +23,8 @@ pub(crate) struct Stage<'a, 'b> {
     begun: usize,
     /// Triggers of the base, which are no text of this file; their errors are shown at the `FROM`.
     in_trigger: bool,
+    /// Name of the step at work.
+    pub(crate) current: String,
 }
 
 /// Runs a stage to its end.
@@ -60,6 +62,7 @@ fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, V
         total: counted(build.plan.instructions(index, &from.instructions)),
         begun: 0,
         in_trigger: false,
+        current: String::new(),
     };
     let triggers = match &planned.base {
         Base::Scratch => Vec::new(),
@@ -132,6 +135,7 @@ impl Stage<'_, '_> {
         self.build.check().map_err(|halt| halt.at(at))?;
         let step = self.build.step_number();
         let observer = self.build.observer;
+        title.clone_into(&mut self.current);
         observer.observe(Event::Started { step, name: title });
         let start = Instant::now();
         let result = work(self, step).map_err(|halt| halt.at(at).in_step(title));
@@ -167,6 +171,11 @@ impl Stage<'_, '_> {
             _ => metadata::apply(self, instruction).map_err(Halt::from),
         };
         result.map_err(|halt| halt.at(at))
+    }
+
+    /// The number of the step in its stage.
+    pub(crate) const fn step_in_stage(&self) -> usize {
+        self.begun
     }
 
     /// How words of this file are expanded.

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -7,9 +7,12 @@ use dhow_image::Image;
 use dhow_oci::ImageConfig;
 use dhow_reference::Reference;
 use dhow_snapshot::Active;
-use dhow_types::Platform;
+use dhow_types::{DiffId, Digest, Platform};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::cache_mounts::MountName;
+use crate::request::Limit;
 
 /// Runs the commands of `RUN` steps. Several may run at once.
 pub trait Executor: Sync {
@@ -22,7 +25,8 @@ pub trait Executor: Sync {
     fn run(&self, step: &RunStep<'_>, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32, Error>;
 }
 
-/// Gets what is not in the store: base images, and what `ADD` and named contexts take from elsewhere.
+/// Gets what is not in the store: base images, what `ADD` and named contexts take from elsewhere, and what other
+/// builds made.
 ///
 /// Only [`Images::pull`] has to be there: a builder without the others refuses what would need them.
 pub trait Images: Sync {
@@ -40,10 +44,42 @@ pub trait Images: Sync {
         let _ = platform;
         Err(missing(&format!("look at {}", reference.familiar())))
     }
+
+    /// The result of a step that was made elsewhere, by any of its keys; its layer is in the store then.
+    ///
+    /// # Errors
+    /// What makes the build fail; a cache that cannot be had is better left out.
+    fn made_elsewhere(&self, keys: &[Digest]) -> Result<Option<StepResult>, Error> {
+        let _ = keys;
+        Ok(None)
+    }
+
+    /// Fills the new directory of a cache mount with what it had elsewhere.
+    ///
+    /// # Errors
+    /// What makes the build fail.
+    fn fill_mount(&self, name: &MountName, folder: &Path) -> Result<(), Error> {
+        let _ = (name, folder);
+        Ok(())
+    }
 }
 
 fn missing(what: &str) -> Error {
     crate::failure::unsupported(format!("this builder cannot {what}"))
+}
+
+/// What a step gave, to be told to other builds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepResult {
+    /// The keys that lead to it.
+    pub keys: Vec<Digest>,
+    /// Its layer.
+    pub layer: DiffId,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// Its name, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
 }
 
 /// One command to run.
@@ -69,6 +105,10 @@ pub struct RunStep<'a> {
     pub hostname: &'a str,
     /// Bytes of `/dev/shm`.
     pub shm_size: u64,
+    /// Resource limits.
+    pub ulimits: &'a [Limit],
+    /// Control group below which the command's own is to be.
+    pub cgroup_parent: Option<&'a str>,
     /// Lines for `/etc/hosts`.
     pub extra_hosts: &'a [(String, String)],
     /// When set, the command is to be killed.
@@ -151,6 +191,13 @@ pub enum Event<'a> {
     Cached {
         /// Which.
         step: u32,
+    },
+    /// The step's result was not in the cache.
+    Missed {
+        /// Which.
+        step: u32,
+        /// The first of its inputs that is not as it was, in words.
+        why: &'a str,
     },
     /// The command of the step wrote something.
     Output {
