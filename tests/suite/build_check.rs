@@ -78,7 +78,11 @@ fn a_check_tells_the_error_beside_the_warnings() {
     assert!(ran.stderr.contains("unknown instruction: RUNN"), "{ran:?}");
     let folder = context(&world, "FROM busybox as Bad\nRUNN true\nMAINTAINER me\n");
     let ran = world.dhow(&["build", "--check", &folder]).exits(1);
-    assert!(ran.stdout.starts_with("Check complete, 2 warnings have been found!\n"), "{ran:?}");
+    assert!(
+        ran.stdout
+            .starts_with("Check complete, 2 warnings have been found!\n"),
+        "{ran:?}"
+    );
 }
 
 #[test]

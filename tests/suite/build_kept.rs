@@ -124,3 +124,149 @@ fn the_same_input_gives_the_same_image_in_another_store() {
     }
     assert_eq!(ids[0], ids[1]);
 }
+
+/// What `--why` says of a step.
+#[track_caller]
+fn verdict(ran: &Ran, step: &str) -> String {
+    let mut lines = ran.stderr.lines();
+    let found = lines
+        .by_ref()
+        .skip_while(|line| !(line.starts_with('[') && line.contains(step)));
+    let said = found.skip(1).find(|line| line.starts_with("    "));
+    said.unwrap_or_else(|| panic!("{step} is not explained: {ran:?}"))
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn why_names_the_first_input_that_differed() {
+    let Some(world) = world() else { return };
+    let why = |flags: &[&str]| build(&world, &[&["--why"], flags].concat());
+    let ran = why(&[]);
+    assert_eq!(
+        verdict(&ran, "COPY file"),
+        "not cached: it was not built here before"
+    );
+    let ran = why(&[]);
+    assert_eq!(verdict(&ran, "COPY file"), "cached");
+    assert_eq!(verdict(&ran, "RUN echo"), "cached");
+    let ran = why(&["--build-arg", "COLOUR=blue"]);
+    assert_eq!(
+        verdict(&ran, "RUN cat"),
+        "not cached: build argument COLOUR was \"red\" and is \"blue\""
+    );
+    world.file("ctx/file", "two");
+    let ran = why(&["--build-arg", "COLOUR=blue"]);
+    assert_eq!(verdict(&ran, "COPY file"), "not cached: file file has changed");
+    assert_eq!(
+        verdict(&ran, "RUN cat"),
+        "not cached: the step before has another result"
+    );
+    world.file(
+        "ctx/Dockerfile",
+        TEXT.replace("COPY file /file", "COPY . /ctx/\nCOPY file /file"),
+    );
+    let ran = why(&[]);
+    assert_eq!(
+        verdict(&ran, "COPY . "),
+        "not cached: the instruction is another one: it was COPY file /file # buildkit"
+    );
+    world.file("ctx/added", "");
+    assert_eq!(verdict(&why(&[]), "COPY . "), "not cached: file added is new");
+    std::fs::remove_file(world.path("ctx/added")).unwrap();
+    world.say("builder prune -af").ok();
+    assert_eq!(verdict(&why(&[]), "COPY . "), "not cached: file added is gone");
+    world.say("rmi -f k").ok();
+    world.say("builder prune -af").ok();
+    let ran = why(&[]);
+    assert_eq!(
+        verdict(&ran, "COPY . "),
+        "not cached: its result is no longer in the cache"
+    );
+    let ran = why(&["--no-cache"]);
+    assert_eq!(
+        verdict(&ran, "COPY . "),
+        "not cached: the cache was not to be used"
+    );
+    world
+        .feed(
+            &["build", "-t", "busybox", "-"],
+            "FROM busybox\nRUN echo new > /new\n",
+        )
+        .exits(0);
+    let ran = why(&[]);
+    assert_eq!(
+        verdict(&ran, "COPY . "),
+        "not cached: the base image docker.io/library/busybox:latest is another one"
+    );
+    assert!(!build(&world, &[]).stderr.contains("not cached:"));
+    // A secret in an argument is told apart and not told.
+    let text = "FROM busybox\nARG API_TOKEN\nRUN true\n";
+    for (value, wanted) in [("one", "before"), ("two", "build argument API_TOKEN has changed")] {
+        let argument = format!("API_TOKEN={value}hush");
+        let ran = world
+            .feed(&["build", "--why", "--build-arg", &argument, "-"], text)
+            .exits(0);
+        assert!(verdict(&ran, "RUN true").contains(wanted), "{ran:?}");
+    }
+    let kept = std::process::Command::new("grep")
+        .args(["-r", "hush"])
+        .arg(world.root().join("cache"))
+        .output();
+    assert_eq!(kept.unwrap().stdout, b"", "the value is not kept");
+}
+
+#[test]
+fn a_build_is_done_twice_to_see_whether_it_is_reproducible() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let build = |text: &str, flags: &[&str]| {
+        let mut args = vec!["build", "--verify-reproducible", "-t", "v"];
+        args.extend(flags);
+        args.push("-");
+        world.feed(&args, text)
+    };
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+    let good = "FROM busybox\nRUN mkdir /d; echo x > /d/f\nWORKDIR /w\n";
+    build(good, &epoch)
+        .exits(0)
+        .says("the second build gave the same image");
+    build(good, &[]).exits(0).says("but for times");
+    let bad =
+        "FROM busybox\nRUN echo x > /same\nRUN echo x > /a; cat /proc/sys/kernel/random/uuid > /random\n";
+    for flags in [&epoch[..], &[]] {
+        build(bad, flags)
+            .exits(1)
+            .says("not reproducible")
+            .says("/random: content (layer of RUN")
+            .says("random/uuid");
+    }
+    // What was in the cache stays there: the second build is for comparison only.
+    let text = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /r\n";
+    world.feed(&["build", "-t", "kept", "-"], text).exits(0);
+    let id = world.inspect("kept", "{{.Id}}");
+    build(text, &[]).exits(1);
+    world.feed(&["build", "-t", "kept", "-"], text).exits(0);
+    assert_eq!(world.inspect("kept", "{{.Id}}"), id);
+    world.say("rmi -f v kept").ok();
+    let images = |world: &World| -> std::collections::BTreeSet<String> {
+        world.say("images -aq").ok().lines().map(str::to_owned).collect()
+    };
+    let before = images(&world);
+    build(bad, &[]).exits(1);
+    assert_eq!(images(&world), before, "the second build leaves no image");
+    let output = format!(
+        "type=oci,dest={},rewrite-timestamp=true",
+        world.path("o").display()
+    );
+    world
+        .feed(&["build", "-o", &output, "-"], good)
+        .one_error(1)
+        .says("SOURCE_DATE_EPOCH");
+    let mut args = vec!["build", "-o", &output];
+    args.extend(epoch);
+    args.push("-");
+    world.feed(&args, good).exits(0);
+    world.clean();
+}

@@ -280,6 +280,7 @@ impl Configure for Inside<'_> {
             user: "0:0".to_owned(),
             network: JobNetwork::None,
             folder: Some(root.to_owned()),
+            cgroup_parent: None,
             extra_hosts: Vec::new(),
         };
         let mut run = || -> Result<i32, Error> {

@@ -2,18 +2,20 @@
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dhow_build::{
-    BuildObserver, Built, Checked, Executor, Failed, Images, MountSource, Network, Outline, Request, RunStep,
-    Security, Stream,
+    BuildObserver, Built, Checked, Executor, Failed, Images, MountName, MountSource, Network, Outline,
+    Request, RunStep, Security, StepResult, Stream,
 };
-use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount};
+use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount, Ulimit};
 use dhow_image::Image;
 use dhow_oci::ImageConfig;
 use dhow_reference::Reference;
-use dhow_types::{ErrorKind, Observer, Platform, Silent};
+use dhow_types::{Digest, ErrorKind, Observer, Platform, Silent};
 
+use crate::cache_artifact::{CachePlace, Imports};
+use crate::difference::Difference;
 use crate::worker::{Job, JobNetwork, Worker};
 use crate::{Context as _, Engine, Error};
 
@@ -33,22 +35,73 @@ impl From<Error> for BuildFailure {
 }
 
 impl Engine {
-    /// Builds an image. The caller must be single-threaded; `pulls` sees the pulls of base images.
+    /// Builds an image; what is not in the cache here may be in one of `caches`. The caller must be single-threaded;
+    /// `pulls` sees the pulls of base images.
     ///
     /// # Errors
     /// See [`BuildFailure`].
     pub fn build(
         &self,
         request: &Request,
+        caches: &[CachePlace],
         observer: &dyn BuildObserver,
         pulls: &dyn Observer,
     ) -> Result<Built, BuildFailure> {
+        let steps = self.steps()?;
+        self.build_with(&steps, request, caches, observer, pulls)
+    }
+
+    /// Builds an image, then once more without the cache, and compares; the image, and the first difference if there is
+    /// one. Of the second build nothing stays. The caller must be single-threaded.
+    ///
+    /// # Errors
+    /// See [`BuildFailure`].
+    pub fn build_twice(
+        &self,
+        request: &Request,
+        caches: &[CachePlace],
+        observer: &dyn BuildObserver,
+        pulls: &dyn Observer,
+    ) -> Result<(Built, Option<Difference>), BuildFailure> {
+        let steps = self.steps()?;
+        let built = self.build_with(&steps, request, caches, observer, pulls)?;
+        let second = Request {
+            no_cache: true,
+            aside: true,
+            record: false,
+            pull: false,
+            tags: Vec::new(),
+            ..request.clone()
+        };
+        let again = self.build_with(&steps, &second, &[], observer, pulls)?;
+        let difference = self.first_difference(&built.image, &again.image)?;
+        Ok((built, difference))
+    }
+
+    fn steps(&self) -> Result<Steps, Error> {
         self.sweep_builds();
         let worker = Worker::fork(self.settings())?;
-        let steps = Steps { worker };
-        let bases = Bases { engine: self, pulls };
-        let built = dhow_build::build(self.store()?, &bases, &steps, request, observer)
+        Ok(Steps { worker })
+    }
+
+    fn build_with(
+        &self,
+        steps: &Steps,
+        request: &Request,
+        caches: &[CachePlace],
+        observer: &dyn BuildObserver,
+        pulls: &dyn Observer,
+    ) -> Result<Built, BuildFailure> {
+        let bases = Bases {
+            engine: self,
+            pulls,
+            imports: Imports::new(self, caches, pulls),
+        };
+        let built = dhow_build::build(self.store()?, &bases, steps, request, observer)
             .map_err(|failed| BuildFailure::Build(Box::new(failed)))?;
+        if built.stats.cached < built.stats.steps && !request.aside {
+            self.keep_cache_within(request.cache_budget)?;
+        }
         Ok(built)
     }
 
@@ -60,6 +113,7 @@ impl Engine {
         let bases = Bases {
             engine: self,
             pulls: &Silent,
+            imports: Imports::new(self, &[], &Silent),
         };
         dhow_build::check(self.store()?, &bases, request)
             .map_err(|failed| BuildFailure::Build(Box::new(failed)))
@@ -73,47 +127,17 @@ impl Engine {
         let bases = Bases {
             engine: self,
             pulls: &Silent,
+            imports: Imports::new(self, &[], &Silent),
         };
         dhow_build::outline(self.store()?, &bases, request)
             .map_err(|failed| BuildFailure::Build(Box::new(failed)))
-    }
-
-    /// Every record of the build cache, oldest use first.
-    ///
-    /// # Errors
-    /// What the index said.
-    pub fn cache(&self) -> Result<Vec<dhow_meta::CacheRecord>, Error> {
-        let mut records = self.store()?.meta.caches().context(|| "list the build cache")?;
-        records.sort_by_key(|record| record.used);
-        Ok(records)
-    }
-
-    /// Removes build cache records, all or those not used since `before` (seconds since 1970); bytes they stood for.
-    ///
-    /// # Errors
-    /// What the index said.
-    pub fn prune_cache(&self, before: Option<i64>) -> Result<u64, Error> {
-        let store = self.store()?;
-        let mut bytes = 0;
-        for record in store.meta.caches().context(|| "list the build cache")? {
-            if before.is_none_or(|before| record.used < before) {
-                store
-                    .meta
-                    .remove_cache(&record.key)
-                    .context(|| "remove a build cache record")?;
-                bytes += record.bytes;
-            }
-        }
-        store
-            .sweep(&self.uses()?)
-            .context(|| "remove what the cache held")?;
-        Ok(bytes)
     }
 }
 
 struct Bases<'a> {
     engine: &'a Engine,
     pulls: &'a dyn Observer,
+    imports: Imports<'a>,
 }
 
 impl Images for Bases<'_> {
@@ -134,6 +158,15 @@ impl Images for Bases<'_> {
         client
             .and_then(|client| crate::remote::config(client, reference, platform))
             .map_err(|error| dhow_build::Error::wrap(error, format!("look at {}", reference.familiar())))
+    }
+
+    fn made_elsewhere(&self, keys: &[Digest]) -> Result<Option<StepResult>, dhow_build::Error> {
+        Ok(self.imports.find(keys))
+    }
+
+    fn fill_mount(&self, name: &MountName, folder: &Path) -> Result<(), dhow_build::Error> {
+        self.imports.fill(name, folder);
+        Ok(())
     }
 }
 
@@ -187,6 +220,14 @@ impl Steps {
     }
 }
 
+fn ulimit(limit: &dhow_build::Limit) -> Ulimit {
+    Ulimit {
+        name: limit.name.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
+    }
+}
+
 fn job(step: &RunStep<'_>) -> Job {
     let mounts = step.mounts.iter().map(|mount| match &mount.source {
         MountSource::Bind(source) => MountRequest::Bind(BindMount {
@@ -208,6 +249,7 @@ fn job(step: &RunStep<'_>) -> Job {
             hostname: step.hostname.to_owned(),
             mounts: mounts.collect(),
             shm_size: step.shm_size,
+            ulimits: step.ulimits.iter().map(ulimit).collect(),
             privileged: step.security == Security::Insecure,
             ..RunRequest::default()
         },
@@ -218,6 +260,7 @@ fn job(step: &RunStep<'_>) -> Job {
             Network::None => JobNetwork::None,
         },
         folder: None,
+        cgroup_parent: step.cgroup_parent.map(str::to_owned),
         extra_hosts: step
             .extra_hosts
             .iter()

@@ -23,6 +23,9 @@ const STEP: &str = "step-";
 /// What it begins with until it is locked.
 const UNLOCKED: &str = ".step-";
 
+/// File in it with the step's control group, when that is not where this root's are.
+pub(crate) const CGROUP: &str = "cgroup";
+
 /// The folder of a build step, locked while its process lives.
 #[derive(Debug)]
 pub(crate) struct StepFolder {
@@ -159,8 +162,11 @@ impl Engine {
         for name in names(run) {
             let folder = run.join(&name);
             if let Some(short) = name.strip_prefix(STEP) {
-                let (own, others) = groups.into_iter().partition(|path| begins(path, short));
+                let (mut own, others): (Vec<_>, _) = groups.into_iter().partition(|path| begins(path, short));
                 groups = others;
+                if let Ok(path) = std::fs::read_to_string(folder.join(CGROUP)) {
+                    own.push(PathBuf::from(path));
+                }
                 if lock(&folder).is_ok() {
                     out.push(Leftover::Step(folder, own));
                 }

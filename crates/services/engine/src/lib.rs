@@ -25,10 +25,13 @@ mod apart;
 mod boot;
 mod bootstrap;
 mod build;
+mod build_cache;
+mod cache_artifact;
 mod change;
 mod confine;
 pub mod container;
 mod context;
+mod difference;
 mod doctor;
 mod engine;
 mod event;
@@ -37,6 +40,7 @@ mod leftover;
 mod manifest;
 mod mounted;
 mod network;
+mod output;
 mod pod;
 mod remote;
 pub mod rootless;
@@ -50,9 +54,12 @@ mod worker;
 pub use boot::Booted;
 pub use bootstrap::BootstrapRequest;
 pub use build::BuildFailure;
+pub use build_cache::{CacheEntry, CacheKind, CachePrune};
+pub use cache_artifact::{CacheExport, CachePlace};
 
 pub use confine::{DEFAULT_PROFILE, profile_of};
 pub use context::{ContextFolder, is_context};
+pub use difference::Difference;
 pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
@@ -64,20 +71,21 @@ pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 
 pub use dhow_build::{
-    BuildObserver, Built, Checked as BuildChecked, Event as BuildEvent, Failed, Ignore, NamedContext,
-    Network as BuildNetwork, Outline as BuildOutline, Request as BuildRequest, Secret as BuildSecret,
-    Stream as BuildStream, Target as BuildTarget, Wanted as BuildWanted, Warning as BuildWarning,
-    targets as build_targets,
+    BuildObserver, Built, Checked as BuildChecked, Entitlements, Event as BuildEvent, Failed, Ignore,
+    Limit as BuildLimit, NamedContext, Network as BuildNetwork, Outline as BuildOutline,
+    Request as BuildRequest, Secret as BuildSecret, Stream as BuildStream, Target as BuildTarget,
+    Wanted as BuildWanted, Warning as BuildWarning, targets as build_targets,
 };
 pub use dhow_vuln::Ecosystem;
 pub use mounted::MountedImage;
 
 pub use dhow_bundle::{Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
 pub use dhow_image::{
-    Annotate, Attestation, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image, Import, Imported,
-    LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed, Removed, Summary,
+    Annotate, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image,
+    Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed,
+    Removed, Summary,
 };
-pub use dhow_layer::Backend;
+pub use dhow_layer::{Backend, Compression};
 pub use dhow_meta::ImageRecord;
 pub use dhow_monitor::{
     Health, HealthLog, HealthStatus, NEVER, OnUnhealthy, Record, RestartPolicy, Stream, format_time, frame,

@@ -209,8 +209,8 @@ impl Engine {
             let size = tree_size(&volume.data);
             volumes.push((volume, size, users));
         }
-        let caches = store.meta.caches().context(|| "list the build cache")?;
-        let cache = (caches.len(), caches.iter().map(|record| record.bytes).sum());
+        let caches = self.cache()?;
+        let cache = (caches.len(), caches.iter().map(|entry| entry.bytes).sum());
         Ok(SystemUsage {
             images,
             containers,

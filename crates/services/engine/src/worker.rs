@@ -23,7 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{random_bytes, write_file};
-use crate::leftover::StepFolder;
+use crate::leftover::{CGROUP, StepFolder};
 use crate::{Context as _, Engine, Error, Settings};
 
 /// Largest job, as one message. A socket's buffer holds 208 KiB by default.
@@ -60,6 +60,8 @@ pub(crate) struct Job {
     pub(crate) folder: Option<PathBuf>,
     /// Lines for `/etc/hosts`, `name:address`.
     pub(crate) extra_hosts: Vec<String>,
+    /// Control group below which its own is made, instead of this root's.
+    pub(crate) cgroup_parent: Option<String>,
 }
 
 /// What came of a job.
@@ -269,7 +271,7 @@ fn perform(
     request.identity = crate::container::identity(&root, &job.user)?;
     let netns = connect(&mut made, &id, job.network, &mut request)?;
     request.files = files(&made, &request, job.network, &job.extra_hosts)?;
-    request.cgroup_path = format!("{}/{id}", engine.cgroup_parent());
+    request.cgroup_path = group_path(&made, &id, job.cgroup_parent.as_deref())?;
     let spec = crate::system::runtime_spec(&request)?;
     let resources = spec
         .linux
@@ -310,6 +312,17 @@ fn perform(
     }
     let status = dhow_runtime::wait(running.pidfd.as_fd()).context(|| "wait for the step")?;
     Ok(i32::from(status.code()))
+}
+
+/// Where the control group of a step is.
+fn group_path(made: &Made<'_>, id: &ContainerId, parent: Option<&str>) -> Result<String, Error> {
+    let Some(parent) = parent else {
+        return Ok(format!("{}/{id}", made.engine.cgroup_parent()));
+    };
+    let path = format!("{}/{id}", parent.trim_matches('/'));
+    // Nobody looks there for what a killed step left, unless it is written down.
+    write_file(&made.folder.path.join(CGROUP), path.as_bytes())?;
+    Ok(path)
 }
 
 fn connect(

@@ -1,5 +1,8 @@
 //! `build`.
 
+mod cache;
+mod output;
+
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
-    BuildEvent, BuildFailure, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built, ContextFolder,
-    Failed, Ignore, is_context,
+    BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
+    ContextFolder, Difference, Entitlements, Failed, Ignore, is_context,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
@@ -17,9 +20,11 @@ use super::build_call::Call;
 use crate::flags::{key_value, labels};
 use crate::interrupt::{CODE, Interrupt};
 use crate::render::build::call::warnings;
-use crate::render::build::{Live, Plain, Written, failure};
+use crate::render::build::{Live, Plain, RawJson, Why, Written, failure};
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
+
+use self::output::Outputs;
 
 pub(crate) const VERB: Verb = Verb {
     name: "build",
@@ -64,7 +69,7 @@ struct BuildFlags {
     #[arg(long)]
     secret: Vec<String>,
     /// Set type of progress output
-    #[arg(long, default_value = "auto", value_parser = ["auto", "plain", "tty", "quiet"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "plain", "tty", "quiet", "rawjson"])]
     progress: String,
     /// Suppress the build output and print image ID on success
     #[arg(short, long)]
@@ -72,6 +77,21 @@ struct BuildFlags {
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Write build result metadata to a file
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Where the result goes: FOLDER, - for a tar, or type=image|registry|docker|oci|tar|local|cacheonly,...
+    #[arg(short, long, value_name = "OUTPUT")]
+    output: Vec<String>,
+    /// Shorthand for "--output=type=docker": the store gets the image, as it does when nothing is said
+    #[arg(long)]
+    load: bool,
+    /// Shorthand for "--output=type=registry": the image is pushed
+    #[arg(long)]
+    push: bool,
+    /// Add annotation to the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
     /// Add a custom host-to-IP mapping (format: "host:ip")
     #[arg(long, value_name = "HOST:IP")]
     add_host: Vec<String>,
@@ -89,6 +109,31 @@ struct BuildFlags {
         conflicts_with = "check"
     )]
     call: String,
+    /// Ulimit options
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+    /// Set the parent cgroup for the RUN instructions during build
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
+    /// Allow extra privileged entitlement
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', value_parser = ["network.host", "security.insecure"])]
+    allow: Vec<String>,
+    /// External cache sources (e.g., "user/app:cache", "type=local,src=path/to/dir")
+    #[arg(long, value_name = "CACHE")]
+    cache_from: Vec<String>,
+    /// Cache export destinations (e.g., "type=registry,ref=user/app:cache,mode=max", "type=local,dest=dir,mounts=true",
+    /// "type=inline")
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<String>,
+    /// Tell for each step whether it was in the cache, and if not, which input was the first to differ
+    #[arg(long)]
+    why: bool,
+    /// Build twice, the second time without the cache, and fail with the first difference if there is one
+    #[arg(long)]
+    verify_reproducible: bool,
+    /// Do not cache specified stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
     /// The build context: a folder, the URL of a tar, or - for a tar or a Dockerfile alone on standard input
     #[arg(value_name = "PATH|URL|-")]
     context: String,
@@ -101,31 +146,101 @@ const MAX_SECRET: u64 = 500 << 10;
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: BuildFlags = crate::flags::read(matches)?;
     let interrupt = Interrupt::watch()?;
+    let outputs = Outputs::parse(&flags.output, flags.load, flags.push, &tags(&flags)?)?;
     let (mut request, _folder) = request(context, &flags)?;
     let call = if flags.check { "check" } else { flags.call.as_str() };
     if let Some(call) = Call::parse(call)? {
         return call.answer(context, &request);
     }
+    request.tags = outputs.recorded_names();
+    request.record = outputs.recorded();
+    let annotations = output::annotations(&flags.annotation)?;
+    request.annotations.clone_from(&annotations);
+    request.annotations.extend(outputs.annotations());
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
     let quiet = flags.quiet || flags.progress == "quiet";
+    if outputs.rewrites_timestamps() && !has_epoch(&request) {
+        return Err(CliError::plain("rewrite-timestamp=true needs a time")
+            .with_hint("set SOURCE_DATE_EPOCH, in the environment or with --build-arg"));
+    }
+    let cache_to = cache::to(&flags.cache_to)?;
+    request.tell_results = !cache_to.exports.is_empty();
+    // BuildKit's argument for the same.
+    let argument = request.build_args.get("BUILDKIT_INLINE_CACHE");
+    request.inline_cache = cache_to.inline || argument.is_some_and(|value| value == "1");
+    let built = solve(context, &flags, &request, &interrupt, quiet)?;
+    interrupt.end_when_it_comes(|| {});
+    let told = outputs.deliver(context, &built, &annotations, quiet)?;
+    export_cache(context, &cache_to, &built, quiet)?;
+    if let Some(path) = &flags.metadata_file {
+        output::write_metadata(path, &told)?;
+    }
+    finish(&flags, &outputs, quiet, &built)?;
+    if !quiet {
+        warn(&request, &built);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What docker's rules say of the Dockerfile.
+fn warn(request: &BuildRequest, built: &Built) {
+    let source = Written {
+        name: &request.dockerfile_name,
+        text: &request.dockerfile,
+    };
+    let said = warnings(&built.warnings, source);
+    if !said.is_empty() {
+        note(said.trim_end());
+    }
+}
+
+fn has_epoch(request: &BuildRequest) -> bool {
+    request.source_date_epoch.is_some() || request.build_args.contains_key("SOURCE_DATE_EPOCH")
+}
+
+fn export_cache(context: &Context, to: &cache::CacheTo, built: &Built, quiet: bool) -> Result<(), CliError> {
+    for (export, failure_ignored) in &to.exports {
+        if !quiet {
+            note(&format!("exporting cache to {}", export.to));
+        }
+        match context.engine()?.export_cache(built, export) {
+            Err(error) if *failure_ignored => {
+                note(&crate::dialect::warning(&crate::error::chain(&error)));
+            }
+            exported => drop(exported?),
+        }
+    }
+    Ok(())
+}
+
+/// Builds, and shows how it goes.
+fn solve(
+    context: &Context,
+    flags: &BuildFlags,
+    request: &BuildRequest,
+    interrupt: &Interrupt,
+    quiet: bool,
+) -> Result<Built, CliError> {
     let lively = match flags.progress.as_str() {
         "tty" => true,
         "auto" => crate::terminal::is_lively(),
         _ => false,
     };
-    let watching = |show: &dyn BuildObserver, pulls: &dyn Observer| -> Result<Built, BuildFailure> {
-        context.opened()?.build(
-            &request,
-            &Watching {
-                show,
-                interrupt: &interrupt,
-            },
-            pulls,
-        )
+    let why = Why::default();
+    let caches = cache::from(&flags.cache_from)?;
+    let watching = |show: &dyn BuildObserver, pulls: &dyn Observer| -> Result<_, BuildFailure> {
+        let why = flags.why.then_some(&why);
+        let show = Watching { show, interrupt, why };
+        let engine = context.opened()?;
+        if flags.verify_reproducible {
+            return engine.build_twice(request, &caches, &show, pulls);
+        }
+        Ok((engine.build(request, &caches, &show, pulls)?, None))
     };
     let plain = Plain::default();
     let live = Live::default();
+    let raw = RawJson::default();
     let built = if quiet {
         // Kept, in case it fails.
         watching(&Muted(&live), &Silent)
@@ -133,38 +248,58 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         let built = watching(&live, &live);
         live.finish();
         built
+    } else if flags.progress == "rawjson" {
+        watching(&raw, &Silent)
     } else {
         let pulls = Progress::new(false);
         watching(&plain, &pulls)
     };
-    let built = match built {
-        Ok(built) => built,
-        Err(_) if interrupt.came() => {
-            return Err(CliError::plain("the build was cancelled").with_code(CODE));
+    why.tell();
+    match built {
+        Ok((built, difference)) => {
+            if flags.verify_reproducible {
+                same(difference)?;
+            }
+            Ok(built)
         }
-        Err(BuildFailure::Around(error)) => return Err(error.into()),
+        Err(_) if interrupt.came() => Err(CliError::plain("the build was cancelled").with_code(CODE)),
+        Err(BuildFailure::Around(error)) => Err(error.into()),
         Err(BuildFailure::Build(failed)) => {
             let step = failed.step.as_deref().unwrap_or("");
             let tail = if quiet || lively {
                 live.tail(step)
+            } else if flags.progress == "rawjson" {
+                raw.tail(step)
             } else {
                 plain.tail(step)
             };
-            return Err(told(&failed, &request.dockerfile, &tail));
-        }
-    };
-    finish(&flags, quiet, &built)?;
-    let source = Written {
-        name: &request.dockerfile_name,
-        text: &request.dockerfile,
-    };
-    if !quiet {
-        let said = warnings(&built.warnings, source);
-        if !said.is_empty() {
-            note(said.trim_end());
+            Err(told(&failed, &request.dockerfile, &tail))
         }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails unless two builds gave the same.
+fn same(difference: Option<Difference>) -> Result<(), CliError> {
+    match difference {
+        None => {
+            note("the second build gave the same image");
+            Ok(())
+        }
+        Some(Difference::Times) if std::env::var_os("SOURCE_DATE_EPOCH").is_none() => {
+            note("the second build gave the same image but for times: SOURCE_DATE_EPOCH is not set");
+            Ok(())
+        }
+        Some(difference) => Err(CliError::plain(format!(
+            "the build is not reproducible: the first difference is {difference}"
+        ))),
+    }
+}
+
+/// The names that `--tag` gives.
+fn tags(flags: &BuildFlags) -> Result<Vec<Reference>, CliError> {
+    let tags = flags.tag.iter();
+    tags.map(|tag| Ok(Reference::parse(&crate::dialect::spoken().new_name(tag))?.or_latest()))
+        .collect()
 }
 
 fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
@@ -176,23 +311,20 @@ fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
     })
 }
 
-fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<(), CliError> {
+fn finish(flags: &BuildFlags, outputs: &Outputs, quiet: bool, built: &Built) -> Result<(), CliError> {
     let id = built.image.id.to_string();
     if let Some(path) = &flags.iidfile {
         fs::write(path, &id)
             .map_err(|error| CliError::plain(format!("write the image ID to {}: {error}", path.display())))?;
     }
     if quiet {
-        say_line(&id)?;
-    } else {
+        if !outputs.takes_stdout() {
+            say_line(&id)?;
+        }
+    } else if outputs.recorded() {
         note(&format!("writing image {id}"));
-        for tag in &flags.tag {
-            note(&format!(
-                "naming to {}",
-                Reference::parse(&crate::dialect::spoken().new_name(tag))?
-                    .or_latest()
-                    .canonical()
-            ));
+        for name in outputs.recorded_names() {
+            note(&format!("naming to {}", name.canonical()));
         }
     }
     Ok(())
@@ -202,11 +334,15 @@ fn finish(flags: &BuildFlags, quiet: bool, built: &Built) -> Result<(), CliError
 struct Watching<'a> {
     show: &'a dyn BuildObserver,
     interrupt: &'a Interrupt,
+    why: Option<&'a Why>,
 }
 
 impl BuildObserver for Watching<'_> {
     fn observe(&self, event: BuildEvent<'_>) {
         self.interrupt.set_flag_when_it_comes();
+        if let Some(why) = self.why {
+            why.observe(event);
+        }
         self.show.observe(event);
     }
 }
@@ -240,11 +376,6 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
         }
     }
     request.labels = labels(&flags.label, &[])?;
-    request.tags = flags
-        .tag
-        .iter()
-        .map(|tag| Ok(Reference::parse(&crate::dialect::spoken().new_name(tag))?.or_latest()))
-        .collect::<Result<_, CliError>>()?;
     request.no_cache = flags.no_cache || !flags.layers;
     request.pull = flags.pull;
     request.network = match flags.network.as_str() {
@@ -267,7 +398,37 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
         request.extra_hosts.push((name.to_owned(), address.to_owned()));
     }
     request.shm_size = flags.shm_size.map(|size| size.0);
+    for text in &flags.ulimit {
+        let limit = crate::flags::ulimit(text).map_err(CliError::plain)?;
+        request.ulimits.push(BuildLimit {
+            name: limit.name,
+            soft: limit.soft,
+            hard: limit.hard,
+        });
+    }
+    request.cache_budget = cache_budget()?;
+    request.cgroup_parent.clone_from(&flags.cgroup_parent);
+    let allowed = |name: &str| flags.allow.iter().any(|allowed| allowed == name);
+    request.allow = Entitlements {
+        // Buildah has no such question.
+        network_host: allowed("network.host") || crate::dialect::spoken().is_podman(),
+        security_insecure: allowed("security.insecure"),
+    };
+    let stages = flags.no_cache_filter.iter().map(|stage| stage.to_lowercase());
+    request.uncached_stages = stages.collect();
     Ok((request, source.folder))
+}
+
+/// `DHOW_BUILD_CACHE`: bytes that the build cache may have, or `unlimited`.
+fn cache_budget() -> Result<Option<u64>, CliError> {
+    match std::env::var("DHOW_BUILD_CACHE").ok().as_deref() {
+        None | Some("") => Ok(None),
+        Some("unlimited") => Ok(Some(u64::MAX)),
+        Some(text) => match text.parse::<ByteSize>() {
+            Ok(size) => Ok(Some(size.0)),
+            Err(error) => Err(CliError::plain(format!("DHOW_BUILD_CACHE={text}: {error}"))),
+        },
+    }
 }
 
 /// Where a build gets its files from.

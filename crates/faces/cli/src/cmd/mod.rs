@@ -7,6 +7,7 @@ mod boot;
 mod bootstrap;
 mod build;
 mod build_call;
+mod builder;
 mod commit;
 mod completion;
 mod copy;
@@ -289,7 +290,7 @@ const POD: &[Entry] = &[
     own(&pod::UNPAUSE),
 ];
 
-const BUILDER: &[Entry] = &[own(&build::VERB), own(&prune::BUILDER), own(&prune::DU)];
+const BUILDER: &[Entry] = &[own(&build::VERB), own(&builder::PRUNE), own(&builder::DU)];
 
 const SYSTEM: &[Entry] = &[
     own(&system::df::VERB),

@@ -1,14 +1,13 @@
-//! `container prune`, `image prune`, `builder prune`, `builder du`, `system prune`.
+//! `container prune`, `image prune`, `system prune`.
 
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::{LabelFilter, Prune};
-use dhow_types::human_size;
+use dhow_engine::{CachePrune, LabelFilter, Prune};
 use jiff::Timestamp;
 
 use crate::flags::Filters;
-use crate::render::{say, table, time};
+use crate::render::say;
 use crate::{CliError, Context, Verb};
 
 pub(crate) const CONTAINER: Verb = Verb {
@@ -23,20 +22,6 @@ pub(crate) const IMAGE: Verb = Verb {
     about: "Remove unused images",
     flags: |command| ImageFlags::augment_args(command),
     run: images,
-};
-
-pub(crate) const BUILDER: Verb = Verb {
-    name: "prune",
-    about: "Remove build cache",
-    flags: |command| BuilderFlags::augment_args(command),
-    run: builder,
-};
-
-pub(crate) const DU: Verb = Verb {
-    name: "du",
-    about: "Show disk use of the build cache",
-    flags: |command| command,
-    run: du,
 };
 
 pub(crate) const SYSTEM: Verb = Verb {
@@ -59,19 +44,6 @@ struct ImageFlags {
     #[arg(short, long)]
     all: bool,
     /// Provide filter values (e.g. "until=24h", "label=KEY=VALUE")
-    #[arg(long, value_name = "NAME=VALUE")]
-    filter: Vec<String>,
-    /// Do not prompt for confirmation
-    #[arg(short, long)]
-    force: bool,
-}
-
-#[derive(Args, Debug)]
-struct BuilderFlags {
-    /// Remove all of it: here nothing of the cache is kept back, so this changes nothing
-    #[arg(short, long)]
-    all: bool,
-    /// Provide filter values (e.g. "until=24h")
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// Do not prompt for confirmation
@@ -174,42 +146,6 @@ fn prune_images(context: &Context, what: &Prune) -> Result<(String, u64), CliErr
     Ok((super::listed("Deleted Images:", &lines), pruned.reclaimed))
 }
 
-fn builder(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
-    let flags: BuilderFlags = crate::flags::read(matches)?;
-    let filters = Filters::parse(&flags.filter, &["until"])?;
-    let warning = if flags.all {
-        "This will remove all build cache."
-    } else {
-        "This will remove the build cache."
-    };
-    if super::confirmed(warning, flags.force)? {
-        let bytes = context.engine()?.prune_cache(super::until(&filters)?)?;
-        say(&format!("Total:\t{}\n", human_size(bytes)))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn du(context: &Context, _: &ArgMatches) -> Result<ExitCode, CliError> {
-    let records = context.engine()?.cache()?;
-    let now = Timestamp::now();
-    let mut text = String::from("ID\tRECLAIMABLE\tSIZE\tLAST ACCESSED\n");
-    for record in &records {
-        let used = time::ago(record.used, now);
-        text.push_str(&format!(
-            "{}\ttrue\t{}\t{used}\n",
-            record.key.short(),
-            human_size(record.bytes)
-        ));
-    }
-    let total: u64 = records.iter().map(|record| record.bytes).sum();
-    say(&format!(
-        "{}Total:   {}\n",
-        table::align(&text),
-        human_size(total)
-    ))?;
-    Ok(ExitCode::SUCCESS)
-}
-
 fn system(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: SystemFlags = crate::flags::read(matches)?;
     let mut warning = String::from(
@@ -237,9 +173,13 @@ fn system(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         text.push_str(&super::listed("Deleted Volumes:", &removed));
         bytes += freed;
     }
-    let before = (!flags.all).then(|| Timestamp::now().as_second() - 2 * 86_400);
+    let what = CachePrune {
+        all: true,
+        unused_since: (!flags.all).then(|| Timestamp::now().as_second() - 2 * 86_400),
+        ..CachePrune::default()
+    };
     // The cache first: it may be all that holds a layer of an image that goes.
-    bytes += engine.prune_cache(before)?;
+    bytes += super::builder::freed(&engine.prune_cache(&what)?);
     let (images, freed) = prune_images(
         context,
         &Prune {

@@ -625,7 +625,7 @@ fn device_rules(rules: &[String]) -> Result<Vec<String>, String> {
         .collect()
 }
 
-fn ulimit(text: &str) -> Result<Ulimit, String> {
+pub(crate) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let bad = || format!("invalid ulimit {text:?}: write name=soft[:hard]");
     let (name, values) = text.split_once('=').ok_or_else(bad)?;
     let number = |text: &str| {

@@ -13,9 +13,10 @@ mod secret;
 mod value;
 
 pub(crate) use chosen::Chosen;
-pub(crate) use container::ContainerFlags;
+pub(crate) use container::{ContainerFlags, ulimit};
 pub(crate) use filter::Filters;
 pub(crate) use limits::LimitFlags;
+pub(crate) use mount::fields as csv;
 pub(crate) use podman::absolute;
 pub(crate) use value::{env_pairs, key_value, labels, restart_policy, seconds};
 

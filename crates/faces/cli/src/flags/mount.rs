@@ -192,7 +192,7 @@ fn propagation(name: &str) -> Option<Propagation> {
 }
 
 /// Fields of one CSV line: commas inside double quotes do not separate, two quotes are one.
-fn fields(text: &str) -> Vec<String> {
+pub(crate) fn fields(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut quoted = false;
     let mut characters = text.chars().peekable();

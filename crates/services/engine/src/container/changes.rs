@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// Lets `look` see a stack of layers as one tree.
-    fn with_view<T>(
+    pub(crate) fn with_view<T>(
         &self,
         stack: &[DiffId],
         name: &str,

@@ -4,6 +4,8 @@ pub(crate) mod call;
 mod excerpt;
 mod live;
 mod plain;
+mod rawjson;
+mod why;
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -13,6 +15,8 @@ pub(crate) use call::Written;
 pub(crate) use excerpt::failure;
 pub(crate) use live::Live;
 pub(crate) use plain::Plain;
+pub(crate) use rawjson::RawJson;
+pub(crate) use why::Why;
 
 /// Lines of a step's output that are kept to be shown when it fails.
 const KEPT: usize = 40;
@@ -112,7 +116,7 @@ impl Steps {
 }
 
 /// A text that may have come from a container, without what would steer the terminal.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(character) = characters.next() {

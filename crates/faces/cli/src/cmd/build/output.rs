@@ -1,0 +1,539 @@
+//! `--output`, `--load`, `--push`: where what was built goes.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use dhow_engine::{ArchiveForm, Built, Compression};
+use dhow_oci::Descriptor;
+use dhow_reference::Reference;
+use serde_json::{Value, json};
+
+use crate::cmd::save::archive;
+use crate::render::{Progress, note};
+use crate::{CliError, Context};
+
+/// Where a stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Stdout,
+    File(PathBuf),
+}
+
+/// One output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Output {
+    /// The store, and then perhaps the registries that the names say.
+    Image { push: bool },
+    /// An archive for `docker load`, or an OCI layout as a tar.
+    Archive { docker: bool, place: Place },
+    /// An OCI layout as a folder.
+    Layout { docker: bool, folder: PathBuf },
+    /// The root file system as a tar.
+    Tar(Place),
+    /// The root file system as files.
+    Local(PathBuf),
+    /// Nothing but what the cache keeps.
+    Nothing,
+}
+
+/// All outputs of a build.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outputs {
+    all: Vec<(Output, Options)>,
+    tags: Vec<Reference>,
+}
+
+/// What an output may say besides.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    names: Vec<Reference>,
+    compression: Option<Compression>,
+    annotations: BTreeMap<String, String>,
+    rewrite_timestamp: bool,
+}
+
+impl Outputs {
+    /// Reads the flags; without any the store gets the image.
+    pub(crate) fn parse(
+        outputs: &[String],
+        load: bool,
+        push: bool,
+        tags: &[Reference],
+    ) -> Result<Self, CliError> {
+        let mut all = outputs
+            .iter()
+            .map(|text| one(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let is_image = |output: &Output| matches!(output, Output::Image { .. });
+        if push {
+            let images = all.iter_mut().map(|(output, _)| output);
+            let mut images: Vec<&mut Output> = images.filter(|output| is_image(output)).collect();
+            if images.is_empty() {
+                all.push((Output::Image { push }, Options::default()));
+            } else {
+                images
+                    .iter_mut()
+                    .for_each(|output| **output = Output::Image { push });
+            }
+        }
+        if (load || all.is_empty()) && !all.iter().any(|(output, _)| is_image(output)) {
+            all.push((Output::Image { push: false }, Options::default()));
+        }
+        let outputs = Self {
+            all,
+            tags: tags.to_vec(),
+        };
+        outputs.check()?;
+        Ok(outputs)
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        let streams = self.all.iter().filter(|(output, _)| output.is_stdout()).count();
+        if streams > 1 {
+            return Err(CliError::plain("only one output can go to standard output"));
+        }
+        if streams == 1 && std::io::stdout().is_terminal() {
+            return Err(CliError::plain(
+                "dest file is required for this output: refusing to write to console",
+            )
+            .with_hint("add dest=FILE, or redirect"));
+        }
+        let pushed = self
+            .all
+            .iter()
+            .find(|(output, _)| *output == Output::Image { push: true });
+        if pushed.is_some_and(|(_, options)| self.names(options).is_empty()) {
+            return Err(CliError::plain("tag is needed when pushing to registry")
+                .with_hint("name the image with --tag or with name= of the output"));
+        }
+        Ok(())
+    }
+
+    /// `--tag`, or what the output itself says.
+    fn names(&self, options: &Options) -> Vec<Reference> {
+        if self.tags.is_empty() {
+            options.names.clone()
+        } else {
+            self.tags.clone()
+        }
+    }
+
+    fn image(&self) -> Option<&Options> {
+        let image = self
+            .all
+            .iter()
+            .find(|(output, _)| matches!(output, Output::Image { .. }));
+        image.map(|(_, options)| options)
+    }
+
+    /// Whether the store is to have the image.
+    pub(crate) fn recorded(&self) -> bool {
+        self.image().is_some()
+    }
+
+    /// The names that the store is to give.
+    pub(crate) fn recorded_names(&self) -> Vec<Reference> {
+        self.image().map_or_else(Vec::new, |options| self.names(options))
+    }
+
+    /// What the manifest in the store is to say.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.image()
+            .map_or_else(BTreeMap::new, |options| options.annotations.clone())
+    }
+
+    /// Whether an output wants the times of files to be those of `SOURCE_DATE_EPOCH` at most.
+    pub(crate) fn rewrites_timestamps(&self) -> bool {
+        self.all.iter().any(|(_, options)| options.rewrite_timestamp)
+    }
+
+    /// Whether standard output is taken.
+    pub(crate) fn takes_stdout(&self) -> bool {
+        self.all.iter().any(|(output, _)| output.is_stdout())
+    }
+
+    /// Brings what was built to all of them; what `--metadata-file` says.
+    pub(crate) fn deliver(
+        &self,
+        context: &Context,
+        built: &Built,
+        annotations: &BTreeMap<String, String>,
+        quiet: bool,
+    ) -> Result<BTreeMap<String, Value>, CliError> {
+        let id = built.image.id.to_string();
+        let mut told = BTreeMap::from([("containerimage.config.digest".to_owned(), json!(id))]);
+        for (output, options) in &self.all {
+            let names = self.names(options);
+            let written = output.write(context, built, &names, options, annotations, quiet)?;
+            let names: Vec<String> = names.iter().map(Reference::canonical).collect();
+            if !names.is_empty() && output.has_names() {
+                told.insert("image.name".to_owned(), json!(names.join(",")));
+            }
+            match written {
+                Some(Written::Manifest(manifest)) => {
+                    told.insert("containerimage.digest".to_owned(), json!(manifest.digest));
+                    told.insert("containerimage.descriptor".to_owned(), json!(manifest));
+                }
+                Some(Written::Pushed(digest)) => {
+                    told.insert("containerimage.digest".to_owned(), json!(digest));
+                }
+                // As with docker's own store: the image is known by the digest of its config.
+                Some(Written::Stored) => {
+                    told.entry("containerimage.digest".to_owned())
+                        .or_insert(json!(id));
+                }
+                None => {}
+            }
+        }
+        Ok(told)
+    }
+}
+
+/// What a delivery gave.
+enum Written {
+    Stored,
+    Manifest(Box<Descriptor>),
+    Pushed(String),
+}
+
+impl Output {
+    fn is_stdout(&self) -> bool {
+        let place = match self {
+            Self::Archive { place, .. } | Self::Tar(place) => place,
+            _ => return false,
+        };
+        *place == Place::Stdout
+    }
+
+    fn has_names(&self) -> bool {
+        matches!(
+            self,
+            Self::Image { .. } | Self::Archive { .. } | Self::Layout { .. }
+        )
+    }
+
+    fn write(
+        &self,
+        context: &Context,
+        built: &Built,
+        names: &[Reference],
+        options: &Options,
+        annotations: &BTreeMap<String, String>,
+        quiet: bool,
+    ) -> Result<Option<Written>, CliError> {
+        let engine = context.engine()?;
+        let form = |docker: bool| {
+            let mut all = annotations.clone();
+            all.extend(options.annotations.clone());
+            ArchiveForm {
+                docker,
+                layers: options.compression.unwrap_or(Compression::None),
+                annotations: all,
+            }
+        };
+        let say = |what: &str| {
+            if !quiet {
+                note(what);
+            }
+        };
+        match self {
+            Self::Image { push: false } => Ok(Some(Written::Stored)),
+            Self::Image { push: true } => {
+                let mut digest = None;
+                for name in names {
+                    say(&format!("pushing {}", name.canonical()));
+                    let progress = Progress::new(quiet);
+                    let pushed = engine.push(&name.canonical(), &progress);
+                    progress.finish();
+                    digest = Some(pushed?.digest.to_string());
+                }
+                Ok(digest.map(Written::Pushed))
+            }
+            Self::Archive { docker, place } => {
+                let mut manifest = None;
+                archive(place.file(), |output| {
+                    manifest = Some(engine.write_built(built, names, &form(*docker), output)?);
+                    Ok(())
+                })?;
+                Ok(manifest.map(|manifest| Written::Manifest(Box::new(manifest))))
+            }
+            Self::Layout { docker, folder } => {
+                let manifest = engine.write_built_layout(built, names, &form(*docker), folder)?;
+                say(&format!("wrote an OCI layout to {}", folder.display()));
+                Ok(Some(Written::Manifest(Box::new(manifest))))
+            }
+            Self::Tar(place) => {
+                archive(place.file(), |output| Ok(engine.write_built_tree(built, output)?))?;
+                Ok(None)
+            }
+            Self::Local(folder) => {
+                engine.check_out_built(built, folder)?;
+                say(&format!("wrote files to {}", folder.display()));
+                Ok(None)
+            }
+            Self::Nothing => Ok(None),
+        }
+    }
+}
+
+impl Place {
+    fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Stdout => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+/// Reads one `--output`: a folder, `-`, or `type=...` with its options (buildx `util/buildflags/export.go`).
+fn one(text: &str) -> Result<(Output, Options), CliError> {
+    let bad = |why: &str| CliError::plain(format!("invalid --output {text:?}: {why}"));
+    let fields = crate::flags::csv(text);
+    if let [only] = fields.as_slice()
+        && !only.starts_with("type=")
+    {
+        return Ok(match only.as_str() {
+            "" => return Err(bad("it is empty")),
+            "-" => (Output::Tar(Place::Stdout), Options::default()),
+            folder => (Output::Local(PathBuf::from(folder)), Options::default()),
+        });
+    }
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for field in &fields {
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| bad(&format!("{field:?} is not key=value")))?;
+        known.insert(key.trim().to_ascii_lowercase(), value.to_owned());
+    }
+    let kind = known.remove("type").ok_or_else(|| bad("type is required"))?;
+    let mut options = Options::default();
+    options.read(&kind, &mut known).map_err(|why| bad(&why))?;
+    let output = kind_of(&kind, &mut known).map_err(|why| bad(&why))?;
+    match known.keys().next() {
+        None => Ok((output, options)),
+        Some(key) => Err(bad(&format!("type={kind} has no {key} here"))),
+    }
+}
+
+fn kind_of(kind: &str, known: &mut BTreeMap<String, String>) -> Result<Output, String> {
+    let dest = known.remove("dest");
+    let place = |dest: Option<String>| match dest.as_deref() {
+        None | Some("" | "-") => Place::Stdout,
+        Some(path) => Place::File(PathBuf::from(path)),
+    };
+    Ok(match kind {
+        "image" | "registry" => {
+            let push = match known.remove("push") {
+                Some(text) => switch("push", &text)?,
+                None => kind == "registry",
+            };
+            for ignored in ["unpack", "store"] {
+                // The store always has what is built, unpacked: layers are kept in no other way.
+                if known
+                    .remove(ignored)
+                    .map(|text| switch(ignored, &text))
+                    .transpose()?
+                    == Some(false)
+                    && ignored == "store"
+                {
+                    return Err("store=false: what is pushed is in the store here".to_owned());
+                }
+            }
+            Output::Image { push }
+        }
+        "docker" if dest.is_none() => Output::Image { push: false },
+        "oci" | "docker" => {
+            let docker = kind == "docker";
+            let tar = known.remove("tar").map(|text| switch("tar", &text)).transpose()?;
+            if tar == Some(false) {
+                let folder = dest.filter(|dest| !dest.is_empty() && dest != "-");
+                let folder = folder.ok_or("tar=false needs dest=FOLDER")?;
+                Output::Layout {
+                    docker,
+                    folder: PathBuf::from(folder),
+                }
+            } else {
+                Output::Archive {
+                    docker,
+                    place: place(dest),
+                }
+            }
+        }
+        "tar" => Output::Tar(place(dest)),
+        "local" => {
+            let folder = dest.filter(|dest| !dest.is_empty());
+            Output::Local(PathBuf::from(folder.ok_or("type=local needs dest=FOLDER")?))
+        }
+        "cacheonly" if dest.is_none() => Output::Nothing,
+        "cacheonly" => return Err("type=cacheonly has no dest".to_owned()),
+        other => {
+            return Err(format!(
+                "unknown type {other:?}: image, registry, docker, oci, tar, local, cacheonly"
+            ));
+        }
+    })
+}
+
+impl Options {
+    fn read(&mut self, kind: &str, known: &mut BTreeMap<String, String>) -> Result<(), String> {
+        if !matches!(kind, "image" | "registry" | "docker" | "oci") {
+            return Ok(());
+        }
+        if let Some(text) = known.remove("rewrite-timestamp") {
+            self.rewrite_timestamp = switch("rewrite-timestamp", &text)?;
+            if !self.rewrite_timestamp {
+                let why = "with SOURCE_DATE_EPOCH the times of new files are always rewritten";
+                return Err(format!("rewrite-timestamp=false: {why}"));
+            }
+        }
+        if let Some(text) = known.remove("name") {
+            for name in text.split(',').filter(|name| !name.is_empty()) {
+                let name = Reference::parse(&crate::dialect::spoken().new_name(name));
+                self.names
+                    .push(name.map_err(|error| error.to_string())?.or_latest());
+            }
+        }
+        if let Some(text) = known.remove("oci-mediatypes")
+            && !switch("oci-mediatypes", &text)?
+        {
+            return Err("oci-mediatypes=false: what is built here has OCI's media types".to_owned());
+        }
+        if let Some(text) = known.remove("compression") {
+            self.compression = Some(compression(kind, &text)?);
+        }
+        let keys: Vec<String> = known
+            .keys()
+            .filter(|key| key.starts_with("annotation"))
+            .cloned()
+            .collect();
+        for key in keys {
+            let value = known.remove(&key).unwrap_or_default();
+            let name = key
+                .strip_prefix("annotation.")
+                .or_else(|| key.strip_prefix("annotation-manifest."));
+            let name = name.ok_or_else(|| format!("{key}: only annotations of the manifest are written"))?;
+            self.annotations.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+}
+
+fn compression(kind: &str, text: &str) -> Result<Compression, String> {
+    let pushed = matches!(kind, "image" | "registry");
+    match text {
+        "gzip" => Ok(Compression::Gzip),
+        "uncompressed" if !pushed => Ok(Compression::None),
+        "zstd" if !pushed => Ok(Compression::Zstd),
+        "uncompressed" | "zstd" => Err(format!("compression={text}: layers are pushed with gzip")),
+        other => Err(format!("compression={other:?}: write uncompressed, gzip or zstd")),
+    }
+}
+
+fn switch(key: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => Err(format!("{key}={other:?}: write true or false")),
+    }
+}
+
+/// Writes `--metadata-file`, whole or not at all.
+pub(crate) fn write_metadata(path: &Path, told: &BTreeMap<String, Value>) -> Result<(), CliError> {
+    let failed = |error: std::io::Error| CliError::plain(format!("write {}: {error}", path.display()));
+    let text = serde_json::to_vec_pretty(told).map_err(|error| CliError::plain(error.to_string()))?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(beside);
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(failed)
+}
+
+/// `--annotation [manifest:]KEY=VALUE`.
+pub(crate) fn annotations(flags: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let mut all = BTreeMap::new();
+    for text in flags {
+        let bad = |why: &str| CliError::plain(format!("invalid --annotation {text:?}: {why}"));
+        let (key, value) = text.split_once('=').ok_or_else(|| bad("write KEY=VALUE"))?;
+        let key = match key.split_once(':') {
+            None => key,
+            Some(("manifest", key)) => key,
+            Some((kind, _))
+                if kind.starts_with("manifest[")
+                    || kind.starts_with("index")
+                    || kind.starts_with("manifest-descriptor") =>
+            {
+                return Err(bad("only annotations of the manifest are written"));
+            }
+            Some(_) => key,
+        };
+        if key.is_empty() {
+            return Err(bad("it has no name"));
+        }
+        all.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Output {
+        one(text).unwrap().0
+    }
+
+    #[test]
+    fn outputs_are_read_as_buildx_reads_them() {
+        assert_eq!(parsed("out"), Output::Local("out".into()));
+        assert_eq!(parsed("-"), Output::Tar(Place::Stdout));
+        assert_eq!(parsed("type=local,dest=a=b"), Output::Local("a=b".into()));
+        assert_eq!(
+            parsed("type=tar,dest=x.tar"),
+            Output::Tar(Place::File("x.tar".into()))
+        );
+        assert_eq!(parsed("type=docker"), Output::Image { push: false });
+        assert_eq!(parsed("type=registry,name=a/b"), Output::Image { push: true });
+        assert_eq!(
+            parsed("type=image,name=a,push=true"),
+            Output::Image { push: true }
+        );
+        assert_eq!(parsed("type=cacheonly"), Output::Nothing);
+        let (oci, options) =
+            one("type=oci,dest=d,tar=false,\"name=a,b:1\",compression=zstd,annotation.k=v").unwrap();
+        let folder = PathBuf::from("d");
+        assert_eq!(
+            oci,
+            Output::Layout {
+                docker: false,
+                folder
+            }
+        );
+        let names: Vec<_> = options.names.iter().map(Reference::familiar).collect();
+        assert_eq!(names, ["a:latest", "b:1"]);
+        assert_eq!(options.annotations["k"], "v");
+        assert_eq!(options.compression, Some(Compression::Zstd));
+    }
+
+    #[test]
+    fn what_an_output_does_not_have_is_named() {
+        for (bad, word) in [
+            ("", "empty"),
+            ("type=nothing", "nothing"),
+            ("dest=x,colour=red", "type"),
+            ("type=local", "dest"),
+            ("type=local,dest=x,name=y", "name"),
+            ("type=cacheonly,dest=x", "dest"),
+            ("type=image,push=maybe", "push"),
+            ("type=image,name=UPPER", "UPPER"),
+            ("type=image,compression=zstd", "zstd"),
+            ("type=oci,tar=false", "dest"),
+            ("type=tar,dest=x,annotation.a=b", "annotation"),
+            ("type=oci,dest=x,annotation-index.a=b", "annotation-index"),
+        ] {
+            let error = one(bad).unwrap_err();
+            assert!(error.message().contains(word), "{bad}: {error:?}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a build allows and limits: entitlements, resource limits, control groups, stages without the cache.
+
+use crate::world::{Ran, World};
+
+fn build(world: &World, flags: &[&str], text: &str) -> Ran {
+    let mut args = vec!["build", "--progress", "plain", "-t", "f"];
+    args.extend(flags);
+    args.push("-");
+    world.feed(&args, text)
+}
+
+#[test]
+fn a_step_gets_more_than_the_sandbox_only_when_the_builder_allows_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let host = "FROM busybox\nRUN --network=host readlink /proc/self/ns/net > /net\n";
+    build(&world, &[], host)
+        .exits(1)
+        .says("network.host is not allowed")
+        .says("--allow network.host");
+    let own = std::fs::read_link("/proc/self/ns/net")
+        .unwrap()
+        .display()
+        .to_string();
+    for flags in [&["--allow", "network.host"][..], &["--network", "host"]] {
+        build(&world, flags, host).exits(0);
+        assert_eq!(world.sh_in("f", "cat /net"), own);
+    }
+    let insecure = "FROM busybox\nRUN --security=insecure grep CapEff /proc/self/status > /caps\n";
+    let ran = build(&world, &[], insecure)
+        .exits(1)
+        .says("security.insecure is not allowed");
+    assert!(
+        ran.stderr
+            .lines()
+            .any(|line| line.contains(">>>") && line.contains("insecure")),
+        "{ran:?}"
+    );
+    build(&world, &["--allow", "network.host"], insecure)
+        .exits(1)
+        .says("security.insecure");
+    build(&world, &["--allow", "security.insecure"], insecure).exits(0);
+    let caps = world.sh_in("f", "cut -f 2 /caps");
+    assert!(caps.starts_with("000001ffffffffff") || caps.len() == 16, "{caps}");
+    build(&world, &["--allow", "everything"], host)
+        .exits(125)
+        .says("everything");
+    world.clean();
+}
+
+#[test]
+fn steps_have_the_limits_and_the_control_group_that_were_asked_for() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let text = "FROM busybox\nRUN sh -c 'ulimit -n; ulimit -c' > /limits; cat /proc/self/cgroup > /group; df -k /dev/shm | tail -n 1 > /shm\n";
+    let parent = format!("dhow-blackbox-{}", std::process::id());
+    let flags = [
+        "--ulimit",
+        "nofile=77:88",
+        "--ulimit",
+        "core=0",
+        "--shm-size",
+        "8m",
+        "--cgroup-parent",
+        &parent,
+    ];
+    build(&world, &flags, text).exits(0);
+    assert_eq!(world.sh_in("f", "cat /limits"), "77\n0");
+    assert!(world.sh_in("f", "cat /shm").contains(" 8192 "));
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let group = world.sh_in("f", "cat /group");
+    assert_ne!(
+        group, own,
+        "the step has a group of its own, or a namespace of it"
+    );
+    build(&world, &["--ulimit", "nofile=9:8"], text)
+        .exits(1)
+        .says("nofile=9:8");
+    for group in crate::world::groups(&parent) {
+        let left = std::fs::read_dir(&group)
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.path().is_dir());
+        assert_eq!(left.count(), 0, "{group}");
+        std::fs::remove_dir(&group).unwrap();
+    }
+    world.clean();
+}
+
+#[test]
+fn stages_that_are_named_are_built_again() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let text = "FROM busybox AS one\nRUN echo 1 > /1\nFROM busybox AS two\nRUN cat /proc/sys/kernel/random/uuid > /2\nFROM two\nCOPY --from=one /1 /1\n";
+    build(&world, &[], text).exits(0);
+    let before = world.sh_in("f", "cat /2");
+    let cached = |ran: &Ran| ran.stderr.matches("CACHED").count();
+    assert_eq!(cached(&build(&world, &[], text).exits(0)), 3);
+    let ran = build(&world, &["--no-cache-filter", "one"], text).exits(0);
+    assert_eq!(cached(&ran), 2, "{ran:?}");
+    assert_eq!(world.sh_in("f", "cat /2"), before);
+    build(&world, &["--no-cache-filter", "one,Two"], text).exits(0);
+    assert_ne!(world.sh_in("f", "cat /2"), before);
+}
