@@ -22,6 +22,7 @@ mod served;
 mod world;
 mod yard;
 
+mod algebra;
 mod boot;
 mod bootstrap;
 mod build;

@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod algebra;
 mod apart;
 mod boot;
 mod bootstrap;
@@ -51,6 +52,7 @@ mod volume;
 mod volume_options;
 mod worker;
 
+pub use algebra::{Appended, Rebased, SetImage, SquashFrom};
 pub use boot::Booted;
 pub use bootstrap::BootstrapRequest;
 pub use build::BuildFailure;

@@ -25,6 +25,7 @@ use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
 
 use self::output::Outputs;
+pub(super) use self::output::annotations;
 
 pub(crate) const VERB: Verb = Verb {
     name: "build",

@@ -2,6 +2,7 @@
 //!
 //! To add a verb: write its module with a `VERB`, and list it in [`TOP`] or in one of [`GROUPS`], or both.
 
+mod algebra;
 mod attach;
 mod boot;
 mod bootstrap;
@@ -230,6 +231,11 @@ const IMAGE: &[Entry] = &[
     own(&prune::IMAGE),
     own(&mount::MOUNT),
     named("unmount", &["umount"], &mount::UNMOUNT),
+    own(&algebra::APPEND),
+    own(&algebra::REBASE),
+    own(&algebra::SQUASH),
+    own(&algebra::FLATTEN),
+    own(&algebra::SET),
 ];
 
 const HEALTHCHECK: &[Entry] = &[own(&healthcheck::RUN)];
