@@ -39,6 +39,7 @@ mod exit;
 mod flags;
 mod hostile;
 mod images;
+mod init;
 mod interop;
 mod kills;
 mod lifecycle;

@@ -33,231 +33,15 @@ const MACHINE: u16 = 62;
 const MACHINE: u16 = 183;
 
 // Data after the code: link descriptor, first word of a report, whether to search on, how to hand over (0 not, 1 yes, 2
-// with descriptor 0 as the controlling terminal), first word of the report of that (each 32 bits), then null-terminated
+// with descriptor 0 as the controlling terminal, 3 as the first process), first word of the report of that (each 32 bits), then null-terminated
 // paths up to an empty one. Calls: fcntl(link, F_SETFD, FD_CLOEXEC); to hand over, clone(CLONE_PARENT | SIGCHLD), in the
 // child setsid and ioctl(0, TIOCSCTTY, 0), in the parent write(link, {word, pid, 0}, 12) and exit_group; execve for each
-// path, write(link, {word, 0, errno}, 12), exit_group(255).
+// path, write(link, {word, 0, errno}, 12), exit_group(255). The first process's calls stand beside its code.
 #[cfg(target_arch = "x86_64")]
-std::arch::global_asm!(
-    ".pushsection .rodata.dhow_stub,\"a\",@progbits",
-    ".globl dhow_stub_begin",
-    ".globl dhow_stub_end",
-    ".hidden dhow_stub_begin",
-    ".hidden dhow_stub_end",
-    "dhow_stub_begin:",
-    "mov r13, [rsp]",
-    "lea r14, [rsp + 8]",
-    "lea r15, [r14 + r13*8 + 8]",
-    "lea rbx, [rip + dhow_stub_end]",
-    "mov eax, 72",
-    "mov edi, [rbx]",
-    "mov esi, 2",
-    "mov edx, 1",
-    "syscall",
-    "test rax, rax",
-    "js 9f",
-    "cmp dword ptr [rbx + 12], 0",
-    "je 1f",
-    "mov eax, 56",
-    "mov edi, 0x8011",
-    "xor esi, esi",
-    "xor edx, edx",
-    "xor r10d, r10d",
-    "xor r8d, r8d",
-    "syscall",
-    "test rax, rax",
-    "js 7f",
-    "jnz 8f",
-    "mov eax, 112",
-    "syscall",
-    "test rax, rax",
-    "js 7f",
-    "cmp dword ptr [rbx + 12], 1",
-    "je 1f",
-    "mov eax, 16",
-    "xor edi, edi",
-    "mov esi, 0x540e",
-    "xor edx, edx",
-    "syscall",
-    "test rax, rax",
-    "js 7f",
-    "1:",
-    "mov r12d, 2",
-    "lea rbp, [rbx + 20]",
-    "2:",
-    "cmp byte ptr [rbp], 0",
-    "je 5f",
-    "mov eax, 59",
-    "mov rdi, rbp",
-    "mov rsi, r14",
-    "mov rdx, r15",
-    "syscall",
-    "neg eax",
-    "cmp dword ptr [rbx + 8], 0",
-    "je 4f",
-    "cmp eax, 2",
-    "je 3f",
-    "cmp eax, 20",
-    "je 3f",
-    "cmp eax, 13",
-    "jne 4f",
-    "mov r12d, eax",
-    "3:",
-    "inc rbp",
-    "cmp byte ptr [rbp - 1], 0",
-    "jne 3b",
-    "jmp 2b",
-    "4:",
-    "mov r12d, eax",
-    "5:",
-    "sub rsp, 16",
-    "mov ecx, [rbx + 4]",
-    "mov [rsp], ecx",
-    "mov dword ptr [rsp + 4], 0",
-    "mov [rsp + 8], r12d",
-    "mov eax, 1",
-    "mov edi, [rbx]",
-    "mov rsi, rsp",
-    "mov edx, 12",
-    "syscall",
-    "9:",
-    "mov eax, 231",
-    "mov edi, 255",
-    "syscall",
-    "ud2",
-    "7:",
-    "neg eax",
-    "sub rsp, 16",
-    "mov [rsp + 8], eax",
-    "mov dword ptr [rsp + 4], 0",
-    "jmp 6f",
-    "8:",
-    "sub rsp, 16",
-    "mov dword ptr [rsp + 8], 0",
-    "mov [rsp + 4], eax",
-    "6:",
-    "mov ecx, [rbx + 16]",
-    "mov [rsp], ecx",
-    "mov eax, 1",
-    "mov edi, [rbx]",
-    "mov rsi, rsp",
-    "mov edx, 12",
-    "syscall",
-    "jmp 9b",
-    ".balign 8",
-    "dhow_stub_end:",
-    ".popsection",
-);
+std::arch::global_asm!(include_str!("stub/x86_64.s"));
 
 #[cfg(target_arch = "aarch64")]
-std::arch::global_asm!(
-    ".pushsection .rodata.dhow_stub,\"a\",@progbits",
-    ".globl dhow_stub_begin",
-    ".globl dhow_stub_end",
-    ".hidden dhow_stub_begin",
-    ".hidden dhow_stub_end",
-    ".balign 8",
-    "dhow_stub_begin:",
-    "ldr x20, [sp]",
-    "add x21, sp, #8",
-    "add x22, x21, x20, lsl #3",
-    "add x22, x22, #8",
-    "adr x23, dhow_stub_end",
-    "mov x8, #25",
-    "ldr w0, [x23]",
-    "mov x1, #2",
-    "mov x2, #1",
-    "svc #0",
-    "tbnz x0, #63, 9f",
-    "ldr w9, [x23, #12]",
-    "cbz w9, 1f",
-    "mov x8, #220",
-    "mov x0, #0x8011",
-    "mov x1, #0",
-    "mov x2, #0",
-    "mov x3, #0",
-    "mov x4, #0",
-    "svc #0",
-    "tbnz x0, #63, 7f",
-    "cbnz x0, 8f",
-    "mov x8, #157",
-    "svc #0",
-    "tbnz x0, #63, 7f",
-    "ldr w9, [x23, #12]",
-    "cmp w9, #1",
-    "b.eq 1f",
-    "mov x8, #29",
-    "mov x0, #0",
-    "mov x1, #0x540e",
-    "mov x2, #0",
-    "svc #0",
-    "tbnz x0, #63, 7f",
-    "1:",
-    "mov w24, #2",
-    "add x25, x23, #20",
-    "2:",
-    "ldrb w9, [x25]",
-    "cbz w9, 5f",
-    "mov x8, #221",
-    "mov x0, x25",
-    "mov x1, x21",
-    "mov x2, x22",
-    "svc #0",
-    "neg w0, w0",
-    "ldr w9, [x23, #8]",
-    "cbz w9, 4f",
-    "cmp w0, #2",
-    "b.eq 3f",
-    "cmp w0, #20",
-    "b.eq 3f",
-    "cmp w0, #13",
-    "b.ne 4f",
-    "mov w24, w0",
-    "3:",
-    "ldrb w9, [x25], #1",
-    "cbnz w9, 3b",
-    "b 2b",
-    "4:",
-    "mov w24, w0",
-    "5:",
-    "sub sp, sp, #16",
-    "ldr w9, [x23, #4]",
-    "str w9, [sp]",
-    "str wzr, [sp, #4]",
-    "str w24, [sp, #8]",
-    "mov x8, #64",
-    "ldr w0, [x23]",
-    "mov x1, sp",
-    "mov x2, #12",
-    "svc #0",
-    "9:",
-    "mov x8, #94",
-    "mov x0, #255",
-    "svc #0",
-    "udf #0",
-    "7:",
-    "neg w9, w0",
-    "mov w10, wzr",
-    "b 6f",
-    "8:",
-    "mov w9, wzr",
-    "mov w10, w0",
-    "6:",
-    "sub sp, sp, #16",
-    "str w9, [sp, #8]",
-    "str w10, [sp, #4]",
-    "ldr w9, [x23, #16]",
-    "str w9, [sp]",
-    "mov x8, #64",
-    "ldr w0, [x23]",
-    "mov x1, sp",
-    "mov x2, #12",
-    "svc #0",
-    "b 9b",
-    ".balign 8",
-    "dhow_stub_end:",
-    ".popsection",
-);
+std::arch::global_asm!(include_str!("stub/aarch64.s"));
 
 unsafe extern "C" {
     static dhow_stub_begin: [u8; 0];
@@ -285,6 +69,15 @@ pub enum Handover {
         word: u32,
         /// Whether descriptor 0 becomes the controlling terminal.
         terminal: bool,
+    },
+    /// It stays, as the first process of a container whose program is its child: it reaps what others leave behind, sends
+    /// the signals that it gets on to the program, and ends with its exit status, or with 128 and the number of the
+    /// signal that ended it. The program leads a process group of its own, the foreground one of the terminal at
+    /// descriptor 0 if there is one: keys reach it once. Its first argument is how the first process is called, its second is
+    /// for the eye (`--`), and the program's own begin with the third.
+    Init {
+        /// First word of the report when there can be no first process; then follow 0 and an errno.
+        word: u32,
     },
 }
 
@@ -358,6 +151,7 @@ fn image(paths: &[CString], search: bool, link: BorrowedFd<'_>, word: u32, hando
     let (how, told) = match handover {
         Handover::None => (0, 0),
         Handover::Child { word, terminal } => (1 + u32::from(terminal), word),
+        Handover::Init { word } => (3, word),
     };
     let mut data = Vec::new();
     for single in [
@@ -467,6 +261,80 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(status.exit_status(), Some(3));
+    }
+
+    /// The first process with a shell's script as its program; a report, if there is one.
+    fn init(program: &str, script: &str) -> (std::process::Child, std::fs::File) {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let paths = [CString::new(program).unwrap()];
+        let stub = image(&paths, false, write.as_fd(), 7, Handover::Init { word: 9 });
+        let stub = sealed(&stub, None).unwrap();
+        fcntl_setfd(&write, FdFlags::empty()).unwrap();
+        let child = std::process::Command::new(format!("/proc/self/fd/{}", stub.as_raw_fd()))
+            .args(["--", "sh", "-c", script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        (child, std::fs::File::from(read))
+    }
+
+    #[test]
+    fn the_first_process_ends_as_its_program_does() {
+        for (script, status) in [
+            ("exit 3", 3),
+            ("kill -9 $$", 128 + 9),
+            ("kill -TERM $$", 128 + 15),
+            // It is a group of its own, with the mask that the first process was started with.
+            (
+                "test $(cut -d' ' -f5 /proc/$$/stat) = $$ && grep -q '^SigBlk:.0000000000000000' /proc/$$/status",
+                0,
+            ),
+        ] {
+            let (mut child, mut told) = init("/bin/sh", script);
+            assert_eq!(child.wait().unwrap().code(), Some(status), "{script}");
+            let mut said = Vec::new();
+            std::io::Read::read_to_end(&mut told, &mut said).unwrap();
+            assert!(said.is_empty(), "{script}");
+        }
+        let (mut child, mut told) = init("/no/such/program", "");
+        assert_eq!(child.wait().unwrap().code(), Some(FAILED));
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut told, &mut said).unwrap();
+        assert_eq!(
+            said,
+            [7_u32.to_ne_bytes(), [0; 4], libc::ENOENT.to_ne_bytes()].concat()
+        );
+    }
+
+    #[test]
+    fn the_first_process_reaps_orphans_and_sends_signals_on() {
+        // As a subreaper it gets orphans without being the first process of a namespace, too.
+        let script = "trap 'echo got; exit 4' 37
+            (sleep 0.01 & echo $!)
+            echo ready
+            while :; do sleep 0.01; done";
+        let (mut child, told) = init("/bin/sh", script);
+        drop(told);
+        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let (orphan, ready) = (line(), line());
+        assert_eq!(ready, "ready");
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+        assert!(name.starts_with("/proc/self/fd/"), "{name}");
+        let begin = std::time::Instant::now();
+        while std::path::Path::new(&format!("/proc/{orphan}")).exists() {
+            assert!(begin.elapsed().as_secs() < 20, "nobody reaped {orphan}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        crate::process::send_signal(handle.as_fd(), 37).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(4));
+        assert_eq!(line(), "got");
     }
 
     /// By which SELinux lets the program's label be entered (kernel `selinux_bprm_creds_for_exec`).

@@ -9,9 +9,6 @@ use crate::{
     BindMount, Error, GeneratedFile, Host, MountRequest, NamespaceMode, Propagation, Request, TmpfsMount,
 };
 
-/// Where the reaping first process is bound (`--init`), as in docker.
-pub(crate) const INIT: &str = "/sbin/docker-init";
-
 /// The attributes that a person can give a bind mount.
 const ATTRIBUTES: [&str; 6] = ["exec", "noexec", "suid", "nosuid", "dev", "nodev"];
 
@@ -41,11 +38,12 @@ pub(crate) fn mounts(request: &Request, host: &Host) -> Result<Vec<Mount>, Error
             wanted.push(made);
         }
     }
-    if let Some(init) = &request.init {
-        let destination = PathBuf::from(INIT);
+    if let Some(init) = &request.init
+        && let Some(program) = &init.program
+    {
         wanted.push(file_mount(&GeneratedFile {
-            source: init.clone(),
-            destination,
+            source: program.clone(),
+            destination: init.place.clone(),
             read_only: true,
         })?);
     }

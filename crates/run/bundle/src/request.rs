@@ -89,12 +89,31 @@ pub struct Request {
     pub uid_mappings: Vec<IdMapping>,
     /// Group ids of its user namespace.
     pub gid_mappings: Vec<IdMapping>,
-    /// The host's path of the program that is to be process 1 and reap (`--init`).
-    pub init: Option<PathBuf>,
+    /// A first process between the kernel and the program (`--init`).
+    pub init: Option<Init>,
     /// Path of the control group.
     pub cgroup_path: String,
     /// Free strings for the spec.
     pub annotations: Labels,
+}
+
+/// A first process, which reaps what others leave behind and sends signals on to the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// Where it is in the container: `/sbin/docker-init` with docker, `/run/podman-init` with podman.
+    pub place: PathBuf,
+    /// The host's path of its program, which is bound there. Without, it is the runtime's own, which is no file: nothing is
+    /// mounted, and the spec does not know it.
+    pub program: Option<PathBuf>,
+}
+
+impl Init {
+    /// What the runtime's own is called among processes.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.place.file_name().unwrap_or(self.place.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
 }
 
 /// One mount that a person asked for.

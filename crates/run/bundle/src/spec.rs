@@ -147,8 +147,8 @@ fn arguments(request: &Request) -> Result<Vec<String>, Error> {
         .iter()
         .try_for_each(|word| no_nul(word, "argument"))?;
     let mut out = Vec::with_capacity(request.args.len() + 2);
-    if request.init.is_some() {
-        out.extend([mounts::INIT.to_owned(), "--".to_owned()]);
+    if let Some(init) = request.init.as_ref().filter(|init| init.program.is_some()) {
+        out.extend([init.place.to_string_lossy().into_owned(), "--".to_owned()]);
     }
     out.extend(request.args.iter().cloned());
     Ok(out)

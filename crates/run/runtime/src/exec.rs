@@ -109,7 +109,7 @@ fn attempt(exec: &Exec<'_>, program: &Program, joined: &Joined) -> Result<Option
     };
     let protection = parent::protect(true)?;
     let visit = match program.handover {
-        Handover::None => {
+        Handover::None | Handover::Init { .. } => {
             Some(Visit::enter_processes_of(exec.init).map_err(|error| stopped(error, exec.init))?)
         }
         Handover::Child { .. } => None,
@@ -139,7 +139,9 @@ fn attempt(exec: &Exec<'_>, program: &Program, joined: &Joined) -> Result<Option
         link.tell();
     }
     let running = match program.handover {
-        Handover::None => parent::running(child, &link, program, None, exec.state).map(Some),
+        Handover::None | Handover::Init { .. } => {
+            parent::running(child, &link, program, None, exec.state).map(Some)
+        }
         Handover::Child { .. } => handed_over(&child, &link, program),
     };
     running.map_err(|error| stopped(error, exec.init))

@@ -17,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dhow_oci::runtime::{Hooks, IdMapping, Linux, Process, Spec};
+use dhow_sys::stub::Handover;
 use dhow_types::ErrorKind;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags as Propagation};
 use rustix::thread::UnshareFlags;
@@ -180,6 +181,22 @@ impl Plan {
             class: linux.intel_rdt.as_ref().map(Class::parse).transpose()?,
             no_pivot: settings.no_pivot,
         })
+    }
+
+    /// The same with a first process of ours, called `name`, between the kernel and the program: it reaps what others leave
+    /// behind, sends signals on, and ends as the program does ([`Handover::Init`]). It is no file of the host or the
+    /// container, so there is none to write over (CVE-2019-5736).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name with a null byte.
+    pub fn with_init(mut self, name: &str) -> Result<Self, Error> {
+        let mut argv = vec![text(name, "name of the first process")?, c"--".to_owned()];
+        argv.extend_from_slice(self.program.argv.strings());
+        self.program.argv = dhow_sys::exec::Vector::new(argv);
+        self.program.handover = Handover::Init {
+            word: crate::report::Step::Init as u32,
+        };
+        Ok(self)
     }
 
     /// The user of the host to whom the container's v2 control group belongs: that of its process, where it sees that

@@ -50,6 +50,7 @@ steps! {
     Groups = "set groups",
     Hook = "run a hook",
     Hostname = "set the host name",
+    Init = "make the first process",
     IoPriority = "set io priority",
     JoinNamespace = "join namespace",
     Keyring = "join a session keyring",

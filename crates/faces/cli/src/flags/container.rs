@@ -11,7 +11,7 @@ use dhow_engine::container::{
 use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoice, SeccompProfile, Ulimit};
 use dhow_types::{ByteSize, parse_duration};
 
-use super::podman::PodmanFlags;
+use super::podman::{self, PodmanFlags};
 use super::{LimitFlags, env_pairs, key_value, labels, mount, network, port, restart_policy};
 use crate::{CliError, dialect};
 
@@ -206,6 +206,9 @@ pub(crate) struct ContainerFlags {
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     no_healthcheck: bool,
+    /// Run an init inside the container that forwards signals and reaps processes
+    #[arg(long)]
+    init: bool,
     /// Automatically remove the container when it exits
     #[arg(long)]
     pub(crate) rm: bool,
@@ -357,6 +360,7 @@ impl ContainerFlags {
             on_unhealthy: self.health_on_failure,
             auto_remove: self.rm || self.podman.rmi,
             log: self.log(),
+            init: self.init.then(podman::init),
             extras: self.extras(),
             ..CreateContainer::default()
         })

@@ -1,10 +1,11 @@
 //! The flags of `run` and `create` that docker has not.
 
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dhow_engine::Propagation;
 use dhow_engine::container::{CreateContainer, ImageVolumes, MountSpec};
+use dhow_engine::{Init, Propagation};
 
 use super::health::StartupFlags;
 use crate::{CliError, dialect};
@@ -35,6 +36,9 @@ pub(crate) struct PodmanFlags {
     /// Kill the container when it has run so long
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// A program of the host that is the container's --init in place of the built-in one
+    #[arg(long, value_name = "FILE", requires = "init")]
+    init_path: Option<PathBuf>,
     /// Write the process id of the container's program to the file at each start
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
@@ -116,6 +120,9 @@ impl PodmanFlags {
             None if podman => None,
             _ => Some(false),
         };
+        if let (Some(init), Some(path)) = (&mut request.init, &self.init_path) {
+            init.program = Some(init_program(path)?);
+        }
         let extras = &mut request.extras;
         extras.remove_image = self.rmi;
         extras.timeout = self.timeout;
@@ -125,6 +132,31 @@ impl PodmanFlags {
         extras.no_hosts = self.no_hosts;
         self.startup.add_to(extras)
     }
+}
+
+/// The built-in init, where the dialect's users look for one.
+pub(super) fn init() -> Init {
+    let place = match dialect::spoken() {
+        dialect::Dialect::Docker => "/sbin/docker-init",
+        dialect::Dialect::Podman => "/run/podman-init",
+    };
+    Init {
+        place: PathBuf::from(place),
+        program: None,
+    }
+}
+
+/// One of the host's in its place.
+fn init_program(path: &Path) -> Result<PathBuf, CliError> {
+    let bad = |why: &str| {
+        CliError::plain(format!("container-init binary {}: {why}", path.display())).with_code(125)
+    };
+    let path = std::fs::canonicalize(path).map_err(|error| bad(&error.to_string()))?;
+    let metadata = std::fs::metadata(&path).map_err(|error| bad(&error.to_string()))?;
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        return Err(bad("it is no program"));
+    }
+    Ok(path)
 }
 
 /// A device rule in podman's form and words (podman `pkg/specgen/generate/validate.go`), as docker writes it.
@@ -226,7 +258,7 @@ mod tests {
         use clap::FromArgMatches as _;
         let words = ["run", "--unsetenv", "A", "--unsetenv", "B"];
         // Flags of others that these name.
-        let others = ["name", "health_cmd", "add_host"].map(clap::Arg::new);
+        let others = ["name", "health_cmd", "add_host", "init"].map(clap::Arg::new);
         let flags = PodmanFlags::augment_args(clap::Command::new("run").args(others))
             .try_get_matches_from(words)
             .unwrap();

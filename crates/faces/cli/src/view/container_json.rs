@@ -148,6 +148,9 @@ fn host_config(container: &Container) -> Value {
     });
     if let (Some(fields), Value::Object(limits)) = (value.as_object_mut(), limits(container)) {
         fields.extend(limits);
+        if request.init.is_some() {
+            fields.insert("Init".to_owned(), true.into());
+        }
     }
     value
 }

@@ -183,6 +183,18 @@ pub(crate) fn inspected_container(
             ("Driver", "overlay".into()),
         ],
     );
+    if let Some(init) = &config.request.init {
+        let behind = ["--"]
+            .into_iter()
+            .chain(config.command.iter().map(String::as_str));
+        put(
+            &mut docker,
+            &[
+                ("Path", json!(init.place)),
+                ("Args", behind.collect::<Vec<_>>().into()),
+            ],
+        );
+    }
     if let Some(state) = docker.get_mut("State") {
         let health = state.get("Health").cloned().unwrap_or_default();
         put(

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    BindMount, GeneratedFile, MountRequest, Namespaces, Propagation, SelinuxLabels, TmpfsMount, UserMode,
+    BindMount, GeneratedFile, Init, MountRequest, Namespaces, Propagation, SelinuxLabels, TmpfsMount, UserMode,
 };
 
 const HOST: Host = Host {
@@ -358,7 +358,10 @@ fn rootless_containers_ask_for_nothing_that_a_user_namespace_forbids() {
 #[test]
 fn init_goes_first_and_is_bound_read_only() {
     let spec = made(&Request {
-        init: Some("/usr/lib/init".into()),
+        init: Some(Init {
+            place: "/sbin/docker-init".into(),
+            program: Some("/usr/lib/init".into()),
+        }),
         ..request()
     });
     assert_eq!(
@@ -370,6 +373,20 @@ fn init_goes_first_and_is_bound_read_only() {
             .options
             .contains(&"ro".to_owned())
     );
+}
+
+#[test]
+fn an_init_that_is_no_file_is_not_in_the_spec() {
+    let init = Init {
+        place: "/run/podman-init".into(),
+        program: None,
+    };
+    assert_eq!(init.name(), "podman-init");
+    let with = made(&Request {
+        init: Some(init),
+        ..request()
+    });
+    assert_eq!(with, made(&request()));
 }
 
 #[test]

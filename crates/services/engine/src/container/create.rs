@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dhow_bundle::{
-    BindMount, Device, Limits, MountRequest, NamespaceMode, Propagation, Request, SeccompChoice, TmpfsMount,
+    BindMount, Device, Init, Limits, MountRequest, NamespaceMode, Propagation, Request, SeccompChoice, TmpfsMount,
     Ulimit,
 };
 use dhow_image::Image;
@@ -132,6 +132,8 @@ pub struct CreateContainer {
     pub read_only_dev: bool,
     /// Whether it gets what a systemd needs; by its command when absent.
     pub systemd: Option<bool>,
+    /// `--init`.
+    pub init: Option<Init>,
     /// What docker has no word for.
     pub extras: Extras,
 }
@@ -589,6 +591,7 @@ impl Engine {
             umask: wanted.umask,
             no_shm: wanted.extras.ipc == IpcMode::None,
             own_cgroups: wanted.extras.systemd,
+            init: wanted.init.clone(),
             cgroup_path: match wanted.cgroup_parent.as_deref() {
                 Some(parent) => format!("{}/{id}", parent.trim_matches('/')),
                 None => format!("{}/{id}", self.cgroup_parent()),

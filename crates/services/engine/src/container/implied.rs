@@ -35,7 +35,8 @@ pub(super) fn complete(wanted: &CreateContainer, image: &Image, args: &[String])
         || Path::new(program)
             .file_name()
             .is_some_and(|name| name == "systemd");
-    let systemd = wanted.systemd.unwrap_or(is_systemd);
+    // Behind a first process it is not the first, as it must be to manage anything.
+    let systemd = wanted.systemd.unwrap_or(is_systemd && wanted.init.is_none());
     let mut memory = Vec::new();
     if systemd {
         memory.extend(SYSTEMD_MEMORY);

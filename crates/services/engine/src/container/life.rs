@@ -330,6 +330,11 @@ impl ContainerLife {
         let mut plan = Plan::prepare(spec, &self.engine.handing_settings(&self.kept))
             .context(|| "prepare the container")
             .map_err(before_program)?;
+        if let Some(init) = spec_less_init(&self.config) {
+            plan = plan
+                .with_init(&init.name())
+                .context(|| "prepare the first process")?;
+        }
         joined.give(&mut plan).map_err(before_program)?;
         let mut namespaces = std::mem::take(&mut joined.namespaces);
         if let Some(netns) = &network.netns {
@@ -671,6 +676,11 @@ impl ContainerLife {
             output: reader,
         })
     }
+}
+
+/// The first process that the runtime brings along.
+fn spec_less_init(config: &Config) -> Option<&dhow_bundle::Init> {
+    config.request.init.as_ref().filter(|init| init.program.is_none())
 }
 
 /// What a person wrote for one.
