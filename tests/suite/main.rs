@@ -46,6 +46,7 @@ mod lifecycle;
 mod limits;
 mod logdrivers;
 mod lsm;
+mod mounts;
 mod network;
 mod network_faults;
 mod network_wishes;

@@ -20,8 +20,8 @@ mod sysctl;
 pub use command::{command, merge_env};
 pub use passwd::Identity;
 pub use request::{
-    BindMount, Device, GeneratedFile, Init, Limits, MountRequest, NamespaceMode, Namespaces, Propagation, Request,
-    SHM_SIZE, SeccompChoice, SelinuxLabels, TmpfsMount, Ulimit, UserMode,
+    BindMount, Device, GeneratedFile, Init, Limits, MountRequest, NamespaceMode, Namespaces, Propagation,
+    Request, SHM_SIZE, SeccompChoice, SelinuxLabels, Submounts, TmpfsMount, Ulimit, UserMode,
 };
 pub use spec::{Host, spec};
 

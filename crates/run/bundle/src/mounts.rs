@@ -6,7 +6,8 @@ use dhow_oci::runtime::Mount;
 
 use crate::check::{inside, invalid, no_nul, shown};
 use crate::{
-    BindMount, Error, GeneratedFile, Host, MountRequest, NamespaceMode, Propagation, Request, TmpfsMount,
+    BindMount, Error, GeneratedFile, Host, MountRequest, NamespaceMode, Propagation, Request, Submounts,
+    TmpfsMount,
 };
 
 /// The attributes that a person can give a bind mount.
@@ -166,12 +167,22 @@ fn source(path: &Path) -> Result<PathBuf, Error> {
 }
 
 fn bind_mount(bind: &BindMount, host: &Host) -> Result<Mount, Error> {
-    let mut options = vec![if bind.recursive { "rbind" } else { "bind" }];
+    let along = bind.submounts != Submounts::Disabled;
+    let mut options = vec![if along { "rbind" } else { "bind" }];
     if bind.read_only {
         options.push("ro");
         // mount_setattr(2) makes the mounts below read-only too; docker does so since 25.0.
-        if bind.recursive && host.kernel >= (5, 12) {
-            options.push("rro");
+        let possible = host.kernel >= (5, 12);
+        match bind.submounts {
+            Submounts::ReadOnly if !possible => {
+                let message = format!(
+                    "mount {}: this kernel cannot make the mounts below read-only",
+                    bind.destination.display()
+                );
+                return Err(invalid(message).with_hint("it takes Linux 5.12, or bind-recursive=writable"));
+            }
+            Submounts::Enabled | Submounts::ReadOnly if possible => options.push("rro"),
+            _ => {}
         }
     }
     options.push(bind.propagation.option());

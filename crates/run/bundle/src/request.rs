@@ -147,12 +147,27 @@ pub struct BindMount {
     pub destination: PathBuf,
     /// Whether the container may not write it.
     pub read_only: bool,
-    /// Whether mounts below the source come along.
-    pub recursive: bool,
+    /// What becomes of the mounts below the source.
+    pub submounts: Submounts,
     /// How later mounts travel.
     pub propagation: Propagation,
     /// Attributes: `noexec`, `nosuid`, `nodev` and their opposites.
     pub options: Vec<String>,
+}
+
+/// What becomes of mounts below the source of a bind (`bind-recursive` of `--mount`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Submounts {
+    /// They come along, read-only with it where the kernel has that (Linux 5.12).
+    #[default]
+    Enabled,
+    /// They stay where they are.
+    Disabled,
+    /// They come along, and can be written though the mount cannot.
+    Writable,
+    /// They come along read-only, or nothing does.
+    ReadOnly,
 }
 
 /// Memory as a file system.

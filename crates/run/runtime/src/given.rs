@@ -7,9 +7,13 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
+use dhow_rootpath::Root;
+use dhow_sys::mount::{Attributes, set_attributes_at};
 use dhow_types::ErrorKind;
 use rustix::fs::CWD;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags as Flags, open_tree};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::thread::UnshareFlags;
 
 use crate::plan::Source;
 use crate::{Context as _, Error, Plan};
@@ -51,30 +55,77 @@ impl Plan {
 /// # Errors
 /// `NotFound` when there is no such place, `FailedPrecondition` when nothing is mounted there.
 pub fn mounted_in(mounts: &OwnedFd, path: &CStr) -> Result<OwnedFd, Error> {
-    use rustix::mount::{OpenTreeFlags as Flags, open_tree};
     let what = || format!("share {} of another container", path.to_string_lossy());
-    let pair = socketpair(
+    let copy = || {
+        dhow_sys::namespace::enter(mounts)?;
+        let flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_SYMLINK_NOFOLLOW;
+        if !is_mount(path)? {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
+        Ok(open_tree(CWD, path, flags)?)
+    };
+    match by_child(UnshareFlags::empty(), copy).context(what)? {
+        Ok(tree) => Ok(tree),
+        Err(libc::EINVAL) => {
+            let message = format!("{}: nothing is mounted there", what());
+            Err(Error::new(ErrorKind::FailedPrecondition, message))
+        }
+        Err(errno) => Err(std::io::Error::from_raw_os_error(errno)).context(what),
+    }
+}
+
+/// A detached mount of what is at `path` in a detached mount; links are followed inside. Before Linux 6.15 only what is
+/// attached can be copied: a child attaches it where nobody else looks.
+///
+/// The caller must be single-threaded.
+///
+/// # Errors
+/// `NotFound` when there is no such path.
+pub fn part_of(tree: &OwnedFd, path: &Path) -> Result<OwnedFd, Error> {
+    let what = || format!("mount {} alone", path.display());
+    let inside = Root::from_fd(tree.try_clone().context(what)?);
+    let copy = || {
+        let private = Attributes {
+            propagation: Some(MountPropagationFlags::PRIVATE),
+            ..Attributes::default()
+        };
+        // Else it would be attached on the host as well.
+        set_attributes_at(CWD, c"/", true, &private)?;
+        dhow_sys::mount::attach(tree, Path::new("/"))?;
+        let place = inside.resolve(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => rustix::io::Errno::NOENT,
+            _ => rustix::io::Errno::LOOP,
+        })?;
+        let flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_EMPTY_PATH;
+        Ok(open_tree(&place, c"", flags)?)
+    };
+    let made = by_child(UnshareFlags::NEWNS, copy).context(what)?;
+    made.map_err(std::io::Error::from_raw_os_error).context(what)
+}
+
+/// What a child of other namespaces copied, or why it did not.
+fn by_child(
+    namespaces: UnshareFlags,
+    copy: impl FnOnce() -> std::io::Result<OwnedFd>,
+) -> std::io::Result<Result<OwnedFd, i32>> {
+    let options = dhow_sys::clone::Options {
+        namespaces,
+        ..dhow_sys::clone::Options::default()
+    };
+    let (here, there) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
-    );
-    let (here, there) = pair.map_err(std::io::Error::from).context(what)?;
-    let child = dhow_sys::clone::spawn(&dhow_sys::clone::Options::default(), || {
-        let copied = dhow_sys::namespace::enter(mounts).and_then(|()| {
-            let flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_SYMLINK_NOFOLLOW;
-            if !is_mount(path)? {
-                return Err(rustix::io::Errno::INVAL.into());
-            }
-            Ok(open_tree(CWD, path, flags)?)
-        });
+    )?;
+    let child = dhow_sys::clone::spawn(&options, || {
+        let copied = copy();
         let (errno, tree) = match &copied {
             Ok(tree) => (0, Some(tree.as_fd())),
             Err(error) => (error.raw_os_error().unwrap_or(libc::EIO), None),
         };
         i32::from(dhow_sys::fd::send(&there, &errno.to_ne_bytes(), tree.as_slice()).is_err())
-    })
-    .context(what)?;
+    })?;
     drop(there);
     let mut word = [0; 4];
     let received = dhow_sys::fd::receive(&here, &mut word);
@@ -82,15 +133,11 @@ pub fn mounted_in(mounts: &OwnedFd, path: &CStr) -> Result<OwnedFd, Error> {
         // A caller that ignores SIGCHLD has it reaped by the kernel.
         Ok(_) | Err(_) => {}
     }
-    let (_, fds) = received.context(what)?;
+    let (_, fds) = received?;
     match (fds.into_iter().next(), i32::from_ne_bytes(word)) {
-        (Some(tree), 0) => Ok(tree),
-        (None, 0) => Err(Error::new(ErrorKind::Internal, what())),
-        (_, libc::EINVAL) => {
-            let message = format!("{}: nothing is mounted there", what());
-            Err(Error::new(ErrorKind::FailedPrecondition, message))
-        }
-        (_, errno) => Err(std::io::Error::from_raw_os_error(errno)).context(what),
+        (Some(tree), 0) => Ok(Ok(tree)),
+        (None, 0) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        (_, errno) => Ok(Err(errno)),
     }
 }
 

@@ -47,7 +47,7 @@ mod within;
 
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run};
 pub use exec::{Exec, exec};
-pub use given::mounted_in;
+pub use given::{mounted_in, part_of};
 pub use hooks::{HookFailure, Surroundings};
 pub use idmap::write as write_id_maps;
 pub use landlock::ANNOTATION as LANDLOCK;

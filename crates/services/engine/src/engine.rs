@@ -85,7 +85,9 @@ impl Engine {
             let all = containers
                 .list()
                 .map_err(|error| dhow_image::Error::wrap(error, what))?;
-            let contained = all.into_iter().flat_map(|container| container.config.layers);
+            let contained = all
+                .into_iter()
+                .flat_map(|container| container.config.all_layers());
             let mounted = crate::mounted::layers(&snapshots);
             let mounted = mounted.map_err(|error| dhow_image::Error::wrap(error, what))?;
             Ok(contained.chain(mounted).collect())

@@ -7,7 +7,7 @@ use dhow_image::{
     Summary, Use,
 };
 use dhow_reference::Reference;
-use dhow_types::{ErrorKind, Observer, Platform};
+use dhow_types::{DiffId, ErrorKind, ImageId, Observer, Platform};
 
 use crate::container::Status;
 use crate::event::{Event, EventKind};
@@ -262,15 +262,22 @@ impl Engine {
     pub(crate) fn uses(&self) -> Result<Vec<Use>, Error> {
         let containers = self.containers().list()?;
         let mut uses = self.mounts_as_uses()?;
-        uses.extend(containers.into_iter().map(|container| Use {
-            container: container.config.id.to_string(),
-            image: container.config.image,
-            layers: container.config.layers,
-            running: matches!(
+        for container in containers {
+            let config = &container.config;
+            let running = matches!(
                 container.state.status,
                 Status::Running | Status::Paused | Status::Restarting
-            ),
-        }));
+            );
+            let used = |image: ImageId, layers: &[DiffId]| Use {
+                container: config.id.to_string(),
+                image,
+                layers: layers.to_vec(),
+                running,
+            };
+            uses.push(used(config.image, &config.layers));
+            let mounted = config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+            uses.extend(mounted.map(|image| used(image.id, &image.layers)));
+        }
         Ok(uses)
     }
 

@@ -81,7 +81,7 @@ pub use dhow_build::{
 pub use dhow_vuln::Ecosystem;
 pub use mounted::MountedImage;
 
-pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, Ulimit};
+pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, Submounts, Ulimit};
 pub use dhow_image::{
     Annotate, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image,
     Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed,

@@ -403,7 +403,8 @@ impl Engine {
             } else if crate::mounted::is_mount_key(&key) {
                 self.is_dead_mount(&key)
             } else {
-                !owners.contains(&key)
+                // The images that a container mounts have its id before a dot.
+                !owners.contains(key.split('.').next().unwrap_or(&key))
             };
             if !dead {
                 continue;

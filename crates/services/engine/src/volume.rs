@@ -21,7 +21,7 @@ use crate::{Context as _, Engine, Error};
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// What `volume create` asks for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeRequest {
     /// Its name; 64 hexadecimal characters when absent.
     pub name: Option<String>,
@@ -119,17 +119,6 @@ impl Engine {
         write_json(&folder.join("volume.json"), &record)?;
         self.tell(&of_volume(&name, "create"));
         self.volume(&name)
-    }
-
-    pub(crate) fn volume_or_create(&self, name: &str) -> Result<Volume, Error> {
-        self.create_volume(&VolumeRequest {
-            name: Some(name.to_owned()),
-            ..VolumeRequest::default()
-        })
-    }
-
-    pub(crate) fn anonymous_volume(&self) -> Result<Volume, Error> {
-        self.create_volume(&VolumeRequest::default())
     }
 
     /// The volume of this name.

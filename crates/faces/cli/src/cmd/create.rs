@@ -74,6 +74,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         }
         pull(context, flags)?;
     }
+    images_to_mount(context, flags, &mut request)?;
     let made = match flags.podman.pod()? {
         Some(pod) => super::pod::join(engine, &mut request, &pod).map_err(|error| error.with_code(125))?,
         None => None,
@@ -246,13 +247,37 @@ fn has_image(context: &Context, flags: &ContainerFlags) -> bool {
         .is_ok_and(|engine| engine.image(flags.image()).is_ok())
 }
 
-/// Pulls in a process of its own, so that this one stays single-threaded and may start the container.
+/// Pulls the images that are to be mounted, where `--pull` says so.
+fn images_to_mount(
+    context: &Context,
+    flags: &ContainerFlags,
+    request: &mut CreateContainer,
+) -> Result<(), CliError> {
+    for mount in &mut request.mounts {
+        let MountSpec::Image { image, .. } = mount else {
+            continue;
+        };
+        let engine = context.engine()?;
+        *image = super::local_image(engine, image);
+        let here = engine.image(image).is_ok();
+        if flags.pull == "always" || (!here && flags.pull != "never") {
+            pull_image(context, flags, image)?;
+        }
+    }
+    Ok(())
+}
+
 fn pull(context: &Context, flags: &ContainerFlags) -> Result<(), CliError> {
+    pull_image(context, flags, flags.image())
+}
+
+/// Pulls in a process of its own, so that this one stays single-threaded and may start the container.
+fn pull_image(context: &Context, flags: &ContainerFlags, image: &str) -> Result<(), CliError> {
     let quiet = flags.quiet;
     let pulled = context.engine()?.apart(|engine| {
         let progress = crate::render::Progress::new(quiet);
         let observer: &dyn dhow_types::Observer = if quiet { &Silent } else { &progress };
-        let pulled = engine.pull(flags.image(), flags.platform.clone(), observer);
+        let pulled = engine.pull(image, flags.platform.clone(), observer);
         progress.finish();
         pulled.map(drop)
     });

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dhow_engine::container::MountSpec;
-use dhow_engine::{Propagation, Relabel};
+use dhow_engine::{Propagation, Relabel, Submounts, VolumeRequest};
 
 /// `-v [source:]target[:options]`: a source with a leading slash or dot is a path, else a volume's name.
 pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
@@ -66,6 +66,7 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
             propagation,
             relabel,
             options: attributes,
+            submounts: Submounts::default(),
         });
     }
     let name = (!source.is_empty()).then(|| source.to_owned());
@@ -75,83 +76,221 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
         read_only,
         no_copy,
         options: attributes,
+        subpath: None,
+        made_with: Box::default(),
     })
 }
 
 /// `--mount type=bind,source=...,target=...`: fields separated by commas, with quotes as in CSV.
 pub(crate) fn mount(text: &str) -> Result<MountSpec, String> {
     let bad = |why: String| format!("invalid mount {text:?}: {why}");
-    let (mut kind, mut source, mut target) = ("volume".to_owned(), None, None);
-    let (mut read_only, mut no_copy, mut propagation) = (false, false, Propagation::default());
-    let (mut options, mut attributes, mut create) = (Vec::new(), Vec::new(), false);
+    let mut wish = Wish::default();
     for field in fields(text) {
         let (key, value) = field
             .split_once('=')
             .map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        wish.take(key, value).map_err(bad)?;
+    }
+    wish.spec().map_err(bad)
+}
+
+/// What the fields of a `--mount` said so far.
+#[derive(Default)]
+struct Wish {
+    kind: Option<String>,
+    source: Option<String>,
+    target: Option<String>,
+    /// What was said of writing, in either way.
+    read_only: Option<bool>,
+    no_copy: bool,
+    create: bool,
+    propagation: Option<Propagation>,
+    submounts: Submounts,
+    relabel: Relabel,
+    subpath: Option<String>,
+    /// `noexec` and the like.
+    attributes: Vec<String>,
+    /// Options of a tmpfs.
+    memory: Vec<String>,
+    /// Labels and options of a volume that is not there yet.
+    volume: VolumeRequest,
+    /// Beginnings of the options that are for one kind alone, which were used.
+    kinds: Vec<&'static str>,
+}
+
+/// Kinds that have options of their own, `bind-propagation` for example.
+const KINDS: [&str; 4] = ["bind", "volume", "tmpfs", "image"];
+
+impl Wish {
+    fn take(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
         let needed = || {
             value
+                .filter(|value| !value.is_empty())
                 .map(str::to_owned)
-                .ok_or_else(|| bad(format!("{key} needs a value")))
+                .ok_or_else(|| format!("{key} needs a value"))
         };
+        let flag = || flag(value).ok_or_else(|| format!("{key} is true or false"));
+        let own = KINDS.iter().find(|kind| {
+            let rest = key.strip_prefix(**kind);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        });
+        self.kinds.extend(own);
         match key {
-            "type" => kind = needed()?,
-            "source" | "src" => source = Some(needed()?),
-            "target" | "dst" | "destination" => target = Some(needed()?),
+            "type" => self.kind = Some(needed()?.to_ascii_lowercase()),
+            "source" | "src" => self.source = Some(needed()?),
+            "target" | "dst" | "dest" | "destination" => self.target = Some(needed()?),
             "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" if value.is_none() => {
-                attributes.push(key.to_owned());
+                self.attributes.push(key.to_owned());
             }
-            "rw" => {
-                read_only = !flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?;
-            }
-            "readonly" | "ro" => {
-                read_only = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?
-            }
-            "volume-nocopy" => no_copy = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?,
-            "bind-create-src" => {
-                create = flag(value).ok_or_else(|| bad(format!("{key} is true or false")))?
-            }
+            "rw" | "readwrite" => self.read_only = Some(!flag()?),
+            "readonly" | "ro" => self.read_only = Some(flag()?),
+            "volume-nocopy" => self.no_copy = flag()?,
+            "volume-subpath" | "image-subpath" | "subpath" => self.subpath = Some(needed()?),
+            "volume-driver" => match needed()?.as_str() {
+                "local" => {}
+                other => return Err(format!("there is no volume driver {other:?}: use local")),
+            },
+            "volume-label" => drop(self.volume.labels.insert(pair(&needed()?).0, pair(&needed()?).1)),
+            "volume-opt" => drop(self.volume.options.insert(pair(&needed()?).0, pair(&needed()?).1)),
+            "bind-create-src" => self.create = flag()?,
+            "bind-nonrecursive" if flag()? => self.submounts = Submounts::Disabled,
+            "bind-nonrecursive" => {}
+            "bind-recursive" => self.submounts = submounts(&needed()?)?,
             "bind-propagation" => {
                 let name = needed()?;
-                propagation =
-                    self::propagation(&name).ok_or_else(|| bad(format!("unknown propagation {name:?}")))?;
+                let known = self::propagation(&name);
+                self.propagation = Some(known.ok_or_else(|| format!("unknown propagation {name:?}"))?);
             }
-            "tmpfs-size" => options.push(format!("size={}", needed()?)),
-            "tmpfs-mode" => options.push(format!("mode={}", needed()?)),
-            other => return Err(bad(format!("option {other:?} is not supported"))),
+            // Where files are shared with another system (docker's desktops), and nowhere else, it says how.
+            "consistency" => match needed()?.as_str() {
+                "default" | "consistent" | "cached" | "delegated" => {}
+                other => return Err(format!("unknown consistency {other:?}")),
+            },
+            "relabel" => match needed()?.as_str() {
+                "shared" => self.relabel = Relabel::Shared,
+                "private" => self.relabel = Relabel::Private,
+                other => return Err(format!("relabel is shared or private, and not {other:?}")),
+            },
+            "z" if value.is_none() => self.relabel = Relabel::Shared,
+            "Z" if value.is_none() => self.relabel = Relabel::Private,
+            "tmpfs-size" => self.memory.push(format!("size={}", needed()?)),
+            "tmpfs-mode" => self.memory.push(format!("mode={}", needed()?)),
+            "tmpcopyup" | "notmpcopyup" if value.is_none() => self.memory.push(key.to_owned()),
+            other if value.is_none() && self::propagation(other).is_some() => {
+                self.propagation = self::propagation(other);
+            }
+            other => return Err(format!("option {other:?} is not supported")),
         }
+        Ok(())
     }
-    let target = target.filter(|path| path.starts_with('/')).map(PathBuf::from);
-    let target = target.ok_or_else(|| bad("target must be an absolute path".to_owned()))?;
-    if create && kind != "bind" {
-        return Err(bad("bind-create-src is for type=bind".to_owned()));
-    }
-    match kind.as_str() {
-        "bind" => {
-            let source = source.filter(|path| path.starts_with('/'));
-            let source = source.ok_or_else(|| bad("source must be an absolute path".to_owned()))?;
-            Ok(MountSpec::Bind {
-                source: source.into(),
+
+    /// What it all means.
+    fn spec(self) -> Result<MountSpec, String> {
+        let kind = self.kind.as_deref().unwrap_or("volume");
+        if !KINDS.contains(&kind) {
+            return Err(format!(
+                "type {kind:?} is not supported: use bind, volume, tmpfs or image"
+            ));
+        }
+        // Docker's words (docker/cli `opts/mount_utils.go`).
+        if let Some(other) = self.kinds.iter().find(|other| **other != kind) {
+            return Err(format!("cannot mix '{other}-*' options with mount type '{kind}'"));
+        }
+        let target = self.target.as_deref().filter(|path| path.starts_with('/'));
+        let target = PathBuf::from(target.ok_or("target must be an absolute path")?);
+        let read_only = self.read_only.unwrap_or(false);
+        let subpath = self.subpath.as_deref().map(part);
+        match kind {
+            "bind" => {
+                self.check_recursion(read_only)?;
+                let source = self.source.as_deref().filter(|path| path.starts_with(['/', '.']));
+                let source = source.ok_or("source must be an absolute path")?;
+                Ok(MountSpec::Bind {
+                    source: std::path::absolute(source).map_err(|error| error.to_string())?,
+                    target,
+                    read_only,
+                    create: self.create,
+                    propagation: self.propagation.unwrap_or_default(),
+                    relabel: self.relabel,
+                    options: self.attributes,
+                    submounts: self.submounts,
+                })
+            }
+            "volume" => Ok(MountSpec::Volume {
+                name: self.source,
                 target,
                 read_only,
-                create,
-                propagation,
-                relabel: Relabel::No,
-                options: attributes,
-            })
+                no_copy: self.no_copy,
+                options: self.attributes,
+                subpath,
+                made_with: Box::new(self.volume),
+            }),
+            "image" => Ok(MountSpec::Image {
+                image: self.source.ok_or("source must be the name of an image")?,
+                target,
+                subpath,
+                writable: self.read_only == Some(false),
+            }),
+            _ if self.source.is_some() => Err("a tmpfs has no source".to_owned()),
+            _ => Ok(MountSpec::Tmpfs {
+                target,
+                options: self.memory_options(),
+            }),
         }
-        "volume" => Ok(MountSpec::Volume {
-            name: source.filter(|n| !n.is_empty()),
-            target,
-            read_only,
-            no_copy,
-            options: attributes,
-        }),
-        "tmpfs" if source.is_none() => Ok(MountSpec::Tmpfs { target, options }),
-        "tmpfs" => Err(bad("a tmpfs has no source".to_owned())),
-        other => Err(bad(format!(
-            "type {other:?} is not supported: use bind, volume or tmpfs"
-        ))),
     }
+
+    fn memory_options(self) -> Vec<String> {
+        let read_only = (self.read_only == Some(true)).then(|| "ro".to_owned());
+        [self.memory, self.attributes]
+            .concat()
+            .into_iter()
+            .chain(read_only)
+            .collect()
+    }
+
+    /// What `bind-recursive` goes with (docker/cli `opts/mount_utils.go`).
+    fn check_recursion(&self, read_only: bool) -> Result<(), String> {
+        let needs = |what: &str, flag: &str| {
+            Err(format!(
+                "option 'bind-recursive={what}' requires '{flag}' to be specified in conjunction"
+            ))
+        };
+        match self.submounts {
+            Submounts::Writable if !read_only => needs("writable", "readonly"),
+            Submounts::ReadOnly if !read_only => needs("readonly", "readonly"),
+            Submounts::ReadOnly if self.propagation != Some(Propagation::Rprivate) => {
+                needs("readonly", "bind-propagation=rprivate")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn submounts(text: &str) -> Result<Submounts, String> {
+    match text {
+        "enabled" => Ok(Submounts::Enabled),
+        "disabled" => Ok(Submounts::Disabled),
+        "writable" => Ok(Submounts::Writable),
+        "readonly" => Ok(Submounts::ReadOnly),
+        _ => Err(format!(
+            "invalid value for bind-recursive: {text} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+        )),
+    }
+}
+
+/// A part of a volume or image: podman's begin with a slash, and mean the same.
+fn part(text: &str) -> PathBuf {
+    let relative = text.trim_start_matches('/');
+    if crate::dialect::spoken().is_podman() {
+        PathBuf::from(relative)
+    } else {
+        PathBuf::from(text)
+    }
+}
+
+fn pair(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    (key.to_owned(), value.to_owned())
 }
 
 /// `--tmpfs target[:options]`.
@@ -255,10 +394,48 @@ mod tests {
                 .contains("fancy")
         );
         assert!(
-            mount("type=image,source=x,target=/b")
+            mount("type=cache,source=x,target=/b")
                 .unwrap_err()
-                .contains("image")
+                .contains("cache")
         );
         assert!(mount("type=tmpfs,target=/b,tmpfs-size=1m").is_ok());
+    }
+
+    #[test]
+    fn options_are_for_their_own_kind_and_go_together() {
+        let says = |text: &str, part: &str| {
+            let error = mount(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        };
+        says(
+            "type=volume,target=/b,bind-recursive=disabled",
+            "cannot mix 'bind-*' options with mount type 'volume'",
+        );
+        says("type=bind,src=/a,target=/b,image-subpath=x", "'image-*'");
+        says(
+            "type=bind,src=/a,target=/b,bind-recursive=writable",
+            "requires 'readonly'",
+        );
+        says(
+            "type=bind,src=/a,target=/b,readonly,bind-recursive=readonly",
+            "requires 'bind-propagation=rprivate'",
+        );
+        says(
+            "type=bind,src=/a,target=/b,bind-recursive=often",
+            "must be \"enabled\"",
+        );
+        says("type=image,target=/b", "source");
+        says("type=volume,volume-driver=nfs,target=/b", "volume driver \"nfs\"");
+    }
+
+    #[test]
+    fn images_are_read_only_unless_they_are_asked_to_be_written() {
+        let writable = |text: &str| match mount(text) {
+            Ok(MountSpec::Image { writable, .. }) => writable,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert!(!writable("type=image,source=x,target=/b"));
+        assert!(!writable("type=image,source=x,target=/b,readonly"));
+        assert!(writable("type=image,source=x,target=/b,rw=true"));
     }
 }

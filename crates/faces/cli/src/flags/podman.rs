@@ -232,6 +232,7 @@ fn time_zone(zone: &str) -> Result<MountSpec, CliError> {
         propagation: Propagation::default(),
         relabel: dhow_engine::Relabel::No,
         options: Vec::new(),
+        submounts: dhow_engine::Submounts::default(),
     })
 }
 

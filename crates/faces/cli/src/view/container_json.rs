@@ -98,7 +98,7 @@ fn host_config(container: &Container) -> Value {
     let binds: Vec<String> = config
         .mounts
         .iter()
-        .filter(|mount| mount.kind != "tmpfs" && !mount.anonymous)
+        .filter(|mount| matches!(mount.kind.as_str(), "bind" | "volume") && !mount.anonymous)
         .map(|mount| {
             let source = mount.name.as_deref().unwrap_or(&mount.source);
             format!(

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    BindMount, GeneratedFile, Init, MountRequest, Namespaces, Propagation, SelinuxLabels, TmpfsMount, UserMode,
+    BindMount, GeneratedFile, Init, MountRequest, Namespaces, Propagation, SelinuxLabels, Submounts,
+    TmpfsMount, UserMode,
 };
 
 const HOST: Host = Host {
@@ -173,7 +174,6 @@ fn mounts_come_by_depth_and_take_the_place_of_the_default_ones() {
         MountRequest::Bind(BindMount {
             source: from.into(),
             destination: to.into(),
-            recursive: true,
             ..BindMount::default()
         })
     };
@@ -238,9 +238,9 @@ fn read_only_binds_hold_for_the_mounts_below_where_the_kernel_can() {
         source: "/x".into(),
         destination: "/x".into(),
         read_only: true,
-        recursive: true,
         propagation: Propagation::Rslave,
         options: Vec::new(),
+        submounts: Submounts::Enabled,
     })];
     let new = made(&request);
     assert_eq!(mount_at(&new, "/x").options, ["rbind", "ro", "rro", "rslave"]);
@@ -254,6 +254,42 @@ fn read_only_binds_hold_for_the_mounts_below_where_the_kernel_can() {
     )
     .unwrap();
     assert_eq!(mount_at(&old, "/x").options, ["rbind", "ro", "rslave"]);
+}
+
+#[test]
+fn mounts_below_a_bind_are_as_they_are_asked_for() {
+    let options = |submounts: Submounts, host: &Host| {
+        let mut request = request();
+        request.mounts = vec![MountRequest::Bind(BindMount {
+            source: "/x".into(),
+            destination: "/x".into(),
+            read_only: true,
+            submounts,
+            ..BindMount::default()
+        })];
+        super::spec(&request, host).map(|spec| mount_at(&spec, "/x").options.clone())
+    };
+    let old = Host {
+        kernel: (5, 10),
+        ..HOST
+    };
+    assert_eq!(
+        options(Submounts::Disabled, &HOST).unwrap(),
+        ["bind", "ro", "rprivate"]
+    );
+    assert_eq!(
+        options(Submounts::Writable, &HOST).unwrap(),
+        ["rbind", "ro", "rprivate"]
+    );
+    assert_eq!(
+        options(Submounts::ReadOnly, &HOST).unwrap(),
+        ["rbind", "ro", "rro", "rprivate"]
+    );
+    assert!(options(Submounts::ReadOnly, &old).is_err());
+    assert_eq!(
+        options(Submounts::Enabled, &old).unwrap(),
+        ["rbind", "ro", "rprivate"]
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use dhow_rootpath::Root;
 use dhow_types::ErrorKind;
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps};
 
-use super::record::Config;
+use super::record::{Config, MountRecord};
 use crate::{Context as _, Engine, Error};
 
 /// Deepest folder that is copied; deeper ones are an error, so that a hostile image cannot exhaust the stack.
@@ -23,12 +23,9 @@ impl Engine {
             .iter()
             .filter(|mount| mount.kind == "volume" && mount.copy_up)
         {
-            let volume = Path::new(&mount.source);
-            let mut entries =
-                std::fs::read_dir(volume).context(|| format!("look into the volume {}", volume.display()))?;
-            if entries.next().is_some() {
+            let Some(to) = place_to_fill(mount)? else {
                 continue;
-            }
+            };
             let from = match image.resolve(Path::new(&mount.destination)) {
                 Ok(folder) => Root::from_fd(folder),
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -44,7 +41,6 @@ impl Engine {
             if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
                 continue;
             }
-            let to = Root::open(volume).context(what)?;
             copy_folder(&from, &to, Path::new(""), 0).context(what)?;
             let owner = (status.st_uid, status.st_gid);
             let folder = to.resolve(Path::new(".")).context(what)?;
@@ -52,6 +48,25 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The volume, or the part of it that is mounted, when it is a folder with nothing in it.
+fn place_to_fill(mount: &MountRecord) -> Result<Option<Root>, Error> {
+    let what = || format!("look into the volume {}", mount.source);
+    let volume = Root::open(Path::new(&mount.source)).context(what)?;
+    let part = mount.subpath.as_deref().unwrap_or(Path::new("."));
+    let place = match volume.resolve(part) {
+        // The start says so.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        place => place.context(what)?,
+    };
+    let status = rustix::fs::fstat(&place).map_err(io::Error::from).context(what)?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+        return Ok(None);
+    }
+    let (place, here) = (Root::from_fd(place), Path::new("."));
+    let empty = place.read_dir(here).context(what)?.is_empty();
+    Ok(empty.then_some(place))
 }
 
 /// Copies what is in `path` of `from` to the same path of `to`.

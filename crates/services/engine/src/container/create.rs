@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dhow_bundle::{
-    BindMount, Device, Init, Limits, MountRequest, NamespaceMode, Propagation, Request, SeccompChoice, TmpfsMount,
-    Ulimit,
-};
+use dhow_bundle::{Device, Init, Limits, NamespaceMode, Request, SeccompChoice, Ulimit};
 use dhow_image::Image;
 use dhow_meta::Lease;
 use dhow_monitor::{OnUnhealthy, RestartPolicy};
@@ -16,6 +13,7 @@ use dhow_types::{ContainerId, Digest, ErrorKind};
 
 use super::defaults::{all_ports, entrypoint, health};
 use super::extras::Extras;
+use super::mounts::{MountSpec, Mounted, mount_requests};
 use super::record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode};
 use super::shared::IpcMode;
 use crate::event::Event;
@@ -150,58 +148,6 @@ pub enum ImageVolumes {
     Ignore,
 }
 
-/// One mount as a person says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MountSpec {
-    /// A path of the host.
-    Bind {
-        /// Absolute path on the host.
-        source: PathBuf,
-        /// Absolute path in the container.
-        target: PathBuf,
-        /// Whether it may not be written.
-        read_only: bool,
-        /// Whether a source that is not there is made as a folder (`-v` does, `--mount` does not).
-        create: bool,
-        /// How later mounts travel.
-        propagation: Propagation,
-        /// Attributes: `noexec`, `nosuid`, `nodev` and their opposites.
-        options: Vec<String>,
-        /// Whether its files get a SELinux label (`z`, `Z`).
-        relabel: Relabel,
-    },
-    /// A volume; without a name a new one that goes with the container.
-    Volume {
-        /// Its name.
-        name: Option<String>,
-        /// Absolute path in the container.
-        target: PathBuf,
-        /// Whether it may not be written.
-        read_only: bool,
-        /// Whether the image's content is not copied into an empty volume.
-        no_copy: bool,
-        /// Attributes, as of a bind.
-        options: Vec<String>,
-    },
-    /// Memory.
-    Tmpfs {
-        /// Absolute path in the container.
-        target: PathBuf,
-        /// Options as `--tmpfs` takes them.
-        options: Vec<String>,
-    },
-}
-
-impl MountSpec {
-    /// Where it is in the container.
-    #[must_use]
-    pub fn target(&self) -> &Path {
-        match self {
-            Self::Bind { target, .. } | Self::Volume { target, .. } | Self::Tmpfs { target, .. } => target,
-        }
-    }
-}
-
 /// One published port as a person says it, ranges expanded.
 pub type PortSpec = PortMapping;
 
@@ -255,9 +201,10 @@ impl Engine {
                 .image_to_run(&wanted.image)
                 .map(|(image, lease)| (image, Some(lease)))?,
         };
+        let mounted = self.images_to_mount(&wanted.mounts)?;
         let id = ContainerId::from_random(super::name::random_bytes()?);
         let mut warnings = Vec::new();
-        let mut config = self.config(wanted, &image, &id, &mut warnings)?;
+        let mut config = self.config(wanted, &image, &mounted, &id, &mut warnings)?;
         let make = |config: &Config| {
             let fill = |folder: &Path| self.copy_secrets(config, folder);
             self.containers().create(config, &fill)
@@ -278,6 +225,7 @@ impl Engine {
         &self,
         wanted: &CreateContainer,
         image: &Image,
+        mounted: &[Mounted],
         id: &ContainerId,
         warnings: &mut Vec<String>,
     ) -> Result<Config, Error> {
@@ -294,7 +242,7 @@ impl Engine {
         wanted.extras.check()?;
         let wanted = &self.take_volumes(super::implied::complete(wanted, image, &args))?;
         let (network, networks) = self.connection(wanted)?;
-        let mounts = self.mounts(wanted, image)?;
+        let mounts = self.mounts(wanted, image, mounted)?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
         let platform = image.config.platform();
         if !dhow_types::Platform::host().accepts(&platform) && !image.config.architecture.is_empty() {
@@ -355,7 +303,7 @@ impl Engine {
 
     /// Looks the image up in a database that is closed again: the container's monitor would else carry its memory along.
     /// The lease keeps it from whoever removes it at the same time.
-    fn image_to_run(&self, name: &str) -> Result<(Image, Lease), Error> {
+    pub(super) fn image_to_run(&self, name: &str) -> Result<(Image, Lease), Error> {
         let root = &self.settings().root;
         let store =
             dhow_image::Store::open(root).context(|| format!("open the store in {}", root.display()))?;
@@ -447,106 +395,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Every mount: those of the person, then the image's volumes that the person did not mount over.
-    fn mounts(&self, wanted: &CreateContainer, image: &Image) -> Result<Vec<MountRecord>, Error> {
-        let mut records = Vec::new();
-        for spec in &wanted.mounts {
-            records.push(self.mount_record(spec)?);
-        }
-        if wanted.image_volumes != ImageVolumes::Anonymous {
-            return Ok(records);
-        }
-        for path in image.config.config.volumes.keys() {
-            let covered = records
-                .iter()
-                .any(|record: &MountRecord| same_path(&record.destination, path));
-            if !covered {
-                let target = PathBuf::from(path);
-                let spec = MountSpec::Volume {
-                    name: None,
-                    target,
-                    read_only: false,
-                    no_copy: false,
-                    options: Vec::new(),
-                };
-                records.push(self.mount_record(&spec)?);
-            }
-        }
-        Ok(records)
-    }
-
-    fn mount_record(&self, spec: &MountSpec) -> Result<MountRecord, Error> {
-        match spec {
-            MountSpec::Bind {
-                source,
-                target,
-                read_only,
-                create,
-                options,
-                ..
-            } => {
-                absolute(target)?;
-                if *create && !source.exists() {
-                    std::fs::create_dir_all(source)
-                        .context(|| format!("make the folder {} to mount", source.display()))?;
-                }
-                if !source.exists() {
-                    let message = format!(
-                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                        source.display()
-                    );
-                    return Err(Error::new(ErrorKind::InvalidArgument, message));
-                }
-                Ok(MountRecord {
-                    kind: "bind".to_owned(),
-                    name: None,
-                    source: text(source)?,
-                    destination: text(target)?,
-                    writable: !read_only,
-                    copy_up: false,
-                    anonymous: false,
-                    options: options.clone(),
-                })
-            }
-            MountSpec::Volume {
-                name,
-                target,
-                read_only,
-                no_copy,
-                options,
-            } => {
-                absolute(target)?;
-                let volume = match name {
-                    Some(name) => self.volume_or_create(name)?,
-                    None => self.anonymous_volume()?,
-                };
-                Ok(MountRecord {
-                    kind: "volume".to_owned(),
-                    source: text(&volume.source()?)?,
-                    destination: text(target)?,
-                    writable: !read_only,
-                    copy_up: !no_copy,
-                    anonymous: name.is_none(),
-                    options: options.clone(),
-                    name: Some(volume.name),
-                })
-            }
-            MountSpec::Tmpfs { target, .. } => {
-                absolute(target)?;
-                Ok(MountRecord {
-                    kind: "tmpfs".to_owned(),
-                    name: None,
-                    source: String::new(),
-                    destination: text(target)?,
-                    writable: true,
-                    copy_up: false,
-                    anonymous: false,
-                    options: Vec::new(),
-                })
-            }
-        }
     }
 
     fn request(
@@ -667,28 +515,6 @@ impl Engine {
     }
 }
 
-fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) -> Vec<MountRequest> {
-    let request =
-        |(index, record): (usize, &MountRecord)| match (record.kind.as_str(), wanted.mounts.get(index)) {
-            ("tmpfs", Some(MountSpec::Tmpfs { target, options })) => MountRequest::Tmpfs(TmpfsMount {
-                destination: target.clone(),
-                options: options.clone(),
-            }),
-            (_, spec) => MountRequest::Bind(BindMount {
-                source: PathBuf::from(&record.source),
-                destination: PathBuf::from(&record.destination),
-                read_only: !record.writable,
-                recursive: true,
-                propagation: match spec {
-                    Some(MountSpec::Bind { propagation, .. }) => *propagation,
-                    _ => Propagation::default(),
-                },
-                options: record.options.clone(),
-            }),
-        };
-    records.iter().enumerate().map(request).collect()
-}
-
 fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
     let config = wanted.log.clone().unwrap_or_else(|| LogConfig {
         driver: "local".to_owned(),
@@ -742,31 +568,4 @@ pub(super) fn device(host: &Path, container: &Path, access: &str) -> Result<Devi
         gid: metadata.gid(),
         access: access.to_owned(),
     })
-}
-
-fn absolute(target: &Path) -> Result<(), Error> {
-    let root = target
-        .components()
-        .all(|part| matches!(part, std::path::Component::RootDir));
-    if target.is_absolute() && !root {
-        return Ok(());
-    }
-    let message = format!(
-        "invalid mount path {:?}: it must be absolute and not '/'",
-        target.display().to_string()
-    );
-    Err(Error::new(ErrorKind::InvalidArgument, message))
-}
-
-fn text(path: &Path) -> Result<String, Error> {
-    path.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            format!("path {} is not UTF-8", path.display()),
-        )
-    })
-}
-
-fn same_path(a: &str, b: &str) -> bool {
-    Path::new(a).components().eq(Path::new(b).components())
 }

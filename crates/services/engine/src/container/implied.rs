@@ -7,7 +7,8 @@ use dhow_bundle::Device;
 use dhow_image::Image;
 use dhow_types::ErrorKind;
 
-use super::create::{CreateContainer, ImageVolumes, MountSpec, device};
+use super::create::{CreateContainer, ImageVolumes, device};
+use super::mounts::MountSpec;
 
 /// The programs that are a systemd (podman `pkg/specgen/generate/container.go`).
 const SYSTEMD: [&str; 4] = ["systemd", "/usr/sbin/init", "/sbin/init", "/usr/local/sbin/init"];

@@ -104,6 +104,8 @@ impl ContainerLife {
         // From here on `ended` undoes what was made.
         self.remember(&network.endpoints)?;
         let mut joined = self.engine.join_shared(&self.config).map_err(before_program)?;
+        // A part that is not there is docker's 127.
+        joined.trees = self.engine.trees(&self.config)?;
         let spec = self.spec(&root, &network, &joined).map_err(before_program)?;
         let resources = spec
             .linux
@@ -159,13 +161,7 @@ impl ContainerLife {
         if volatile {
             active = active.volatile();
         }
-        if let Some(labels) = labels {
-            crate::selinux::layers::make_readable(active.lower_dirs()).map_err(before_program)?;
-            if let Some(copy) = active.copy() {
-                crate::selinux::layers::make_own(copy, &labels.mount).map_err(before_program)?;
-            }
-            active = active.labelled(&labels.mount);
-        }
+        let active = super::trees::labelled(active, labels).map_err(before_program)?;
         active.mount_detached().context(what).map_err(before_program)
     }
 

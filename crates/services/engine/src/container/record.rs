@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dhow_bundle::Request;
+use dhow_bundle::{Request, Submounts};
 use dhow_monitor::{Health, OnUnhealthy, RestartPolicy};
 use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels};
@@ -129,6 +129,43 @@ pub struct MountRecord {
     /// Attributes: `noexec`, `nosuid`, `nodev` and their opposites.
     #[serde(default)]
     pub options: Vec<String>,
+    /// What becomes of mounts below a bind's source.
+    #[serde(default)]
+    pub submounts: Submounts,
+    /// The part of the volume or image that is mounted, when it is not all of it.
+    #[serde(default)]
+    pub subpath: Option<PathBuf>,
+    /// The image, when it is one.
+    #[serde(default)]
+    pub image: Option<MountedLayers>,
+}
+
+impl MountRecord {
+    /// One of a kind at a place, which can be written and has nothing more.
+    pub(super) fn new(kind: &str, destination: String) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            name: None,
+            source: String::new(),
+            destination,
+            writable: true,
+            copy_up: false,
+            anonymous: false,
+            options: Vec::new(),
+            submounts: Submounts::default(),
+            subpath: None,
+            image: None,
+        }
+    }
+}
+
+/// An image that is mounted in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedLayers {
+    /// Its id.
+    pub id: ImageId,
+    /// Its layers, lowest first.
+    pub layers: Vec<DiffId>,
 }
 
 /// How a container is connected.
@@ -228,6 +265,14 @@ pub struct State {
 }
 
 impl Config {
+    /// The layers that it cannot run without: its own, and those of the images that are mounted in it.
+    #[must_use]
+    pub fn all_layers(&self) -> Vec<DiffId> {
+        let mounted = self.mounts.iter().filter_map(|mount| mount.image.as_ref());
+        let mounted = mounted.flat_map(|image| image.layers.iter().copied());
+        self.layers.iter().copied().chain(mounted).collect()
+    }
+
     /// How long a stop waits before it kills.
     #[must_use]
     pub fn grace(&self) -> Duration {

@@ -1,7 +1,5 @@
 //! `rm` and `container prune`.
 
-use std::path::Path;
-
 use dhow_types::{ErrorKind, Failures};
 
 use super::folder::Container;
@@ -79,14 +77,16 @@ impl Engine {
     }
 
     fn remove_snapshot(&self, config: &Config) -> Result<(), Error> {
-        let folder = self.settings().root.join("snapshots").join(config.id.as_str());
-        if !Path::new(&folder).exists() {
-            return Ok(());
+        let folder = self.settings().root.join("snapshots");
+        for key in super::trees::keys(config) {
+            if folder.join(&key).exists() {
+                self.store()?
+                    .snapshots
+                    .remove(&key)
+                    .context(|| "remove the container's snapshot")?;
+            }
         }
-        self.store()?
-            .snapshots
-            .remove(config.id.as_str())
-            .context(|| "remove the container's snapshot")
+        Ok(())
     }
 
     /// Takes apart what a launch made outside of processes: places in networks and the control group.

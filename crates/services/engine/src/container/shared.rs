@@ -110,6 +110,8 @@ pub(super) struct Joined {
     pub(super) namespaces: Vec<(Namespace, OwnedFd)>,
     /// The memory that the processes of the IPC namespace share.
     pub(super) shm: Option<OwnedFd>,
+    /// What is mounted and has no path on the host, by place.
+    pub(super) trees: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Joined {
@@ -136,6 +138,7 @@ impl Joined {
             request.mounts.push(MountRequest::Bind(BindMount {
                 source: PathBuf::from(SHM),
                 destination: PathBuf::from(SHM),
+                submounts: dhow_bundle::Submounts::Disabled,
                 ..BindMount::default()
             }));
         }
@@ -143,6 +146,10 @@ impl Joined {
 
     /// Gives the runtime the mounts that it could not make.
     pub(super) fn give(&mut self, plan: &mut dhow_runtime::Plan) -> Result<(), Error> {
+        for (place, tree) in self.trees.drain(..) {
+            plan.give(&place, tree)
+                .context(|| format!("mount on {}", place.display()))?;
+        }
         match self.shm.take() {
             Some(shm) => plan.give(Path::new(SHM), shm).context(|| "share /dev/shm"),
             None => Ok(()),

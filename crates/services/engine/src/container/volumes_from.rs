@@ -3,7 +3,8 @@
 use dhow_bundle::Propagation;
 use dhow_types::ErrorKind;
 
-use super::create::{CreateContainer, MountSpec};
+use super::create::CreateContainer;
+use super::mounts::MountSpec;
 use super::record::MountRecord;
 use crate::{Engine, Error, Relabel};
 
@@ -58,6 +59,7 @@ fn taken(record: &MountRecord, read_only: bool) -> Option<MountSpec> {
             // It has its label, if it needs one.
             relabel: Relabel::No,
             options: record.options.clone(),
+            submounts: record.submounts,
         }),
         "volume" => Some(MountSpec::Volume {
             name: record.name.clone(),
@@ -65,6 +67,8 @@ fn taken(record: &MountRecord, read_only: bool) -> Option<MountSpec> {
             read_only,
             no_copy: true,
             options: record.options.clone(),
+            subpath: record.subpath.clone(),
+            made_with: Box::default(),
         }),
         _ => None,
     }

@@ -1,0 +1,125 @@
+//! What is mounted in a container and has no path on the host: images, and parts of images and volumes. The runtime gets
+//! these as detached mounts; nothing of them is seen on the host.
+//!
+//! ```text
+//! ROOT/snapshots/<id>.image-<n>   the stack of the image that is the container's mount number n
+//! ```
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use dhow_bundle::SelinuxLabels;
+use dhow_rootpath::Root;
+use dhow_snapshot::Active;
+use dhow_sys::mount::{Attributes, set_attributes};
+use dhow_types::ErrorKind;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags, open_tree};
+
+use super::record::{Config, MountRecord, MountedLayers};
+use crate::{Context as _, Engine, Error};
+
+/// The keys of all snapshots of a container: its root, and the images that are mounted in it.
+pub(super) fn keys(config: &Config) -> impl Iterator<Item = String> {
+    let images = config.mounts.iter().enumerate();
+    let images = images.filter(|(_, mount)| mount.image.is_some());
+    std::iter::once(config.id.to_string()).chain(images.map(|(number, _)| key(config, number)))
+}
+
+fn key(config: &Config, number: usize) -> String {
+    format!("{}.image-{number}", config.id)
+}
+
+/// A snapshot that the processes of a container may read by its SELinux labels.
+pub(super) fn labelled(active: Active, labels: Option<&SelinuxLabels>) -> Result<Active, Error> {
+    let Some(labels) = labels else {
+        return Ok(active);
+    };
+    crate::selinux::layers::make_readable(active.lower_dirs())?;
+    if let Some(copy) = active.copy() {
+        crate::selinux::layers::make_own(copy, &labels.mount)?;
+    }
+    Ok(active.labelled(&labels.mount))
+}
+
+impl Engine {
+    /// The mounts, by place in the container.
+    ///
+    /// # Errors
+    /// `NotFound` for a part that is not there.
+    pub(super) fn trees(&self, config: &Config) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
+        let mut trees = Vec::new();
+        for (number, mount) in config.mounts.iter().enumerate() {
+            let tree = match (&mount.image, &mount.subpath) {
+                (Some(image), _) => self.image_tree(config, number, mount, image)?,
+                (None, Some(part)) => volume_part(mount, part)?,
+                (None, None) => continue,
+            };
+            trees.push((Path::new(&mount.destination).components().collect(), tree));
+        }
+        Ok(trees)
+    }
+
+    fn image_tree(
+        &self,
+        config: &Config,
+        number: usize,
+        mount: &MountRecord,
+        image: &MountedLayers,
+    ) -> Result<OwnedFd, Error> {
+        let what = || format!("mount image {} on {}", mount.source, mount.destination);
+        let snapshots = self.snapshots()?;
+        let key = key(config, number);
+        let active = if mount.writable {
+            // What was written before is not kept.
+            snapshots.remove(&key).context(what)?;
+            snapshots.prepare(&key, &image.layers).map(Active::volatile)
+        } else {
+            match snapshots.view(&key, &image.layers) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => snapshots.active(&key),
+                view => view,
+            }
+        };
+        let active = labelled(active.context(what)?, config.request.selinux.as_ref())?;
+        let tree = active.mount_detached().context(what)?;
+        match &mount.subpath {
+            None => Ok(tree),
+            Some(part) => dhow_runtime::part_of(&tree, part).map_err(|error| unreachable(mount, part, error)),
+        }
+    }
+}
+
+/// A part of a volume; what leads to it stays inside.
+fn volume_part(mount: &MountRecord, part: &Path) -> Result<OwnedFd, Error> {
+    let what = || format!("mount volume {} on {}", mount.source, mount.destination);
+    let volume = Root::open(Path::new(&mount.source)).context(what)?;
+    let place = volume
+        .resolve(part)
+        .map_err(|error| unreachable(mount, part, error))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(&place, c"", flags)
+        .map_err(std::io::Error::from)
+        .context(what)?;
+    let private = Attributes {
+        propagation: Some(MountPropagationFlags::PRIVATE),
+        ..Attributes::default()
+    };
+    set_attributes(&tree, true, &private).context(what)?;
+    Ok(tree)
+}
+
+/// Docker's words for a part that cannot be had.
+fn unreachable(
+    mount: &MountRecord,
+    part: &Path,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    let path = Path::new(&mount.source).join(part);
+    Error::because(
+        ErrorKind::NotFound,
+        format!("cannot access path {}", path.display()),
+        error,
+    )
+}
