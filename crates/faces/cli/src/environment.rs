@@ -13,6 +13,10 @@ pub struct Environment {
     root: PathBuf,
     run: PathBuf,
     home: Option<PathBuf>,
+    /// Docker's folder that was named by `--config`.
+    config: Option<PathBuf>,
+    context: Option<String>,
+    host: Option<String>,
 }
 
 impl Environment {
@@ -49,7 +53,20 @@ impl Environment {
                 (root, run)
             }
         };
-        Ok(Self { root, run, home })
+        let said = |name: &str| {
+            matches
+                .get_one::<String>(name)
+                .filter(|said| !said.is_empty())
+                .cloned()
+        };
+        Ok(Self {
+            root,
+            run,
+            home,
+            config: said("config").map(PathBuf::from),
+            context: said("context"),
+            host: said("host"),
+        })
     }
 
     /// Where things are kept.
@@ -169,16 +186,26 @@ impl Environment {
         folder.or_else(|| self.home.as_ref().map(|home| home.join(".config")))
     }
 
+    /// Docker's contexts.
+    pub(crate) fn contexts(&self) -> crate::contexts::Contexts {
+        crate::contexts::Contexts::new(self.docker_folder(), self.context.clone(), self.host.clone())
+    }
+
+    /// Where docker's client keeps its files.
+    fn docker_folder(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty());
+        let home = || Some(self.home.as_ref()?.join(".docker"));
+        let named = self.config.clone().or_else(|| variable().map(PathBuf::from));
+        named.or_else(home)
+    }
+
     /// Where docker keeps credentials.
     fn docker_configs(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         if let Some(file) = std::env::var_os("REGISTRY_AUTH_FILE") {
             files.push(PathBuf::from(file));
         }
-        match std::env::var_os("DOCKER_CONFIG") {
-            Some(folder) => files.push(PathBuf::from(folder).join("config.json")),
-            None => files.extend(self.home.as_ref().map(|home| home.join(".docker/config.json"))),
-        }
+        files.extend(self.docker_folder().map(|folder| folder.join("config.json")));
         files
     }
 }

@@ -13,7 +13,9 @@
 mod attach;
 mod cmd;
 mod containers_conf;
+mod contexts;
 mod dialect;
+mod docker_config;
 mod environment;
 mod error;
 mod flags;
@@ -90,6 +92,9 @@ pub fn main() -> ExitCode {
         Ok(environment) => environment,
         Err(error) => return error.report(),
     };
+    if let Err(error) = check_context(&environment, &matches) {
+        return error.report();
+    }
     if let Err(error) = enter_own_namespace(&environment, &matches) {
         return error.report();
     }
@@ -102,8 +107,9 @@ pub fn main() -> ExitCode {
 }
 
 /// What a normal user needs no namespace for: it says what this host has, asks registries, or serves.
-const OUTSIDE: [&str; 9] = [
+const OUTSIDE: [&str; 10] = [
     "completion",
+    "context",
     "doctor",
     "login",
     "logout",
@@ -113,6 +119,18 @@ const OUTSIDE: [&str; 9] = [
     "search",
     "version",
 ];
+
+/// A verb that does something on an engine is not for this host, when the person's context is another. What starts with the
+/// machine has no person.
+fn check_context(environment: &Environment, matches: &ArgMatches) -> Result<(), CliError> {
+    match matches.subcommand_name() {
+        // Podman's users have other words for other hosts.
+        Some(verb) if !OUTSIDE.contains(&verb) && verb != "boot" && !dialect::spoken().is_podman() => {
+            environment.contexts().check_here()
+        }
+        _ => Ok(()),
+    }
+}
 
 /// A normal user's images and containers are worked on as root of a namespace of theirs.
 fn enter_own_namespace(environment: &Environment, matches: &ArgMatches) -> Result<(), CliError> {
@@ -161,7 +179,7 @@ fn redirect(matches: &ArgMatches) -> Result<(), CliError> {
 }
 
 /// Global flags that have a value.
-const GLOBAL: [&str; 2] = ["--root", "--out"];
+const GLOBAL: [&str; 7] = ["--root", "--out", "--config", "--context", "-c", "--host", "-H"];
 
 /// The words with what `containers.conf` says of containers, before the person's own flags.
 fn with_defaults(mut words: Vec<std::ffi::OsString>) -> Result<Vec<std::ffi::OsString>, CliError> {
@@ -347,6 +365,27 @@ pub fn command() -> Command {
                 ),
             );
     let root = root
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("DIR")
+                .help("Where docker's client keeps its files [default: ~/.docker]"),
+        )
+        .arg(
+            Arg::new("context")
+                .long("context")
+                .short('c')
+                .value_name("CONTEXT")
+                .help("The context that counts, over DOCKER_HOST, DOCKER_CONTEXT and dhow context use"),
+        )
+        .arg(
+            Arg::new("host")
+                .long("host")
+                .short('H')
+                .value_name("ADDRESS")
+                .conflicts_with("context")
+                .help("The engine that is meant: a unix:// address is this host"),
+        )
         .arg(
             Arg::new("out")
                 .long("out")

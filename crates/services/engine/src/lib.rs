@@ -87,7 +87,14 @@ pub use dhow_image::{
     Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed,
     Removed, Summary,
 };
+pub use dhow_layer::Backend;
 pub use dhow_layer::{Backend, Compression};
+
+/// Archives, for what a person keeps in one.
+pub mod tar {
+    pub use dhow_layer::tar::{Reader, Writer};
+    pub use dhow_layer::{Entry, EntryKind, Error};
+}
 pub use dhow_meta::ImageRecord;
 pub use dhow_monitor::{
     Health, HealthLog, HealthStatus, NEVER, OnUnhealthy, Record, RestartPolicy, Stream, format_time, frame,

@@ -1,9 +1,6 @@
 //! `login` and `logout`: credentials in docker's `config.json`.
 
-use std::fs;
 use std::io::{IsTerminal as _, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use base64::Engine as _;
@@ -13,7 +10,7 @@ use dhow_engine::CredentialProgram;
 use serde_json::{Map, Value, json};
 
 use crate::render::{note, say_line};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, docker_config};
 
 pub(crate) const LOGIN: Verb = Verb {
     name: "login",
@@ -54,9 +51,8 @@ struct LogoutFlags {
 
 /// Docker's key for its own hub.
 pub(super) const HUB: &str = "https://index.docker.io/v1/";
-/// Largest password and largest `config.json`.
+/// Largest password.
 const MAX_PASSWORD: u64 = 64 << 10;
-const MAX_CONFIG: u64 = 4 << 20;
 
 fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: LoginFlags = crate::flags::read(matches)?;
@@ -97,7 +93,7 @@ fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
     }
     let path = context.environment.docker_config()?;
     // Read before the registry is asked: what cannot be stored need not be tried.
-    let mut config = read(&path)?;
+    let mut config = docker_config::read(&path)?;
     let registry = if server == HUB {
         "docker.io"
     } else {
@@ -118,7 +114,7 @@ fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
         .as_object_mut()
         .ok_or_else(|| CliError::plain(format!("{}: \"auths\" is no object", path.display())))?;
     auths.insert(server.clone(), entry);
-    write(&path, &config)?;
+    docker_config::write(&path, &config)?;
     if helper.is_none() {
         note(&format!(
             "WARNING! The password is stored unencrypted in {}.",
@@ -133,7 +129,7 @@ fn logout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     let flags: LogoutFlags = crate::flags::read(matches)?;
     let server = server(flags.server.as_deref());
     let path = context.environment.docker_config()?;
-    let mut config = read(&path)?;
+    let mut config = docker_config::read(&path)?;
     let removed = config
         .get_mut("auths")
         .and_then(Value::as_object_mut)
@@ -147,7 +143,7 @@ fn logout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         return Ok(ExitCode::SUCCESS);
     }
     if removed.is_some() {
-        write(&path, &config)?;
+        docker_config::write(&path, &config)?;
     }
     say_line(&format!("Removing login credentials for {server}"))?;
     Ok(ExitCode::SUCCESS)
@@ -202,48 +198,6 @@ fn asked(prompt: &str) -> Result<String, CliError> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Everything that is in the file, ours or not.
-fn read(path: &Path) -> Result<Map<String, Value>, CliError> {
-    let what = |why: String| CliError::plain(format!("read {}: {why}", path.display()));
-    let mut text = String::new();
-    match fs::File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
-        file => file
-            .and_then(|file| file.take(MAX_CONFIG).read_to_string(&mut text))
-            .map_err(|error| what(error.to_string()))?,
-    };
-    if text.trim().is_empty() {
-        return Ok(Map::new());
-    }
-    serde_json::from_str(&text).map_err(|error| what(error.to_string()))
-}
-
-/// Beside its place, for nobody else to read, then renamed.
-fn write(path: &Path, config: &Map<String, Value>) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::plain(format!("write {}: {error}", path.display()));
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)?;
-    }
-    let text = serde_json::to_string_pretty(config).map_err(|error| CliError::plain(error.to_string()))?;
-    // Where a link points to, so that the link stays.
-    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let beside = place.with_extension(format!("json.{}", std::process::id()));
-    let written = fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&beside, &place));
-    written
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
-        .map_err(failed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,19 +208,5 @@ mod tests {
         assert_eq!(server(Some("docker.io")), HUB);
         assert_eq!(server(Some("https://r.example.com/v2/")), "r.example.com");
         assert_eq!(server(Some("localhost:5000")), "localhost:5000");
-    }
-
-    #[test]
-    fn what_others_wrote_stays_and_nobody_else_reads_it() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/config.json");
-        let mut config = read(&path).unwrap();
-        config.insert("detachKeys".to_owned(), "ctrl-x".into());
-        write(&path, &config).unwrap();
-        assert_eq!(read(&path).unwrap(), config);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::write(&path, "[1]").unwrap();
-        assert!(read(&path).is_err());
     }
 }

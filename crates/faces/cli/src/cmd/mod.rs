@@ -11,6 +11,7 @@ mod build_call;
 mod builder;
 mod commit;
 mod completion;
+mod context;
 mod copy;
 mod cp;
 mod create;
@@ -175,6 +176,7 @@ const GROUPS: &[Group] = &[
     group!("pod", "Manage pods: containers that share namespaces", POD),
     group!("volume", "Manage volumes", VOLUME),
     group!("secret", "Manage secrets", SECRET),
+    group!("context", "Manage contexts", CONTEXT),
     group!("builder", "Manage the build cache", BUILDER),
     group!(
         "scan",
@@ -278,6 +280,18 @@ const SECRET: &[Entry] = &[
     own(&secret::INSPECT),
     named("rm", &["remove"], &secret::RM),
     own(&secret::EXISTS),
+];
+
+const CONTEXT: &[Entry] = &[
+    own(&context::CREATE),
+    own(&context::EXPORT),
+    own(&context::IMPORT),
+    own(&context::INSPECT),
+    named("ls", &["list"], &context::LS),
+    named("rm", &["remove"], &context::RM),
+    own(&context::SHOW),
+    own(&context::UPDATE),
+    own(&context::USE),
 ];
 
 const POD: &[Entry] = &[
