@@ -67,6 +67,7 @@ mod runtime_host;
 mod runtime_kills;
 mod runtime_nested;
 mod runtime_rootless;
+mod screen;
 mod seccomp;
 mod secrets;
 mod shared;

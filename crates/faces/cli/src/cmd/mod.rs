@@ -15,6 +15,7 @@ mod context;
 mod copy;
 mod cp;
 mod create;
+mod dashboard;
 mod doctor;
 mod events;
 mod exec;

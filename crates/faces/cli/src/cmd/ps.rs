@@ -1,6 +1,7 @@
 //! `ps`, `container ls`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::container::{Container, Status};
@@ -63,6 +64,9 @@ struct PsFlags {
     /// Display total file sizes
     #[arg(short, long)]
     size: bool,
+    /// Show the list again every so many seconds; on a terminal in place of the last one
+    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
 }
 
 const FILTERS: [&str; 18] = [
@@ -105,6 +109,27 @@ pub(super) fn filtered(context: &Context, filters: &[String]) -> Result<Vec<Cont
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PsFlags = crate::flags::read(matches)?;
+    let Some(seconds) = flags.watch else {
+        say(&list(context, &flags)?)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let lively = crate::terminal::is_lively_output();
+    if lively {
+        say("\x1b[2J")?;
+    }
+    loop {
+        let text = list(context, &flags)?;
+        // Home, then each line cleared to its end, then what is below.
+        say(&match lively {
+            true => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
+            false => text,
+        })?;
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+}
+
+/// The list as it is now.
+fn list(context: &Context, flags: &PsFlags) -> Result<String, CliError> {
     let filters = Filters::parse(&flags.filter, &FILTERS)?;
     let limit = if flags.latest {
         1
@@ -160,8 +185,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         quiet: flags.quiet.then_some("ID"),
         bare: flags.noheading,
     };
-    say(&look.show(&rows)?)?;
-    Ok(ExitCode::SUCCESS)
+    look.show(&rows)
 }
 
 /// What a row has of its container's pod.

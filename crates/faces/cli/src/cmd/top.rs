@@ -11,16 +11,16 @@ use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "top",
-    about: "Display the running processes of a container",
+    about: "Display the running processes of a container, or a screen of all containers",
     flags: |command| TopFlags::augment_args(command),
     run,
 };
 
 #[derive(Args, Debug)]
 struct TopFlags {
-    /// The container
+    /// The container; without one, a screen with all containers, their logs, and keys to stop, start and enter them
     #[arg(value_name = "CONTAINER")]
-    container: String,
+    container: Option<String>,
     /// With podman: names of columns, or options as ps has them
     #[arg(value_name = "COLUMN", trailing_var_arg = true, allow_hyphen_values = true)]
     columns: Vec<String>,
@@ -31,7 +31,10 @@ const MAX_COMMAND: usize = 64 << 10;
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: TopFlags = crate::flags::read(matches)?;
-    let mut processes = context.engine()?.processes(&flags.container)?;
+    let Some(container) = &flags.container else {
+        return super::dashboard::run(context);
+    };
+    let mut processes = context.engine()?.processes(container)?;
     processes.sort_unstable();
     if dialect::spoken().is_podman() {
         return say(&super::top_podman::table(&processes, &flags.columns)?).map(|()| ExitCode::SUCCESS);

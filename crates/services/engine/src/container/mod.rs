@@ -51,6 +51,6 @@ pub use record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, Netwo
 pub use secrets::{SecretSpec, SecretUse};
 pub use shared::{IpcMode, Shared, SharedKind};
 pub use start::Started;
-pub use stats::Sample;
+pub use stats::{Reading, Sample};
 pub use stop::Stopped;
 pub use update::UpdateRequest;

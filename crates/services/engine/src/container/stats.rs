@@ -24,7 +24,55 @@ pub struct Sample {
     pub network: (u64, u64),
 }
 
+/// What a container had used at one moment; two make a [`Sample`].
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Its control group's figures.
+    pub stats: Stats,
+    /// Bytes received and sent on its interfaces.
+    pub network: (u64, u64),
+    /// When.
+    pub at: Instant,
+}
+
+impl Reading {
+    /// CPU in percent of one CPU since an earlier reading.
+    #[must_use]
+    pub fn cpu_since(&self, before: &Self) -> f64 {
+        let used = self.stats.cpu.usage.saturating_sub(before.stats.cpu.usage) as f64;
+        let elapsed = self.at.saturating_duration_since(before.at).as_nanos() as f64;
+        if elapsed > 0.0 {
+            used / elapsed * 100.0
+        } else {
+            0.0
+        }
+    }
+
+    /// Memory that counts as the limit: its own, or all of the host's.
+    #[must_use]
+    pub fn memory_limit(&self) -> u64 {
+        let host = rustix::system::sysinfo();
+        let host = host.totalram.saturating_mul(u64::from(host.mem_unit));
+        self.stats.memory.limit.map_or(host, |limit| limit.min(host))
+    }
+}
+
 impl Engine {
+    /// Looks once at what a container has used; none of one that does not run, or has no control group.
+    #[must_use]
+    pub fn reading(&self, container: &Container) -> Option<Reading> {
+        if !matches!(container.state.status, Status::Running | Status::Paused) {
+            return None;
+        }
+        // One that ended a moment ago has no group any more.
+        let stats = self.group(&container.config).ok()?.stats().ok()?;
+        Some(Reading {
+            stats,
+            network: traffic(container.state.pid),
+            at: Instant::now(),
+        })
+    }
+
     /// Measures running containers, all of them when none is named, over `interval`.
     ///
     /// # Errors
@@ -45,36 +93,24 @@ impl Engine {
                 let message = format!("container {} is not running", container.config.name);
                 return Err(Error::new(ErrorKind::FailedPrecondition, message));
             }
-            if running && let Ok(group) = self.group(&container.config) {
-                let stats = group.stats().context(|| "measure the container")?;
-                first.push((container, group, stats, Instant::now()));
+            if let Some(before) = self.reading(&container) {
+                first.push((container, before));
             }
         }
         if !first.is_empty() {
             std::thread::sleep(interval);
         }
-        let host_memory = rustix::system::sysinfo();
-        let host_memory = host_memory
-            .totalram
-            .saturating_mul(u64::from(host_memory.mem_unit));
         let mut samples = Vec::new();
-        for (container, group, before, at) in first {
+        for (container, before) in first {
             // One that ended meanwhile is left out.
-            let Ok(stats) = group.stats() else { continue };
-            let used = stats.cpu.usage.saturating_sub(before.cpu.usage) as f64;
-            let elapsed = at.elapsed().as_nanos() as f64;
+            let Some(now) = self.reading(&container) else {
+                continue;
+            };
             samples.push(Sample {
-                cpu_percent: if elapsed > 0.0 {
-                    used / elapsed * 100.0
-                } else {
-                    0.0
-                },
-                memory_limit: stats
-                    .memory
-                    .limit
-                    .map_or(host_memory, |limit| limit.min(host_memory)),
-                network: traffic(container.state.pid),
-                stats,
+                cpu_percent: now.cpu_since(&before),
+                memory_limit: now.memory_limit(),
+                network: now.network,
+                stats: now.stats,
                 container,
             });
         }
