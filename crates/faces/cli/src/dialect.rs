@@ -21,6 +21,10 @@ pub(crate) enum Dialect {
     Podman,
 }
 
+/// The usual network, and what podman calls it.
+const USUAL: &str = "bridge";
+const PODMAN_NETWORK: &str = "podman";
+
 /// The registry of names that podman made here (containers/image `docker/reference`, `localhost/`).
 const HERE: &str = "localhost/";
 
@@ -128,6 +132,22 @@ impl Dialect {
         }
     }
 
+    /// The name of a network as it is shown: the usual one is podman's own there.
+    pub(crate) fn network_name(self, name: &str) -> &str {
+        match (self, name) {
+            (Self::Podman, USUAL) => PODMAN_NETWORK,
+            _ => name,
+        }
+    }
+
+    /// The network that a person means.
+    pub(crate) fn network(self, name: &str) -> &str {
+        match (self, name) {
+            (Self::Podman, PODMAN_NETWORK) => USUAL,
+            _ => name,
+        }
+    }
+
     /// The template of a table: with podman, blanks between two fields separate columns, too (containers/common
     /// `pkg/report`, `EnforceRange`).
     pub(crate) fn columns(self, template: &str) -> String {
@@ -199,6 +219,16 @@ fn podman_words(message: &str) -> String {
         .filter(|_| message.ends_with(": tag not known"))
     {
         return name.split_once(": ").map_or(message, |(_, rest)| rest).to_owned();
+    }
+    if let Some(name) = message
+        .strip_suffix(" already exists")
+        .and_then(|rest| rest.rsplit_once("network with name "))
+        .map(|(_, name)| name)
+    {
+        return format!("network name {name} already used: network already exists");
+    }
+    if message.contains(" is a pre-defined network and cannot be removed") {
+        return format!("default network {PODMAN_NETWORK} cannot be removed");
     }
     if let Some(flag) = message
         .strip_prefix("invalid filter ")

@@ -43,6 +43,17 @@ impl Engine {
         }
     }
 
+    /// Writes the packet filter's rules of all networks again, if anything is missing.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn repair_rules(&self) -> Result<(), Error> {
+        self.networks()?
+            .repair()
+            .context(|| "write the packet filter's rules again")?;
+        Ok(())
+    }
+
     /// Every network, by name.
     ///
     /// # Errors

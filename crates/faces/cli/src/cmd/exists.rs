@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::Engine;
 use dhow_types::ErrorKind;
 
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const CONTAINER: Verb = Verb {
     name: "exists",
@@ -35,7 +35,11 @@ pub(crate) const NETWORK: Verb = Verb {
     name: "exists",
     about: "Check whether a network exists: exit with 0 if so, else with 1",
     flags: |command| ExistsFlags::augment_args(command),
-    run: |context, matches| answer(context, matches, |engine, name| engine.network(name).map(drop)),
+    run: |context, matches| {
+        answer(context, matches, |engine, name| {
+            engine.network(dialect::spoken().network(name)).map(drop)
+        })
+    },
 };
 
 pub(crate) const VOLUME: Verb = Verb {

@@ -211,7 +211,14 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
                 value
             }
         }
-        Kind::Network => network::inspect(&engine.network(name)?),
+        Kind::Network => {
+            let view = engine.network(dialect::spoken().network(name))?;
+            if dialect::spoken().is_podman() {
+                podman::inspected_network(&view)
+            } else {
+                network::inspect(&view)
+            }
+        }
         Kind::Volume => {
             let volume = engine.volume(name)?;
             if dialect::spoken().is_podman() {

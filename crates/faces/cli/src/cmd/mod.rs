@@ -259,6 +259,7 @@ const NETWORK: &[Entry] = &[
     own(&inspect::NETWORK),
     named("rm", &["remove"], &network::RM),
     own(&network::PRUNE),
+    own(&network::RELOAD),
     own(&exists::NETWORK),
 ];
 

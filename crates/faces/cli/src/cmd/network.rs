@@ -1,10 +1,12 @@
 //! The verbs of `network`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::container::ConnectRequest;
-use dhow_engine::{CreateNetwork, SubnetRequest};
+use dhow_engine::{CreateNetwork, Engine, Network, SubnetRequest};
+use dhow_types::ErrorKind;
 
 use crate::flags::{Filters, key_value, labels};
 use crate::render::{Look, note, say, say_line};
@@ -51,6 +53,13 @@ pub(crate) const PRUNE: Verb = Verb {
     about: "Remove all unused networks",
     flags: |command| PruneFlags::augment_args(command),
     run: prune,
+};
+
+pub(crate) const RELOAD: Verb = Verb {
+    name: "reload",
+    about: "Write the packet filter's rules for one or more containers again, where they are gone",
+    flags: |command| ReloadFlags::augment_args(command),
+    run: reload,
 };
 
 #[derive(Args, Debug)]
@@ -118,7 +127,7 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     };
     let podman = dialect::spoken().is_podman();
     match context.engine()?.create_network(&wanted) {
-        Err(error) if flags.ignore && error.kind() == dhow_types::ErrorKind::AlreadyExists => {
+        Err(error) if flags.ignore && error.kind() == ErrorKind::AlreadyExists => {
             say_line(&flags.name)?;
         }
         created => say_line(
@@ -206,6 +215,11 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let dangling = filters.flag("dangling")?;
     let mut networks = engine.list_networks()?;
+    if dialect::spoken().is_podman() {
+        // Host and none are no networks of its.
+        networks.retain(|network| !matches!(network.name.as_str(), "host" | "none"));
+        networks.sort_by(|a, b| shown(a).cmp(shown(b)));
+    }
     if let Some(dangling) = dangling {
         let mut kept = Vec::new();
         for network in networks {
@@ -221,7 +235,7 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .filter(|network| {
             filters.any("driver", |driver| network.driver.to_string() == driver)
                 && filters.has_id(network.id.as_str())
-                && names.fit(&network.name)
+                && names.fit(shown(network))
                 && filters.any("scope", |scope| scope == "local")
                 && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
                 && filters.labels(|name| network.labels.get(name))
@@ -235,10 +249,15 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             }
         })
         .collect();
-    let quiet = flags.quiet.then_some("ID");
+    let podman = dialect::spoken().is_podman();
+    let quiet = flags.quiet.then_some(if podman { "Name" } else { "ID" });
     let look = Look {
         fields: view::FIELDS,
-        table: &view::TABLE,
+        table: if podman {
+            &view::PODMAN_TABLE[..]
+        } else {
+            &view::TABLE
+        },
         format: flags.format.as_deref(),
         quiet,
         bare: flags.noheading,
@@ -247,11 +266,24 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn shown(network: &Network) -> &str {
+    dialect::spoken().network_name(&network.name)
+}
+
 #[derive(Args, Debug)]
 struct RmFlags {
-    /// Do not error if the network does not exist
+    /// Do not error if the network does not exist; called podman, remove the containers that are on it, too
     #[arg(short, long)]
     force: bool,
+    /// Seconds that a container gets to stop, with --force
+    #[arg(
+        short,
+        long,
+        value_name = "SECONDS",
+        allow_hyphen_values = true,
+        requires = "force"
+    )]
+    time: Option<i64>,
     /// The networks
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
@@ -260,10 +292,77 @@ struct RmFlags {
 fn rm(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RmFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    super::each(&flags.networks, |name| match engine.remove_network(name) {
-        Err(error) if flags.force && error.kind() == dhow_types::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => say_line(name),
+    let dialect = dialect::spoken();
+    super::each(&flags.networks, |name| {
+        let network = dialect.network(name);
+        if flags.force && dialect.is_podman() {
+            let grace = flags
+                .time
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map(Duration::from_secs);
+            remove_containers_on(engine, network, grace)?;
+        }
+        match engine.remove_network(network) {
+            Err(error) if flags.force && error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(dialect.not_removed(error)),
+            Ok(_) => say_line(name),
+        }
+    })
+}
+
+/// Podman's `--force`: who is on the network goes first.
+fn remove_containers_on(engine: &Engine, network: &str, grace: Option<Duration>) -> Result<(), CliError> {
+    let found = match engine.network(network) {
+        // The removal of the network says what is to be said of these two.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Ok(found) if found.network.is_predefined() => return Ok(()),
+        found => found?,
+    };
+    let name = &found.network.name;
+    for container in engine.containers().list()? {
+        let config = &container.config;
+        if config
+            .networks
+            .iter()
+            .any(|attachment| attachment.network == *name)
+        {
+            if container.state.pid != 0 {
+                engine.stop(config.id.as_str(), None, grace)?;
+            }
+            engine.remove_container(config.id.as_str(), true, true)?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Args, Debug)]
+struct ReloadFlags {
+    /// The networks of all containers that run
+    #[arg(short, long, conflicts_with = "containers")]
+    all: bool,
+    /// The containers
+    #[arg(required_unless_present = "all", value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+fn reload(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: ReloadFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    let names = if flags.all {
+        let all = engine.containers().list()?.into_iter();
+        all.filter(|one| one.state.pid != 0)
+            .map(|one| one.config.id.to_string())
+            .collect()
+    } else {
+        flags.containers
+    };
+    super::each(&names, |name| {
+        let container = engine.containers().find(name)?;
+        if container.state.pid == 0 {
+            return Err(CliError::plain(format!("container {name} is not running")));
+        }
+        engine.repair_rules()?;
+        say_line(container.config.id.as_str())
     })
 }
 
@@ -292,7 +391,7 @@ struct ConnectFlags {
 fn connect(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ConnectFlags = crate::flags::read(matches)?;
     let request = ConnectRequest {
-        network: flags.network,
+        network: dialect::spoken().network(&flags.network).to_owned(),
         container: flags.container,
         aliases: flags.alias,
         ip: flags.ip,
@@ -320,9 +419,11 @@ struct DisconnectFlags {
 
 fn disconnect(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: DisconnectFlags = crate::flags::read(matches)?;
-    context
-        .engine()?
-        .disconnect_network(&flags.network, &flags.container, flags.force)?;
+    context.engine()?.disconnect_network(
+        dialect::spoken().network(&flags.network),
+        &flags.container,
+        flags.force,
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,7 @@ use dhow_types::human_size_short;
 use jiff::Timestamp;
 
 use super::{labels, port, quote};
+use crate::dialect;
 use crate::render::table::ellipsis;
 use crate::render::{Fields, Row, time};
 
@@ -123,7 +124,7 @@ pub(crate) fn networks(container: &Container) -> Vec<String> {
             .config
             .networks
             .iter()
-            .map(|network| network.network.clone())
+            .map(|network| dialect::spoken().network_name(&network.network).to_owned())
             .collect(),
         NetworkMode::Host => vec!["host".to_owned()],
         NetworkMode::None => vec!["none".to_owned()],

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::labels;
+use crate::dialect;
 use crate::render::{Fields, Row, time};
 
 /// All fields of a network in a list.
@@ -22,6 +23,8 @@ pub(crate) const FIELDS: Fields = &[
 
 /// The usual columns.
 pub(crate) const TABLE: [&str; 4] = ["ID", "Name", "Driver", "Scope"];
+/// Podman's.
+pub(crate) const PODMAN_TABLE: [&str; 3] = ["ID", "Name", "Driver"];
 
 /// One network as a row.
 pub(crate) fn row(network: &Network, whole: bool) -> Row {
@@ -47,7 +50,7 @@ pub(crate) fn row(network: &Network, whole: bool) -> Row {
         ("IPv6", network.v6().is_some().to_string().into()),
         ("Internal", network.internal.to_string().into()),
         ("Labels", labels(&network.labels).into()),
-        ("Name", network.name.as_str().into()),
+        ("Name", dialect::spoken().network_name(&network.name).into()),
         ("Scope", "local".into()),
     ])
     .with_labels(&network.labels)

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use dhow_engine::container::{Container, Status};
-use dhow_engine::{Network, Summary, Volume};
+use dhow_engine::{Network, NetworkView, Summary, Volume};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::container as words;
 use super::port;
@@ -134,7 +134,7 @@ pub(crate) fn network(network: &Network) -> Value {
     let created =
         Timestamp::from_second(network.created).map_or_else(|_| String::new(), |time| time.to_string());
     json!({
-        "name": network.name,
+        "name": crate::dialect::spoken().network_name(&network.name),
         "id": network.id.as_str(),
         "driver": network.driver.to_string(),
         "network_interface": if network.device.is_empty() { &network.parent } else { &network.device },
@@ -145,7 +145,45 @@ pub(crate) fn network(network: &Network) -> Value {
         "dns_enabled": network.has_names(),
         "labels": network.labels,
         "options": network.options,
+        "ipam_options": {"driver": if network.subnets.is_empty() { "none" } else { "host-local" }},
     })
+}
+
+/// The same with the containers that run on it (podman `entities.NetworkInspectReport`).
+pub(crate) fn inspected_network(view: &NetworkView) -> Value {
+    let mut document = network(&view.network);
+    let containers: Map<String, Value> = view
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let v4 = (
+                endpoint.ip.to_string(),
+                endpoint.prefix,
+                endpoint.gateway.map(|ip| ip.to_string()),
+            );
+            let v6 = endpoint.ip6.map(|ip| {
+                (
+                    ip.to_string(),
+                    endpoint.prefix6,
+                    endpoint.gateway6.map(|ip| ip.to_string()),
+                )
+            });
+            let subnets = [Some(v4), v6].into_iter().flatten().map(|(ip, prefix, gateway)| {
+                let mut subnet = Map::new();
+                subnet.insert("ipnet".to_owned(), format!("{ip}/{prefix}").into());
+                subnet.extend(gateway.map(|gateway| ("gateway".to_owned(), gateway.into())));
+                Value::Object(subnet)
+            });
+            let interface =
+                json!({"subnets": subnets.collect::<Vec<_>>(), "mac_address": endpoint.mac.to_string()});
+            let mut interfaces = Map::new();
+            interfaces.insert(endpoint.interface.clone(), interface);
+            let one = json!({"name": endpoint.name, "interfaces": interfaces});
+            (endpoint.container.to_string(), one)
+        })
+        .collect();
+    put(&mut document, &[("containers", containers.into())]);
+    document
 }
 
 /// `inspect` of a container, from docker's document (podman `define.InspectContainerData`): names without a slash, ids
