@@ -75,3 +75,4 @@ mod unprivileged;
 mod unprivileged_network;
 mod usage;
 mod volumes;
+mod wishes;

@@ -32,17 +32,19 @@ const HERE: &str = "localhost/";
 pub(crate) fn spoken() -> Dialect {
     static SPOKEN: OnceLock<Dialect> = OnceLock::new();
     *SPOKEN.get_or_init(|| {
-        let called = std::env::args_os().next();
-        let name = called
-            .as_deref()
-            .and_then(|path| Path::new(path).file_name())
-            .and_then(|name| name.to_str());
-        if name == Some("podman") {
+        if is_called("podman") {
             Dialect::Podman
         } else {
             Dialect::Docker
         }
     })
+}
+
+/// Whether the program was called by this name.
+pub(crate) fn is_called(name: &str) -> bool {
+    let called = std::env::args_os().next();
+    let called = called.as_deref().and_then(|path| Path::new(path).file_name());
+    called.is_some_and(|called| called == name)
 }
 
 impl Dialect {

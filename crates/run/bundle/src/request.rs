@@ -233,6 +233,10 @@ pub struct Limits {
     pub cpu_quota: Option<i64>,
     /// Microseconds.
     pub cpu_period: Option<u64>,
+    /// Microseconds of real-time scheduling in a period (v1 only).
+    pub realtime_runtime: Option<i64>,
+    /// Microseconds (v1 only).
+    pub realtime_period: Option<u64>,
     /// CPUs, `0-3,5`.
     pub cpuset_cpus: Option<String>,
     /// Memory nodes.

@@ -85,6 +85,21 @@ fn cpu(limits: &Limits) -> Result<Option<CpuLimit>, Error> {
     if quota.is_some_and(|quota| (0..1000).contains(&quota)) {
         return Err(invalid("the CPU quota is at least 1000 microseconds"));
     }
+    // The kernel's own limit is what is not known here (`sched_rt_runtime_us`).
+    let longest = i64::try_from(
+        limits
+            .realtime_period
+            .filter(|period| *period != 0)
+            .unwrap_or(1_000_000),
+    );
+    if limits
+        .realtime_runtime
+        .is_some_and(|runtime| longest.is_ok_and(|longest| runtime > longest))
+    {
+        return Err(invalid(
+            "the real-time runtime cannot be higher than the real-time period",
+        ));
+    }
     for (list, what) in [
         (&limits.cpuset_cpus, "CPU list"),
         (&limits.cpuset_mems, "memory node list"),
@@ -109,6 +124,8 @@ fn cpu(limits: &Limits) -> Result<Option<CpuLimit>, Error> {
         period,
         cpus: own(&limits.cpuset_cpus),
         mems: own(&limits.cpuset_mems),
+        realtime_runtime: limits.realtime_runtime.filter(|runtime| *runtime != 0),
+        realtime_period: limits.realtime_period.filter(|period| *period != 0),
         ..CpuLimit::default()
     };
     Ok((out != CpuLimit::default()).then_some(out))

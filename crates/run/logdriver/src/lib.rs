@@ -82,6 +82,8 @@ pub trait Sink {
     fn send(&mut self, entry: &Entry<'_>) -> io::Result<()>;
 }
 
+pub use options::attributes;
+
 /// The drivers that there are.
 pub const DRIVERS: [&str; 4] = ["fluentd", "gelf", "journald", "syslog"];
 

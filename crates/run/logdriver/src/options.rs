@@ -136,6 +136,19 @@ pub(crate) fn chosen(options: &Options, facts: &Facts) -> Result<BTreeMap<String
     Ok(out)
 }
 
+/// What every line of a container's log carries: chosen labels and variables, and the tag if one is asked for (moby
+/// `daemon/logger/jsonfilelog`).
+///
+/// # Errors
+/// `InvalidArgument` for an expression or a template that is none.
+pub fn attributes(options: &Options, facts: &Facts) -> Result<BTreeMap<String, String>, Error> {
+    let mut all = chosen(options, facts)?;
+    if options.contains_key("tag") {
+        all.insert("tag".to_owned(), tag(options, facts, "")?);
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

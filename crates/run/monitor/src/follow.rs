@@ -154,6 +154,7 @@ mod tests {
             path: path.clone(),
             max_size: 400,
             max_files: 4,
+            attributes: crate::log::Attributes::new(),
         };
         let mut log = LogWriter::open(settings).unwrap();
         log.write(Stream::Stdout, b"before\n");
@@ -182,6 +183,7 @@ mod tests {
             path: path.clone(),
             max_size: 0,
             max_files: 1,
+            attributes: crate::log::Attributes::new(),
         };
         let mut log = LogWriter::open(settings).unwrap();
         let mut follower = LogFollower::new(&path).unwrap();

@@ -34,7 +34,7 @@ pub use health::{
 };
 pub use launch::{Launch, Outcome, Started, launch};
 pub use life::{Change, Exit, Launched, Life, Probe};
-pub use log::{LogReader, LogSettings, Record, Stream, format_time, log_files, parse_time};
+pub use log::{Attributes, LogReader, LogSettings, Record, Stream, format_time, log_files, parse_time};
 pub use restart::RestartPolicy;
 
 dhow_types::define_error! {

@@ -21,7 +21,12 @@ pub struct LogSettings {
     pub max_size: u64,
     /// Number of files, with the newest.
     pub max_files: u32,
+    /// What every record says of its container (docker's `attrs`).
+    pub attributes: Attributes,
 }
+
+/// What a record says beside its line: chosen labels and variables, a tag.
+pub type Attributes = std::collections::BTreeMap<String, String>;
 
 /// Which stream a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub(crate) struct LogWriter {
     size: u64,
     partial: [Vec<u8>; 2],
     batch: Vec<u8>,
+    /// The part of each record that says the attributes; empty without any.
+    attributes: Vec<u8>,
 }
 
 impl LogWriter {
@@ -56,7 +63,14 @@ impl LogWriter {
         let file = open_append(&settings.path)
             .context(|| format!("open the container's log {}", settings.path.display()))?;
         let size = file.metadata().map_or(0, |metadata| metadata.len());
+        let mut attributes = Vec::new();
+        if !settings.attributes.is_empty() {
+            attributes.extend_from_slice(b",\"attrs\":");
+            // Texts always become JSON, and writing to a vector cannot fail.
+            drop(serde_json::to_writer(&mut attributes, &settings.attributes));
+        }
         Ok(Self {
+            attributes,
             settings,
             file: Some(file),
             size,
@@ -105,7 +119,7 @@ impl LogWriter {
     /// One more record; the file ends before the one that would make it too large.
     fn add(&mut self, stream: Stream, time: &str, line: &[u8]) {
         let before = self.batch.len();
-        encode(&mut self.batch, stream, time, line);
+        encode(&mut self.batch, stream, time, line, &self.attributes);
         let full = self.settings.max_size > 0 && self.size + self.batch.len() as u64 > self.settings.max_size;
         if full && before > 0 {
             let last = self.batch.split_off(before);
@@ -168,13 +182,15 @@ fn memchr(needle: u8, haystack: &[u8]) -> Option<usize> {
     haystack.iter().position(|&byte| byte == needle)
 }
 
-fn encode(out: &mut Vec<u8>, stream: Stream, time: &str, line: &[u8]) {
+fn encode(out: &mut Vec<u8>, stream: Stream, time: &str, line: &[u8], attributes: &[u8]) {
     out.extend_from_slice(b"{\"log\":");
     // Writing to a vector cannot fail; JSON wants text, so other bytes become U+FFFD as in docker.
     drop(serde_json::to_writer(&mut *out, &String::from_utf8_lossy(line)));
     out.extend_from_slice(b",\"stream\":\"");
     out.extend_from_slice(stream.name().as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
+    out.push(b'"');
+    out.extend_from_slice(attributes);
+    out.extend_from_slice(b",\"time\":\"");
     out.extend_from_slice(time.as_bytes());
     out.extend_from_slice(b"\"}\n");
 }
@@ -188,6 +204,8 @@ pub struct Record {
     pub stream: Stream,
     /// When they were read, RFC 3339 with nine digits.
     pub time: String,
+    /// What the record says of its container.
+    pub attributes: Attributes,
 }
 
 #[derive(Deserialize)]
@@ -198,6 +216,8 @@ struct Line {
     stream: String,
     #[serde(default)]
     time: String,
+    #[serde(default)]
+    attrs: Attributes,
 }
 
 /// Reads one log file, record by record.
@@ -262,6 +282,7 @@ impl<R: BufRead> LogReader<R> {
                     log: line.log,
                     stream,
                     time: line.time,
+                    attributes: line.attrs,
                 }));
             }
         }
@@ -342,6 +363,7 @@ mod tests {
             path: folder.join("log"),
             max_size,
             max_files,
+            attributes: Attributes::new(),
         })
         .unwrap()
     }
@@ -432,6 +454,32 @@ mod tests {
         log.write(Stream::Stdout, text.as_bytes());
         assert!(files.iter().all(|file| file.metadata().unwrap().len() <= 1000));
         assert_eq!(records(files.last().unwrap()).last().unwrap().log, "more 49\n");
+    }
+
+    #[test]
+    fn attributes_are_in_every_record_as_docker_writes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let attributes: Attributes = [("MODE", "fast"), ("t\"", "\n")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let settings = LogSettings {
+            path: path.clone(),
+            max_size: 0,
+            max_files: 1,
+            attributes: attributes.clone(),
+        };
+        LogWriter::open(settings)
+            .unwrap()
+            .write(Stream::Stdout, b"a\nb\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let head = r#"{"log":"a\n","stream":"stdout","attrs":{"MODE":"fast","t\"":"\n"},"time":""#;
+        assert!(text.starts_with(head), "{text}");
+        assert!(
+            records(&path)
+                .iter()
+                .all(|record| record.attributes == attributes)
+        );
     }
 
     #[test]

@@ -535,7 +535,8 @@ fn bridge_device(wished: Option<String>, others: &[Network], id: &NetworkId) -> 
             format!("bridge device {name} belongs to another network"),
         )),
         Some(name) => Ok(name),
-        None => Ok(format!("dh-{}", id.short())),
+        // Docker's name, which people and tools look for. Records of older networks say `dh-`, and keep it.
+        None => Ok(format!("br-{}", id.short())),
     }
 }
 

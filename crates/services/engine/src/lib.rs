@@ -47,6 +47,7 @@ mod remote;
 pub mod rootless;
 mod secret;
 mod selinux;
+mod support;
 mod system;
 mod volume;
 mod volume_options;
@@ -69,6 +70,7 @@ pub use network::{NetworkChoice, NetworkView};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
+pub use support::Support;
 pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 

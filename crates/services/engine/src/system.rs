@@ -13,7 +13,7 @@ use dhow_transport::Registries;
 use dhow_types::{ContainerId, ErrorKind};
 
 use crate::container::{Container, Status};
-use crate::{Context as _, Engine, Error, Volume};
+use crate::{Context as _, Engine, Error, Support, Volume};
 
 /// What `info` shows.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct Info {
     pub registries: Result<Registries, String>,
     /// Registries that the environment names as insecure.
     pub insecure: Vec<String>,
+    /// What its kernel can do for containers.
+    pub support: Support,
 }
 
 impl Default for Info {
@@ -65,6 +67,7 @@ impl Default for Info {
             security: Vec::new(),
             registries: Ok(Registries::default()),
             insecure: Vec::new(),
+            support: Support::default(),
         }
     }
 }
@@ -132,6 +135,7 @@ impl Engine {
         };
         info.storage = format!("{}{layers}", self.snapshots_form()?);
         info.security = security();
+        info.support = Support::of_this_host();
         let transport = &self.settings().transport;
         info.registries = Registries::read(&transport.registries).map_err(|error| error.to_string());
         info.insecure.clone_from(&transport.insecure);

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use crate::attach::{Attached, End, exit_byte, pump};
-use crate::{CliError, Context, Verb};
+use crate::render::note;
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "attach",
@@ -49,6 +50,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         drop(engine.kill(config.id.as_str(), &number.to_string()))
     })? {
         End::Exit(code) => Ok(ExitCode::from(exit_byte(code))),
+        // Who reads docker's exit code by docker's name learns that the container runs on.
+        End::Detached if dialect::is_called("docker") => {
+            note("read escape sequence");
+            Ok(ExitCode::FAILURE)
+        }
         End::Detached => Ok(ExitCode::SUCCESS),
     }
 }

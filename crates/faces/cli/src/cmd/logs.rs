@@ -1,5 +1,6 @@
 //! `logs`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -41,6 +42,9 @@ struct LogsFlags {
     /// Show timestamps
     #[arg(short, long)]
     timestamps: bool,
+    /// Show extra details provided to logs: chosen labels and variables, and the tag (--log-opt)
+    #[arg(long)]
+    details: bool,
     /// The container
     #[arg(value_name = "CONTAINER")]
     container: String,
@@ -69,11 +73,14 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     context
         .engine()?
         .logs(&flags.container, &request, &mut |record| {
-            let stamp = if flags.timestamps {
-                format!("{} ", record.time)
-            } else {
-                String::new()
-            };
+            let mut stamp = String::new();
+            if flags.timestamps {
+                stamp = format!("{} ", record.time);
+            }
+            if flags.details {
+                stamp.push_str(&details(&record.attributes));
+                stamp.push(' ');
+            }
             let written = match record.stream {
                 Stream::Stdout => out
                     .write_all(stamp.as_bytes())
@@ -98,6 +105,25 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         Some(error) => Err(gone(error)),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Docker's form of them (moby `daemon/server/httputils`, `stringAttrs`): sorted, escaped as a query of a URL.
+fn details(attributes: &BTreeMap<String, String>) -> String {
+    let pair = |(name, value): (&String, &String)| format!("{}={}", escaped(name), escaped(value));
+    attributes.iter().map(pair).collect::<Vec<_>>().join(",")
+}
+
+/// Go's `url.QueryEscape`.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            b' ' => out.push('+'),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 fn moment(flag: &str, text: &str, now: Timestamp) -> Result<String, CliError> {

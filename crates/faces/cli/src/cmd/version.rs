@@ -111,7 +111,7 @@ fn info(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 /// Docker's field names (moby `api/types/system.Info`).
 pub(crate) fn json(info: &Info) -> Value {
     let (running, paused, stopped) = info.containers;
-    json!({
+    let mut document = json!({
         "Containers": running + paused + stopped,
         "ContainersRunning": running,
         "ContainersPaused": paused,
@@ -132,6 +132,47 @@ pub(crate) fn json(info: &Info) -> Value {
         "RegistryConfig": registry_config(info),
         "SecurityOptions": info.security.iter().map(|name| format!("name={name}")).collect::<Vec<_>>(),
         "ServerVersion": env!("CARGO_PKG_VERSION"),
+    });
+    if let (Some(fields), Value::Object(more)) = (document.as_object_mut(), abilities(info)) {
+        fields.extend(more);
+    }
+    document
+}
+
+/// What this host can do, and what the engine is made of.
+fn abilities(info: &Info) -> Value {
+    let support = &info.support;
+    let warnings = support.warnings(info.cgroup_version);
+    json!({
+        "MemoryLimit": support.memory,
+        "SwapLimit": support.swap,
+        "CpuCfsPeriod": support.cpu_quota,
+        "CpuCfsQuota": support.cpu_quota,
+        "CPUShares": support.cpu_shares,
+        "CPUSet": support.cpu_set,
+        "PidsLimit": support.pids,
+        "OomKillDisable": support.oom_kill_disable,
+        "IPv4Forwarding": support.ip_forwarding,
+        "BridgeNfIptables": support.bridge_iptables,
+        "BridgeNfIp6tables": support.bridge_ip6tables,
+        "Debug": false,
+        "ExperimentalBuild": false,
+        "Labels": [],
+        // Nothing of the engine runs beside its containers.
+        "LiveRestoreEnabled": true,
+        "LoggingDriver": "local",
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
+            "Authorization": null,
+            "Log": ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"],
+        },
+        "Runtimes": {"dhow": {"path": "dhow"}},
+        "DefaultRuntime": "dhow",
+        // It is in the runtime, and no file.
+        "InitBinary": "docker-init",
+        "Swarm": {"LocalNodeState": "inactive"},
+        "Warnings": if warnings.is_empty() { Value::Null } else { warnings.into() },
     })
 }
 

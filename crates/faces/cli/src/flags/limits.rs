@@ -27,6 +27,12 @@ pub(crate) struct LimitFlags {
     /// Limit CPU CFS quota, in microseconds
     #[arg(long, allow_hyphen_values = true)]
     cpu_quota: Option<i64>,
+    /// Limit CPU real-time runtime in microseconds (control groups version 1)
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    cpu_rt_runtime: Option<i64>,
+    /// Limit CPU real-time period in microseconds (control groups version 1)
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<u64>,
     /// CPUs in which to allow execution (0-3, 0,1)
     #[arg(long)]
     cpuset_cpus: Option<String>,
@@ -73,6 +79,8 @@ impl LimitFlags {
             cpu_shares: self.cpu_shares,
             cpu_quota: self.cpu_quota,
             cpu_period: self.cpu_period,
+            realtime_runtime: self.cpu_rt_runtime,
+            realtime_period: self.cpu_rt_period,
             cpuset_cpus: self.cpuset_cpus.clone(),
             cpuset_mems: self.cpuset_mems.clone(),
             pids: self.pids_limit,

@@ -179,6 +179,8 @@ fn limits(container: &Container) -> Value {
         "BlkioWeight": limits.blkio_weight.unwrap_or(0),
         "CpuPeriod": limits.cpu_period.unwrap_or(0),
         "CpuQuota": limits.cpu_quota.unwrap_or(0),
+        "CpuRealtimePeriod": limits.realtime_period.unwrap_or(0),
+        "CpuRealtimeRuntime": limits.realtime_runtime.unwrap_or(0),
         "CpusetCpus": limits.cpuset_cpus.as_deref().unwrap_or(""),
         "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or(""),
         "Devices": devices,
@@ -439,7 +441,8 @@ fn run_config(container: &Container) -> Value {
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
     });
-    if let (Some(health), Some(fields)) = (&config.health, value.as_object_mut()) {
+    let health = config.health.as_ref().or(config.idle_health.as_ref());
+    if let (Some(health), Some(fields)) = (health, value.as_object_mut()) {
         fields.insert(
             "Healthcheck".to_owned(),
             serde_json::to_value(health).unwrap_or_default(),

@@ -252,6 +252,7 @@ impl Engine {
             ));
         }
         let exposed = super::defaults::exposed(wanted, defaults);
+        let (health, idle_health) = health(wanted, defaults.healthcheck.as_ref())?;
         let mut labels = defaults.labels.clone();
         labels.extend(wanted.labels.clone());
         Ok(Config {
@@ -287,7 +288,8 @@ impl Engine {
                 .or_else(|| defaults.stop_signal.clone())
                 .unwrap_or_else(|| "SIGTERM".to_owned()),
             stop_timeout: wanted.stop_timeout.or(defaults.stop_timeout).unwrap_or(10),
-            health: health(wanted, defaults.healthcheck.as_ref())?,
+            health,
+            idle_health,
             on_unhealthy: wanted.on_unhealthy,
             open_stdin: wanted.interactive,
             auto_remove: wanted.auto_remove,
@@ -528,13 +530,19 @@ fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
         let good = match name.as_str() {
             "max-size" => value.parse::<dhow_types::ByteSize>().is_ok(),
             "max-file" => value.parse::<u32>().is_ok_and(|count| count > 0),
+            // A file takes every line at once: nobody waits, and nothing is lost.
+            "mode" => matches!(value.as_str(), "blocking" | "non-blocking"),
+            "env" | "env-regex" | "labels" | "labels-regex" | "tag" => true,
             _ => false,
         };
         if !good {
             let message = format!("log option {name}={value} is not supported");
-            return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("use max-size or max-file"));
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .with_hint("use max-size, max-file, mode, env, env-regex, labels, labels-regex or tag"));
         }
     }
+    dhow_logdriver::attributes(&config.options, &dhow_logdriver::Facts::default())
+        .context(|| "set up the log")?;
     Ok(config)
 }
 

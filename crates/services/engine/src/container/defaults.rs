@@ -54,27 +54,25 @@ pub(super) fn entrypoint(wanted: &CreateContainer, image: &dhow_oci::RunConfig) 
     }
 }
 
+/// What is known of checks that run, and of those that do not: one of the two at most.
+type Checks = (Option<Healthcheck>, Option<Healthcheck>);
+
 /// The health check: the image's, with what the person changes of it.
-pub(super) fn health(
-    wanted: &CreateContainer,
-    image: Option<&Healthcheck>,
-) -> Result<Option<Healthcheck>, Error> {
-    let health = if wanted.no_healthcheck {
-        None
-    } else {
-        joined_health(wanted, image)
-    };
-    if health.is_none() && wanted.on_unhealthy != OnUnhealthy::None {
+pub(super) fn health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Result<Checks, Error> {
+    let joined = joined_health(wanted, image);
+    let runs = joined.test.first().is_some_and(|first| first != "NONE");
+    if !runs && wanted.on_unhealthy != OnUnhealthy::None {
         let message = format!(
             "cannot set on-failure action to {} without a health check",
             wanted.on_unhealthy.as_str()
         );
         return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("give --health-cmd"));
     }
-    Ok(health)
+    let idle = !runs && joined != Healthcheck::default();
+    Ok((runs.then(|| joined.clone()), idle.then_some(joined)))
 }
 
-fn joined_health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Option<Healthcheck> {
+fn joined_health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Healthcheck {
     let mut health = image.cloned().unwrap_or_default();
     if let Some(over) = &wanted.health {
         if !over.test.is_empty() {
@@ -92,8 +90,10 @@ fn joined_health(wanted: &CreateContainer, image: Option<&Healthcheck>) -> Optio
             }
         }
     }
-    let some = health.test.first().is_some_and(|first| first != "NONE");
-    some.then_some(health)
+    if wanted.no_healthcheck {
+        health.test = vec!["NONE".to_owned()];
+    }
+    health
 }
 
 /// The ports that are exposed, without doubles.

@@ -168,7 +168,8 @@ impl Service<'_> {
     }
 }
 
-fn facts(config: &Config) -> Facts {
+/// What a log may say of the container beside its lines.
+pub(super) fn facts(config: &Config) -> Facts {
     Facts {
         id: config.id.to_string(),
         name: config.name.clone(),

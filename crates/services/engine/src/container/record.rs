@@ -69,6 +69,9 @@ pub struct Config {
     pub stop_timeout: u64,
     /// How to check its health.
     pub health: Option<Healthcheck>,
+    /// What was said of checks when there is none, for `inspect`: `NONE`, or how often without what.
+    #[serde(default)]
+    pub idle_health: Option<Healthcheck>,
     /// What becomes of it when it is unhealthy.
     #[serde(default)]
     pub on_unhealthy: OnUnhealthy,
@@ -112,7 +115,7 @@ pub struct DeviceRecord {
 /// One mount of a person or an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRecord {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     pub kind: String,
     /// The volume's name.
     pub name: Option<String>,

@@ -77,7 +77,7 @@ impl Engine {
         let launch = Launch {
             socket: self.containers().socket(&id),
             lock,
-            log: log_settings(&container.config, self.containers().log(&container.config)),
+            log: log_settings(&container.config, self.containers().log(&container.config))?,
             restart: container.config.restart,
             health: container
                 .config
@@ -223,7 +223,7 @@ const fn start_exit_code(kind: ErrorKind) -> i32 {
     }
 }
 
-fn log_settings(config: &Config, path: PathBuf) -> LogSettings {
+fn log_settings(config: &Config, path: PathBuf) -> Result<LogSettings, Error> {
     let option = |name: &str| config.log.options.get(name);
     let max_size = option("max-size")
         .and_then(|text| text.parse::<ByteSize>().ok())
@@ -236,11 +236,14 @@ fn log_settings(config: &Config, path: PathBuf) -> LogSettings {
     } else {
         path
     };
-    LogSettings {
+    let attributes = dhow_logdriver::attributes(&config.log.options, &super::forward::facts(config))
+        .context(|| "set up the log")?;
+    Ok(LogSettings {
         path,
         max_size: max_size.unwrap_or(if limited { LOG_SIZE } else { 0 }),
         max_files: max_files.unwrap_or(if limited { LOG_FILES } else { 1 }),
-    }
+        attributes,
+    })
 }
 
 fn health_settings(health: &Healthcheck, config: &Config) -> HealthSettings {

@@ -85,6 +85,8 @@ fn merged(old: &Limits, new: &Limits) -> Limits {
         cpu_shares: new.cpu_shares.or(old.cpu_shares),
         cpu_quota: new.cpu_quota.or(old.cpu_quota),
         cpu_period: new.cpu_period.or(old.cpu_period),
+        realtime_runtime: new.realtime_runtime.or(old.realtime_runtime),
+        realtime_period: new.realtime_period.or(old.realtime_period),
         cpuset_cpus: new.cpuset_cpus.clone().or_else(|| old.cpuset_cpus.clone()),
         cpuset_mems: new.cpuset_mems.clone().or_else(|| old.cpuset_mems.clone()),
         pids: new.pids.or(old.pids),
