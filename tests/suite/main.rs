@@ -31,6 +31,7 @@ mod build_check;
 mod build_flags;
 mod build_kept;
 mod build_outputs;
+mod build_sources;
 mod contexts;
 mod copies;
 mod cp;

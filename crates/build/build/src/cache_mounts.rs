@@ -32,6 +32,9 @@ pub struct MountName {
     /// `BUILDKIT_CACHE_MOUNT_NS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<String>,
+    /// `from=` and `source=` of a cache that begins with other files: with others it is another cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<(Option<String>, Option<String>)>,
 }
 
 impl MountName {
@@ -39,6 +42,9 @@ impl MountName {
     pub(crate) fn folder(&self, root: &Path) -> PathBuf {
         let mut key = KeyWriter::new("cache mount");
         key.option(self.space.as_deref()).text(&self.id);
+        if let Some((from, source)) = &self.seed {
+            key.option(from.as_deref()).option(source.as_deref());
+        }
         all(root).join(key.finish().hex())
     }
 

@@ -57,6 +57,26 @@ impl Context {
         }))
     }
 
+    /// A directory of another name, with the patterns in it.
+    pub(crate) fn named(path: &Path, cache: &Path) -> Result<Self, Error> {
+        let root = Root::open(path).context(|| format!("open the build context {}", path.display()))?;
+        Ok(Self {
+            ignore: read_ignore(&root, "Dockerfile").context(|| "read .dockerignore")?,
+            digests: Mutex::new(Digests::open(cache, path)),
+            root,
+        })
+    }
+
+    /// A directory of which nothing is left out.
+    pub(crate) fn whole(path: &Path, cache: &Path) -> Result<Self, Error> {
+        let root = Root::open(path).context(|| format!("open {}", path.display()))?;
+        Ok(Self {
+            ignore: Patterns::default(),
+            digests: Mutex::new(Digests::open(cache, path)),
+            root,
+        })
+    }
+
     /// What a request leaves out of its context; `None` when it has none.
     pub(crate) fn patterns(request: &Request) -> Result<Option<Patterns>, Error> {
         let Some(path) = &request.context else {

@@ -1,31 +1,47 @@
 //! `COPY` and `ADD`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use dhow_dockerfile::{Copy, Instruction, Quotes};
 use dhow_layer::Layer;
 use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest, ErrorKind};
 
+use crate::add::{self, Remote};
 use crate::cache::Outcome;
 use crate::chmod::Chmod;
-use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
-use crate::ignore::Patterns;
+use crate::failure::{Context as _, Error, Halt, Trouble, invalid};
+use crate::ignore::{Glob, Patterns, Stars};
 use crate::keys::KeyWriter;
 use crate::layer_step::{LayerStep, Scratch};
+use crate::outside::Outside;
 use crate::run::owner_in;
 use crate::source::{Item, Pick, Picked, Source, clip, filter, pick, resolve};
 use crate::stage::{Stage, unplaced};
 use crate::tree::StackSource;
 use crate::why::{self, Inputs};
 use crate::write::{Destination, Writer};
-use crate::{archive, users};
+use crate::{archive, remote, users};
 
 /// Where sources come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Origin {
     Context,
+    /// A named context, or what was fetched.
+    Outside(Arc<Outside>),
     Stack(Vec<DiffId>),
+}
+
+impl Origin {
+    /// A path as written, from the root of the source.
+    pub(crate) fn located(&self, written: &str) -> String {
+        match self {
+            Self::Outside(tree) if !tree.subdir.is_empty() => format!("{}/{}", tree.subdir, clip(written)),
+            _ => written.to_owned(),
+        }
+    }
 }
 
 /// A `COPY` or `ADD` with all variables expanded.
@@ -35,6 +51,8 @@ struct Job {
     /// Whether archives are unpacked.
     unpack: bool,
     paths: Vec<String>,
+    /// What of `paths` is elsewhere, by its index.
+    remotes: BTreeMap<usize, Remote>,
     /// Here-documents: name and body.
     files: Vec<(String, String)>,
     destination: Destination,
@@ -106,30 +124,26 @@ impl Stage<'_, '_> {
     }
 
     fn job(&self, instruction: &Instruction, copy: &Copy, add: bool) -> Result<Job, Halt> {
-        let refuse = |flag: &str, message: String| -> Halt {
-            Trouble::from(unsupported(message))
-                .at(instruction.flag_at(flag))
-                .into()
-        };
-        if copy.keep_git_dir.is_some() {
-            return Err(refuse(
-                "keep-git-dir",
-                "ADD --keep-git-dir is not supported".to_owned(),
-            ));
-        }
         let words = |words: &[String]| -> Result<Vec<String>, Trouble> {
             words.iter().map(|word| self.expand(word)).collect()
         };
         let paths = words(&copy.paths)?;
-        if let Some(remote) = paths.iter().find(|path| is_remote(path)) {
-            if add {
-                return Err(refuse("", format!("ADD of a URL is not supported: {remote}")));
-            }
+        let remotes = if add {
+            let checksum = copy
+                .checksum
+                .as_deref()
+                .map(|text| self.expand(text))
+                .transpose()?;
+            add::remotes(&paths, copy, checksum.as_deref())
+                .map_err(|error| Trouble::from(error).at(instruction.flag_at("checksum")))?
+        } else if paths
+            .iter()
+            .any(|path| remote::is_http(path) || remote::is_git(path))
+        {
             return Err(invalid("source can't be a URL for COPY").into());
-        }
-        if copy.checksum.is_some() {
-            return Err(invalid("checksum requires HTTP(S) or Git sources").into());
-        }
+        } else {
+            BTreeMap::new()
+        };
         let chmod = copy.chmod.as_deref().map(|text| self.expand(text)).transpose()?;
         let chmod = match chmod.filter(|text| !text.is_empty()) {
             Some(text) => {
@@ -145,6 +159,7 @@ impl Stage<'_, '_> {
             add,
             unpack: copy.unpack.unwrap_or(add),
             paths,
+            remotes,
             files: self.inline_files(copy)?,
             destination: Destination::relative(&destination, self.state.cwd()),
             origin: match &copy.from {
@@ -166,8 +181,7 @@ impl Stage<'_, '_> {
                 .with_hint("define a new stage with FROM using ARG from global scope as a workaround");
             return Err(Trouble::from(error).at(at).into());
         }
-        let stack = self.stack_of(from).map_err(|halt| halt.at(at))?;
-        Ok(Origin::Stack(stack))
+        self.origin_of(from).map_err(|halt| halt.at(at))
     }
 
     /// Bodies of here-documents: variables are expanded unless the delimiter was quoted.
@@ -234,7 +248,45 @@ impl Stage<'_, '_> {
         if job.parents {
             return self.parents_key(job, how, by_content);
         }
-        pick_key(self, &job.origin, &job.paths, how, by_content)
+        if job.remotes.is_empty() {
+            return pick_key(self, &job.origin, &job.paths, how, by_content);
+        }
+        let mut key = KeyWriter::new("remotes");
+        for (index, path) in job.paths.iter().enumerate() {
+            match job.remotes.get(&index) {
+                Some(remote) => remote.write_key(self.build, &mut key)?,
+                None => drop(key.digest(&pick_key(
+                    self,
+                    &job.origin,
+                    std::slice::from_ref(path),
+                    how,
+                    by_content,
+                )?)),
+            }
+        }
+        Ok(key.finish())
+    }
+
+    /// A layer of all files of a tree, for a stage that begins with it.
+    pub(crate) fn copy_base(&mut self, number: u32, tree: Arc<Outside>, shown: &str) -> Result<(), Halt> {
+        let job = Job {
+            add: false,
+            unpack: false,
+            paths: vec!["/".to_owned()],
+            remotes: BTreeMap::new(),
+            files: Vec::new(),
+            destination: Destination::new("/", true),
+            origin: Origin::Outside(tree),
+            chown: None,
+            chmod: None,
+            excludes: Vec::new(),
+            parents: false,
+            link: false,
+        };
+        let outcome = self.copy_layer(number, job)?;
+        Ok(self
+            .state
+            .add_layer(outcome.layer, format!("FROM {shown}"), outcome.created)?)
     }
 
     fn copy_inputs(&self, job: &Job, how: &Pick, stack: &[DiffId], inputs: &mut Inputs) -> Result<(), Halt> {
@@ -288,22 +340,26 @@ impl Stage<'_, '_> {
         writer.chmod = job.chmod.as_ref().map(|(_, chmod)| chmod.clone());
         let destination = &job.destination;
         self.check_destination(job, &writer)?;
-        with_source(self, &job.origin, |source| {
-            for path in &job.paths {
+        for (index, path) in job.paths.iter().enumerate() {
+            if let Some(remote) = job.remotes.get(&index) {
+                remote.copy(self.build, how, &mut writer, destination)?;
+                continue;
+            }
+            with_source(self, &job.origin, |source| {
+                let path = job.origin.located(path);
                 if job.parents {
-                    writer.copy_parents(&with_parents(source, path, how)?, source, destination)?;
-                    continue;
+                    return writer.copy_parents(&with_parents(source, &path, how)?, source, destination);
                 }
-                for picked in pick(source, path, how)? {
+                for picked in pick(source, &path, how)? {
                     self.build.check()?;
                     if job.unpack && archive::unpack(source, &picked.top, &mut writer, destination)? {
                         continue;
                     }
                     writer.copy(source, &picked, destination)?;
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
+        }
         for (name, body) in &job.files {
             writer.inline(name, body.as_bytes(), destination)?;
         }
@@ -332,7 +388,7 @@ impl Stage<'_, '_> {
         with_source(self, &job.origin, |source| {
             let mut key = KeyWriter::new("parents");
             for path in &job.paths {
-                let mut found = with_parents(source, path, how)?;
+                let mut found = with_parents(source, &job.origin.located(path), how)?;
                 hash_items(source, &mut found)?;
                 for (name, item) in &found {
                     key.item(name, item);
@@ -341,12 +397,6 @@ impl Stage<'_, '_> {
             Ok(key.finish())
         })
     }
-}
-
-fn is_remote(path: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ssh://"]
-        .iter()
-        .any(|scheme| path.starts_with(scheme))
 }
 
 fn stack_key(stack: &[DiffId]) -> Digest {
@@ -365,7 +415,7 @@ fn hash_items(source: &dyn Source, items: &mut [(Vec<u8>, Item)]) -> Result<(), 
 }
 
 /// Runs `work` with the source that an origin means.
-fn with_source<T>(
+pub(crate) fn with_source<T>(
     stage: &Stage<'_, '_>,
     origin: &Origin,
     work: impl FnOnce(&dyn Source) -> Result<T, Halt>,
@@ -376,6 +426,7 @@ fn with_source<T>(
             tree: build.trees.tree(stack)?,
             layers: &build.store.layers,
         }),
+        Origin::Outside(tree) => work(&tree.context),
         Origin::Context => match &build.context {
             Some(context) => work(context),
             None => work(&StackSource {
@@ -400,7 +451,7 @@ pub(crate) fn pick_key(
     with_source(stage, origin, |source| {
         let mut key = KeyWriter::new("sources");
         for path in paths {
-            for picked in pick(source, path, how)? {
+            for picked in pick(source, &origin.located(path), how)? {
                 write_picked(source, &mut key, picked)?;
             }
         }
@@ -462,33 +513,44 @@ fn with_parents(source: &dyn Source, written: &str, how: &Pick) -> Result<Vec<(V
     let (base, pattern) = written.split_once("/./").unwrap_or(("", written));
     let (base, pattern) = (clip(base), clip(pattern));
     let wild = |text: &str| text.contains(['*', '?', '[']);
-    let found = resolve(source, base.as_bytes())?.filter(Item::is_dir);
-    let Some(top) = found else {
-        if wild(&base) {
-            return Err(unsupported("a wildcard before /./ of --parents is not supported"));
+    let bases = if wild(&base) {
+        directories(source, &base)?
+    } else {
+        let found = resolve(source, base.as_bytes())?.filter(Item::is_dir);
+        vec![found.ok_or_else(|| missing(written))?]
+    };
+    let mut wanted = Vec::new();
+    for top in &bases {
+        let mut all = Vec::new();
+        source.walk(&top.path, &mut all)?;
+        let skip = if top.path.is_empty() {
+            0
+        } else {
+            top.path.len() + 1
+        };
+        let relative = all.into_iter().map(|item| (item.path[skip..].to_vec(), item));
+        if pattern.is_empty() {
+            wanted.extend(relative);
+        } else {
+            wanted.extend(filter(relative, &Patterns::compile([&pattern])?, true));
         }
-        return Err(missing(written));
-    };
-    let mut all = Vec::new();
-    source.walk(&top.path, &mut all)?;
-    let skip = if top.path.is_empty() {
-        0
-    } else {
-        top.path.len() + 1
-    };
-    let relative = all.into_iter().map(|item| (item.path[skip..].to_vec(), item));
-    let wanted = if pattern.is_empty() {
-        relative.collect()
-    } else {
-        filter(relative, &Patterns::compile([&pattern])?, true)
-    };
-    if wanted.is_empty() && !wild(&pattern) && !pattern.is_empty() {
+    }
+    if wanted.is_empty() && !wild(&pattern) && !wild(&base) && !pattern.is_empty() {
         return Err(missing(written));
     }
     if how.excludes.is_empty() {
         return Ok(wanted);
     }
     Ok(filter(wanted.into_iter(), &how.excludes, false))
+}
+
+/// The directories that a pattern with `**` matches, in order.
+fn directories(source: &dyn Source, pattern: &str) -> Result<Vec<Item>, Error> {
+    let glob = Glob::compile(pattern, Stars::Cross)?;
+    let mut all = Vec::new();
+    source.walk(b"", &mut all)?;
+    all.retain(|item| item.is_dir() && glob.matches(&item.path));
+    Ok(all)
 }
 
 fn missing(path: &str) -> Error {

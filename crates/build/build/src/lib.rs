@@ -31,6 +31,8 @@
 
 #![forbid(unsafe_code)]
 
+mod add;
+mod agent;
 mod archive;
 mod base;
 mod cache;
@@ -49,6 +51,7 @@ mod layer_step;
 mod lint;
 mod metadata;
 mod mounts;
+mod outside;
 mod plan;
 mod remote;
 mod request;
@@ -75,8 +78,10 @@ pub use lint::{Outline, Parameter, Rule, Target, Wanted, Warning};
 pub use remote::GitSource;
 pub use request::{Entitlements, Limit};
 pub use request::{Ignore, NamedContext, Request, Secret};
-pub use step::StepResult;
-pub use step::{BuildObserver, Event, Executor, Images, MountSource, NoObserver, RunStep, StepMount, Stream};
+pub use step::{
+    BuildObserver, Download, Event, Executor, GitAccess, Images, MountSource, NoObserver, RunStep, StepMount,
+    StepResult, Stream,
+};
 
 pub use dhow_dockerfile::{Network, Security};
 
@@ -171,9 +176,7 @@ fn go(
         plan: &plan,
     })?;
     let result = build.run();
-    if let Some(context) = &build.context
-        && let Err(error) = context.save()
-    {
+    if let Err(error) = build.save_hashes() {
         // The next build reads the files again: slower, not wrong.
         build.warn(&error.to_string(), Span::default());
     }

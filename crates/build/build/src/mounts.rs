@@ -10,10 +10,12 @@ use dhow_snapshot::MountGuard;
 use dhow_types::ErrorKind;
 use rustix::fs::FlockOperation;
 
+use crate::agent::Forward;
 use crate::cache::lock;
 use crate::cache_mounts::MountName;
-use crate::copy::{Origin, pick_inputs, pick_key};
-use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
+use crate::context::Context;
+use crate::copy::{Origin, pick_inputs, pick_key, with_source};
+use crate::failure::{Context as _, Error, Halt, Trouble, invalid};
 use crate::keys::KeyWriter;
 use crate::layer_step::Scratch;
 use crate::schedule::Build;
@@ -54,7 +56,8 @@ impl MountPlan {
             key.number(number.map_or(u64::MAX, u64::from));
         }
         key.number(mount.size.unwrap_or(0));
-        if let Some(origin) = &self.origin {
+        // What a cache began with is part of its content.
+        if let Some(origin) = self.origin.as_ref().filter(|_| mount.kind != MountKind::Cache) {
             let source = mount.source.as_deref().unwrap_or_default();
             let part = pick_key(stage, origin, &[source.to_owned()], &Pick::default(), by_content);
             key.digest(&part.map_err(|halt| halt.at(self.at))?);
@@ -81,6 +84,7 @@ impl MountPlan {
 impl Stage<'_, '_> {
     /// Expands and checks the mounts of a command.
     pub(crate) fn plan_mounts(&self, run: &Run) -> Result<Vec<MountPlan>, Halt> {
+        let mut agents = 0;
         run.mounts
             .iter()
             .map(|flag| {
@@ -93,18 +97,22 @@ impl Stage<'_, '_> {
                     })
                     .at(flag.at)
                 })?;
-                self.plan_mount(mount, flag.at).map_err(|halt| halt.at(flag.at))
+                let before = agents;
+                agents += usize::from(mount.kind == MountKind::Ssh);
+                self.plan_mount(mount, flag.at, before)
+                    .map_err(|halt| halt.at(flag.at))
             })
             .collect()
     }
 
-    fn plan_mount(&self, mut mount: Mount, at: Span) -> Result<MountPlan, Halt> {
+    /// `agents` is how many agents are mounted before this one.
+    fn plan_mount(&self, mut mount: Mount, at: Span, agents: usize) -> Result<MountPlan, Halt> {
         match mount.kind {
-            MountKind::Ssh => return Err(unsupported("RUN --mount=type=ssh is not supported").into()),
-            MountKind::Cache if mount.from.is_some() || mount.source.is_some() => {
-                return Err(
-                    unsupported("from and source of RUN --mount=type=cache are not supported").into(),
-                );
+            MountKind::Ssh => {
+                if mount.target.is_none() {
+                    mount.target = Some(format!("/run/buildkit/ssh_agent.{agents}"));
+                }
+                mount.id.get_or_insert_with(|| "default".to_owned());
             }
             MountKind::Secret => {
                 let id = mount.id.take().or_else(|| mount.source.take());
@@ -131,7 +139,8 @@ impl Stage<'_, '_> {
         }
         let origin = match (mount.kind, &mount.from) {
             (MountKind::Bind, None) => Some(Origin::Context),
-            (MountKind::Bind, Some(from)) => Some(Origin::Stack(self.stack_of(from)?)),
+            (MountKind::Bind | MountKind::Cache, Some(from)) => Some(self.origin_of(from)?),
+            // Without a stage to seed it from, a cache begins empty wherever its source is said to be.
             _ => None,
         };
         Ok(MountPlan {
@@ -152,13 +161,14 @@ pub(crate) struct Prepared<'a> {
     guards: Vec<MountGuard>,
     dirs: Vec<RemovedDir>,
     scratches: Vec<Scratch<'a>>,
+    agents: Vec<Forward>,
     locks: Vec<File>,
 }
 
 /// A directory of this process, removed with all that is in it when dropped. Its lock tells the sweeper of `tmp/`
 /// that its maker lives.
 #[derive(Debug)]
-struct RemovedDir {
+pub(crate) struct RemovedDir {
     path: PathBuf,
     _lock: File,
 }
@@ -171,7 +181,12 @@ impl Drop for RemovedDir {
 }
 
 impl RemovedDir {
-    fn make(path: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it.
+    pub(crate) fn make(path: PathBuf) -> Result<Self, Error> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -197,14 +212,14 @@ impl<'a> Prepared<'a> {
         for plan in plans {
             let done = match plan.mount.kind {
                 MountKind::Bind => prepared.bind(stage, plan),
-                MountKind::Cache => prepared.cache(stage.build, plan),
+                MountKind::Cache => prepared.cache(stage, plan),
                 MountKind::Secret => prepared.secret(stage.build, plan),
                 MountKind::Tmpfs => {
                     let source = MountSource::Tmpfs(plan.mount.size);
                     prepared.add(&plan.target, source, plan.mount.read_only);
                     Ok(())
                 }
-                MountKind::Ssh => Err(unsupported("RUN --mount=type=ssh is not supported").into()),
+                MountKind::Ssh => prepared.agent(stage.build, plan),
             };
             done.map_err(|halt| halt.at(plan.at))?;
         }
@@ -238,7 +253,14 @@ impl<'a> Prepared<'a> {
         let source = plan.mount.source.as_deref().unwrap_or_default();
         let host = match &plan.origin {
             Some(Origin::Stack(stack)) => self.bind_stack(stage.build, stack, source)?,
-            _ => self.bind_context(stage, source)?,
+            Some(Origin::Outside(tree)) => {
+                let path = format!("{}/{source}", tree.subdir);
+                self.bind_files(stage.build, &tree.context, &path)?
+            }
+            Some(Origin::Context) | None => {
+                let context = stage.build.context.as_ref().ok_or_else(|| not_found(source))?;
+                self.bind_files(stage.build, context, source)?
+            }
         };
         self.add(&plan.target, MountSource::Bind(host), plan.mount.read_only);
         Ok(())
@@ -279,9 +301,7 @@ impl<'a> Prepared<'a> {
 
     /// A copy of the matched part of the context, owned by root: what is ignored is not there, and what the command
     /// writes does not reach the person's files.
-    fn bind_context(&mut self, stage: &Stage<'a, '_>, source: &str) -> Result<PathBuf, Halt> {
-        let build = stage.build;
-        let context = build.context.as_ref().ok_or_else(|| not_found(source))?;
+    fn bind_files(&mut self, build: &Build<'_>, context: &Context, source: &str) -> Result<PathBuf, Halt> {
         let dir = RemovedDir::make(build.store.root().join("tmp").join(build.key()))?;
         let root = dhow_rootpath::Root::open(&dir.path).context(|| "open a copy of the build context")?;
         let mut writer = Writer::new(root, build);
@@ -297,12 +317,17 @@ impl<'a> Prepared<'a> {
         Ok(host)
     }
 
-    fn cache(&mut self, build: &Build<'_>, plan: &MountPlan) -> Result<(), Halt> {
+    fn cache(&mut self, stage: &Stage<'a, '_>, plan: &MountPlan) -> Result<(), Halt> {
+        let build = stage.build;
         let mount = &plan.mount;
         let id = mount.id.as_deref().unwrap_or(&plan.target);
         let mount_name = MountName {
             id: id.to_owned(),
             space: build.request.build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned(),
+            seed: plan
+                .origin
+                .is_some()
+                .then(|| (mount.from.clone(), mount.source.clone())),
         };
         let base = mount_name.folder(build.store.root());
         DirBuilder::new()
@@ -328,7 +353,14 @@ impl<'a> Prepared<'a> {
             Sharing::Private => self.private(&base)?,
         };
         crate::schedule::lock(&build.mounts).insert(mount_name.clone());
-        let dir = base.join(name);
+        let dir = base.join(&name);
+        if let Some(origin) = plan.origin.as_ref().filter(|_| !dir.exists()) {
+            let seed = open_lock(&base, &format!("{name}.seed"))?;
+            lock(&seed, FlockOperation::NonBlockingLockExclusive, cancel)?;
+            if !dir.exists() {
+                seed_cache(stage, origin, mount.source.as_deref().unwrap_or_default(), &dir)?;
+            }
+        }
         if make_cache_dir(&dir, mount)? {
             build.images.fill_mount(&mount_name, &dir)?;
         }
@@ -354,6 +386,32 @@ impl<'a> Prepared<'a> {
             ErrorKind::ResourceExhausted,
             format!("more than {MAX_PRIVATE} steps use one private cache"),
         ))
+    }
+
+    /// A socket that leads to an agent; the first one is where ssh looks for it.
+    fn agent(&mut self, build: &Build<'_>, plan: &MountPlan) -> Result<(), Halt> {
+        let mount = &plan.mount;
+        let id = mount.id.as_deref().unwrap_or_default();
+        let Some(agent) = build.request.ssh.get(id) else {
+            if mount.required {
+                let error = Error::new(ErrorKind::NotFound, format!("unset ssh forward key {id}"));
+                return Err(error
+                    .with_hint(format!("give an agent with --ssh {id}=<socket>"))
+                    .into());
+            }
+            return Ok(());
+        };
+        let dir = RemovedDir::make(build.request.run_dir.join(build.key()))?;
+        let socket = dir.path.join("agent");
+        self.agents.push(Forward::new(&socket, agent)?);
+        let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        dress(&socket, mount.mode.unwrap_or(0o600), owner)?;
+        self.dirs.push(dir);
+        if self.agents.len() == 1 {
+            self.env.push(format!("SSH_AUTH_SOCK={}", plan.target));
+        }
+        self.add(&plan.target, MountSource::Bind(socket), mount.read_only);
+        Ok(())
     }
 
     fn secret(&mut self, build: &Build<'_>, plan: &MountPlan) -> Result<(), Halt> {
@@ -401,6 +459,33 @@ fn open_lock(base: &Path, name: &str) -> Result<File, Error> {
         // Tells when it was last used.
         .and_then(|file| file.set_modified(std::time::SystemTime::now()).map(|()| file))
         .context(|| format!("open {}", path.display()))
+}
+
+/// Fills a new cache with the files of another tree; all or nothing, whatever happens on the way.
+fn seed_cache(stage: &Stage<'_, '_>, origin: &Origin, source: &str, dir: &Path) -> Result<(), Halt> {
+    let fresh = dir.with_extension("fresh");
+    // Left by somebody who was killed; this process has the lock.
+    match std::fs::remove_dir_all(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::wrap(error, format!("remove {}", fresh.display())).into());
+        }
+        _ => {}
+    }
+    DirBuilder::new()
+        .mode(0o755)
+        .create(&fresh)
+        .context(|| format!("create {}", fresh.display()))?;
+    let root = dhow_rootpath::Root::open(&fresh).context(|| "open a new cache")?;
+    let mut writer = Writer::new(root, stage.build);
+    with_source(stage, origin, |files| {
+        for picked in pick(files, source, &Pick::default())? {
+            writer.copy(files, &picked, &Destination::new("/", true))?;
+        }
+        Ok(())
+    })?;
+    writer.finish()?;
+    std::fs::rename(&fresh, dir).context(|| format!("create {}", dir.display()))?;
+    Ok(())
 }
 
 /// Whether it is new.

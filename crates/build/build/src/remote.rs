@@ -131,8 +131,21 @@ impl GitSource {
             source.set(field).map_err(|why| bad(&why))?;
         }
         source.subdir = crate::source::clip(&source.subdir);
+        if source.subdir.contains(['*', '?', '[', '\\']) {
+            return Err(bad("the directory in it has a wildcard"));
+        }
         source.check().map_err(|why| bad(&why))?;
         Ok(source)
+    }
+
+    /// For messages: without user and password.
+    pub(crate) fn shown(&self) -> String {
+        let Some((scheme, rest)) = self.remote.split_once("://") else {
+            return self.remote.clone();
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        format!("{scheme}://{host}/{path}")
     }
 
     fn set(&mut self, field: &str) -> Result<(), String> {

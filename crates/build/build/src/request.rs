@@ -118,6 +118,18 @@ impl NamedContext {
         familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned()
     }
 
+    /// For messages: the name of an image, a path, a repository without user and password.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Local(path) => path.display().to_string(),
+            Self::Image(name) => name.clone(),
+            Self::Layout { path, .. } => format!("oci-layout://{}", path.display()),
+            Self::Git(text) => {
+                crate::remote::GitSource::parse(text).map_or_else(|_| text.clone(), |source| source.shown())
+            }
+        }
+    }
+
     /// Reads the value of `--build-context NAME=VALUE`: `docker-image://`, `oci-layout://`, a git URL, or else a
     /// path.
     ///

@@ -8,7 +8,7 @@ use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest, ErrorKind};
 
 use crate::cache::Outcome;
-use crate::failure::{Context as _, Error, Halt, Trouble, invalid, unsupported};
+use crate::failure::{Context as _, Error, Halt, Trouble, invalid};
 use crate::history;
 use crate::keys::KeyWriter;
 use crate::layer_step::{LayerStep, Scratch};
@@ -41,10 +41,7 @@ struct Ready<'r> {
 impl Stage<'_, '_> {
     /// `RUN`.
     pub(crate) fn run(&mut self, instruction: &Instruction, run: &Run) -> Result<(), Halt> {
-        if let Some(device) = run.devices.first() {
-            let error = unsupported(format!("RUN --device={device} is not supported"));
-            return Err(Trouble::from(error).at(instruction.flag_at("device")).into());
-        }
+        self.check_devices(instruction, run)?;
         self.check_entitled(instruction, run)?;
         let (args, script) = self.run_args(run)?;
         let mut shown = self.shown(instruction);
@@ -73,6 +70,27 @@ impl Stage<'_, '_> {
             let outcome = stage.run_layer(number, &ready)?;
             Ok(stage.state.add_layer(outcome.layer, text, outcome.created)?)
         })
+    }
+
+    /// `--device=vendor/class=name[,required]`: there is no device of a container device interface here, so one that
+    /// is required is an error, and others are left out, as docker does with those that it does not find.
+    fn check_devices(&self, instruction: &Instruction, run: &Run) -> Result<(), Halt> {
+        for device in &run.devices {
+            let at = instruction.flag_at("device");
+            let text = self.expand(device)?;
+            let (name, required) = device_flag(&text).map_err(|error| Trouble::from(error).at(at))?;
+            if required {
+                let error = Error::new(
+                    ErrorKind::NotFound,
+                    format!("required device {name:?} is not registered"),
+                )
+                .with_hint("devices by CDI (container device interface) are not supported by dhow");
+                return Err(Trouble::from(error).at(at).into());
+            }
+            self.build
+                .warn(&format!("device {name:?} is not registered, and left out"), at);
+        }
+        Ok(())
     }
 
     /// Words to run, and the script to mount.
@@ -330,6 +348,23 @@ impl Stage<'_, '_> {
             Ok(scratch.capture()?)
         })
     }
+}
+
+/// Name of a device, and whether the command cannot do without.
+fn device_flag(text: &str) -> Result<(String, bool), Error> {
+    let (mut name, mut required) = (None, false);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            None if field == "required" => required = true,
+            Some(("required", "true" | "1")) => required = true,
+            Some(("required", "false" | "0")) => required = false,
+            Some(("name", value)) => name = Some(value),
+            _ if name.is_none() && !field.is_empty() => name = Some(field),
+            _ => return Err(invalid(format!("unexpected key in device {text:?}: {field:?}"))),
+        }
+    }
+    let name = name.ok_or_else(|| invalid(format!("the device {text:?} has no name")))?;
+    Ok((name.to_owned(), required))
 }
 
 /// The owner that a user text means in a mounted root file system; nobody said is root.

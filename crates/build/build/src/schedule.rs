@@ -12,6 +12,7 @@ use crate::cache::cancelled;
 use crate::cache_mounts::MountName;
 use crate::context::Context;
 use crate::failure::{Error, Halt, Trouble};
+use crate::outside::{Once, Outside};
 use crate::plan::Plan;
 use crate::request::Request;
 use crate::state::State;
@@ -40,6 +41,7 @@ pub(crate) struct Build<'a> {
     failed: AtomicBool,
     first_trouble: Mutex<Option<Trouble>>,
     pulls: Mutex<HashMap<String, Pulled>>,
+    outsides: Mutex<HashMap<String, Arc<Once<Outside>>>>,
     numbers: AtomicU32,
     serial: AtomicU32,
     pub(crate) steps: AtomicU32,
@@ -120,6 +122,7 @@ impl<'a> Build<'a> {
             failed: AtomicBool::new(false),
             first_trouble: Mutex::new(None),
             pulls: Mutex::new(HashMap::new()),
+            outsides: Mutex::new(HashMap::new()),
             numbers: AtomicU32::new(0),
             serial: AtomicU32::new(0),
             steps: AtomicU32::new(0),
@@ -219,6 +222,23 @@ impl<'a> Build<'a> {
     pub(crate) fn pulled(&self, name: &str) -> Pulled {
         let mut pulls = lock(&self.pulls);
         Arc::clone(pulls.entry(name.to_owned()).or_default())
+    }
+
+    /// The place for a tree that is opened once.
+    pub(crate) fn outside(&self, name: &str) -> Arc<Once<Outside>> {
+        let mut outsides = lock(&self.outsides);
+        Arc::clone(outsides.entry(name.to_owned()).or_default())
+    }
+
+    /// Keeps the hashes of all contexts for the next build.
+    pub(crate) fn save_hashes(&self) -> Result<(), Error> {
+        if let Some(context) = &self.context {
+            context.save()?;
+        }
+        for outside in lock(&self.outsides).values() {
+            outside.look(|outside| outside.save())?;
+        }
+        Ok(())
     }
 
     /// A number for a step's events.

@@ -3,13 +3,16 @@
 use std::time::Instant;
 
 use dhow_dockerfile::{Expand, Instruction, Op, Quotes, Span, SyntaxError, Unset, parse_trigger};
+use dhow_image::Image;
 
-use crate::failure::{Halt, Trouble, invalid, unsupported};
+use crate::copy::Origin;
+use crate::failure::{Error, Halt, Trouble, invalid};
 use crate::plan::{Base, From as Source};
+use crate::request::NamedContext;
 use crate::schedule::Build;
 use crate::state::State;
 use crate::step::Event;
-use crate::{base, metadata};
+use crate::{base, metadata, outside};
 
 /// A stage at work.
 pub(crate) struct Stage<'a, 'b> {
@@ -66,25 +69,20 @@ fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, V
     };
     let triggers = match &planned.base {
         Base::Scratch => Vec::new(),
-        Base::Named(_) => return Err(unsupported("named contexts are not supported").into()),
         Base::Stage(base) => {
             let base = build.stage(*base)?;
             let (state, triggers) = State::from_stage(&base);
             stage.state = state;
             triggers
         }
-        Base::Image(name) => {
-            stage.total += 1;
-            let title = stage.title(&format!("FROM {}", base::full_name(name)));
-            let image = stage.counted(&title, from.at, |stage, _| {
-                let _permit = stage.build.permit();
-                Ok(base::image(stage.build, name, &planned.platform)?)
-            })?;
-            let (state, triggers) = State::from_image(&image);
-            stage.state = state;
-            triggers
-        }
+        Base::Image(name) => stage.begin_image(&base::full_name(name), from.at, |build| {
+            base::image(build, name, &planned.platform)
+        })?,
+        Base::Named(context) => stage.begin_named(context, from.at)?,
     };
+    if let Some(epoch) = build.plan.epoch {
+        stage.state.set_epoch(epoch)?;
+    }
     Ok((stage, triggers))
 }
 
@@ -111,6 +109,52 @@ fn trigger(text: &str) -> Result<Instruction, Trouble> {
 }
 
 impl Stage<'_, '_> {
+    /// Begins with an image; gives its triggers.
+    fn begin_image(
+        &mut self,
+        shown: &str,
+        at: Span,
+        get: impl FnOnce(&Build<'_>) -> Result<Image, Error>,
+    ) -> Result<Vec<String>, Halt> {
+        self.total += 1;
+        let title = self.title(&format!("FROM {shown}"));
+        let image = self.counted(&title, at, |stage, _| {
+            let _permit = stage.build.permit();
+            Ok(get(stage.build)?)
+        })?;
+        let (state, triggers) = State::from_image(&image);
+        self.state = state;
+        Ok(triggers)
+    }
+
+    /// Begins with what `--build-context` puts in the place of the base.
+    fn begin_named(&mut self, context: &NamedContext, at: Span) -> Result<Vec<String>, Halt> {
+        let build = self.build;
+        let platform = &build.plan.stages[self.index].platform;
+        match context {
+            NamedContext::Image(name) => self.begin_image(&base::full_name(name), at, |build| {
+                base::image(build, name, platform)
+            }),
+            NamedContext::Layout { path, name } => {
+                let shown = format!("oci-layout://{}", path.display());
+                self.begin_image(&shown, at, |build| {
+                    build.images.layout(path, name.as_deref(), platform)
+                })
+            }
+            NamedContext::Local(_) | NamedContext::Git(_) => {
+                self.total += 1;
+                let title = self.title(&format!("FROM {}", context.shown()));
+                self.counted(&title, at, |stage, number| {
+                    let Some(tree) = outside::named(stage.build, context)? else {
+                        return Err(invalid("a named context is no tree of files").into());
+                    };
+                    stage.copy_base(number, tree, &context.shown())
+                })?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
     /// The name of the next counted step.
     pub(crate) fn title(&mut self, text: &str) -> String {
         self.begun += 1;
@@ -209,23 +253,30 @@ impl Stage<'_, '_> {
         }
     }
 
-    /// The stack of what `--from` names.
-    pub(crate) fn stack_of(&self, name: &str) -> Result<Vec<dhow_types::DiffId>, Halt> {
-        match self.build.plan.find_from(self.index, name)? {
+    /// The files of what `--from` names.
+    pub(crate) fn origin_of(&self, name: &str) -> Result<Origin, Halt> {
+        let platform = &self.build.plan.stages[self.index].platform;
+        let image = match self.build.plan.find_from(self.index, name)? {
             Source::Stage(index) => {
                 // Triggers can name stages that the plan did not see.
                 self.build.plan.check_source(self.index, index, false)?;
                 let state = self.build.stage(index)?;
-                Ok(state.stack().to_vec())
+                return Ok(Origin::Stack(state.stack().to_vec()));
             }
-            Source::Scratch => Ok(Vec::new()),
-            Source::Named(_) => Err(unsupported("named contexts are not supported").into()),
-            Source::Image(name) => {
-                let platform = &self.build.plan.stages[self.index].platform;
-                let image = base::image(self.build, &name, platform)?;
-                Ok(image.config.rootfs.diff_ids)
+            Source::Scratch => return Ok(Origin::Stack(Vec::new())),
+            Source::Image(name) | Source::Named(NamedContext::Image(name)) => {
+                base::image(self.build, &name, platform)?
             }
-        }
+            Source::Named(NamedContext::Layout { path, name }) => {
+                self.build.images.layout(&path, name.as_deref(), platform)?
+            }
+            Source::Named(context) => {
+                let tree = outside::named(self.build, &context)?;
+                let tree = tree.ok_or_else(|| invalid("a named context is no tree of files"))?;
+                return Ok(Origin::Outside(tree));
+            }
+        };
+        Ok(Origin::Stack(image.config.rootfs.diff_ids))
     }
 }
 

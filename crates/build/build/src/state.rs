@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) args: Vec<(String, Option<String>)>,
     /// The image that the stage was made from, when it was one.
     pub(crate) parent: Option<ImageId>,
+    /// The time of everything that the build adds, when `SOURCE_DATE_EPOCH` says one.
+    epoch: Option<String>,
     history_bytes: usize,
 }
 
@@ -39,6 +41,7 @@ impl State {
             image,
             args: Vec::new(),
             parent: None,
+            epoch: None,
             history_bytes: 0,
         };
         state.ensure_path();
@@ -54,6 +57,7 @@ impl State {
             image: config,
             args: Vec::new(),
             parent: Some(image.id),
+            epoch: None,
             history_bytes: 0,
         };
         state.ensure_path();
@@ -65,6 +69,15 @@ impl State {
         let mut state = base.clone();
         let triggers = std::mem::take(&mut state.image.config.on_build);
         (state, triggers)
+    }
+
+    /// Everything that is added from now on, and the image itself, is of this time.
+    pub(crate) fn set_epoch(&mut self, seconds: i64) -> Result<(), Error> {
+        let time = jiff::Timestamp::from_second(seconds)
+            .map_err(|error| Error::because(ErrorKind::InvalidArgument, "SOURCE_DATE_EPOCH", error))?;
+        self.epoch = Some(time.to_string());
+        self.image.created.clone_from(&self.epoch);
+        Ok(())
     }
 
     fn ensure_path(&mut self) {
@@ -151,7 +164,8 @@ impl State {
 
     /// Adds a line of history that has no layer.
     pub(crate) fn record(&mut self, created_by: String) -> Result<(), Error> {
-        let created = self.image.history.last().and_then(|line| line.created.clone());
+        let created = self.epoch.clone();
+        let created = created.or_else(|| self.image.history.last().and_then(|line| line.created.clone()));
         let created = created.or_else(|| self.image.created.clone());
         self.push(created_by, created, true)
     }

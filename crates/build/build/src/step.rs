@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use dhow_snapshot::Active;
 use dhow_types::{DiffId, Digest, Platform};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::cache_mounts::MountName;
 use crate::request::Limit;
+use crate::{Error, GitSource};
 
 /// Runs the commands of `RUN` steps. Several may run at once.
 pub trait Executor: Sync {
@@ -61,6 +62,82 @@ pub trait Images: Sync {
     fn fill_mount(&self, name: &MountName, folder: &Path) -> Result<(), Error> {
         let _ = (name, folder);
         Ok(())
+    }
+
+    /// Takes an image of an OCI layout into the store: the one of this tag or digest, or the only one.
+    ///
+    /// # Errors
+    /// `NotFound` when the layout has no such image for this platform.
+    fn layout(&self, path: &Path, name: Option<&str>, platform: &Platform) -> Result<Image, Error> {
+        let _ = (name, platform);
+        Err(missing(&format!("read the layout {}", path.display())))
+    }
+
+    /// Downloads a file; gives the time of its last change, in seconds since 1970, when the server says it.
+    ///
+    /// # Errors
+    /// Those of the server; `ResourceExhausted` for more than [`Download::most`] bytes.
+    fn download(&self, download: &Download<'_>, to: &mut File) -> Result<Option<u64>, Error> {
+        let _ = to;
+        Err(missing(&format!("download {}", download.url)))
+    }
+
+    /// The whole id of the commit that a repository has under the reference of the source.
+    ///
+    /// # Errors
+    /// Those of the server; `NotFound` when there is no such reference; `Unsupported` without git.
+    fn commit(&self, source: &GitSource, access: &GitAccess<'_>) -> Result<String, Error> {
+        let _ = access;
+        Err(missing(&format!("fetch {}", source.shown())))
+    }
+
+    /// Writes the files of a commit, and its `.git`, into an empty directory.
+    ///
+    /// # Errors
+    /// As [`Images::commit`].
+    fn checkout(
+        &self,
+        source: &GitSource,
+        commit: &str,
+        access: &GitAccess<'_>,
+        into: &Path,
+    ) -> Result<(), Error> {
+        let _ = (commit, access, into);
+        Err(missing(&format!("fetch {}", source.shown())))
+    }
+}
+
+/// A file to download.
+#[derive(Clone, Copy, Debug)]
+pub struct Download<'a> {
+    /// Where it is: `http` or `https`.
+    pub url: &'a str,
+    /// `Authorization` for the host of the URL, and for no other that it redirects to.
+    pub authorization: Option<&'a str>,
+    /// Most bytes.
+    pub most: u64,
+    /// When set, the download is to end.
+    pub cancel: &'a AtomicBool,
+}
+
+/// What may be used to fetch a repository.
+#[derive(Clone, Copy)]
+pub struct GitAccess<'a> {
+    /// `Authorization` for the host of the repository.
+    pub header: Option<&'a str>,
+    /// A token for it, in place of a header.
+    pub token: Option<&'a str>,
+    /// Socket of an ssh agent.
+    pub agent: Option<&'a Path>,
+    /// When set, git is to end.
+    pub cancel: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for GitAccess<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GitAccess")
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -9,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dhow_build::{
-    BuildObserver, Built, Error, Event, Executor, Failed, Images, MountSource, Request, RunStep, Stream,
-    build,
+    BuildObserver, Built, Download, Error, Event, Executor, Failed, GitAccess, GitSource, Images,
+    MountSource, Request, RunStep, Stream, build,
 };
 use dhow_image::{Image, Store};
 use dhow_oci::ImageConfig;
@@ -317,6 +318,14 @@ impl Words {
                     fs::write(path, "").unwrap();
                 }
             }
+            ["connect", socket, path] => {
+                let mut stream = std::os::unix::net::UnixStream::connect(place(socket)).unwrap();
+                stream.write_all(b"ping").unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                fs::write(place(path), answer).unwrap();
+            }
             ["say", ..] => output(Stream::Stdout, &line.trim().as_bytes()[4..]),
             ["sleep", time] => std::thread::sleep(Duration::from_millis(time.parse().unwrap())),
             // Waits until so many steps are here at once.
@@ -375,6 +384,10 @@ impl Executor for Words {
 pub(crate) struct Hub {
     pub(crate) asked: Mutex<Vec<String>>,
     pub(crate) has: Mutex<Option<Image>>,
+    /// What URLs lead to, and when it was changed last.
+    pub(crate) files: Mutex<BTreeMap<String, (Vec<u8>, Option<u64>)>>,
+    /// The commit that each repository is at; its only file `file` holds it.
+    pub(crate) commits: Mutex<BTreeMap<String, String>>,
 }
 
 impl Images for Hub {
@@ -382,6 +395,38 @@ impl Images for Hub {
         self.asked.lock().unwrap().push(reference.canonical());
         let found = self.has.lock().unwrap().clone();
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, "not found in the registry"))
+    }
+
+    fn download(&self, asked: &Download<'_>, to: &mut fs::File) -> Result<Option<u64>, Error> {
+        let authorization = asked.authorization.unwrap_or("nobody");
+        self.asked
+            .lock()
+            .unwrap()
+            .push(format!("{} by {authorization}", asked.url));
+        let files = self.files.lock().unwrap();
+        let (bytes, modified) = files
+            .get(asked.url)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "404"))?;
+        to.write_all(bytes).map_err(|error| Error::wrap(error, "write"))?;
+        Ok(*modified)
+    }
+
+    fn commit(&self, source: &GitSource, access: &GitAccess<'_>) -> Result<String, Error> {
+        let token = access.token.unwrap_or("nobody");
+        self.asked.lock().unwrap().push(format!("commit by {token}"));
+        let commits = self.commits.lock().unwrap();
+        let found = commits.get(&source.remote).cloned();
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, "no such repository"))
+    }
+
+    fn checkout(&self, _: &GitSource, commit: &str, _: &GitAccess<'_>, into: &Path) -> Result<(), Error> {
+        self.asked.lock().unwrap().push("checkout".to_owned());
+        fs::create_dir_all(into.join(".git")).unwrap();
+        fs::create_dir_all(into.join("sub/deep")).unwrap();
+        fs::write(into.join(".git/config"), "").unwrap();
+        fs::write(into.join("file"), commit).unwrap();
+        fs::write(into.join("sub/deep/file"), "deep").unwrap();
+        Ok(())
     }
 }
 

@@ -95,7 +95,7 @@ fn what_cannot_be_copied_is_an_error_with_its_place() {
         ("COPY --parents none/y /x/", "\"/none/y\": not found"),
         (
             "ADD http://example.com/x /x",
-            "ADD of a URL is not supported: http://example.com/x",
+            "download http://example.com/x: 404",
         ),
         ("COPY https://example.com/x /x", "source can't be a URL for COPY"),
         (
@@ -103,8 +103,8 @@ fn what_cannot_be_copied_is_an_error_with_its_place() {
             "checksum requires HTTP(S) or Git sources",
         ),
         (
-            "ADD --keep-git-dir a.txt /x",
-            "ADD --keep-git-dir is not supported",
+            "ADD --keep-git-dir=false https://example.com/x.git?keep-git-dir /x",
+            "keep-git-dir conflicts with that of https://example.com/x.git",
         ),
         ("COPY ${a?} /x", "a: is not allowed to be unset"),
         ("COPY a[ /x", "syntax error in pattern \"a[\""),

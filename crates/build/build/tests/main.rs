@@ -6,6 +6,7 @@ mod bench;
 mod cache;
 mod context;
 mod copying;
+mod elsewhere;
 mod failures;
 mod parallel;
 mod running;

@@ -167,19 +167,19 @@ fn what_is_not_done_is_refused_by_name() {
     let Some(bench) = bench() else { return };
     for (line, message, place) in [
         (
-            "RUN --device=a.b/c=d x",
-            "RUN --device=a.b/c=d is not supported",
-            "--device=a.b/c=d",
+            "RUN --device=a.b/c=d,required x",
+            "required device \"a.b/c=d\" is not registered",
+            "--device=a.b/c=d,required",
         ),
         (
-            "RUN --mount=type=ssh x",
-            "RUN --mount=type=ssh is not supported",
-            "--mount=type=ssh",
+            "RUN --mount=type=ssh,required x",
+            "unset ssh forward key default",
+            "--mount=type=ssh,required",
         ),
         (
-            "RUN --mount=type=cache,target=/c,from=base:1 x",
-            "from and source of RUN --mount=type=cache are not supported",
-            "--mount=type=cache,target=/c,from=base:1",
+            "RUN --mount=type=cache,target=/c,from=none:1 x",
+            "none:1: failed to resolve source metadata",
+            "--mount=type=cache,target=/c,from=none:1",
         ),
         ("RUN", "RUN requires at least one argument", "RUN"),
         ("RUN []", "RUN requires at least one argument", "RUN []"),

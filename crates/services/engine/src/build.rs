@@ -1,12 +1,13 @@
 //! `build`: the builder with this host's ways to run commands and to get base images.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dhow_build::{
-    BuildObserver, Built, Checked, Executor, Failed, Images, MountName, MountSource, Network, Outline,
-    Request, RunStep, Security, StepResult, Stream,
+    BuildObserver, Built, Checked, Download, Executor, Failed, GitAccess, GitSource, Images, MountName,
+    MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
 };
 use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount, Ulimit};
 use dhow_image::Image;
@@ -16,6 +17,7 @@ use dhow_types::{Digest, ErrorKind, Observer, Platform, Silent};
 
 use crate::cache_artifact::{CachePlace, Imports};
 use crate::difference::Difference;
+use crate::git::Git;
 use crate::worker::{Job, JobNetwork, Worker};
 use crate::{Context as _, Engine, Error};
 
@@ -153,6 +155,37 @@ impl Images for Bases<'_> {
         pull().map_err(|error| dhow_build::Error::wrap(error, format!("pull {}", reference.familiar())))
     }
 
+    fn layout(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        platform: &Platform,
+    ) -> Result<Image, dhow_build::Error> {
+        crate::remote::layout(self.engine, path, name, platform)
+            .map_err(|error| dhow_build::Error::wrap(error, "use an OCI layout"))
+    }
+
+    fn download(&self, download: &Download<'_>, to: &mut File) -> Result<Option<u64>, dhow_build::Error> {
+        let client = self.engine.client();
+        client
+            .and_then(|client| crate::remote::download(client, download, to))
+            .map_err(|error| dhow_build::Error::wrap(error, "fetch"))
+    }
+
+    fn commit(&self, source: &GitSource, access: &GitAccess<'_>) -> Result<String, dhow_build::Error> {
+        self.with_git(source, access, |git| git.commit(source))
+    }
+
+    fn checkout(
+        &self,
+        source: &GitSource,
+        commit: &str,
+        access: &GitAccess<'_>,
+        into: &Path,
+    ) -> Result<(), dhow_build::Error> {
+        self.with_git(source, access, |git| git.checkout(source, commit, into))
+    }
+
     fn config(&self, reference: &Reference, platform: &Platform) -> Result<ImageConfig, dhow_build::Error> {
         let client = self.engine.client();
         client
@@ -167,6 +200,22 @@ impl Images for Bases<'_> {
     fn fill_mount(&self, name: &MountName, folder: &Path) -> Result<(), dhow_build::Error> {
         self.imports.fill(name, folder);
         Ok(())
+    }
+}
+
+impl Bases<'_> {
+    /// Runs `work` with an empty home for git.
+    fn with_git<T>(
+        &self,
+        source: &GitSource,
+        access: &GitAccess<'_>,
+        work: impl FnOnce(&Git<'_>) -> Result<T, Error>,
+    ) -> Result<T, dhow_build::Error> {
+        let run = || -> Result<T, Error> {
+            let folder = self.engine.context_folder()?;
+            work(&Git::new(source, access, &folder.path()))
+        };
+        run().map_err(|error| dhow_build::Error::wrap(error, "fetch"))
     }
 }
 

@@ -36,6 +36,7 @@ mod difference;
 mod doctor;
 mod engine;
 mod event;
+mod git;
 mod image;
 mod leftover;
 mod manifest;
@@ -89,7 +90,6 @@ pub use dhow_image::{
     Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed,
     Removed, Summary,
 };
-pub use dhow_layer::Backend;
 pub use dhow_layer::{Backend, Compression};
 
 /// Archives, for what a person keeps in one.

@@ -1,0 +1,308 @@
+//! Trees that are neither the context nor layers: what `ADD` downloads or checks out, and named contexts.
+//!
+//! Each is a directory that is read as a context is. What was fetched lies in `tmp/` of the store and goes with the
+//! build; a folder of the person's keeps its hashes for the next build.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use dhow_types::{Digest, ErrorKind};
+
+use crate::context::Context;
+use crate::failure::{Context as _, Error, Halt, invalid};
+use crate::mounts::RemovedDir;
+use crate::remote::GitSource;
+use crate::request::NamedContext;
+use crate::schedule::Build;
+use crate::step::{Download, GitAccess};
+
+/// Most bytes of one download.
+const MAX_DOWNLOAD: u64 = 64 << 30;
+/// Most bytes of a header with credentials.
+const MAX_HEADER: usize = 8 << 10;
+
+/// A directory to copy from.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) context: Context,
+    /// Directory in it that is meant, without leading `/`; empty for all of it.
+    pub(crate) subdir: String,
+    /// Removed with what was fetched into it.
+    fetched: Option<RemovedDir>,
+}
+
+impl Outside {
+    /// Keeps the hashes of a folder of the person's; what was fetched goes.
+    pub(crate) fn save(&self) -> Result<(), Error> {
+        if self.fetched.is_some() {
+            return Ok(());
+        }
+        self.context.save()
+    }
+}
+
+/// A downloaded file.
+#[derive(Debug)]
+pub(crate) struct Downloaded {
+    pub(crate) digest: Digest,
+    pub(crate) tree: Outside,
+}
+
+/// Something that is fetched once, by whoever needs it first.
+#[derive(Debug)]
+pub(crate) struct Once<T>(Mutex<Option<Arc<T>>>);
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Once<T> {
+    pub(crate) fn get(&self, make: impl FnOnce() -> Result<T, Halt>) -> Result<Arc<T>, Halt> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = slot.as_ref() {
+            return Ok(Arc::clone(found));
+        }
+        let made = Arc::new(make()?);
+        *slot = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Does something with it when it is there.
+    pub(crate) fn look(&self, work: impl FnOnce(&T) -> Result<(), Error>) -> Result<(), Error> {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_deref().map_or(Ok(()), work)
+    }
+}
+
+/// Opens a named context that is a tree of files; `None` when it is an image.
+pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<Arc<Outside>>, Halt> {
+    match context {
+        NamedContext::Image(_) | NamedContext::Layout { .. } => Ok(None),
+        NamedContext::Local(path) => {
+            let once = build.outside(&format!("local {}", path.display()));
+            let open = || {
+                let cache = build.store.root().join("cache/ctx");
+                Ok(Outside {
+                    context: Context::named(path, &cache)?,
+                    subdir: String::new(),
+                    fetched: None,
+                })
+            };
+            once.get(open).map(Some)
+        }
+        NamedContext::Git(text) => {
+            let source = GitSource::parse(text)?;
+            let once = build.outside(&format!("git {text}"));
+            let fetch = || {
+                let commit = commit(build, &source)?;
+                checkout(build, &source, &commit, source.keep_git_dir.unwrap_or(false))
+            };
+            once.get(fetch).map(Some)
+        }
+    }
+}
+
+/// Downloads a file; a digest that is known before is checked.
+pub(crate) fn download(
+    build: &Build<'_>,
+    url: &str,
+    name: &str,
+    wanted: Option<&Digest>,
+) -> Result<Downloaded, Halt> {
+    let dir = temporary(build)?;
+    let path = dir.path().join("files").join(name);
+    let what = || format!("write {}", path.display());
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .context(what)?;
+    let authorization = http_authorization(build, url)?;
+    let asked = Download {
+        url,
+        authorization: authorization.as_deref(),
+        most: MAX_DOWNLOAD,
+        cancel: &build.request.cancel,
+    };
+    let modified = build
+        .images
+        .download(&asked, &mut file)
+        .context(|| format!("download {url}"))?;
+    // Docker takes 1970 for a file of unknown age.
+    let modified = Duration::from_secs(modified.unwrap_or(0));
+    file.set_modified(UNIX_EPOCH + modified).context(what)?;
+    let digest = digest_of(&mut file).context(what)?;
+    if let Some(wanted) = wanted.filter(|wanted| **wanted != digest) {
+        let message = format!("digest mismatch for {url}: it has {digest}, and --checksum wants {wanted}");
+        return Err(Error::new(ErrorKind::DataLoss, message).into());
+    }
+    Ok(Downloaded {
+        digest,
+        tree: fetched(build, dir, String::new())?,
+    })
+}
+
+fn digest_of(file: &mut File) -> std::io::Result<Digest> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = dhow_types::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}
+
+/// The commit that a repository means now.
+pub(crate) fn commit(build: &Build<'_>, source: &GitSource) -> Result<String, Halt> {
+    let what = || format!("look at the repository {}", source.shown());
+    let commit = with_access(build, source, |access| build.images.commit(source, access)).context(what)?;
+    if let Some(wanted) = &source.commit
+        && !commit.starts_with(wanted.as_str())
+    {
+        let message = format!(
+            "{} is at commit {commit}, and the checksum wants {wanted}",
+            source.shown()
+        );
+        return Err(Error::new(ErrorKind::DataLoss, message).into());
+    }
+    Ok(commit)
+}
+
+/// The files of a commit.
+pub(crate) fn checkout(
+    build: &Build<'_>,
+    source: &GitSource,
+    commit: &str,
+    keep: bool,
+) -> Result<Outside, Halt> {
+    let dir = temporary(build)?;
+    let into = dir.path().join("files");
+    let what = || format!("check out {}", source.shown());
+    with_access(build, source, |access| {
+        build.images.checkout(source, commit, access, &into)
+    })
+    .context(what)?;
+    if !keep {
+        remove_git(&into)?;
+    }
+    fetched(build, dir, source.subdir.clone())
+}
+
+/// Submodules have a `.git` of their own, which is a file.
+fn remove_git(dir: &Path) -> Result<(), Error> {
+    let what = || "remove .git of a checkout".to_owned();
+    let git = dir.join(".git");
+    match std::fs::symlink_metadata(&git) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&git).context(what)?,
+        Ok(_) => std::fs::remove_file(&git).context(what)?,
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+fn temporary(build: &Build<'_>) -> Result<RemovedDir, Error> {
+    let dir = RemovedDir::make(build.store.root().join("tmp").join(build.key()))?;
+    let files = dir.path().join("files");
+    std::fs::create_dir(&files).context(|| format!("create {}", files.display()))?;
+    Ok(dir)
+}
+
+fn fetched(build: &Build<'_>, dir: RemovedDir, subdir: String) -> Result<Outside, Halt> {
+    let cache = build.store.root().join("cache/ctx");
+    Ok(Outside {
+        context: Context::whole(&dir.path().join("files"), &cache)?,
+        subdir,
+        fetched: Some(dir),
+    })
+}
+
+/// `HTTP_AUTH_HEADER_<host>` is a whole header, `HTTP_AUTH_TOKEN_<host>` a token (frontend 1.26, `llb.HTTP`).
+fn http_authorization(build: &Build<'_>, url: &str) -> Result<Option<String>, Error> {
+    let host = host(url);
+    let header = secret(build, &format!("HTTP_AUTH_HEADER_{host}"))?;
+    if header.is_some() {
+        return Ok(header);
+    }
+    let token = secret(build, &format!("HTTP_AUTH_TOKEN_{host}"))?;
+    Ok(token.map(|token| format!("Bearer {token}")))
+}
+
+/// A secret as the text of a header.
+fn secret(build: &Build<'_>, id: &str) -> Result<Option<String>, Error> {
+    let Some(secret) = build.request.secrets.get(id) else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&secret.0)
+        .map(str::trim_end)
+        .unwrap_or_default();
+    if text.is_empty() || text.len() > MAX_HEADER || text.chars().any(char::is_control) {
+        return Err(invalid(format!("the secret {id} is no header")));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// The host of a URL without user and port.
+fn host(url: &str) -> &str {
+    let authority = match url.split_once("://") {
+        Some((_, rest)) => rest.split(['/', '?', '#']).next().unwrap_or(rest),
+        None => url.split(':').next().unwrap_or(url),
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Runs `work` with what git may use: `GIT_AUTH_TOKEN` or `GIT_AUTH_HEADER`, of the host or of any, and the agent.
+fn with_access<T>(
+    build: &Build<'_>,
+    source: &GitSource,
+    work: impl FnOnce(&GitAccess<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let host = host(&source.remote);
+    let find = |name: &str| -> Result<Option<String>, Error> {
+        match secret(build, &format!("{name}.{host}"))? {
+            Some(found) => Ok(Some(found)),
+            None => secret(build, name),
+        }
+    };
+    let header = find("GIT_AUTH_HEADER")?;
+    let token = find("GIT_AUTH_TOKEN")?;
+    work(&GitAccess {
+        header: header.as_deref(),
+        token: token.as_deref(),
+        agent: build.request.ssh.get("default").map(std::path::PathBuf::as_path),
+        cancel: &build.request.cancel,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_neither_user_nor_port() {
+        for (url, wanted) in [
+            ("https://example.test/a@b:1", "example.test"),
+            ("https://u:p@example.test:8443/x", "example.test"),
+            ("https://[::1]:80/x", "[::1]"),
+            ("git@example.test:a/b", "example.test"),
+            ("https://example.test?x=/@y", "example.test"),
+        ] {
+            assert_eq!(host(url), wanted, "{url}");
+        }
+    }
+}
