@@ -216,3 +216,93 @@ fn a_submodule_cannot_run_a_program_or_read_this_host() {
     assert!(!pwned.exists());
     world.clean();
 }
+
+#[test]
+fn a_named_context_is_a_folder_an_image_a_layout_or_a_repository() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.file("lib/own", "folder\n");
+    let layout = world.path("layout").display().to_string();
+    let archive = world.path("busybox.tar").display().to_string();
+    world.dhow(&["save", "-o", &archive, "busybox"]).exits(0);
+    world
+        .dhow(&[
+            "copy",
+            &format!("oci-archive:{archive}"),
+            &format!("oci:{layout}:small"),
+        ])
+        .exits(0);
+    let text = "FROM base AS one\nCOPY --from=lib own /one\nFROM alpine\nCOPY --from=one /one /two\nRUN --mount=from=lib,target=/lib cat /lib/own > /three\n";
+    let lib = format!("lib={}", world.path("lib").display());
+    let built = |alpine: &str, base: &str| {
+        let contexts = [
+            "--build-context",
+            &lib,
+            "--build-context",
+            alpine,
+            "--build-context",
+            base,
+        ];
+        world.feed(
+            &[
+                &["build", "--network", "none", "-t", "made"][..],
+                &contexts,
+                &["-"],
+            ]
+            .concat(),
+            text,
+        )
+    };
+    let of_layout = format!("alpine=oci-layout://{layout}:small");
+    built(&of_layout, "base=docker-image://busybox").exits(0);
+    assert_eq!(world.sh_in("made", "cat /two /three").trim(), "folder\nfolder");
+    built("alpine=docker-image://busybox", "base=docker-image://busybox").exits(0);
+    built(
+        "alpine=docker-image://busybox",
+        &format!("base=oci-layout://{layout}:large"),
+    )
+    .exits(1);
+    built("alpine=/nonexistent", "base=docker-image://busybox").one_error(1);
+    let Some(www) = repository(&world) else { return };
+    let git = format!("base={}/a.git#v1", serve(&www));
+    built("alpine=docker-image://busybox", &git).exits(0);
+    world.clean();
+}
+
+#[test]
+fn an_agent_of_the_person_is_a_socket_in_the_step_and_nowhere_else() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let socket = world.path("agent");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The builder only looks whether somebody is there.
+            drop(stream.flush());
+        }
+    });
+    let text = "FROM busybox\nRUN --mount=type=ssh,required,uid=1000,mode=0600 stat -c '%u %a %F' $SSH_AUTH_SOCK > /seen\n";
+    let ran = world
+        .feed(&["build", "--network", "none", "-t", "made", "-"], text)
+        .exits(1);
+    assert!(ran.stderr.contains("unset ssh forward key default"), "{ran:?}");
+    let ssh = format!("default={}", socket.display());
+    world
+        .feed(
+            &["build", "--network", "none", "--ssh", &ssh, "-t", "made", "-"],
+            text,
+        )
+        .exits(0);
+    let seen = world.sh_in("made", "cat /seen; ls /run/buildkit 2>&1 || true");
+    assert!(
+        seen.starts_with("1000 600 socket\n") && seen.contains("No such file"),
+        "{seen}"
+    );
+    for bad in ["default=/nonexistent", "=x", "default=/etc/passwd"] {
+        world.feed(&["build", "--ssh", bad, "-"], text).one_error(1);
+    }
+    world.clean();
+}
