@@ -33,6 +33,7 @@ mod build_kept;
 mod build_outputs;
 mod build_sources;
 mod contexts;
+mod build_provenance;
 mod copies;
 mod cp;
 mod disk;

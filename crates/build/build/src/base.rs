@@ -7,11 +7,20 @@ use dhow_reference::Reference;
 use dhow_types::{ErrorKind, Platform};
 
 use crate::failure::{Context as _, Error};
-use crate::schedule::Build;
+use crate::schedule::{Build, lock};
 
 /// The image that `name` means. What is in the store is used without asking anyone, unless `--pull` was given or it
 /// is for another platform.
 pub(crate) fn image(build: &Build<'_>, name: &str, platform: &Platform) -> Result<Image, Error> {
+    let found = find(build, name, platform)?;
+    let mut bases = lock(&build.bases);
+    if !bases.iter().any(|(known, _)| known == name) {
+        bases.push((name.to_owned(), found.clone()));
+    }
+    Ok(found)
+}
+
+fn find(build: &Build<'_>, name: &str, platform: &Platform) -> Result<Image, Error> {
     let local = match build.store.resolve(name) {
         Ok(image) => Some(image),
         Err(error) if error.kind() == ErrorKind::NotFound => None,

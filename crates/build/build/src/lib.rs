@@ -113,6 +113,8 @@ pub struct Built {
     pub warnings: Vec<Warning>,
     /// What its steps gave, when that was to be told.
     pub results: Vec<StepResult>,
+    /// The images that it was made of, by the names that they have in the Dockerfile, sorted.
+    pub bases: Vec<(String, Image)>,
     /// The cache mounts that its steps had.
     pub mounts: BTreeSet<MountName>,
     /// Keeps the layers from the sweeper.
@@ -196,7 +198,10 @@ fn go(
     );
     let results = std::mem::take(&mut *schedule::lock(&build.results));
     let image = commit(store, request, &state, &results)?;
+    let mut bases = std::mem::take(&mut *schedule::lock(&build.bases));
+    bases.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(Built {
+        bases,
         image,
         warnings: found.warnings,
         stats: Stats {

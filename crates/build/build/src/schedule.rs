@@ -50,6 +50,8 @@ pub(crate) struct Build<'a> {
     pub(crate) kept: AtomicU32,
     /// What the steps gave, when that is to be told.
     pub(crate) results: Mutex<Vec<StepResult>>,
+    /// The images that it began with, by the names that they have in the Dockerfile.
+    pub(crate) bases: Mutex<Vec<(String, Image)>>,
     /// The cache mounts that steps had.
     pub(crate) mounts: Mutex<BTreeSet<MountName>>,
 }
@@ -129,6 +131,7 @@ impl<'a> Build<'a> {
             cached: AtomicU32::new(0),
             kept: AtomicU32::new(0),
             results: Mutex::default(),
+            bases: Mutex::default(),
             mounts: Mutex::default(),
         })
     }

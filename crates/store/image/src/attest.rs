@@ -14,8 +14,10 @@
 use std::io;
 
 use dhow_content::ContentStore as _;
+use dhow_meta::Lease;
 use dhow_oci::{Descriptor, Document, Extra, Index, Labels, MAX_DOCUMENT, Manifest, media_type};
-use dhow_types::{Digest, ErrorKind, ImageId};
+use dhow_reference::Reference;
+use dhow_types::{Digest, ErrorKind, ImageId, Platform};
 
 use crate::image::Image;
 use crate::{Context as _, Error, Store};
@@ -27,6 +29,8 @@ const ABOUT: &str = "vnd.docker.reference.digest";
 const ATTESTATION: &str = "attestation-manifest";
 /// Says of a statement what it is: `https://slsa.dev/provenance/v1`, `https://spdx.dev/Document`.
 const PREDICATE: &str = "in-toto.io/predicate-type";
+/// A statement (in-toto attestation framework).
+const STATEMENT: &str = "application/vnd.in-toto+json";
 
 /// Most attestations of one image, and bytes of the statements of each. BuildKit makes one, of a few megabytes at most.
 const MOST: usize = 16;
@@ -68,6 +72,14 @@ impl Held {
 
 fn blobs(manifest: &Manifest) -> impl Iterator<Item = &Descriptor> {
     std::iter::once(&manifest.config).chain(&manifest.layers)
+}
+
+/// The repo digests of an image, those in one of these repositories first: what is said of an image under one name may be
+/// another thing than under another.
+pub(crate) fn preferring(digests: &[(String, Digest)], repositories: &[String]) -> Vec<(String, Digest)> {
+    let mut digests = digests.to_vec();
+    digests.sort_by_key(|(repo, _)| !repositories.contains(repo));
+    digests
 }
 
 /// Whether a manifest in an index is an attestation.
@@ -172,6 +184,103 @@ impl Store {
             }
         };
         Ok(attested.attestations.into_iter().map(view).collect())
+    }
+
+    /// The manifest that statements about an image are about: the one that it was pushed, pulled or loaded with, or else
+    /// one that is made now.
+    ///
+    /// # Errors
+    /// `NotFound`; failures of the store.
+    pub fn subject(&self, id: &ImageId) -> Result<Descriptor, Error> {
+        self.annotate(id, &Labels::new())?;
+        let image = self.image(id)?;
+        let lost = || Error::new(ErrorKind::Internal, "the manifest of an image is gone");
+        let original = self.original(&image).ok_or_else(lost)?;
+        let mut subject = Descriptor::of(&original.media_type, &original.bytes);
+        subject.platform = Some(image.config.platform());
+        Ok(subject)
+    }
+
+    /// Keeps statements about an image beside it: each with its predicate type. They go along with push and save; what was
+    /// said of it under these names before is replaced.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without a name; `NotFound`; failures of the store.
+    pub fn attest(
+        &self,
+        id: &ImageId,
+        names: &[Reference],
+        statements: &[(&str, Vec<u8>)],
+    ) -> Result<Digest, Error> {
+        if names.is_empty() {
+            let message = "attestations need a name of the image";
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("name it with --tag"));
+        }
+        let lease = Lease::acquire(&self.root)?;
+        lease.pin_everything()?;
+        let subject = self.subject(id)?;
+        let store = |bytes: &[u8]| {
+            self.content
+                .put(bytes)
+                .context(|| "store an attestation")
+                .map(drop)
+        };
+        let mut layers = Vec::new();
+        for (kind, statement) in statements {
+            store(statement)?;
+            let mut layer = Descriptor::of(STATEMENT, statement);
+            layer.annotations.insert(PREDICATE.to_owned(), (*kind).to_owned());
+            layers.push(layer);
+        }
+        let diffs: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+        let config = serde_json::json!({"architecture": "unknown", "os": "unknown", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": diffs}});
+        let json = |error| Error::because(ErrorKind::Internal, "write an attestation", error);
+        let config = serde_json::to_vec(&config).map_err(json)?;
+        store(&config)?;
+        let manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers);
+        let manifest = serde_json::to_vec(&manifest).map_err(json)?;
+        store(&manifest)?;
+        let mut described = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
+        described.platform = Some(Platform {
+            architecture: "unknown".to_owned(),
+            os: "unknown".to_owned(),
+            os_version: None,
+            os_features: Vec::new(),
+            variant: None,
+        });
+        let (_, index) = index_of(subject, &[described])?;
+        store(&index)?;
+        let digest = Digest::of(&index);
+        self.replace_attested(id, names, &digest)?;
+        Ok(digest)
+    }
+
+    /// Names the image by an index with attestations, and no more by those of before.
+    fn replace_attested(&self, id: &ImageId, names: &[Reference], index: &Digest) -> Result<(), Error> {
+        let pinned = |name: &Reference, digest| name.clone().without_tag().with_digest(digest);
+        let mut stale = Vec::new();
+        for (_, digest) in self
+            .image(id)?
+            .digests
+            .iter()
+            .filter(|(_, digest)| digest != index)
+        {
+            let names = names.iter().map(|name| pinned(name, *digest));
+            if let Some((Document::Index(index), _)) = self.document(digest)
+                && index.manifests.iter().any(is_attestation)
+            {
+                stale.extend(names);
+            }
+        }
+        let fresh: Vec<Reference> = names.iter().map(|name| pinned(name, *index)).collect();
+        let staged = self.stage_names(&fresh, id)?;
+        self.edit(|edit| {
+            for name in &stale {
+                self.remove_name(edit, name)?;
+            }
+            self.give_names(edit, &staged)
+        })
     }
 
     /// The attestations of an image that are here whole, by one of its repo digests that is an index.

@@ -89,6 +89,7 @@ impl Store {
     pub fn annotate(&self, id: &ImageId, annotations: &Labels) -> Result<(), Error> {
         let image = self.image(id)?;
         let mut manifest = match self.original(&image) {
+            Some(_) if annotations.is_empty() => return Ok(()),
             Some(original) => original.manifest,
             None => {
                 let layers = image.record.layers.iter().map(|diff| {

@@ -34,8 +34,8 @@ struct Pusher<'a> {
 
 pub(crate) struct Original {
     pub(crate) manifest: Manifest,
-    bytes: Vec<u8>,
-    media_type: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) media_type: String,
 }
 
 /// A layer to bring to the registry, and the blob that the original manifest has for it.
@@ -151,7 +151,8 @@ impl Pusher<'_> {
         manifest: &Descriptor,
         lease: &Lease,
     ) -> Result<Option<(String, Vec<u8>)>, Error> {
-        let Some(attested) = self.store.attested(&self.image.id, &self.image.digests)? else {
+        let digests = crate::attest::preferring(&self.image.digests, &[self.target.name()]);
+        let Some(attested) = self.store.attested(&self.image.id, &digests)? else {
             return Ok(None);
         };
         for held in &attested.attestations {

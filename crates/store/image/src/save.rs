@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::archive::{
     ArchiveImage, FULL_NAME, INDEX, LAYOUT, LAYOUT_BYTES, MANIFEST, REF_NAME, REPOSITORIES, blob_path,
 };
-use crate::attest::index_of;
+use crate::attest::{index_of, preferring};
 use crate::image::Image;
 use crate::{Context as _, Error, Store};
 
@@ -339,7 +339,9 @@ impl Store {
         manifest: &Descriptor,
         documents: &mut Documents,
     ) -> Result<(), Error> {
-        let Some(attested) = self.attested(&one.image.id, &one.image.digests)? else {
+        let repositories: Vec<String> = one.names.iter().map(Reference::name).collect();
+        let digests = preferring(&one.image.digests, &repositories);
+        let Some(attested) = self.attested(&one.image.id, &digests)? else {
             return Ok(());
         };
         let held: Vec<Descriptor> = attested

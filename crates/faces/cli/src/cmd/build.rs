@@ -1,5 +1,6 @@
 //! `build`.
 
+mod attest;
 mod cache;
 mod output;
 
@@ -7,6 +8,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
@@ -119,6 +121,12 @@ struct BuildFlags {
     /// Allow extra privileged entitlement
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', value_parser = ["network.host", "security.insecure"])]
     allow: Vec<String>,
+    /// Attestation parameters (format: "type=provenance,mode=max")
+    #[arg(long, value_name = "TYPE")]
+    attest: Vec<String>,
+    /// Shorthand for "--attest=type=provenance"; kept beside the image, none by default
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "MODE")]
+    provenance: Option<String>,
     /// External cache sources (e.g., "user/app:cache", "type=local,src=path/to/dir")
     #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
@@ -170,7 +178,24 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     // BuildKit's argument for the same.
     let argument = request.build_args.get("BUILDKIT_INLINE_CACHE");
     request.inline_cache = cache_to.inline || argument.is_some_and(|value| value == "1");
-    let built = solve(context, &flags, &request, &interrupt, quiet)?;
+    let provenance = attest::wanted(&flags.attest, flags.provenance.as_deref())?;
+    if provenance.is_some() && outputs.recorded_names().is_empty() {
+        return Err(
+            CliError::plain("an attestation is kept beside an image with a name in the store")
+                .with_hint("name it with --tag, and with other outputs add --load"),
+        );
+    }
+    let begun = SystemTime::now();
+    let mut built = solve(context, &flags, &request, &interrupt, quiet)?;
+    if let Some(mut provenance) = provenance {
+        provenance.times = (begun, SystemTime::now());
+        // It is about the manifest that the registry has, which is known when the layers are there.
+        outputs.push(context, quiet)?;
+        let names = outputs.recorded_names();
+        context
+            .engine()?
+            .attest_provenance(&mut built, &request, &names, &provenance)?;
+    }
     interrupt.end_when_it_comes(|| {});
     let told = outputs.deliver(context, &built, &annotations, quiet)?;
     export_cache(context, &cache_to, &built, quiet)?;

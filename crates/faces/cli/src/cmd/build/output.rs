@@ -153,6 +153,18 @@ impl Outputs {
         self.all.iter().any(|(output, _)| output.is_stdout())
     }
 
+    /// Pushes what is to be pushed, once more than [`Self::deliver`] does.
+    pub(crate) fn push(&self, context: &Context, quiet: bool) -> Result<(), CliError> {
+        let pushed = self
+            .all
+            .iter()
+            .filter(|(output, _)| *output == Output::Image { push: true });
+        for (_, options) in pushed {
+            push(context, &self.names(options), quiet)?;
+        }
+        Ok(())
+    }
+
     /// Brings what was built to all of them; what `--metadata-file` says.
     pub(crate) fn deliver(
         &self,
@@ -188,6 +200,21 @@ impl Outputs {
         }
         Ok(told)
     }
+}
+
+/// Pushes these names; the digest of the last.
+fn push(context: &Context, names: &[Reference], quiet: bool) -> Result<Option<String>, CliError> {
+    let mut digest = None;
+    for name in names {
+        if !quiet {
+            note(&format!("pushing {}", name.canonical()));
+        }
+        let progress = Progress::new(quiet);
+        let pushed = context.engine()?.push(&name.canonical(), &progress);
+        progress.finish();
+        digest = Some(pushed?.digest.to_string());
+    }
+    Ok(digest)
 }
 
 /// What a delivery gave.
@@ -239,17 +266,7 @@ impl Output {
         };
         match self {
             Self::Image { push: false } => Ok(Some(Written::Stored)),
-            Self::Image { push: true } => {
-                let mut digest = None;
-                for name in names {
-                    say(&format!("pushing {}", name.canonical()));
-                    let progress = Progress::new(quiet);
-                    let pushed = engine.push(&name.canonical(), &progress);
-                    progress.finish();
-                    digest = Some(pushed?.digest.to_string());
-                }
-                Ok(digest.map(Written::Pushed))
-            }
+            Self::Image { push: true } => Ok(push(context, names, quiet)?.map(Written::Pushed)),
             Self::Archive { docker, place } => {
                 let mut manifest = None;
                 archive(place.file(), |output| {
