@@ -90,6 +90,28 @@ fn steps_have_the_limits_and_the_control_group_that_were_asked_for() {
 }
 
 #[test]
+fn no_registry_is_asked_when_none_is_to_be() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    for flag in ["--pull=never", "--pull=missing", "--pull=false"] {
+        build(&world, &[flag], "FROM busybox\n").exits(0);
+    }
+    let absent = "FROM 127.0.0.1:9/no/such:1\n";
+    build(&world, &["--pull=never"], absent)
+        .exits(1)
+        .says("none is to be pulled");
+    let asked = build(&world, &["--pull"], absent).exits(1);
+    assert!(
+        asked.stderr.contains("127.0.0.1:9") && !asked.stderr.contains("none is to be"),
+        "{asked:?}"
+    );
+    build(&world, &["--pull=perhaps"], absent)
+        .exits(125)
+        .says("perhaps");
+}
+
+#[test]
 fn stages_that_are_named_are_built_again() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -40,8 +40,9 @@ fn a_build_into_a_folder_leaves_files_and_no_image() {
     assert_eq!(fs::read_to_string(out.join("d/e/f")).unwrap(), "deep\n");
     assert_eq!(
         fs::metadata(out.join("d/e/f")).unwrap().permissions().mode() & 0o7777,
-        0o4750
+        0o750
     );
+    // It is the caller's now, and must not run as its owner.
     assert_eq!(fs::metadata(out.join("result")).unwrap().uid(), 0);
     assert_eq!(
         fs::read_link(out.join("d/link")).unwrap().to_str(),
@@ -286,4 +287,87 @@ fn listing(world: &World, tar: &[u8]) -> String {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn several_platforms_give_an_index() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let text = "FROM --platform=$BUILDPLATFORM busybox AS maker
+ARG TARGETARCH
+RUN echo built for $TARGETARCH > /out
+FROM scratch
+COPY --from=maker /out /out
+";
+    let registry = Served::start(&world.path("registry"));
+    let (name, meta, layout, local) = (
+        registry.name("team/many:1"),
+        world.path("meta"),
+        world.path("layout"),
+        world.path("local"),
+    );
+    let (oci, files) = (
+        format!("type=oci,dest={},tar=false", layout.display()),
+        format!("type=local,dest={}", local.display()),
+    );
+    let args = [
+        "build",
+        "--platform",
+        "linux/amd64,linux/arm64",
+        "-t",
+        &name,
+        "--push",
+        "-o",
+        &oci,
+        "-o",
+        &files,
+        "--annotation",
+        "a=b",
+        "--metadata-file",
+        &meta.display().to_string(),
+        "-",
+    ];
+    let before = world.say("images -aq").ok();
+    world.feed(&args, text).exits(0);
+    assert_eq!(
+        world.say("images -aq").ok(),
+        before,
+        "the store has one image for a name"
+    );
+    let machines = |index: &Value| -> Vec<String> {
+        let manifests = index["manifests"].as_array().unwrap();
+        let of = |entry: &Value| entry["platform"]["architecture"].as_str().unwrap().to_owned();
+        manifests.iter().map(of).collect()
+    };
+    let pushed: Value = serde_json::from_str(&world.dhow(&["manifest", "inspect", &name]).ok()).unwrap();
+    assert_eq!(machines(&pushed), ["amd64", "arm64"]);
+    let top = json(&layout.join("index.json"))["manifests"][0]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let index = json(
+        &layout
+            .join("blobs/sha256")
+            .join(top.trim_start_matches("sha256:")),
+    );
+    assert_eq!(machines(&index), ["amd64", "arm64"]);
+    assert_eq!(json(&meta)["containerimage.descriptor"]["digest"], top.as_str());
+    for machine in ["amd64", "arm64"] {
+        let out = local.join(format!("linux_{machine}/out"));
+        assert_eq!(fs::read_to_string(out).unwrap(), format!("built for {machine}\n"));
+    }
+    let far = World::new().unwrap();
+    far.dhow(&["pull", "--platform", "linux/arm64", &name]).exits(0);
+    assert_eq!(far.inspect(&name, "{{.Architecture}}"), "arm64");
+    let load = ["build", "--platform", "linux/amd64,linux/arm64", "-t", "x", "-"];
+    world.feed(&load, text).one_error(1).says("one image for a name");
+    // A command for another machine cannot run here; s390x is emulated nowhere that tests run.
+    let args = ["build", "--platform", "linux/s390x", "-o", "type=cacheonly", "-"];
+    world
+        .feed(&args, "FROM scratch\nRUN true\n")
+        .exits(1)
+        .says("emulation is not supported");
+    world.feed(&args, "FROM scratch\nLABEL a=b\n").exits(0);
+    world.clean();
 }

@@ -41,6 +41,10 @@ fn find(build: &Build<'_>, name: &str, platform: &Platform) -> Result<Image, Err
     let reference = reference
         .context(|| format!("failed to parse stage name {name:?}"))?
         .or_latest();
+    if build.request.never_pull {
+        let message = format!("{name}: there is no such image here, and none is to be pulled");
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
     // Stages that begin with the same image wait for one pull.
     let pulled = build.pulled(&format!("{} {platform}", reference.canonical()));
     let mut pulled = pulled.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,6 +48,8 @@ pub struct Request {
     pub inline_cache: bool,
     /// Ask the registries for base images even when they are here.
     pub pull: bool,
+    /// Ask no registry at all: what is not here fails.
+    pub never_pull: bool,
     /// Network of `RUN` steps that do not choose one.
     pub network: Network,
     /// Platform of the image; the host's when `None`.
@@ -229,6 +231,7 @@ impl Request {
             tell_results: false,
             inline_cache: false,
             pull: false,
+            never_pull: false,
             network: Network::Default,
             platform: None,
             source_date_epoch: None,

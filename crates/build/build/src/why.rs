@@ -9,7 +9,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use dhow_types::{DiffId, Digest};
 
@@ -239,7 +239,9 @@ fn write(path: &Path, definition: &Digest, inputs: &Inputs) -> Result<(), Error>
             .create(parent)
             .context(what)?;
     }
-    let staged = path.with_extension(format!("{}", std::process::id()));
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let staged = path.with_extension(format!("{}-{serial}", std::process::id()));
     let written = File::create(&staged).and_then(|mut file| file.write_all(text.as_bytes()));
     let renamed = written.and_then(|()| fs::rename(&staged, path));
     if renamed.is_err() {

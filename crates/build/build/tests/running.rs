@@ -202,7 +202,7 @@ fn what_is_not_done_is_refused_by_name() {
         let span = failed.place.as_ref().unwrap().span;
         assert_eq!(&text[span.start..span.end], place, "{line}");
     }
-    let mut request = bench.request("FROM base:1\n");
+    let mut request = bench.request("FROM scratch\nRUN write /x x\n");
     request.platform = Some("linux/s390x".parse().unwrap());
     assert!(
         bench

@@ -80,6 +80,25 @@ impl Engine {
         Ok((built, difference))
     }
 
+    /// Builds several images one after the other, such as one for each of several machines. The caller must be
+    /// single-threaded.
+    ///
+    /// # Errors
+    /// See [`BuildFailure`]; of the first that failed.
+    pub fn build_each(
+        &self,
+        requests: &[Request],
+        caches: &[CachePlace],
+        observer: &dyn BuildObserver,
+        pulls: &dyn Observer,
+    ) -> Result<Vec<Built>, BuildFailure> {
+        let steps = self.steps()?;
+        let requests = requests.iter();
+        requests
+            .map(|request| self.build_with(&steps, request, caches, observer, pulls))
+            .collect()
+    }
+
     fn steps(&self) -> Result<Steps, Error> {
         self.sweep_builds();
         let worker = Worker::fork(self.settings())?;

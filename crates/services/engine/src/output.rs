@@ -4,13 +4,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use dhow_build::Built;
-use dhow_image::ArchiveForm;
-use dhow_oci::Descriptor;
+use dhow_image::{ArchiveForm, Image, Pushed};
+use dhow_oci::{Descriptor, Labels};
 use dhow_reference::Reference;
 use dhow_rootpath::Root;
-use dhow_types::ErrorKind;
+use dhow_types::{ErrorKind, Observer};
 
-use crate::container::{unpack_tree, write_tree};
+use crate::container::{check_out_tree, write_tree};
 use crate::{Context as _, Engine, Error};
 
 impl Engine {
@@ -44,6 +44,56 @@ impl Engine {
         written.context(|| format!("write the image to {}", folder.display()))
     }
 
+    /// Writes what was built for several machines as one OCI layout in an archive; the descriptor of its index.
+    ///
+    /// # Errors
+    /// What reading the store and writing said.
+    pub fn write_built_index(
+        &self,
+        built: &[Built],
+        names: &[Reference],
+        form: &ArchiveForm,
+        output: &mut dyn Write,
+    ) -> Result<Descriptor, Error> {
+        let images = images(built);
+        let written = self.store()?.write_images(&images, names, form, output);
+        written.context(|| "write the images")
+    }
+
+    /// The same into a folder.
+    ///
+    /// # Errors
+    /// What reading the store and writing said.
+    pub fn write_built_index_layout(
+        &self,
+        built: &[Built],
+        names: &[Reference],
+        form: &ArchiveForm,
+        folder: &Path,
+    ) -> Result<Descriptor, Error> {
+        let images = images(built);
+        let written = self.store()?.write_images_layout(&images, names, form, folder);
+        written.context(|| format!("write the images to {}", folder.display()))
+    }
+
+    /// Pushes what was built for several machines, and an index of it under this name.
+    ///
+    /// # Errors
+    /// As [`Engine::push`].
+    pub fn push_built_index(
+        &self,
+        built: &[Built],
+        name: &Reference,
+        annotations: &Labels,
+        observer: &dyn Observer,
+    ) -> Result<Pushed, Error> {
+        let (client, images) = (self.client()?, images(built));
+        let pushed = self
+            .store()?
+            .push_images(client, &images, name, annotations, observer);
+        pushed.context(|| format!("push {}", name.familiar()))
+    }
+
     /// Writes the root file system of what was built as a tar.
     ///
     /// # Errors
@@ -54,7 +104,7 @@ impl Engine {
     }
 
     /// Writes the root file system of what was built into a folder, beside what is there. All of it belongs to whoever
-    /// runs this, and no link of what is there or of what comes leads out of the folder.
+    /// runs this, without set-id bits; no link of what is there or of what comes leads out of the folder.
     ///
     /// # Errors
     /// `FailedPrecondition` where a folder and something else want one place; failures of the file system.
@@ -66,7 +116,7 @@ impl Engine {
         self.with_view(stack, "output", |root| {
             let (reader, writer) = io::pipe().context(|| "make a pipe")?;
             std::thread::scope(|scope| {
-                let read = scope.spawn(|| unpack_tree(&target, reader).context(what));
+                let read = scope.spawn(|| check_out_tree(&target, reader).context(what));
                 let mut writer = Noting {
                     writer,
                     abandoned: false,
@@ -84,6 +134,10 @@ impl Engine {
             })
         })
     }
+}
+
+fn images(built: &[Built]) -> Vec<Image> {
+    built.iter().map(|built| built.image.clone()).collect()
 }
 
 /// Notes that nobody reads any more.

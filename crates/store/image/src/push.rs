@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use dhow_content::ContentStore as _;
 use dhow_layer::{Compression, Layer, compress};
 use dhow_meta::{BlobRecord, Lease};
-use dhow_oci::{Descriptor, Document, MAX_DOCUMENT, Manifest, media_type};
+use dhow_oci::{Descriptor, Document, Labels, MAX_DOCUMENT, Manifest, media_type};
 use dhow_reference::Reference;
 use dhow_transport::Client;
 use dhow_types::{DiffId, Digest, ErrorKind, Observer, Progress};
@@ -15,6 +15,7 @@ use crate::image::Image;
 use crate::names::taggable;
 use crate::parallel::{Metered, Stop, each};
 use crate::pipe::pipe;
+use crate::save::index_document;
 use crate::types::Pushed;
 use crate::{Context as _, Error, Store};
 
@@ -29,6 +30,8 @@ struct Pusher<'a> {
     image: Image,
     /// The manifest that the image came with: kept when the registry gets the same blobs, so that digests are stable.
     original: Option<Original>,
+    /// What a new manifest says besides.
+    annotations: Labels,
     observer: &'a dyn Observer,
 }
 
@@ -87,9 +90,54 @@ impl Store {
             target,
             image,
             original,
+            annotations: Labels::new(),
             observer,
         };
         pusher.run(&lease)
+    }
+
+    /// Pushes images for several machines, and then the index of them under this name. They need not be recorded here, and
+    /// nothing of it is noted; the caller keeps their layers from the sweeper.
+    ///
+    /// # Errors
+    /// As [`Store::push`].
+    pub fn push_images(
+        &self,
+        client: &Client,
+        images: &[Image],
+        name: &Reference,
+        annotations: &Labels,
+        observer: &dyn Observer,
+    ) -> Result<Pushed, Error> {
+        let target = taggable(name)?;
+        let what = || format!("push the manifest list of {}", target.familiar());
+        let mut manifests = Vec::new();
+        for image in images {
+            let pusher = Pusher {
+                store: self,
+                client,
+                target: target.clone(),
+                image: image.clone(),
+                original: None,
+                annotations: annotations.clone(),
+                observer,
+            };
+            let layers = pusher.push_layers()?;
+            pusher.push_config()?;
+            let (kind, bytes) = pusher.manifest(layers)?;
+            pusher.push_beside(&kind, &bytes).context(what)?;
+            let mut manifest = Descriptor::of(&kind, &bytes);
+            manifest.platform = Some(image.config.platform());
+            manifests.push(manifest);
+        }
+        let bytes = serde_json::to_vec(&index_document(manifests))
+            .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest list", error))?;
+        let pushed = client.push_manifest(&target, media_type::OCI_INDEX, &bytes);
+        pushed.context(what)?;
+        Ok(Pushed {
+            digest: Digest::of(&bytes),
+            size: bytes.len() as u64,
+        })
     }
 
     /// The stored manifest of an image, if it is whole and about this image.
@@ -364,7 +412,7 @@ impl Pusher<'_> {
         if self.has(&id.0)? {
             return Ok(());
         }
-        let bytes = self.store.config_bytes(id)?;
+        let bytes = self.store.bytes_of(&self.image)?;
         let descriptor = Descriptor::new(self.config_type(), id.0, bytes.len() as u64);
         self.client
             .push_blob(&self.target, &descriptor, &mut bytes.as_slice())
@@ -405,7 +453,7 @@ impl Pusher<'_> {
                 return Ok((original.media_type.clone(), original.bytes.clone()));
             }
         }
-        let bytes = self.store.config_bytes(&self.image.id)?;
+        let bytes = self.store.bytes_of(&self.image)?;
         // Docker's types have no name for zstd.
         let docker = self.docker() && layers.iter().all(|layer| !layer.media_type.ends_with("zstd"));
         let config_type = if docker {
@@ -420,6 +468,9 @@ impl Pusher<'_> {
             manifest.media_type = Some(media_type::DOCKER_MANIFEST.to_owned());
         } else if let Some(original) = &self.original {
             manifest.annotations.clone_from(&original.manifest.annotations);
+        }
+        if !docker {
+            manifest.annotations.extend(self.annotations.clone());
         }
         let bytes = serde_json::to_vec(&manifest)
             .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest", error))?;

@@ -153,6 +153,60 @@ impl Store {
         Ok(manifest)
     }
 
+    /// Writes images for several machines as one archive: an OCI layout with one index under these names, and its
+    /// descriptor. The caller keeps their layers from the sweeper.
+    ///
+    /// # Errors
+    /// As [`Store::write_image`].
+    pub fn write_images(
+        &self,
+        images: &[Image],
+        names: &[Reference],
+        form: &ArchiveForm,
+        output: &mut dyn Write,
+    ) -> Result<Descriptor, Error> {
+        let (documents, index) = self.indexed(images, names, form)?;
+        let form = ArchiveForm {
+            docker: false,
+            ..form.clone()
+        };
+        self.write_archive(documents, &form, output)?;
+        Ok(index)
+    }
+
+    /// The same into an OCI layout, beside what is there.
+    ///
+    /// # Errors
+    /// As [`Store::write_image`].
+    pub fn write_images_layout(
+        &self,
+        images: &[Image],
+        names: &[Reference],
+        form: &ArchiveForm,
+        folder: &Path,
+    ) -> Result<Descriptor, Error> {
+        let (documents, index) = self.indexed(images, names, form)?;
+        self.lay_out(documents, folder)?;
+        Ok(index)
+    }
+
+    /// The documents of several images below one index.
+    fn indexed(
+        &self,
+        images: &[Image],
+        names: &[Reference],
+        form: &ArchiveForm,
+    ) -> Result<(Documents, Descriptor), Error> {
+        let chosen: Vec<Chosen> = images.iter().map(|image| one(image, &[])).collect();
+        let mut documents = self.documents(&chosen, form)?;
+        let manifests = std::mem::take(&mut documents.index);
+        let bytes = json(&index_document(manifests))?;
+        let index = Descriptor::of(media_type::OCI_INDEX, &bytes);
+        documents.blobs.push((index.digest, bytes));
+        documents.index = named(&index, names);
+        Ok((documents, index))
+    }
+
     /// Writes one image into an OCI layout, beside what is there; its manifest's descriptor. The caller keeps its layers
     /// from the sweeper.
     ///
@@ -167,6 +221,11 @@ impl Store {
     ) -> Result<Descriptor, Error> {
         let documents = self.documents(&[one(image, names)], form)?;
         let manifest = documents.manifest()?;
+        self.lay_out(documents, folder)?;
+        Ok(manifest)
+    }
+
+    fn lay_out(&self, documents: Documents, folder: &Path) -> Result<(), Error> {
         let layout = crate::copy::LayoutFolder::open(folder)?;
         for part in &documents.layers {
             layout.put(part)?;
@@ -183,8 +242,7 @@ impl Store {
             let blob = Descriptor::new("", *digest, bytes.len() as u64);
             layout.take(&blob, &mut || Ok(Box::new(bytes.as_slice())))?;
         }
-        layout.list(documents.index)?;
-        Ok(manifest)
+        layout.list(documents.index)
     }
 
     /// A layer as it is to be written. The caller keeps it from the sweeper.
@@ -362,7 +420,7 @@ impl Store {
     }
 
     /// The config of an image, also of one that is not recorded.
-    fn bytes_of(&self, image: &Image) -> Result<Vec<u8>, Error> {
+    pub(crate) fn bytes_of(&self, image: &Image) -> Result<Vec<u8>, Error> {
         let bytes = image.config.to_bytes().context(|| "write the image config")?;
         if Digest::of(&bytes) == image.id.0 {
             return Ok(bytes);
@@ -377,15 +435,7 @@ impl Store {
         output: &mut dyn Write,
     ) -> Result<(), Error> {
         let mut tar = Writer::new(BufWriter::with_capacity(BUFFER, output));
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(media_type::OCI_INDEX.to_owned()),
-            artifact_type: None,
-            manifests: documents.index,
-            subject: None,
-            annotations: Labels::new(),
-            extra: Extra::new(),
-        };
+        let index = index_document(documents.index);
         let mut files = vec![
             (LAYOUT.to_owned(), LAYOUT_BYTES.to_vec()),
             (INDEX.to_owned(), json(&index)?),
@@ -423,6 +473,33 @@ impl Store {
         let mut buffer = tar.finish().context(|| "end the archive")?;
         buffer.flush().context(|| "write the archive")
     }
+}
+
+pub(crate) fn index_document(manifests: Vec<Descriptor>) -> Index {
+    Index {
+        schema_version: 2,
+        media_type: Some(media_type::OCI_INDEX.to_owned()),
+        artifact_type: None,
+        manifests,
+        subject: None,
+        annotations: Labels::new(),
+        extra: Extra::new(),
+    }
+}
+
+/// The entries of an archive's index for one document under its names.
+fn named(document: &Descriptor, names: &[Reference]) -> Vec<Descriptor> {
+    let under = |name: &Reference| {
+        let mut named = document.clone();
+        let tag = name.tag().unwrap_or_default();
+        named.annotations.insert(FULL_NAME.to_owned(), name.canonical());
+        named.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
+        named
+    };
+    if names.is_empty() {
+        return vec![document.clone()];
+    }
+    names.iter().map(under).collect()
 }
 
 fn one(image: &Image, names: &[Reference]) -> Chosen {
@@ -474,15 +551,9 @@ impl Documents {
     /// Names a manifest in the index and in `repositories`.
     fn name(&mut self, one: &Chosen, mut manifest: Descriptor) {
         manifest.platform = Some(one.image.config.platform()).filter(|platform| !platform.os.is_empty());
-        if one.names.is_empty() {
-            self.index.push(manifest.clone());
-        }
+        self.index.extend(named(&manifest, &one.names));
         for name in &one.names {
             let tag = name.tag().unwrap_or_default();
-            let mut named = manifest.clone();
-            named.annotations.insert(FULL_NAME.to_owned(), name.canonical());
-            named.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
-            self.index.push(named);
             if let Some(top) = one.image.record.layers.last() {
                 let tags = self.repositories.entry(name.familiar_name()).or_default();
                 tags.insert(tag.to_owned(), top.hex());

@@ -4,6 +4,7 @@ mod attest;
 mod cache;
 mod output;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::SystemTime;
 use clap::{ArgMatches, Args};
 use dhow_engine::{
     BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
-    ContextFolder, Difference, Entitlements, Failed, Ignore, is_context,
+    ContextFolder, Difference, Engine, Entitlements, Failed, Ignore, is_context,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
@@ -56,18 +57,18 @@ struct BuildFlags {
     /// With false: build everything again, as without a cache
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     layers: bool,
-    /// Always attempt to pull all referenced images
-    #[arg(long)]
-    pull: bool,
+    /// Always attempt to pull all referenced images; or missing, never (podman's words)
+    #[arg(long, default_value = "missing", num_args = 0..=1, require_equals = true, default_missing_value = "always", value_parser = ["true", "always", "newer", "ifnewer", "false", "missing", "ifmissing", "never"])]
+    pull: String,
     /// Set the networking mode for the RUN instructions during build
     #[arg(long, default_value = "default", value_parser = ["default", "host", "none"])]
     network: String,
     /// Set metadata for an image
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
-    /// Set target platform for build
-    #[arg(long)]
-    platform: Option<Platform>,
+    /// Set target platform for build; several give an index of images
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<Platform>,
     /// BuildSecret to expose to the build (format: "id=mysecret[,src=/local/secret][,env=NAME]")
     #[arg(long)]
     secret: Vec<String>,
@@ -178,6 +179,17 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     // BuildKit's argument for the same.
     let argument = request.build_args.get("BUILDKIT_INLINE_CACHE");
     request.inline_cache = cache_to.inline || argument.is_some_and(|value| value == "1");
+    if flags.platform.len() > 1 {
+        return build_all(
+            context,
+            &flags,
+            request,
+            &outputs,
+            &annotations,
+            &interrupt,
+            quiet,
+        );
+    }
     let provenance = attest::wanted(&flags.attest, flags.provenance.as_deref())?;
     if provenance.is_some() && outputs.recorded_names().is_empty() {
         return Err(
@@ -240,6 +252,56 @@ fn export_cache(context: &Context, to: &cache::CacheTo, built: &Built, quiet: bo
     Ok(())
 }
 
+/// Builds an image for each of several machines, and brings the index of them to the outputs.
+fn build_all(
+    context: &Context,
+    flags: &BuildFlags,
+    mut request: BuildRequest,
+    outputs: &Outputs,
+    annotations: &BTreeMap<String, String>,
+    interrupt: &Interrupt,
+    quiet: bool,
+) -> Result<ExitCode, CliError> {
+    outputs.check_several()?;
+    let single = [
+        (
+            !flags.attest.is_empty() || flags.provenance.is_some(),
+            "--attest and --provenance",
+        ),
+        (flags.verify_reproducible, "--verify-reproducible"),
+        (!flags.cache_to.is_empty(), "--cache-to"),
+        (flags.iidfile.is_some(), "--iidfile"),
+    ];
+    if let Some((_, name)) = single.iter().find(|(given, _)| *given) {
+        return Err(CliError::plain(format!(
+            "{name}: not with several platforms, only with one"
+        )));
+    }
+    // The store knows one image by a name: that for this machine, and there may be none.
+    request.record = false;
+    request.tags = Vec::new();
+    let one = |platform: &Platform| BuildRequest {
+        platform: Some(platform.clone()),
+        ..request.clone()
+    };
+    let requests: Vec<BuildRequest> = flags.platform.iter().map(one).collect();
+    let caches = cache::from(&flags.cache_from)?;
+    let built: Vec<Built> = show(
+        context,
+        flags,
+        &request,
+        interrupt,
+        quiet,
+        |engine, show, pulls| engine.build_each(&requests, &caches, show, pulls),
+    )?;
+    interrupt.end_when_it_comes(|| {});
+    let told = outputs.deliver_all(context, &built, annotations, quiet)?;
+    if let Some(path) = &flags.metadata_file {
+        output::write_metadata(path, &told)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Builds, and shows how it goes.
 fn solve(
     context: &Context,
@@ -248,21 +310,48 @@ fn solve(
     interrupt: &Interrupt,
     quiet: bool,
 ) -> Result<Built, CliError> {
+    let caches = cache::from(&flags.cache_from)?;
+    let (built, difference) = show(
+        context,
+        flags,
+        request,
+        interrupt,
+        quiet,
+        |engine, show, pulls| {
+            if flags.verify_reproducible {
+                return engine.build_twice(request, &caches, show, pulls);
+            }
+            Ok((engine.build(request, &caches, show, pulls)?, None))
+        },
+    )?;
+    if flags.verify_reproducible {
+        same(difference)?;
+    }
+    Ok(built)
+}
+
+/// Shows how a build goes, and why it failed.
+fn show<T>(
+    context: &Context,
+    flags: &BuildFlags,
+    request: &BuildRequest,
+    interrupt: &Interrupt,
+    quiet: bool,
+    build: impl FnOnce(&Engine, &dyn BuildObserver, &dyn Observer) -> Result<T, BuildFailure>,
+) -> Result<T, CliError> {
     let lively = match flags.progress.as_str() {
         "tty" => true,
         "auto" => crate::terminal::is_lively(),
         _ => false,
     };
     let why = Why::default();
-    let caches = cache::from(&flags.cache_from)?;
-    let watching = |show: &dyn BuildObserver, pulls: &dyn Observer| -> Result<_, BuildFailure> {
-        let why = flags.why.then_some(&why);
-        let show = Watching { show, interrupt, why };
-        let engine = context.opened()?;
-        if flags.verify_reproducible {
-            return engine.build_twice(request, &caches, &show, pulls);
-        }
-        Ok((engine.build(request, &caches, &show, pulls)?, None))
+    let watching = |show: &dyn BuildObserver, pulls: &dyn Observer| -> Result<T, BuildFailure> {
+        let show = Watching {
+            show,
+            interrupt,
+            why: flags.why.then_some(&why),
+        };
+        build(context.opened()?, &show, pulls)
     };
     let plain = Plain::default();
     let live = Live::default();
@@ -282,12 +371,7 @@ fn solve(
     };
     why.tell();
     match built {
-        Ok((built, difference)) => {
-            if flags.verify_reproducible {
-                same(difference)?;
-            }
-            Ok(built)
-        }
+        Ok(built) => Ok(built),
         Err(_) if interrupt.came() => Err(CliError::plain("the build was cancelled").with_code(CODE)),
         Err(BuildFailure::Around(error)) => Err(error.into()),
         Err(BuildFailure::Build(failed)) => {
@@ -403,13 +487,14 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     }
     request.labels = labels(&flags.label, &[])?;
     request.no_cache = flags.no_cache || !flags.layers;
-    request.pull = flags.pull;
+    request.pull = matches!(flags.pull.as_str(), "true" | "always" | "newer" | "ifnewer");
+    request.never_pull = flags.pull == "never";
     request.network = match flags.network.as_str() {
         "host" => BuildNetwork::Host,
         "none" => BuildNetwork::None,
         _ => BuildNetwork::Default,
     };
-    request.platform.clone_from(&flags.platform);
+    request.platform = flags.platform.first().cloned();
     request.source_date_epoch = std::env::var("SOURCE_DATE_EPOCH")
         .ok()
         .and_then(|text| text.parse().ok());

@@ -20,7 +20,13 @@ pub(super) enum Owner {
     Archive,
     /// The same for everything.
     All(u32, u32),
+    /// The same, among files of this host: what runs as its owner in an image must not run as this one here, and nobody
+    /// else gets at a device.
+    Host(u32, u32),
 }
+
+/// Set-user-id and set-group-id.
+const SET_IDS: u32 = 0o6000;
 
 /// Extracts everything of `archive` into the directory `base` of `root`. What is there is merged: a directory never
 /// takes the place of something else, nor the other way round, as with docker.
@@ -64,6 +70,16 @@ pub(crate) fn unpack_tree(root: &Root, archive: impl Read) -> Result<(), Error> 
     )
 }
 
+/// Extracts the tree of an image into a directory of this host. All of it belongs to this process.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn check_out_tree(root: &Root, archive: impl Read) -> Result<(), Error> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let owner = Owner::Host(uid.as_raw(), gid.as_raw());
+    read(root, Path::new(""), archive, owner)
+}
+
 struct Extract<'a> {
     root: &'a Root,
     base: &'a Path,
@@ -81,7 +97,7 @@ impl Extract<'_> {
         let path = self.base.join(OsStr::from_bytes(&entry.path));
         let owner = match self.owner {
             Owner::Archive => (entry.uid, entry.gid),
-            Owner::All(uid, gid) => (uid, gid),
+            Owner::All(uid, gid) | Owner::Host(uid, gid) => (uid, gid),
         };
         if let Some(parent) = path.parent() {
             self.root
@@ -101,7 +117,7 @@ impl Extract<'_> {
             EntryKind::File | EntryKind::Whiteout => {
                 let mut file = self
                     .root
-                    .create_file(&path, entry.mode, Some(owner))
+                    .create_file(&path, self.file_mode(entry.mode), Some(owner))
                     .context(|| "make the file")?;
                 io::copy(body, &mut file).context(|| "write the file")?;
                 set_attributes(&file, &entry.xattrs)?;
@@ -126,9 +142,20 @@ impl Extract<'_> {
         self.set_time(&path, entry.mtime)
     }
 
+    fn file_mode(&self, mode: u32) -> u32 {
+        match self.owner {
+            Owner::Host(..) => mode & !SET_IDS,
+            _ => mode,
+        }
+    }
+
     fn device(&self, path: &Path, entry: &Entry, kind: FileKind, owner: (u32, u32)) -> Result<(), Error> {
+        let mode = match self.owner {
+            Owner::Host(..) if kind != FileKind::Fifo => entry.mode & 0o600,
+            _ => entry.mode,
+        };
         self.root
-            .mknod(path, kind, entry.mode, (entry.major, entry.minor), Some(owner))
+            .mknod(path, kind, mode, (entry.major, entry.minor), Some(owner))
             .context(|| "make the device")
     }
 

@@ -39,7 +39,7 @@ pub use create::{CreateContainer, Created, ImageVolumes, NamespaceChoice, PortSp
 pub(crate) use exec::identity;
 pub use exec::{ExecRequest, ExecStarted};
 pub(crate) use export::write as write_tree;
-pub(crate) use extract::{restore_tree, unpack_tree};
+pub(crate) use extract::{check_out_tree, restore_tree, unpack_tree};
 pub use extras::{Extras, StartupHealth};
 pub use folder::{Container, Containers, log_file, monitor_of};
 pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};

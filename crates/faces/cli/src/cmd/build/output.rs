@@ -202,6 +202,84 @@ impl Outputs {
     }
 }
 
+impl Outputs {
+    /// Whether all outputs can take an index of several images.
+    pub(crate) fn check_several(&self) -> Result<(), CliError> {
+        for (output, _) in &self.all {
+            let why = match output {
+                Output::Image { push: false } => "the store has one image for a name",
+                Output::Archive { docker: true, .. } | Output::Layout { docker: true, .. } => {
+                    "docker's archives hold single images"
+                }
+                Output::Tar(_) => "a tar has one root file system",
+                _ => continue,
+            };
+            return Err(
+                CliError::plain(format!("several platforms have no place there: {why}"))
+                    .with_hint("use --push, type=oci or type=local"),
+            );
+        }
+        Ok(())
+    }
+
+    /// As [`Self::deliver`], for images of several machines.
+    pub(crate) fn deliver_all(
+        &self,
+        context: &Context,
+        built: &[Built],
+        annotations: &BTreeMap<String, String>,
+        quiet: bool,
+    ) -> Result<BTreeMap<String, Value>, CliError> {
+        let engine = context.engine()?;
+        let mut told = BTreeMap::new();
+        let mut tell = |key: &str, value: Value| drop(told.insert(key.to_owned(), value));
+        for (output, options) in &self.all {
+            let names = self.names(options);
+            let mut all = annotations.clone();
+            all.extend(options.annotations.clone());
+            let form = ArchiveForm {
+                docker: false,
+                layers: options.compression.unwrap_or(Compression::None),
+                annotations: all.clone(),
+            };
+            let mut index = None;
+            match output {
+                Output::Image { .. } => {
+                    for name in &names {
+                        let progress = Progress::new(quiet);
+                        let pushed = engine.push_built_index(built, name, &all, &progress);
+                        progress.finish();
+                        tell("containerimage.digest", json!(pushed?.digest));
+                    }
+                }
+                Output::Archive { place, .. } => drop(archive(place.file(), |output| {
+                    index = Some(engine.write_built_index(built, &names, &form, output)?);
+                    Ok(())
+                })?),
+                Output::Layout { folder, .. } => {
+                    index = Some(engine.write_built_index_layout(built, &names, &form, folder)?);
+                }
+                Output::Local(folder) => {
+                    for built in built {
+                        let platform = built.image.config.platform().to_string().replace('/', "_");
+                        engine.check_out_built(built, &folder.join(platform))?;
+                    }
+                }
+                Output::Tar(_) | Output::Nothing => {}
+            }
+            if let Some(index) = index {
+                tell("containerimage.digest", json!(index.digest));
+                tell("containerimage.descriptor", json!(index));
+            }
+            if output.has_names() && !names.is_empty() {
+                let names: Vec<String> = names.iter().map(Reference::canonical).collect();
+                tell("image.name", json!(names.join(",")));
+            }
+        }
+        Ok(told)
+    }
+}
+
 /// Pushes these names; the digest of the last.
 fn push(context: &Context, names: &[Reference], quiet: bool) -> Result<Option<String>, CliError> {
     let mut digest = None;
