@@ -371,13 +371,6 @@ fn a_context_comes_as_a_tar_on_standard_input_or_from_a_url() {
         .feed(&["build", "-f", "-", "-"], tar.clone())
         .one_error(1)
         .says("both build context and dockerfile");
-    for git in [
-        "https://example.com/a.git#main:dir",
-        "git@example.com:a/b",
-        "github.com/a/b",
-    ] {
-        world.say(&format!("build {git}")).one_error(1).says("git");
-    }
     let url = crate::world::served_once(gzip(&tar));
     world.dhow(&["build", "-t", "fetched", &url]).exits(0);
     assert_eq!(world.sh_in("fetched", "cat /in"), "inside");

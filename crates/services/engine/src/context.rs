@@ -2,12 +2,15 @@
 
 use std::io::{Cursor, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
+use dhow_build::{GitAccess, GitSource};
 use dhow_layer::{Compression, Scratch, decoder, tar::is_archive};
-use dhow_rootpath::Root;
+use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
 
 use crate::container::unpack_tree;
+use crate::git::Git;
 use crate::{Context as _, Engine, Error};
 
 /// As much of a stream as tells what it is: one block of a tar.
@@ -17,13 +20,81 @@ const MAX_DOCKERFILE: u64 = 8 << 20;
 
 /// A folder with a build context, removed when this is dropped.
 #[derive(Debug)]
-pub struct ContextFolder(Scratch);
+pub struct ContextFolder {
+    scratch: Scratch,
+    /// The part of it that is the context.
+    inside: PathBuf,
+}
+
+/// A git repository as a build context, in the forms of docker: `URL#REF:SUBDIR` or with a query.
+#[derive(Clone, Debug)]
+pub struct GitContext {
+    source: GitSource,
+    /// Whether `.git` is part of the context.
+    pub keep_git_dir: bool,
+    /// A token for the repository's host.
+    pub token: Option<String>,
+    /// A whole `Authorization` for it, in place of a token.
+    pub header: Option<String>,
+    /// Socket of an ssh agent.
+    pub agent: Option<PathBuf>,
+}
+
+impl GitContext {
+    /// Reads what a person wrote; `github.com/OWNER/NAME` is short for its address.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no such text, and for what could be taken for an option of git.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut whole = text.to_owned();
+        if text.starts_with("github.com/") {
+            let (place, fragment) = text.split_once('#').unwrap_or((text, ""));
+            let ending = if place.ends_with(".git") { "" } else { ".git" };
+            let mark = if fragment.is_empty() { "" } else { "#" };
+            whole = format!("https://{place}{ending}{mark}{fragment}");
+        }
+        let source = GitSource::parse(&whole).context(|| "unable to prepare context")?;
+        Ok(Self {
+            source,
+            keep_git_dir: false,
+            token: None,
+            header: None,
+            agent: None,
+        })
+    }
+
+    /// The part of the repository that is the context.
+    #[must_use]
+    pub fn subdir(&self) -> &str {
+        &self.source.subdir
+    }
+}
 
 impl ContextFolder {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.0.path()
+        self.scratch.path().join(&self.inside)
+    }
+
+    /// Makes a folder in it the context. Links are followed inside: it may be hostile.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for what is no folder.
+    pub fn enter(&mut self, inside: &str) -> Result<(), Error> {
+        if inside.is_empty() {
+            return Ok(());
+        }
+        let what = || format!("find {inside:?} in the build context");
+        let root = Root::open(&self.path()).context(what)?;
+        let status = root.metadata(Path::new(inside)).context(what)?;
+        if FileKind::of_mode(status.st_mode) != FileKind::Directory {
+            let message = format!("{inside:?} in the build context is no folder");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let real = root.real_path(Path::new(inside)).context(what)?;
+        self.inside.push(real.strip_prefix("/").unwrap_or(&real));
+        Ok(())
     }
 
     /// A file of the context as text. Links are followed in the context: it may be hostile.
@@ -51,9 +122,42 @@ impl Engine {
     /// Failures of the file system.
     pub fn context_folder(&self) -> Result<ContextFolder, Error> {
         let scratch = self.store()?.layers.scratch("context");
-        scratch
-            .map(ContextFolder)
-            .context(|| "make a folder for the build context")
+        let scratch = scratch.context(|| "make a folder for the build context")?;
+        Ok(ContextFolder {
+            scratch,
+            inside: PathBuf::new(),
+        })
+    }
+
+    /// Checks a commit out into it. Starts threads: not for a process that builds afterwards.
+    ///
+    /// # Errors
+    /// `Unsupported` without the `git` program; what it said.
+    pub fn fetch_git_context(&self, folder: &ContextFolder, git: &GitContext) -> Result<(), Error> {
+        let what = || format!("fetch the build context {}", git.source.remote);
+        let home = self.context_folder()?;
+        let (home, never) = (home.path(), AtomicBool::new(false));
+        let access = GitAccess {
+            header: git.header.as_deref(),
+            token: git.token.as_deref(),
+            agent: git.agent.as_deref(),
+            cancel: &never,
+        };
+        let program = Git::new(&git.source, &access, &home);
+        let commit = program.commit(&git.source).context(what)?;
+        let wanted = git.source.commit.as_deref().unwrap_or_default();
+        if !commit.starts_with(wanted) {
+            let message = format!("{}: it is at {commit}, not at {wanted}", what());
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        program
+            .checkout(&git.source, &commit, &folder.path())
+            .context(what)?;
+        if !git.source.keep_git_dir.unwrap_or(git.keep_git_dir) {
+            let root = Root::open(&folder.path()).context(what)?;
+            root.remove_all(Path::new(".git")).context(what)?;
+        }
+        Ok(())
     }
 
     /// Unpacks a tar, compressed or not, into it. Everything in it belongs to this process.

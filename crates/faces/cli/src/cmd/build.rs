@@ -3,18 +3,19 @@
 mod attest;
 mod cache;
 mod output;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
     BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
-    ContextFolder, Difference, Engine, Entitlements, Failed, Ignore, is_context,
+    ContextFolder, Difference, Engine, Entitlements, Failed,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
@@ -149,8 +150,7 @@ struct BuildFlags {
     context: String,
 }
 
-/// Largest Dockerfile and largest secret (buildkit: 500 KiB a secret).
-const MAX_DOCKERFILE: u64 = 8 << 20;
+/// Largest secret (buildkit: 500 KiB).
 const MAX_SECRET: u64 = 500 << 10;
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
@@ -468,7 +468,7 @@ impl BuildObserver for Muted<'_> {
 
 /// What to build, and what must stay until it is built.
 fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Option<ContextFolder>), CliError> {
-    let source = source(context, flags)?;
+    let source = source::of(context, flags)?;
     let mut request = BuildRequest::new(source.dockerfile);
     request.context = source.context;
     request.dockerfile_name = source.name;
@@ -540,165 +540,6 @@ fn cache_budget() -> Result<Option<u64>, CliError> {
             Err(error) => Err(CliError::plain(format!("DHOW_BUILD_CACHE={text}: {error}"))),
         },
     }
-}
-
-/// Where a build gets its files from.
-struct Source {
-    context: Option<PathBuf>,
-    /// The Dockerfile's text, and its name for messages.
-    dockerfile: String,
-    name: String,
-    ignore: Ignore,
-    /// The context, when it was unpacked for this build.
-    folder: Option<ContextFolder>,
-}
-
-/// The file in a context that says how to build: podman's name for it comes first with podman, last with docker.
-fn recipe(context: &Path) -> PathBuf {
-    let names = if crate::dialect::spoken().is_podman() {
-        ["Containerfile", "Dockerfile"]
-    } else {
-        ["Dockerfile", "Containerfile"]
-    };
-    let found = names
-        .iter()
-        .map(|name| context.join(name))
-        .find(|path| path.exists());
-    found.unwrap_or_else(|| context.join(names[0]))
-}
-
-impl Source {
-    /// A Dockerfile that came without a file of its own.
-    fn bare(context: Option<PathBuf>, dockerfile: String) -> Self {
-        Self {
-            context,
-            dockerfile,
-            name: "Dockerfile".to_owned(),
-            ignore: Ignore::InContext,
-            folder: None,
-        }
-    }
-
-    /// A context that was unpacked, with the Dockerfile in it.
-    fn unpacked(folder: ContextFolder, file: Option<&Path>) -> Result<Self, CliError> {
-        let file = file.unwrap_or(Path::new("Dockerfile"));
-        Ok(Self {
-            context: Some(folder.path()),
-            dockerfile: folder.text(file, MAX_DOCKERFILE)?,
-            name: file.display().to_string(),
-            ignore: Ignore::InContext,
-            folder: Some(folder),
-        })
-    }
-}
-
-fn source(engine: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
-    let from_stdin = flags.file.as_deref() == Some(Path::new("-"));
-    if flags.context == "-" {
-        return on_stdin(engine, flags, from_stdin);
-    }
-    if is_git(&flags.context) {
-        let message = format!("a git repository as context is not supported: {}", flags.context);
-        return Err(CliError::plain(message).with_hint("clone it with git, and give the folder"));
-    }
-    if flags.context.starts_with("http://") || flags.context.starts_with("https://") {
-        let engine = engine.engine()?;
-        let folder = engine.context_folder()?;
-        // Apart, since the builder forks and this process must have one thread then.
-        engine.apart(|engine| engine.fetch_context(&folder, &flags.context))?;
-        return Source::unpacked(folder, flags.file.as_deref());
-    }
-    let context = PathBuf::from(&flags.context);
-    if !context.is_dir() {
-        let message = format!(
-            "unable to prepare context: path {:?} not found or no folder",
-            flags.context
-        );
-        return Err(CliError::plain(message));
-    }
-    if from_stdin {
-        return Ok(Source::bare(Some(context), read_stdin(MAX_DOCKERFILE)?));
-    }
-    let path = flags.file.clone().unwrap_or_else(|| recipe(&context));
-    let dockerfile = fs::File::open(&path)
-        .and_then(|file| {
-            let mut text = String::new();
-            file.take(MAX_DOCKERFILE).read_to_string(&mut text).map(|_| text)
-        })
-        .map_err(|error| {
-            CliError::plain(format!(
-                "failed to read dockerfile: open {}: {error}",
-                path.display()
-            ))
-        })?;
-    let inside = fs::canonicalize(&path)
-        .ok()
-        .zip(fs::canonicalize(&context).ok())
-        .and_then(|(path, context)| Some(path.strip_prefix(context).ok()?.display().to_string()));
-    let (name, ignore) = match inside {
-        Some(name) => (name, Ignore::InContext),
-        None => (path.display().to_string(), ignore_beside(&path)),
-    };
-    Ok(Source {
-        context: Some(context),
-        dockerfile,
-        name,
-        ignore,
-        folder: None,
-    })
-}
-
-/// What docker takes for a git repository (moby `urlutil.IsGitURL`).
-fn is_git(context: &str) -> bool {
-    let path = context.split('#').next().unwrap_or(context);
-    let web = context.starts_with("http://") || context.starts_with("https://");
-    ["git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|start| context.starts_with(start))
-        || web && path.ends_with(".git")
-}
-
-/// A Dockerfile outside the context may have its own patterns beside it.
-fn ignore_beside(path: &Path) -> Ignore {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".dockerignore");
-    fs::read_to_string(PathBuf::from(beside)).map_or(Ignore::InContext, Ignore::Text)
-}
-
-/// A tar with the context on standard input, or a Dockerfile alone.
-fn on_stdin(context: &Context, flags: &BuildFlags, twice: bool) -> Result<Source, CliError> {
-    if twice {
-        return Err(CliError::plain(
-            "invalid argument: can't use stdin for both build context and dockerfile",
-        ));
-    }
-    let mut input = std::io::stdin();
-    let mut head = Vec::new();
-    (&mut input).take(512).read_to_end(&mut head)?;
-    let archive = is_context(&head);
-    let mut whole = std::io::Cursor::new(head).chain(input);
-    if archive {
-        let engine = context.engine()?;
-        let folder = engine.context_folder()?;
-        engine.fill_context(&folder, whole)?;
-        return Source::unpacked(folder, flags.file.as_deref());
-    }
-    if flags.file.is_some() {
-        let message = "a Dockerfile alone comes from standard input: --file names nothing then";
-        return Err(CliError::plain(message));
-    }
-    let mut text = String::new();
-    (&mut whole)
-        .take(MAX_DOCKERFILE)
-        .read_to_string(&mut text)
-        .map_err(|error| CliError::plain(format!("read the Dockerfile on standard input: {error}")))?;
-    Ok(Source::bare(None, text))
-}
-
-fn read_stdin(most: u64) -> Result<String, CliError> {
-    let mut text = String::new();
-    std::io::stdin().lock().take(most).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// `id=x,src=path`, `id=x,env=NAME`; with the id alone, the variable or the file of that name.
