@@ -68,7 +68,7 @@ fn git(folder: &Path, arguments: &[&str]) {
 /// A repository `www/a.git` with two commits on `main`, the first of them tagged `v1`; `None` without git.
 fn repository(world: &World) -> Option<PathBuf> {
     if Command::new("git").arg("--version").output().is_err() {
-        println!("skipped: there is no git");
+        eprintln!("skipped: there is no git");
         return None;
     }
     let work = world.path("work");

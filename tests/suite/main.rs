@@ -73,6 +73,7 @@ mod runtime_rootless;
 mod screen;
 mod seccomp;
 mod secrets;
+mod security;
 mod shared;
 mod unprivileged;
 mod unprivileged_network;

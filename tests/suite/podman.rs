@@ -179,7 +179,7 @@ fn lists_are_one_array_of_whole_things() {
     assert!(
         networks
             .as_array()
-            .is_some_and(|all| all.iter().any(|one| one["name"] == "bridge")),
+            .is_some_and(|all| all.iter().any(|one| one["name"] == "podman")),
         "{networks}"
     );
     assert_eq!(

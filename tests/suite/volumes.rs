@@ -315,7 +315,7 @@ fn a_bind_that_may_make_its_source_and_volumes_that_are_none() {
     assert!(folder.is_dir());
     run("type=tmpfs,dst=/m,bind-create-src")
         .one_error(125)
-        .says("type=bind");
+        .says("cannot mix 'bind-*' options with mount type 'tmpfs'");
     world
         .say("create -v :/volume busybox true")
         .one_error(125)

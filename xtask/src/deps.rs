@@ -26,6 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "dockerfile",
             "build",
             "inventory",
+            "lineage",
             "vuln",
         ],
     ),

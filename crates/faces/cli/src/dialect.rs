@@ -209,28 +209,11 @@ fn podman_words(message: &str) -> String {
     {
         return format!("no volume with name \"{name}\" found: no such volume");
     }
-    if let Some(name) = message
-        .strip_suffix(" not found")
-        .and_then(|rest| rest.rsplit_once("network "))
-        .map(|(_, name)| name)
-    {
-        return format!("unable to find network with name or ID {name}: network not found");
-    }
     if let Some((_, name)) = message
         .rsplit_once("untag image ")
         .filter(|_| message.ends_with(": tag not known"))
     {
         return name.split_once(": ").map_or(message, |(_, rest)| rest).to_owned();
-    }
-    if let Some(name) = message
-        .strip_suffix(" already exists")
-        .and_then(|rest| rest.rsplit_once("network with name "))
-        .map(|(_, name)| name)
-    {
-        return format!("network name {name} already used: network already exists");
-    }
-    if message.contains(" is a pre-defined network and cannot be removed") {
-        return format!("default network {PODMAN_NETWORK} cannot be removed");
     }
     if let Some(flag) = message
         .strip_prefix("invalid filter ")
@@ -272,7 +255,28 @@ fn podman_words(message: &str) -> String {
     }
     words_of_paths(message)
         .or_else(|| words_of_images(message))
+        .or_else(|| words_of_networks(message))
         .unwrap_or_else(|| message.to_owned())
+}
+
+/// The same of networks.
+fn words_of_networks(message: &str) -> Option<String> {
+    if message.contains(" is a pre-defined network and cannot be removed") {
+        return Some(format!("default network {PODMAN_NETWORK} cannot be removed"));
+    }
+    let named = |end: &str, before: &str| {
+        let rest = message.strip_suffix(end)?;
+        rest.rsplit_once(before).map(|(_, name)| name)
+    };
+    if let Some(name) = named(" not found", "network ") {
+        return Some(format!(
+            "unable to find network with name or ID {name}: network not found"
+        ));
+    }
+    let name = named(" already exists", "network with name ")?;
+    Some(format!(
+        "network name {name} already used: network already exists"
+    ))
 }
 
 /// The same of images and their archives.

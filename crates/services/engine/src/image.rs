@@ -252,6 +252,7 @@ impl Engine {
             .store()?
             .prune(what, &self.uses()?)
             .context(|| "prune images")?;
+        self.forget_deltas()?;
         let mut events = removals(&pruned.removed, "");
         events.push(Event::now(EventKind::Image, "prune", "").with("reclaimed", pruned.reclaimed));
         self.tell_all(&events);

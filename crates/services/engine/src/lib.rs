@@ -30,6 +30,7 @@ mod build_cache;
 mod cache_artifact;
 mod change;
 mod confine;
+mod confined;
 pub mod container;
 mod context;
 mod difference;
@@ -38,7 +39,9 @@ mod engine;
 mod event;
 mod git;
 mod image;
+mod inventory;
 mod leftover;
+mod lineage;
 mod manifest;
 mod mounted;
 mod network;
@@ -53,6 +56,7 @@ mod support;
 mod system;
 mod volume;
 mod volume_options;
+mod vulnerability;
 mod worker;
 
 pub use algebra::{Appended, Rebased, SetImage, SquashFrom};
@@ -84,6 +88,23 @@ pub use dhow_build::{
     Wanted as BuildWanted, Warning as BuildWarning, targets as build_targets,
 };
 pub use dhow_vuln::Ecosystem;
+pub use inventory::Contents;
+pub use vulnerability::{Advisories, Scan, Subject as Vulnerability, Vulnerable};
+
+/// Advisories, as far as a person sees them.
+pub mod vuln {
+    pub use dhow_vuln::{Advisory, Facts, Feed, Finding, Imported, Level, Severity, State};
+}
+
+/// Inventories, and documents of them.
+pub mod sbom {
+    pub use dhow_inventory::{Installed, Inventory, Kind, Os, Package, Subject, cyclonedx, spdx2, spdx3};
+}
+
+/// Who derives from whom.
+pub mod tree {
+    pub use dhow_lineage::{Graph, Node};
+}
 pub use mounted::MountedImage;
 
 pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, Submounts, Ulimit};

@@ -2,6 +2,7 @@
 //!
 //! To add a verb: write its module with a `VERB`, and list it in [`TOP`] or in one of [`GROUPS`], or both.
 
+mod advisories;
 mod algebra;
 mod attach;
 mod boot;
@@ -44,6 +45,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod sbom;
 mod scan;
 mod search;
 mod secret;
@@ -54,10 +56,12 @@ mod system;
 mod tag;
 mod top;
 mod top_podman;
+mod tree;
 mod update;
 mod version;
 mod volume;
 mod volume_archive;
+mod why;
 
 #[cfg(test)]
 pub(crate) use system::df::{shown as df_text, verbose as df_verbose};
@@ -123,6 +127,10 @@ const TOP: &[Entry] = &[
     own(&events::VERB),
     own(&inspect::VERB),
     own(&history::VERB),
+    own(&tree::VERB),
+    own(&sbom::VERB),
+    own(&why::WHY),
+    own(&why::IMPACT),
     own(&tag::VERB),
     own(&tag::UNTAG),
     own(&rmi::VERB),
@@ -155,6 +163,8 @@ struct Group {
     /// Puts its verbs below it, when it is called.
     fill: fn(Command) -> Command,
     entries: &'static [Entry],
+    /// What it does without one of them.
+    verb: Option<&'static Verb>,
 }
 
 macro_rules! group {
@@ -164,6 +174,7 @@ macro_rules! group {
             about: $about,
             fill: |command| fill(command, $entries),
             entries: $entries,
+            verb: None,
         }
     };
 }
@@ -179,11 +190,16 @@ const GROUPS: &[Group] = &[
     group!("secret", "Manage secrets", SECRET),
     group!("context", "Manage contexts", CONTEXT),
     group!("builder", "Manage the build cache", BUILDER),
-    group!(
-        "scan",
-        "Known vulnerabilities: compare versions as their ecosystem does",
-        SCAN
-    ),
+    Group {
+        name: scan::VERB.name,
+        about: scan::VERB.about,
+        fill: |command| {
+            let command = (scan::VERB.flags)(command).args_conflicts_with_subcommands(true);
+            fill(command, SCAN)
+        },
+        entries: SCAN,
+        verb: Some(&scan::VERB),
+    },
     group!("system", "Manage Dhow", SYSTEM),
     group!("registry", "Serve images to others", REGISTRY),
 ];
@@ -325,7 +341,11 @@ const SYSTEM: &[Entry] = &[
     own(&system::teardown::VERB),
 ];
 
-const SCAN: &[Entry] = &[own(&scan::COMPARE)];
+const SCAN: &[Entry] = &[
+    own(&advisories::IMPORT),
+    own(&advisories::DATA),
+    own(&advisories::COMPARE),
+];
 
 const REGISTRY: &[Entry] = &[own(&registry::VERB)];
 
@@ -336,7 +356,7 @@ pub(crate) fn tree(root: Command) -> Command {
         let command = Command::new(group.name).about(group.about);
         root = root.subcommand(
             command
-                .subcommand_required(true)
+                .subcommand_required(group.verb.is_none())
                 .arg_required_else_help(true)
                 .defer(group.fill),
         );
@@ -364,6 +384,11 @@ pub(crate) fn dispatch(context: &Context, matches: &ArgMatches) -> Result<ExitCo
         return (entry.verb.run)(context, rest);
     }
     let group = GROUPS.iter().find(|group| group.name == name);
+    if let Some(verb) = group.and_then(|group| group.verb)
+        && rest.subcommand().is_none()
+    {
+        return (verb.run)(context, rest);
+    }
     let verb = group
         .zip(rest.subcommand())
         .and_then(|(group, (name, rest))| Some((found(group.entries, name)?.verb, rest)));

@@ -257,11 +257,7 @@ impl Engine {
         labels.extend(wanted.labels.clone());
         Ok(Config {
             id: id.clone(),
-            // Docker's names begin with a slash, and may be given so.
-            name: match &wanted.name {
-                Some(name) => name.strip_prefix('/').unwrap_or(name).to_owned(),
-                None => self.fresh_name(id)?,
-            },
+            name: self.name_of(wanted, id)?,
             created: dhow_monitor::format_time(std::time::SystemTime::now()),
             image_name: wanted.image.clone(),
             image: image.id,
@@ -301,6 +297,14 @@ impl Engine {
                 ..wanted.extras.clone()
             },
         })
+    }
+
+    fn name_of(&self, wanted: &CreateContainer, id: &ContainerId) -> Result<String, Error> {
+        match &wanted.name {
+            // Docker's names begin with a slash, and may be given so.
+            Some(name) => Ok(name.strip_prefix('/').unwrap_or(name).to_owned()),
+            None => self.fresh_name(id),
+        }
     }
 
     /// Looks the image up in a database that is closed again: the container's monitor would else carry its memory along.

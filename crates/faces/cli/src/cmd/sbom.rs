@@ -1,0 +1,186 @@
+//! `sbom`: what is in an image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::sbom::{Installed, Subject, cyclonedx, spdx2, spdx3};
+use dhow_engine::{Contents, Engine, Image};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::render::{note, say, table};
+use crate::{CliError, Context, Verb, dialect};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "sbom",
+    about: "List the packages in an image, with the layer that brought each (software bill of materials)",
+    flags: |command| SbomFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct SbomFlags {
+    /// Format output: table, json, cyclonedx (1.6), spdx (2.3) or spdx3 (3.0.1)
+    #[arg(long, default_value = "table", value_parser = ["table", "json", "cyclonedx", "spdx", "spdx3"])]
+    format: String,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The image, or a folder (a path with a slash)
+    #[arg(value_name = "IMAGE|FOLDER")]
+    target: String,
+}
+
+/// What was asked about, and what is in it.
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) image: Option<Image>,
+    pub(super) contents: Contents,
+}
+
+impl Target {
+    /// An image by its name, or a folder: what begins as a path, and is one.
+    pub(super) fn find(engine: &Engine, name: &str) -> Result<Self, CliError> {
+        let is_path =
+            name == "." || name == ".." || ["/", "./", "../"].iter().any(|begin| name.starts_with(begin));
+        if is_path {
+            return Ok(Self {
+                name: name.to_owned(),
+                image: None,
+                contents: engine.contents_of_folder(Path::new(name))?,
+            });
+        }
+        let local = super::local_image(engine, name);
+        let image = engine.image(&local)?;
+        Ok(Self {
+            name: name.to_owned(),
+            contents: engine.contents(&image)?,
+            image: Some(image),
+        })
+    }
+
+    /// What could not be read, as warnings.
+    pub(super) fn warn(&self) {
+        for (layer, problem) in &self.contents.inventory.problems {
+            let of = if self.image.is_some() {
+                format!("layer {layer}: ")
+            } else {
+                String::new()
+            };
+            note(&dialect::warning(&format!("{of}{problem}")));
+        }
+    }
+
+    /// What a document is of; its time is `SOURCE_DATE_EPOCH` where that is set.
+    pub(super) fn subject(&self) -> Subject {
+        let epoch = std::env::var("SOURCE_DATE_EPOCH")
+            .ok()
+            .and_then(|text| Timestamp::from_second(text.parse().ok()?).ok());
+        let created = epoch.unwrap_or_else(Timestamp::now);
+        Subject {
+            name: self.name.clone(),
+            digest: self
+                .image
+                .as_ref()
+                .map(|image| image.record.manifest.unwrap_or(image.id.0)),
+            image: self.image.is_some(),
+            layers: self.contents.layers.iter().map(ToString::to_string).collect(),
+            tool: ("dhow".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            created: created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
+    }
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: SbomFlags = crate::flags::read(matches)?;
+    let target = Target::find(context.engine()?, &flags.target)?;
+    target.warn();
+    let inventory = &target.contents.inventory;
+    let text = match flags.format.as_str() {
+        "json" => pretty(&document(&target)),
+        "cyclonedx" => pretty(&cyclonedx(inventory, &target.subject())),
+        "spdx" => pretty(&spdx2(inventory, &target.subject())),
+        "spdx3" => pretty(&spdx3(inventory, &target.subject())),
+        _ => listed(&target),
+    };
+    match &flags.output {
+        Some(path) => fs::write(path, &text)
+            .map_err(|error| CliError::plain(format!("write {}: {error}", path.display())))?,
+        None => say(&text)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn pretty(document: &Value) -> String {
+    // Strings and numbers only: it cannot fail.
+    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn listed(target: &Target) -> String {
+    let inventory = &target.contents.inventory;
+    let mut text = "NAME\tVERSION\tTYPE\tLAYER\tSOURCE\n".to_owned();
+    for installed in &inventory.packages {
+        let package = &installed.package;
+        let source = package.source.as_ref().map_or_else(String::new, |source| {
+            format!("{} {}", source.name, source.version)
+        });
+        text.push_str(&format!(
+            "{}\t{}\t{}\t{}\t{source}\n",
+            package.name,
+            package.version,
+            package.kind.purl_type(),
+            installed.layer
+        ));
+    }
+    table::align(&text)
+}
+
+/// Our own form: everything that is known.
+fn document(target: &Target) -> Value {
+    let inventory = &target.contents.inventory;
+    let os = inventory.os.as_ref();
+    let package = |installed: &Installed| {
+        let package = &installed.package;
+        let mut value = json!({
+            "Name": package.name,
+            "Version": package.version,
+            "Type": package.kind.purl_type(),
+            "PURL": package.purl(os),
+            "Path": installed.path,
+            "Layer": installed.layer,
+            "FirstLayer": installed.first,
+        });
+        if let Some(diff) = target.contents.layers.get(installed.layer) {
+            value["DiffID"] = diff.to_string().into();
+        }
+        if let Some(source) = &package.source {
+            value["Source"] = json!({"Name": source.name, "Version": source.version});
+        }
+        for (key, field) in [
+            ("Architecture", &package.arch),
+            ("License", &package.licence),
+            ("Owner", &installed.owner),
+        ] {
+            if let Some(field) = field {
+                value[key] = field.clone().into();
+            }
+        }
+        value
+    };
+    json!({
+        "Name": target.name,
+        "ID": target.image.as_ref().map(|image| image.id.to_string()),
+        "OS": os.map(|os| json!({"ID": os.id, "Version": os.version, "Codename": os.codename, "Name": os.pretty})),
+        "Layers": target.contents.layers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "Packages": inventory.packages.iter().map(package).collect::<Vec<_>>(),
+        "Problems": inventory
+            .problems
+            .iter()
+            .map(|(layer, problem)| json!({"Layer": layer, "Problem": problem}))
+            .collect::<Vec<_>>(),
+    })
+}
