@@ -355,7 +355,12 @@ impl Source for Context {
 }
 
 fn read_ignore(root: &Root, dockerfile: &str) -> Result<Patterns, Error> {
-    for name in [&format!("{dockerfile}.dockerignore"), ".dockerignore"] {
+    // The last is buildah's own name.
+    for name in [
+        &format!("{dockerfile}.dockerignore"),
+        ".dockerignore",
+        ".containerignore",
+    ] {
         let bytes = match root.read(Path::new(name), MAX_IGNORE) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {

@@ -339,18 +339,30 @@ impl Stage<'_, '_> {
         writer.owner = owner;
         writer.chmod = job.chmod.as_ref().map(|(_, chmod)| chmod.clone());
         let destination = &job.destination;
-        self.check_destination(job, &writer)?;
+        let mut picks = Vec::new();
         for (index, path) in job.paths.iter().enumerate() {
+            let here = !job.parents && !job.remotes.contains_key(&index);
+            picks.push(if here {
+                with_source(self, &job.origin, |source| {
+                    Ok(pick(source, &job.origin.located(path), how)?)
+                })?
+            } else {
+                Vec::new()
+            });
+        }
+        let picked = picks.iter().map(Vec::len).sum::<usize>() + job.remotes.len() + job.files.len();
+        self.check_destination(job, picked, &writer)?;
+        for ((index, path), picks) in job.paths.iter().enumerate().zip(picks) {
             if let Some(remote) = job.remotes.get(&index) {
                 remote.copy(self.build, how, &mut writer, destination)?;
                 continue;
             }
             with_source(self, &job.origin, |source| {
-                let path = job.origin.located(path);
                 if job.parents {
+                    let path = job.origin.located(path);
                     return writer.copy_parents(&with_parents(source, &path, how)?, source, destination);
                 }
-                for picked in pick(source, &path, how)? {
+                for picked in picks {
                     self.build.check()?;
                     if job.unpack && archive::unpack(source, &picked.top, &mut writer, destination)? {
                         continue;
@@ -368,9 +380,8 @@ impl Stage<'_, '_> {
         Ok(scratch.capture()?)
     }
 
-    /// Several sources need a directory to go to.
-    fn check_destination(&self, job: &Job, writer: &Writer<'_>) -> Result<(), Error> {
-        let sources = job.paths.len() + job.files.len();
+    /// Several sources need a directory to go to. What a wildcard does not match does not count.
+    fn check_destination(&self, job: &Job, sources: usize, writer: &Writer<'_>) -> Result<(), Error> {
         if sources < 2 || job.destination.slash || writer.is_dir(&job.destination)? {
             return Ok(());
         }

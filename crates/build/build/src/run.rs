@@ -16,6 +16,7 @@ use crate::mounts::{MountPlan, Prepared};
 use crate::stage::Stage;
 use crate::step::{Event, RunStep};
 use crate::why::{self, Inputs};
+use crate::write::{Destination, Writer};
 use crate::{stubs, users};
 
 /// Bytes of `/dev/shm` when nothing is said (docker's default).
@@ -342,9 +343,14 @@ impl Stage<'_, '_> {
                 .context(|| "mount a step's snapshot")?;
             let root = Root::from_fd(mount);
             let owner = owner_in(&root, user)?;
-            root.create_dir_all(Path::new(dir), 0o755, Some(owner))
+            // A link on the way may lead to what is still to be made.
+            let writer = Writer::new(root, self.build);
+            let real = writer.real_destination(&Destination::new(dir, true))?;
+            writer
+                .root()
+                .create_dir_all(&real, 0o755, Some(owner))
                 .context(|| format!("make the working directory {dir}"))?;
-            drop(root);
+            drop(writer);
             Ok(scratch.capture()?)
         })
     }

@@ -329,3 +329,10 @@ fn an_existing_directory_keeps_what_it_has_and_nested_ones_take_the_source_over(
     assert_eq!(tree["d"], "d 700 0:0 ");
     assert_eq!(tree["d/sub"], "d 755 0:0 ");
 }
+
+#[test]
+fn a_wildcard_that_matches_nothing_is_no_second_source() {
+    let Some(bench) = prepared() else { return };
+    let image = bench.build("FROM scratch\nCOPY none* a.txt /x\n").image;
+    assert!(bench.tree(&image)["x"].starts_with('f'));
+}

@@ -53,6 +53,7 @@ fn a_file_of_a_url_has_mode_0600_its_own_time_and_is_cached_by_its_content() {
     let again = bench.build(&text);
     assert_eq!(again.stats.cached, 0);
     assert_eq!(bench.tree(&again.image)["tool"], "f 644 1000:1001 two");
+    drop((built, again));
     bench.assert_clean();
 }
 

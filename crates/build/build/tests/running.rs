@@ -212,3 +212,13 @@ fn what_is_not_done_is_refused_by_name() {
             .contains("emulation is not supported")
     );
 }
+
+#[test]
+fn a_working_directory_may_be_a_link_to_what_is_not_there() {
+    let Some(bench) = bench() else { return };
+    let text = "FROM base:1\nRUN link /var/lib/made /way\nWORKDIR /way/deep\nUSER app\nWORKDIR /way/own\n";
+    let tree = bench.tree(&bench.build(text).image);
+    assert_eq!(tree["way"], "l 777 0:0 /var/lib/made");
+    assert_eq!(tree["var/lib/made/deep"], "d 755 0:0 ");
+    assert_eq!(tree["var/lib/made/own"], "d 755 1000:1001 ");
+}

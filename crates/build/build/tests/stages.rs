@@ -15,6 +15,7 @@ fn a_stage_copies_from_an_earlier_one_and_only_reached_stages_run() {
     assert!(!tree.contains_key("etc/passwd"));
     assert_eq!(bench.shell.runs(), 1);
     assert_eq!(built.image.config.rootfs.diff_ids.len(), 2);
+    drop(built);
     bench.assert_clean();
 }
 

@@ -90,7 +90,8 @@ impl Sharing {
     ];
 }
 
-const KEYS: [&str; 19] = [
+/// `z` of buildah, and `Z`, stand below: keys are compared in lower case.
+const KEYS: [&str; 20] = [
     "type",
     "from",
     "source",
@@ -110,6 +111,7 @@ const KEYS: [&str; 19] = [
     "uid",
     "gid",
     "env",
+    "z",
 ];
 
 /// What is wrong with a mount, and what may have been meant.
@@ -189,6 +191,10 @@ impl Mount {
 
     fn set(&mut self, key: &str, value: Option<String>, field: &str) -> Result<(), Fault> {
         let secret_like = matches!(self.kind, MountKind::Secret | MountKind::Ssh);
+        // Buildah's words for labels of SELinux: a source is the builder's own copy, and a command has no label of its own.
+        if key == "z" && value.is_none() && matches!(self.kind, MountKind::Bind | MountKind::Cache) {
+            return Ok(());
+        }
         if key == "required" {
             if !secret_like {
                 return Err(self.unexpected(key));
@@ -411,6 +417,16 @@ mod tests {
             ("type=cache", "a cache mount needs a target"),
         ] {
             assert_eq!(parse(text).unwrap_err(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_are_asked_for_in_buildahs_words_where_there_are_files() {
+        for text in ["target=/a,z", "type=bind,target=/a,Z", "type=cache,target=/a,z"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for text in ["type=tmpfs,target=/a,z", "target=/a,z=1", "type=secret,id=a,z"] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
