@@ -24,6 +24,9 @@ const SHM_SIZE: u64 = 64 << 20;
 /// Variables that every command gets when they are build arguments; they are in no key and no history.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// Arguments for the scan for a bill of materials: no command sees them.
+const SCANS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
 /// A script that is mounted: its path in the container, and its text.
 type Script = (String, String);
 
@@ -137,6 +140,7 @@ impl Stage<'_, '_> {
         for (name, value) in self.state.args_in_scope() {
             if let Some(value) = value
                 && self.state.env(&name).is_none()
+                && !SCANS.contains(&name.as_str())
             {
                 env.push(format!("{name}={value}"));
             }

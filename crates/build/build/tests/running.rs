@@ -8,7 +8,7 @@ use crate::bench::{bench, chain};
 fn a_command_gets_its_environment_user_directory_and_network() {
     let Some(bench) = bench() else { return };
     let mut request =
-        bench.request("FROM base:1\nUSER app\nWORKDIR /w\nENV A=1\nARG B=2\nRUN --network=none write x 1\n");
+        bench.request("FROM base:1\nUSER app\nWORKDIR /w\nENV A=1\nARG B=2\nARG BUILDKIT_SBOM_SCAN_STAGE=1\nRUN --network=none write x 1\n");
     request
         .build_args
         .insert("HTTPS_PROXY".into(), "http://proxy".into());

@@ -491,3 +491,53 @@ fn an_outline_names_what_the_target_and_its_sources_use() {
         ]
     );
 }
+
+/// Pieces of Dockerfiles, good and bad.
+const PIECES: [&str; 24] = [
+    "FROM a AS b\n",
+    "FROM $x AS Y\n",
+    "FROM b\n",
+    "FROM --platform=$TARGETPLATFORM a\n",
+    "FROM --platform=${y:-linux/arm64} a as Z\n",
+    "ARG x\n",
+    "ARG x=${y:?no} y=1\n",
+    "# check=skip=all\n",
+    "# x is\n",
+    "ENV a $b\n",
+    "ENV a=${a##*} PASSWORD=\n",
+    "LABEL a b\n",
+    "COPY --from=b . /$c/\n",
+    "COPY <<E /x\n$d\nE\n",
+    "ADD https://a.test/b.git#c /x\n",
+    "RUN --mount=type=cache,target=$e,from=b true\n",
+    "RUN --mount=type=ssh \\\n\n true\n",
+    "EXPOSE 1:2:$x/TCP 3-\n",
+    "WORKDIR $x\n",
+    "CMD a\n",
+    "entrypoint [\"a\"]\n",
+    "HEALTHCHECK NONE\n",
+    "ONBUILD COPY --from=b a b\n",
+    "SHELL [\"a\"]\n",
+];
+
+proptest::proptest! {
+    #[test]
+    fn whatever_the_text_is_it_is_checked_to_its_end(pieces in proptest::collection::vec(0..PIECES.len(), 0..24)) {
+        let text: String = pieces.iter().map(|piece| PIECES[*piece]).collect();
+        let request = Request::new(&*text);
+        let (file, errors) = dhow_dockerfile::parse_some(&text);
+        let choice = Choice::new(&file, &request).unwrap();
+        let end = dhow_dockerfile::Span::new(text.len(), text.len());
+        for warning in lines_before(&file, &choice, end) {
+            proptest::prop_assert!(warning.at.end <= text.len());
+        }
+        if errors.is_empty() {
+            let around = Around { file: &file, request: &request, base: &base, ignore: None, reached: None };
+            for warning in check(&around, &choice).warnings {
+                proptest::prop_assert!(warning.at.start <= warning.at.end && warning.at.end <= text.len());
+            }
+            drop(outline(&around));
+            drop(targets(&file));
+        }
+    }
+}

@@ -90,3 +90,30 @@ fn what_could_be_an_option_or_run_a_program_is_refused() {
         assert!(GitSource::parse(text).is_err(), "{text}");
     }
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::super::*;
+
+    proptest! {
+        #[test]
+        fn no_text_becomes_an_option_or_another_transport(text in "(https?://|ssh://|git://|git@|)[-a-z0-9@:/.#?=&%~^{}\\[\\] \\t]{0,60}(\\.git)?[#?]?[-a-z0-9:=/&.%]{0,40}") {
+            if let Ok(source) = GitSource::parse(&text) {
+                let arguments = [Some(&source.remote), source.reference.as_ref(), source.commit.as_ref()];
+                for argument in arguments.into_iter().flatten() {
+                    prop_assert!(!argument.starts_with('-') && !argument.contains(['\0', '\n', ' ']), "{source:?}");
+                }
+                let known = SCHEMES.iter().any(|scheme| source.remote.starts_with(&format!("{scheme}://")));
+                prop_assert!(known || is_scp_like(&source.remote), "{source:?}");
+                prop_assert!(!source.subdir.split('/').any(|part| part == ".."), "{source:?}");
+            }
+        }
+
+        #[test]
+        fn a_file_name_is_one_component(url in "\\PC{0,80}") {
+            let name = file_name(&format!("https://{url}"));
+            prop_assert!(!name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']), "{name:?}");
+        }
+    }
+}
