@@ -379,15 +379,34 @@ impl Executor for Words {
     }
 }
 
+/// The bytes of a file, and when it was changed last.
+pub(crate) type Online = (Vec<u8>, Option<u64>);
+
 /// A registry that has one image under all names, or nothing.
 #[derive(Default)]
 pub(crate) struct Hub {
     pub(crate) asked: Mutex<Vec<String>>,
     pub(crate) has: Mutex<Option<Image>>,
     /// What URLs lead to, and when it was changed last.
-    pub(crate) files: Mutex<BTreeMap<String, (Vec<u8>, Option<u64>)>>,
+    pub(crate) files: Mutex<BTreeMap<String, Online>>,
     /// The commit that each repository is at; its only file `file` holds it.
     pub(crate) commits: Mutex<BTreeMap<String, String>>,
+}
+
+impl Hub {
+    /// Puts a file at a URL.
+    pub(crate) fn serve(&self, url: &str, bytes: &[u8], modified: Option<u64>) {
+        let file = (bytes.to_vec(), modified);
+        self.files
+            .lock()
+            .expect("no test panicked with it")
+            .insert(url.to_owned(), file);
+    }
+
+    /// What was asked since the last call.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().expect("no test panicked with it"))
+    }
 }
 
 impl Images for Hub {

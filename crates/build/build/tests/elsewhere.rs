@@ -6,23 +6,14 @@ use std::os::unix::net::UnixListener;
 
 use dhow_build::{NamedContext, Secret};
 
-use crate::bench::{Bench, bench, chain};
+use crate::bench::{bench, chain};
 
 const URL: &str = "https://files.test/a/tool.txt?x=1";
-
-fn serve(bench: &Bench, url: &str, bytes: &[u8], modified: Option<u64>) {
-    let file = (bytes.to_vec(), modified);
-    bench.hub.files.lock().unwrap().insert(url.to_owned(), file);
-}
-
-fn asked(bench: &Bench) -> Vec<String> {
-    std::mem::take(&mut bench.hub.asked.lock().unwrap())
-}
 
 #[test]
 fn a_file_of_a_url_has_mode_0600_its_own_time_and_is_cached_by_its_content() {
     let Some(bench) = bench() else { return };
-    serve(&bench, URL, b"one", Some(1_000_000));
+    bench.hub.serve(URL, b"one", Some(1_000_000));
     let text = format!("FROM base:1\nADD {URL} /opt/\nADD --chmod=644 --chown=app {URL} /tool\n");
     let built = bench.build(&text);
     let tree = bench.tree(&built.image);
@@ -49,7 +40,7 @@ fn a_file_of_a_url_has_mode_0600_its_own_time_and_is_cached_by_its_content() {
     assert_eq!(layer.index().unwrap().find(b"tool").unwrap().mtime, 1_000_000);
     // The same content is cached, other content is not.
     assert_eq!(bench.build(&text).stats.cached, 2);
-    serve(&bench, URL, b"two", None);
+    bench.hub.serve(URL, b"two", None);
     let again = bench.build(&text);
     assert_eq!(again.stats.cached, 0);
     assert_eq!(bench.tree(&again.image)["tool"], "f 644 1000:1001 two");
@@ -60,13 +51,13 @@ fn a_file_of_a_url_has_mode_0600_its_own_time_and_is_cached_by_its_content() {
 #[test]
 fn a_checksum_is_checked_and_saves_the_download_when_the_step_is_cached() {
     let Some(bench) = bench() else { return };
-    serve(&bench, URL, b"one", None);
+    bench.hub.serve(URL, b"one", None);
     let digest = dhow_types::Digest::of(b"one");
     let text = format!("FROM base:1\nARG SUM={digest}\nADD --checksum=$SUM {URL} /opt/\n");
     bench.build(&text);
-    assert_eq!(asked(&bench), [format!("{URL} by nobody")]);
+    assert_eq!(bench.hub.asked(), [format!("{URL} by nobody")]);
     assert_eq!(bench.build(&text).stats.cached, 1);
-    assert_eq!(asked(&bench), Vec::<String>::new());
+    assert_eq!(bench.hub.asked(), Vec::<String>::new());
     let wrong = dhow_types::Digest::of(b"two");
     let failed = bench.fails(&format!("FROM base:1\nADD --checksum={wrong} {URL} /opt/\n"));
     assert!(chain(&failed).contains("digest mismatch"), "{failed:?}");
@@ -94,7 +85,7 @@ fn an_archive_of_a_url_is_unpacked_only_when_asked_for() {
     let mut tar = tar_of("inner", b"content");
     tar.resize(10240, 0);
     let url = "https://files.test/a.tar";
-    serve(&bench, url, &tar, None);
+    bench.hub.serve(url, &tar, None);
     let image = bench
         .build(&format!(
             "FROM base:1\nADD {url} /as-it-is/\nADD --unpack {url} /unpacked/\n"
@@ -128,7 +119,7 @@ fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
 #[test]
 fn credentials_are_secrets_of_the_host_and_stay_out_of_the_image() {
     let Some(bench) = bench() else { return };
-    serve(&bench, URL, b"one", None);
+    bench.hub.serve(URL, b"one", None);
     let repository = "https://git.test/a.git";
     bench
         .hub
@@ -148,7 +139,7 @@ fn credentials_are_secrets_of_the_host_and_stay_out_of_the_image() {
             .insert(id.to_owned(), Secret(value.as_bytes().to_vec()));
     }
     let image = bench.built(&request).image;
-    let asked = asked(&bench);
+    let asked = bench.hub.asked();
     assert_eq!(
         asked,
         [
@@ -191,9 +182,9 @@ fn a_repository_is_its_files_at_a_commit_and_is_fetched_only_when_it_moved() {
     assert!(!tree.contains_key("sub/file") && !tree.contains_key("sub/.git"));
     assert_eq!(tree["all/file"], format!("f 644 0:0 {commit}"));
     assert!(tree.contains_key("all/.git/config"));
-    asked(&bench);
+    bench.hub.asked();
     assert_eq!(bench.build(&text).stats.cached, 2);
-    assert_eq!(asked(&bench), ["commit by nobody", "commit by nobody"]);
+    assert_eq!(bench.hub.asked(), ["commit by nobody", "commit by nobody"]);
     at(&"b".repeat(40));
     assert_eq!(bench.build(&text).stats.cached, 0);
     let checked = format!("FROM base:1\nADD --checksum=0123456 {repository} /a\n");

@@ -449,7 +449,7 @@ fn credentials_for_a_plain_url_do_not_follow_a_redirect() {
     assert_eq!(out, b"there");
     assert_eq!((server.requests().len(), other.requests().len()), (2, 1));
     let error = client().get_as(&url, Some("Bearer a\r\nx: y")).unwrap_err();
-    assert_eq!(error.kind_of(), ErrorKind::InvalidArgument, "{error}");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
 }
 
 #[test]
