@@ -299,7 +299,17 @@ impl Stage<'_, '_> {
         if job.parents {
             inputs.hashed("set of files", "", &self.parents_key(job, how, false)?);
         } else {
-            pick_inputs(self, &job.origin, &job.paths, how, inputs)?;
+            let mut here = Vec::new();
+            for (index, path) in job.paths.iter().enumerate() {
+                let Some(remote) = job.remotes.get(&index) else {
+                    here.push(path.clone());
+                    continue;
+                };
+                let mut key = KeyWriter::new("remote");
+                remote.write_key(self.build, &mut key)?;
+                inputs.hashed("remote source", path, &key.finish());
+            }
+            pick_inputs(self, &job.origin, &here, how, inputs)?;
         }
         self.below(stack, inputs);
         Ok(())
@@ -484,7 +494,7 @@ pub(crate) fn pick_inputs(
     }
     with_source(stage, origin, |source| {
         for path in paths {
-            for mut picked in pick(source, path, how)? {
+            for mut picked in pick(source, &origin.located(path), how)? {
                 let mut top = [picked.top.clone()];
                 if picked.top.is_dir() {
                     hash_items(source, &mut picked.below)?;

@@ -70,8 +70,9 @@ impl MountPlan {
     /// What the mount adds to what the step is made of, for people.
     pub(crate) fn inputs(&self, stage: &Stage<'_, '_>, inputs: &mut Inputs) -> Result<(), Halt> {
         let mut key = KeyWriter::new("mount");
+        // What a cache began with is part of its content.
         let origin = self.origin.as_ref();
-        if let Some(origin) = origin {
+        if let Some(origin) = origin.filter(|_| self.mount.kind != MountKind::Cache) {
             let source = self.mount.source.clone().unwrap_or_default();
             pick_inputs(stage, origin, &[source], &Pick::default(), inputs)?;
         }

@@ -465,6 +465,7 @@ impl BuildObserver for Log {
         let line = match event {
             Event::Started { step, name } => format!("{step} start {name}"),
             Event::Cached { step } => format!("{step} cached"),
+            Event::Missed { step, why } => format!("{step} missed {why}"),
             Event::Output { step, bytes, .. } => format!("{step} says {}", String::from_utf8_lossy(bytes)),
             Event::Finished { step, error, .. } => format!("{step} end {}", error.unwrap_or("ok")),
             Event::Warning { message, .. } => format!("warning {message}"),

@@ -358,3 +358,20 @@ fn an_epoch_is_the_time_of_the_image_and_of_every_line_that_the_build_adds() {
         image.config.history
     );
 }
+
+#[test]
+fn why_a_step_is_not_cached_names_the_source_that_is_another() {
+    let Some(bench) = bench() else { return };
+    bench.file("local", "same");
+    bench.hub.serve(URL, b"one", None);
+    let request = bench.request(&format!("FROM base:1\nADD local {URL} /opt/\n"));
+    drop(bench.built(&request));
+    bench.hub.serve(URL, b"two", None);
+    bench.log.take();
+    drop(bench.built(&request));
+    let lines = bench.log.take();
+    assert!(
+        lines.iter().any(|line| line.contains("remote source")),
+        "{lines:?}"
+    );
+}
