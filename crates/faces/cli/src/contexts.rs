@@ -335,7 +335,7 @@ impl Contexts {
 
     fn place(&self, kind: &str, name: &str) -> Option<PathBuf> {
         let below = self.folder.as_ref()?.join("contexts").join(kind);
-        Some(below.join(Digest::of(name.as_bytes()).hex().to_string()))
+        Some(below.join(Digest::of(name.as_bytes()).hex()))
     }
 }
 

@@ -194,7 +194,9 @@ impl Wish {
         }
         // Docker's words (docker/cli `opts/mount_utils.go`).
         if let Some(other) = self.kinds.iter().find(|other| **other != kind) {
-            return Err(format!("cannot mix '{other}-*' options with mount type '{kind}'"));
+            return Err(format!(
+                "cannot mix '{other}-*' options with mount type '{kind}': they are for type={other}"
+            ));
         }
         let target = self.target.as_deref().filter(|path| path.starts_with('/'));
         let target = PathBuf::from(target.ok_or("target must be an absolute path")?);

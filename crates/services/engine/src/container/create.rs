@@ -244,13 +244,7 @@ impl Engine {
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image, mounted)?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
-        let platform = image.config.platform();
-        if !dhow_types::Platform::host().accepts(&platform) && !image.config.architecture.is_empty() {
-            warnings.push(format!(
-                "The requested image's platform ({platform}) does not match the detected host platform ({})",
-                dhow_types::Platform::host()
-            ));
-        }
+        warnings.extend(foreign_platform(image));
         let exposed = super::defaults::exposed(wanted, defaults);
         let (health, idle_health) = health(wanted, defaults.healthcheck.as_ref())?;
         let mut labels = defaults.labels.clone();
@@ -519,6 +513,17 @@ impl Engine {
             }
         }
     }
+}
+
+/// What is said of an image that is made for another machine.
+fn foreign_platform(image: &Image) -> Option<String> {
+    let (platform, host) = (image.config.platform(), dhow_types::Platform::host());
+    let known = !image.config.architecture.is_empty();
+    (known && !host.accepts(&platform)).then(|| {
+        format!(
+            "The requested image's platform ({platform}) does not match the detected host platform ({host})"
+        )
+    })
 }
 
 fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
