@@ -147,6 +147,38 @@ fn a_bridge_has_dockers_name() {
 }
 
 #[test]
+fn the_hosts_file_of_what_runs_knows_its_networks() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("network create other").ok();
+    world
+        .say("run -d --name some --hostname host busybox sleep 1000")
+        .ok();
+    let hosts = || world.say("exec some cat /etc/hosts").ok();
+    let own = "echo 192.0.2.9 mine >> /etc/hosts";
+    world.dhow(&["exec", "some", "sh", "-c", own]).ok();
+    let before = hosts();
+    world.say("network connect other some").ok();
+    let ip = world.inspect("some", "{{.NetworkSettings.Networks.other.IPAddress}}");
+    assert!(hosts().contains(&format!("{ip}\thost")), "{}", hosts());
+    world.say("network disconnect other some").ok();
+    assert_eq!(hosts(), before);
+    assert!(before.contains("192.0.2.9 mine"));
+    // Its name where it has the host's.
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(
+        world.sh("--uts host --network none", "cat /etc/hostname").ok(),
+        name.trim()
+    );
+    let pid = world.inspect("some", "{{.State.Pid}}");
+    assert_eq!(
+        world.inspect("some", "{{.NetworkSettings.SandboxKey}}"),
+        format!("/proc/{pid}/ns/net")
+    );
+}
+
+#[test]
 fn who_leaves_a_container_gets_dockers_exit_code_by_dockers_name() {
     let Some(world) = World::with_busybox().filter(|_| program("script")) else {
         return;

@@ -329,6 +329,14 @@ fn ipam(attachment: &Attachment) -> Value {
     }
 }
 
+/// Where the network namespace of what runs is.
+fn sandbox(container: &Container) -> String {
+    match container.state.pid {
+        0 => String::new(),
+        pid => format!("/proc/{pid}/ns/net"),
+    }
+}
+
 fn network_settings(container: &Container) -> Value {
     let endpoints = &container.state.endpoints;
     let mut networks = Map::new();
@@ -364,7 +372,8 @@ fn network_settings(container: &Container) -> Value {
     json!({
         "Bridge": "",
         "SandboxID": "",
-        "SandboxKey": "",
+        // The namespace itself, as nsenter(1) takes it: there is no other file of it.
+        "SandboxKey": sandbox(container),
         "Ports": ports(container),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",

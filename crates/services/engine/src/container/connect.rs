@@ -77,6 +77,7 @@ impl Engine {
                 warning = Some(text.to_owned());
             }
             self.tell(&Event::of_place(&endpoint, "connect"));
+            self.change_hosts(&config, None, Some(endpoint.ip.into()))?;
             self.containers()
                 .change_state(id, |state| state.endpoints.push(endpoint))?;
         }
@@ -127,6 +128,9 @@ impl Engine {
                 .detach(endpoint)
                 .context(|| format!("leave the network {name}"))?;
             self.tell(&Event::of_place(endpoint, "disconnect"));
+            if running {
+                self.change_hosts(&container.config, Some(endpoint.ip.into()), None)?;
+            }
         }
         self.containers().change_state(id, |state| {
             state.endpoints.retain(|endpoint| endpoint.network != name);

@@ -407,7 +407,11 @@ impl Engine {
         network: &NetworkMode,
     ) -> Result<Request, Error> {
         let defaults = &image.config.config;
+        let uts = NamespaceChoice::Uts(NamespaceMode::Host);
         let hostname = wanted.hostname.clone().unwrap_or_else(|| match network {
+            _ if wanted.namespaces.contains(&uts) => {
+                rustix::system::uname().nodename().to_string_lossy().into_owned()
+            }
             NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
             _ => id.short().to_owned(),
         });

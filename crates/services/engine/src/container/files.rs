@@ -1,6 +1,9 @@
 //! The files that the engine writes for a container: `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_bundle::GeneratedFile;
@@ -11,6 +14,9 @@ use super::extras;
 use super::folder::write_file;
 use super::record::{Config, MountRecord, NetworkMode};
 use crate::{Context as _, Engine, Error};
+
+/// Largest `/etc/hosts` that is changed while its container runs.
+const LARGEST_HOSTS: u64 = 1 << 20;
 
 impl Engine {
     /// Writes the three files and says where to bind them.
@@ -67,6 +73,43 @@ impl Engine {
         files.extend(self.containerenv_file(config)?);
         files.extend(self.secret_files(config)?);
         Ok(files)
+    }
+
+    /// Tells the `/etc/hosts` of a running container of a place in a network that came or went. Only its own line changes, since
+    /// the container may have written others, and in the file itself, which is what is mounted there.
+    pub(super) fn change_hosts(
+        &self,
+        config: &Config,
+        gone: Option<IpAddr>,
+        come: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        let path = self.containers().folder(&config.id).join("hosts");
+        let what = || format!("change {}", path.display());
+        let mut file = match File::options().read(true).write(true).open(&path) {
+            _ if config.extras.no_hosts => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            file => file.context(what)?,
+        };
+        if file.metadata().context(what)?.len() > LARGEST_HOSTS {
+            // The container has made something else of it.
+            return Ok(());
+        }
+        let mut text = String::new();
+        (&mut file)
+            .take(LARGEST_HOSTS)
+            .read_to_string(&mut text)
+            .context(what)?;
+        let is_gone = |line: &str| {
+            let first = line.split_whitespace().next();
+            gone.is_some_and(|gone| first == Some(gone.to_string().as_str()))
+        };
+        let mut new: String = text.split_inclusive('\n').filter(|line| !is_gone(line)).collect();
+        if let Some(ip) = come {
+            new.push_str(&format!("{ip}\t{}\n", own_names(config).join(" ")));
+        }
+        // Never empty meanwhile: the new text is as long as the old one, or its end is cut off after it is there.
+        file.write_all_at(new.as_bytes(), 0).context(what)?;
+        file.set_len(new.len() as u64).context(what)
     }
 
     /// Who has another container's network has its names, too.
@@ -128,13 +171,7 @@ fn hosts(
         });
     }
     let own: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
-    let mut names = vec![config.request.hostname.clone()];
-    if !config.request.domainname.is_empty() {
-        names.insert(
-            0,
-            format!("{}.{}", config.request.hostname, config.request.domainname),
-        );
-    }
+    let names = own_names(config);
     entries.extend(own.into_iter().map(|ip| HostEntry {
         ip,
         names: names.clone(),
@@ -146,6 +183,14 @@ fn hosts(
         });
     }
     dhow_network::hosts_file(&entries).context(|| "write the container's hosts file")
+}
+
+/// What a container calls itself.
+fn own_names(config: &Config) -> Vec<String> {
+    let hostname = config.request.hostname.clone();
+    let domain = &config.request.domainname;
+    let whole = (!domain.is_empty()).then(|| format!("{hostname}.{domain}"));
+    whole.into_iter().chain([hostname]).collect()
 }
 
 fn bad_host(line: &str) -> Error {
