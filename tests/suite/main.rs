@@ -55,6 +55,7 @@ mod network;
 mod network_faults;
 mod network_wishes;
 mod podman;
+mod podman_network;
 mod podman_run;
 mod podman_volumes;
 mod pods;

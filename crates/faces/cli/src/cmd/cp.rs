@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::container::{CopyPlace, CopyRequest};
+use dhow_types::ErrorKind;
 
 use crate::render::note;
 use crate::{CliError, Context, Verb, dialect};
@@ -67,16 +68,57 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let request = CopyRequest {
         from,
         to,
-        follow_link: flags.follow_link,
+        // Podman always does.
+        follow_link: flags.follow_link || podman,
         archive: flags.archive,
     };
     let streams = request.to == CopyPlace::Stream;
-    let bytes = context.engine()?.copy(&request, std::io::stdin(), &mut output)?;
+    if podman {
+        refuse_special_files(&request.to)?;
+    }
+    let copied = context.engine()?.copy(&request, std::io::stdin(), &mut output);
+    let bytes = copied.map_err(|error| match podman {
+        true => in_podmans_words(error, &request.from),
+        false => error.into(),
+    })?;
     if !flags.quiet && !streams && output.is_terminal() {
         let size = dhow_types::human_size(bytes);
         note(&format!("Successfully copied {size} to {}", flags.destination));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Only `-` is a stream: what else there is under the name of a place to write to must be a file or a folder.
+fn refuse_special_files(to: &CopyPlace) -> Result<(), CliError> {
+    let CopyPlace::Host(path) = to else {
+        return Ok(());
+    };
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_dir() && !found.is_file() => Err(CliError::plain(format!(
+            "invalid destination: {:?} must be a directory or a regular file",
+            path.display().to_string()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The failures that scripts around podman look for (podman `cmd/podman/containers/cp.go`).
+fn in_podmans_words(error: dhow_engine::Error, from: &CopyPlace) -> CliError {
+    let (message, kind) = (error.to_string(), error.kind());
+    let stream = *from == CopyPlace::Stream;
+    let words = match kind {
+        _ if stream && message.ends_with("must be a directory") => {
+            "destination must be a directory when copying from stdin"
+        }
+        ErrorKind::InvalidArgument | ErrorKind::DataLoss if stream => {
+            "source must be a (compressed) tar archive when copying from stdin"
+        }
+        _ if message.ends_with(": cannot copy directory") => {
+            "destination must be a directory when copying a directory"
+        }
+        _ => return error.into(),
+    };
+    CliError::plain(words)
 }
 
 /// With podman, a relative path in a container begins at its working directory; with docker, at `/`.

@@ -48,10 +48,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .map(|port| joined(port.host_ip, &port.host_port.to_string()) + "\n")
         .collect();
     if lines.is_empty() {
-        return Err(CliError::plain(format!(
-            "no public port '{wanted}' published for {}",
-            flags.container
-        )));
+        let message = match crate::dialect::spoken().is_podman() {
+            true => format!("failed to find published port {wanted:?}"),
+            false => format!("no public port '{wanted}' published for {}", flags.container),
+        };
+        return Err(CliError::plain(message));
     }
     say(&lines)?;
     Ok(ExitCode::SUCCESS)

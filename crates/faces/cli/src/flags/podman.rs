@@ -48,6 +48,9 @@ pub(crate) struct PodmanFlags {
     /// Bits that the program's files do not get, octal
     #[arg(long, value_name = "MASK", value_parser = umask)]
     umask: Option<u32>,
+    /// Give the container the proxies that this command's variables name (podman's way)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    http_proxy: Option<bool>,
     /// Leave the image's /etc/hostname as it is
     #[arg(long)]
     no_hostname: bool,
@@ -107,6 +110,9 @@ impl PodmanFlags {
         let unset: Vec<String> = self.unsetenv.iter().filter(unset).cloned().collect();
         request.env.extend(unset);
         request.bare_env = self.unsetenv_all;
+        if self.http_proxy.unwrap_or(dialect::spoken().is_podman()) {
+            add_proxies(&mut request.env);
+        }
         request.umask = self.umask;
         request.image_volumes = self.image_volume.unwrap_or_default();
         let podman = dialect::spoken().is_podman();
@@ -131,6 +137,18 @@ impl PodmanFlags {
         extras.no_hostname = self.no_hostname;
         extras.no_hosts = self.no_hosts;
         self.startup.add_to(extras)
+    }
+}
+
+/// The variables that name proxies (containers/common `pkg/config`, `ProxyEnv`), as far as nobody said otherwise.
+fn add_proxies(env: &mut Vec<String>) {
+    for name in ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy"] {
+        for name in [name.to_owned(), name.to_ascii_uppercase()] {
+            let said = env.iter().any(|set| set.split('=').next() == Some(&name));
+            if let Some(value) = std::env::var(&name).ok().filter(|_| !said) {
+                env.push(format!("{name}={value}"));
+            }
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use dhow_engine::container::{Container, Status};
+use dhow_engine::container::{Container, NetworkMode, Status};
 use dhow_engine::{Network, NetworkView, Summary, Volume};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::container as words;
 use super::port;
+use crate::dialect;
 use crate::render::time;
 
 fn seconds(text: Option<&str>) -> Option<i64> {
@@ -221,6 +222,9 @@ pub(crate) fn inspected_container(
             ("Driver", "overlay".into()),
         ],
     );
+    if let Some(settings) = docker.get_mut("NetworkSettings") {
+        settings_of_networks(settings, config);
+    }
     if let Some(init) = &config.request.init {
         let behind = ["--"]
             .into_iter()
@@ -262,6 +266,32 @@ pub(crate) fn inspected_container(
         run_config(inner, config, name);
     }
     docker
+}
+
+/// Networks by podman's names, with the names that it gives a container there: the beginning of its id, and the host name.
+/// A container without networks of its own is on one that is called as what it has.
+fn settings_of_networks(settings: &mut Value, config: &dhow_engine::container::Config) {
+    let mut networks = Map::new();
+    match &config.network {
+        NetworkMode::Host => drop(networks.insert("host".to_owned(), json!({}))),
+        NetworkMode::None => drop(networks.insert("none".to_owned(), json!({}))),
+        NetworkMode::Container(_) => {}
+        NetworkMode::Networks => {
+            let old = settings.get("Networks").and_then(Value::as_object).cloned();
+            for (name, mut network) in old.unwrap_or_default() {
+                let mut aliases = vec![config.id.short().to_owned()];
+                let given = config.networks.iter().find(|given| given.network == name);
+                aliases.extend(given.iter().flat_map(|given| given.aliases.iter().cloned()));
+                let hostname = &config.request.hostname;
+                if !aliases.contains(hostname) {
+                    aliases.push(hostname.clone());
+                }
+                put(&mut network, &[("Aliases", aliases.into())]);
+                networks.insert(dialect::spoken().network_name(&name).to_owned(), network);
+            }
+        }
+    }
+    put(settings, &[("Networks", networks.into())]);
 }
 
 /// The part of it that the image begins.

@@ -54,6 +54,8 @@ pub(crate) fn info(info: &Info, place: Place<'_>) -> Value {
                 "selinuxEnabled": has("selinux"),
             },
             "serviceIsRemote": false,
+            // There is none, and scripts ask.
+            "slirp4netns": {"executable": "", "package": "", "version": ""},
         },
         "store": {
             "containerStore": {

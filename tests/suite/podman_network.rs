@@ -1,0 +1,83 @@
+//! Networks in podman's words, when the program is called by its name.
+
+use serde_json::Value;
+
+use crate::world::World;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn networks_are_listed_and_shown_as_podman_does() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let podman = |line: &str| world.podman(line);
+    podman("network create zebra").ok();
+    assert_eq!(podman("network create --subnet 10.97.5.0/24 alpha").ok(), "alpha");
+    podman("network create alpha")
+        .exits(125)
+        .says("network name alpha already used: network already exists");
+    let table = podman("network ls").ok();
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0], ["NETWORK", "ID", "NAME", "DRIVER"]);
+    let names: Vec<&str> = lines[1..].iter().map(|line| line[1]).collect();
+    assert_eq!(names, ["alpha", "podman", "zebra"]);
+    assert_eq!(podman("network ls -q").ok(), "alpha\npodman\nzebra");
+    podman("network exists podman").exits(0);
+    podman("run -d --name some --network alpha busybox sleep 1000").ok();
+    let id = podman("inspect -f {{.Id}} some").ok();
+    let shown = json(&podman("network inspect alpha").ok());
+    assert_eq!(shown[0]["subnets"][0]["subnet"], "10.97.5.0/24");
+    let one = &shown[0]["containers"][id.as_str()];
+    assert_eq!(one["name"], "some");
+    assert_eq!(one["interfaces"]["eth0"]["subnets"][0]["ipnet"], "10.97.5.2/24");
+    let aliases = podman("inspect -f {{.NetworkSettings.Networks.alpha.Aliases}} some").ok();
+    assert_eq!(aliases, format!("[{}]", &id[..12]), "its host name is the same");
+    assert_eq!(podman("network reload some").ok(), id);
+    podman("network rm alpha").exits(2);
+    podman("network rm nosuch")
+        .exits(1)
+        .says("unable to find network with name or ID nosuch: network not found");
+    podman("network rm -f podman")
+        .exits(125)
+        .says("default network podman cannot be removed");
+    assert_eq!(podman("network rm -f -t 0 nosuch alpha").ok(), "alpha");
+    podman("container exists some").exits(1);
+    podman("create --name usual busybox").exits(125);
+    podman("create --name usual busybox true").ok();
+    assert!(
+        podman("inspect -f {{.NetworkSettings.Networks}} usual")
+            .ok()
+            .starts_with("map[podman:")
+    );
+    podman("create --name none --network none busybox true").ok();
+    assert!(
+        podman("inspect -f {{.NetworkSettings.Networks}} none")
+            .ok()
+            .starts_with("map[none:")
+    );
+}
+
+#[test]
+fn a_container_gets_the_hosts_proxies() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let run = |flags: &[&str]| {
+        let mut args = vec!["run", "--rm", "--network", "none"];
+        args.extend(flags);
+        args.extend(["busybox", "sh", "-c", "echo $http_proxy"]);
+        let mut command = world.command(&args);
+        std::os::unix::process::CommandExt::arg0(&mut command, "podman");
+        command.env("http_proxy", "http://proxy:1");
+        crate::world::finish(command, Vec::new()).ok()
+    };
+    assert_eq!(run(&[]), "http://proxy:1");
+    assert_eq!(run(&["--http-proxy=false"]), "");
+    assert_eq!(run(&["-e", "http_proxy=own"]), "own");
+}
