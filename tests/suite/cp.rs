@@ -174,6 +174,24 @@ fn tar_streams_go_both_ways() {
 }
 
 #[test]
+fn a_tar_from_standard_input_may_be_compressed() {
+    let Some(world) = container(false) else { return };
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, &Tar::new().file("in/packed", 0o644, b"x").finish()).unwrap();
+    world.feed(&["cp", "-", "box:/d"], packed.finish().unwrap()).ok();
+    let out = world.path("packed");
+    world
+        .dhow(&["cp", "box:/d/in/packed", &out.display().to_string()])
+        .ok();
+    assert_eq!(fs::read_to_string(out).unwrap(), "x");
+    let mut command = world.command(&["cp", "-", "box:/d"]);
+    std::os::unix::process::CommandExt::arg0(&mut command, "podman");
+    crate::world::finish(command, b"no archive at all, however long it is".repeat(40))
+        .exits(125)
+        .says("source must be a (compressed) tar archive when copying from stdin");
+}
+
+#[test]
 fn a_hostile_archive_or_container_stays_in_its_place() {
     let Some(world) = container(true) else { return };
     let host = world.path("host");

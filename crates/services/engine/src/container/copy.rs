@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dhow_layer::decoder;
 use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
 
@@ -78,7 +79,7 @@ impl Engine {
     pub fn copy(
         &self,
         wanted: &CopyRequest,
-        input: impl Read,
+        input: impl Read + Send,
         output: &mut (dyn Write + Send),
     ) -> Result<u64, Error> {
         let bytes = AtomicU64::new(0);
@@ -99,8 +100,9 @@ impl Engine {
                 let message = format!("destination {:?} must be a directory", place.shown);
                 Error::new(ErrorKind::FailedPrecondition, message)
             })?;
-            let input = Counting(input, &bytes);
-            extract::read(&place.root, &base, input, owner).context(|| format!("copy to {}", place.shown))?;
+            let what = || format!("copy to {}", place.shown);
+            let (_, input) = decoder(Counting(input, &bytes)).context(what)?;
+            extract::read(&place.root, &base, input, owner).context(what)?;
             return Ok(bytes.into_inner());
         }
         let source = self.source(wanted)?;
