@@ -40,7 +40,7 @@ furnish() {
     printf '127.0.0.1 localhost box registry\n' >"$work/hosts"
     mount --bind "$work/hosts" /etc/hosts
     mkdir -p "$work/bin" "$work/tmp" "$work/home"
-    printf '#!/bin/sh\nDHOW_ROOT=%s DHOW_INSECURE_REGISTRIES=registry:5000 exec %s "$@"\n' "$work/r" "$dhow" >"$work/bin/docker"
+    printf '#!/bin/bash\nDHOW_ROOT=%s DHOW_INSECURE_REGISTRIES=registry:5000 exec -a docker %s "$@"\n' "$work/r" "$dhow" >"$work/bin/docker"
     chmod 755 "$work/bin/docker"
     export PATH=$work/bin:$PATH HOME=$work/home TMPDIR=$work/tmp
 }

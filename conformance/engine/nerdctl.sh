@@ -68,9 +68,9 @@ furnish() {
     mkdir -p "$work/bin" "$work/tmp" "$work/home"
     # Tests run their programs with few variables; and they want to see a compose.
     cat >"$work/bin/docker" <<SCRIPT
-#!/bin/sh
+#!/bin/bash
 case "\$1 \$2" in "compose version") echo 'no compose yet'; exit ;; esac
-DHOW_ROOT=$work/r exec $dhow "\$@"
+DHOW_ROOT=$work/r exec -a docker $dhow "\$@"
 SCRIPT
     chmod 755 "$work/bin/docker"
     export PATH=$work/bin:$PATH HOME=$work/home TMPDIR=$work/tmp
