@@ -141,6 +141,37 @@ fn keys_reach_the_program_once() {
 }
 
 #[test]
+fn who_ends_the_command_ends_the_container_with_a_terminal_too() {
+    let Some(world) = World::with_busybox().filter(|_| program("script")) else {
+        return;
+    };
+    let pid = world.path("pid");
+    let line = format!(
+        "echo $$ > {}; exec {} --root {} run -it --name some --init --network none busybox sleep 1000",
+        pid.display(),
+        crate::world::binary().display(),
+        world.root().display()
+    );
+    let mut child = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it runs", || {
+        world.say("inspect -f {{.State.Running}} some").stdout.trim() == "true"
+    });
+    let number: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    let process = rustix::process::Pid::from_raw(number).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    eventually("it ended", || {
+        world.inspect("some", "{{.State.Status}}") == "exited"
+    });
+    assert_eq!(world.inspect("some", "{{.State.ExitCode}}"), "143");
+    child.wait().unwrap();
+}
+
+#[test]
 fn there_is_no_program_of_ours_to_write_over() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -78,7 +78,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         stderr,
         keys: container.detach_keys.clone(),
         tty: container.tty,
-        signals: flags.sig_proxy && !container.tty,
+        // With a terminal, too: keys come by it, but who ends this command ends the container (moby#28872).
+        signals: flags.sig_proxy,
     };
     let end = pump(socket, how, |number| {
         // It may have ended already; its exit code comes next.
