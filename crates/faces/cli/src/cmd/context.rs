@@ -86,6 +86,8 @@ const ENDPOINT_HELP: &str = "Docker endpoint config:
   skip-tls-verify   Skip TLS certificate validation
   from              Copy named context's Docker endpoint configuration";
 
+/// Files in a tar begin at multiples of so many bytes.
+const BLOCK: usize = 512;
 /// The file of a context in an archive.
 const META: &str = "meta.json";
 /// The names that docker gives to the files of `ca`, `cert` and `key`.
@@ -543,7 +545,10 @@ fn unpacked(name: &str, content: &[u8]) -> Result<(Named, Vec<(String, Files)>),
     if content.starts_with(b"PK\x03\x04") {
         return Err(bad("it is a zip file").with_hint("export it again: docker and dhow write tar archives"));
     }
-    let mut tar = Reader::new(content);
+    // Docker's reader takes one that ends without the padding of its last file.
+    let padding = [0; BLOCK];
+    let padded = content.chain(&padding[content.len() % BLOCK..]);
+    let mut tar = Reader::new(padded);
     let failed = |error: dhow_engine::tar::Error| bad(&error.to_string());
     let (mut named, mut all): (Option<Named>, Vec<(String, Files)>) = (None, Vec::new());
     while let Some(entry) = tar.next_entry().map_err(failed)? {
@@ -600,6 +605,13 @@ mod tests {
             tar.append(&entry, &b"x"[..]).unwrap();
             assert!(unpacked("x", &tar.finish().unwrap()).is_err(), "{path}");
         }
+        let named = Named::new("some");
+        let whole = archive(&named, &[]).unwrap();
+        let end = BLOCK + named.document().to_string().len();
+        assert!(
+            unpacked("some", &whole[..end]).is_ok(),
+            "the padding of the last file is missing"
+        );
         assert!(unpacked("x", b"PK\x03\x04").is_err());
         assert!(unpacked("x", b"").is_err());
     }
