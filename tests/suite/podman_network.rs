@@ -64,6 +64,41 @@ fn networks_are_listed_and_shown_as_podman_does() {
 }
 
 #[test]
+fn a_network_namespace_of_the_host_is_joined() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("run -d --name some --network none busybox sleep 1000")
+        .ok();
+    let theirs = world.inspect("some", "{{.NetworkSettings.SandboxKey}}");
+    let inside = "readlink /proc/self/ns/net";
+    let expected = world.say(&format!("exec some {inside}")).ok();
+    assert_eq!(world.sh(&format!("--network ns:{theirs}"), inside).ok(), expected);
+    world
+        .say(&format!("create --name other --network ns:{theirs} busybox true"))
+        .ok();
+    assert_eq!(
+        world.inspect("other", "{{.HostConfig.NetworkMode}}"),
+        format!("ns:{theirs}")
+    );
+    world.say("network create mine").ok();
+    world
+        .say("network connect mine other")
+        .exits(1)
+        .says("sharing network namespace");
+    let mounts = theirs.replace("/ns/net", "/ns/mnt");
+    for bad in ["/etc/passwd", mounts.as_str()] {
+        let said = world.sh(&format!("--network ns:{bad}"), "true");
+        said.exits(125).says("it is no network namespace");
+    }
+    world
+        .sh("--network ns:/no/such", "true")
+        .exits(125)
+        .says("no such file");
+}
+
+#[test]
 fn a_container_gets_the_hosts_proxies() {
     let Some(world) = World::with_busybox() else {
         return;

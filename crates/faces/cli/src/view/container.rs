@@ -128,7 +128,7 @@ pub(crate) fn networks(container: &Container) -> Vec<String> {
             .collect(),
         NetworkMode::Host => vec!["host".to_owned()],
         NetworkMode::None => vec!["none".to_owned()],
-        NetworkMode::Container(_) => Vec::new(),
+        NetworkMode::Container(_) | NetworkMode::Namespace(_) => Vec::new(),
     }
 }
 

@@ -268,6 +268,7 @@ fn network_mode(container: &Container) -> String {
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Namespace(path) => format!("ns:{}", path.display()),
     }
 }
 

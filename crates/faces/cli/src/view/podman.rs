@@ -275,7 +275,7 @@ fn settings_of_networks(settings: &mut Value, config: &dhow_engine::container::C
     match &config.network {
         NetworkMode::Host => drop(networks.insert("host".to_owned(), json!({}))),
         NetworkMode::None => drop(networks.insert("none".to_owned(), json!({}))),
-        NetworkMode::Container(_) => {}
+        NetworkMode::Container(_) | NetworkMode::Namespace(_) => {}
         NetworkMode::Networks => {
             let old = settings.get("Networks").and_then(Value::as_object).cloned();
             for (name, mut network) in old.unwrap_or_default() {

@@ -154,12 +154,11 @@ impl Engine {
 
     /// Whether a name server was made for the container when it started.
     fn has_names(&self, container: &Container) -> Result<bool, Error> {
-        for attachment in &container.config.networks {
-            if self.network_for(&attachment.network)?.has_names() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        // The networks of its start may be others by now; the file of its start says who answers.
+        let path = self.containers().folder(&container.config.id).join("resolv.conf");
+        let text = std::fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
+        let own = format!("nameserver {}", dhow_network::dns::ADDRESS);
+        Ok(text.lines().any(|line| line == own))
     }
 }
 
@@ -173,7 +172,7 @@ fn check(container: &Container, network: &Network, wanted: &ConnectRequest) -> R
             let why = "container cannot be disconnected from host network or connected to host network";
             return refuse(precondition, why.to_owned());
         }
-        NetworkMode::Container(_) => {
+        NetworkMode::Container(_) | NetworkMode::Namespace(_) => {
             let why = "container sharing network namespace with another container or host cannot be connected to any \
                        other network";
             return refuse(precondition, why.to_owned());

@@ -341,9 +341,10 @@ impl Engine {
             let mode = match attachment.network.as_str() {
                 "host" => NetworkMode::Host,
                 "none" => NetworkMode::None,
-                name => match name.strip_prefix("container:") {
-                    Some(other) => NetworkMode::Container(self.containers().find(other)?.config.id),
-                    None => {
+                name => match (name.strip_prefix("container:"), name.strip_prefix("ns:")) {
+                    (Some(other), _) => NetworkMode::Container(self.containers().find(other)?.config.id),
+                    (_, Some(path)) if path.starts_with('/') => NetworkMode::Namespace(path.into()),
+                    _ => {
                         self.check_attachment(name, attachment)?;
                         continue;
                     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_cgroup::Group;
@@ -12,6 +12,8 @@ use dhow_oci::runtime::Spec;
 use dhow_rootpath::Root;
 use dhow_runtime::{Create, Namespace, Plan, Rootfs, Running, Stdio};
 use dhow_types::ErrorKind;
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::UnshareFlags;
 
 use super::folder::process_start;
 use super::forward::Forwarder;
@@ -169,6 +171,10 @@ impl ContainerLife {
         let mut connection = Connection::default();
         match &self.config.network {
             NetworkMode::Host => return Ok(connection),
+            NetworkMode::Namespace(path) => {
+                connection.netns = Some(network_at(path)?);
+                return Ok(connection);
+            }
             NetworkMode::Container(other) => {
                 connection.netns = Some(self.engine.namespace_of(other, "net")?);
                 return Ok(connection);
@@ -307,7 +313,10 @@ impl ContainerLife {
         if self.config.network == NetworkMode::Host {
             request.namespaces.net = dhow_bundle::NamespaceMode::Host;
         }
-        if matches!(self.config.network, NetworkMode::Container(_)) {
+        if matches!(
+            self.config.network,
+            NetworkMode::Container(_) | NetworkMode::Namespace(_)
+        ) {
             // Nobody opens the path: it says that the network is not the container's own to set.
             request.namespaces.net = dhow_bundle::NamespaceMode::Path(PathBuf::from("/proc/self/ns/net"));
         }
@@ -677,6 +686,22 @@ impl ContainerLife {
 /// The first process that the runtime brings along.
 fn spec_less_init(config: &Config) -> Option<&dhow_bundle::Init> {
     config.request.init.as_ref().filter(|init| init.program.is_none())
+}
+
+/// The network namespace that a file of the host is.
+fn network_at(path: &Path) -> Result<OwnedFd, Error> {
+    let what = || format!("join the network namespace {}", path.display());
+    // A pipe or a device would wait for somebody, or do something.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
+    let file = file.context(what)?;
+    match dhow_sys::namespace::kind(&file) {
+        Ok(kind) if kind == UnshareFlags::NEWNET => Ok(file),
+        _ => {
+            let message = format!("{}: it is no network namespace", what());
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+    }
 }
 
 /// What a person wrote for one.

@@ -183,6 +183,8 @@ pub enum NetworkMode {
     None,
     /// With another container's network.
     Container(ContainerId),
+    /// With the network namespace that a file is (`ns:PATH`), which somebody else looks after.
+    Namespace(PathBuf),
 }
 
 /// One network to join.
