@@ -302,32 +302,6 @@ fn words_of_images(message: &str) -> Option<String> {
     None
 }
 
-/// The same of networks.
-fn words_of_networks(message: &str) -> Option<String> {
-    if let Some(name) = message
-        .strip_suffix(" not found")
-        .and_then(|rest| rest.rsplit_once("network "))
-        .map(|(_, name)| name)
-    {
-        return Some(format!(
-            "unable to find network with name or ID {name}: network not found"
-        ));
-    }
-    if let Some(name) = message
-        .strip_suffix(" already exists")
-        .and_then(|rest| rest.rsplit_once("network with name "))
-        .map(|(_, name)| name)
-    {
-        return Some(format!(
-            "network name {name} already used: network already exists"
-        ));
-    }
-    if message.contains(" is a pre-defined network and cannot be removed") {
-        return Some(format!("default network {PODMAN_NETWORK} cannot be removed"));
-    }
-    None
-}
-
 /// The same of paths in containers and on the host.
 fn words_of_paths(message: &str) -> Option<String> {
     let absent = |path: &str, container: &str| {
