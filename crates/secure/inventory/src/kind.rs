@@ -10,6 +10,7 @@ pub(crate) mod pacman;
 pub(crate) mod php;
 pub(crate) mod program;
 pub(crate) mod python;
+pub(crate) mod rpm;
 pub(crate) mod ruby;
 #[cfg(test)]
 mod tests;

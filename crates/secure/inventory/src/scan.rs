@@ -169,6 +169,14 @@ fn reader(found: &Found<'_>) -> Option<Reader> {
         b"lib/apk/db/installed" | b"usr/lib/apk/db/installed" => return database(kind::apk::installed),
         _ => {}
     }
+    if [&b"var/lib/rpm"[..], b"usr/lib/sysimage/rpm", b"usr/share/rpm"].contains(&dir) {
+        return match name {
+            b"rpmdb.sqlite" => database(kind::rpm::sqlite),
+            b"Packages.db" => database(kind::rpm::ndb),
+            b"Packages" => database(kind::rpm::berkeley),
+            _ => None,
+        };
+    }
     if dir == b"var/lib/dpkg/status.d" {
         return match name {
             name if name.ends_with(b".md5sums") => metadata(kind::dpkg::sums),
@@ -229,9 +237,15 @@ pub(crate) fn is_evidence(path: &str) -> bool {
         size: 0,
         mode: 0,
     };
-    // A list does not say the mode: what is in a folder of programs may be one.
+    // A list does not say the mode: what is in a folder of programs may be one, and so may what is beside libraries and has
+    // no ending.
     let programs = ["bin/", "sbin/", "libexec/"];
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let beside = ["usr/lib/", "lib/", "opt/"]
+        .iter()
+        .any(|dir| path.starts_with(dir));
     reader(&found).is_some()
+        || (beside && !name.contains('.'))
         || programs
             .iter()
             .any(|dir| path.starts_with(dir) || path.contains(&format!("/{dir}")))

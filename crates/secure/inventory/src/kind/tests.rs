@@ -397,8 +397,8 @@ fn a_package_url_says_the_distribution() {
 proptest! {
     #[test]
     fn no_bytes_stop_a_parser(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 0_usize..4000) {
-        let parsers: [crate::scan::Parse; 12] = [
-            dpkg::status, dpkg::list, dpkg::sums, apk::installed, os::release, pacman::desc, pacman::files,
+        let parsers: [crate::scan::Parse; 14] = [
+            super::rpm::sqlite, super::rpm::ndb, dpkg::status, dpkg::list, dpkg::sums, apk::installed, os::release, pacman::desc, pacman::files,
             python::metadata, node::package, php::installed, dotnet::deps, ruby::gemspec,
         ];
         for parse in parsers {
