@@ -176,9 +176,12 @@ impl Stage<'_, '_> {
 
     fn copy_origin(&self, instruction: &Instruction, from: &str) -> Result<Origin, Halt> {
         let at = instruction.flag_at("from");
-        if from.contains('$') {
-            let error = invalid("variable expansion is not supported for --from")
-                .with_hint("define a new stage with FROM using ARG from global scope as a workaround");
+        // Docker refuses variables here; buildah knows them. The stage that is meant runs when it is asked for, if the
+        // plan did not see it.
+        let from = &self.expand(from).map_err(|trouble| trouble.at(at))?;
+        if from.is_empty() {
+            let error =
+                invalid("--from expands to nothing").with_hint("give the argument a value: ARG name=stage");
             return Err(Trouble::from(error).at(at).into());
         }
         self.origin_of(from).map_err(|halt| halt.at(at))

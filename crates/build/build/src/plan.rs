@@ -224,7 +224,8 @@ impl Plan {
     pub(crate) fn sources(&self, current: usize, instruction: &Instruction) -> Result<Vec<usize>, Trouble> {
         let mut names = Vec::new();
         match &instruction.op {
-            Op::Copy(copy) => names.extend(copy.from.clone()),
+            // What a variable means is known when the stage is there.
+            Op::Copy(copy) => names.extend(copy.from.clone().filter(|from| !from.contains('$'))),
             Op::Run(run) => {
                 for flag in &run.mounts {
                     // Only `from` is of interest, and that is never expanded.

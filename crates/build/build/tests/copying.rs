@@ -90,7 +90,7 @@ fn what_cannot_be_copied_is_an_error_with_its_place() {
         ("COPY --chown=nobody a.txt /x", "unable to find user nobody"),
         (
             "COPY --from=$x a.txt /x",
-            "variable expansion is not supported for --from",
+            "--from expands to nothing | give the argument a value: ARG name=stage",
         ),
         ("COPY --parents none/y /x/", "\"/none/y\": not found"),
         (

@@ -255,3 +255,20 @@ fn stages_of_one_missing_base_share_one_pull() {
     bench.built(&request);
     assert_eq!(*bench.hub.asked.lock().unwrap(), ["docker.io/library/base:1"]);
 }
+
+#[test]
+fn a_variable_may_say_which_stage_is_copied_from() {
+    let Some(bench) = bench() else { return };
+    let text = "ARG which=one\nFROM base:1 AS one\nRUN write /f 1\nFROM base:1 AS two\nRUN write /f 2\n\
+                FROM base:1\nARG which\nARG other=t\nCOPY --from=$which /f /a\nCOPY --from=${other}wo /f /b\n";
+    let tree = bench.tree(&bench.build(text).image);
+    assert_eq!((&tree["a"][..], &tree["b"][..]), ("f 644 0:0 1", "f 644 0:0 2"));
+    let failed = bench.fails("FROM base:1 AS one\nARG me=one\nCOPY --from=$me /f /a\n");
+    assert!(failed.to_string().contains("circular dependency"), "{failed}");
+    let failed =
+        bench.fails("FROM base:1 AS one\nARG later=two\nCOPY --from=$later /f /a\nFROM one AS two\n");
+    assert!(
+        failed.to_string().contains("needs to be defined before"),
+        "{failed}"
+    );
+}

@@ -408,7 +408,7 @@ impl Walker<'_, '_> {
     }
 
     fn copy(&mut self, choice: &Choice, at: Span, copy: &Copy, add: bool) -> Result<(), Trouble> {
-        let flags = [&copy.chown, &copy.chmod, &copy.checksum];
+        let flags = [&copy.chown, &copy.chmod, &copy.checksum, &copy.from];
         for word in flags.into_iter().flatten().chain(&copy.excludes) {
             self.expand(choice, at, word)?;
         }
