@@ -67,11 +67,11 @@ impl Context {
         })
     }
 
-    /// A directory of which nothing is left out.
-    pub(crate) fn whole(path: &Path, cache: &Path) -> Result<Self, Error> {
+    /// A directory without what some patterns name.
+    pub(crate) fn without(path: &Path, ignore: Patterns, cache: &Path) -> Result<Self, Error> {
         let root = Root::open(path).context(|| format!("open {}", path.display()))?;
         Ok(Self {
-            ignore: Patterns::default(),
+            ignore,
             digests: Mutex::new(Digests::open(cache, path)),
             root,
         })

@@ -1,48 +1,30 @@
 //! `COPY` and `ADD`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use dhow_dockerfile::{Copy, Instruction, Quotes};
 use dhow_layer::Layer;
 use dhow_rootpath::Root;
-use dhow_types::{DiffId, Digest, ErrorKind};
+use dhow_types::{DiffId, Digest};
 
 use crate::add::{self, Remote};
 use crate::cache::Outcome;
 use crate::chmod::Chmod;
 use crate::failure::{Context as _, Error, Halt, Trouble, invalid};
-use crate::ignore::{Glob, Patterns, Stars};
+use crate::ignore::Patterns;
 use crate::keys::KeyWriter;
 use crate::layer_step::{LayerStep, Scratch};
+use crate::origin::{Origin, hash_items, pick_inputs, pick_key, stack_key, with_source};
 use crate::outside::Outside;
+use crate::parents::with_parents;
 use crate::run::owner_in;
-use crate::source::{Item, Pick, Picked, Source, clip, filter, pick, resolve};
+use crate::source::{Pick, Source as _, pick, resolve};
 use crate::stage::{Stage, unplaced};
 use crate::tree::StackSource;
-use crate::why::{self, Inputs};
+use crate::why::Inputs;
 use crate::write::{Destination, Writer};
 use crate::{archive, remote, users};
-
-/// Where sources come from.
-#[derive(Clone, Debug)]
-pub(crate) enum Origin {
-    Context,
-    /// A named context, or what was fetched.
-    Outside(Arc<Outside>),
-    Stack(Vec<DiffId>),
-}
-
-impl Origin {
-    /// A path as written, from the root of the source.
-    pub(crate) fn located(&self, written: &str) -> String {
-        match self {
-            Self::Outside(tree) if !tree.subdir.is_empty() => format!("{}/{}", tree.subdir, clip(written)),
-            _ => written.to_owned(),
-        }
-    }
-}
 
 /// A `COPY` or `ADD` with all variables expanded.
 #[derive(Debug)]
@@ -421,166 +403,4 @@ impl Stage<'_, '_> {
             Ok(key.finish())
         })
     }
-}
-
-fn stack_key(stack: &[DiffId]) -> Digest {
-    let mut key = KeyWriter::new("source stack");
-    key.stack(stack);
-    key.finish()
-}
-
-fn hash_items(source: &dyn Source, items: &mut [(Vec<u8>, Item)]) -> Result<(), Error> {
-    let mut plain: Vec<Item> = items.iter().map(|(_, item)| item.clone()).collect();
-    source.hash(&mut plain)?;
-    for ((_, item), hashed) in items.iter_mut().zip(plain) {
-        *item = hashed;
-    }
-    Ok(())
-}
-
-/// Runs `work` with the source that an origin means.
-pub(crate) fn with_source<T>(
-    stage: &Stage<'_, '_>,
-    origin: &Origin,
-    work: impl FnOnce(&dyn Source) -> Result<T, Halt>,
-) -> Result<T, Halt> {
-    let build = stage.build;
-    match origin {
-        Origin::Stack(stack) => work(&StackSource {
-            tree: build.trees.tree(stack)?,
-            layers: &build.store.layers,
-        }),
-        Origin::Outside(tree) => work(&tree.context),
-        Origin::Context => match &build.context {
-            Some(context) => work(context),
-            None => work(&StackSource {
-                tree: build.trees.tree(&[])?,
-                layers: &build.store.layers,
-            }),
-        },
-    }
-}
-
-/// Key of what sources name. A stack that is not looked into is its layers; the context is always looked into.
-pub(crate) fn pick_key(
-    stage: &Stage<'_, '_>,
-    origin: &Origin,
-    paths: &[String],
-    how: &Pick,
-    by_content: bool,
-) -> Result<Digest, Halt> {
-    if let (Origin::Stack(stack), false) = (origin, by_content) {
-        return Ok(stack_key(stack));
-    }
-    with_source(stage, origin, |source| {
-        let mut key = KeyWriter::new("sources");
-        for path in paths {
-            for picked in pick(source, &origin.located(path), how)? {
-                write_picked(source, &mut key, picked)?;
-            }
-        }
-        Ok(key.finish())
-    })
-}
-
-/// The same for people: each file of the context, or the layers of a stage.
-pub(crate) fn pick_inputs(
-    stage: &Stage<'_, '_>,
-    origin: &Origin,
-    paths: &[String],
-    how: &Pick,
-    inputs: &mut Inputs,
-) -> Result<(), Halt> {
-    if let Origin::Stack(stack) = origin {
-        inputs.hashed("content of --from", "", &stack_key(stack));
-        return Ok(());
-    }
-    with_source(stage, origin, |source| {
-        for path in paths {
-            for mut picked in pick(source, &origin.located(path), how)? {
-                let mut top = [picked.top.clone()];
-                if picked.top.is_dir() {
-                    hash_items(source, &mut picked.below)?;
-                } else {
-                    source.hash(&mut top)?;
-                    inputs.item(why::FILE, &top[0].path, &top[0]);
-                }
-                for (_, item) in &picked.below {
-                    inputs.item(why::FILE, &item.path, item);
-                }
-            }
-        }
-        Ok(())
-    })
-}
-
-fn write_picked(source: &dyn Source, key: &mut KeyWriter, mut picked: Picked) -> Result<(), Error> {
-    if picked.top.is_dir() {
-        // Of the top directory itself nothing is copied.
-        key.text("directory").number(picked.below.len() as u64);
-        hash_items(source, &mut picked.below)?;
-        for (name, item) in &picked.below {
-            key.item(name, item);
-        }
-        return Ok(());
-    }
-    let mut top = [picked.top];
-    source.hash(&mut top)?;
-    let [top] = top;
-    key.text("file").item(&picked.name, &top);
-    Ok(())
-}
-
-/// `--parents`: what the path, its `/./` marking where the kept part begins, matches; with the directories that
-/// lead there.
-fn with_parents(source: &dyn Source, written: &str, how: &Pick) -> Result<Vec<(Vec<u8>, Item)>, Error> {
-    let (base, pattern) = written.split_once("/./").unwrap_or(("", written));
-    let (base, pattern) = (clip(base), clip(pattern));
-    let wild = |text: &str| text.contains(['*', '?', '[']);
-    let bases = if wild(&base) {
-        directories(source, &base)?
-    } else {
-        let found = resolve(source, base.as_bytes())?.filter(Item::is_dir);
-        vec![found.ok_or_else(|| missing(written))?]
-    };
-    let mut wanted = Vec::new();
-    for top in &bases {
-        let mut all = Vec::new();
-        source.walk(&top.path, &mut all)?;
-        let skip = if top.path.is_empty() {
-            0
-        } else {
-            top.path.len() + 1
-        };
-        let relative = all.into_iter().map(|item| (item.path[skip..].to_vec(), item));
-        if pattern.is_empty() {
-            wanted.extend(relative);
-        } else {
-            wanted.extend(filter(relative, &Patterns::compile([&pattern])?, true));
-        }
-    }
-    if wanted.is_empty() && !wild(&pattern) && !wild(&base) && !pattern.is_empty() {
-        return Err(missing(written));
-    }
-    if how.excludes.is_empty() {
-        return Ok(wanted);
-    }
-    Ok(filter(wanted.into_iter(), &how.excludes, false))
-}
-
-/// The directories that a pattern with `**` matches, in order.
-fn directories(source: &dyn Source, pattern: &str) -> Result<Vec<Item>, Error> {
-    let glob = Glob::compile(pattern, Stars::Cross)?;
-    let mut all = Vec::new();
-    source.walk(b"", &mut all)?;
-    all.retain(|item| item.is_dir() && glob.matches(&item.path));
-    Ok(all)
-}
-
-fn missing(path: &str) -> Error {
-    let path = Path::new("/").join(path.trim_start_matches('/'));
-    Error::new(
-        ErrorKind::NotFound,
-        format!("failed to compute cache key: {path:?}: not found"),
-    )
 }

@@ -6,7 +6,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use dhow_types::{Digest, ErrorKind};
 
 use crate::context::Context;
 use crate::failure::{Context as _, Error, Halt, invalid};
+use crate::ignore::Patterns;
 use crate::mounts::RemovedDir;
 use crate::remote::GitSource;
 use crate::request::NamedContext;
@@ -147,7 +147,7 @@ pub(crate) fn download(
     }
     Ok(Downloaded {
         digest,
-        tree: fetched(build, dir, String::new())?,
+        tree: fetched(build, dir, String::new(), Patterns::default())?,
     })
 }
 
@@ -194,22 +194,9 @@ pub(crate) fn checkout(
         build.images.checkout(source, commit, access, &into)
     })
     .context(what)?;
-    if !keep {
-        remove_git(&into)?;
-    }
-    fetched(build, dir, source.subdir.clone())
-}
-
-/// Submodules have a `.git` of their own, which is a file.
-fn remove_git(dir: &Path) -> Result<(), Error> {
-    let what = || "remove .git of a checkout".to_owned();
-    let git = dir.join(".git");
-    match std::fs::symlink_metadata(&git) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&git).context(what)?,
-        Ok(_) => std::fs::remove_file(&git).context(what)?,
-        Err(_) => {}
-    }
-    Ok(())
+    // Submodules have one of their own, which is a file.
+    let without: &[&str] = if keep { &[] } else { &["**/.git"] };
+    fetched(build, dir, source.subdir.clone(), Patterns::compile(without)?)
 }
 
 fn temporary(build: &Build<'_>) -> Result<RemovedDir, Error> {
@@ -219,10 +206,10 @@ fn temporary(build: &Build<'_>) -> Result<RemovedDir, Error> {
     Ok(dir)
 }
 
-fn fetched(build: &Build<'_>, dir: RemovedDir, subdir: String) -> Result<Outside, Halt> {
+fn fetched(build: &Build<'_>, dir: RemovedDir, subdir: String, without: Patterns) -> Result<Outside, Halt> {
     let cache = build.store.root().join("cache/ctx");
     Ok(Outside {
-        context: Context::whole(&dir.path().join("files"), &cache)?,
+        context: Context::without(&dir.path().join("files"), without, &cache)?,
         subdir,
         fetched: Some(dir),
     })

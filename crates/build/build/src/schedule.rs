@@ -155,7 +155,22 @@ impl<'a> Build<'a> {
                 // Without a thread the stage runs when the target asks for it.
                 drop(spawned);
             }
-            drop(self.stage(self.plan.target));
+            // From the first to the last, so that none begins another within itself; in a thread with room for those
+            // that a variable or a trigger asks for.
+            let all = || {
+                for index in &self.plan.reached {
+                    if self.stage(*index).is_err() {
+                        break;
+                    }
+                }
+            };
+            let spawned = std::thread::Builder::new()
+                .name("target".to_owned())
+                .stack_size(STACK)
+                .spawn_scoped(scope, all);
+            if spawned.is_err() {
+                all();
+            }
         });
         if let Slot::Done(state) = &lock(&self.slots)[self.plan.target] {
             return Ok(Arc::clone(state));

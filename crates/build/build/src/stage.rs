@@ -5,8 +5,8 @@ use std::time::Instant;
 use dhow_dockerfile::{Expand, Instruction, Op, Quotes, Span, SyntaxError, Unset, parse_trigger};
 use dhow_image::Image;
 
-use crate::copy::Origin;
 use crate::failure::{Error, Halt, Trouble, invalid};
+use crate::origin::Origin;
 use crate::plan::{Base, From as Source};
 use crate::request::NamedContext;
 use crate::schedule::Build;

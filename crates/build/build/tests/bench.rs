@@ -443,6 +443,8 @@ impl Images for Hub {
         fs::create_dir_all(into.join(".git")).unwrap();
         fs::create_dir_all(into.join("sub/deep")).unwrap();
         fs::write(into.join(".git/config"), "").unwrap();
+        // As a submodule has it.
+        fs::write(into.join("sub/.git"), "gitdir: ../.git/modules/sub\n").unwrap();
         fs::write(into.join("file"), commit).unwrap();
         fs::write(into.join("sub/deep/file"), "deep").unwrap();
         Ok(())

@@ -65,3 +65,14 @@ fn many_stages_need_no_more_threads_than_there_may_be() {
     let image = bench.build(&text).image;
     assert_eq!(bench.tree(&image)["x"], "f 644 0:0 1");
 }
+
+#[test]
+fn a_long_chain_of_stages_needs_no_long_stack() {
+    let Some(bench) = bench() else { return };
+    let mut text = String::from("FROM base:1 AS s0\nRUN write /x 1\n");
+    for index in 1..4000 {
+        text.push_str(&format!("FROM s{} AS s{index}\n", index - 1));
+    }
+    let image = bench.build(&text).image;
+    assert_eq!(bench.tree(&image)["x"], "f 644 0:0 1");
+}

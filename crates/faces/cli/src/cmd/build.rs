@@ -2,6 +2,7 @@
 
 mod attest;
 mod cache;
+mod named;
 mod output;
 mod source;
 
@@ -73,6 +74,12 @@ struct BuildFlags {
     /// BuildSecret to expose to the build (format: "id=mysecret[,src=/local/secret][,env=NAME]")
     #[arg(long)]
     secret: Vec<String>,
+    /// Agent for RUN --mount=type=ssh and git over ssh (format: "default" for $SSH_AUTH_SOCK, or "id=/path/of/socket")
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    ssh: Vec<String>,
+    /// What a name in the Dockerfile stands for: a folder, docker-image://, oci-layout:// or a git repository
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<String>,
     /// Set type of progress output
     #[arg(long, default_value = "auto", value_parser = ["auto", "plain", "tty", "quiet", "rawjson"])]
     progress: String,
@@ -501,6 +508,14 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     for text in &flags.secret {
         let (id, secret) = secret(text)?;
         request.secrets.insert(id, secret);
+    }
+    for text in &flags.ssh {
+        let (id, socket) = named::agent(text)?;
+        request.ssh.insert(id, socket);
+    }
+    for text in &flags.build_context {
+        let (name, context) = named::context(text)?;
+        request.contexts.insert(name, context);
     }
     for text in &flags.add_host {
         let pair = text.split_once('=').or_else(|| text.split_once(':'));

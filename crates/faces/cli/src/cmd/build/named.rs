@@ -1,0 +1,84 @@
+//! `--ssh` and `--build-context`: what names in a Dockerfile lead to.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::PathBuf;
+
+use dhow_engine::NamedContext;
+
+use crate::CliError;
+
+/// `id=socket`; an id alone is the agent of this command's environment.
+pub(super) fn agent(text: &str) -> Result<(String, PathBuf), CliError> {
+    let bad = |why: &str| CliError::plain(format!("invalid --ssh {text:?}: {why}"));
+    let (id, path) = match text.split_once('=') {
+        Some((id, path)) => (id, PathBuf::from(path)),
+        None => {
+            let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+            (
+                text,
+                socket.ok_or_else(|| bad("SSH_AUTH_SOCK is not set"))?.into(),
+            )
+        }
+    };
+    if id.is_empty() {
+        return Err(bad("it has no id"));
+    }
+    let kind = fs::metadata(&path).map_err(|error| bad(&format!("{}: {error}", path.display())))?;
+    if !kind.file_type().is_socket() {
+        return Err(bad("it is no socket").with_hint("keys are given by an agent: ssh-add them first"));
+    }
+    Ok((id.to_owned(), path))
+}
+
+/// `name=value`.
+pub(super) fn context(text: &str) -> Result<(String, NamedContext), CliError> {
+    let bad = |why: &str| CliError::plain(format!("invalid --build-context {text:?}: {why}"));
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| bad("write name=value"))?;
+    let context = NamedContext::parse(value).map_err(|error| bad(&error.to_string()))?;
+    if let NamedContext::Local(path) = &context
+        && !path.is_dir()
+    {
+        return Err(bad(&format!("{} is no folder", path.display())));
+    }
+    Ok((NamedContext::key(name), context))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_a_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let (id, socket) = agent(&format!("github={}", path.display())).unwrap();
+        assert_eq!((id.as_str(), socket), ("github", path));
+        for bad in ["=/x", "a=/nonexistent", "a=/etc/passwd"] {
+            assert!(agent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_named_context_has_a_name_and_is_there() {
+        let (name, found) = context("Alpine:latest=docker-image://busybox").unwrap();
+        assert_eq!(
+            (name.as_str(), found),
+            ("alpine:latest", NamedContext::Image("busybox".to_owned()))
+        );
+        assert_eq!(context("lib=/").unwrap().1, NamedContext::Local("/".into()));
+        for bad in [
+            "lib",
+            "=/",
+            "lib=",
+            "lib=/nonexistent",
+            "lib=https://example.test/a.tar",
+        ] {
+            assert!(context(bad).is_err(), "{bad}");
+        }
+    }
+}
