@@ -119,8 +119,8 @@ pub struct Built {
     pub bases: Vec<(String, Image)>,
     /// The cache mounts that its steps had.
     pub mounts: BTreeSet<MountName>,
-    /// Keeps the layers from the sweeper.
-    _lease: Arc<Lease>,
+    /// Keeps the layers from the sweeper where neither the index nor the cache does as long as they are needed.
+    _lease: Option<Arc<Lease>>,
 }
 
 /// How a build went.
@@ -212,7 +212,7 @@ fn go(
         },
         results,
         mounts: std::mem::take(&mut *schedule::lock(&build.mounts)),
-        _lease: Arc::new(lease),
+        _lease: (!request.record || request.tell_results).then(|| Arc::new(lease)),
     })
 }
 
