@@ -127,3 +127,82 @@ fn unsigned(world: &World, args: &[&str]) -> (i32, String) {
         format!("{}{}", text(&out), text(&err)),
     )
 }
+
+#[test]
+fn an_image_of_packages_alone_has_what_they_need_and_no_shell() {
+    let Some(world) = World::new() else { return };
+    if !mirror(&world) {
+        return;
+    }
+    let list = world.file("list", "debian:bookworm\n# for a program that speaks TLS\nca-certificates -openssl\ntzdata\nlibc6\nbusybox\n");
+    let args = [
+        "build",
+        "--from-packages",
+        &list.display().to_string(),
+        "-t",
+        "bare:1",
+    ];
+    long(&world, &args);
+    let run = |args: &[&str]| {
+        let mut words = vec!["run", "--rm", "--network", "none", "bare:1"];
+        words.extend(args);
+        world.dhow(&words)
+    };
+    let busybox = [
+        "/bin/busybox",
+        "ls",
+        "/bin/sh",
+        "/usr/bin/apt",
+        "/usr/bin/dpkg",
+        "/usr/bin/perl",
+        "/usr/bin/openssl",
+    ];
+    let ran = run(&busybox);
+    assert_eq!(ran.stderr.matches("No such file").count(), 5, "{ran:?}");
+    let certificates = run(&[
+        "/bin/busybox",
+        "grep",
+        "-c",
+        "BEGIN CERTIFICATE",
+        "/etc/ssl/certs/ca-certificates.crt",
+    ])
+    .ok();
+    assert!(certificates.parse::<u32>().unwrap() > 50, "{certificates}");
+    let users = run(&["/bin/busybox", "cat", "/etc/passwd"]).ok();
+    assert!(users.contains("nonroot:x:65532"), "{users}");
+    let status = run(&[
+        "/bin/busybox",
+        "grep",
+        "-c",
+        "install ok installed",
+        "/var/lib/dpkg/status",
+    ])
+    .ok();
+    assert!(
+        status.parse::<u32>().unwrap() >= 5,
+        "a scanner finds the packages: {status}"
+    );
+    assert!(
+        run(&["/bin/busybox", "cat", "/usr/share/zoneinfo/Europe/Berlin"])
+            .exits(0)
+            .bytes
+            .starts_with(b"TZif")
+    );
+    let id = world.inspect("bare:1", "{{.Id}}");
+    long(&world, &args);
+    assert_eq!(
+        world.inspect("bare:1", "{{.Id}}"),
+        id,
+        "the same packages give the same image"
+    );
+    world
+        .dhow(&["build", "--from-packages", "/no/such", "-t", "x"])
+        .one_error(1)
+        .says("/no/such");
+    world
+        .feed(&["build", "--from-packages", "-", "-t", "x"], "debian:bookworm\n")
+        .one_error(1)
+        .says("no package");
+    world.dhow(&["build"]).exits(1);
+    world.clean();
+}

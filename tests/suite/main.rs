@@ -81,3 +81,4 @@ mod unprivileged_network;
 mod usage;
 mod volumes;
 mod wishes;
+mod working;

@@ -14,7 +14,8 @@ use crate::resolve::{Wanted, resolve};
 use crate::sources::without_credentials;
 use crate::unpack::{Tree, Unpacked};
 use crate::{
-    Configure, Context, Error, Fetch, Installed, Outcome, Request, Variant, clean, dpkg, parallel, sources,
+    Configure, Context, Error, Fetch, Installed, Outcome, Request, Variant, bare, clean, dpkg, parallel,
+    sources,
 };
 
 /// Packages on their way at once: enough to hide the round trips of one mirror, polite enough for it.
@@ -50,10 +51,12 @@ pub fn bootstrap(
         .unwrap_or_default();
 
     let filter = match request.target.variant {
+        _ if request.only => Filter::SLIM,
         Variant::Slim => Filter::SLIM,
         Variant::Standard => Filter::NOTHING,
     };
-    let tree = Tree::new(Root::open(&request.root)?, filter)?;
+    let mut tree = Tree::new(Root::open(&request.root)?, filter)?;
+    tree.scripts_run = !request.only;
     let unpacked = unpack(&tree, &downloads, &packages)?;
     let named: Vec<(&str, &Unpacked)> = packages
         .iter()
@@ -61,9 +64,34 @@ pub fn bootstrap(
         .zip(&unpacked)
         .collect();
     tree.finish(&named)?;
-    let registered = dpkg::register(tree.root(), &named)?;
+    let registered = dpkg::register(tree.root(), &named, request.only)?;
     drop(unpacked);
+    if request.only {
+        bare::finish(tree.root())?;
+    } else {
+        configure_all(&tree, request, configure, &registered, date, observer)?;
+    }
+    let apt = !request.only;
+    clean::finish(
+        tree.root(),
+        &request.target,
+        &filter,
+        &suites,
+        (date, request.now),
+        apt,
+    )?;
+    Ok(outcome(request, &suites, &packages, date))
+}
 
+/// Runs the packages' scripts.
+fn configure_all(
+    tree: &Tree,
+    request: &Request,
+    configure: &dyn Configure,
+    registered: &[dpkg::Registered],
+    date: i64,
+    observer: &dyn Observer,
+) -> Result<(), Error> {
     observer.observe(Progress::Begin {
         id: "packages",
         what: "Configuring",
@@ -76,13 +104,12 @@ pub fn bootstrap(
         observer,
         epoch: date,
     }
-    .run(&registered)?;
-    clean::finish(tree.root(), &request.target, &filter, &suites, date, request.now)?;
+    .run(registered)?;
     observer.observe(Progress::End {
         id: "packages",
         status: "Configured",
     });
-    Ok(outcome(request, &suites, &packages, date))
+    Ok(())
 }
 
 /// Chooses the repositories and checks their signatures, all at once.
@@ -134,11 +161,24 @@ fn universe(archive: &Archive<'_>, suites: &[Suite]) -> Result<Universe, Error> 
 }
 
 fn chosen<'a>(request: &Request, universe: &'a Universe) -> Result<Vec<&'a Package>, Error> {
-    let mut names = vec!["apt"];
-    names.extend(request.include.iter().map(String::as_str));
-    let wanted = Wanted {
-        names,
-        required: true,
+    let included = request.include.iter().map(String::as_str);
+    let wanted = if request.only {
+        let mut absent = bare::FOR_SCRIPTS.to_vec();
+        absent.retain(|name| !request.include.iter().any(|wanted| wanted == name));
+        absent.extend(request.leave_out.iter().map(String::as_str));
+        Wanted {
+            names: std::iter::once(SKELETON).chain(included).collect(),
+            bare: true,
+            absent,
+            alone: vec![SKELETON],
+            ..Wanted::default()
+        }
+    } else {
+        Wanted {
+            names: std::iter::once("apt").chain(included).collect(),
+            required: true,
+            ..Wanted::default()
+        }
     };
     let mut packages = resolve(universe, &wanted, &request.architecture)
         .context(|| format!("cannot put {} together", request.target))?;
@@ -208,6 +248,7 @@ fn outcome(request: &Request, suites: &[Suite], packages: &[&Package], date: i64
         format!("{uri} {} {}", repository.suite, repository.components.join(" "))
     });
     let variant = match target.variant {
+        _ if request.only => "packages",
         Variant::Slim => "slim",
         Variant::Standard => "standard",
     };

@@ -97,10 +97,12 @@ pub(crate) fn finish(
     target: &Target,
     filter: &Filter,
     suites: &[Suite],
-    date: i64,
-    clock: i64,
+    (date, clock): (i64, i64),
+    has_apt: bool,
 ) -> Result<(), Error> {
-    configuration(root, target, filter, suites)?;
+    if has_apt {
+        configuration(root, target, filter, suites)?;
+    }
     for path in LEFT_OVERS {
         remove(root, Path::new(path))?;
     }

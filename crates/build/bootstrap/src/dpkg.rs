@@ -65,8 +65,12 @@ pub(crate) struct Registered {
     pub(crate) has_preinst: bool,
 }
 
-/// Enters the packages as unpacked.
-pub(crate) fn register(root: &Root, packages: &[(&str, &Unpacked)]) -> Result<Vec<Registered>, Error> {
+/// Enters the packages as unpacked, or as installed where no script is to be run.
+pub(crate) fn register(
+    root: &Root,
+    packages: &[(&str, &Unpacked)],
+    installed: bool,
+) -> Result<Vec<Registered>, Error> {
     for directory in ["info", "updates", "triggers", "parts", "alternatives"] {
         root.create_dir_all(&Path::new(DATABASE).join(directory), 0o755, None)?;
     }
@@ -97,7 +101,7 @@ pub(crate) fn register(root: &Root, packages: &[(&str, &Unpacked)]) -> Result<Ve
         if let Some(file) = unpacked.control.get("triggers") {
             interests.read(&id, &file.bytes)?;
         }
-        status.insert(id.clone(), stanza(&paragraph, unpacked)?);
+        status.insert(id.clone(), stanza(&paragraph, unpacked, installed)?);
         let has_preinst = unpacked.control.contains_key("preinst");
         registered.push(Registered {
             id,
@@ -121,7 +125,8 @@ fn write(root: &Root, name: &str, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// The paragraph of `status`. dpkg writes it anew in its own order when it configures the package.
-fn stanza(paragraph: &Paragraph<'_>, unpacked: &Unpacked) -> Result<String, Error> {
+fn stanza(paragraph: &Paragraph<'_>, unpacked: &Unpacked, installed: bool) -> Result<String, Error> {
+    let state = if installed { "installed" } else { "unpacked" };
     let mut out = String::new();
     for (field, value) in paragraph.fields() {
         if field.eq_ignore_ascii_case("Status") || field.eq_ignore_ascii_case("Conffiles") {
@@ -129,10 +134,10 @@ fn stanza(paragraph: &Paragraph<'_>, unpacked: &Unpacked) -> Result<String, Erro
         }
         out.push_str(&format!("{field}: {value}\n"));
         if field.eq_ignore_ascii_case("Package") {
-            out.push_str("Status: install ok unpacked\n");
+            out.push_str(&format!("Status: install ok {state}\n"));
         }
     }
-    if let Some(file) = unpacked.control.get("conffiles") {
+    if let Some(file) = unpacked.control.get("conffiles").filter(|_| !installed) {
         out.push_str("Conffiles:\n");
         for line in conffile_lines(&file.bytes) {
             let line = line?;

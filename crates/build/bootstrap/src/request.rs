@@ -30,6 +30,11 @@ pub struct Request {
     pub only_keyrings: bool,
     /// Packages to install beside the base.
     pub include: Vec<String>,
+    /// Nothing but the packages of `include` and what they need: no base, no package manager, no shell. Their scripts are
+    /// not run, so what only scripts need is not taken.
+    pub only: bool,
+    /// Packages that are not taken, whatever depends on them. For [`Request::only`].
+    pub leave_out: Vec<String>,
     /// An existing empty directory that becomes the root; the caller owns it and removes it after a failure.
     pub root: PathBuf,
     /// A directory for downloads, kept between calls; made when absent.

@@ -19,6 +19,12 @@ pub struct Wanted<'a> {
     pub names: Vec<&'a str>,
     /// Also all with `Priority: required`, as debootstrap and the official images do.
     pub required: bool,
+    /// No essential packages either: only the wanted ones and what they need.
+    pub bare: bool,
+    /// Packages that are taken for there, and are not: in the place of whatever depends on them.
+    pub absent: Vec<&'a str>,
+    /// Wanted packages whose own dependencies do not count.
+    pub alone: Vec<&'a str>,
 }
 
 /// The packages to install: every essential package, the wanted ones, and the closure of their dependencies. A package
@@ -32,14 +38,17 @@ pub fn resolve<'a>(
     architecture: &str,
 ) -> Result<Vec<&'a Package>, Error> {
     let mut closure = Closure::new(universe, architecture)?;
-    let base = universe
-        .iter()
-        .filter(|package| package.essential || (wanted.required && &*package.priority == "required"));
+    closure
+        .absent
+        .extend(wanted.absent.iter().map(|name| (*name).to_owned()));
+    let base = universe.iter().filter(|package| {
+        !wanted.bare && (package.essential || (wanted.required && &*package.priority == "required"))
+    });
     let mut roots: BTreeMap<&str, &Package> = base
         .filter(|package| !LAST_RESORT.contains(&&*package.name))
         .map(|package| (&*package.name, package))
         .collect();
-    if !roots.values().any(|package| package.essential) {
+    if !wanted.bare && !roots.values().any(|package| package.essential) {
         return Err(
             Error::new(ErrorKind::NotFound, "the sources have no essential package")
                 .with_hint("the suite may not exist for this architecture"),
@@ -53,6 +62,11 @@ pub fn resolve<'a>(
     }
     for package in roots.into_values() {
         closure.choose(package)?;
+        if wanted.alone.contains(&&*package.name)
+            && let Some(chosen) = closure.chosen.get_mut(&*package.name)
+        {
+            chosen.needs.clear();
+        }
     }
     closure.close()?;
     closure.check_conflicts()?;
@@ -74,6 +88,8 @@ struct Closure<'a> {
     chosen: BTreeMap<&'a str, Chosen<'a>>,
     /// Chosen packages whose dependencies were not looked at yet, in the order of choice.
     open: std::collections::VecDeque<&'a str>,
+    /// Names that count as satisfied.
+    absent: HashSet<String>,
 }
 
 impl<'a> Closure<'a> {
@@ -93,6 +109,7 @@ impl<'a> Closure<'a> {
             providers,
             chosen: BTreeMap::new(),
             open: std::collections::VecDeque::new(),
+            absent: HashSet::new(),
         })
     }
 
@@ -142,6 +159,9 @@ impl<'a> Closure<'a> {
                     .filter(|relation| relation.counts_on(&self.architecture))
                     .collect();
                 if counting.is_empty()
+                    || counting
+                        .iter()
+                        .any(|relation| self.absent.contains(&relation.name))
                     || counting
                         .iter()
                         .any(|relation| self.satisfied_by(relation).is_some())
@@ -305,6 +325,7 @@ mod tests {
         let wanted = Wanted {
             names: wanted.to_vec(),
             required: true,
+            ..Wanted::default()
         };
         resolve(&universe, &wanted, "amd64")
             .map(|list| list.iter().map(|package| package.name.to_string()).collect())
@@ -424,5 +445,25 @@ mod tests {
             got.dedup();
             prop_assert_eq!(got.len(), 12);
         }
+    }
+
+    #[test]
+    fn a_bare_set_has_what_is_named_and_needed_and_nothing_else() {
+        let all = universe(&[
+            "base-files 1 | Essential: yes | Priority: required | Depends: awk",
+            "certs 1 | Depends: debconf or debconf-2.0, libc6, tool",
+            "libc6 1",
+            "tool 1",
+        ]);
+        let wanted = Wanted {
+            names: vec!["base-files", "certs"],
+            bare: true,
+            absent: vec!["debconf", "tool"],
+            alone: vec!["base-files"],
+            ..Wanted::default()
+        };
+        let chosen = resolve(&all, &wanted, "amd64").unwrap();
+        let names: Vec<&str> = chosen.iter().map(|package| &*package.name).collect();
+        assert_eq!(names, ["base-files", "libc6", "certs"]);
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Tree {
     filter: Filter,
     /// Held while a top directory becomes a link, so that no other thread finds it missing.
     merging: Mutex<()>,
+    /// Whether dpkg configures the packages afterwards, and puts their configuration files in place.
+    pub(crate) scripts_run: bool,
 }
 
 /// What unpacking one package gave.
@@ -76,6 +78,7 @@ impl Tree {
         let tree = Self {
             root,
             filter,
+            scripts_run: true,
             merging: Mutex::new(()),
         };
         for name in MERGED {
@@ -123,7 +126,7 @@ impl Tree {
                 continue;
             }
             self.file(&entry, &mut data)?;
-            if conffiles.contains(&entry.path) {
+            if self.scripts_run && conffiles.contains(&entry.path) {
                 self.offer_conffile(&entry.path)?;
             }
             out.files.push(place);

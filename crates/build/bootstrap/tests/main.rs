@@ -77,6 +77,8 @@ pub(crate) fn request(target: &str, root: &Path, cache: &Path) -> Request {
         cache: cache.to_owned(),
         now: i64::try_from(now).unwrap(),
         insecure: false,
+        only: false,
+        leave_out: Vec::new(),
         accept_expired: true,
     }
 }

@@ -30,6 +30,10 @@ pub struct BootstrapRequest {
     pub keyrings: Vec<PathBuf>,
     /// Packages beside the base.
     pub include: Vec<String>,
+    /// Nothing but `include` and what it needs: no base, no package manager, no shell.
+    pub only: bool,
+    /// Packages that are not taken, whatever depends on them; with `only`.
+    pub leave_out: Vec<String>,
     /// Take unsigned indices.
     pub insecure: bool,
     /// Accept a `Release` past its date.
@@ -73,7 +77,11 @@ impl Engine {
             .capture_with(&root, &capture)
             .context(|| "store the new root file system")?;
         drop(scratch);
-        let config = image_config(&outcome, layer.diff_id());
+        let mut config = image_config(&outcome, layer.diff_id());
+        if wanted.only {
+            // There is no shell.
+            config.config.cmd = None;
+        }
         let tags = self.bootstrap_tags(wanted, &target)?;
         let id = store.commit(config, &tags).context(|| "store the new image")?;
         store.sync().context(|| "write the image to disk")?;
@@ -125,6 +133,8 @@ impl Engine {
             keyrings,
             only_keyrings: !wanted.keyrings.is_empty(),
             include: wanted.include.clone(),
+            only: wanted.only,
+            leave_out: wanted.leave_out.clone(),
             root,
             cache: self.settings().root.join("cache").join("packages"),
             now: now.map_or(0, |since| since.as_secs().cast_signed()),

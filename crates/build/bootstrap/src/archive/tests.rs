@@ -40,6 +40,8 @@ fn case() -> Case {
         cache: cache.path().to_owned(),
         now: MADE + 3600,
         insecure: false,
+        only: false,
+        leave_out: Vec::new(),
         accept_expired: false,
     };
     let repository = Repository {

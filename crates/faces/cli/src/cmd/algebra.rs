@@ -121,6 +121,16 @@ struct FlattenFlags {
 struct SetFlags {
     #[command(flatten)]
     names: Names,
+    #[command(flatten)]
+    settings: SettingFlags,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+/// What can be set of an image.
+#[derive(Args, Debug)]
+pub(super) struct SettingFlags {
     /// Set a variable
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -157,9 +167,31 @@ struct SetFlags {
     /// Apply an instruction of a Dockerfile
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    image: String,
+}
+
+impl SettingFlags {
+    /// The changes that are asked for.
+    pub(super) fn wanted(&self) -> Result<SetImage, CliError> {
+        let words = |flag: &str, text: &Option<String>| -> Result<Option<Vec<String>>, CliError> {
+            text.as_deref().map(|text| words(flag, text)).transpose()
+        };
+        let ports = self.exposed_ports.as_deref();
+        let ports = ports.map(|ports| ports.iter().map(|text| port(text)).collect());
+        Ok(SetImage {
+            env: env_pairs(&self.env, &[])?,
+            unset_env: self.unset_env.clone(),
+            labels: labels(&self.label, &[])?,
+            unset_labels: self.unset_label.clone(),
+            entrypoint: words("--entrypoint", &self.entrypoint)?,
+            cmd: words("--cmd", &self.cmd)?,
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
+            exposed_ports: ports.transpose()?,
+            platform: self.platform.clone(),
+            annotations: super::build::annotations(&self.annotation)?,
+            changes: self.change.clone(),
+        })
+    }
 }
 
 fn done(id: &ImageId) -> Result<ExitCode, CliError> {
@@ -223,29 +255,8 @@ fn flatten(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError
 fn set(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: SetFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    let words = |flag: &str, text: &Option<String>| -> Result<Option<Vec<String>>, CliError> {
-        text.as_deref().map(|text| words(flag, text)).transpose()
-    };
-    let ports = flags
-        .exposed_ports
-        .as_deref()
-        .map(|ports| ports.iter().map(|text| port(text)).collect());
-    let what = SetImage {
-        env: env_pairs(&flags.env, &[])?,
-        unset_env: flags.unset_env.clone(),
-        labels: labels(&flags.label, &[])?,
-        unset_labels: flags.unset_label.clone(),
-        entrypoint: words("--entrypoint", &flags.entrypoint)?,
-        cmd: words("--cmd", &flags.cmd)?,
-        user: flags.user.clone(),
-        workdir: flags.workdir.clone(),
-        exposed_ports: ports.transpose()?,
-        platform: flags.platform.clone(),
-        annotations: super::build::annotations(&flags.annotation)?,
-        changes: flags.change.clone(),
-    };
     let image = super::local_image(engine, &flags.image);
-    done(&engine.set_image(&image, &what, &flags.names.references()?)?)
+    done(&engine.set_image(&image, &flags.settings.wanted()?, &flags.names.references()?)?)
 }
 
 /// One word, or a JSON list of words.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{BootstrapRequest, Engine};
-use dhow_types::{Observer, Progress as Report, human_size};
+use dhow_types::{ImageId, Observer, Progress as Report, human_size};
 
 use crate::interrupt::Interrupt;
 use crate::render::{Progress, note, say_line};
@@ -72,14 +72,22 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         mirror: flags.mirror,
         keyrings: flags.keyring,
         include: flags.include,
+        only: false,
+        leave_out: Vec::new(),
         insecure: flags.insecure,
         accept_expired: flags.accept_expired,
     };
+    make(context, &request, flags.quiet)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the image, shows how it goes, and says what came of it.
+pub(super) fn make(context: &Context, request: &BootstrapRequest, quiet: bool) -> Result<ImageId, CliError> {
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
-    let progress = Progress::new(flags.quiet);
+    let progress = Progress::new(quiet);
     let made = engine.bootstrap(
-        &request,
+        request,
         &Watching {
             progress: &progress,
             interrupt: &interrupt,
@@ -88,10 +96,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     );
     progress.finish();
     let image = made?;
-    if !flags.quiet {
+    if !quiet {
         let names = image.repo_tags().join(", ");
         note(&format!("Made {names} ({})", human_size(image.record.size)));
     }
     say_line(&image.id.to_string())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(image.id)
 }

@@ -4,6 +4,7 @@ mod attest;
 mod cache;
 mod named;
 mod output;
+mod packages;
 mod source;
 
 use std::collections::BTreeMap;
@@ -152,8 +153,17 @@ struct BuildFlags {
     /// Do not cache specified stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Without a Dockerfile: the distribution and packages that this file (or -) lists, a word a line, and what they need;
+    /// -PACKAGE leaves one out
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["context", "file"])]
+    from_packages: Option<PathBuf>,
     /// The build context: a folder, the URL of a tar, or - for a tar or a Dockerfile alone on standard input
-    #[arg(value_name = "PATH|URL|-")]
+    #[arg(
+        value_name = "PATH|URL|-",
+        required_unless_present = "from_packages",
+        default_value = "",
+        hide_default_value = true
+    )]
     context: String,
 }
 
@@ -162,6 +172,9 @@ const MAX_SECRET: u64 = 500 << 10;
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: BuildFlags = crate::flags::read(matches)?;
+    if let Some(list) = &flags.from_packages {
+        return packages::build(context, &flags, list);
+    }
     let interrupt = Interrupt::watch()?;
     let outputs = Outputs::parse(&flags.output, flags.load, flags.push, &tags(&flags)?)?;
     let (mut request, _folder) = request(context, &flags)?;
@@ -176,7 +189,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     request.annotations.extend(outputs.annotations());
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
-    let quiet = flags.quiet || flags.progress == "quiet";
+    let quiet = flags.look().quiet;
     if outputs.rewrites_timestamps() && !has_epoch(&request) {
         return Err(CliError::plain("rewrite-timestamp=true needs a time")
             .with_hint("set SOURCE_DATE_EPOCH, in the environment or with --build-arg"));
@@ -205,7 +218,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         );
     }
     let begun = SystemTime::now();
-    let mut built = solve(context, &flags, &request, &interrupt, quiet)?;
+    let mut built = solve(context, &flags, &request, &interrupt)?;
     if let Some(mut provenance) = provenance {
         provenance.times = (begun, SystemTime::now());
         // It is about the manifest that the registry has, which is known when the layers are there.
@@ -295,10 +308,9 @@ fn build_all(
     let caches = cache::from(&flags.cache_from)?;
     let built: Vec<Built> = show(
         context,
-        flags,
-        &request,
+        &flags.look(),
+        &requests,
         interrupt,
-        quiet,
         |engine, show, pulls| engine.build_each(&requests, &caches, show, pulls),
     )?;
     interrupt.end_when_it_comes(|| {});
@@ -315,15 +327,13 @@ fn solve(
     flags: &BuildFlags,
     request: &BuildRequest,
     interrupt: &Interrupt,
-    quiet: bool,
 ) -> Result<Built, CliError> {
     let caches = cache::from(&flags.cache_from)?;
     let (built, difference) = show(
         context,
-        flags,
-        request,
+        &flags.look(),
+        std::slice::from_ref(request),
         interrupt,
-        quiet,
         |engine, show, pulls| {
             if flags.verify_reproducible {
                 return engine.build_twice(request, &caches, show, pulls);
@@ -337,16 +347,50 @@ fn solve(
     Ok(built)
 }
 
+/// How a build is shown.
+struct Look<'a> {
+    progress: &'a str,
+    quiet: bool,
+    why: bool,
+}
+
+impl BuildFlags {
+    fn look(&self) -> Look<'_> {
+        Look {
+            progress: &self.progress,
+            quiet: self.quiet || self.progress == "quiet",
+            why: self.why,
+        }
+    }
+}
+
+/// Builds what another verb asks for, one after the other.
+pub(super) fn steps(context: &Context, mut requests: Vec<BuildRequest>) -> Result<Vec<Built>, CliError> {
+    let interrupt = Interrupt::watch()?;
+    for (number, request) in requests.iter_mut().enumerate() {
+        request.cancel = interrupt.flag();
+        request.run_dir = context.environment.run().to_owned();
+        request.dockerfile_name = format!("step {}", number + 1);
+    }
+    let look = Look {
+        progress: "auto",
+        quiet: false,
+        why: false,
+    };
+    show(context, &look, &requests, &interrupt, |engine, show, pulls| {
+        engine.build_each(&requests, &[], show, pulls)
+    })
+}
+
 /// Shows how a build goes, and why it failed.
 fn show<T>(
     context: &Context,
-    flags: &BuildFlags,
-    request: &BuildRequest,
+    look: &Look<'_>,
+    requests: &[BuildRequest],
     interrupt: &Interrupt,
-    quiet: bool,
     build: impl FnOnce(&Engine, &dyn BuildObserver, &dyn Observer) -> Result<T, BuildFailure>,
 ) -> Result<T, CliError> {
-    let lively = match flags.progress.as_str() {
+    let lively = match look.progress {
         "tty" => true,
         "auto" => crate::terminal::is_lively(),
         _ => false,
@@ -356,21 +400,21 @@ fn show<T>(
         let show = Watching {
             show,
             interrupt,
-            why: flags.why.then_some(&why),
+            why: look.why.then_some(&why),
         };
         build(context.opened()?, &show, pulls)
     };
     let plain = Plain::default();
     let live = Live::default();
     let raw = RawJson::default();
-    let built = if quiet {
+    let built = if look.quiet {
         // Kept, in case it fails.
         watching(&Muted(&live), &Silent)
     } else if lively {
         let built = watching(&live, &live);
         live.finish();
         built
-    } else if flags.progress == "rawjson" {
+    } else if look.progress == "rawjson" {
         watching(&raw, &Silent)
     } else {
         let pulls = Progress::new(false);
@@ -383,14 +427,19 @@ fn show<T>(
         Err(BuildFailure::Around(error)) => Err(error.into()),
         Err(BuildFailure::Build(failed)) => {
             let step = failed.step.as_deref().unwrap_or("");
-            let tail = if quiet || lively {
+            let tail = if look.quiet || lively {
                 live.tail(step)
-            } else if flags.progress == "rawjson" {
+            } else if look.progress == "rawjson" {
                 raw.tail(step)
             } else {
                 plain.tail(step)
             };
-            Err(told(&failed, &request.dockerfile, &tail))
+            let file = failed.place.as_ref().map(|place| place.file.as_str());
+            let wrong = requests
+                .iter()
+                .find(|request| Some(request.dockerfile_name.as_str()) == file);
+            let text = wrong.map_or("", |request| request.dockerfile.as_str());
+            Err(told(&failed, text, &tail))
         }
     }
 }

@@ -62,6 +62,7 @@ mod version;
 mod volume;
 mod volume_archive;
 mod why;
+mod working;
 
 #[cfg(test)]
 pub(crate) use system::df::{shown as df_text, verbose as df_verbose};
@@ -200,6 +201,7 @@ const GROUPS: &[Group] = &[
         entries: SCAN,
         verb: Some(&scan::VERB),
     },
+    group!("working", "Make an image step by step", WORKING),
     group!("system", "Manage Dhow", SYSTEM),
     group!("registry", "Serve images to others", REGISTRY),
 ];
@@ -329,6 +331,17 @@ const POD: &[Entry] = &[
 ];
 
 const BUILDER: &[Entry] = &[own(&build::VERB), own(&builder::PRUNE), own(&builder::DU)];
+
+const WORKING: &[Entry] = &[
+    own(&working::FROM),
+    own(&working::RUN),
+    own(&working::COPY),
+    own(&working::ADD),
+    own(&working::CONFIG),
+    own(&working::COMMIT),
+    named("ls", &["list"], &working::LS),
+    named("rm", &["remove"], &working::RM),
+];
 
 const SYSTEM: &[Entry] = &[
     own(&system::df::VERB),
