@@ -13,6 +13,7 @@ fn an_image_is_made_step_by_step_and_has_one_layer_for_all() {
     world.say("working from busybox").one_error(1).says("already");
     assert_eq!(world.say("working from --name w busybox").ok(), "w");
     assert_eq!(world.say("working ls").ok(), "busybox\nw");
+    world.say("working rm busybox").ok();
     // Names with what means something to the builder, and a file that says what is to be left out.
     world.file("src/a$HOME[1]*", "odd");
     world.file("src/.dockerignore", "*\n");
@@ -69,33 +70,43 @@ fn an_image_is_made_step_by_step_and_has_one_layer_for_all() {
         serde_json::from_str(&world.inspect("busybox", "{{json .RootFS.Layers}}")).unwrap();
     assert_eq!(layers.len(), base.len() + 1, "one layer for all steps");
     assert_eq!(layers[..base.len()], base);
-    // It goes on from there; the same command is done again.
+    world.clean();
+}
+
+#[test]
+fn a_working_image_goes_on_after_a_commit_and_leaves_nothing() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("working from --name w busybox").ok();
+    let when = [
+        "working",
+        "run",
+        "--network",
+        "none",
+        "w",
+        "sh",
+        "-c",
+        "date +%s%N > /when",
+    ];
+    world.dhow(&when).exits(0);
+    world.say("working config -e A=1 w").ok();
+    world.say("working commit w made:1").ok();
     let before = world.sh_in("made:1", "cat /when");
-    world.dhow(&run).exits(1);
-    world
-        .dhow(&[
-            "working",
-            "run",
-            "--network",
-            "none",
-            "w",
-            "sh",
-            "-c",
-            "date +%s%N > /when",
-        ])
-        .exits(0);
+    // The same command is done again.
+    world.dhow(&when).exits(0);
+    world.dhow(&["working", "run", "w", "false"]).exits(1);
     world
         .dhow(&["working", "commit", "--layers", "--rm", "w", "made:2"])
         .ok();
     assert_ne!(world.sh_in("made:2", "cat /when"), before);
-    assert_eq!(world.say("working ls").ok(), "busybox");
+    assert_eq!(world.say("working ls").ok(), "");
     let left = world.say("images -aq --filter dangling=true").ok();
     assert!(
         left.lines().count() <= 1,
         "states on the way are not kept: {left}"
     );
-    world.say("working rm busybox").ok();
-    world.say("working rm busybox").exits(1).says("no working image");
+    world.say("working rm w").exits(1).says("no working image");
     world.clean();
 }
 
