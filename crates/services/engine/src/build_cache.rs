@@ -301,3 +301,36 @@ fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(bytes: u64, used: i64, seconds: f64) -> CacheEntry {
+        CacheEntry {
+            id: String::new(),
+            kind: CacheKind::Regular,
+            description: String::new(),
+            bytes,
+            shared: false,
+            in_use: false,
+            created: used,
+            used,
+            seconds,
+            keys: Vec::new(),
+            mount: None,
+        }
+    }
+
+    #[test]
+    fn what_is_large_old_and_cheap_to_make_goes_first() {
+        let usual = entry(1000, 900, 10.0).expendable(1000);
+        assert!(entry(9_000_000, 900, 10.0).expendable(1000) > usual, "larger");
+        assert!(entry(1000, 100, 10.0).expendable(1000) > usual, "older");
+        assert!(entry(1000, 900, 0.1).expendable(1000) > usual, "cheaper");
+        // Neither a step that took no time nor a clock that went back divides by nothing.
+        for odd in [entry(0, 1000, 0.0), entry(1000, 2000, 0.0)] {
+            assert!(odd.expendable(1000).is_finite());
+        }
+    }
+}
