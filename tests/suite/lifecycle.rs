@@ -591,3 +591,18 @@ fn several_containers_are_stopped_and_removed_at_once_and_told_in_order() {
     let removed = world.say(&format!("rm {}", names.join(" "))).ok();
     assert_eq!(removed.lines().collect::<Vec<_>>(), names);
 }
+
+#[test]
+fn a_start_leaves_what_is_between_two_runs_alone() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .say("run -d --name again --network none --restart always busybox sleep 0.1")
+        .ok();
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_secs() < 3 {
+        world.say("start again").ok();
+    }
+    world.say("rm --force again").ok();
+}

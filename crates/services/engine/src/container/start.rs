@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dhow_cgroup::Group;
 use dhow_monitor::{HealthSettings, Launch, LogSettings, StartupCheck};
@@ -30,6 +30,13 @@ pub struct Started {
 const LOG_SIZE: u64 = 20_000_000;
 const LOG_FILES: u32 = 5;
 
+/// How long a start waits for another command to be done with the container.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+const fn is_live(status: Status) -> bool {
+    matches!(status, Status::Running | Status::Paused | Status::Restarting)
+}
+
 impl Engine {
     /// Starts a container; in the foreground, its streams come with it. One that runs already is left alone.
     /// The caller must be single-threaded.
@@ -50,8 +57,10 @@ impl Engine {
         if container.config.extras.pod.is_some() {
             self.start_needs(id.as_str())?;
         }
-        let Some(lock) = self.lock_to_start(&container)? else {
-            if matches!(container.state.status, Status::Running | Status::Paused) && !foreground {
+        let Some(lock) = self.lock_to_start(&id)? else {
+            // It may have been started meanwhile, or be between two of its runs.
+            let container = self.containers().load(&id)?;
+            if is_live(container.state.status) && !foreground {
                 // Who starts what runs wants it to be reachable.
                 self.reapply_rules();
                 return Ok(Started {
@@ -113,20 +122,20 @@ impl Engine {
         }
     }
 
-    /// The container's lock. Whoever releases what ended containers left holds it for a moment; that is waited for.
-    fn lock_to_start(&self, container: &Container) -> Result<Option<OwnedFd>, Error> {
-        let id = &container.config.id;
-        let moments = match container.state.status {
-            Status::Created | Status::Exited => 50,
-            _ => 0,
-        };
-        for _ in 0..moments {
+    /// The container's lock. Whoever starts, copies, or releases what an ended container left holds it for a moment;
+    /// that is waited for. None when its monitor has it, or somebody for long.
+    fn lock_to_start(&self, id: &ContainerId) -> Result<Option<OwnedFd>, Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
             if let Some(lock) = self.containers().try_lock(id)? {
                 return Ok(Some(lock));
             }
-            std::thread::sleep(Duration::from_millis(1));
+            // Where it is removed just now there is nothing to read soon.
+            if is_live(self.containers().load_state(id)?.status) || Instant::now() > until {
+                return self.containers().try_lock(id);
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
-        self.containers().try_lock(id)
     }
 
     fn note_failure(&self, container: &Container, error: &dhow_monitor::Error) -> Result<(), Error> {
