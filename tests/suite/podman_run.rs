@@ -526,3 +526,21 @@ fn an_archive_says_its_form_and_is_loaded_from_a_url() {
         .exits(125)
         .says("127.0.0.1");
 }
+
+#[test]
+fn podmans_own_log_driver_is_a_file_that_logs_reads() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run --network none --name kept --log-driver k8s-file busybox echo words")
+        .ok();
+    assert_eq!(world.podman("logs kept").ok(), "words");
+    world
+        .podman("run --network none --name lost --log-driver none busybox echo words")
+        .ok();
+    world
+        .podman("logs lost")
+        .says("this container is using the 'none' log driver, cannot read logs")
+        .exits(125);
+}

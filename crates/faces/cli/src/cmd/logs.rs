@@ -70,37 +70,42 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
     let mut failure = None;
-    context
-        .engine()?
-        .logs(&flags.container, &request, &mut |record| {
-            let mut stamp = String::new();
-            if flags.timestamps {
-                stamp = format!("{} ", record.time);
-            }
-            if flags.details {
-                stamp.push_str(&details(&record.attributes));
-                stamp.push(' ');
-            }
-            let written = match record.stream {
-                Stream::Stdout => out
+    let engine = context.engine()?;
+    let podman = crate::dialect::spoken().is_podman();
+    if podman && engine.containers().find(&flags.container)?.config.log.driver == "none" {
+        let message = "this container is using the 'none' log driver, cannot read logs: this container is not logging \
+                       output";
+        return Err(CliError::plain(message));
+    }
+    engine.logs(&flags.container, &request, &mut |record| {
+        let mut stamp = String::new();
+        if flags.timestamps {
+            stamp = format!("{} ", record.time);
+        }
+        if flags.details {
+            stamp.push_str(&details(&record.attributes));
+            stamp.push(' ');
+        }
+        let written = match record.stream {
+            Stream::Stdout => out
+                .write_all(stamp.as_bytes())
+                .and_then(|()| out.write_all(record.log.as_bytes())),
+            // What was written before comes before.
+            Stream::Stderr => out.flush().and_then(|()| {
+                let mut errors = std::io::stderr().lock();
+                errors
                     .write_all(stamp.as_bytes())
-                    .and_then(|()| out.write_all(record.log.as_bytes())),
-                // What was written before comes before.
-                Stream::Stderr => out.flush().and_then(|()| {
-                    let mut errors = std::io::stderr().lock();
-                    errors
-                        .write_all(stamp.as_bytes())
-                        .and_then(|()| errors.write_all(record.log.as_bytes()))
-                }),
-            };
-            let written = if flags.follow {
-                written.and_then(|()| out.flush())
-            } else {
-                written
-            };
-            failure = written.err();
-            failure.is_none()
-        })?;
+                    .and_then(|()| errors.write_all(record.log.as_bytes()))
+            }),
+        };
+        let written = if flags.follow {
+            written.and_then(|()| out.flush())
+        } else {
+            written
+        };
+        failure = written.err();
+        failure.is_none()
+    })?;
     match failure.or_else(|| out.flush().err()) {
         Some(error) => Err(gone(error)),
         None => Ok(ExitCode::SUCCESS),

@@ -524,7 +524,12 @@ impl ContainerFlags {
             return None;
         }
         Some(LogConfig {
-            driver: self.log_driver.clone().unwrap_or_else(|| "local".to_owned()),
+            driver: match self.log_driver.as_deref() {
+                None => "local".to_owned(),
+                // Podman's own driver: a file that keeps every line, until `max-size` says otherwise.
+                Some("k8s-file") if dialect::spoken().is_podman() => "json-file".to_owned(),
+                Some(driver) => driver.to_owned(),
+            },
             options: self
                 .log_opt
                 .iter()
