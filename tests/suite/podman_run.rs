@@ -544,3 +544,32 @@ fn podmans_own_log_driver_is_a_file_that_logs_reads() {
         .says("this container is using the 'none' log driver, cannot read logs")
         .exits(125);
 }
+
+#[test]
+fn a_recipe_that_is_not_here_is_looked_for_in_the_context() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let context = world.path("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("other.recipe"), "FROM busybox\nLABEL found=yes\n").unwrap();
+    let context = context.to_str().unwrap();
+    world
+        .podman(&format!("build -t found -f other.recipe {context}"))
+        .ok();
+    assert_eq!(
+        world
+            .podman("image inspect --format {{.Labels.found}} found")
+            .ok(),
+        "yes"
+    );
+    world
+        .podman(&format!("build -f third.recipe {context}"))
+        .says("third.recipe")
+        .exits(125);
+    // Docker looks where it was called, only.
+    let refused = world.say(&format!("build -f other.recipe {context}"));
+    refused
+        .says("failed to read dockerfile: open other.recipe")
+        .exits(1);
+}

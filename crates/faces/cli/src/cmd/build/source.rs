@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dhow_engine::{ContextFolder, GitContext, Ignore, is_context};
 
 use super::BuildFlags;
-use crate::{CliError, Context};
+use crate::{CliError, Context, dialect};
 
 /// Largest Dockerfile.
 const MAX_DOCKERFILE: u64 = 8 << 20;
@@ -89,7 +89,12 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
     if from_stdin {
         return Ok(Source::bare(Some(context), read_stdin(MAX_DOCKERFILE)?));
     }
-    let path = flags.file.clone().unwrap_or_else(|| recipe(&context));
+    let path = match &flags.file {
+        // As buildah: a name that is not here is looked for in the context.
+        Some(file) if dialect::spoken().is_podman() && !file.exists() => context.join(file),
+        Some(file) => file.clone(),
+        None => recipe(&context),
+    };
     let dockerfile = fs::File::open(&path)
         .and_then(|file| {
             let mut text = String::new();
