@@ -41,7 +41,7 @@ fn an_image_is_made_step_by_step_and_has_one_layer_for_all() {
         "w",
         "sh",
         "-c",
-        "cat /odd /opt/sub/f > /both; date +%s%N > /when; rm /data/seed",
+        "cat /odd /opt/sub/f > /both; cat /proc/sys/kernel/random/uuid > /when; rm /data/seed",
     ];
     world.dhow(&run).exits(0);
     let set = [
@@ -87,7 +87,7 @@ fn a_working_image_goes_on_after_a_commit_and_leaves_nothing() {
         "w",
         "sh",
         "-c",
-        "date +%s%N > /when",
+        "cat /proc/sys/kernel/random/uuid > /when",
     ];
     world.dhow(&when).exits(0);
     world.say("working config -e A=1 w").ok();
