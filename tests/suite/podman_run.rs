@@ -573,3 +573,47 @@ fn a_recipe_that_is_not_here_is_looked_for_in_the_context() {
         .says("failed to read dockerfile: open other.recipe")
         .exits(1);
 }
+
+#[test]
+fn logs_of_several_containers_say_whose_a_line_is() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let started = |name: &str, script: &str| {
+        let run = [
+            "run",
+            "-d",
+            "--network",
+            "none",
+            "--name",
+            name,
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ];
+        let id = world.dhow(&run).ok();
+        id.get(..12).unwrap().to_owned()
+    };
+    let one = started("one", "echo a1; echo a2");
+    let two = started("two", "echo b1; sleep 1; echo b2");
+    let mut lines: Vec<_> = world
+        .podman("logs -f one two")
+        .ok()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    lines.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
+    let wanted = [
+        format!("{one} a1"),
+        format!("{one} a2"),
+        format!("{two} b1"),
+        format!("{two} b2"),
+    ];
+    assert_eq!(lines, wanted);
+    assert_eq!(world.podman("logs -n --tail 1 one two").ok(), "one a2\ntwo b2");
+    assert_eq!(world.podman("logs --tail 1 one").ok(), "a2");
+    // Docker's has one, and `-n` is how many lines.
+    world.say("logs one two").exits(1);
+    assert_eq!(world.say("logs -n 1 one").ok(), "a2");
+}

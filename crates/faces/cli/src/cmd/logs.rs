@@ -10,12 +10,24 @@ use dhow_engine::container::LogRequest;
 use jiff::Timestamp;
 
 use crate::render::{gone, time};
-use crate::{CliError, Context, Verb};
+use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
     name: "logs",
     about: "Fetch the logs of a container",
-    flags: |command| LogsFlags::augment_args(command),
+    flags: |command| {
+        let command = LogsFlags::augment_args(command);
+        if !dialect::spoken().is_podman() {
+            return command;
+        }
+        // Podman's `-n` is another one's, and it takes several containers.
+        command
+            .mut_arg("tail", |tail| tail.short(None))
+            .mut_arg("names", |names| names.short('n'))
+            .mut_arg("containers", |all| {
+                all.action(clap::ArgAction::Append).num_args(1..)
+            })
+    },
     run,
 };
 
@@ -45,9 +57,12 @@ struct LogsFlags {
     /// Show extra details provided to logs: chosen labels and variables, and the tag (--log-opt)
     #[arg(long)]
     details: bool,
+    /// Begin every line with the container's name
+    #[arg(long)]
+    names: bool,
     /// The container
-    #[arg(value_name = "CONTAINER")]
-    container: String,
+    #[arg(value_name = "CONTAINER", required = true, action = clap::ArgAction::Set, num_args = 1)]
+    containers: Vec<String>,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
@@ -68,19 +83,68 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         tail: flags.tail.parse().ok(),
         follow: flags.follow,
     };
-    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-    let mut failure = None;
     let engine = context.engine()?;
-    let podman = crate::dialect::spoken().is_podman();
-    if podman && engine.containers().find(&flags.container)?.config.log.driver == "none" {
-        let message = "this container is using the 'none' log driver, cannot read logs: this container is not logging \
-                       output";
-        return Err(CliError::plain(message));
+    let mut wanted = Vec::new();
+    for name in &flags.containers {
+        let config = engine.containers().find(name)?.config;
+        if dialect::spoken().is_podman() && config.log.driver == "none" {
+            let message = "this container is using the 'none' log driver, cannot read logs: this container is not \
+                           logging output";
+            return Err(CliError::plain(message));
+        }
+        let prefix = match flags.names {
+            true => format!("{} ", config.name),
+            false if flags.containers.len() > 1 => format!("{} ", config.id.short()),
+            false => String::new(),
+        };
+        wanted.push((config.id.as_str().to_owned(), prefix));
     }
-    engine.logs(&flags.container, &request, &mut |record| {
-        let mut stamp = String::new();
+    if let ([_, _, ..], true) = (wanted.as_slice(), flags.follow) {
+        return follow_all(context, &flags, &request, &wanted);
+    }
+    for (id, prefix) in &wanted {
+        show(engine, &flags, &request, id, prefix)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Several at once, each with its own engine: a line of one comes between two of another, never within.
+fn follow_all(
+    context: &Context,
+    flags: &LogsFlags,
+    request: &LogRequest,
+    wanted: &[(String, String)],
+) -> Result<ExitCode, CliError> {
+    let settings = context.environment.settings();
+    std::thread::scope(|scope| {
+        let readers = wanted.iter().map(|(id, prefix)| {
+            let settings = settings.clone();
+            scope.spawn(move || show(&dhow_engine::Engine::open(settings)?, flags, request, id, prefix))
+        });
+        let readers: Vec<_> = readers.collect();
+        for reader in readers {
+            reader
+                .join()
+                .map_err(|_| CliError::plain("a reader of logs ended"))??;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn show(
+    engine: &dhow_engine::Engine,
+    flags: &LogsFlags,
+    request: &LogRequest,
+    wanted: &str,
+    prefix: &str,
+) -> Result<(), CliError> {
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
+    let mut failure = None;
+    engine.logs(wanted, request, &mut |record| {
+        let mut stamp = prefix.to_owned();
         if flags.timestamps {
-            stamp = format!("{} ", record.time);
+            stamp.push_str(&record.time);
+            stamp.push(' ');
         }
         if flags.details {
             stamp.push_str(&details(&record.attributes));
@@ -108,7 +172,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     })?;
     match failure.or_else(|| out.flush().err()) {
         Some(error) => Err(gone(error)),
-        None => Ok(ExitCode::SUCCESS),
+        None => Ok(()),
     }
 }
 
