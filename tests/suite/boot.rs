@@ -27,7 +27,14 @@ fn power_off(world: &World) {
         .iter()
         .filter(|pid| *pid != "0")
         .for_each(|pid| kill(pid));
-    eventually("nothing runs", || world.processes().is_empty());
+    eventually("nothing runs", || {
+        // Who is killed takes a moment to die; whether somebody buries it is another matter.
+        let dead = |pid: &String| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        world.processes().is_empty() && programs.iter().all(dead)
+    });
     drop(fs::remove_dir_all(world.root().join("run")));
 }
 
