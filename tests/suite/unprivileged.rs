@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::world::{Ran, World, binary, finish};
+use crate::world::{Ran, World, binary, eventually, finish};
 
 /// A copy of the binary and a folder that `nobody` can reach.
 pub(crate) struct Nobody {
@@ -345,6 +345,55 @@ fn unprivileged_a_container_of_the_runtime_is_entered() {
     finish(runtime("delete --force a"), Vec::new()).exits(0);
     assert_eq!(id.ok(), "0");
     assert_eq!(root.ok(), "bin\ndev\netc\nproc\nsys\ntmp");
+}
+
+/// It has no control group, so that only its first process is known.
+#[test]
+fn unprivileged_a_container_in_the_processes_of_another_is_killed() {
+    let nobody = Nobody::new();
+    if !std::path::Path::new("/bin/busybox").exists() {
+        eprintln!("skipped: no /bin/busybox");
+        return;
+    }
+    nobody.bundle();
+    let state = nobody.home.join("state").display().to_string();
+    let runtime = |words: &str| {
+        let mut args = vec!["runtime", "--root", &state];
+        args.extend(words.split(' '));
+        nobody.command(&args)
+    };
+    // Without pipes: the containers would hold them.
+    let start = |words: &str| {
+        let mut command = runtime(words);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        assert!(command.status().unwrap().success(), "{words}");
+    };
+    let says = |words: &str| -> serde_json::Value {
+        serde_json::from_str(&finish(runtime(words), Vec::new()).ok()).unwrap()
+    };
+    start("run -d one");
+    let config = nobody.home.join("config.json");
+    let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    let pid = says("state one")["pid"].as_i64().unwrap();
+    for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
+        let kind = namespace["type"].as_str().unwrap().to_owned();
+        if kind == "user" || kind == "pid" {
+            namespace["path"] = format!("/proc/{pid}/ns/{kind}").into();
+        }
+    }
+    let linux = spec["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    fs::write(&config, spec.to_string()).unwrap();
+    start("run -d two");
+    finish(runtime("kill two 9"), Vec::new()).exits(0);
+    eventually("it ends", || says("state two")["status"] == "stopped");
+    assert_eq!(says("state one")["status"], "running");
+    finish(runtime("delete two"), Vec::new()).exits(0);
+    finish(runtime("delete --force one"), Vec::new()).exits(0);
 }
 
 #[test]

@@ -94,7 +94,8 @@ impl Container {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let shared = self.record.as_ref().is_some_and(|record| !record.own_processes);
-        if target == Target::All || (shared && signal == libc::SIGKILL) {
+        // Without a control group, as of a normal user, nobody knows the others: `create` warned of that.
+        if target == Target::All || (shared && signal == libc::SIGKILL && self.group()?.is_some()) {
             return self.kill_group(signal);
         }
         let Some((_, pidfd)) = self.pidfd()? else {

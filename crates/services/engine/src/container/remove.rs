@@ -1,6 +1,9 @@
 //! `rm` and `container prune`.
 
-use dhow_types::{ErrorKind, Failures};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use dhow_types::{ContainerId, ErrorKind, Failures};
 
 use super::folder::Container;
 use super::record::{Config, State, Status};
@@ -13,34 +16,50 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` when it runs and `force` is not given.
     pub fn remove_container(&self, wanted: &str, force: bool, volumes: bool) -> Result<(), Error> {
-        let container = self.containers().find(wanted)?;
-        let id = container.config.id.clone();
-        if matches!(
-            container.state.status,
-            Status::Running | Status::Paused | Status::Restarting
-        ) {
-            if !force {
-                let message = format!(
-                    "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
-                    container.config.name,
-                    container.state.status.as_str()
-                );
-                return Err(Error::new(ErrorKind::FailedPrecondition, message));
-            }
-            if container.state.status == Status::Paused {
-                self.unpause(wanted)?;
-            }
-            self.stop(wanted, Some("KILL"), None)?;
-        }
-        if !self.containers().folder(&id).exists() {
+        let id = self.containers().find(wanted)?.config.id;
+        let Some(_lock) = self.lock_ended(wanted, &id, force)? else {
             // It was to go by itself when it ended (`--rm`).
             return Ok(());
-        }
-        let _lock = self.containers().lock(&id)?;
+        };
         match self.containers().load(&id) {
             Ok(container) => self.erase(&container, volumes || container.config.auto_remove),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Holds a container that does not run: with `force` what runs is ended. None when it went by itself.
+    ///
+    /// Its state is asked for again as long as somebody has the lock: that may be a start whose command was killed, and then
+    /// it runs as long as its program does.
+    fn lock_ended(&self, wanted: &str, id: &ContainerId, force: bool) -> Result<Option<OwnedFd>, Error> {
+        loop {
+            let container = match self.containers().load(id) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                other => other?,
+            };
+            let status = container.state.status;
+            if matches!(status, Status::Running | Status::Paused | Status::Restarting) {
+                if !force {
+                    let message = format!(
+                        "cannot remove container \"/{}\": container is {}: stop the container before removing or force remove",
+                        container.config.name,
+                        status.as_str()
+                    );
+                    return Err(Error::new(ErrorKind::FailedPrecondition, message));
+                }
+                if status == Status::Paused {
+                    self.unpause(wanted)?;
+                }
+                self.stop(wanted, Some("KILL"), None)?;
+            }
+            if !self.containers().folder(id).exists() {
+                return Ok(None);
+            }
+            if let Some(lock) = self.containers().try_lock(id)? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
