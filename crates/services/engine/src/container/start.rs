@@ -26,6 +26,16 @@ pub struct Started {
     pub attached: Option<UnixStream>,
 }
 
+/// What a start finds of a container.
+enum Turn {
+    /// Nobody has it.
+    Lock(OwnedFd),
+    /// Its monitor has it.
+    Runs,
+    /// Another command has it, and does not let go.
+    Busy,
+}
+
 /// Log limits when nobody says: five files of 20 MB, as docker's `local` driver.
 const LOG_SIZE: u64 = 20_000_000;
 const LOG_FILES: u32 = 5;
@@ -57,22 +67,24 @@ impl Engine {
         if container.config.extras.pod.is_some() {
             self.start_needs(id.as_str())?;
         }
-        let Some(lock) = self.lock_to_start(&id)? else {
+        let lock = match self.turn_to_start(&id)? {
+            Turn::Lock(lock) => lock,
             // It may have been started meanwhile, or be between two of its runs.
-            let container = self.containers().load(&id)?;
-            if is_live(container.state.status) && !foreground {
+            Turn::Runs if !foreground => {
                 // Who starts what runs wants it to be reachable.
                 self.reapply_rules();
                 return Ok(Started {
-                    container,
+                    container: self.containers().load(&id)?,
                     attached: None,
                 });
             }
-            let message = format!(
-                "container {} is being changed by another command, or runs already",
-                id.short()
-            );
-            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            Turn::Runs | Turn::Busy => {
+                let message = format!(
+                    "container {} is being changed by another command, or runs already",
+                    id.short()
+                );
+                return Err(Error::new(ErrorKind::FailedPrecondition, message));
+            }
         };
         // The lock is free, so no monitor is there: if the record says that the program runs, its monitor was killed.
         let container = self.containers().load(&id)?;
@@ -123,16 +135,23 @@ impl Engine {
     }
 
     /// The container's lock. Whoever starts, copies, or releases what an ended container left holds it for a moment;
-    /// that is waited for. None when its monitor has it, or somebody for long.
-    fn lock_to_start(&self, id: &ContainerId) -> Result<Option<OwnedFd>, Error> {
+    /// that is waited for, as long as patience lasts.
+    fn turn_to_start(&self, id: &ContainerId) -> Result<Turn, Error> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(lock) = self.containers().try_lock(id)? {
-                return Ok(Some(lock));
+                return Ok(Turn::Lock(lock));
+            }
+            // As its monitor has it: that the program just ended makes no difference while there is one.
+            if is_live(self.containers().load_state(id)?.status) {
+                return Ok(match self.containers().try_lock(id)? {
+                    Some(lock) => Turn::Lock(lock),
+                    None => Turn::Runs,
+                });
             }
             // Where it is removed just now there is nothing to read soon.
-            if is_live(self.containers().load_state(id)?.status) || Instant::now() > until {
-                return self.containers().try_lock(id);
+            if Instant::now() > until {
+                return Ok(Turn::Busy);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
