@@ -1,5 +1,7 @@
 //! `why`: how a vulnerability came into an image. `impact`: where it is.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
@@ -211,11 +213,16 @@ fn impact(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     let graph = engine.lineage()?;
     let containers = engine.containers().list()?;
     let mut hits = Vec::new();
+    // Images that differ in their configs only have the same in them.
+    let mut known: HashMap<&[dhow_types::DiffId], Within> = HashMap::new();
     for (node, image) in graph.nodes().iter().enumerate() {
-        let Some(found) = within(engine, &subject, image)? else {
+        let within = match known.entry(&image.layers) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(slot) => slot.insert(within(engine, &subject, image)?),
+        };
+        let Some((inventory, found)) = within else {
             continue;
         };
-        let (inventory, found) = found;
         let mut hit = Hit {
             node,
             packages: Vec::new(),
@@ -237,7 +244,7 @@ fn impact(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
             if !hit.bringers.contains(&bringer) {
                 hit.bringers.push(bringer);
             }
-            hit.fixed = hit.fixed.or(vulnerable.finding.fixed);
+            hit.fixed = hit.fixed.or_else(|| vulnerable.finding.fixed.clone());
         }
         hits.push(hit);
     }
