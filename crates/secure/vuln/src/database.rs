@@ -269,6 +269,8 @@ pub struct Importer {
     path: PathBuf,
     staged: PathBuf,
     connection: Option<Connection>,
+    /// Of two imports at once the second begins with what the first has written.
+    _lock: File,
 }
 
 impl Importer {
@@ -277,8 +279,16 @@ impl Importer {
     /// # Errors
     /// When files cannot be written.
     pub fn begin(path: &Path, update: bool) -> Result<Self, Error> {
-        let staged = path.with_extension(format!("new-{}", std::process::id()));
+        let staged = path.with_extension("new");
         let what = || format!("make {}", staged.display());
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.with_extension("lock"))
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .context(what)?;
+        // Left by one that was killed: whoever has the lock is the only one to make it.
         match fs::remove_file(&staged) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(what),
             _ => {}
@@ -309,6 +319,7 @@ impl Importer {
             path: path.to_owned(),
             connection: Some(connection?),
             staged,
+            _lock: lock,
         })
     }
 

@@ -305,7 +305,24 @@ fn an_import_that_fails_leaves_the_old_data_and_nothing_else() {
     let importer = Importer::begin(&path, true).unwrap();
     assert!(importer.document("bad", b"{}").is_err());
     drop(importer);
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let names = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["db", "db.lock"]);
+    assert_eq!(
+        find(&Database::open(&path).unwrap(), "Debian:12", "a", "1").len(),
+        1
+    );
+    // One that was killed half-way left this.
+    std::fs::write(path.with_extension("new"), b"half of it").unwrap();
+    Importer::begin(&path, true)
+        .unwrap()
+        .finish("2026-01-02T00:00:00Z")
+        .unwrap();
+    assert_eq!(names(), ["db", "db.lock"]);
     assert_eq!(
         find(&Database::open(&path).unwrap(), "Debian:12", "a", "1").len(),
         1
@@ -316,6 +333,22 @@ fn an_import_that_fails_leaves_the_old_data_and_nothing_else() {
         Database::open(&dir.path().join("none")).unwrap_err().kind(),
         ErrorKind::NotFound
     );
+}
+
+#[test]
+fn imports_at_once_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let path = &path;
+            scope.spawn(move || {
+                let affected = json!([debian("12", "a", json!([{"introduced": "0"}]))]);
+                compiled(path, &[osv(&format!("X-{number}"), &[], affected)]);
+            });
+        }
+    });
+    assert_eq!(Database::open(&path).unwrap().facts().unwrap().advisories, 8);
 }
 
 /// Advisories of Debian's own, where they are at hand: versions that a fix says are fixed are, and the last before are not.
