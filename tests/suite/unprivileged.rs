@@ -131,6 +131,14 @@ impl Nobody {
         fs::write(&config, spec.to_string()).unwrap();
     }
 
+    /// A command of the runtime on containers of its own.
+    fn runtime(&self, words: &str) -> Command {
+        let state = self.home.join("state").display().to_string();
+        let mut args = vec!["runtime", "--root", &state];
+        args.extend(words.split(' '));
+        self.command(&args)
+    }
+
     pub(crate) fn dhow(&self, args: &[&str]) -> Ran {
         self.feed(args, Vec::new())
     }
@@ -322,12 +330,7 @@ fn unprivileged_a_container_of_the_runtime_is_entered() {
         return;
     }
     nobody.bundle();
-    let state = nobody.home.join("state").display().to_string();
-    let runtime = |words: &str| {
-        let mut args = vec!["runtime", "--root", &state];
-        args.extend(words.split(' '));
-        nobody.command(&args)
-    };
+    let runtime = |words: &str| nobody.runtime(words);
     // Without pipes: the container would hold them.
     let created = runtime("run -d a")
         .stdin(Stdio::null())
@@ -356,12 +359,7 @@ fn unprivileged_a_container_in_the_processes_of_another_is_killed() {
         return;
     }
     nobody.bundle();
-    let state = nobody.home.join("state").display().to_string();
-    let runtime = |words: &str| {
-        let mut args = vec!["runtime", "--root", &state];
-        args.extend(words.split(' '));
-        nobody.command(&args)
-    };
+    let runtime = |words: &str| nobody.runtime(words);
     // Without pipes: the containers would hold them.
     let start = |words: &str| {
         let mut command = runtime(words);

@@ -75,11 +75,14 @@ impl Confined {
     ) -> Result<Self, Error> {
         let what = || "make a process that looks through files";
         let filter = filter()?;
+        let parent = rustix::process::getpid();
         let (reader, writer) = std::io::pipe().context(what)?;
         let Some(pid) = dhow_sys::clone::fork().context(what)? else {
             drop(reader);
             let mut writer = File::from(std::os::fd::OwnedFd::from(writer));
-            let code = match confine(tree, &filter).and_then(|()| work(tree)) {
+            let ends_with_parent = dhow_sys::process::end_with(parent).context(what);
+            let confined = ends_with_parent.and_then(|()| confine(tree, &filter));
+            let code = match confined.and_then(|()| work(tree)) {
                 Ok(answer) => writer.write_all(&answer).map_or(2, |()| 0),
                 Err(error) => {
                     // Its reader tells it as the reason.

@@ -1,5 +1,6 @@
 //! What is in an image or a directory. Each layer is looked through once, by a process that can do nothing else.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use dhow_image::Image;
@@ -150,12 +151,15 @@ impl Engine {
             return Ok(());
         };
         let layers = self.store()?.layers.list().context(|| "list the layers")?;
+        let layers: HashSet<String> = layers.iter().map(|diff| diff.hex()).collect();
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let kept = name
-                .to_str()
-                .is_some_and(|name| layers.iter().any(|diff| diff.hex() == name));
-            if !kept {
+            let name = name.to_string_lossy();
+            // Another process may be about to give it its name.
+            let maker = name
+                .split_once(".new-")
+                .map(|(_, pid)| Path::new("/proc").join(pid));
+            if !layers.contains(&*name) && !maker.is_some_and(|maker| maker.exists()) {
                 // It is a copy of what can be found out again.
                 drop(std::fs::remove_file(entry.path()));
             }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::tree::Graph;
-use dhow_engine::vuln::{Level, State};
+use dhow_engine::vuln::Level;
 use dhow_engine::{Advisories, Engine, Scan, Vulnerable};
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ struct ScanFlags {
     /// Every image that is here
     #[arg(short, long, conflicts_with = "targets")]
     all: bool,
-    /// Exit with 2 when something of this severity or worse is found
+    /// Exit with 2 when something of this severity or worse is shown, whatever the distribution means to do about it
     #[arg(long, value_name = "SEVERITY", value_parser = level)]
     fail_on: Option<Level>,
     /// Show only this severity and worse
@@ -101,7 +101,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let worst = scanned
         .iter()
         .flat_map(|one| &one.scan.found)
-        .filter(|vulnerable| vulnerable.finding.state == State::Affected)
         .map(|vulnerable| vulnerable.finding.severity.level)
         .max();
     match (flags.fail_on, worst) {
