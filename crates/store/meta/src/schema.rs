@@ -1,6 +1,13 @@
 //! The tables, and how an older database becomes the newest.
 
-use rusqlite::{Connection, TransactionBehavior};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+
+use crate::PATIENCE;
+
+/// Between two tries of what SQLite does not wait for.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Why a database cannot be used.
 pub(crate) enum Refused {
@@ -52,7 +59,7 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
         return Err(Refused::Newer(found));
     }
     // The mode is written into the file once; asking for it again in every command would cost a lock.
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    journal(connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster between the read above and the lock.
     let start = usize::try_from(version(&transaction)?).unwrap_or(0);
@@ -62,6 +69,23 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
     transaction.pragma_update(None, "user_version", newest)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Changes the file to a write-ahead log. SQLite does not wait here for a reader, whatever its patience: one that looks
+/// at the format at this moment makes it fail (`SQLITE_BUSY`), so it is tried again.
+fn journal(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(RETRY);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

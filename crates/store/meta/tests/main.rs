@@ -183,6 +183,22 @@ fn eight_writers_at_once_lose_nothing() {
 }
 
 #[test]
+fn many_that_open_a_new_store_at_once_all_get_in() {
+    for _ in 0..40 {
+        let dir = store();
+        let start = Barrier::new(16);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    start.wait();
+                    assert!(meta(dir.path()).images().unwrap().is_empty());
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn a_living_lease_pins_and_a_dropped_one_does_not() {
     let root = store();
     let digest = Digest::of(b"pinned");
