@@ -54,6 +54,7 @@ mod mounts;
 mod network;
 mod network_faults;
 mod network_wishes;
+mod patch;
 mod podman;
 mod podman_network;
 mod podman_run;

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "build",
             "inventory",
             "lineage",
+            "patch",
             "vuln",
         ],
     ),

@@ -4,7 +4,7 @@
 //! An image is a stack of layers on the stack of another: `FROM` says so, and it can be seen in the layers themselves. Image B is
 //! an ancestor of image I if the layers of B are the lowest ones of I, and B has fewer. That needs no word from whoever built
 //! them, no network and no registry, and holds over any number of levels ([`Graph`]). So the image of a chain that brought a
-//! layer is known ([`Graph::brought`]): the place where what came with it is to be mended, for all that derive from it.
+//! layer is known ([`Graph::brought`]): the place where what came with it is to be mended, for all that derive from it ([`plan`]).
 //!
 //! # What it promises
 //! - Diff ids are compared, never blobs: another compression does not hide an ancestor.
@@ -14,9 +14,13 @@
 
 #![forbid(unsafe_code)]
 
+mod plan;
+
 use std::collections::HashMap;
 
 use dhow_types::{DiffId, Digest, ImageId};
+
+pub use plan::{Affected, Plan, Step, plan};
 
 /// An image, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]

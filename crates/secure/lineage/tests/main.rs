@@ -1,6 +1,6 @@
 //! Chains of images, and who brought what.
 
-use dhow_lineage::{Graph, Node};
+use dhow_lineage::{Affected, Graph, Node, plan};
 use dhow_types::{DiffId, Digest, ImageId};
 use proptest::prelude::*;
 
@@ -101,6 +101,55 @@ fn twins_are_told_apart_by_their_history_or_not_at_all() {
 fn one_image_is_one_node() {
     let graph = Graph::of(vec![image("a", &["1"], &[]), image("a", &["1"], &[])]);
     assert_eq!(graph.nodes().len(), 1);
+}
+
+fn hit(node: usize, package: &'static str, layer: usize) -> Affected<&'static str> {
+    Affected { node, package, layer }
+}
+
+#[test]
+fn each_image_is_mended_where_the_package_came_in_and_all_others_follow_once() {
+    // 0 base, 1 on it, 2 on 1, 3 on 0 with a curl of its own, 4 alone.
+    let stacks: [&[&str]; 5] = [&["a"], &["a", "b"], &["a", "b", "c"], &["a", "d"], &["z"]];
+    let images = stacks.iter().enumerate();
+    let images = images.map(|(at, layers)| image(&format!("image{at}"), layers, layers));
+    let graph = Graph::of(images.collect());
+    let affected = [
+        hit(0, "openssl", 0),
+        hit(1, "openssl", 0),
+        hit(2, "openssl", 0),
+        hit(3, "openssl", 0),
+        hit(3, "curl", 1),
+    ];
+    let all = plan(&graph, &affected, |_| true);
+    let steps: Vec<_> = all
+        .steps
+        .iter()
+        .map(|step| (step.node, step.follows, step.packages.clone(), step.from))
+        .collect();
+    assert_eq!(
+        steps,
+        [
+            (0, None, vec!["openssl"], 0),
+            (1, Some(0), vec![], 0),
+            (2, Some(1), vec![], 0),
+            (3, Some(0), vec!["curl"], 1),
+        ]
+    );
+    assert!(all.left.is_empty());
+    // Only one of them is asked for: what it stands on comes along, the others are named.
+    let some = plan(&graph, &affected, |node| node == 2);
+    assert_eq!(
+        some.steps.iter().map(|step| step.node).collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
+    assert_eq!(some.left, [3]);
+    let first = plan(&graph, &affected, |node| node == 0);
+    assert_eq!(first.left, [1, 2, 3]);
+    // One that has it no more, though what it stands on has, stays as it is.
+    let some = plan(&graph, &affected[..1], |_| true);
+    assert_eq!(some.steps.len(), 1);
+    assert!(some.left.is_empty());
 }
 
 proptest! {

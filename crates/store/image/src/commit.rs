@@ -149,6 +149,31 @@ impl Store {
         self.sync_name(&name)
     }
 
+    /// Gives names from one image to another, each `(name, from, to)`: all of them at once, or none. A name given from an image to the same
+    /// one is a further name of it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when a name does not belong to the image that it is to be taken from; `NotFound`; `InvalidArgument` for a
+    /// name with a digest.
+    pub fn move_names(&self, moves: &[(Reference, ImageId, ImageId)]) -> Result<(), Error> {
+        let mut staged = Vec::with_capacity(moves.len());
+        for (name, _, to) in moves {
+            staged.push(self.stage_name(&taggable(name)?, to)?);
+        }
+        self.edit(|edit| {
+            for (name, from, to) in moves {
+                if edit.image(to)?.is_none() {
+                    return Err(crate::image::no_such_image(&to.to_string()));
+                }
+                if from != to && edit.tagged(&taggable(name)?.canonical())? != Some(*from) {
+                    let message = format!("{} is no more the image that it was", name.familiar());
+                    return Err(Error::new(ErrorKind::FailedPrecondition, message));
+                }
+            }
+            self.give_names(edit, &staged)
+        })
+    }
+
     /// Makes an image of one layer: a root file system as a tar of any known compression, or in the archive of an App
     /// Container image or of one of LXC and LXD, with the settings that those have.
     ///

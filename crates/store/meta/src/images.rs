@@ -133,6 +133,14 @@ impl Edit<'_> {
         self.read(|connection| find_tags(connection, id))
     }
 
+    /// The image of a tag, as this transaction sees it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn tagged(&self, name: &str) -> Result<Option<ImageId>, Error> {
+        self.read(|connection| find_tagged(connection, name))
+    }
+
     /// The repo digests of one image, as this transaction sees it.
     ///
     /// # Errors
@@ -235,7 +243,7 @@ impl Meta {
     /// # Errors
     /// When the database cannot be read.
     pub fn tagged(&self, name: &str) -> Result<Option<ImageId>, Error> {
-        self.one("SELECT image FROM tags WHERE name = ?1", [name])
+        self.read(|connection| find_tagged(connection, name))
     }
 
     /// All tags with their images, by name.
@@ -321,6 +329,13 @@ fn find_image(connection: &Connection, id: &ImageId) -> rusqlite::Result<Option<
     connection
         .prepare_cached(&sql)?
         .query_row([id.0.as_bytes()], record)
+        .optional()
+}
+
+fn find_tagged(connection: &Connection, name: &str) -> rusqlite::Result<Option<ImageId>> {
+    let mut statement = connection.prepare_cached("SELECT image FROM tags WHERE name = ?1")?;
+    statement
+        .query_row([name], |row| Ok(ImageId(digest(row, 0)?)))
         .optional()
 }
 

@@ -32,6 +32,7 @@ mod logs;
 mod manifest;
 mod mount;
 mod network;
+mod patch;
 mod pause;
 mod pod;
 mod port;
@@ -132,6 +133,7 @@ const TOP: &[Entry] = &[
     own(&sbom::VERB),
     own(&why::WHY),
     own(&why::IMPACT),
+    own(&patch::VERB),
     own(&tag::VERB),
     own(&tag::UNTAG),
     own(&rmi::VERB),

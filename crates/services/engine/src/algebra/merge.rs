@@ -15,25 +15,25 @@ use crate::{Context as _, Error};
 
 /// What a path is after all layers.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) entry: Entry,
+pub(crate) struct Found {
+    pub(crate) entry: Entry,
     /// The layer that has the content.
-    layer: DiffId,
+    pub(crate) layer: DiffId,
     /// The path of the file of which this is a name, in that layer.
-    original: Vec<u8>,
+    pub(crate) original: Vec<u8>,
 }
 
 /// The merged entries by path.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Merged {
-    pub(super) paths: BTreeMap<Vec<u8>, Found>,
+pub(crate) struct Merged {
+    pub(crate) paths: BTreeMap<Vec<u8>, Found>,
     /// Whether something may be below these layers, which whiteouts then hide.
-    pub(super) over: bool,
+    pub(crate) over: bool,
 }
 
 impl Merged {
     /// Merges layers, lowest first; `over` others, or over nothing.
-    pub(super) fn of(store: &Store, layers: &[DiffId], over: bool) -> Result<Self, Error> {
+    pub(crate) fn of(store: &Store, layers: &[DiffId], over: bool) -> Result<Self, Error> {
         let mut merged = Self {
             paths: BTreeMap::new(),
             over,
@@ -49,7 +49,7 @@ impl Merged {
         Ok(merged)
     }
 
-    pub(super) fn entry(&self, path: &[u8]) -> Option<&Entry> {
+    pub(crate) fn entry(&self, path: &[u8]) -> Option<&Entry> {
         let found = self.paths.get(path).map(|found| &found.entry);
         found.filter(|entry| entry.kind != EntryKind::Whiteout)
     }
@@ -158,7 +158,7 @@ impl Merged {
     }
 
     /// Writes them as the tar of one layer.
-    pub(super) fn write(&self, store: &Store, output: impl Write) -> Result<(), Error> {
+    pub(crate) fn write(&self, store: &Store, output: impl Write) -> Result<(), Error> {
         let mut tar = Writer::new(output);
         let mut names: BTreeMap<(DiffId, &[u8]), &[u8]> = BTreeMap::new();
         for (path, found) in &self.paths {

@@ -1,8 +1,8 @@
 //! Image algebra: images from images, by their documents. Layers stay what they are, and with them the blobs that
 //! registries have of them; only what asks for another layer makes one.
 
-mod merge;
-mod rebase;
+pub(crate) mod merge;
+pub(crate) mod rebase;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -23,8 +23,8 @@ use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
 /// Annotations of an image about its base (image-spec `annotations.md`).
-const BASE_NAME: &str = "org.opencontainers.image.base.name";
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+pub(crate) const BASE_NAME: &str = "org.opencontainers.image.base.name";
+pub(crate) const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// What `image set` changes; what is `None` or empty stays.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +164,7 @@ impl Engine {
         let own = Merged::of(store, own, true)?;
         let old_tree = Merged::of(store, below, false)?;
         let new_tree = Merged::of(store, &new.config.rootfs.diff_ids, false)?;
-        let conflicts = rebase::conflicts(&own, &old_tree, &new_tree);
+        let conflicts = rebase::conflicts(&own, &old_tree, &new_tree, |_, _| false);
         if !conflicts.is_empty() && !overrule {
             let shown = conflicts.iter().take(10).cloned().collect::<Vec<_>>().join("; ");
             let more = conflicts.len().saturating_sub(10);
@@ -250,7 +250,7 @@ impl Engine {
         Err(Error::new(ErrorKind::FailedPrecondition, message))
     }
 
-    fn merged_layer(&self, layers: &[DiffId], over: bool) -> Result<DiffId, Error> {
+    pub(crate) fn merged_layer(&self, layers: &[DiffId], over: bool) -> Result<DiffId, Error> {
         let store = self.store()?;
         let merged = Merged::of(store, layers, over)?;
         self.piped(|output| merged.write(store, output))
@@ -277,7 +277,10 @@ impl Engine {
     }
 
     /// A layer of the tar that is written in a thread of its own.
-    fn piped(&self, write: impl FnOnce(io::PipeWriter) -> Result<(), Error> + Send) -> Result<DiffId, Error> {
+    pub(crate) fn piped(
+        &self,
+        write: impl FnOnce(io::PipeWriter) -> Result<(), Error> + Send,
+    ) -> Result<DiffId, Error> {
         let (reader, writer) = io::pipe().context(|| "make a pipe")?;
         std::thread::scope(|scope| {
             let written = scope.spawn(move || write(writer));
@@ -297,14 +300,14 @@ impl Engine {
         Ok(unpacked.context(|| "unpack the layer")?.layer.diff_id())
     }
 
-    fn keep_all(&self) -> Result<Lease, Error> {
+    pub(crate) fn keep_all(&self) -> Result<Lease, Error> {
         let lease = Lease::acquire(self.store()?.root()).context(|| "keep the layers")?;
         lease.pin_everything().context(|| "keep the layers")?;
         Ok(lease)
     }
 
     /// Stores an image that was made of another: what the manifest of that one says goes along.
-    fn derive(
+    pub(crate) fn derive(
         &self,
         image: &Image,
         mut config: ImageConfig,
@@ -318,6 +321,8 @@ impl Engine {
         }
         let mut all = store.annotations(image);
         all.extend(annotations.clone());
+        // Asked for without a value: it is to go.
+        all.retain(|key, value| !value.is_empty() || !annotations.contains_key(key));
         let id = store.commit(config, tags).context(|| "store the new image")?;
         if !all.is_empty() {
             store.annotate(&id, &all).context(|| "write the annotations")?;
@@ -356,7 +361,7 @@ fn placed(input: impl Read + Send, place: &str, output: io::PipeWriter) -> Resul
     writer.finish().context(|| "end the layer").map(drop)
 }
 
-fn add_layer(config: &mut ImageConfig, layer: DiffId, text: String) {
+pub(crate) fn add_layer(config: &mut ImageConfig, layer: DiffId, text: String) {
     let created = dhow_monitor::format_time(std::time::SystemTime::now());
     config.rootfs.diff_ids.push(layer);
     config.created = Some(created.clone());

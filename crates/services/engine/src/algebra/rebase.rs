@@ -15,14 +15,22 @@ use super::merge::Merged;
 /// Most conflicts that are told.
 const MAX_CONFLICTS: usize = 1000;
 
-/// The conflicts of the layers of an image with a change of its base, each in words.
-pub(super) fn conflicts(own: &Merged, old: &Merged, new: &Merged) -> Vec<String> {
+/// The conflicts of the layers of an image with a change of its base, each in words, but for those that `settled` says it takes
+/// care of.
+pub(crate) fn conflicts(
+    own: &Merged,
+    old: &Merged,
+    new: &Merged,
+    mut settled: impl FnMut(&[u8], &Entry) -> bool,
+) -> Vec<String> {
     let mut found = Vec::new();
     for (path, layered) in &own.paths {
         if found.len() == MAX_CONFLICTS {
             break;
         }
-        if let Some(why) = conflict(path, &layered.entry, old, new) {
+        if let Some(why) = conflict(path, &layered.entry, old, new)
+            && !settled(path, &layered.entry)
+        {
             found.push(format!("/{}: {why}", String::from_utf8_lossy(path)));
         }
     }
@@ -52,6 +60,8 @@ fn conflict(path: &[u8], entry: &Entry, old: &Merged, new: &Merged) -> Option<&'
             Some("the image deletes it, and the bases differ in it")
         }
         EntryKind::Whiteout => None,
+        // What the base changed to is what the image has.
+        EntryKind::File | EntryKind::Symlink if alike(Some(entry), is) => None,
         _ if changed || differs_below(path, old, new) => {
             Some("the image replaces it, and the bases differ in it")
         }
@@ -66,7 +76,7 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether two bases have the same under a path; times left out.
-fn alike(one: Option<&Entry>, other: Option<&Entry>) -> bool {
+pub(crate) fn alike(one: Option<&Entry>, other: Option<&Entry>) -> bool {
     match (one, other) {
         (None, None) => true,
         (Some(one), Some(other)) => {
@@ -103,7 +113,7 @@ fn differs_below(path: &[u8], old: &Merged, new: &Merged) -> bool {
 }
 
 /// The config of an image on another base: what it had from the old base it has from the new one, its own stays.
-pub(super) fn config(image: &Image, old: &Image, new: &Image) -> ImageConfig {
+pub(crate) fn config(image: &Image, old: &Image, new: &Image) -> ImageConfig {
     let mut config = image.config.clone();
     let own = image
         .config

@@ -1,0 +1,274 @@
+//! `patch`: a vulnerability is mended in the image that brought it, and what derives from it inherits that.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+use dhow_engine::{Change, Engine, How, PatchPlan, PatchTarget, Patched};
+use serde_json::{Value, json};
+
+use super::sbom::pretty;
+use super::tree::name;
+use crate::render::{note, say, table};
+use crate::{CliError, Context, Verb, dialect};
+
+pub(crate) const VERB: Verb = Verb {
+    name: "patch",
+    about: "Mend vulnerabilities in the images that brought them, and let the images that derive from those inherit it",
+    flags: |command| PatchFlags::augment_args(command),
+    run,
+};
+
+#[derive(Args, Debug)]
+struct PatchFlags {
+    /// All images that derive from a patched one, too
+    #[arg(long)]
+    cascade: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// A command of the shell that has to succeed in each new image
+    #[arg(long, value_name = "COMMAND")]
+    smoke: Option<String>,
+    /// Push the new images under all their names
+    #[arg(long, conflicts_with = "dry_run")]
+    push: bool,
+    /// Format output: table or json
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Vulnerabilities by their CVE or the name of an advisory, or one image of which all is mended that can be
+    #[arg(value_name = "CVE|IMAGE", required = true)]
+    targets: Vec<String>,
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PatchFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    let advisories = engine.advisories()?;
+    let target = target(engine, &flags.targets)?;
+    let planned = engine.plan_patch(&target, flags.cascade, &advisories)?;
+    warn(&planned);
+    if planned.is_empty() {
+        if planned.unmendable.is_empty() {
+            note("nothing to do: no image here has it");
+        }
+        if flags.format == "json" {
+            say(&pretty(&document(&planned, &[], &[])))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if flags.dry_run {
+        let text = if flags.format == "json" {
+            pretty(&document(&planned, &[], &[]))
+        } else {
+            listed(&planned)
+        };
+        say(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let patched = engine.patch(&planned, &advisories, flags.smoke.as_deref(), &mut |node| {
+        note(&format!("patching {}", name(&planned.graph, node)));
+    })?;
+    if flags.push {
+        for image in patched.iter().flat_map(|one| &one.names) {
+            note(&format!("pushing {image}"));
+            engine.push(image, &dhow_types::Silent)?;
+        }
+    }
+    let containers = running(engine, &planned, &patched)?;
+    let text = if flags.format == "json" {
+        pretty(&document(&planned, &patched, &containers))
+    } else {
+        told(&planned, &patched)
+    };
+    say(&text)?;
+    for (container, image) in &containers {
+        note(&dialect::warning(&format!(
+            "container {container} still has the old {image}"
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One image, or vulnerabilities.
+fn target(engine: &Engine, targets: &[String]) -> Result<PatchTarget, CliError> {
+    if let [one] = targets
+        && engine.image(one).is_ok()
+    {
+        return Ok(PatchTarget::Image(one.clone()));
+    }
+    Ok(PatchTarget::Vulnerabilities(targets.to_vec()))
+}
+
+fn warn(planned: &PatchPlan) {
+    for one in &planned.unmendable {
+        note(&dialect::warning(&format!(
+            "{}: {} in {} stays: {}",
+            name(&planned.graph, one.node),
+            one.vulnerability,
+            one.package,
+            one.why
+        )));
+    }
+    for node in &planned.plan.left {
+        note(&dialect::warning(&format!(
+            "{} derives from an image that is patched, and stays as it is without --cascade",
+            name(&planned.graph, *node)
+        )));
+    }
+}
+
+fn listed(planned: &PatchPlan) -> String {
+    let mut rows = "IMAGE\tACTION\tPACKAGES\n".to_owned();
+    for step in &planned.plan.steps {
+        let action = match (step.follows, step.packages.is_empty()) {
+            (None, _) => "upgrade".to_owned(),
+            (Some(base), true) => format!("follow {}", name(&planned.graph, base)),
+            (Some(base), false) => format!("follow {}, upgrade", name(&planned.graph, base)),
+        };
+        let packages: Vec<String> = step
+            .packages
+            .iter()
+            .map(|package| {
+                let mends: Vec<String> = package
+                    .mends
+                    .iter()
+                    .map(|(vulnerability, fixed)| format!("{vulnerability} by {fixed}"))
+                    .collect();
+                format!("{} {} ({})", package.name, package.version, mends.join(", "))
+            })
+            .collect();
+        rows.push_str(&format!(
+            "{}\t{action}\t{}\n",
+            name(&planned.graph, step.node),
+            packages.join(", ")
+        ));
+    }
+    table::align(&rows)
+}
+
+fn change(change: &Change) -> String {
+    let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "-".to_owned());
+    format!(
+        "{} {} -> {}",
+        change.name,
+        version(&change.old),
+        version(&change.new)
+    )
+}
+
+fn how(how: &How) -> &'static str {
+    match how {
+        How::Upgraded => "upgraded",
+        How::Followed { upgraded: false, .. } => "followed",
+        How::Followed { upgraded: true, .. } => "followed, upgraded",
+        How::Apart { .. } => "upgraded above the old base",
+    }
+}
+
+fn told(planned: &PatchPlan, patched: &[Patched]) -> String {
+    let mut rows = "IMAGE\tOLD\tNEW\tHOW\tPACKAGES\n".to_owned();
+    for one in patched {
+        let changes: Vec<String> = one.changes.iter().map(change).collect();
+        rows.push_str(&format!(
+            "{}\t{}\t{}\t{}\t{}\n",
+            name(&planned.graph, one.node),
+            planned.graph.nodes()[one.node].id.short(),
+            one.image.short(),
+            how(&one.how),
+            changes.join(", ")
+        ));
+    }
+    let mut text = table::align(&rows);
+    for one in patched {
+        for line in &one.notes {
+            text.push_str(&format!("\n{}: {line}", name(&planned.graph, one.node)));
+        }
+    }
+    text
+}
+
+/// Containers of images that were patched, with the name that their image had.
+fn running(
+    engine: &Engine,
+    planned: &PatchPlan,
+    patched: &[Patched],
+) -> Result<Vec<(String, String)>, CliError> {
+    let mut found = Vec::new();
+    for container in engine.containers().list()? {
+        let of = patched
+            .iter()
+            .find(|one| planned.graph.nodes()[one.node].id == container.config.image);
+        if let Some(one) = of {
+            found.push((container.config.name.clone(), name(&planned.graph, one.node)));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn document(planned: &PatchPlan, patched: &[Patched], containers: &[(String, String)]) -> Value {
+    let steps: Vec<Value> = planned
+        .plan
+        .steps
+        .iter()
+        .map(|step| {
+            let packages = step.packages.iter().map(|package| {
+                json!({
+                    "Name": package.name,
+                    "Version": package.version,
+                    "Mends": package.mends.iter().map(|(vulnerability, fixed)| json!({
+                        "ID": vulnerability,
+                        "FixedIn": fixed,
+                    })).collect::<Vec<_>>(),
+                })
+            });
+            json!({
+                "Image": name(&planned.graph, step.node),
+                "ID": planned.graph.nodes()[step.node].id.to_string(),
+                "Follows": step.follows.map(|base| name(&planned.graph, base)),
+                "Upgrades": packages.collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let patched: Vec<Value> = patched
+        .iter()
+        .map(|one| {
+            let (merged, conflicts) = match &one.how {
+                How::Followed { merged, .. } => (*merged, &[] as &[String]),
+                How::Apart { conflicts } => (0, conflicts.as_slice()),
+                How::Upgraded => (0, &[] as &[String]),
+            };
+            json!({
+                "Image": name(&planned.graph, one.node),
+                "Old": planned.graph.nodes()[one.node].id.to_string(),
+                "New": one.image.to_string(),
+                "Names": one.names,
+                "Superseded": one.superseded,
+                "How": how(&one.how),
+                "MergedLayers": merged,
+                "Conflicts": conflicts,
+                "Changes": one.changes.iter().map(|change| json!({
+                    "Package": change.name,
+                    "Old": change.old,
+                    "New": change.new,
+                })).collect::<Vec<_>>(),
+                "Notes": one.notes,
+            })
+        })
+        .collect();
+    json!({
+        "Plan": steps,
+        "Left": planned.plan.left.iter().map(|node| name(&planned.graph, *node)).collect::<Vec<_>>(),
+        "Unmendable": planned.unmendable.iter().map(|one| json!({
+            "Image": name(&planned.graph, one.node),
+            "Package": one.package,
+            "ID": one.vulnerability,
+            "Why": one.why,
+        })).collect::<Vec<_>>(),
+        "Patched": patched,
+        "Containers": containers.iter().map(|(container, image)| json!({
+            "Name": container,
+            "Image": image,
+        })).collect::<Vec<_>>(),
+    })
+}
