@@ -184,7 +184,7 @@ impl Archive<'_> {
     /// The packages of a suite.
     pub(crate) fn packages(&self, suite: &Suite) -> Result<Universe, Error> {
         let (repository, release) = (&suite.repository, &suite.release);
-        let mut universe = Universe::default();
+        let mut universe = Universe::pinned(&self.request.include);
         for component in &repository.components {
             if !release.components.is_empty() && !release.components.contains(component) {
                 let shown = without_credentials(&repository.uri);

@@ -8,7 +8,7 @@ use crate::archive::{Archive, Suite};
 use crate::configure::Configuration;
 use crate::fetch::Downloads;
 use crate::filter::Filter;
-use crate::packages::{Package, Universe};
+use crate::packages::{Package, Universe, name_of};
 use crate::release::Listed;
 use crate::resolve::{Wanted, resolve};
 use crate::sources::without_credentials;
@@ -164,7 +164,7 @@ fn chosen<'a>(request: &Request, universe: &'a Universe) -> Result<Vec<&'a Packa
     let included = request.include.iter().map(String::as_str);
     let wanted = if request.only {
         let mut absent = bare::FOR_SCRIPTS.to_vec();
-        absent.retain(|name| !request.include.iter().any(|wanted| wanted == name));
+        absent.retain(|name| !request.include.iter().any(|wanted| name_of(wanted) == *name));
         absent.extend(request.leave_out.iter().map(String::as_str));
         Wanted {
             names: std::iter::once(SKELETON).chain(included).collect(),

@@ -46,13 +46,32 @@ pub struct Package {
     pub digest: Digest,
 }
 
-/// All packages for one architecture: of each name the newest version.
+/// All packages for one architecture: of each name the newest version, or the one that was asked for.
 #[derive(Debug, Default)]
 pub struct Universe {
     packages: HashMap<Box<str>, Package>,
+    /// Versions that were asked for, by name.
+    pins: HashMap<Box<str>, Box<str>>,
+}
+
+/// `name=version` as apt takes it (apt-get(8)); a name alone asks for no version.
+pub(crate) fn name_of(wanted: &str) -> &str {
+    wanted.split_once('=').map_or(wanted, |(name, _)| name)
 }
 
 impl Universe {
+    /// An empty one, which takes no other versions than these of packages that are asked for as `name=version`.
+    #[must_use]
+    pub fn pinned(wanted: &[String]) -> Self {
+        let pins = wanted.iter().filter_map(|one| one.split_once('='));
+        Self {
+            packages: HashMap::new(),
+            pins: pins
+                .map(|(name, version)| (name.into(), version.into()))
+                .collect(),
+        }
+    }
+
     /// Adds the paragraphs of one index whose files are below `base`; returns how many there were. Of two versions the
     /// newer stays; of two equal ones the first, so that the order of the sources decides.
     ///
@@ -78,7 +97,8 @@ impl Universe {
                 .packages
                 .get(name)
                 .is_none_or(|known| version::compare(version, &known.version).is_gt());
-            if !newer {
+            let other = self.pins.get(name).is_some_and(|pin| **pin != *version);
+            if !newer || other {
                 continue;
             }
             let package = read(&paragraph, base).context(|| format!("index entry of {name}"))?;
@@ -196,6 +216,17 @@ pub(crate) mod tests {
             .add(text.as_bytes(), "http://host/debian", "amd64")
             .unwrap();
         universe
+    }
+
+    #[test]
+    fn a_version_that_was_asked_for_is_taken_and_no_other() {
+        let newer = ONE.replace("Version: 1.0", "Version: 2.0");
+        let mut universe = Universe::pinned(&["aa=1.0".to_owned(), "bb".to_owned()]);
+        universe.add(newer.as_bytes(), "http://one", "amd64").unwrap();
+        assert!(universe.get("aa").is_none());
+        universe.add(ONE.as_bytes(), "http://two", "amd64").unwrap();
+        universe.add(newer.as_bytes(), "http://one", "amd64").unwrap();
+        assert_eq!(&*universe.get("aa").unwrap().version, "1.0");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Request {
     pub keyrings: Vec<PathBuf>,
     /// Whether `keyrings` stand in place of the keys that sources name with `Signed-By`, too: the person named them.
     pub only_keyrings: bool,
-    /// Packages to install beside the base.
+    /// Packages to install beside the base: `name`, or `name=version` for that version and no other.
     pub include: Vec<String>,
     /// Nothing but the packages of `include` and what they need: no base, no package manager, no shell. Their scripts are
     /// not run, so what only scripts need is not taken.

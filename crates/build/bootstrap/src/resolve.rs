@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use dhow_types::ErrorKind;
 
 use crate::depends::{Clause, Relation, parse};
-use crate::packages::{Package, Universe};
+use crate::packages::{Package, Universe, name_of};
 use crate::{Context, Error};
 
 /// The tree is made with merged /usr, so the package that converts a running system is never wanted where its
@@ -56,7 +56,7 @@ pub fn resolve<'a>(
     }
     for name in &wanted.names {
         let package = closure
-            .named(name)
+            .named(name_of(name))
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no package {name} in the sources")))?;
         roots.insert(&package.name, package);
     }

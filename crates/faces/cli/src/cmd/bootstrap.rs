@@ -30,8 +30,8 @@ struct BootstrapFlags {
     /// Trust this keyring instead of the distribution's
     #[arg(long, value_name = "FILE")]
     keyring: Vec<PathBuf>,
-    /// Packages beside the base
-    #[arg(long, value_name = "PKG,...", value_delimiter = ',')]
+    /// Packages beside the base; PKG=VERSION takes that version
+    #[arg(long, value_name = "PKG[=VERSION],...", value_delimiter = ',')]
     include: Vec<String>,
     /// Take package lists that nobody signed
     #[arg(long)]

@@ -184,6 +184,9 @@ fn told(planned: &PatchPlan, patched: &[Patched]) -> String {
             text.push_str(&format!("\n{}: {line}", name(&planned.graph, one.node)));
         }
     }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
     text
 }
 
