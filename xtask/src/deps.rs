@@ -28,6 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "inventory",
             "lineage",
             "patch",
+            "lifecycle",
             "vuln",
         ],
     ),
