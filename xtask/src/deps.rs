@@ -30,6 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "patch",
             "lifecycle",
             "vuln",
+            "sign",
         ],
     ),
     ("services", &["engine", "registry"]),

@@ -1,0 +1,7 @@
+//! Keys, all forms, and what an attacker would try with each.
+
+mod fixture;
+mod forms;
+mod hostile;
+mod keyless;
+mod keys;
