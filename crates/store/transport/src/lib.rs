@@ -43,6 +43,7 @@ mod place;
 mod proxy;
 mod push;
 mod ranges;
+mod referrer;
 mod registries;
 mod settings;
 mod tls;

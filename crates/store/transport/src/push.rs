@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dhow_oci::Descriptor;
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind};
-use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ use crate::outgoing::{Outgoing, Pieces};
 use crate::registries::Want;
 use crate::{Client, Context as _, Error, place};
 
+/// What a registry with a referrers API answers to a manifest with a subject.
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Bytes of one piece of an upload, and pieces in flight.
 const PIECE: usize = 256 << 10;
 const DEPTH: usize = 8;
@@ -168,6 +170,18 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, Error> {
+        self.put_manifest(reference, media_type, bytes)
+            .map(|(digest, _)| digest)
+    }
+
+    /// The same; says too whether the registry has noted what the manifest refers to, as one with a referrers API does
+    /// (distribution-spec, "Pushing Manifests with Subject").
+    pub(crate) fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(Digest, bool), Error> {
         let digest = Digest::of(bytes);
         if let Some(wanted) = reference.digest().filter(|wanted| **wanted != digest) {
             let message = format!("push manifest {wanted}: the bytes have the digest {digest}");
@@ -195,6 +209,7 @@ impl Client {
                 StatusCode::NO_CONTENT,
             ];
             let answer = core.send(call).await?.expect(&good).await?;
+            let noted = answer.header(&OCI_SUBJECT).is_some();
             match answer
                 .header(&CONTENT_DIGEST)
                 .filter(|text| text.starts_with("sha256:"))
@@ -203,7 +218,7 @@ impl Client {
                     let message = format!("{}: stored as {stored:.80} instead of {digest}", answer.asked);
                     Err(Error::new(ErrorKind::DataLoss, message))
                 }
-                _ => Ok(digest),
+                _ => Ok((digest, noted)),
             }
         })
     }

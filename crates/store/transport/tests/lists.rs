@@ -102,3 +102,47 @@ fn a_search_is_docker_hubs_or_else_a_look_through_the_catalog() {
         ["a/debian", "debian"]
     );
 }
+
+#[test]
+fn what_refers_to_a_manifest_is_listed_under_a_tag_where_the_registry_does_not_list_it() {
+    use std::sync::{Arc, Mutex};
+    let subject = Digest::of(b"subject");
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"artifactType":"sig","config":{{"mediaType":"c","digest":"{subject}","size":2}},
+            "layers":[],"subject":{{"mediaType":"m","digest":"{subject}","size":7}},"annotations":{{"a":"b"}}}}"#
+    );
+    for has_api in [false, true] {
+        let list = Arc::new(Mutex::new(Some(index(&[descriptor("old", "sbom")]))));
+        let kept = Arc::clone(&list);
+        let tag = format!("/v2/a/manifests/sha256-{}", subject.hex());
+        let server = registry(move |_, request, out| {
+            let mut kept = kept.lock().unwrap();
+            match (request.method.as_str(), request.path == tag) {
+                ("PUT", true) => {
+                    *kept = Some(request.body.clone());
+                    answer(out, "201 Created", "", b"")
+                }
+                ("GET", true) => answer(out, "200 OK", "", kept.as_ref().unwrap()),
+                ("PUT", false) if has_api => answer(out, "201 Created", "OCI-Subject: sha256:x\r\n", b""),
+                ("PUT", false) => answer(out, "201 Created", "", b""),
+                _ => answer(out, "404 Not Found", "", b""),
+            }
+        });
+        let name = server.reference("a:1");
+        for _twice in 0..2 {
+            client().push_referrer(&name, manifest.as_bytes()).unwrap();
+        }
+        let kept = String::from_utf8(list.lock().unwrap().clone().unwrap()).unwrap();
+        let expected = Digest::of(manifest.as_bytes()).to_string();
+        let listed = kept.matches(&expected).count();
+        assert_eq!(listed, usize::from(!has_api), "{kept}");
+        assert!(kept.contains(&Digest::of(b"old").to_string()), "{kept}");
+        assert_eq!(kept.contains(r#""artifactType":"sig""#), !has_api, "{kept}");
+    }
+    let plain = br#"{"schemaVersion":2,"config":{"mediaType":"c","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0},"layers":[]}"#;
+    let server = registry(|_, _, out| answer(out, "500 Never Asked", "", b""));
+    let error = client()
+        .push_referrer(&server.reference("a:1"), plain)
+        .unwrap_err();
+    assert_eq!(error.kind(), dhow_types::ErrorKind::InvalidArgument);
+}
