@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::served::Served;
 use crate::world::World;
 
 /// Does to its database what apt-get does: `libssl3` becomes fixed, `curl` has nothing newer, `zlib` is delivered broken.
@@ -319,5 +320,156 @@ fn an_image_that_does_not_come_out_as_planned_takes_nobodys_place() {
         .one_error(1)
         .says("nothing named");
     assert_eq!(images(&world), before);
+    world.clean();
+}
+
+/// The arguments of a container that ends at once.
+fn run(image: &str) -> [&str; 6] {
+    ["run", "--rm", "--network", "none", image, "true"]
+}
+
+fn assert_collected(world: &World) {
+    // What nothing uses goes, and nothing else.
+    world.dhow(&["retire", "--date", "2020-01-01", "child"]).exits(0);
+    world
+        .dhow(&["retire", "--date", "2020-01-01", "busybox"])
+        .exits(0);
+    world.dhow(&["lifecycle", "gc"]).exits(0).prints("");
+    world.dhow(&["rm", "-f", "old"]).exits(0);
+    let gone = world.dhow(&["lifecycle", "gc", "--dry-run"]).exits(0);
+    assert_eq!(gone.stdout.lines().count(), 2, "{gone:?}");
+    world
+        .dhow(&["lifecycle", "gc", "--after", "30000"])
+        .exits(0)
+        .prints("");
+    world.dhow(&["lifecycle", "gc"]).exits(0);
+    world.dhow(&["images", "-q"]).exits(0).prints("");
+}
+
+#[test]
+fn a_retired_image_is_used_with_a_warning_and_a_revoked_one_not() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.file("Dockerfile", "FROM busybox\nRUN echo > /x\n");
+    let folder = world.path("").display().to_string();
+    let build = ["build", "-q", "--network", "none", "-t", "child", &folder];
+    world.dhow(&build).exits(0);
+    world
+        .dhow(&[
+            "run",
+            "-d",
+            "--network",
+            "none",
+            "--name",
+            "old",
+            "child",
+            "sleep",
+            "1000",
+        ])
+        .exits(0);
+    assert_eq!(world.dhow(&run("busybox")).exits(0).stderr, "");
+    world
+        .dhow(&[
+            "retire",
+            "--date",
+            "2999-01-01",
+            "--successor",
+            "busybox:2",
+            "busybox",
+        ])
+        .exits(0)
+        .prints("busybox: it is deprecated, and ends on 2999-01-01; use busybox:2 instead\n");
+    world.dhow(&run("busybox")).exits(0).says("it is deprecated");
+    world
+        .dhow(&[
+            "retire",
+            "--date",
+            "2020-02-29",
+            "--reason",
+            "it is old",
+            "busybox",
+        ])
+        .exits(0);
+    world
+        .dhow(&run("busybox"))
+        .exits(0)
+        .says("image busybox: it has been at its end of life since 2020-02-29: it is old");
+    world
+        .dhow(&build)
+        .exits(0)
+        .says("image busybox: it has been at its end of life");
+    // Who runs what stands on it is found, too.
+    let ps = json_of(&world, &["lifecycle", "ps", "--format", "json"]);
+    assert_eq!(ps[0]["Name"], "old");
+    assert_eq!(ps[0]["Statement"]["About"], "busybox:latest");
+    assert_eq!(ps[0]["Statement"]["State"], "end-of-life");
+    world
+        .dhow(&[
+            "retire",
+            "--revoke",
+            "--reason",
+            "it steals",
+            "--successor",
+            "other",
+            "busybox",
+        ])
+        .exits(0);
+    world
+        .dhow(&run("busybox"))
+        .one_error(125)
+        .says("it has been revoked since")
+        .says("use other");
+    world.dhow(&build).exits(1).says("it has been revoked");
+    let ls = world.dhow(&["lifecycle", "ls"]).exits(0);
+    assert!(ls.stdout.contains("revoked"), "{ls:?}");
+    world.dhow(&["retire", "--undo", "busybox"]).exits(0);
+    assert_eq!(world.dhow(&run("busybox")).exits(0).stderr, "");
+    world.dhow(&["retire", "--undo", "busybox"]).one_error(1);
+    assert_collected(&world);
+    world.clean();
+}
+
+#[test]
+fn a_statement_travels_with_the_image_through_a_registry() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let served = Served::start(&world.path("registry"));
+    let name = served.name("app:1");
+    let name = name.as_str();
+    world.dhow(&["tag", "busybox", name]).exits(0);
+    world
+        .dhow(&["retire", "--push", name])
+        .one_error(1)
+        .says("push it first");
+    world.dhow(&["push", "-q", name]).exits(0);
+    world
+        .dhow(&[
+            "retire",
+            "--push",
+            "--date",
+            "2020-01-01",
+            "--revoke",
+            "--reason",
+            "CVE-1",
+            name,
+        ])
+        .exits(0)
+        .says("attached to");
+    let Some(theirs) = World::new() else { return };
+    let other = |args: &[&str]| theirs.dhow(args);
+    // Whoever can write to a registry can only warn.
+    other(&["pull", name])
+        .exits(0)
+        .says("it has been revoked since 2020-01-01: CVE-1");
+    other(&run(name))
+        .exits(0)
+        .says("it has been revoked since 2020-01-01: CVE-1");
+    // Who says something here keeps it.
+    other(&["retire", "--undo", name]).exits(0);
+    other(&["retire", "--date", "2999-01-01", name]).exits(0);
+    other(&["pull", name]).exits(0).says("2999-01-01");
+    theirs.clean();
     world.clean();
 }

@@ -15,6 +15,7 @@ pub(crate) fn image(build: &Build<'_>, name: &str, platform: &Platform) -> Resul
     let found = find(build, name, platform)?;
     let mut bases = lock(&build.bases);
     if !bases.iter().any(|(known, _)| known == name) {
+        build.images.admit(name, &found)?;
         bases.push((name.to_owned(), found.clone()));
     }
     Ok(found)

@@ -37,6 +37,15 @@ pub trait Images: Sync {
     /// Those of the registry.
     fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image, Error>;
 
+    /// Whether an image may be a base, or the source of a `--from`; `name` is that of the Dockerfile.
+    ///
+    /// # Errors
+    /// Why not.
+    fn admit(&self, name: &str, image: &Image) -> Result<(), Error> {
+        let _ = (name, image);
+        Ok(())
+    }
+
     /// The config of an image of a registry, without its layers.
     ///
     /// # Errors

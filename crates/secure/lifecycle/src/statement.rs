@@ -164,10 +164,10 @@ impl Statement {
 pub(crate) fn parse_date(text: &str) -> Result<Date, Error> {
     let day = text.get(..10).unwrap_or(text);
     let rest = text.get(10..).unwrap_or_default();
-    if rest.is_empty() || rest.starts_with(['T', 't', ' ']) {
-        if let Ok(date) = day.parse() {
-            return Ok(date);
-        }
+    if (rest.is_empty() || rest.starts_with(['T', 't', ' ']))
+        && let Ok(date) = day.parse()
+    {
+        return Ok(date);
     }
     let shown: String = text.chars().take(40).collect();
     Err(invalid(format!("{shown:?} is no date, such as 2026-12-31")))

@@ -174,6 +174,12 @@ impl Images for Bases<'_> {
         pull().map_err(|error| dhow_build::Error::wrap(error, format!("pull {}", reference.familiar())))
     }
 
+    fn admit(&self, name: &str, image: &Image) -> Result<(), dhow_build::Error> {
+        let may = self.engine.may_be_used(image, name);
+        may.map(drop)
+            .map_err(|error| dhow_build::Error::wrap(error, format!("use {name}")))
+    }
+
     fn layout(
         &self,
         path: &Path,

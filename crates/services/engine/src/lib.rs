@@ -41,6 +41,7 @@ mod git;
 mod image;
 mod inventory;
 mod leftover;
+mod lifecycle;
 mod lineage;
 mod manifest;
 mod mounted;
@@ -73,6 +74,7 @@ pub use difference::Difference;
 pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
+pub use lifecycle::{Expired, Retired, end_of, today};
 pub use network::{NetworkChoice, NetworkView};
 pub use patch::{Change, How, Mend, PatchPlan, PatchTarget, Patched, Unmendable};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
@@ -101,6 +103,11 @@ pub mod vuln {
 /// Inventories, and documents of them.
 pub mod sbom {
     pub use dhow_inventory::{Installed, Inventory, Kind, Os, Package, Subject, cyclonedx, spdx2, spdx3};
+}
+
+/// Until when images are to be used.
+pub mod life {
+    pub use dhow_lifecycle::{Date, Release, Standing, Statement, Table};
 }
 
 /// Who derives from whom.

@@ -238,6 +238,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if !quiet {
         warn(&request, &built);
     }
+    warn_of_bases(context, &built)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -251,6 +252,14 @@ fn warn(request: &BuildRequest, built: &Built) {
     if !said.is_empty() {
         note(said.trim_end());
     }
+}
+
+/// What is said of the images that it was made of.
+fn warn_of_bases(context: &Context, built: &Built) -> Result<(), CliError> {
+    for (name, image) in &built.bases {
+        super::lifecycle::warn(context.engine()?, &image.id, name);
+    }
+    Ok(())
 }
 
 fn has_epoch(request: &BuildRequest) -> bool {

@@ -27,6 +27,7 @@ mod images;
 mod import;
 mod inspect;
 mod kill;
+mod lifecycle;
 mod login;
 mod logs;
 mod manifest;
@@ -134,6 +135,7 @@ const TOP: &[Entry] = &[
     own(&why::WHY),
     own(&why::IMPACT),
     own(&patch::VERB),
+    own(&lifecycle::RETIRE),
     own(&tag::VERB),
     own(&tag::UNTAG),
     own(&rmi::VERB),
@@ -203,6 +205,7 @@ const GROUPS: &[Group] = &[
         entries: SCAN,
         verb: Some(&scan::VERB),
     },
+    group!("lifecycle", "Manage until when images are to be used", LIFECYCLE),
     group!("working", "Make an image step by step", WORKING),
     group!("system", "Manage Dhow", SYSTEM),
     group!("registry", "Serve images to others", REGISTRY),
@@ -259,6 +262,13 @@ const IMAGE: &[Entry] = &[
     own(&algebra::SQUASH),
     own(&algebra::FLATTEN),
     own(&algebra::SET),
+];
+
+const LIFECYCLE: &[Entry] = &[
+    named("ls", &["list"], &lifecycle::LS),
+    own(&lifecycle::PS),
+    own(&lifecycle::GC),
+    own(&lifecycle::IMPORT),
 ];
 
 const HEALTHCHECK: &[Entry] = &[own(&healthcheck::RUN)];

@@ -79,12 +79,15 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         note(&trying(&wanted));
     }
     let pulled = if flags.all_tags {
-        engine.pull_all(&flags.image, flags.platform.as_ref(), &progress)
+        let all = engine.pull_all(&flags.image, flags.platform.as_ref(), &progress);
+        all.map(|()| None)
     } else {
-        engine.pull(&flags.image, flags.platform, &progress).map(drop)
+        engine.pull(&flags.image, flags.platform, &progress).map(Some)
     };
     progress.finish();
-    pulled?;
+    if let Some(pulled) = pulled? {
+        super::lifecycle::warn(engine, &pulled.image, &wanted.familiar());
+    }
     if podman && !flags.all_tags {
         say_line(&dialect::spoken().image_id(&engine.image(&wanted.canonical())?.id))?;
         return Ok(ExitCode::SUCCESS);

@@ -204,6 +204,9 @@ impl Engine {
         let mounted = self.images_to_mount(&wanted.mounts)?;
         let id = ContainerId::from_random(super::name::random_bytes()?);
         let mut warnings = Vec::new();
+        if wanted.extras.root.is_none() {
+            warnings.extend(self.may_be_used(&image, &wanted.image)?);
+        }
         let mut config = self.config(wanted, &image, &mounted, &id, &mut warnings)?;
         let make = |config: &Config| {
             let fill = |folder: &Path| self.copy_secrets(config, folder);

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use dhow_image::Image;
 use dhow_inventory::{Inventory, Kind};
+use dhow_lifecycle::Statement;
 use dhow_lineage::{Affected, Graph, Plan, Step, plan};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, ImageId};
@@ -397,8 +398,31 @@ impl Engine {
             .context(|| "give the new images their names")?;
         store.sync().context(|| "write the images to disk")?;
         self.tell_all(&events);
+        for one in made.iter() {
+            let old = &planned.graph.nodes()[one.node].id;
+            self.write_statement(old, &superseded_by(planned, one))?;
+        }
         Ok(())
     }
+}
+
+/// What is said of the image whose place this one took.
+fn superseded_by(planned: &PatchPlan, one: &Patched) -> Statement {
+    let goals = planned.goals.get(&one.node).into_iter().flatten();
+    let mut mended: Vec<&str> = goals.map(|goal| goal.vulnerability.as_str()).collect();
+    mended.sort_unstable();
+    mended.dedup();
+    Statement {
+        date: crate::lifecycle::today(),
+        successor: one.names.first().map(|name| familiar(name)),
+        reason: Some(format!("it has {}", mended.join(", "))),
+        revoked: false,
+        signed: true,
+    }
+}
+
+fn familiar(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar())
 }
 
 /// The name under which an image stays that another took the name of: `app:1-superseded-0123456789ab`.
