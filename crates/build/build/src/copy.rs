@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dhow_dockerfile::{Copy, Instruction, Quotes};
+use dhow_dockerfile::{Copy, Instruction, Quotes, Span};
 use dhow_layer::Layer;
 use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest};
@@ -29,6 +29,8 @@ use crate::{archive, remote, users};
 /// A `COPY` or `ADD` with all variables expanded.
 #[derive(Debug)]
 struct Job {
+    /// The instruction.
+    at: Span,
     add: bool,
     /// Whether archives are unpacked.
     unpack: bool,
@@ -138,6 +140,7 @@ impl Stage<'_, '_> {
         let chown = copy.chown.as_deref().map(|text| self.expand(text)).transpose()?;
         let destination = self.expand(&copy.destination)?;
         Ok(Job {
+            at: instruction.at,
             add,
             unpack: copy.unpack.unwrap_or(add),
             paths,
@@ -255,6 +258,7 @@ impl Stage<'_, '_> {
     /// A layer of all files of a tree, for a stage that begins with it.
     pub(crate) fn copy_base(&mut self, number: u32, tree: Arc<Outside>, shown: &str) -> Result<(), Halt> {
         let job = Job {
+            at: self.build.file.stages[self.index].at,
             add: false,
             unpack: false,
             paths: vec!["/".to_owned()],
@@ -346,7 +350,7 @@ impl Stage<'_, '_> {
             });
         }
         let picked = picks.iter().map(Vec::len).sum::<usize>() + job.remotes.len() + job.files.len();
-        self.check_destination(job, picked, &writer)?;
+        self.warn_of_one_place(job, picked, &writer)?;
         for ((index, path), picks) in job.paths.iter().enumerate().zip(picks) {
             if let Some(remote) = job.remotes.get(&index) {
                 remote.copy(self.build, how, &mut writer, destination)?;
@@ -375,16 +379,20 @@ impl Stage<'_, '_> {
         Ok(scratch.capture()?)
     }
 
-    /// Several sources need a directory to go to. What a wildcard does not match does not count.
-    fn check_destination(&self, job: &Job, sources: usize, writer: &Writer<'_>) -> Result<(), Error> {
+    /// Several sources want a directory to go to, says docker's reference. BuildKit does not insist: directories become
+    /// one, and of files the last one stays. What a wildcard does not match does not count.
+    fn warn_of_one_place(&self, job: &Job, sources: usize, writer: &Writer<'_>) -> Result<(), Error> {
         if sources < 2 || job.destination.slash || writer.is_dir(&job.destination)? {
             return Ok(());
         }
         let keyword = if job.add { "ADD" } else { "COPY" };
-        Err(invalid(format!(
-            "when using {keyword} with more than one source file, the destination must be a directory and end with a /"
-        ))
-        .with_hint(format!("write {}/", job.destination)))
+        let message = format!(
+            "{keyword} has more than one source and its destination does not end with a /: of several files the last one stays; \
+             write {}/",
+            job.destination
+        );
+        self.build.warn(&message, job.at);
+        Ok(())
     }
 
     fn parents_key(&self, job: &Job, how: &Pick, by_content: bool) -> Result<Digest, Halt> {

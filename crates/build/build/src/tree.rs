@@ -26,6 +26,8 @@ struct Node {
     entry: Option<Arc<Entry>>,
     /// The layer that has the content.
     layer: DiffId,
+    /// What names the same file in its layer, when it has several names there.
+    inode: Option<(u64, u64)>,
     children: BTreeMap<Vec<u8>, Arc<Self>>,
     hash: OnceLock<Digest>,
 }
@@ -36,6 +38,7 @@ impl Clone for Node {
         Self {
             entry: self.entry.clone(),
             layer: self.layer,
+            inode: self.inode,
             children: self.children.clone(),
             hash: OnceLock::new(),
         }
@@ -47,6 +50,7 @@ impl Node {
         Self {
             entry: None,
             layer,
+            inode: None,
             children: BTreeMap::new(),
             hash: OnceLock::new(),
         }
@@ -95,7 +99,7 @@ impl Node {
             mtime: (entry.mtime, 0),
             content,
             xattrs: xattr_digest(&entry.xattrs),
-            inode: None,
+            inode: self.inode,
         }
     }
 
@@ -145,6 +149,7 @@ impl Tree {
                 clear(root, &entry.path);
             }
         }
+        let several = Several::of(layer, index);
         for entry in index.entries() {
             match entry.kind {
                 EntryKind::Whiteout => {}
@@ -152,15 +157,19 @@ impl Tree {
                     let original = index
                         .find(&entry.link)
                         .filter(|found| found.kind == EntryKind::File);
+                    let inode = several.inode(&entry.link);
                     let mut linked = match original.or_else(|| lookup(root, &entry.link)) {
                         Some(original) => original,
                         None => entry.clone(),
                     };
                     linked.path = entry.path;
                     linked.kind = EntryKind::File;
-                    insert(root, layer, linked);
+                    insert(root, layer, linked, inode);
                 }
-                _ => insert(root, layer, entry),
+                _ => {
+                    let inode = several.inode(&entry.path);
+                    insert(root, layer, entry, inode);
+                }
             }
         }
     }
@@ -187,6 +196,38 @@ impl Tree {
     /// What the layers say about `path`.
     pub(crate) fn entry(&self, path: &[u8]) -> Option<&Entry> {
         self.node(path)?.entry.as_deref()
+    }
+}
+
+/// The files of a layer that have several names.
+struct Several {
+    /// Stands for the layer.
+    layer: u64,
+    /// A number for each such file, by the name that the others are links to.
+    files: HashMap<Vec<u8>, u64>,
+}
+
+impl Several {
+    fn of(layer: DiffId, index: &Index) -> Self {
+        let mut files = HashMap::new();
+        for entry in index.entries() {
+            if entry.kind == EntryKind::Hardlink {
+                let next = files.len() as u64;
+                files.entry(entry.link).or_insert(next);
+            }
+        }
+        let mut start = [0; 8];
+        for (to, from) in start.iter_mut().zip(layer.0.as_bytes()) {
+            *to = *from;
+        }
+        Self {
+            layer: u64::from_le_bytes(start),
+            files,
+        }
+    }
+
+    fn inode(&self, path: &[u8]) -> Option<(u64, u64)> {
+        self.files.get(path).map(|number| (self.layer, *number))
     }
 }
 
@@ -226,7 +267,7 @@ fn changed_child<'a>(node: &'a mut Node, layer: DiffId, name: &[u8]) -> &'a mut 
     child
 }
 
-fn insert(root: &mut Node, layer: DiffId, entry: Entry) {
+fn insert(root: &mut Node, layer: DiffId, entry: Entry, inode: Option<(u64, u64)>) {
     let implied = entry.implied;
     let directory = entry.kind == EntryKind::Directory;
     let path = entry.path.clone();
@@ -249,6 +290,7 @@ fn insert(root: &mut Node, layer: DiffId, entry: Entry) {
         name.to_vec(),
         Arc::new(Node {
             entry: Some(Arc::new(entry)),
+            inode,
             ..Node::directory(layer)
         }),
     );

@@ -66,7 +66,7 @@ pub(crate) struct Writer<'a> {
     pub(crate) owner: Option<(u32, u32)>,
     /// `--chmod`.
     pub(crate) chmod: Option<Chmod>,
-    /// Where files with several names were written first.
+    /// Where files with several names were written first; of one source, since another may be of another tree.
     links: HashMap<(u64, u64), PathBuf>,
     /// Directories whose times are set at the end.
     times: Vec<(PathBuf, (i64, u32))>,
@@ -151,6 +151,7 @@ impl<'a> Writer<'a> {
         picked: &Picked,
         destination: &Destination,
     ) -> Result<(), Halt> {
+        self.links.clear();
         let target = self.real(&destination.path)?;
         let existing = self.stat(&target)?;
         if picked.top.is_dir() {
@@ -172,6 +173,7 @@ impl<'a> Writer<'a> {
         source: &dyn Source,
         destination: &Destination,
     ) -> Result<(), Halt> {
+        self.links.clear();
         let target = self.real(&destination.path)?;
         self.make_dirs(&target)?;
         self.tree(source, items, &target)
@@ -297,7 +299,7 @@ impl<'a> Writer<'a> {
             ItemKind::Fifo => self.root.mknod(path, FileKind::Fifo, mode, (0, 0), owner),
         };
         done.context(|| format!("make /{}", path.display()))?;
-        self.set_times(path, item.mtime)
+        set_times(&self.root, path, item.mtime)
     }
 
     fn file(&mut self, source: &dyn Source, item: &Item, path: &Path) -> Result<(), Error> {
@@ -323,19 +325,6 @@ impl<'a> Writer<'a> {
             .context(|| format!("set the times of /{}", path.display()))
     }
 
-    /// Sets the times of what is at `path`; a link's own.
-    pub(crate) fn set_times(&self, path: &Path, mtime: (i64, u32)) -> Result<(), Error> {
-        let (parent, name) = self.root.parent_of(path).context(|| "set times")?;
-        rustix::fs::utimensat(&parent, &name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(std::io::Error::from)
-            .context(|| format!("set the times of /{}", path.display()))
-    }
-
-    /// Remembers the times of a directory for the end.
-    pub(crate) fn set_times_later(&mut self, path: PathBuf, mtime: (i64, u32)) {
-        self.times.push((path, mtime));
-    }
-
     /// The destination with all links followed.
     pub(crate) fn real_destination(&self, destination: &Destination) -> Result<PathBuf, Error> {
         self.real(&destination.path)
@@ -344,10 +333,18 @@ impl<'a> Writer<'a> {
     /// Sets the times of directories, which every file in them changed.
     pub(crate) fn finish(&mut self) -> Result<(), Error> {
         for (path, mtime) in std::mem::take(&mut self.times).into_iter().rev() {
-            self.set_times(&path, mtime)?;
+            set_times(&self.root, &path, mtime)?;
         }
         Ok(())
     }
+}
+
+/// Sets the times of what is at `path`; a link's own.
+pub(crate) fn set_times(root: &Root, path: &Path, mtime: (i64, u32)) -> Result<(), Error> {
+    let (parent, name) = root.parent_of(path).context(|| "set times")?;
+    rustix::fs::utimensat(&parent, &name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(std::io::Error::from)
+        .context(|| format!("set the times of /{}", path.display()))
 }
 
 fn is_dir(stat: &Stat) -> bool {

@@ -14,6 +14,7 @@ use dhow_build::{
     MountSource, Request, RunStep, Stream, build,
 };
 use dhow_image::{Image, Store};
+use dhow_layer::EntryKind;
 use dhow_oci::ImageConfig;
 use dhow_reference::Reference;
 use dhow_types::{ErrorKind, Platform};
@@ -105,6 +106,25 @@ impl Bench {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
         path
+    }
+
+    /// Writes an archive of entries into the context: name, kind, and content or target.
+    pub(crate) fn archive(&self, name: &str, entries: &[(&str, EntryKind, &str)]) {
+        let mut tar = dhow_layer::tar::Writer::new(Vec::new());
+        for (path, kind, text) in entries {
+            let mut entry = dhow_layer::Entry::new(*path, *kind, 0o755);
+            let file = *kind == EntryKind::File;
+            entry.mtime = 1_000;
+            entry.size = if file { text.len() as u64 } else { 0 };
+            entry.link = if file {
+                Vec::new()
+            } else {
+                text.as_bytes().to_vec()
+            };
+            let body = if file { *text } else { "" };
+            tar.append(&entry, body.as_bytes()).unwrap();
+        }
+        fs::write(self.context.path().join(name), tar.finish().unwrap()).unwrap();
     }
 
     /// A request for a Dockerfile on the bench's context.

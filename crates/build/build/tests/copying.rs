@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use dhow_layer::EntryKind;
+
 use crate::bench::{Bench, bench, chain};
 
 fn prepared() -> Option<Bench> {
@@ -76,10 +78,6 @@ fn what_cannot_be_copied_is_an_error_with_its_place() {
         (
             "COPY dir /x",
             "\"/dir\": not found | the file is there, but .dockerignore leaves it out",
-        ),
-        (
-            "COPY a.txt b.txt /x",
-            "the destination must be a directory and end with a / | write /x/",
         ),
         ("COPY a.txt /x\nCOPY other /x", "cannot copy to non-directory: /x"),
         (
@@ -234,16 +232,18 @@ fn add_unpacks_archives_by_content_and_copies_everything_else() {
     through.size = 1;
     archive.append(&through, &b"T"[..]).unwrap();
     let bytes = archive.finish().unwrap();
-    fs::write(bench.context.path().join("plain.bin"), &bytes).unwrap();
+    fs::write(bench.context.path().join("leading"), &bytes).unwrap();
+    let bytes = &bytes[..bytes.len() - 2048];
+    fs::write(bench.context.path().join("plain.bin"), bytes).unwrap();
     let mut zipped = Vec::new();
-    dhow_layer::compress(&bytes[..], &mut zipped, dhow_layer::Compression::Gzip).unwrap();
+    dhow_layer::compress(bytes, &mut zipped, dhow_layer::Compression::Gzip).unwrap();
     fs::write(bench.context.path().join("zipped"), &zipped).unwrap();
     let mut text = Vec::new();
     dhow_layer::compress(&b"just text"[..], &mut text, dhow_layer::Compression::Gzip).unwrap();
     fs::write(bench.context.path().join("text.gz"), &text).unwrap();
 
     let built = bench.build(
-        "FROM base:1\nADD plain.bin /p\nADD zipped /z/\nADD --chown=5 zipped /c\nADD --unpack=false zipped /raw\nADD text.gz /t\nADD a.txt dir /many/\n",
+        "FROM base:1\nADD plain.bin /p\nADD zipped /z/\nADD --chown=5 zipped /c\nADD --unpack=false zipped /raw\nADD text.gz /t\nADD a.txt dir /many/\nADD --chown=5 leading /\n",
     );
     let tree = bench.tree(&built.image);
     assert_eq!(tree["p/in/file"], "f 640 11:12 body");
@@ -254,7 +254,117 @@ fn add_unpacks_archives_by_content_and_copies_everything_else() {
     assert!(tree["raw"].starts_with("f 644"));
     assert!(tree["t"].starts_with("f 644"));
     assert_eq!(tree["many/a.txt"], "f 644 0:0 A");
+    // Nor does it lead out of the place where the archive is unpacked.
+    let failed = bench.fails("FROM base:1\nADD leading /l/\n");
+    assert!(
+        chain(&failed).contains("unpack the archive \"leading\": make \"in/link/through\""),
+        "{}",
+        chain(&failed)
+    );
     assert!(!std::path::Path::new("/etc/through").exists());
+    bench.assert_clean();
+}
+
+#[test]
+fn an_archive_takes_the_place_of_what_is_there_but_directories_become_one() {
+    let Some(bench) = prepared() else { return };
+    let entries = [
+        ("one", EntryKind::File, "file"),
+        ("two", EntryKind::Directory, ""),
+        ("two/new", EntryKind::File, "new"),
+        ("three", EntryKind::Symlink, "one"),
+        ("four", EntryKind::Hardlink, "one"),
+        ("five", EntryKind::Directory, ""),
+        ("kept", EntryKind::Directory, ""),
+    ];
+    bench.archive("all.tar", &entries);
+    let built = bench.build(
+        "FROM base:1\nRUN write /d/one/deep x; write /d/two x; mkdir /d/three; mkdir /d/four; link /srv /d/five; write /d/kept/it x\n\
+         ADD all.tar /d\n",
+    );
+    let tree = bench.tree(&built.image);
+    assert_eq!(tree["d/one"], "f 755 0:0 file");
+    assert_eq!(tree["d/two/new"], "f 755 0:0 new");
+    assert!(tree["d/three"].starts_with('l') && tree["d/four"].starts_with('f'));
+    assert_eq!(tree["d/five"], "d 755 0:0 ");
+    assert!(
+        tree.contains_key("d/kept/it") && tree.contains_key("srv/old") && !tree.contains_key("d/one/deep")
+    );
+    let top = built.image.config.rootfs.diff_ids.last().unwrap();
+    let index = bench.store.layers.layer(top).unwrap().index().unwrap();
+    assert_eq!(index.find(b"d/two").unwrap().mtime, 1_000);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_link_of_an_archive_that_leads_up_stays_where_it_is_unpacked() {
+    let Some(bench) = prepared() else { return };
+    bench.archive(
+        "up.tar",
+        &[
+            ("up", EntryKind::Symlink, ".."),
+            ("up/etc/mine", EntryKind::File, "mine"),
+        ],
+    );
+    let tree = bench.tree(&bench.build("FROM base:1\nADD up.tar /d/\n").image);
+    assert_eq!(tree["d/etc/mine"], "f 755 0:0 mine");
+    assert!(!tree.contains_key("etc/mine"));
+}
+
+#[test]
+fn hard_links_of_a_stage_stay_links_within_one_source() {
+    let Some(bench) = prepared() else { return };
+    let names = [
+        ("f", EntryKind::File, "same"),
+        ("g", EntryKind::Hardlink, "f"),
+        ("h", EntryKind::Hardlink, "f"),
+        ("other", EntryKind::File, "same"),
+    ];
+    bench.archive("names.tar", &names);
+    let built = bench.build(
+        "FROM base:1 AS made\nADD names.tar /d/\nFROM scratch\nCOPY --from=made /d /whole\nCOPY --from=made /d/f /d/g /apart/\n",
+    );
+    let linked = |layer: usize| -> Vec<String> {
+        let layer = built.image.config.rootfs.diff_ids[layer];
+        let index = bench.store.layers.layer(&layer).unwrap().index().unwrap();
+        let links = index.entries().filter(|entry| entry.kind == EntryKind::Hardlink);
+        links
+            .map(|entry| String::from_utf8_lossy(&entry.path).into_owned())
+            .collect()
+    };
+    assert_eq!(linked(0), ["whole/g", "whole/h"]);
+    assert_eq!(linked(1), Vec::<String>::new());
+    let tree = bench.tree(&built.image);
+    assert!(
+        ["whole/f", "whole/h", "whole/other", "apart/g"]
+            .iter()
+            .all(|path| tree[*path] == "f 755 0:0 same")
+    );
+}
+
+#[test]
+fn several_sources_and_one_place_are_as_buildkit_has_them_and_warned_of() {
+    let Some(bench) = prepared() else { return };
+    let table: &[(&str, &[&str], bool)] = &[
+        ("COPY a.txt b.txt /x", &["x=B"], true),
+        ("COPY *.txt /x", &["x=B"], true),
+        ("COPY dir other /d", &["d/sub/y=Y", "d/x=X", "d/z=Z"], true),
+        (
+            "COPY dir /d\nCOPY a.txt b.txt /d",
+            &["d/a.txt=A", "d/b.txt=B", "d/sub/y=Y", "d/x=X"],
+            false,
+        ),
+        ("COPY a.txt b.txt /x/", &["x/a.txt=A", "x/b.txt=B"], false),
+    ];
+    for (instructions, wanted, warned) in table {
+        bench.log.take();
+        assert_eq!(copied(&bench, instructions), *wanted, "{instructions}");
+        let log = bench.log.take();
+        let said = log
+            .iter()
+            .any(|line| line.starts_with("warning COPY has more than one source"));
+        assert_eq!(said, *warned, "{instructions}: {log:?}");
+    }
 }
 
 #[test]
