@@ -104,13 +104,41 @@ impl Context {
         self.digests().save()
     }
 
-    /// Whether a path is left out; a directory stays when something below it may stay.
-    fn leaves_out(&self, path: &[u8], directory: bool) -> bool {
+    /// Whether a path is left out; a directory stays when something below it stays.
+    fn leaves_out(&self, path: &[u8], directory: bool) -> Result<bool, Error> {
         if path.is_empty() || self.ignore.is_empty() {
-            return false;
+            return Ok(false);
         }
-        let (matched, _) = self.ignore.matches_with_parents(path);
-        matched && !(directory && self.ignore.may_except_below(path))
+        let (matched, state) = self.ignore.matches_with_parents(path);
+        if !matched || !directory || !self.ignore.may_except_below(path) {
+            return Ok(matched);
+        }
+        Ok(!self.keeps_some(self.directory(path)?, path, &state, 0)?)
+    }
+
+    /// Whether something below a directory that matches is excepted.
+    fn keeps_some(&self, dir: OwnedFd, path: &[u8], above: &Matched, depth: usize) -> Result<bool, Error> {
+        check_depth(depth)?;
+        for name in names(dir.as_fd(), path)? {
+            let child = join(path, name.as_bytes());
+            let (matched, state) = self.ignore.matches(&child, above);
+            if matched && !self.ignore.may_except_below(&child) {
+                continue;
+            }
+            let Some(item) = self.item(dir.as_fd(), &name, child)? else {
+                continue;
+            };
+            if !matched {
+                return Ok(true);
+            }
+            if item.is_dir()
+                && let Some(below) = open_below(&dir, &name, &item.path)?
+                && self.keeps_some(below, &item.path, &state, depth + 1)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Opens a directory for reading its names.
@@ -181,11 +209,7 @@ impl Context {
         depth: usize,
         out: &mut Vec<Item>,
     ) -> Result<(), Error> {
-        if depth > MAX_DEPTH {
-            return Err(invalid(format!(
-                "the build context nests more than {MAX_DEPTH} directories deep"
-            )));
-        }
+        check_depth(depth)?;
         for name in names(dir.as_fd(), path)? {
             let child = join(path, name.as_bytes());
             let (matched, state) = if self.ignore.is_empty() {
@@ -205,11 +229,8 @@ impl Context {
                 }
                 continue;
             }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = match openat(&dir, &name, flags, Mode::empty()) {
-                Ok(below) => below,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                Err(errno) => return Err(failure(errno, "read the directory", &item.path)),
+            let Some(below) = open_below(&dir, &name, &item.path)? else {
+                continue;
             };
             let mut item = item;
             item.xattrs = xattr_digest(&crate::xattr::read(below.as_fd()));
@@ -243,6 +264,25 @@ impl Context {
     }
 }
 
+fn check_depth(depth: usize) -> Result<(), Error> {
+    if depth <= MAX_DEPTH {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the build context nests more than {MAX_DEPTH} directories deep"
+    )))
+}
+
+/// Opens a directory of a directory; `None` when it went away or became something else since it was listed.
+fn open_below(dir: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<Option<OwnedFd>, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(dir, name, flags, Mode::empty()) {
+        Ok(below) => Ok(Some(below)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(failure(errno, "read the directory", path)),
+    }
+}
+
 impl Source for Context {
     fn stat(&self, path: &[u8]) -> Result<Option<Item>, Error> {
         let inside = Path::new(OsStr::from_bytes(path));
@@ -255,7 +295,7 @@ impl Source for Context {
         };
         let stat = fstat(&handle).map_err(|errno| failure(errno, "stat", path))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if self.leaves_out(path, kind == FileType::Directory) {
+        if self.leaves_out(path, kind == FileType::Directory)? {
             return Ok(None);
         }
         let link = if kind == FileType::Symlink {
@@ -273,7 +313,7 @@ impl Source for Context {
         let mut found = Vec::new();
         for name in names(dir.as_fd(), path)? {
             if let Some(item) = self.item(dir.as_fd(), &name, join(path, name.as_bytes()))?
-                && !self.leaves_out(&item.path, item.is_dir())
+                && !self.leaves_out(&item.path, item.is_dir())?
             {
                 found.push(item);
             }

@@ -51,6 +51,23 @@ fn ignored_files_are_not_there() {
 }
 
 #[test]
+fn a_directory_is_there_when_an_exception_below_it_is() {
+    let Some(bench) = bench() else { return };
+    bench.file("a/b/one", "one");
+    bench.file("a/b/two", "two");
+    bench.file(".dockerignore", "**\n!a/b/none\n");
+    for copy in ["COPY a /x", "COPY a/b /x", "ADD a/b/ /x"] {
+        let failed = bench.fails(&format!("FROM scratch\n{copy}\n"));
+        assert!(chain(&failed).contains("not found"), "{copy}: {}", chain(&failed));
+    }
+    let image = bench.build("FROM scratch\nCOPY * /x/\nCOPY a* /x/\n").image;
+    assert!(bench.tree(&image).is_empty(), "a wildcard does not see it either");
+    bench.file(".dockerignore", "**\n!a/b/two\n");
+    let image = bench.build("FROM scratch\nCOPY a* /x/\n").image;
+    assert!(bench.tree(&image).contains_key("x/b/two"));
+}
+
+#[test]
 fn the_ignore_file_of_the_dockerfile_wins_and_both_files_may_be_ignored() {
     let Some(bench) = bench() else { return };
     bench.file("a", "a");
