@@ -35,6 +35,10 @@ pub struct MountName {
     /// `from=` and `source=` of a cache that begins with other files: with others it is another cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<(Option<String>, Option<String>)>,
+    /// `mode=`, `uid=` and `gid=` when one of them is given: with other ones it is another cache, as for BuildKit, or the
+    /// first command would decide who can write to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dress: Option<(u32, u32, u32)>,
 }
 
 impl MountName {
@@ -44,6 +48,12 @@ impl MountName {
         key.option(self.space.as_deref()).text(&self.id);
         if let Some((from, source)) = &self.seed {
             key.option(from.as_deref()).option(source.as_deref());
+        }
+        if let Some((mode, uid, gid)) = self.dress {
+            key.text("dress");
+            for number in [mode, uid, gid] {
+                key.number(u64::from(number));
+            }
         }
         all(root).join(key.finish().hex())
     }

@@ -329,6 +329,10 @@ impl<'a> Prepared<'a> {
                 .origin
                 .is_some()
                 .then(|| (mount.from.clone(), mount.source.clone())),
+            dress: [mount.mode, mount.uid, mount.gid]
+                .iter()
+                .any(Option::is_some)
+                .then(|| cache_dress(mount)),
         };
         let base = mount_name.folder(build.store.root());
         DirBuilder::new()
@@ -496,12 +500,15 @@ fn make_cache_dir(dir: &Path, mount: &Mount) -> Result<bool, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
         Err(error) => return Err(Error::wrap(error, format!("create {}", dir.display()))),
     }
-    dress(
-        dir,
-        mount.mode.unwrap_or(0o755),
-        (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0)),
-    )?;
+    let (mode, uid, gid) = cache_dress(mount);
+    dress(dir, mode, (uid, gid))?;
     Ok(true)
+}
+
+/// Mode and owner of a new cache.
+fn cache_dress(mount: &Mount) -> (u32, u32, u32) {
+    let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    (mount.mode.unwrap_or(0o755), owner.0, owner.1)
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32, owner: (u32, u32)) -> Result<(), Error> {

@@ -294,12 +294,12 @@ impl Stage<'_, '_> {
         if path.is_empty() {
             return Err(invalid("WORKDIR expands to an empty path").into());
         }
-        let joined = if path.starts_with('/') {
+        // Docker keeps an absolute path as it is written, with a slash at its end, too.
+        let dir = if path.starts_with('/') {
             path
         } else {
-            format!("{}/{path}", self.state.cwd())
+            crate::ignore::clean(&format!("{}/{path}", self.state.cwd()))
         };
-        let dir = crate::ignore::clean(&joined);
         self.state.image.config.working_dir.clone_from(&dir);
         let shown = self.shown(instruction);
         let title = self.title(&shown);
@@ -346,7 +346,7 @@ impl Stage<'_, '_> {
                 .mount_detached()
                 .context(|| "mount a step's snapshot")?;
             let root = Root::from_fd(mount);
-            let owner = owner_in(&root, user)?;
+            let owner = workdir_owner(&root, user)?;
             // A link on the way may lead to what is still to be made.
             let writer = Writer::new(root, self.build);
             let real = writer.real_destination(&Destination::new(dir, true))?;
@@ -375,6 +375,15 @@ fn device_flag(text: &str) -> Result<(String, bool), Error> {
     }
     let name = name.ok_or_else(|| invalid(format!("the device {text:?} has no name")))?;
     Ok((name.to_owned(), required))
+}
+
+/// Who owns a working directory: the user of the stage, or root when the image does not know that name, which only a
+/// command is refused for (BuildKit's `readUser`).
+fn workdir_owner(root: &Root, user: &str) -> Result<(u32, u32), Error> {
+    match owner_in(root, user) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok((0, 0)),
+        other => other,
+    }
 }
 
 /// The owner that a user text means in a mounted root file system; nobody said is root.

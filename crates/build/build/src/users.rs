@@ -1,5 +1,7 @@
 //! Names of users and groups in the `passwd` and `group` files of a stage.
 
+use dhow_types::ErrorKind;
+
 use crate::failure::{Error, invalid};
 
 /// Largest of these files that is read.
@@ -45,9 +47,10 @@ pub(crate) fn is_numeric(text: &str) -> bool {
 }
 
 fn missing(what: &str, name: &str) -> Error {
-    invalid(format!(
-        "unable to find {what} {name}: no matching entries in the image"
-    ))
+    Error::new(
+        ErrorKind::NotFound,
+        format!("unable to find {what} {name}: no matching entries in the image"),
+    )
 }
 
 /// The line whose first field is `name`.

@@ -143,6 +143,56 @@ fn a_cache_mount_outlives_builds_and_is_no_part_of_image_or_key() {
 }
 
 #[test]
+fn cache_mounts_of_other_owners_are_other_caches() {
+    let Some(bench) = bench() else { return };
+    let with = |flags: &str, text: &str| format!("RUN --mount=type=cache,target=/c{flags} {text}\n");
+    let file = [
+        "FROM base:1\n".to_owned(),
+        with(",uid=10", "write /c/ten 1"),
+        with("", "write /c/zero 1; stub /got"),
+        with(",uid=10", "copy /c/ten /got-ten"),
+    ];
+    let tree = bench.tree(&bench.build(&file.concat()).image);
+    assert!(tree.contains_key("got-ten"), "{tree:?}");
+    let mounts = dhow_build::cache_mounts(bench.store.root()).unwrap();
+    let files = |path: &std::path::Path| -> Vec<String> {
+        let entries = std::fs::read_dir(path).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    let mut found: Vec<_> = mounts
+        .iter()
+        .map(|mount| (mount.name.clone().unwrap().dress, files(&mount.path)))
+        .collect();
+    found.sort();
+    let wanted = [
+        (None, vec!["zero".to_owned()]),
+        (Some((0o755, 10, 0)), vec!["ten".to_owned()]),
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn a_working_directory_is_kept_as_written_and_may_be_of_a_user_that_is_not_known() {
+    let Some(bench) = bench() else { return };
+    let image = bench
+        .build("FROM base:1\nUSER nobody:none\nWORKDIR /new/\n")
+        .image;
+    assert_eq!(image.config.config.working_dir, "/new/");
+    assert_eq!(
+        image.config.history.last().unwrap().created_by.as_deref(),
+        Some("WORKDIR /new/")
+    );
+    assert_eq!(bench.tree(&image)["new"], "d 755 0:0 ");
+    let image = bench
+        .build("FROM base:1\nWORKDIR /new/\nWORKDIR sub/\nRUN write x 1\n")
+        .image;
+    assert_eq!(image.config.config.working_dir, "/new/sub");
+    assert!(bench.tree(&image).contains_key("new/sub/x"));
+}
+
+#[test]
 fn secrets_are_files_or_variables_and_in_no_key() {
     let Some(bench) = bench() else { return };
     let file = "FROM base:1\nRUN --mount=type=secret,id=k --mount=type=secret,id=e,env=TOKEN copy /run/secrets/k /file; env TOKEN /env\n";
