@@ -473,3 +473,66 @@ fn a_statement_travels_with_the_image_through_a_registry() {
     theirs.clean();
     world.clean();
 }
+
+#[test]
+fn a_rollout_replaces_the_containers_of_what_was_patched() {
+    let Some(world) = family() else { return };
+    let started = |name: &str, image: &str, command: &str| {
+        world
+            .dhow(&[
+                "run",
+                "-d",
+                "--network",
+                "none",
+                "-v",
+                "kept:/kept",
+                "--name",
+                name,
+                image,
+                "sh",
+                "-c",
+                command,
+            ])
+            .exits(0);
+    };
+    started(
+        "good",
+        "middle",
+        "hostname; cat /usr/lib/libssl3.so >> /kept/good; exec sleep 1000",
+    );
+    // On the new image it ends at once.
+    started("bad", "app", "grep old /usr/lib/libssl3.so && exec sleep 1000");
+    world
+        .dhow(&["create", "--network", "none", "--name", "idle", "base", "true"])
+        .exits(0);
+    let ids = |name: &str| world.inspect(name, "{{.Id}} {{.Image}} {{.State.Status}}");
+    let (good, bad, idle) = (ids("good"), ids("bad"), ids("idle"));
+    world
+        .dhow(&["patch", "--cascade", "--rollout", "CVE-2026-1"])
+        .exits(1)
+        .says("the new bad does not come up: it is exited with code 1")
+        .says("1 of 3 containers still have old images");
+    assert_eq!(ids("bad"), bad, "it runs as before");
+    assert_ne!(ids("idle"), idle);
+    let now = ids("good");
+    assert_ne!(now, good);
+    let patched = world.inspect("middle", "{{.Id}}");
+    assert!(now.ends_with(&format!("{patched} running")), "{now} {patched}");
+    let said = world.dhow(&["exec", "good", "cat", "/kept/good"]).exits(0);
+    assert_eq!(said.stdout, "old\nlibssl3 3.0.18-1~deb12u1\n");
+    assert_eq!(world.inspect("good", "{{.Config.Image}}"), "middle:latest");
+    let hostname = world.inspect("good", "{{.Config.Hostname}}");
+    assert!(now.starts_with(&hostname), "{hostname} {now}");
+    let ps = json_of(&world, &["lifecycle", "ps", "--format", "json"]);
+    let names: Vec<&str> = ps
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["Name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["bad"]);
+    assert_eq!(world.dhow(&["ps", "-aq"]).exits(0).stdout.lines().count(), 3);
+    world.dhow(&["rm", "-f", "good", "bad", "idle"]).exits(0);
+    world.dhow(&["volume", "rm", "kept"]).exits(0);
+    world.clean();
+}

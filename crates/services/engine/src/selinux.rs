@@ -264,6 +264,28 @@ pub(crate) fn release(root: &Path, id: &ContainerId, labels: &SelinuxLabels) -> 
     Ok(())
 }
 
+/// Gives the categories of a container to the one that takes its place.
+pub(crate) fn pass_on(
+    root: &Path,
+    old: &ContainerId,
+    new: &ContainerId,
+    labels: &SelinuxLabels,
+) -> Result<(), Error> {
+    let Some(categories) = labels.process.splitn(5, ':').nth(4) else {
+        return Ok(());
+    };
+    let file = root.join("mcs").join(categories);
+    if categories.contains('/') || fs::read_to_string(&file).is_ok_and(|owner| owner.trim() != old.as_str()) {
+        return Ok(());
+    }
+    match fs::write(&file, new.as_str()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("write {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The label of files that every container may use.
 pub(crate) fn shared(label: &str) -> String {
     let fields: Vec<&str> = label.splitn(4, ':').take(3).collect();

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{Change, Engine, How, PatchPlan, PatchTarget, Patched};
+use dhow_types::ImageId;
 use serde_json::{Value, json};
 
 use super::sbom::pretty;
@@ -32,6 +33,9 @@ struct PatchFlags {
     /// Push the new images under all their names
     #[arg(long, conflicts_with = "dry_run")]
     push: bool,
+    /// Replace the containers of patched images, one after the other; one that does not come up is put back
+    #[arg(long, conflicts_with = "dry_run")]
+    rollout: bool,
     /// Format output: table or json
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -81,9 +85,34 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         told(&planned, &patched)
     };
     say(&text)?;
-    for (container, image) in &containers {
+    if flags.rollout {
+        return roll_out(engine, &containers);
+    }
+    for old in &containers {
         note(&dialect::warning(&format!(
-            "container {container} still has the old {image}"
+            "container {} still has the old {}",
+            old.name, old.image
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces the containers; what cannot be replaced is told, and fails the command in the end.
+fn roll_out(engine: &Engine, containers: &[Old]) -> Result<ExitCode, CliError> {
+    let mut failed = 0;
+    for old in containers {
+        match engine.replace_container(&old.id, &old.new, &old.image) {
+            Ok(id) => note(&format!("replaced {} by {}", old.name, id.short())),
+            Err(error) => {
+                failed += 1;
+                note(&dialect::warning(&crate::error::chain(&error)));
+            }
+        }
+    }
+    if failed > 0 {
+        return Err(CliError::plain(format!(
+            "{failed} of {} containers still have old images",
+            containers.len()
         )));
     }
     Ok(ExitCode::SUCCESS)
@@ -190,26 +219,35 @@ fn told(planned: &PatchPlan, patched: &[Patched]) -> String {
     text
 }
 
-/// Containers of images that were patched, with the name that their image had.
-fn running(
-    engine: &Engine,
-    planned: &PatchPlan,
-    patched: &[Patched],
-) -> Result<Vec<(String, String)>, CliError> {
+/// A container of an image that was patched.
+struct Old {
+    id: String,
+    name: String,
+    /// The name that its image had, which is that of the new one.
+    image: String,
+    new: ImageId,
+}
+
+fn running(engine: &Engine, planned: &PatchPlan, patched: &[Patched]) -> Result<Vec<Old>, CliError> {
     let mut found = Vec::new();
     for container in engine.containers().list()? {
         let of = patched
             .iter()
             .find(|one| planned.graph.nodes()[one.node].id == container.config.image);
         if let Some(one) = of {
-            found.push((container.config.name.clone(), name(&planned.graph, one.node)));
+            found.push(Old {
+                id: container.config.id.to_string(),
+                name: container.config.name.clone(),
+                image: name(&planned.graph, one.node),
+                new: one.image,
+            });
         }
     }
-    found.sort();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-fn document(planned: &PatchPlan, patched: &[Patched], containers: &[(String, String)]) -> Value {
+fn document(planned: &PatchPlan, patched: &[Patched], containers: &[Old]) -> Value {
     let steps: Vec<Value> = planned
         .plan
         .steps
@@ -269,9 +307,10 @@ fn document(planned: &PatchPlan, patched: &[Patched], containers: &[(String, Str
             "Why": one.why,
         })).collect::<Vec<_>>(),
         "Patched": patched,
-        "Containers": containers.iter().map(|(container, image)| json!({
-            "Name": container,
-            "Image": image,
+        "Containers": containers.iter().map(|old| json!({
+            "ID": old.id,
+            "Name": old.name,
+            "Image": old.image,
         })).collect::<Vec<_>>(),
     })
 }

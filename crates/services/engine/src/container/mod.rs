@@ -22,6 +22,7 @@ mod name;
 mod own_root;
 mod record;
 mod remove;
+mod replace;
 mod secrets;
 mod shared;
 mod start;
