@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, flistxattr_query, fsetxattr};
 
 use crate::failure::{Context as _, Error};
 
@@ -12,8 +12,8 @@ const MAX: usize = 64 << 10;
 
 /// The attributes that travel with a file, sorted. A file system without any has none.
 pub(crate) fn read(file: BorrowedFd<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    // Most files have none: ask with no buffer at all first.
-    match flistxattr(file, &mut [0_u8; 0][..]) {
+    // Most files have none: ask for the size first. (A list that is asked for with an empty buffer is empty.)
+    match flistxattr_query(file) {
         Ok(length) if length > 0 => {}
         _ => return Vec::new(),
     }

@@ -446,3 +446,27 @@ fn a_wildcard_that_matches_nothing_is_no_second_source() {
     let image = bench.build("FROM scratch\nCOPY none* a.txt /x\n").image;
     assert!(bench.tree(&image)["x"].starts_with('f'));
 }
+
+#[test]
+fn attributes_of_files_travel_from_contexts_and_stages() {
+    let Some(bench) = prepared() else { return };
+    let file = fs::File::open(bench.context.path().join("a.txt")).unwrap();
+    // cap_net_bind_service=ep, as version 2 of linux/capability.h has it.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (name, value) in [("security.capability", &capability[..]), ("user.a", b"test")] {
+        rustix::fs::fsetxattr(&file, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    let built =
+        bench.build("FROM scratch AS one\nCOPY a.txt /x\nFROM scratch\nCOPY --from=one /x /y\nCOPY . /z\n");
+    let attributes = |layer: usize, path: &[u8]| {
+        let layer = built.image.config.rootfs.diff_ids[layer];
+        let index = bench.store.layers.layer(&layer).unwrap().index().unwrap();
+        index.find(path).unwrap().xattrs
+    };
+    let wanted = [
+        (b"security.capability".to_vec(), capability.to_vec()),
+        (b"user.a".to_vec(), b"test".to_vec()),
+    ];
+    assert_eq!(attributes(0, b"y"), wanted);
+    assert_eq!(attributes(1, b"z/a.txt"), wanted);
+}
