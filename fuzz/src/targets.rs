@@ -230,6 +230,46 @@ const BINARY: &[&str] = &[
     "../",
 ];
 
+const PEM: &[&str] = &[
+    "-----BEGIN ",
+    "-----END ",
+    "-----\n",
+    "PUBLIC KEY",
+    "PRIVATE KEY",
+    "EC PRIVATE KEY",
+    "ENCRYPTED SIGSTORE PRIVATE KEY",
+    "CERTIFICATE",
+    "MFkwEwYHKoZIzj0CAQ",
+    "=",
+    "\n",
+];
+const SIGNED: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "null",
+    "\"\"",
+    "\"mediaType\":",
+    "\"verificationMaterial\":{",
+    "\"certificate\":{\"rawBytes\":\"",
+    "\"publicKey\":{",
+    "\"tlogEntries\":[",
+    "\"inclusionProof\":{",
+    "\"dsseEnvelope\":{",
+    "\"messageSignature\":{",
+    "\"payloadType\":",
+    "\"signatures\":[",
+    "\"alg\":\"none\"",
+    "\"crit\":[",
+    "\"x5c\":[",
+    "eyJhbGciOiJub25lIn0",
+    "MII",
+    "\\u0000",
+];
+
 macro_rules! target {
     ($name:literal, $run:ident, $words:ident, $share:literal) => {
         Target {
@@ -262,6 +302,10 @@ pub(crate) const ALL: &[Target] = &[
     target!("frames", frames, BINARY, 500),
     target!("log", log, JSON, 300),
     target!("words", words, TEXT, 500),
+    target!("certificate", certificate, BINARY, 500),
+    target!("key", key, PEM, 300),
+    target!("trustedroot", trusted_root, JSON, 100),
+    target!("signature", signature, SIGNED, 100),
 ];
 
 /// config.json to what the runtime would do.
@@ -504,4 +548,64 @@ fn words(input: &[u8]) -> Shape {
         .both(Shape::result(&text.parse::<dhow_types::Platform>()))
         .both(Shape::result(&dhow_types::parse_duration(&text)))
         .both(Shape::result(&dhow_types::validate_name(&text)))
+}
+
+/// A certificate says the same of itself when it is written and read again.
+fn certificate(input: &[u8]) -> Shape {
+    let read = dhow_sign::Certificate::parse(input);
+    if let Ok(read) = &read {
+        let again = dhow_sign::Certificate::all_from_pem(read.to_pem().as_bytes());
+        assert!(
+            again.is_ok_and(|again| again == [read.clone()]),
+            "another certificate"
+        );
+    }
+    Shape::result(&read)
+}
+
+/// Files with keys, public and private.
+fn key(input: &[u8]) -> Shape {
+    let private = dhow_sign::PrivateKey::from_pem(input, || Ok::<_, dhow_sign::Error>(Vec::new()));
+    Shape::result(&dhow_sign::keys(input)).both(Shape::result(&private))
+}
+
+fn trusted_root(input: &[u8]) -> Shape {
+    Shape::result(&dhow_sign::TrustedRoot::parse(input))
+}
+
+/// What the samples are signatures of.
+const SIGNED_MANIFEST: &[u8] = br#"{"schemaVersion":2}"#;
+
+/// The samples are whole, by somebody who is not trusted here: so is nothing that is made of them.
+fn signature(input: &[u8]) -> Shape {
+    use dhow_sign::{Form, Found, Identity, Pattern, Target, Trust, TrustedRoot};
+    let root = TrustedRoot::parse(include_bytes!("../corpus/trustedroot/root")).ok();
+    let trust = Trust {
+        root,
+        identities: vec![Identity {
+            name: Pattern::Exactly("nobody@example.org".to_owned()),
+            issuer: Some(Pattern::Exactly("https://nobody.example.org".to_owned())),
+        }],
+        keys: dhow_sign::keys(include_bytes!("../corpus/key/nobody")).unwrap_or_default(),
+        authorities: dhow_sign::Certificate::all_from_pem(include_bytes!("../corpus/key/certificate"))
+            .unwrap_or_default(),
+        now: 1_795_953_600,
+    };
+    let target = Target {
+        digest: dhow_types::Digest::of(SIGNED_MANIFEST),
+        bytes: SIGNED_MANIFEST,
+    };
+    let mut shape = Shape(0);
+    for form in [Form::Simple, Form::Bundle, Form::Envelope, Form::Notation] {
+        let found = Found {
+            form,
+            content: input.to_vec(),
+            annotations: [("dev.cosignproject.cosign/signature".to_owned(), "AAAA".to_owned())].into(),
+        };
+        match trust.verify(&found, &target) {
+            Ok(verified) => panic!("believed {verified:?}"),
+            Err(error) => shape = shape.both(Shape::error(&error)),
+        }
+    }
+    shape
 }

@@ -77,6 +77,7 @@ mod seccomp;
 mod secrets;
 mod security;
 mod shared;
+mod signatures;
 mod unprivileged;
 mod unprivileged_network;
 mod usage;

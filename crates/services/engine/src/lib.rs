@@ -54,6 +54,7 @@ mod remote;
 pub mod rootless;
 mod secret;
 mod selinux;
+mod signature;
 mod support;
 mod system;
 mod volume;
@@ -81,6 +82,7 @@ pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use provenance::Provenance;
 pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
+pub use signature::{Signatures, Verification};
 pub use support::Support;
 pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
@@ -108,6 +110,15 @@ pub mod sbom {
 /// Until when images are to be used.
 pub mod life {
     pub use dhow_lifecycle::{Date, Release, Standing, Statement, Table};
+}
+
+/// Signatures: keys and certificates, whom to trust, what was verified.
+pub mod signing {
+    pub use crate::signature::{SignAs, SignRequest};
+    pub use dhow_sign::{
+        Certificate, Form, Identity, Pattern, PrivateKey, PublicKey, Signer, Statement, Trust, TrustedRoot,
+        Verified, keys, predicate_type,
+    };
 }
 
 /// Who derives from whom.

@@ -188,7 +188,7 @@ fn server(wanted: Option<&str>) -> String {
     }
 }
 
-fn asked(prompt: &str) -> Result<String, CliError> {
+pub(super) fn asked(prompt: &str) -> Result<String, CliError> {
     let mut errors = std::io::stderr();
     errors
         .write_all(prompt.as_bytes())

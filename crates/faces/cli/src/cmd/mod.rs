@@ -51,6 +51,7 @@ mod sbom;
 mod scan;
 mod search;
 mod secret;
+mod sign;
 mod start;
 mod stats;
 mod stop;
@@ -60,6 +61,7 @@ mod top;
 mod top_podman;
 mod tree;
 mod update;
+mod verify;
 mod version;
 mod volume;
 mod volume_archive;
@@ -136,6 +138,9 @@ const TOP: &[Entry] = &[
     own(&why::IMPACT),
     own(&patch::VERB),
     own(&lifecycle::RETIRE),
+    own(&sign::SIGN),
+    own(&verify::VERB),
+    own(&sign::ATTEST),
     own(&tag::VERB),
     own(&tag::UNTAG),
     own(&rmi::VERB),
