@@ -486,6 +486,8 @@ fn a_rollout_replaces_the_containers_of_what_was_patched() {
                 "none",
                 "-v",
                 "kept:/kept",
+                "--stop-signal",
+                "KILL",
                 "--name",
                 name,
                 image,
