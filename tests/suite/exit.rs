@@ -156,3 +156,38 @@ fn without_rm_the_container_stays_with_its_exit_code() {
     world.say("rm once").ok();
     world.say("rm once").one_error(1).says("no such container: once");
 }
+
+#[test]
+fn who_looks_while_a_container_ends_never_sees_another_code() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .dhow(&[
+            "create",
+            "--network",
+            "none",
+            "--name",
+            "three",
+            "busybox",
+            "sh",
+            "-c",
+            "exit 3",
+        ])
+        .exits(0);
+    for _ in 0..30 {
+        world.dhow(&["start", "three"]).exits(0);
+        loop {
+            match world
+                .inspect("three", "{{.State.Status}} {{.State.ExitCode}}")
+                .as_str()
+            {
+                "running 0" => {}
+                "exited 3" => break,
+                other => panic!("{other}"),
+            }
+        }
+    }
+    world.dhow(&["rm", "three"]).exits(0);
+    world.clean();
+}

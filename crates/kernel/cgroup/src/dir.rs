@@ -126,7 +126,13 @@ impl Dir {
 
     /// All of a file.
     pub(crate) fn read(&self, file: &str) -> io::Result<String> {
-        read_all(&self.open_read(file)?)
+        read_all(&self.open_read(file)?).map_err(|error| {
+            if is_gone(&error) {
+                io::Error::new(io::ErrorKind::NotFound, error)
+            } else {
+                error
+            }
+        })
     }
 
     /// All of a file; nothing when the kernel does not have it.
@@ -216,6 +222,13 @@ impl Dir {
             .context(|| format!("read {}", self.at.join("cgroup.procs").display()))?;
         Ok(pids(&text))
     }
+}
+
+/// Whether a group is not there, or no more: what was opened before somebody else removed it answers `ENODEV` (kernel
+/// `cgroup_kn_lock_live`). Of a written setting that can mean something else: that a device does not exist.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
 /// Names of the directories in a directory of a hierarchy; gone means none.
@@ -324,4 +337,33 @@ fn host_has_no_swap() -> bool {
 /// Removes an empty directory of a hierarchy.
 pub(crate) fn remove(at: &Path) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(rustix::fs::CWD, at, AtFlags::REMOVEDIR)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn a_group_that_was_removed_while_its_file_was_open_is_gone() {
+        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
+        let place = mounts.iter().find_map(|mount| {
+            let place = Path::new(mount).join(format!("dhow-gone-{}", std::process::id()));
+            std::fs::create_dir(&place).ok()?;
+            let file = std::fs::File::open(place.join("cgroup.procs"));
+            if file.is_err() {
+                drop(std::fs::remove_dir(&place));
+            }
+            Some((place, file.ok()?))
+        });
+        let Some((place, mut file)) = place else {
+            eprintln!("skipped: no control group can be made here");
+            return;
+        };
+        std::fs::remove_dir(&place).unwrap();
+        let error = file.read_to_string(&mut String::new()).unwrap_err();
+        assert!(is_gone(&error), "{error:?}");
+        assert!(is_gone(&std::fs::File::open(place).unwrap_err()));
+        assert!(!is_gone(&io::Error::from_raw_os_error(22)));
+    }
 }

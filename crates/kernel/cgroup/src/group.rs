@@ -202,7 +202,8 @@ impl Group {
                 // Linux 5.14 and later.
                 Ok(()) if self.dirs.len() == 1 => return Ok(()),
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Older kernels have no such file; a group that systemd has removed meanwhile has nobody in it.
+                Err(error) if crate::dir::is_gone(&error) => {}
                 Err(error) => return Err(error).context(|| format!("kill {}", dir.at.display())),
             }
         }
@@ -533,7 +534,7 @@ fn procs_below(at: &Path, found: &mut Vec<i32>) -> Result<(), Error> {
     for child in crate::dir::children(at).context(|| format!("list {}", at.display()))? {
         match std::fs::read_to_string(child.join("cgroup.procs")) {
             Ok(text) => found.extend(crate::dir::pids(&text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if crate::dir::is_gone(&error) => continue,
             // A threaded group has its processes in the group above.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(error) => return Err(error).context(|| format!("read the processes of {}", child.display())),

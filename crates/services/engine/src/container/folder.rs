@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dhow_types::{ContainerId, ErrorKind, validate_name};
 use rustix::fs::FlockOperation;
@@ -19,6 +20,12 @@ const MAX_RECORD: u64 = 4 << 20;
 
 /// Containers that one thread reads at least, when all are read.
 const LEAST_SHARE: usize = 64;
+
+/// Exit code of a program of which nobody wrote down how it ended.
+const LOST: i32 = 255;
+
+/// How long a monitor may take to write down how its container ended, once that has.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the folder's name begins with while its maker, whose process id follows, is not done.
 const UNFINISHED: &str = ".new-";
@@ -269,6 +276,24 @@ impl Containers {
         })
     }
 
+    /// As [`Self::load`], and waits a moment for the monitor of one that has just ended to write down how.
+    fn look(&self, id: &ContainerId) -> Result<Container, Error> {
+        let patience = Instant::now() + LAST_WORDS;
+        loop {
+            let container = self.load(id)?;
+            // So it looks whose process is gone while its record says that it runs.
+            let lost = container.state.status == Status::Exited && container.state.exit_code == LOST;
+            if !lost || self.load_state(id)?.status == Status::Exited || Instant::now() >= patience {
+                return Ok(container);
+            }
+            if self.try_lock(id)?.is_some() {
+                // Nobody looks after it any more: what is written now is the last word.
+                return self.load(id);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Every container, newest first. One that vanishes meanwhile is left out, and so is one whose config a power cut
     /// took: `system check` tells of it.
     ///
@@ -304,7 +329,7 @@ impl Containers {
     fn load_all(&self, ids: &[ContainerId]) -> Result<Vec<Container>, Error> {
         let mut all = Vec::with_capacity(ids.len());
         for id in ids {
-            match self.load(id) {
+            match self.look(id) {
                 Ok(container) => all.push(container),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DataLoss) => {}
                 Err(error) => return Err(error),
@@ -336,19 +361,19 @@ impl Containers {
             return Err(missing());
         }
         if let Ok(id) = wanted.parse::<ContainerId>() {
-            return self.load(&id);
+            return self.look(&id);
         }
         if let Ok(text) = fs::read_to_string(self.root.join("names").join(wanted))
             && let Ok(id) = text.parse::<ContainerId>()
         {
-            return self.load(&id).map_err(|_| missing());
+            return self.look(&id).map_err(|_| missing());
         }
         let mut matching = self
             .ids()?
             .into_iter()
             .filter(|id| id.as_str().starts_with(wanted));
         match (matching.next(), matching.next()) {
-            (Some(id), None) => self.load(&id),
+            (Some(id), None) => self.look(&id),
             (Some(_), Some(_)) => {
                 let message = format!("multiple containers begin with {wanted:?}");
                 Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("give more of the id"))
@@ -427,7 +452,7 @@ fn no_such(id: &str, error: Error) -> Error {
 fn lost_state() -> State {
     State {
         status: Status::Exited,
-        exit_code: 255,
+        exit_code: LOST,
         error: "its state was lost in a power cut".to_owned(),
         ..State::default()
     }
@@ -438,7 +463,7 @@ fn settle(mut state: State) -> State {
     let alive = matches!(state.status, Status::Running | Status::Paused);
     if alive && process_start(state.pid) != Some(state.pid_start) {
         state.status = Status::Exited;
-        state.exit_code = 255;
+        state.exit_code = LOST;
         state.pid = 0;
     }
     state
