@@ -159,11 +159,21 @@ impl<'a> Writer<'a> {
                 return Err(invalid(format!("cannot copy to non-directory: /{}", target.display())).into());
             }
             self.make_dirs(&target)?;
-            return self.tree(source, &picked.below, &target);
+            self.tree(source, &picked.below, &target)?;
+            return Ok(self.time_of(&picked.top, &target)?);
         }
         let path = self.file_target(&target, existing.as_ref(), destination, &picked.name)?;
         self.one(source, &picked.top, &path)?;
         Ok(())
+    }
+
+    /// The destination of a directory has the time of that directory (BuildKit's copy does so, and the layer is the same
+    /// the next time). The root of a source has none that others would see, and that of an image is in no layer.
+    fn time_of(&self, top: &Item, target: &Path) -> Result<(), Error> {
+        if top.path.is_empty() || target.as_os_str().is_empty() {
+            return Ok(());
+        }
+        set_times(&self.root, target, top.mtime)
     }
 
     /// Copies entries under their own relative paths.

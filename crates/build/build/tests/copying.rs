@@ -219,6 +219,33 @@ fn hard_links_fifos_and_times_are_kept() {
 }
 
 #[test]
+fn the_destination_has_the_time_of_the_folder_that_is_copied_last() {
+    let Some(bench) = prepared() else { return };
+    let at = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let set = |name: &str, seconds| {
+        let file = fs::File::open(bench.context.path().join(name)).unwrap();
+        file.set_modified(at(seconds)).unwrap();
+    };
+    set("dir", 1_000_000_000);
+    set("other", 1_100_000_000);
+    set("", 1_200_000_000);
+    let built = bench.build(
+        "FROM base:1\nCOPY dir /new/one\nCOPY dir other /two/\nCOPY dir a.txt /three/\nCOPY . /four\nCOPY other /srv\n",
+    );
+    let time = |layer: usize, path: &str| {
+        let layer = built.image.config.rootfs.diff_ids[layer];
+        let index = bench.store.layers.layer(&layer).unwrap().index().unwrap();
+        index.find(path.as_bytes()).unwrap().mtime
+    };
+    assert_eq!(time(1, "new/one"), 1_000_000_000);
+    assert_eq!(time(2, "two"), 1_100_000_000);
+    assert_eq!(time(5, "srv"), 1_100_000_000);
+    for (layer, path) in [(1, "new"), (3, "three"), (4, "four")] {
+        assert!(time(layer, path) > 1_700_000_000, "{path} has that of the build");
+    }
+}
+
+#[test]
 fn add_unpacks_archives_by_content_and_copies_everything_else() {
     let Some(bench) = prepared() else { return };
     let mut archive = dhow_layer::tar::Writer::new(Vec::new());
