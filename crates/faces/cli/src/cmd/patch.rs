@@ -72,12 +72,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let patched = engine.patch(&planned, &advisories, flags.smoke.as_deref(), &mut |node| {
         note(&format!("patching {}", name(&planned.graph, node)));
     })?;
-    if flags.push {
-        for image in patched.iter().flat_map(|one| &one.names) {
-            note(&format!("pushing {image}"));
-            engine.push(image, &dhow_types::Silent)?;
-        }
-    }
     let containers = running(engine, &planned, &patched)?;
     let text = if flags.format == "json" {
         pretty(&document(&planned, &patched, &containers))
@@ -85,20 +79,35 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         told(&planned, &patched)
     };
     say(&text)?;
-    if flags.rollout {
-        return roll_out(engine, &containers);
+    // Containers first: who talks to a registry has threads, and cannot start any after that.
+    let left = if flags.rollout {
+        roll_out(engine, &containers)
+    } else {
+        for old in &containers {
+            note(&dialect::warning(&format!(
+                "container {} still has the old {}",
+                old.name, old.image
+            )));
+        }
+        0
+    };
+    if flags.push {
+        for image in patched.iter().flat_map(|one| &one.names) {
+            note(&format!("pushing {image}"));
+            engine.push(image, &dhow_types::Silent)?;
+        }
     }
-    for old in &containers {
-        note(&dialect::warning(&format!(
-            "container {} still has the old {}",
-            old.name, old.image
+    if left > 0 {
+        return Err(CliError::plain(format!(
+            "{left} of {} containers still have old images",
+            containers.len()
         )));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replaces the containers; what cannot be replaced is told, and fails the command in the end.
-fn roll_out(engine: &Engine, containers: &[Old]) -> Result<ExitCode, CliError> {
+/// Replaces the containers; how many could not be, which is told.
+fn roll_out(engine: &Engine, containers: &[Old]) -> usize {
     let mut failed = 0;
     for old in containers {
         match engine.replace_container(&old.id, &old.new, &old.image) {
@@ -109,13 +118,7 @@ fn roll_out(engine: &Engine, containers: &[Old]) -> Result<ExitCode, CliError> {
             }
         }
     }
-    if failed > 0 {
-        return Err(CliError::plain(format!(
-            "{failed} of {} containers still have old images",
-            containers.len()
-        )));
-    }
-    Ok(ExitCode::SUCCESS)
+    failed
 }
 
 /// One image, or vulnerabilities.
