@@ -100,6 +100,8 @@ echo "$1:x:$id:" >>/etc/group''',
 }
 # How long one build may take.
 PATIENCE = 120
+# The time of all in a stand-in.
+LAID = 1_700_000_000
 
 
 def stand_in(folder):
@@ -120,21 +122,24 @@ def stand_in(folder):
     (root / "home/podman").mkdir()
     (root / "home/podman/testimage-id").write_text("stand-in\n")
     (root / "etc/hostname").write_text("localhost\n")
-    (root / "usr/bin/env").symlink_to("/bin/env")
+    for name in ("env", "script"):
+        (root / "usr/bin" / name).symlink_to(f"/bin/{name}")
     users = ["root:x:0:0:root:/root:/bin/sh", "bin:x:1:1:bin:/bin:/sbin/nologin", "daemon:x:2:2:daemon:/sbin:/sbin/nologin"]
-    users += ["adm:x:3:4:adm:/var/adm:/sbin/nologin", "mail:x:8:12:mail:/var/mail:/sbin/nologin"]
+    users += ["adm:x:3:4:adm:/var/adm:/sbin/nologin", "lp:x:4:7:lp:/var/spool/lpd:/sbin/nologin"]
+    users += ["mail:x:8:12:mail:/var/mail:/sbin/nologin"]
     users += ["games:x:35:35:games:/usr/games:/sbin/nologin", "www-data:x:33:33:www:/var/www:/sbin/nologin"]
     users += ["guest:x:405:100:guest:/dev/null:/sbin/nologin", "nobody:x:65534:65534:nobody:/:/sbin/nologin"]
-    groups = ["root:x:0:root", "bin:x:1:", "daemon:x:2:", "sys:x:3:", "adm:x:4:", "tty:x:5:", "mail:x:12:", "www-data:x:33:"]
+    groups = ["root:x:0:root", "bin:x:1:", "daemon:x:2:", "sys:x:3:", "adm:x:4:", "tty:x:5:", "lp:x:7:", "mail:x:12:", "www-data:x:33:"]
     groups += ["games:x:35:", "users:x:100:", "nogroup:x:65533:", "nobody:x:65534:"]
     (root / "etc/passwd").write_text("\n".join(users) + "\n")
     (root / "etc/group").write_text("\n".join(groups) + "\n")
+    (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
     (root / "etc/shadow").write_text("root:*::0:::::\n")
     (root / "etc/hosts").write_text("127.0.0.1\tlocalhost\n")
     (root / "etc/os-release").write_text('ID=alpine\nVERSION_ID=3.20\nPRETTY_NAME="stand-in"\n')
     archive = folder / "stand-in.tar"
     with tarfile.open(archive, "w") as tar:
-        tar.add(root, "", filter=lambda entry: entry.replace(uid=0, gid=0, uname="", gname="", deep=False))
+        tar.add(root, "", filter=lambda entry: entry.replace(uid=0, gid=0, uname="", gname="", mtime=LAID, deep=False))
     return archive
 
 
@@ -279,4 +284,5 @@ def main():
     print(f"{built} of {len(cases)} Dockerfiles built, {refused} refused as they should be; {sum(groups.values())} of {len(groups)} folders wholly")
 
 
-main()
+if __name__ == "__main__":
+    main()

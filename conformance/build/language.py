@@ -19,6 +19,8 @@ import sys
 import tarfile
 import tempfile
 
+from literals import Literal, literals
+
 HERE = pathlib.Path(__file__).resolve().parent.parent.parent
 # Of each group: how many passed, how many failed.
 counts = {}
@@ -40,91 +42,6 @@ def example(package, name, variable):
     subprocess.run(command, cwd=HERE, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target"))
     return str(target / "debug" / "examples" / name)
-
-
-TOKEN = re.compile(r'\s+|//[^\n]*|"(?:\\.|[^"\\])*"|`[^`]*`|[A-Za-z_][\w.]*|-?\d+|\[\]|.', re.S)
-
-
-class Literal:
-    """Reads Go composite literals: lists, maps and structs of strings, numbers and names, and a few calls."""
-
-    def __init__(self, text, names=None):
-        self.names = names or {}
-        tokens = TOKEN.findall(text)
-        self.tokens = [t for t in tokens if not t.isspace() and not t.startswith("//")]
-        self.at = 0
-
-    def take(self):
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def value(self):
-        token = self.take()
-        if token == "{":
-            return self.braces()
-        if token[0] == '"':
-            return json.loads(re.sub(r"\\x(..)", r"\\u00\1", token))
-        if token[0] == "`":
-            return token[1:-1]
-        if token in ("true", "false"):
-            return token == "true"
-        if token == "nil":
-            return None
-        if token.lstrip("-").isdigit():
-            return int(token)
-        # A type before a literal: []string{, map[string]struct{}{, Heredoc{; a call; or else a name.
-        start = self.at - 1
-        if self.tokens[self.at] == "(" or self.tokens[start : self.at + 2] == ["[]", "byte", "("]:
-            return self.call()
-        while self.tokens[self.at] in ("[]", "[", "]", "{") or re.match(r"\w", self.tokens[self.at]):
-            if self.tokens[self.at] == "{":
-                if self.tokens[self.at + 1] == "}" and self.tokens[self.at - 1] == "struct":
-                    self.at += 2
-                    continue
-                self.at += 1
-                return self.braces()
-            self.at += 1
-        name = "".join(self.tokens[start : self.at])
-        return self.names.get(name, name)
-
-    def call(self):
-        name = self.tokens[self.at - 1]
-        self.at = self.tokens.index("(", self.at - 1) + 1
-        arguments = []
-        while self.tokens[self.at] != ")":
-            arguments.append(self.value())
-            if self.tokens[self.at] == ",":
-                self.at += 1
-        self.at += 1
-        if name in ("fmt.Appendf", "fmt.Sprintf"):
-            form, *rest = arguments[name == "fmt.Appendf" :]
-            for value in rest:
-                form = form.replace("%s", value, 1).replace("%q", json.dumps(value), 1)
-            return form
-        return arguments[0] if arguments else None
-
-    def braces(self):
-        items, keyed = [], {}
-        while self.tokens[self.at] != "}":
-            item = self.value()
-            if self.tokens[self.at] == ":":
-                self.at += 1
-                keyed[item] = self.value()
-            else:
-                items.append(item)
-            if self.tokens[self.at] == ",":
-                self.at += 1
-        self.at += 1
-        return keyed if keyed else items
-
-
-def literals(source, start):
-    """All literals that follow this text."""
-    found = []
-    for match in re.finditer(re.escape(start), source):
-        literal = Literal(source[match.end() :])
-        found.append(literal.braces())
-    return found
 
 
 def ask(program, questions):
