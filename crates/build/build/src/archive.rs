@@ -71,6 +71,10 @@ impl Unpacking {
         // Directories get their times last: every entry below changes them.
         let mut times = Vec::new();
         while let Some(entry) = archive.next_entry().context(|| "read the next entry")? {
+            // The destination itself stays as it is.
+            if entry.path.is_empty() {
+                continue;
+            }
             let shown = || format!("make {:?}", String::from_utf8_lossy(&entry.path));
             self.one(&entry, &mut archive).context(shown)?;
             if entry.kind == EntryKind::Directory {
@@ -91,9 +95,6 @@ impl Unpacking {
     fn one(&self, entry: &Entry, body: &mut impl Read) -> Result<(), Error> {
         let path = Path::new(OsStr::from_bytes(&entry.path));
         let owner = self.owner.unwrap_or((entry.uid, entry.gid));
-        if entry.path.is_empty() {
-            return Ok(());
-        }
         if let Some(parent) = path.parent() {
             self.root
                 .create_dir_all(parent, 0o755, Some(self.owner.unwrap_or((0, 0))))

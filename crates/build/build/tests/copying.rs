@@ -296,6 +296,7 @@ fn add_unpacks_archives_by_content_and_copies_everything_else() {
 fn an_archive_takes_the_place_of_what_is_there_but_directories_become_one() {
     let Some(bench) = prepared() else { return };
     let entries = [
+        ("", EntryKind::Directory, ""),
         ("one", EntryKind::File, "file"),
         ("two", EntryKind::Directory, ""),
         ("two/new", EntryKind::File, "new"),
