@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "lifecycle",
             "vuln",
             "sign",
+            "policy",
         ],
     ),
     ("services", &["engine", "registry"]),
