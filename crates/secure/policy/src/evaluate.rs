@@ -169,11 +169,50 @@ fn judge(rule: &Rule, facts: &Facts) -> Vec<Broken> {
             unknown => all.push(whole(not_known("who signed it", unknown))),
         }
     }
+    if rule.tag_stated
+        && facts.point == Point::Pull
+        && let Some(why) = tag(rule, facts)
+    {
+        all.push(whole(why));
+    }
     // What is in an image, and what is said of it, is judged when it is used: a pull has not got it yet.
     if facts.point != Point::Pull {
         all.extend(judge_content(rule, facts));
     }
     all
+}
+
+/// What is wrong with where the tag points to.
+fn tag(rule: &Rule, facts: &Facts) -> Option<String> {
+    let tag = match &facts.tag {
+        Known::Is(Some(tag)) => tag,
+        // By digest: there is no tag that could have been moved.
+        Known::Is(None) => return None,
+        unknown => return Some(not_known("what is stated of its tag", unknown)),
+    };
+    let wanted = rule.signed_by.as_deref().unwrap_or_default();
+    let theirs = tag
+        .stated
+        .iter()
+        .filter(|one| wanted.iter().any(|name| one.signers.contains(name)));
+    let Some(newest) = theirs.max_by_key(|one| one.counter) else {
+        return Some(format!(
+            "{} did not state that its tag points to it",
+            wanted.join(" or ")
+        ));
+    };
+    if let Some(seen) = tag.seen.filter(|seen| *seen > newest.counter) {
+        return Some(format!(
+            "its tag was moved back: statement {} was seen here, this is {}",
+            seen, newest.counter
+        ));
+    }
+    if newest.expires <= facts.now {
+        let when =
+            Timestamp::from_second(newest.expires).map_or_else(|_| String::new(), |at| format!(" on {at}"));
+        return Some(format!("the statement that its tag points to it expired{when}"));
+    }
+    None
 }
 
 fn judge_content(rule: &Rule, facts: &Facts) -> Vec<Broken> {

@@ -106,6 +106,26 @@ pub struct Lifecycle {
     pub signed: bool,
 }
 
+/// What is stated of where a tag points to: the newest statement that somebody in the policy signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagFact {
+    /// The signers of the policy who signed it.
+    pub signers: BTreeSet<String>,
+    /// Its number: a newer one has a greater one.
+    pub counter: u64,
+    /// Until when it counts, in seconds since 1970.
+    pub expires: i64,
+}
+
+/// What is known of where a tag points to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagFacts {
+    /// The statements about this tag and this image, each signer's newest.
+    pub stated: Vec<TagFact>,
+    /// The greatest number that was seen here for this tag before.
+    pub seen: Option<u64>,
+}
+
 /// Something that is known, or why it is not.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Known<T> {
@@ -131,6 +151,8 @@ pub struct Facts {
     pub now: i64,
     /// The signers of the policy who signed it, by their names there.
     pub signers: Known<BTreeSet<String>>,
+    /// What is stated of its tag; none for one that is wanted by digest.
+    pub tag: Known<Option<TagFacts>>,
     /// When it was made, in seconds since 1970.
     pub created: Known<i64>,
     /// Known vulnerabilities in it.
@@ -153,6 +175,7 @@ impl Facts {
             shown: shown.into(),
             now,
             signers: Known::NotAsked,
+            tag: Known::NotAsked,
             created: Known::NotAsked,
             vulnerabilities: Known::NotAsked,
             bases: Known::NotAsked,

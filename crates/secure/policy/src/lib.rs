@@ -20,7 +20,7 @@ mod policy;
 
 pub use containers::{Containers, IdentityMatch, Key, Requirement};
 pub use evaluate::{Decision, Verdict, evaluate};
-pub use facts::{Facts, Known, Licence, Lifecycle, Point, Severity, Vulnerability};
+pub use facts::{Facts, Known, Licence, Lifecycle, Point, Severity, TagFact, TagFacts, Vulnerability};
 pub use pattern::ImagePattern;
 pub use policy::{Action, Exception, LifecycleState, Needs, Policy, Rule, SignerDocument};
 

@@ -89,6 +89,9 @@ pub struct Rule {
     /// One of these must have signed.
     #[serde(default)]
     pub signed_by: Option<Vec<String>>,
+    /// One of them must also have stated, with an end that is not over, that the tag points to it; and nobody a newer thing.
+    #[serde(default)]
+    pub tag_stated: bool,
     /// No vulnerability may be as bad as this, or worse.
     #[serde(default)]
     pub severity: Option<Severity>,
@@ -137,10 +140,12 @@ fn date<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Date, D::Er
 
 /// Which facts a policy looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "a set of six")]
+#[expect(clippy::struct_excessive_bools, reason = "a set of seven")]
 pub struct Needs {
     /// Who signed.
     pub signers: bool,
+    /// What is stated of its tag.
+    pub tag: bool,
     /// When it was made.
     pub created: bool,
     /// Vulnerabilities.
@@ -256,6 +261,8 @@ impl Policy {
             // A pull knows what the registry says; what is in the image is judged when it is used.
             let content = point != Point::Pull;
             needs.signers |= rule.signed_by.is_some();
+            // A tag is what is pulled; what is here is an image.
+            needs.tag |= point == Point::Pull && rule.tag_stated;
             needs.lifecycle |= content && rule.lifecycle.is_some();
             needs.created |= content && rule.max_age_days.is_some();
             needs.vulnerabilities |= content && rule.severity.is_some();
@@ -276,6 +283,9 @@ impl Rule {
             && self.denied_licences.is_none();
         if none {
             return Err("asks for nothing".to_owned());
+        }
+        if self.tag_stated && self.signed_by.is_none() {
+            return Err("has tag-stated without signed-by".to_owned());
         }
         if self.only_fixed && self.severity.is_none() {
             return Err("has only-fixed without severity".to_owned());

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use dhow_policy::{
-    Action, Facts, ImagePattern, Known, Licence, Lifecycle, Point, Policy, Severity, Verdict, Vulnerability,
-    evaluate,
+    Action, Facts, ImagePattern, Known, Licence, Lifecycle, Point, Policy, Severity, TagFact, TagFacts,
+    Verdict, Vulnerability, evaluate,
 };
 use dhow_reference::Reference;
 use dhow_types::ErrorKind;
@@ -158,6 +158,39 @@ fn the_end_of_a_life_warns_before_denies_after_and_only_warns_when_nobody_signed
 }
 
 #[test]
+fn a_tag_must_be_stated_in_time_by_who_may_and_never_go_back() {
+    let policy = policy("signed-by = [\"ada\"]\ntag-stated = true");
+    let ada = BTreeSet::from(["ada".to_owned()]);
+    let stated = |signer: &str, counter: u64, expires: i64| TagFact {
+        signers: BTreeSet::from([signer.to_owned()]),
+        counter,
+        expires,
+    };
+    let asked = |tag: Known<Option<TagFacts>>| {
+        let facts = Facts {
+            signers: Known::Is(ada.clone()),
+            tag,
+            ..facts(Point::Pull, "r.example/a:1")
+        };
+        denied(&evaluate(&policy, &facts)).join(", ")
+    };
+    let with = |stated: Vec<TagFact>, seen: Option<u64>| asked(Known::Is(Some(TagFacts { stated, seen })));
+    assert_eq!(with(vec![stated("ada", 7, NOW + 1)], None), "");
+    assert_eq!(with(vec![stated("ada", 7, NOW + 1)], Some(7)), "");
+    // Bob's newer one neither helps nor harms.
+    assert_eq!(
+        with(vec![stated("ada", 7, NOW + 1), stated("bob", 9, NOW - 1)], None),
+        ""
+    );
+    assert!(with(vec![stated("bob", 7, NOW + 1)], None).contains("did not state"));
+    assert!(with(Vec::new(), None).contains("did not state"));
+    assert!(with(vec![stated("ada", 7, NOW)], None).contains("expired on 2026-11-29"));
+    assert!(with(vec![stated("ada", 6, NOW + 1)], Some(7)).contains("moved back"));
+    assert!(asked(Known::NotAsked).contains("not known"));
+    assert_eq!(asked(Known::Is(None)), "");
+}
+
+#[test]
 fn bases_and_licences_are_compared_as_patterns() {
     let base = policy("base = [\"debian:12*\", \"r.example/base/**\"]");
     let made_of = |bases: &[&str]| Facts {
@@ -246,6 +279,10 @@ fn a_policy_that_protects_less_than_it_seems_to_is_none() {
         (rule("severty = \"high\""), "severty"),
         (rule("signed-by = [\"bob\"]"), "not in the policy"),
         (rule("base = []"), "empty"),
+        (
+            rule("severity = \"high\"\ntag-stated = true"),
+            "without signed-by",
+        ),
         (rule("only-fixed = true\nmax-age-days = 1"), "without severity"),
         (rule("severity = \"bad\""), "bad"),
         (rule("max-age-days = 99999"), "days"),

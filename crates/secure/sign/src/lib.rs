@@ -6,6 +6,8 @@
 //!   certificate and what a log says of it;
 //! - the Notary Project's *JWS* ([`notation`]), with a chain of certificates.
 //!
+//! A [`TagStatement`] says, with an end, what a tag points to.
+//!
 //! What this crate promises:
 //! - A signature counts for the manifest that it names, whatever it is found beside: one of another image is refused.
 //! - How it is checked follows from the key, never from what the document says of itself.
@@ -29,12 +31,14 @@ mod root;
 mod sealed;
 pub mod simple;
 mod statement;
+mod tag;
 mod verify;
 mod x509;
 
 pub use key::{PrivateKey, PublicKey};
 pub use root::TrustedRoot;
 pub use statement::{SIGNED, Statement, predicate_type};
+pub use tag::{TAG, TagStatement};
 pub use verify::{Form, Found, Identity, Pattern, Signer, Target, Trust, Verified, keys};
 pub use x509::Certificate;
 
