@@ -243,6 +243,31 @@ const PEM: &[&str] = &[
     "=",
     "\n",
 ];
+const POLICY: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    "\n",
+    "version = 1",
+    "[[rule]]",
+    "[[exception]]",
+    "[signer.",
+    "name = \"",
+    "action = \"deny\"",
+    "images = [\"",
+    "**",
+    "severity = \"high\"",
+    "max-age-days = ",
+    "until = \"",
+    "\"default\":[",
+    "\"transports\":{",
+    "\"docker\":{",
+    "\"type\":\"reject\"",
+    "\"type\":\"sigstoreSigned\"",
+    "\"signedIdentity\":{",
+    "\"keyData\":\"",
+];
 const SIGNED: &[&str] = &[
     "{",
     "}",
@@ -306,6 +331,7 @@ pub(crate) const ALL: &[Target] = &[
     target!("key", key, PEM, 300),
     target!("trustedroot", trusted_root, JSON, 100),
     target!("signature", signature, SIGNED, 100),
+    target!("policy", policy, POLICY, 300),
 ];
 
 /// config.json to what the runtime would do.
@@ -608,4 +634,29 @@ fn signature(input: &[u8]) -> Shape {
         }
     }
     shape
+}
+
+/// Policies: what is read judges any name without trouble, and what asks for something is not fulfilled by nothing.
+fn policy(input: &[u8]) -> Shape {
+    use dhow_policy::{Containers, Facts, Point, Policy, evaluate};
+    let text = String::from_utf8_lossy(input);
+    let name = dhow_reference::Reference::parse("registry.example/a/b:1").ok();
+    let containers = Containers::parse(&text);
+    if let (Ok(containers), Some(name)) = (&containers, &name) {
+        assert!(!containers.requirements(name).1.is_empty(), "nothing is required");
+    }
+    let own = Policy::parse(&text);
+    if let Ok(own) = &own {
+        for point in Point::ALL {
+            let facts = Facts::new(point, name.clone(), "b", 1_795_953_600);
+            let verdict = evaluate(own, &facts);
+            let needs = own.needs(point, name.as_ref());
+            assert_eq!(
+                needs != dhow_policy::Needs::default(),
+                !verdict.decisions.is_empty(),
+                "what is not known is taken for good"
+            );
+        }
+    }
+    Shape::result(&containers).both(Shape::result(&own))
 }

@@ -60,6 +60,7 @@ mod podman_network;
 mod podman_run;
 mod podman_volumes;
 mod pods;
+mod policies;
 mod pulls;
 mod registries;
 mod registry;

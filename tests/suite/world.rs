@@ -138,6 +138,8 @@ impl World {
             .env("CONTAINERS_REGISTRIES_CONF", "/nonexistent/registries.conf")
             .env("DHOW_CERTS_D", "/nonexistent/certs.d")
             .env("DHOW_DOCKER_DAEMON_JSON", "/nonexistent/daemon.json")
+            .env("DHOW_CONTAINERS_POLICY", "")
+            .env("DHOW_POLICY", "")
             .env("HOME", "/nonexistent");
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
             command.env_remove(name);

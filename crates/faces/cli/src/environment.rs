@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ArgMatches;
-use dhow_engine::{Proxies, RegistryFiles, Settings, TransportSettings};
+use dhow_engine::{PolicyFiles, Proxies, RegistryFiles, Settings, TransportSettings};
 
 use crate::CliError;
 
@@ -111,6 +111,7 @@ impl Environment {
             run: self.run.clone(),
             transport,
             apt: PathBuf::from("/etc/apt"),
+            policies: self.policy_files(),
         }
     }
 
@@ -176,6 +177,30 @@ impl Environment {
             drop_ins,
             hosts,
             daemon,
+        }
+    }
+
+    /// Where policies are: the person's own before the system's, and the first that is there counts alone. A variable names
+    /// another file, or none when it is empty.
+    fn policy_files(&self) -> PolicyFiles {
+        let own = self.config_folder();
+        let places = |variable: &str, below: &str| match std::env::var_os(variable) {
+            Some(named) => Some(PathBuf::from(named))
+                .filter(|path| !path.as_os_str().is_empty())
+                .into_iter()
+                .collect(),
+            None => {
+                let own = own.as_ref().map(|folder| folder.join(below));
+                own.into_iter()
+                    .chain([PathBuf::from("/etc").join(below)])
+                    .collect()
+            }
+        };
+        let named = |variable: &str| std::env::var_os(variable).is_some();
+        PolicyFiles {
+            containers: places("DHOW_CONTAINERS_POLICY", "containers/policy.json"),
+            own: places("DHOW_POLICY", "dhow/policy.toml"),
+            must_be_there: [named("DHOW_CONTAINERS_POLICY"), named("DHOW_POLICY")],
         }
     }
 

@@ -12,6 +12,7 @@ use dhow_build::{
 use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount, Ulimit};
 use dhow_image::Image;
 use dhow_oci::ImageConfig;
+use dhow_policy::Point;
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind, Observer, Platform, Silent};
 
@@ -175,9 +176,14 @@ impl Images for Bases<'_> {
     }
 
     fn admit(&self, name: &str, image: &Image) -> Result<(), dhow_build::Error> {
-        let may = self.engine.may_be_used(image, name);
-        may.map(drop)
-            .map_err(|error| dhow_build::Error::wrap(error, format!("use {name}")))
+        let may = || -> Result<(), Error> {
+            self.engine.may_be_used(image, name)?;
+            for warning in self.engine.admit(Point::Build, image, name)? {
+                self.pulls.observe(dhow_types::Progress::Warning(&warning));
+            }
+            Ok(())
+        };
+        may().map_err(|error| dhow_build::Error::wrap(error, format!("use {name}")))
     }
 
     fn layout(

@@ -21,6 +21,8 @@ pub struct Settings {
     pub transport: dhow_transport::Settings,
     /// Folder of apt's sources, for `bootstrap`: `/etc/apt`.
     pub apt: PathBuf,
+    /// Policies that images are judged by.
+    pub policies: crate::PolicyFiles,
 }
 
 /// One root folder and everything in it.
@@ -31,6 +33,7 @@ pub struct Engine {
     store: OnceLock<Store>,
     networks: OnceLock<Networks>,
     client: OnceLock<Client>,
+    pub(crate) policies: crate::policy::Policies,
 }
 
 impl Engine {
@@ -53,6 +56,7 @@ impl Engine {
             store: OnceLock::new(),
             networks: OnceLock::new(),
             client: OnceLock::new(),
+            policies: crate::policy::Policies::default(),
         })
     }
 

@@ -6,6 +6,7 @@ use dhow_image::{
     Attestation, HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed,
     Summary, Use,
 };
+use dhow_policy::Point;
 use dhow_reference::Reference;
 use dhow_types::{DiffId, ErrorKind, ImageId, Observer, Platform};
 
@@ -29,10 +30,18 @@ impl Engine {
             platform,
             ..Pull::default()
         };
-        let pulled = self
-            .store()?
-            .pull(self.client()?, &reference, &how, observer)
-            .context(|| format!("pull {}", reference.familiar()))?;
+        let (store, client) = (self.store()?, self.client()?);
+        let pulled = match self.judges_pulls()? {
+            true => {
+                let admit = |top: &dhow_transport::Fetched| {
+                    let admitted = self.admit_pull(&reference, top, observer);
+                    admitted.map_err(|error| dhow_image::Error::wrap(error, "it may not be pulled"))
+                };
+                store.pull_admitted(client, &reference, &how, observer, &admit)
+            }
+            false => store.pull(client, &reference, &how, observer),
+        };
+        let pulled = pulled.context(|| format!("pull {}", reference.familiar()))?;
         self.store()?.sync().context(|| "write the image to disk")?;
         self.fetch_statement(&reference, &pulled.digest, &pulled.image);
         let name = reference.familiar();
@@ -75,6 +84,13 @@ impl Engine {
     /// As [`Engine::pull`].
     pub fn push(&self, name: &str, observer: &dyn Observer) -> Result<Pushed, Error> {
         let reference = parse(name)?.or_latest();
+        if self.own_policy()?.is_some()
+            && let Ok(image) = self.store()?.resolve(&reference.canonical())
+        {
+            for warning in self.admit(Point::Push, &image, &reference.canonical())? {
+                observer.observe(dhow_types::Progress::Warning(&warning));
+            }
+        }
         self.store()?
             .push(self.client()?, &reference, observer)
             .context(|| format!("push {}", reference.familiar()))
@@ -254,6 +270,7 @@ impl Engine {
             .prune(what, &self.uses()?)
             .context(|| "prune images")?;
         self.forget_deltas()?;
+        self.forget_signatures()?;
         let mut events = removals(&pruned.removed, "");
         events.push(Event::now(EventKind::Image, "prune", "").with("reclaimed", pruned.reclaimed));
         self.tell_all(&events);

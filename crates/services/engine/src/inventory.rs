@@ -126,6 +126,11 @@ impl Engine {
         Delta::decode(&bytes)
     }
 
+    /// Whether all of these layers were looked through before.
+    pub(crate) fn knows_deltas(&self, layers: &[DiffId]) -> bool {
+        layers.iter().all(|diff| self.known_delta(diff).is_some())
+    }
+
     /// Another process may do the same at the same time: both write the same.
     fn keep_delta(&self, diff: &DiffId, bytes: &[u8]) -> Result<(), Error> {
         let path = self.delta_path(diff);

@@ -49,6 +49,7 @@ mod network;
 mod output;
 mod patch;
 mod pod;
+mod policy;
 mod provenance;
 mod remote;
 pub mod rootless;
@@ -79,6 +80,7 @@ pub use lifecycle::{Expired, Retired, end_of, today};
 pub use network::{NetworkChoice, NetworkView};
 pub use patch::{Change, How, Mend, PatchPlan, PatchTarget, Patched, Unmendable};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
+pub use policy::{PolicyFiles, PolicyTest};
 pub use provenance::Provenance;
 pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
@@ -118,6 +120,15 @@ pub mod signing {
     pub use dhow_sign::{
         Certificate, Form, Identity, Pattern, PrivateKey, PublicKey, Signer, Statement, Trust, TrustedRoot,
         Verified, keys, predicate_type,
+    };
+}
+
+/// Policies: what they ask, and what they say.
+pub mod policies {
+    pub use crate::policy::InForce;
+    pub use dhow_policy::{
+        Action, Containers, Decision, Exception, Facts, Known, LifecycleState, Point, Policy, Rule, Severity,
+        Verdict,
     };
 }
 

@@ -10,7 +10,8 @@ use std::io::Read as _;
 use dhow_oci::{Descriptor, Document, Labels, Manifest, media_type};
 use dhow_reference::Reference;
 use dhow_sign::{
-    Certificate, Form, Found, PrivateKey, Statement, Target, Trust, Verified, bundle, notation, simple,
+    Certificate, Form, Found, PrivateKey, Statement, TagStatement, Target, Trust, Verified, bundle, notation,
+    simple,
 };
 use dhow_transport::{Client, Fetched};
 use dhow_types::{Digest, ErrorKind};
@@ -169,6 +170,34 @@ impl Engine {
             predicate,
             Labels::new(),
         );
+        self.put_bundle(&reference, &top, key, &statement).context(what)?;
+        Ok(digest)
+    }
+
+    /// States, with an end, that a tag points to what it points to now: a pull under a policy that asks for that then sees
+    /// when the tag is moved back, or held where it is for too long.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name with a digest; as [`Engine::sign`].
+    pub fn state_tag(&self, name: &str, key: &PrivateKey, seconds: i64) -> Result<Digest, Error> {
+        let reference = parse(name)?.or_latest();
+        let what = || format!("state where the tag {} points to", reference.familiar());
+        let Some(tag) = reference.tag().filter(|_| reference.digest().is_none()) else {
+            let message = format!("{}: it is a digest", what());
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("name the tag"));
+        };
+        let top = self.to_sign(&reference)?;
+        let issued = now();
+        let stated = TagStatement {
+            repository: reference.name(),
+            tag: tag.to_owned(),
+            // Seconds grow, also when another machine signs the next one.
+            counter: u64::try_from(issued).unwrap_or_default(),
+            issued,
+            expires: issued.saturating_add(seconds),
+        };
+        let digest = top.descriptor.digest;
+        let statement = stated.about(&digest).context(what)?;
         self.put_bundle(&reference, &top, key, &statement).context(what)?;
         Ok(digest)
     }

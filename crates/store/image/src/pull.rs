@@ -64,6 +64,21 @@ impl Store {
         how: &Pull,
         observer: &dyn Observer,
     ) -> Result<Pulled, Error> {
+        self.pull_admitted(client, reference, how, observer, &|_| Ok(()))
+    }
+
+    /// The same, after `admit` was shown what the name points to: that is what is pulled, or nothing.
+    ///
+    /// # Errors
+    /// As [`Store::pull`]; what `admit` said.
+    pub fn pull_admitted(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        how: &Pull,
+        observer: &dyn Observer,
+        admit: &dyn Fn(&Fetched) -> Result<(), Error>,
+    ) -> Result<Pulled, Error> {
         let puller = Puller {
             store: self,
             client,
@@ -71,12 +86,12 @@ impl Store {
             how,
             observer,
         };
-        puller.run()
+        puller.run(admit)
     }
 }
 
 impl Puller<'_> {
-    fn run(&self) -> Result<Pulled, Error> {
+    fn run(&self, admit: &dyn Fn(&Fetched) -> Result<(), Error>) -> Result<Pulled, Error> {
         self.store.refresh()?;
         let shown = self.name.familiar();
         let pin = self.name.tag().map_or_else(
@@ -87,6 +102,7 @@ impl Puller<'_> {
             .client
             .manifest(&self.name)
             .context(|| format!("pull {shown}"))?;
+        admit(&top)?;
         self.say(&format!("{pin}: Pulling from {}", self.name.repository()));
         // After an unclean boot a layer may be there in name only: it is fetched again, instead of surviving.
         for diff in self.store.heal_suspects()? {

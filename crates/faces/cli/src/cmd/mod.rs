@@ -36,6 +36,7 @@ mod network;
 mod patch;
 mod pause;
 mod pod;
+mod policy;
 mod port;
 mod prune;
 mod ps;
@@ -211,6 +212,11 @@ const GROUPS: &[Group] = &[
         verb: Some(&scan::VERB),
     },
     group!("lifecycle", "Manage until when images are to be used", LIFECYCLE),
+    group!(
+        "policy",
+        "Say what policies ask of images, and what they say to them",
+        POLICY
+    ),
     group!("working", "Make an image step by step", WORKING),
     group!("system", "Manage Dhow", SYSTEM),
     group!("registry", "Serve images to others", REGISTRY),
@@ -297,6 +303,8 @@ const NETWORK: &[Entry] = &[
     own(&network::RELOAD),
     own(&exists::NETWORK),
 ];
+
+const POLICY: &[Entry] = &[own(&policy::TEST), own(&policy::SHOW)];
 
 const VOLUME: &[Entry] = &[
     own(&volume::CREATE),

@@ -33,6 +33,8 @@ pub(crate) const ATTEST: Verb = Verb {
 const PASS_PHRASES: [&str; 2] = ["DHOW_KEY_PASSWORD", "COSIGN_PASSWORD"];
 /// Largest file that is read: a bill of materials.
 const MOST: u64 = 16 << 20;
+/// Seconds for which a statement about a tag counts.
+const TAG_TIME: i64 = 30 * DAY;
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
@@ -52,7 +54,7 @@ enum Format {
 struct SignFlags {
     /// Make a key: NAME.key and NAME.pub (encrypted as cosign does it, if DHOW_KEY_PASSWORD or COSIGN_PASSWORD has a pass
     /// phrase, or one is typed)
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["key", "images", "recursive", "expiry", "annotations"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["key", "images", "recursive", "expiry", "annotations", "tag_statement"])]
     generate_key: Option<PathBuf>,
     /// The private key, a PEM file
     #[arg(short, long, value_name = "FILE")]
@@ -76,9 +78,12 @@ struct SignFlags {
     /// Say something beside the signature (with --format notation too)
     #[arg(short, long, value_name = "KEY=VALUE")]
     annotations: Vec<String>,
-    /// End of the signature's time, from now (24h); --format notation has one
+    /// End of the time of the signature, from now (24h); --format notation and --tag-statement have one
     #[arg(long, value_name = "DURATION")]
     expiry: Option<String>,
+    /// State that the tag points to this image, until --expiry (default: 720h), instead of signing the image
+    #[arg(long, conflicts_with_all = ["format", "certificate", "annotations", "recursive"])]
+    tag_statement: bool,
     /// Sign every manifest of an index, too
     #[arg(short, long)]
     recursive: bool,
@@ -162,7 +167,7 @@ fn sign(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     let notation = form == SignAs::Notation;
     for (name, given) in [
-        ("expiry", flags.expiry.is_some()),
+        ("expiry", flags.expiry.is_some() && !flags.tag_statement),
         ("certificate", flags.certificate.is_some()),
     ] {
         if given && !notation {
@@ -183,16 +188,17 @@ fn sign(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         }
         None => Vec::new(),
     };
-    let expiry = match &flags.expiry {
-        Some(text) => {
-            let wrong = |error| CliError::plain(format!("--expiry {text:?}: {error}"));
-            let seconds = parse_duration(text).map_err(wrong)?.as_secs();
-            let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
-            let seconds = seconds.ok_or_else(|| CliError::plain("--expiry must be a second or more"))?;
-            Some(Timestamp::now().as_second().saturating_add(seconds))
-        }
-        None => None,
-    };
+    let seconds = flags.expiry.as_deref().map(seconds).transpose()?;
+    if flags.tag_statement {
+        let key = key(path)?;
+        return super::each(&flags.images, |image| {
+            let digest = context
+                .engine()?
+                .state_tag(image, &key, seconds.unwrap_or(TAG_TIME))?;
+            say_line(&format!("Stated that {image} is {digest}"))
+        });
+    }
+    let expiry = seconds.map(|seconds| Timestamp::now().as_second().saturating_add(seconds));
     let (key, annotations) = (key(path)?, labels(&flags.annotations, &[])?);
     let request = SignRequest {
         key: &key,
@@ -208,6 +214,14 @@ fn sign(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         }
         Ok(())
     })
+}
+
+/// A duration of a second or more.
+fn seconds(text: &str) -> Result<i64, CliError> {
+    let wrong = |error| CliError::plain(format!("--expiry {text:?}: {error}"));
+    let seconds = parse_duration(text).map_err(wrong)?.as_secs();
+    let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| CliError::plain("--expiry must be a second or more"))
 }
 
 fn attest(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {

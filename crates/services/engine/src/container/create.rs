@@ -206,6 +206,7 @@ impl Engine {
         let mut warnings = Vec::new();
         if wanted.extras.root.is_none() {
             warnings.extend(self.may_be_used(&image, &wanted.image)?);
+            warnings.extend(self.admit(dhow_policy::Point::Run, &image, &wanted.image)?);
         }
         let mut config = self.config(wanted, &image, &mounted, &id, &mut warnings)?;
         let make = |config: &Config| {
