@@ -79,6 +79,7 @@ mod secrets;
 mod security;
 mod shared;
 mod signatures;
+mod story;
 mod unprivileged;
 mod unprivileged_network;
 mod usage;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::life::{Date, Statement, Table};
+use dhow_engine::life::{Date, Standing, Statement, Table};
 use dhow_engine::tree::Graph;
 use dhow_engine::{Engine, Retired, end_of, today};
 use dhow_types::ImageId;
@@ -34,6 +34,13 @@ pub(crate) const PS: Verb = Verb {
     about: "List the containers of images that are not to be used any more",
     flags: |command| FormatFlags::augment_args(command),
     run: ps,
+};
+
+pub(crate) const ROLLOUT: Verb = Verb {
+    name: "rollout",
+    about: "Replace containers of images at their end by ones of what is to be used instead; one that does not come up is put back",
+    flags: |command| RolloutFlags::augment_args(command),
+    run: rollout,
 };
 
 pub(crate) const GC: Verb = Verb {
@@ -89,6 +96,16 @@ struct LsFlags {
     /// Only images of which something is said
     #[arg(short, long)]
     retired: bool,
+}
+
+#[derive(Args, Debug)]
+struct RolloutFlags {
+    /// Say what would be replaced, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Only these
+    #[arg(value_name = "CONTAINER")]
+    containers: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -313,6 +330,47 @@ fn ps(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         ));
     }
     say(&table::align(&rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rollout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: RolloutFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    let containers = if flags.containers.is_empty() {
+        engine.containers().list()?
+    } else {
+        let named = flags.containers.iter().map(|name| engine.containers().find(name));
+        named.collect::<Result<_, _>>()?
+    };
+    let mut failed = 0;
+    for container in containers {
+        let name = &container.config.name;
+        let statement = engine.statement_about(&container.config.image);
+        let ended = statement.filter(|statement| statement.on(today()) >= Standing::Ended);
+        let Some(successor) = ended.and_then(|statement| statement.successor) else {
+            continue;
+        };
+        let replaced = engine.image(&successor).and_then(|image| {
+            if flags.dry_run {
+                return Ok(None);
+            }
+            let id = container.config.id.as_str();
+            engine.replace_container(id, &image.id, &successor).map(Some)
+        });
+        match replaced {
+            Ok(None) => say(&format!("{name}: {successor}\n"))?,
+            Ok(Some(id)) => say(&format!("{name}: {successor}, {}\n", id.short()))?,
+            Err(error) => {
+                failed += 1;
+                note(&dialect::warning(&crate::error::chain(&error)));
+            }
+        }
+    }
+    if failed > 0 {
+        return Err(CliError::plain(format!(
+            "{failed} containers could not be replaced"
+        )));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -278,6 +278,7 @@ const IMAGE: &[Entry] = &[
 const LIFECYCLE: &[Entry] = &[
     named("ls", &["list"], &lifecycle::LS),
     own(&lifecycle::PS),
+    own(&lifecycle::ROLLOUT),
     own(&lifecycle::GC),
     own(&lifecycle::IMPORT),
 ];
