@@ -112,6 +112,8 @@ fn arg(stage: &mut Stage<'_, '_>, definitions: &[ArgDefinition]) -> Result<(), T
             text.push('=');
             text.push_str(value);
         }
+        // One that is declared again without a value keeps what it has, from a stage below, too.
+        let value = value.or_else(|| stage.state.argument(&name));
         stage.state.args.push((name, value));
     }
     Ok(stage.state.record(text)?)

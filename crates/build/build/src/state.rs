@@ -116,6 +116,11 @@ impl State {
         if let Some(value) = self.env(name) {
             return Some(value.to_owned());
         }
+        self.argument(name)
+    }
+
+    /// The value of an argument, as it was declared last.
+    pub(crate) fn argument(&self, name: &str) -> Option<String> {
         let newest = self.args.iter().rev().find(|(known, _)| known == name)?;
         newest.1.clone()
     }

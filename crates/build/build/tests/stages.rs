@@ -272,3 +272,36 @@ fn a_variable_may_say_which_stage_is_copied_from() {
         "{failed}"
     );
 }
+
+#[test]
+fn an_argument_that_is_declared_again_without_a_value_keeps_the_one_it_has() {
+    let Some(bench) = bench() else { return };
+    let image = bench
+        .build(
+            "ARG GLOBAL=global\nFROM base:1 AS lower\nARG NAME=one GLOBAL=own\nARG NAME\nRUN env NAME /lower\nFROM lower\nARG NAME GLOBAL\n\
+             RUN env NAME /upper\nRUN env GLOBAL /global\n",
+        )
+        .image;
+    let tree = bench.tree(&image);
+    let content = |path: &str| tree[path].rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(
+        ["lower", "upper", "global"].map(content),
+        ["one", "one", "global"]
+    );
+    let history: Vec<_> = image
+        .config
+        .history
+        .iter()
+        .filter_map(|line| line.created_by.clone())
+        .collect();
+    assert!(
+        history.contains(&"ARG NAME GLOBAL=global".to_owned()),
+        "{history:?}"
+    );
+    assert!(
+        history
+            .iter()
+            .any(|line| line.starts_with("RUN |2 NAME=one GLOBAL=global ")),
+        "{history:?}"
+    );
+}
