@@ -173,22 +173,37 @@ impl CacheMount {
     /// # Errors
     /// Failures of the file system.
     pub fn remove(&self, root: &Path) -> Result<bool, Error> {
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let Some(_lock) = alone(&lock_of(&self.path)) else {
-            return Ok(false);
-        };
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let trash = root.join("trash");
-        let name = format!("cache-mount-{}-{serial}", std::process::id());
-        let what = || format!("remove {}", self.path.display());
-        match fs::rename(&self.path, trash.join(&name)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            other => other.context(what)?,
-        }
-        let trash = Root::open(&trash).context(what)?;
-        trash.remove_all_at_once(Path::new(&name)).context(what)?;
-        Ok(true)
+        remove(root, &self.path)
     }
+}
+
+/// Empties all directories of the cache mount in `folder` that no step has.
+pub(crate) fn renew(root: &Path, folder: &Path) -> Result<(), Error> {
+    for path in children(folder)? {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        if path.is_dir() && name.is_some_and(|name| name.starts_with("data")) {
+            remove(root, &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(root: &Path, data: &Path) -> Result<bool, Error> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let Some(_lock) = alone(&lock_of(data)) else {
+        return Ok(false);
+    };
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let trash = root.join("trash");
+    let name = format!("cache-mount-{}-{serial}", std::process::id());
+    let what = || format!("remove {}", data.display());
+    match fs::rename(data, trash.join(&name)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other.context(what)?,
+    }
+    let trash = Root::open(&trash).context(what)?;
+    trash.remove_all_at_once(Path::new(&name)).context(what)?;
+    Ok(true)
 }
 
 fn all(root: &Path) -> PathBuf {

@@ -33,11 +33,8 @@ impl Stage<'_, '_> {
     fn check_runnable(&self) -> Result<(), Halt> {
         let (wanted, host) = (&self.build.plan.stages[self.index].platform, Platform::host());
         let alike = |one: &str, other: &str| wanted.architecture == one && host.architecture == other;
-        if wanted.architecture == host.architecture
-            || alike("386", "amd64")
-            || alike("arm", "arm64")
-            || is_emulated(&wanted.architecture)
-        {
+        let same = wanted.architecture == host.architecture || alike("386", "amd64") || alike("arm", "arm64");
+        if wanted.os == host.os && (same || is_emulated(&wanted.architecture)) {
             return Ok(());
         }
         let message = format!("RUN for {wanted} is not possible on {host}: emulation is not supported");

@@ -43,6 +43,7 @@ mod context;
 mod copy;
 mod digests;
 mod entitled;
+mod epoch;
 mod failure;
 mod history;
 mod ignore;
@@ -123,6 +124,14 @@ pub struct Built {
     _lease: Option<Arc<Lease>>,
 }
 
+impl Built {
+    /// The name of its folder among those of other platforms: `linux_arm_v7`.
+    #[must_use]
+    pub fn platform_folder(&self) -> String {
+        self.image.config.platform().to_string().replace('/', "_")
+    }
+}
+
 /// How a build went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -170,15 +179,20 @@ fn go(
     lease
         .pin_everything()
         .context(|| "keep the layers of the build")?;
-    let build = Build::new(Parts {
+    let file = &file;
+    let parts = Parts {
         store,
         images,
         executor,
         request,
         observer,
-        file: &file,
+        file,
         plan: &plan,
-    })?;
+    };
+    // All stages have the time in them: it is asked for before any of them begins.
+    let mut dated = plan.clone();
+    dated.epoch = epoch::ask(parts)?;
+    let build = Build::new(Parts { plan: &dated, ..parts })?;
     let result = build.run();
     if let Err(error) = build.save_hashes() {
         // The next build reads the files again: slower, not wrong.
@@ -191,7 +205,7 @@ fn go(
     // Now the bases are in the store, and nothing has to be asked for.
     let ignore = build.context.as_ref().map(context::Context::ignored);
     let found = checked::findings(
-        &file,
+        file,
         request,
         &choice,
         ignore,

@@ -3,6 +3,7 @@
 use dhow_dockerfile::{ArgDefinition, Form, Healthcheck, Instruction, Op, Pair};
 use dhow_oci::Extra;
 
+use crate::epoch::{self, Said};
 use crate::failure::{Trouble, invalid};
 use crate::history;
 use crate::stage::{Stage, unplaced};
@@ -101,10 +102,15 @@ fn arg(stage: &mut Stage<'_, '_>, definitions: &[ArgDefinition]) -> Result<(), T
     for definition in definitions {
         let name = stage.expand(&definition.name)?;
         let given = stage.build.request.build_args.get(&name).cloned();
+        let plan = stage.build.plan;
         let value = match (given, &definition.default) {
+            // Where the time comes from was said, and this is what it is.
+            _ if name == epoch::NAME && plan.epoch_said != Said::Number => {
+                plan.epoch.map(|seconds| seconds.to_string())
+            }
             (Some(value), _) => Some(value),
             (None, Some(default)) => Some(stage.expand(default)?),
-            (None, None) => stage.build.plan.globals.get(&name).cloned(),
+            (None, None) => plan.globals.get(&name).cloned(),
         };
         text.push(' ');
         text.push_str(&name);

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 
 use crate::agent::Forward;
 use crate::cache::lock;
-use crate::cache_mounts::MountName;
+use crate::cache_mounts::{self, MountName};
 use crate::context::Context;
 use crate::failure::{Context as _, Error, Halt, Trouble, invalid};
 use crate::keys::KeyWriter;
@@ -341,6 +341,14 @@ impl<'a> Prepared<'a> {
             .create(&base)
             .context(|| format!("create {}", base.display()))?;
         mount_name.write_down(&base)?;
+        {
+            // Without the cache a cache mount begins anew, too (moby/buildkit#5305), once: the steps of a build share it.
+            let mut used = crate::schedule::lock(&build.mounts);
+            let first = used.insert(mount_name.clone());
+            if first && stage.is_uncached() && !build.request.aside {
+                cache_mounts::renew(build.store.root(), &base)?;
+            }
+        }
         let cancel = &build.request.cancel;
         let name = match mount.sharing {
             Sharing::Shared => {
@@ -357,7 +365,6 @@ impl<'a> Prepared<'a> {
             }
             Sharing::Private => self.private(&base)?,
         };
-        crate::schedule::lock(&build.mounts).insert(mount_name.clone());
         let dir = base.join(&name);
         if let Some(origin) = plan.origin.as_ref().filter(|_| !dir.exists()) {
             let seed = open_lock(&base, &format!("{name}.seed"))?;

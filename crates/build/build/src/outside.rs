@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use dhow_types::{Digest, ErrorKind};
 
+use crate::archive;
 use crate::context::Context;
 use crate::failure::{Context as _, Error, Halt, invalid};
 use crate::ignore::Patterns;
@@ -18,7 +19,9 @@ use crate::mounts::RemovedDir;
 use crate::remote::GitSource;
 use crate::request::NamedContext;
 use crate::schedule::Build;
+use crate::source::Source as _;
 use crate::step::{Download, GitAccess};
+use crate::write::{Destination, Writer};
 
 /// Most bytes of one download.
 const MAX_DOWNLOAD: u64 = 64 << 30;
@@ -49,7 +52,20 @@ impl Outside {
 #[derive(Debug)]
 pub(crate) struct Downloaded {
     pub(crate) digest: Digest,
+    /// When it was changed last, when the server says it.
+    pub(crate) modified: Option<u64>,
+    /// Its file in the tree.
+    name: String,
     pub(crate) tree: Outside,
+}
+
+impl Downloaded {
+    /// Its bytes.
+    pub(crate) fn open(&self) -> Result<File, Error> {
+        let top = self.tree.context.stat(self.name.as_bytes())?;
+        let top = top.ok_or_else(|| invalid(format!("the download {} is gone", self.name)))?;
+        Ok(self.tree.context.open(&top)?.0)
+    }
 }
 
 /// Something that is fetched once, by whoever needs it first.
@@ -96,6 +112,10 @@ pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<
             };
             once.get(open).map(Some)
         }
+        NamedContext::Http(url) => {
+            let once = build.outside(&format!("http {url}"));
+            once.get(|| of_url(build, url)).map(Some)
+        }
         NamedContext::Git(text) => {
             let source = GitSource::parse(text)?;
             let once = build.outside(&format!("git {text}"));
@@ -106,6 +126,24 @@ pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<
             once.get(fetch).map(Some)
         }
     }
+}
+
+/// The files of an archive at a URL, or the one file that is there.
+fn of_url(build: &Build<'_>, url: &str) -> Result<Outside, Halt> {
+    let name = crate::remote::file_name(url);
+    let downloaded = download(build, url, &name, None)?;
+    let context = &downloaded.tree.context;
+    let Some(top) = context.stat(name.as_bytes())? else {
+        return Err(invalid(format!("the download {name} is gone")).into());
+    };
+    let dir = temporary(build)?;
+    let root = dhow_rootpath::Root::open(&dir.path().join("files")).context(|| "open a named context")?;
+    let mut writer = Writer::new(root, build);
+    if !archive::unpack(context, &top, &mut writer, &Destination::new("/", true))? {
+        return Ok(downloaded.tree);
+    }
+    writer.finish()?;
+    fetched(build, dir, String::new(), Patterns::default())
 }
 
 /// Downloads a file; a digest that is known before is checked.
@@ -138,8 +176,8 @@ pub(crate) fn download(
         .download(&asked, &mut file)
         .context(|| format!("download {url}"))?;
     // Docker takes 1970 for a file of unknown age.
-    let modified = Duration::from_secs(modified.unwrap_or(0));
-    file.set_modified(UNIX_EPOCH + modified).context(what)?;
+    let age = Duration::from_secs(modified.unwrap_or(0));
+    file.set_modified(UNIX_EPOCH + age).context(what)?;
     let digest = digest_of(&mut file).context(what)?;
     if let Some(wanted) = wanted.filter(|wanted| **wanted != digest) {
         let message = format!("digest mismatch for {url}: it has {digest}, and --checksum wants {wanted}");
@@ -147,6 +185,8 @@ pub(crate) fn download(
     }
     Ok(Downloaded {
         digest,
+        modified,
+        name: name.to_owned(),
         tree: fetched(build, dir, String::new(), Patterns::default())?,
     })
 }
@@ -178,6 +218,14 @@ pub(crate) fn commit(build: &Build<'_>, source: &GitSource) -> Result<String, Ha
         return Err(Error::new(ErrorKind::DataLoss, message).into());
     }
     Ok(commit)
+}
+
+/// When a commit was made.
+pub(crate) fn commit_time(build: &Build<'_>, source: &GitSource, commit: &str) -> Result<i64, Error> {
+    with_access(build, source, |access| {
+        build.images.commit_time(source, commit, access)
+    })
+    .context(|| format!("look at the repository {}", source.shown()))
 }
 
 /// The files of a commit.

@@ -1,11 +1,13 @@
 //! From the text to the graph of stages: global arguments, bases, what the target reaches.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dhow_dockerfile::{Dockerfile, Expand, Instruction, Mount, Op, suggest};
 use dhow_types::{ErrorKind, Platform};
 
-use crate::failure::{Error, Trouble, invalid, unsupported};
+use crate::epoch::{self, Said};
+use crate::failure::{Error, Trouble, invalid};
 use crate::request::{NamedContext, Request};
 
 /// Where a stage begins.
@@ -42,13 +44,14 @@ pub(crate) struct Plan {
     pub(crate) reached: BTreeSet<usize>,
     /// Arguments from before the first `FROM`, and those that every build has.
     pub(crate) globals: BTreeMap<String, String>,
-    /// `SOURCE_DATE_EPOCH`.
+    /// `SOURCE_DATE_EPOCH`, and how it was said.
     pub(crate) epoch: Option<i64>,
-    names: Vec<Option<String>>,
+    pub(crate) epoch_said: Said,
+    pub(crate) names: Vec<Option<String>>,
     /// What names stand for instead.
     contexts: BTreeMap<String, NamedContext>,
     /// Of the image.
-    platform: Platform,
+    pub(crate) platform: Platform,
 }
 
 impl Plan {
@@ -60,7 +63,7 @@ impl Plan {
     ) -> Result<Self, Trouble> {
         let names: Vec<Option<String>> = file.stages.iter().map(|stage| stage.name.clone()).collect();
         let target = target(&names, request.target.as_deref())?;
-        let platform = host_platform(request)?;
+        let platform = wanted_platform(request);
         let target_name = names[target].clone();
         let mut plan = Self {
             stages: Vec::new(),
@@ -68,6 +71,7 @@ impl Plan {
             reached: BTreeSet::new(),
             globals: predefined(build_args, &platform, target_name.as_deref()),
             epoch: None,
+            epoch_said: Said::default(),
             names,
             contexts: request.contexts.clone(),
             platform,
@@ -78,7 +82,7 @@ impl Plan {
 
     /// The plan with the arguments that every build has, and no others.
     pub(crate) fn begin_without_arguments(file: &Dockerfile, request: &Request) -> Result<Self, Trouble> {
-        let platform = host_platform(request)?;
+        let platform = wanted_platform(request);
         let mut plan = Self::begin(file, request, &request.build_args)?;
         let target = plan.names[plan.target].clone();
         plan.globals = predefined(&request.build_args, &platform, target.as_deref());
@@ -88,14 +92,14 @@ impl Plan {
     /// Makes the plan of a file for a request.
     pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Self, Trouble> {
         let mut plan = Self::begin(file, request, &request.build_args)?;
-        plan.epoch = epoch(request, &plan.globals)?;
         plan.read_stages(file)?;
+        (plan.epoch, plan.epoch_said) = epoch::read(&plan, file, request)?;
         plan.check_order(file)?;
         plan.reach(file)?;
         Ok(plan)
     }
 
-    fn expand(&self, escape: char, word: &str) -> Result<String, dhow_dockerfile::SyntaxError> {
+    pub(crate) fn expand(&self, escape: char, word: &str) -> Result<String, dhow_dockerfile::SyntaxError> {
         let settings = Expand {
             escape,
             ..Expand::default()
@@ -143,26 +147,22 @@ impl Plan {
             let earlier = self.names[..index]
                 .iter()
                 .rposition(|name| name.as_deref() == Some(&base.to_lowercase()));
-            let own = stage.name.as_deref().and_then(|name| self.named(name));
-            let base = match (own, earlier) {
-                // A context with the name of the stage takes the place of all that the stage says.
-                (Some(context), _) => Base::Named(context),
-                (None, Some(earlier)) => Base::Stage(earlier),
-                (None, None) => self.outside(&base),
-            };
-            let replaced = stage
-                .name
-                .as_deref()
-                .is_some_and(|name| self.named(name).is_some());
             let platform = match &stage.platform {
                 None => self.platform.clone(),
-                Some(text) => {
-                    let text = self.expand(file.escape, text).map_err(at_stage)?;
-                    text.parse().map_err(|error| {
-                        let what = format!("failed to parse platform {text}");
-                        Trouble::from(Error::because(ErrorKind::InvalidArgument, what, error)).at(stage.at)
-                    })?
-                }
+                Some(text) => self
+                    .platform_of(file.escape, text)
+                    .map_err(|trouble| trouble.at(stage.at))?,
+            };
+            let own = stage
+                .name
+                .as_deref()
+                .and_then(|name| self.named(name, &platform));
+            let replaced = own.is_some();
+            let base = match (own, earlier) {
+                // A context with the name of the stage takes the place of all that the stage says.
+                (Some(context), _) => context,
+                (None, Some(earlier)) => Base::Stage(earlier),
+                (None, None) => self.outside(&base, &platform),
             };
             let label = match (&stage.name, only_one) {
                 (_, true) => String::new(),
@@ -179,21 +179,62 @@ impl Plan {
         Ok(())
     }
 
-    /// What `--build-context` puts in a name's place.
-    fn named(&self, name: &str) -> Option<NamedContext> {
+    /// `FROM --platform=`.
+    fn platform_of(&self, escape: char, written: &str) -> Result<Platform, Trouble> {
+        let unset = RefCell::new(None);
+        let settings = Expand {
+            escape,
+            ..Expand::default()
+        };
+        let text = settings.word(written, &|name| {
+            let value = self.globals.get(name).cloned();
+            if value.is_none() {
+                unset.borrow_mut().get_or_insert_with(|| name.to_owned());
+            }
+            value
+        });
+        let text = text.map_err(crate::stage::unplaced)?;
+        let wrong = |error: Error| {
+            let unset = unset.borrow();
+            let near = unset
+                .as_deref()
+                .and_then(|name| suggest(name, self.globals.keys().map(String::as_str)));
+            Trouble::from(match near {
+                Some(near) => error.with_hint(format!("did you mean {near}?")),
+                None => error,
+            })
+        };
+        if text.is_empty() {
+            let message = format!("empty platform value from expression {written}");
+            return Err(wrong(invalid(message)));
+        }
+        let platform = text.parse::<Platform>().map(Platform::normalized);
+        platform.map_err(|error| {
+            let what = format!("failed to parse platform {written}");
+            wrong(Error::because(ErrorKind::InvalidArgument, what, error))
+        })
+    }
+
+    /// What `--build-context` puts in a name's place; what it says for this platform goes first.
+    pub(crate) fn named(&self, name: &str, platform: &Platform) -> Option<Base> {
         if self.contexts.is_empty()
             || name.eq_ignore_ascii_case("scratch")
             || name.eq_ignore_ascii_case("context")
         {
             return None;
         }
-        self.contexts.get(&NamedContext::key(name)).cloned()
+        let key = NamedContext::key(name);
+        let own = self.contexts.get(&NamedContext::key_for(&key, platform));
+        match own.or_else(|| self.contexts.get(&key))? {
+            NamedContext::Image(image) if image == "scratch" => Some(Base::Scratch),
+            context => Some(Base::Named(context.clone())),
+        }
     }
 
     /// What a name means that is no stage.
-    fn outside(&self, name: &str) -> Base {
-        match self.named(name) {
-            Some(context) => Base::Named(context),
+    fn outside(&self, name: &str, platform: &Platform) -> Base {
+        match self.named(name, platform) {
+            Some(context) => context,
             None if name == "scratch" => Base::Scratch,
             None => Base::Image(name.to_owned()),
         }
@@ -216,7 +257,7 @@ impl Plan {
         Ok(match found {
             Some(index) => Base::Stage(index),
             None if wanted == "scratch" => Base::Scratch,
-            None => self.outside(name),
+            None => self.outside(name, &self.stages[current].platform),
         })
     }
 
@@ -228,9 +269,9 @@ impl Plan {
             Op::Copy(copy) => names.extend(copy.from.clone().filter(|from| !from.contains('$'))),
             Op::Run(run) => {
                 for flag in &run.mounts {
-                    // Only `from` is of interest, and that is never expanded.
                     let mount = Mount::parse(&flag.text, &mut |value| Ok(value.to_owned()));
-                    names.extend(mount.ok().and_then(|mount| mount.from));
+                    let from = mount.ok().and_then(|mount| mount.from);
+                    names.extend(from.filter(|from| !from.contains('$')));
                 }
             }
             _ => {}
@@ -349,18 +390,9 @@ fn target(names: &[Option<String>], wanted: Option<&str>) -> Result<usize, Error
     })
 }
 
-/// The platform of the build. Whether its commands run here is asked when there is one to run.
-fn host_platform(request: &Request) -> Result<Platform, Error> {
-    let host = Platform::host();
-    let Some(wanted) = &request.platform else {
-        return Ok(host);
-    };
-    if wanted.os == host.os {
-        return Ok(wanted.clone());
-    }
-    Err(unsupported(format!(
-        "a build for {wanted} is not possible on {host}: it is another operating system"
-    )))
+fn wanted_platform(request: &Request) -> Platform {
+    let wanted = request.platform.clone();
+    wanted.map_or_else(Platform::host, Platform::normalized)
 }
 
 /// Arguments that every build has; a build argument of that name wins.
@@ -389,19 +421,4 @@ fn predefined(
         }
     }
     found
-}
-
-fn epoch(request: &Request, globals: &BTreeMap<String, String>) -> Result<Option<i64>, Error> {
-    let name = "SOURCE_DATE_EPOCH";
-    let given = request.build_args.get(name).or_else(|| globals.get(name));
-    match given.map(|text| text.trim()).filter(|text| !text.is_empty()) {
-        None => Ok(request.source_date_epoch),
-        Some(text) => match text.parse::<i64>() {
-            // Years up to 9999 can be written as RFC 3339.
-            Ok(seconds) if (0..=253_402_300_799).contains(&seconds) => Ok(Some(seconds)),
-            Ok(_) => Err(invalid(format!("{name}={text} is out of range"))),
-            Err(_) => Err(unsupported(format!("{name}={text} is not supported"))
-                .with_hint("write the number of seconds since 1970")),
-        },
-    }
 }

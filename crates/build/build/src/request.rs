@@ -14,6 +14,8 @@ use crate::failure::{Context as _, Error, invalid, unsupported};
 pub struct Request {
     /// Directory that `COPY` and `ADD` read; `None` for no context at all.
     pub context: Option<PathBuf>,
+    /// When the context was made, in seconds since 1970, when that is known: what `SOURCE_DATE_EPOCH=context` means.
+    pub context_time: Option<i64>,
     /// Where the ignore patterns come from.
     pub ignore: Ignore,
     /// What names in the Dockerfile stand for instead (`--build-context`): a base, a stage, a `--from`. The names
@@ -106,6 +108,8 @@ pub enum NamedContext {
     },
     /// A git repository, in the forms that `ADD` takes.
     Git(String),
+    /// An archive at a URL, whose files are meant, or one file (`http://`, `https://`).
+    Http(String),
 }
 
 impl NamedContext {
@@ -120,11 +124,18 @@ impl NamedContext {
         familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned()
     }
 
+    /// The key of a context that is meant for one platform (`--build-context NAME::PLATFORM=...`).
+    #[must_use]
+    pub fn key_for(key: &str, platform: &Platform) -> String {
+        format!("{key}::{platform}")
+    }
+
     /// For messages: the name of an image, a path, a repository without user and password.
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Local(path) => path.display().to_string(),
             Self::Image(name) => name.clone(),
+            Self::Http(url) => url.split(['?', '#']).next().unwrap_or(url).to_owned(),
             Self::Layout { path, .. } => format!("oci-layout://{}", path.display()),
             Self::Git(text) => {
                 crate::remote::GitSource::parse(text).map_or_else(|_| text.clone(), |source| source.shown())
@@ -157,9 +168,12 @@ impl NamedContext {
         if crate::remote::is_git(value) {
             return Ok(Self::Git(value.to_owned()));
         }
+        if crate::remote::is_http(value) {
+            return Ok(Self::Http(value.to_owned()));
+        }
         if value.contains("://") {
             let error = unsupported(format!("the build context {value:?} is not supported"));
-            return Err(error.with_hint("give a folder, docker-image://, oci-layout:// or a git repository"));
+            return Err(error.with_hint("give a folder, docker-image://, oci-layout://, a git repository or the URL of a tar"));
         }
         if value.is_empty() {
             return Err(invalid("a build context needs a path or a URL"));
@@ -215,6 +229,7 @@ impl Request {
     pub fn new(dockerfile: impl Into<String>) -> Self {
         Self {
             context: None,
+            context_time: None,
             ignore: Ignore::InContext,
             contexts: BTreeMap::new(),
             dockerfile_name: "Dockerfile".to_owned(),
@@ -273,16 +288,14 @@ mod tests {
                 "https://example.test/x.git#v1:lib",
                 NamedContext::Git("https://example.test/x.git#v1:lib".to_owned()),
             ),
+            (
+                "http://example.test/a.tar",
+                NamedContext::Http("http://example.test/a.tar".to_owned()),
+            ),
         ] {
             assert_eq!(NamedContext::parse(text).unwrap(), wanted, "{text}");
         }
-        for bad in [
-            "",
-            "docker-image://",
-            "oci-layout://",
-            "target://x",
-            "http://example.test/a.tar",
-        ] {
+        for bad in ["", "docker-image://", "oci-layout://", "target://x", "ftp://a/b"] {
             assert!(NamedContext::parse(bad).is_err(), "{bad}");
         }
     }

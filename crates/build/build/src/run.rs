@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dhow_dockerfile::{Form, Instruction, Network, Run};
+use dhow_dockerfile::{Form, Instruction, Mount, MountKind, Network, Run};
 use dhow_layer::Layer;
 use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest, ErrorKind};
@@ -48,7 +48,7 @@ impl Stage<'_, '_> {
         self.check_devices(instruction, run)?;
         self.check_entitled(instruction, run)?;
         let (args, script) = self.run_args(run)?;
-        let mut shown = self.shown(instruction);
+        let mut shown = self.shown_without(instruction, &self.secret_variables(run));
         if let Some(heredoc) = run.command.heredocs.first() {
             let body = heredoc.content.trim();
             let (first, more) = match body.split_once('\n') {
@@ -74,6 +74,18 @@ impl Stage<'_, '_> {
             let outcome = stage.run_layer(number, &ready)?;
             Ok(stage.state.add_layer(outcome.layer, text, outcome.created)?)
         })
+    }
+
+    /// Variables of the command that hold secrets; a mount that is wrong is told about when it is planned.
+    fn secret_variables(&self, run: &Run) -> Vec<String> {
+        let mounts = run.mounts.iter().filter_map(|flag| {
+            let mut expand = |word: &str| self.expand(word).map_err(|trouble| trouble.error.to_string());
+            Mount::parse(&flag.text, &mut expand).ok()
+        });
+        let secrets = mounts.filter(|mount| mount.kind == MountKind::Secret);
+        secrets
+            .filter_map(|mount| mount.env.filter(|env| !env.is_empty()).or(mount.id))
+            .collect()
     }
 
     /// `--device=vendor/class=name[,required]`: there is no device of a container device interface here, so one that
@@ -279,12 +291,18 @@ impl Stage<'_, '_> {
         Ok(scratch.capture()?)
     }
 
+    /// Each under both of its names: programs do not agree which one they read.
     fn proxies(&self) -> Vec<String> {
         let arguments = &self.build.request.build_args;
+        let value = |name: &str| {
+            let own = arguments.get(name);
+            own.or_else(|| arguments.get(&name.to_ascii_lowercase()))
+        };
+        let both = |name: &str, value: &str| [name.to_owned(), name.to_ascii_lowercase()].map(|name| format!("{name}={value}"));
         PROXIES
             .iter()
-            .flat_map(|name| [(*name).to_owned(), name.to_ascii_lowercase()])
-            .filter_map(|name| arguments.get(&name).map(|value| format!("{name}={value}")))
+            .filter_map(|name| Some(both(name, value(name)?)))
+            .flatten()
             .collect()
     }
 

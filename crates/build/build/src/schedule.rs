@@ -91,6 +91,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a build is given.
+#[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
     pub(crate) store: &'a Store,
     pub(crate) images: &'a dyn Images,

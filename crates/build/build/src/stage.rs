@@ -141,7 +141,7 @@ impl Stage<'_, '_> {
                     build.images.layout(path, name.as_deref(), platform)
                 })
             }
-            NamedContext::Local(_) | NamedContext::Git(_) => {
+            NamedContext::Local(_) | NamedContext::Git(_) | NamedContext::Http(_) => {
                 self.total += 1;
                 let title = self.title(&format!("FROM {}", context.shown()));
                 self.counted(&title, at, |stage, number| {
@@ -239,13 +239,23 @@ impl Stage<'_, '_> {
 
     /// The text of an instruction for the name of a step: known variables replaced, quotes kept.
     pub(crate) fn shown(&self, instruction: &Instruction) -> String {
+        self.shown_without(instruction, &[])
+    }
+
+    /// The same with stars for variables whose values are nobody's business.
+    pub(crate) fn shown_without(&self, instruction: &Instruction, secret: &[String]) -> String {
         let settings = Expand {
             quotes: Quotes::Keep,
             unset: Unset::Keep,
             ..self.settings()
         };
+        let lookup = |name: &str| {
+            let stars = || "****".to_owned();
+            let hidden = secret.iter().any(|known| known == name);
+            if hidden { Some(stars()) } else { self.state.lookup(name) }
+        };
         let text = settings
-            .word(&instruction.text, &|name| self.state.lookup(name))
+            .word(&instruction.text, &lookup)
             .unwrap_or_else(|_| instruction.text.clone());
         match text.split_once(char::is_whitespace) {
             Some((_, rest)) => format!("{} {rest}", instruction.op.keyword()),

@@ -80,8 +80,9 @@ impl State {
         Ok(())
     }
 
+    /// Windows has its own way to find programs (moby/buildkit#5445).
     fn ensure_path(&mut self) {
-        if self.env("PATH").is_none() {
+        if self.env("PATH").is_none() && !self.is_windows() {
             self.image.config.env.push(format!("PATH={DEFAULT_PATH}"));
         }
     }
@@ -143,8 +144,13 @@ impl State {
     pub(crate) fn shell(&self) -> Vec<String> {
         match &self.image.config.shell {
             Some(shell) if !shell.is_empty() => shell.clone(),
+            _ if self.is_windows() => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
             _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
         }
+    }
+
+    fn is_windows(&self) -> bool {
+        self.image.os == "windows"
     }
 
     /// Program and arguments of a command.

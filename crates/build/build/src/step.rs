@@ -100,6 +100,15 @@ pub trait Images: Sync {
         Err(missing(&format!("fetch {}", source.shown())))
     }
 
+    /// When a commit was made, in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Images::commit`].
+    fn commit_time(&self, source: &GitSource, commit: &str, access: &GitAccess<'_>) -> Result<i64, Error> {
+        let _ = (commit, access);
+        Err(missing(&format!("fetch {}", source.shown())))
+    }
+
     /// Writes the files of a commit, and its `.git`, into an empty directory.
     ///
     /// # Errors

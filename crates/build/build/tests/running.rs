@@ -22,7 +22,8 @@ fn a_command_gets_its_environment_user_directory_and_network() {
             "FROM_BASE=yes",
             "A=1",
             "B=2",
-            "HTTPS_PROXY=http://proxy"
+            "HTTPS_PROXY=http://proxy",
+            "https_proxy=http://proxy"
         ]
     );
     assert_eq!((seen.cwd.as_str(), seen.user.as_str()), ("/w", "app"));

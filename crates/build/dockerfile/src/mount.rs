@@ -7,7 +7,7 @@ use crate::suggest::did_you_mean;
 pub struct Mount {
     /// What is mounted.
     pub kind: MountKind,
-    /// Stage or image it comes from; never expanded.
+    /// Stage or image it comes from.
     pub from: Option<String>,
     /// Path in the source, or the secret's id under its other name.
     pub source: Option<String>,
@@ -122,8 +122,8 @@ fn fault(message: impl Into<String>) -> Fault {
 }
 
 impl Mount {
-    /// Reads the comma-separated fields of a `--mount`. `expand` replaces the variables of a value; it is not
-    /// asked for `from`, which must name a stage or image literally.
+    /// Reads the comma-separated fields of a `--mount`. `expand` replaces the variables of a value, also in `from`, where
+    /// docker has none.
     ///
     /// # Errors
     /// What is wrong with which field, and a hint.
@@ -140,14 +140,12 @@ impl Mount {
                 None => (field.to_ascii_lowercase(), None),
             };
             check_key(&key, &field)?;
-            let value = match value {
-                Some(value) if key == "from" => {
-                    check_from(value)?;
-                    Some(value.to_owned())
-                }
-                Some(value) => Some(expand(value).map_err(fault)?),
-                None => None,
-            };
+            let written = value;
+            let value = value.map(&mut *expand).transpose().map_err(fault)?;
+            if key == "from" && value.as_deref() == Some("") && written != Some("") {
+                let hint = "give the argument a value: ARG name=stage".to_owned();
+                return Err(("from expands to nothing".to_owned(), Some(hint)));
+            }
             match key.as_str() {
                 "readonly" | "ro" => given_access = Some(boolean(&key, value.as_deref())?),
                 "readwrite" | "rw" => given_access = Some(!boolean(&key, value.as_deref())?),
@@ -161,12 +159,8 @@ impl Mount {
     /// Checks the shape of a `--mount` whose variables have no value yet.
     pub(crate) fn check_shape(text: &str) -> Result<(), Fault> {
         for field in fields(text)? {
-            let (key, value) = field.split_once('=').unwrap_or((&field, ""));
-            let key = key.to_ascii_lowercase();
-            check_key(&key, &field)?;
-            if key == "from" {
-                check_from(value)?;
-            }
+            let (key, _) = field.split_once('=').unwrap_or((&field, ""));
+            check_key(&key.to_ascii_lowercase(), &field)?;
         }
         Ok(())
     }
@@ -288,16 +282,6 @@ fn check_key(key: &str, field: &str) -> Result<(), Fault> {
         format!("unexpected key '{key}' in '{field}'"),
         did_you_mean(key, KEYS, ""),
     ))
-}
-
-fn check_from(value: &str) -> Result<(), Fault> {
-    if value.find('$').is_some_and(|at| at + 1 < value.len()) {
-        return Err((
-            "'from' doesn't support variable expansion".to_owned(),
-            Some("define an alias stage instead: FROM $image AS name".to_owned()),
-        ));
-    }
-    Ok(())
 }
 
 fn kind(value: &str) -> Result<MountKind, Fault> {

@@ -1,5 +1,5 @@
-/// The option nearest to what was written, when it is near enough to be meant (edit distance of at most a third
-/// of its length, at least 1). Case does not count.
+/// The option nearest to what was written, when it is near enough to be meant: edit distance of at most a third of its
+/// length, at least 1, or 2 when only its end is missing. Case does not count.
 #[must_use]
 pub fn suggest<'a>(written: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Longer words are no typing errors, and the distance is quadratic.
@@ -10,7 +10,10 @@ pub fn suggest<'a>(written: &str, options: impl IntoIterator<Item = &'a str>) ->
     options
         .into_iter()
         .map(|option| (distance(&written, &option.to_lowercase()), option))
-        .filter(|(distance, option)| *distance <= (option.chars().count() / 3).max(1))
+        .filter(|(distance, option)| {
+            let begun = written.len() > 2 && option.to_lowercase().starts_with(&written);
+            *distance <= (option.chars().count() / 3).max(if begun { 2 } else { 1 })
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, option)| option)
 }
@@ -54,6 +57,7 @@ mod tests {
         let words = ["FROM", "RUN", "ENTRYPOINT", "WORKDIR"];
         assert_eq!(suggest("FORM", words), Some("FROM"));
         assert_eq!(suggest("entrypont", words), Some("ENTRYPOINT"));
+        assert_eq!(suggest("tmp", ["bind", "tmpfs"]), Some("tmpfs"));
         assert_eq!(suggest("apt-get", words), None);
         assert_eq!(suggest(&"x".repeat(1000), words), None);
     }

@@ -4,13 +4,14 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use dhow_types::{ErrorKind, Failure as _};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{Context as _, Engine, Error};
 
 #[derive(Serialize, Deserialize)]
-enum Answer {
-    Done,
+enum Answer<T> {
+    Done(T),
     Failed {
         kind: usize,
         message: String,
@@ -19,12 +20,15 @@ enum Answer {
 }
 
 impl Engine {
-    /// Does `work` with a fresh engine of the same settings in a child process, and waits for it. The caller must be
-    /// single-threaded and stays so.
+    /// Does `work` with a fresh engine of the same settings in a child process, waits for it, and gives what it gave. The
+    /// caller must be single-threaded and stays so.
     ///
     /// # Errors
     /// What `work` said, under its kind.
-    pub fn apart(&self, work: impl FnOnce(&Self) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn apart<T: Serialize + DeserializeOwned>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let what = || "make a process for the work";
         let (mut answer, mut report) = UnixStream::pair().context(what)?;
         if dhow_sys::clone::fork().context(what)?.is_none() {
@@ -42,7 +46,7 @@ impl Engine {
         // Reaped here; whatever its exit status, the answer says more.
         while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
         match serde_json::from_slice(&text) {
-            Ok(Answer::Done) => Ok(()),
+            Ok(Answer::Done(done)) => Ok(done),
             Ok(Answer::Failed { kind, message, hint }) => {
                 let error = Error::new(
                     ErrorKind::ALL.get(kind).copied().unwrap_or(ErrorKind::Internal),
@@ -61,9 +65,9 @@ impl Engine {
     }
 }
 
-fn describe(outcome: Result<(), Error>) -> Answer {
+fn describe<T>(outcome: Result<T, Error>) -> Answer<T> {
     match outcome {
-        Ok(()) => Answer::Done,
+        Ok(done) => Answer::Done(done),
         Err(error) => Answer::Failed {
             kind: ErrorKind::ALL
                 .iter()

@@ -207,6 +207,23 @@ impl Images for Bases<'_> {
         self.with_git(source, access, |git| git.commit(source))
     }
 
+    fn commit_time(
+        &self,
+        source: &GitSource,
+        commit: &str,
+        access: &GitAccess<'_>,
+    ) -> Result<i64, dhow_build::Error> {
+        let alone = GitSource {
+            submodules: false,
+            ..source.clone()
+        };
+        self.with_git(&alone, access, |git| {
+            let folder = self.engine.context_folder()?;
+            git.checkout(&alone, commit, &folder.path())?;
+            git.time(&folder.path())
+        })
+    }
+
     fn checkout(
         &self,
         source: &GitSource,

@@ -8,6 +8,7 @@ use dhow_build::{GitAccess, GitSource};
 use dhow_layer::{Compression, Scratch, decoder, tar::is_archive};
 use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
+use serde::{Deserialize, Serialize};
 
 use crate::container::unpack_tree;
 use crate::git::Git;
@@ -24,6 +25,16 @@ pub struct ContextFolder {
     scratch: Scratch,
     /// The part of it that is the context.
     inside: PathBuf,
+}
+
+/// What is known of a context besides its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextAbout {
+    /// When it was made, seconds since 1970: of a commit its own time, of a download what the server says, or else the time
+    /// of the newest file in the archive.
+    pub time: Option<i64>,
+    /// Whether it is a Dockerfile alone.
+    pub alone: bool,
 }
 
 /// A git repository as a build context, in the forms of docker: `URL#REF:SUBDIR` or with a query.
@@ -133,7 +144,11 @@ impl Engine {
     ///
     /// # Errors
     /// `Unsupported` without the `git` program; what it said.
-    pub fn fetch_git_context(&self, folder: &ContextFolder, git: &GitContext) -> Result<(), Error> {
+    pub fn fetch_git_context(
+        &self,
+        folder: &ContextFolder,
+        git: &GitContext,
+    ) -> Result<ContextAbout, Error> {
         let what = || format!("fetch the build context {}", git.source.remote);
         let home = self.context_folder()?;
         let (home, never) = (home.path(), AtomicBool::new(false));
@@ -147,17 +162,21 @@ impl Engine {
         let commit = program.commit(&git.source).context(what)?;
         let wanted = git.source.commit.as_deref().unwrap_or_default();
         if !commit.starts_with(wanted) {
-            let message = format!("{}: it is at {commit}, not at {wanted}", what());
+            let message = format!("{}: it is at {commit}, and the checksum wants {wanted}", what());
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
         program
             .checkout(&git.source, &commit, &folder.path())
             .context(what)?;
+        let time = program.time(&folder.path()).context(what)?;
         if !git.source.keep_git_dir.unwrap_or(git.keep_git_dir) {
             let root = Root::open(&folder.path()).context(what)?;
             root.remove_all(Path::new(".git")).context(what)?;
         }
-        Ok(())
+        Ok(ContextAbout {
+            time: Some(time),
+            alone: false,
+        })
     }
 
     /// Unpacks a tar, compressed or not, into it. Everything in it belongs to this process.
@@ -175,15 +194,22 @@ impl Engine {
     ///
     /// # Errors
     /// What the server said; as [`Engine::fill_context`].
-    pub fn fetch_context(&self, folder: &ContextFolder, url: &str) -> Result<(), Error> {
+    pub fn fetch_context(&self, folder: &ContextFolder, url: &str) -> Result<ContextAbout, Error> {
         let what = || format!("fetch the build context {url}");
-        let mut body = self.client()?.get(url).context(what)?.body;
+        let download = self.client()?.get(url).context(what)?;
+        let modified = download.modified.and_then(|time| i64::try_from(time).ok());
+        let mut body = download.body;
         let mut head = Vec::new();
         (&mut body).take(HEAD).read_to_end(&mut head).context(what)?;
         let archive = is_context(&head);
         let mut whole = Cursor::new(head).chain(body);
         if archive {
-            return self.fill_context(folder, whole).context(what);
+            self.fill_context(folder, whole).context(what)?;
+            let root = Root::open(&folder.path()).context(what)?;
+            return Ok(ContextAbout {
+                time: modified.or(newest(&root).context(what)?),
+                alone: false,
+            });
         }
         let path = folder.path().join("Dockerfile");
         let mut file = std::fs::File::create(&path).context(|| format!("create {}", path.display()))?;
@@ -193,6 +219,27 @@ impl Engine {
                 format!("{url} is neither a tar nor a Dockerfile: it has more than {MAX_DOCKERFILE} bytes");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        file.flush().context(what)
+        file.flush().context(what)?;
+        Ok(ContextAbout {
+            time: modified,
+            alone: true,
+        })
     }
+}
+
+/// The time of the newest file, in seconds since 1970: folders may be as old as their unpacking.
+fn newest(root: &Root) -> Result<Option<i64>, dhow_rootpath::Error> {
+    let mut found = None;
+    let mut todo = vec![PathBuf::from(".")];
+    while let Some(folder) = todo.pop() {
+        for entry in root.read_dir(&folder)? {
+            let path = folder.join(&entry.name);
+            if entry.kind == FileKind::Directory {
+                todo.push(path);
+            } else {
+                found = found.max(Some(root.symlink_metadata(&path)?.st_mtime));
+            }
+        }
+    }
+    Ok(found)
 }

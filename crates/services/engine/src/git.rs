@@ -144,9 +144,18 @@ impl<'a> Git<'a> {
         })
     }
 
+    /// When what is checked out in a folder was committed, in seconds since 1970.
+    pub(crate) fn time(&self, folder: &Path) -> Result<i64, Error> {
+        let text = self.run(folder, &["show", "--no-patch", "--format=%ct", "HEAD"])?;
+        let seconds = text.trim().parse();
+        seconds.map_err(|error| Error::because(ErrorKind::DataLoss, format!("the time {text:?}"), error))
+    }
+
     /// Writes the files of a commit into an empty folder.
     pub(crate) fn checkout(&self, source: &GitSource, commit: &str, into: &Path) -> Result<(), Error> {
-        self.run(into, &["init", "--quiet"])?;
+        // The id of a commit tells which hash the repository has.
+        let hash = if commit.len() == 64 { "sha256" } else { "sha1" };
+        self.run(into, &["init", "--quiet", &format!("--object-format={hash}")])?;
         self.run(into, &["remote", "add", "--", "origin", self.remote])?;
         let shallow = [
             "fetch",
@@ -178,17 +187,11 @@ impl<'a> Git<'a> {
             return Err(Error::new(ErrorKind::DataLoss, message));
         }
         if source.submodules && into.join(".gitmodules").is_file() {
-            self.run(
-                into,
-                &[
-                    "submodule",
-                    "--quiet",
-                    "update",
-                    "--init",
-                    "--recursive",
-                    "--depth=1",
-                ],
-            )?;
+            let all = ["submodule", "--quiet", "update", "--init", "--recursive"];
+            // A server of plain files has whole repositories only.
+            if self.run(into, &[&all[..], &["--depth=1"]].concat()).is_err() {
+                self.run(into, &all)?;
+            }
         }
         Ok(())
     }

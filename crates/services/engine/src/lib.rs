@@ -71,7 +71,7 @@ pub use build_cache::{CacheEntry, CacheKind, CachePrune};
 pub use cache_artifact::{CacheExport, CachePlace};
 
 pub use confine::{DEFAULT_PROFILE, profile_of};
-pub use context::{ContextFolder, GitContext, is_context};
+pub use context::{ContextAbout, ContextFolder, GitContext, is_context};
 pub use difference::Difference;
 pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};

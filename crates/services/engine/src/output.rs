@@ -10,7 +10,7 @@ use dhow_reference::Reference;
 use dhow_rootpath::Root;
 use dhow_types::{ErrorKind, Observer};
 
-use crate::container::{check_out_tree, write_tree};
+use crate::container::{check_out_tree, write_named_tree, write_tree};
 use crate::{Context as _, Engine, Error};
 
 impl Engine {
@@ -103,6 +103,24 @@ impl Engine {
         self.with_view(stack, "output", |root| write_tree(root, output))
     }
 
+    /// The same of what was built for several machines, each in a folder of its own.
+    ///
+    /// # Errors
+    /// What reading the layers and writing said.
+    pub fn write_built_trees(&self, built: &[Built], output: &mut dyn Write) -> Result<(), Error> {
+        for (index, one) in built.iter().enumerate() {
+            let name = one.platform_folder();
+            let stack = &one.image.config.rootfs.diff_ids;
+            self.with_view(stack, "output", |root| {
+                if index + 1 == built.len() {
+                    return write_named_tree(root, &name, output);
+                }
+                write_named_tree(root, &name, &mut Unended::new(&mut *output))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Writes the root file system of what was built into a folder, beside what is there. All of it belongs to whoever
     /// runs this, without set-id bits; no link of what is there or of what comes leads out of the folder.
     ///
@@ -138,6 +156,38 @@ impl Engine {
 
 fn images(built: &[Built]) -> Vec<Image> {
     built.iter().map(|built| built.image.clone()).collect()
+}
+
+/// An archive without its end, so that another one may follow.
+struct Unended<'w> {
+    output: &'w mut dyn Write,
+    held: Vec<u8>,
+}
+
+impl<'w> Unended<'w> {
+    /// Two blocks of zeros.
+    const END: usize = 1024;
+
+    fn new(output: &'w mut dyn Write) -> Self {
+        Self {
+            output,
+            held: Vec::new(),
+        }
+    }
+}
+
+impl Write for Unended<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.held.extend_from_slice(bytes);
+        let ready = self.held.len().saturating_sub(Self::END);
+        self.output.write_all(&self.held[..ready])?;
+        self.held.drain(..ready);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
 }
 
 /// Notes that nobody reads any more.

@@ -269,6 +269,9 @@ fn perform(
     };
     let mut request = job.request;
     request.identity = crate::container::identity(&root, &job.user)?;
+    if request.privileged && crate::rootless::is_rootful() {
+        request.devices = crate::container::host_devices(true);
+    }
     let netns = connect(&mut made, &id, job.network, &mut request)?;
     request.files = files(&made, &request, job.network, &job.extra_hosts)?;
     request.cgroup_path = group_path(&made, &id, job.cgroup_parent.as_deref())?;
@@ -380,9 +383,11 @@ fn files(
         };
         entries.push(entry.ok_or_else(bad)?);
     }
-    if let Some(endpoint) = &made.endpoint {
+    // Its own name leads to it with whatever network, as with BuildKit (executor/oci/hosts.go).
+    if !request.hostname.is_empty() {
+        let loopback = std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
         entries.push(dhow_network::HostEntry {
-            ip: endpoint.ip.into(),
+            ip: made.endpoint.as_ref().map_or(loopback, |endpoint| endpoint.ip.into()),
             names: vec![request.hostname.clone()],
         });
     }

@@ -66,6 +66,17 @@ impl Platform {
             && self.plain_variant() == offered.plain_variant()
     }
 
+    /// The one spelling of what has several: `arm` is `arm/v7`, `arm64/v8` and `amd64/v1` are without a variant (containerd
+    /// `platforms.Normalize`).
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        self.variant = match (self.architecture.as_str(), self.plain_variant()) {
+            ("arm", None) => Some("v7".to_owned()),
+            (_, variant) => variant.map(str::to_owned),
+        };
+        self
+    }
+
     fn plain_variant(&self) -> Option<&str> {
         match (self.architecture.as_str(), self.variant.as_deref()) {
             ("arm64", Some("v8")) | ("amd64", Some("v1")) | (_, Some("")) => None,
@@ -129,6 +140,19 @@ mod tests {
         assert!(parse("linux/arm64").accepts(&parse("linux/arm64/v8")));
         assert!(!parse("linux/arm").accepts(&parse("linux/arm/v7")));
         assert!(!parse("linux/amd64").accepts(&parse("windows/amd64")));
+    }
+
+    #[test]
+    fn what_has_several_spellings_is_normalized_to_one() {
+        for (text, wanted) in [
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/amd64", "linux/amd64"),
+        ] {
+            let platform: Platform = text.parse().unwrap();
+            assert_eq!(platform.normalized().to_string(), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn globals(
     settings: &Expand,
 ) -> Result<BTreeMap<String, (Parameter, BTreeSet<String>)>, Trouble> {
     let mut values = Plan::begin_without_arguments(around.file, around.request)?.globals;
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<String, (Parameter, BTreeSet<String>)> = BTreeMap::new();
     for instruction in &around.file.args {
         let Op::Arg(definitions) = &instruction.op else {
             continue;
@@ -169,6 +169,10 @@ fn globals(
                 value: value.unwrap_or_default(),
                 at: instruction.at,
             };
+            // One that is said again may have used others before.
+            if let Some((_, before)) = all.get(name) {
+                uses.extend(BTreeSet::clone(before));
+            }
             all.insert(name.to_owned(), (parameter, uses));
         }
     }

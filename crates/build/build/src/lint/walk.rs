@@ -193,7 +193,9 @@ pub(super) fn begin(
         Base::Stage(base) => return ends.get(*base).cloned().unwrap_or_default(),
         Base::Image(name) | Base::Named(NamedContext::Image(name)) => name,
         Base::Scratch => return Scope::of_env(&[]),
-        Base::Named(NamedContext::Local(_) | NamedContext::Git(_)) => return Scope::of_env(&[]),
+        Base::Named(NamedContext::Local(_) | NamedContext::Git(_) | NamedContext::Http(_)) => {
+            return Scope::of_env(&[]);
+        }
         Base::Named(NamedContext::Layout { .. }) => return Scope::unknown(),
     };
     // A stage that is not built has no base yet.
@@ -284,8 +286,10 @@ impl Walker<'_, '_> {
                     let settings = self.settings;
                     let parsed = Mount::parse(&flag.text, &mut |value| {
                         let noted = expand(&settings, value, values).map_err(|error| error.message)?;
+                        // What is not known here may have a value when it is built.
+                        let unknown = noted.text.is_empty() && !noted.unset.is_empty();
                         unset.extend(noted.unset);
-                        Ok(noted.text)
+                        Ok(if unknown { value.to_owned() } else { noted.text })
                     });
                     parsed.map_err(|(message, _)| Trouble::from(invalid(message)).at(flag.at))?;
                     self.undefined(choice, at, unset);

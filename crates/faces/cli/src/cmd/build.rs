@@ -538,6 +538,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     request.context = source.context;
     request.dockerfile_name = source.name;
     request.ignore = source.ignore;
+    request.context_time = source.time;
     request.target.clone_from(&flags.target);
     for argument in &flags.build_arg {
         match argument.split_once('=') {

@@ -28,6 +28,17 @@ pub(crate) fn write(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
     write_part(&part, output)
 }
 
+/// Writes everything below `root`, and it itself by this name, sorted by path.
+pub(crate) fn write_named(root: &Root, name: &str, output: &mut dyn Write) -> Result<(), Error> {
+    let part = Part {
+        root,
+        path: Path::new("."),
+        name: name.as_bytes(),
+        mounts: None,
+    };
+    write_part(&part, output)
+}
+
 /// A part of a tree.
 pub(super) struct Part<'a> {
     pub(super) root: &'a Root,

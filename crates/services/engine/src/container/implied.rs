@@ -94,7 +94,7 @@ const MOST: usize = 4096;
 
 /// All devices of the host, for a privileged container. A systemd would take its virtual terminals from the host:
 /// `terminals` says whether they come along.
-pub(super) fn host_devices(terminals: bool) -> Vec<Device> {
+pub(crate) fn host_devices(terminals: bool) -> Vec<Device> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/dev")];
     while let Some(folder) = folders.pop() {

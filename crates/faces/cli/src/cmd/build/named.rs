@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
 use dhow_engine::NamedContext;
+use dhow_types::Platform;
 
 use crate::CliError;
 
@@ -31,7 +32,7 @@ pub(super) fn agent(text: &str) -> Result<(String, PathBuf), CliError> {
     Ok((id.to_owned(), path))
 }
 
-/// `name=value`.
+/// `name=value`; `name::os/architecture=value` is for one platform.
 pub(super) fn context(text: &str) -> Result<(String, NamedContext), CliError> {
     let bad = |why: &str| CliError::plain(format!("invalid --build-context {text:?}: {why}"));
     let (name, value) = text
@@ -44,7 +45,14 @@ pub(super) fn context(text: &str) -> Result<(String, NamedContext), CliError> {
     {
         return Err(bad(&format!("{} is no folder", path.display())));
     }
-    Ok((NamedContext::key(name), context))
+    let key = match name.split_once("::") {
+        None => NamedContext::key(name),
+        Some((name, platform)) => {
+            let platform: Platform = platform.parse().map_err(|error| bad(&format!("{error}")))?;
+            NamedContext::key_for(&NamedContext::key(name), &platform.normalized())
+        }
+    };
+    Ok((key, context))
 }
 
 #[cfg(test)]
@@ -71,13 +79,8 @@ mod tests {
             ("alpine:latest", NamedContext::Image("busybox".to_owned()))
         );
         assert_eq!(context("lib=/").unwrap().1, NamedContext::Local("/".into()));
-        for bad in [
-            "lib",
-            "=/",
-            "lib=",
-            "lib=/nonexistent",
-            "lib=https://example.test/a.tar",
-        ] {
+        assert_eq!(context("lib::linux/arm64=/").unwrap().0, "lib::linux/arm64");
+        for bad in ["lib", "=/", "lib=", "lib=/nonexistent", "lib=ftp://example.test/a.tar", "lib::vax=/"] {
             assert!(context(bad).is_err(), "{bad}");
         }
     }

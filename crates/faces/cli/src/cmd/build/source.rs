@@ -19,16 +19,19 @@ pub(super) struct Source {
     pub(super) dockerfile: String,
     pub(super) name: String,
     pub(super) ignore: Ignore,
+    /// When the context was made, seconds since 1970, where that can be known.
+    pub(super) time: Option<i64>,
     /// The context, when it was unpacked for this build.
     pub(super) folder: Option<ContextFolder>,
 }
 
-/// The file in a context that says how to build: podman's name for it comes first with podman, last with docker.
+/// The file in a context that says how to build: podman's name for it comes first with podman, last with docker. Docker
+/// takes one in lower case, too (moby/moby#10858).
 fn recipe(context: &Path) -> PathBuf {
     let names = if crate::dialect::spoken().is_podman() {
-        ["Containerfile", "Dockerfile"]
+        ["Containerfile", "Dockerfile", "dockerfile"]
     } else {
-        ["Dockerfile", "Containerfile"]
+        ["Dockerfile", "dockerfile", "Containerfile"]
     };
     let found = names
         .iter()
@@ -45,18 +48,20 @@ impl Source {
             dockerfile,
             name: "Dockerfile".to_owned(),
             ignore: Ignore::InContext,
+            time: None,
             folder: None,
         }
     }
 
     /// A context that was unpacked, with the Dockerfile in it.
-    fn unpacked(folder: ContextFolder, file: Option<&Path>) -> Result<Self, CliError> {
+    fn unpacked(folder: ContextFolder, file: Option<&Path>, time: Option<i64>) -> Result<Self, CliError> {
         let file = file.unwrap_or(Path::new("Dockerfile"));
         Ok(Self {
             context: Some(folder.path()),
             dockerfile: folder.text(file, MAX_DOCKERFILE)?,
             name: file.display().to_string(),
             ignore: Ignore::InContext,
+            time,
             folder: Some(folder),
         })
     }
@@ -75,8 +80,10 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
         let engine = engine.engine()?;
         let folder = engine.context_folder()?;
         // Apart, since the builder forks and this process must have one thread then.
-        engine.apart(|engine| engine.fetch_context(&folder, &flags.context))?;
-        return Source::unpacked(folder, flags.file.as_deref());
+        let about = engine.apart(|engine| engine.fetch_context(&folder, &flags.context))?;
+        // What is no archive is the Dockerfile, whatever it is called.
+        let file = flags.file.as_deref().filter(|_| !about.alone);
+        return Source::unpacked(folder, file, about.time);
     }
     let context = PathBuf::from(&flags.context);
     if !context.is_dir() {
@@ -119,6 +126,7 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
         dockerfile,
         name,
         ignore,
+        time: None,
         folder: None,
     })
 }
@@ -150,14 +158,14 @@ fn git(context: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
     let engine = context.engine()?;
     let mut folder = engine.context_folder()?;
     // Apart, since the builder forks and this process must have one thread then.
-    engine.apart(|engine| engine.fetch_git_context(&folder, &git))?;
+    let about = engine.apart(|engine| engine.fetch_git_context(&folder, &git))?;
     folder.enter(git.subdir())?;
-    Source::unpacked(folder, flags.file.as_deref())
+    Source::unpacked(folder, flags.file.as_deref(), about.time)
 }
 
 /// What docker takes for a git repository (moby `urlutil.IsGitURL`).
 fn is_git(context: &str) -> bool {
-    let path = context.split('#').next().unwrap_or(context);
+    let path = context.split(['#', '?']).next().unwrap_or(context);
     let web = context.starts_with("http://") || context.starts_with("https://");
     ["git://", "ssh://", "git@", "github.com/"]
         .iter()
@@ -188,7 +196,7 @@ fn on_stdin(context: &Context, flags: &BuildFlags, twice: bool) -> Result<Source
         let engine = context.engine()?;
         let folder = engine.context_folder()?;
         engine.fill_context(&folder, whole)?;
-        return Source::unpacked(folder, flags.file.as_deref());
+        return Source::unpacked(folder, flags.file.as_deref(), None);
     }
     if flags.file.is_some() {
         let message = "a Dockerfile alone comes from standard input: --file names nothing then";
