@@ -11,7 +11,8 @@ use dhow_types::Digest;
 use crate::archive;
 use crate::failure::{Error, Halt, invalid};
 use crate::keys::KeyWriter;
-use crate::outside::{self, Downloaded, Once, Outside};
+use crate::download::Downloaded;
+use crate::outside::{self, Once, Outside};
 use crate::remote::{self, GitSource};
 use crate::schedule::Build;
 use crate::source::{Pick, Picked, Source as _, pick};
@@ -164,7 +165,8 @@ impl Remote {
             return Ok(());
         };
         let downloaded = self.file(build)?;
-        let context = &downloaded.tree.context;
+        let tree = downloaded.tree(build)?;
+        let context = &tree.context;
         let Some(top) = context.stat(name.as_bytes())? else {
             return Err(invalid(format!("the download {name} is gone")).into());
         };
@@ -190,7 +192,7 @@ impl Remote {
         else {
             return Err(invalid("a repository is no file").into());
         };
-        got.get(|| outside::download(build, url, name, checksum.as_ref()))
+        got.get(|| Downloaded::fetch(build, url, name, checksum.as_ref()))
     }
 
     fn commit(&self, build: &Build<'_>) -> Result<std::sync::Arc<String>, Halt> {

@@ -8,6 +8,7 @@ use dhow_layer::tar::{Reader, is_archive};
 use dhow_layer::{EntryKind, decoder};
 
 use crate::cache::cancelled;
+use crate::download::Downloaded;
 use crate::failure::{Context as _, Error, Halt, Trouble, invalid};
 use crate::outside;
 use crate::plan::{Base, Plan};
@@ -110,10 +111,10 @@ fn of_remote(build: &Build<'_>, source: &str) -> Result<Option<i64>, Halt> {
         let commit = outside::commit(build, &source)?;
         Some(outside::commit_time(build, &source, &commit)?)
     } else {
-        let downloaded = outside::download(build, source, &remote::file_name(source), None)?;
+        let downloaded = Downloaded::fetch(build, source, &remote::file_name(source), None)?;
         match downloaded.modified {
             Some(time) => i64::try_from(time).ok(),
-            None => newest(downloaded.open()?)?,
+            None => newest(downloaded.open(build)?)?,
         }
     };
     Ok(time.map(|time| time.clamp(0, LAST)))

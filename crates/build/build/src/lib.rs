@@ -19,6 +19,7 @@
 //!      tmp/build-<pid>-<n>/mount     where a source of `RUN --mount` is mounted
 //!      locks/build-<3 hex digits>    flock: one process at a time makes the result of a key
 //!      cache/ctx/<hash>              hashes of context files by (dev, ino, size, mtime, ctime)
+//!      cache/url/<hash>              tag and digest of a file of a web server
 //!      cache/mounts/<hash>           contents of `RUN --mount=type=cache`
 //!      meta.db                       the records
 //! ```
@@ -42,6 +43,7 @@ mod chmod;
 mod context;
 mod copy;
 mod digests;
+mod download;
 mod entitled;
 mod epoch;
 mod failure;
@@ -82,7 +84,7 @@ pub use remote::GitSource;
 pub use request::{Entitlements, Limit};
 pub use request::{Ignore, NamedContext, Request, Secret};
 pub use step::{
-    BuildObserver, Download, Event, Executor, GitAccess, Images, MountSource, NoObserver, RunStep, StepMount,
+    Answer, BuildObserver, Download, Event, Executor, GitAccess, Images, MountSource, NoObserver, RunStep, StepMount,
     StepResult, Stream,
 };
 

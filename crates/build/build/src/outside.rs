@@ -3,16 +3,13 @@
 //! Each is a directory that is read as a context is. What was fetched lies in `tmp/` of the store and goes with the
 //! build; a folder of the person's keeps its hashes for the next build.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
 
-use dhow_types::{Digest, ErrorKind};
+use dhow_types::ErrorKind;
 
 use crate::archive;
 use crate::context::Context;
+use crate::download::Downloaded;
 use crate::failure::{Context as _, Error, Halt, invalid};
 use crate::ignore::Patterns;
 use crate::mounts::RemovedDir;
@@ -20,11 +17,9 @@ use crate::remote::GitSource;
 use crate::request::NamedContext;
 use crate::schedule::Build;
 use crate::source::Source as _;
-use crate::step::{Download, GitAccess};
+use crate::step::GitAccess;
 use crate::write::{Destination, Writer};
 
-/// Most bytes of one download.
-const MAX_DOWNLOAD: u64 = 64 << 30;
 /// Most bytes of a header with credentials.
 const MAX_HEADER: usize = 8 << 10;
 
@@ -48,26 +43,6 @@ impl Outside {
     }
 }
 
-/// A downloaded file.
-#[derive(Debug)]
-pub(crate) struct Downloaded {
-    pub(crate) digest: Digest,
-    /// When it was changed last, when the server says it.
-    pub(crate) modified: Option<u64>,
-    /// Its file in the tree.
-    name: String,
-    pub(crate) tree: Outside,
-}
-
-impl Downloaded {
-    /// Its bytes.
-    pub(crate) fn open(&self) -> Result<File, Error> {
-        let top = self.tree.context.stat(self.name.as_bytes())?;
-        let top = top.ok_or_else(|| invalid(format!("the download {} is gone", self.name)))?;
-        Ok(self.tree.context.open(&top)?.0)
-    }
-}
-
 /// Something that is fetched once, by whoever needs it first.
 #[derive(Debug)]
 pub(crate) struct Once<T>(Mutex<Option<Arc<T>>>);
@@ -80,11 +55,16 @@ impl<T> Default for Once<T> {
 
 impl<T> Once<T> {
     pub(crate) fn get(&self, make: impl FnOnce() -> Result<T, Halt>) -> Result<Arc<T>, Halt> {
+        self.share(|| make().map(Arc::new))
+    }
+
+    /// The same with what others have, too.
+    pub(crate) fn share(&self, make: impl FnOnce() -> Result<Arc<T>, Halt>) -> Result<Arc<T>, Halt> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = slot.as_ref() {
             return Ok(Arc::clone(found));
         }
-        let made = Arc::new(make()?);
+        let made = make()?;
         *slot = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -114,7 +94,7 @@ pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<
         }
         NamedContext::Http(url) => {
             let once = build.outside(&format!("http {url}"));
-            once.get(|| of_url(build, url)).map(Some)
+            once.share(|| of_url(build, url)).map(Some)
         }
         NamedContext::Git(text) => {
             let source = GitSource::parse(text)?;
@@ -129,10 +109,11 @@ pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<
 }
 
 /// The files of an archive at a URL, or the one file that is there.
-fn of_url(build: &Build<'_>, url: &str) -> Result<Outside, Halt> {
+fn of_url(build: &Build<'_>, url: &str) -> Result<Arc<Outside>, Halt> {
     let name = crate::remote::file_name(url);
-    let downloaded = download(build, url, &name, None)?;
-    let context = &downloaded.tree.context;
+    let downloaded = Downloaded::fetch(build, url, &name, None)?;
+    let tree = downloaded.tree(build)?;
+    let context = &tree.context;
     let Some(top) = context.stat(name.as_bytes())? else {
         return Err(invalid(format!("the download {name} is gone")).into());
     };
@@ -140,68 +121,10 @@ fn of_url(build: &Build<'_>, url: &str) -> Result<Outside, Halt> {
     let root = dhow_rootpath::Root::open(&dir.path().join("files")).context(|| "open a named context")?;
     let mut writer = Writer::new(root, build);
     if !archive::unpack(context, &top, &mut writer, &Destination::new("/", true))? {
-        return Ok(downloaded.tree);
+        return Ok(tree);
     }
     writer.finish()?;
-    fetched(build, dir, String::new(), Patterns::default())
-}
-
-/// Downloads a file; a digest that is known before is checked.
-pub(crate) fn download(
-    build: &Build<'_>,
-    url: &str,
-    name: &str,
-    wanted: Option<&Digest>,
-) -> Result<Downloaded, Halt> {
-    let dir = temporary(build)?;
-    let path = dir.path().join("files").join(name);
-    let what = || format!("write {}", path.display());
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .context(what)?;
-    let authorization = http_authorization(build, url)?;
-    let asked = Download {
-        url,
-        authorization: authorization.as_deref(),
-        most: MAX_DOWNLOAD,
-        cancel: &build.request.cancel,
-    };
-    let modified = build
-        .images
-        .download(&asked, &mut file)
-        .context(|| format!("download {url}"))?;
-    // Docker takes 1970 for a file of unknown age.
-    let age = Duration::from_secs(modified.unwrap_or(0));
-    file.set_modified(UNIX_EPOCH + age).context(what)?;
-    let digest = digest_of(&mut file).context(what)?;
-    if let Some(wanted) = wanted.filter(|wanted| **wanted != digest) {
-        let message = format!("digest mismatch for {url}: it has {digest}, and --checksum wants {wanted}");
-        return Err(Error::new(ErrorKind::DataLoss, message).into());
-    }
-    Ok(Downloaded {
-        digest,
-        modified,
-        name: name.to_owned(),
-        tree: fetched(build, dir, String::new(), Patterns::default())?,
-    })
-}
-
-fn digest_of(file: &mut File) -> std::io::Result<Digest> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut hasher = dhow_types::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..count]);
-    }
+    fetched(build, dir, String::new(), Patterns::default()).map(Arc::new)
 }
 
 /// The commit that a repository means now.
@@ -247,14 +170,19 @@ pub(crate) fn checkout(
     fetched(build, dir, source.subdir.clone(), Patterns::compile(without)?)
 }
 
-fn temporary(build: &Build<'_>) -> Result<RemovedDir, Error> {
+pub(crate) fn temporary(build: &Build<'_>) -> Result<RemovedDir, Error> {
     let dir = RemovedDir::make(build.store.root().join("tmp").join(build.key()))?;
     let files = dir.path().join("files");
     std::fs::create_dir(&files).context(|| format!("create {}", files.display()))?;
     Ok(dir)
 }
 
-fn fetched(build: &Build<'_>, dir: RemovedDir, subdir: String, without: Patterns) -> Result<Outside, Halt> {
+pub(crate) fn fetched(
+    build: &Build<'_>,
+    dir: RemovedDir,
+    subdir: String,
+    without: Patterns,
+) -> Result<Outside, Halt> {
     let cache = build.store.root().join("cache/ctx");
     Ok(Outside {
         context: Context::without(&dir.path().join("files"), without, &cache)?,
@@ -264,7 +192,7 @@ fn fetched(build: &Build<'_>, dir: RemovedDir, subdir: String, without: Patterns
 }
 
 /// `HTTP_AUTH_HEADER_<host>` is a whole header, `HTTP_AUTH_TOKEN_<host>` a token (frontend 1.26, `llb.HTTP`).
-fn http_authorization(build: &Build<'_>, url: &str) -> Result<Option<String>, Error> {
+pub(crate) fn http_authorization(build: &Build<'_>, url: &str) -> Result<Option<String>, Error> {
     let host = host(url);
     let header = secret(build, &format!("HTTP_AUTH_HEADER_{host}"))?;
     if header.is_some() {

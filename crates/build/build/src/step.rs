@@ -82,11 +82,11 @@ pub trait Images: Sync {
         Err(missing(&format!("read the layout {}", path.display())))
     }
 
-    /// Downloads a file; gives the time of its last change, in seconds since 1970, when the server says it.
+    /// Downloads a file, unless it is the one that is [known](Download::known).
     ///
     /// # Errors
     /// Those of the server; `ResourceExhausted` for more than [`Download::most`] bytes.
-    fn download(&self, download: &Download<'_>, to: &mut File) -> Result<Option<u64>, Error> {
+    fn download(&self, download: &Download<'_>, to: &mut File) -> Result<Answer, Error> {
         let _ = to;
         Err(missing(&format!("download {}", download.url)))
     }
@@ -132,10 +132,23 @@ pub struct Download<'a> {
     pub url: &'a str,
     /// `Authorization` for the host of the URL, and for no other that it redirects to.
     pub authorization: Option<&'a str>,
+    /// The tag of the file that is known already; none together with an authorization.
+    pub known: Option<&'a str>,
     /// Most bytes.
     pub most: u64,
     /// When set, the download is to end.
     pub cancel: &'a AtomicBool,
+}
+
+/// What a server says of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// When it was changed last, in seconds since 1970, when the server says it.
+    pub modified: Option<u64>,
+    /// What tells it from what it was and will be (`ETag`), when the server says it.
+    pub tag: Option<String>,
+    /// It is the one that is known, and was not downloaded.
+    pub same: bool,
 }
 
 /// What may be used to fetch a repository.

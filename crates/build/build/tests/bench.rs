@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dhow_build::{
-    BuildObserver, Built, Download, Error, Event, Executor, Failed, GitAccess, GitSource, Images,
+    Answer, BuildObserver, Built, Download, Error, Event, Executor, Failed, GitAccess, GitSource, Images,
     MountSource, Request, RunStep, Stream, build,
 };
 use dhow_image::{Image, Store};
@@ -436,7 +436,7 @@ impl Images for Hub {
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, "not found in the registry"))
     }
 
-    fn download(&self, asked: &Download<'_>, to: &mut fs::File) -> Result<Option<u64>, Error> {
+    fn download(&self, asked: &Download<'_>, to: &mut fs::File) -> Result<Answer, Error> {
         let authorization = asked.authorization.unwrap_or("nobody");
         self.asked
             .lock()
@@ -447,7 +447,10 @@ impl Images for Hub {
             .get(asked.url)
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "404"))?;
         to.write_all(bytes).map_err(|error| Error::wrap(error, "write"))?;
-        Ok(*modified)
+        Ok(Answer {
+            modified: *modified,
+            ..Answer::default()
+        })
     }
 
     fn commit(&self, source: &GitSource, access: &GitAccess<'_>) -> Result<String, Error> {

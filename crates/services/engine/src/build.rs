@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dhow_build::{
-    BuildObserver, Built, Checked, Download, Executor, Failed, GitAccess, GitSource, Images, MountName,
+    Answer, BuildObserver, Built, Checked, Download, Executor, Failed, GitAccess, GitSource, Images, MountName,
     MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
 };
 use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount, Ulimit};
@@ -196,7 +196,7 @@ impl Images for Bases<'_> {
             .map_err(|error| dhow_build::Error::wrap(error, "use an OCI layout"))
     }
 
-    fn download(&self, download: &Download<'_>, to: &mut File) -> Result<Option<u64>, dhow_build::Error> {
+    fn download(&self, download: &Download<'_>, to: &mut File) -> Result<Answer, dhow_build::Error> {
         let client = self.engine.client();
         client
             .and_then(|client| crate::remote::download(client, download, to))

@@ -80,20 +80,22 @@ struct StoredMount {
 }
 
 impl Engine {
-    /// Writes what a build gave where other builds find it; the digest of the cache's manifest.
+    /// Writes what builds gave where other builds find it, such as those for several machines; the digest of the cache's
+    /// manifest.
     ///
     /// # Errors
     /// What reading the store and writing said.
-    pub fn export_cache(&self, built: &Built, how: &CacheExport) -> Result<Digest, Error> {
+    pub fn export_cache(&self, built: &[Built], how: &CacheExport) -> Result<Digest, Error> {
         self.write_cache(built, how)
             .context(|| format!("write the build cache to {}", how.to))
     }
 
-    fn write_cache(&self, built: &Built, how: &CacheExport) -> Result<Digest, Error> {
-        let own = &built.image.config.rootfs.diff_ids;
-        let mut records: Vec<StepResult> = built.results.clone();
-        records.retain(|record| how.all || own.contains(&record.layer));
+    fn write_cache(&self, built: &[Built], how: &CacheExport) -> Result<Digest, Error> {
+        let own = |layer| built.iter().any(|one| one.image.config.rootfs.diff_ids.contains(layer));
+        let all = built.iter().flat_map(|one| &one.results);
+        let mut records: Vec<StepResult> = all.filter(|record| how.all || own(&record.layer)).cloned().collect();
         records.sort_by(|one, other| one.keys.cmp(&other.keys));
+        records.dedup_by(|one, other| one.keys == other.keys);
         let target = Target::open(self, &how.to)?;
         let mut layers = Vec::new();
         let mut seen = BTreeSet::new();
@@ -105,7 +107,8 @@ impl Engine {
             layers.push(layer);
         }
         let mut mounts = Vec::new();
-        for name in built.mounts.iter().filter(|_| how.mounts) {
+        let used: BTreeSet<&MountName> = built.iter().flat_map(|one| &one.mounts).collect();
+        for name in used.into_iter().filter(|_| how.mounts) {
             if let Some(packed) = self.pack_mount(name)? {
                 target.put(&packed)?;
                 let blob = packed.descriptor.digest;

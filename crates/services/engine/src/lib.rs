@@ -81,7 +81,7 @@ pub use network::{NetworkChoice, NetworkView};
 pub use patch::{Change, How, Mend, PatchPlan, PatchTarget, Patched, Unmendable};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use policy::{PolicyFiles, PolicyTest};
-pub use provenance::Provenance;
+pub use provenance::{About, Provenance};
 pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
 pub use signature::{Signatures, Verification};

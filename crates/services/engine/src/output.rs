@@ -10,6 +10,7 @@ use dhow_reference::Reference;
 use dhow_rootpath::Root;
 use dhow_types::{ErrorKind, Observer};
 
+use crate::provenance::About;
 use crate::container::{check_out_tree, write_named_tree, write_tree};
 use crate::{Context as _, Engine, Error};
 
@@ -53,10 +54,12 @@ impl Engine {
         built: &[Built],
         names: &[Reference],
         form: &ArchiveForm,
+        about: &About<'_>,
         output: &mut dyn Write,
     ) -> Result<Descriptor, Error> {
         let images = images(built);
-        let written = self.store()?.write_images(&images, names, form, output);
+        let say = about.say(built, names);
+        let written = self.store()?.write_images(&images, names, form, &say, output);
         written.context(|| "write the images")
     }
 
@@ -69,10 +72,13 @@ impl Engine {
         built: &[Built],
         names: &[Reference],
         form: &ArchiveForm,
+        about: &About<'_>,
         folder: &Path,
     ) -> Result<Descriptor, Error> {
         let images = images(built);
-        let written = self.store()?.write_images_layout(&images, names, form, folder);
+        let say = about.say(built, names);
+        let store = self.store()?;
+        let written = store.write_images_layout(&images, names, form, &say, folder);
         written.context(|| format!("write the images to {}", folder.display()))
     }
 
@@ -85,12 +91,14 @@ impl Engine {
         built: &[Built],
         name: &Reference,
         annotations: &Labels,
+        about: &About<'_>,
         observer: &dyn Observer,
     ) -> Result<Pushed, Error> {
         let (client, images) = (self.client()?, images(built));
+        let say = about.say(built, std::slice::from_ref(name));
         let pushed = self
             .store()?
-            .push_images(client, &images, name, annotations, observer);
+            .push_images(client, &images, name, annotations, &say, observer);
         pushed.context(|| format!("push {}", name.familiar()))
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use dhow_build::{Built, Request};
-use dhow_image::Image;
+use dhow_image::{Image, Statement};
+use dhow_oci::Descriptor;
 use dhow_reference::Reference;
 use dhow_types::{Digest, Platform};
 use serde_json::{Value, json};
@@ -43,26 +44,61 @@ impl Engine {
         let store = self.store()?;
         let id = built.image.id;
         let subject = store.subject(&id).context(|| "describe the image")?;
-        let platform = built.image.config.platform();
-        let subjects: Vec<Value> = names
-            .iter()
-            .map(|name| json!({"name": purl(name, &platform), "digest": {"sha256": subject.digest.hex()}}))
-            .collect();
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "predicateType": PREDICATE,
-            "subject": subjects,
-            "predicate": predicate(built, request, how),
-        });
-        let bytes = serde_json::to_vec(&statement).map_err(|error| {
-            Error::because(dhow_types::ErrorKind::Internal, "write the provenance", error)
-        })?;
+        let bytes = statement(built, request, names, how, &subject.digest);
+        let bytes = bytes.context(|| "write the provenance")?;
         let index = store.attest(&id, names, &[(PREDICATE, bytes)]);
         let index = index.context(|| "keep the provenance")?;
         store.sync().context(|| "write the provenance to disk")?;
         built.image = store.image(&id).context(|| "look at the image")?;
         Ok(index)
     }
+}
+
+/// What is to be said of what was built.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// How each was asked for, in the order of what was built.
+    pub requests: &'a [Request],
+    /// The provenance, and how much of it.
+    pub provenance: Option<&'a Provenance>,
+}
+
+impl<'a> About<'a> {
+    /// Says it of each, by these names.
+    pub(crate) fn say(
+        self,
+        built: &'a [Built],
+        names: &'a [Reference],
+    ) -> impl Fn(usize, &Descriptor) -> Result<Vec<Statement>, dhow_image::Error> + 'a {
+        move |place, manifest| {
+            let (Some(how), Some(request)) = (self.provenance, self.requests.get(place)) else {
+                return Ok(Vec::new());
+            };
+            let text = statement(&built[place], request, names, how, &manifest.digest)?;
+            Ok(vec![(PREDICATE, text)])
+        }
+    }
+}
+
+/// The provenance of the image that has this manifest.
+fn statement(
+    built: &Built,
+    request: &Request,
+    names: &[Reference],
+    how: &Provenance,
+    manifest: &Digest,
+) -> Result<Vec<u8>, dhow_image::Error> {
+    let platform = built.image.config.platform();
+    let subject = |name| json!({"name": purl(name, &platform), "digest": {"sha256": manifest.hex()}});
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": PREDICATE,
+        "subject": names.iter().map(subject).collect::<Vec<Value>>(),
+        "predicate": predicate(built, request, how),
+    });
+    serde_json::to_vec(&statement).map_err(|error| {
+        dhow_image::Error::because(dhow_types::ErrorKind::Internal, "write the provenance", error)
+    })
 }
 
 fn predicate(built: &Built, request: &Request, how: &Provenance) -> Value {

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use dhow_build::Download;
+use dhow_build::{Answer, Download};
 use dhow_image::{Copy, Image, Location, copy};
 use dhow_oci::{Document, ImageConfig, MAX_DOCUMENT, Manifest};
 use dhow_reference::Reference;
@@ -59,12 +59,19 @@ fn read(client: &Client, reference: &Reference, manifest: &Manifest) -> Result<I
     ImageConfig::parse(&bytes).context(what)
 }
 
-/// Downloads a file for `ADD`.
-pub(crate) fn download(client: &Client, asked: &Download<'_>, to: &mut File) -> Result<Option<u64>, Error> {
+/// Downloads a file for `ADD`, unless it is the one that is known.
+pub(crate) fn download(client: &Client, asked: &Download<'_>, to: &mut File) -> Result<Answer, Error> {
     let what = || "read the answer";
-    let found = client
-        .get_as(asked.url, asked.authorization)
-        .context(|| "ask the server")?;
+    let found = match asked.known {
+        Some(tag) => client.get_unless(asked.url, tag),
+        None => client.get_as(asked.url, asked.authorization).map(Some),
+    };
+    let Some(found) = found.context(|| "ask the server")? else {
+        return Ok(Answer {
+            same: true,
+            ..Answer::default()
+        });
+    };
     let too_long = |length: u64| {
         let message = format!("it has {length} bytes or more, and {} are allowed", asked.most);
         Error::new(ErrorKind::ResourceExhausted, message)
@@ -80,7 +87,11 @@ pub(crate) fn download(client: &Client, asked: &Download<'_>, to: &mut File) -> 
         }
         let count = body.read(&mut buffer).context(what)?;
         if count == 0 {
-            return Ok(found.modified);
+            return Ok(Answer {
+                modified: found.modified,
+                tag: found.tag,
+                same: false,
+            });
         }
         written += count as u64;
         if written > asked.most {

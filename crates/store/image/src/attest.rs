@@ -47,6 +47,12 @@ pub struct Attestation {
     pub statements: Vec<(String, Descriptor)>,
 }
 
+/// A statement about an image: its predicate type and its text.
+pub type Statement = (&'static str, Vec<u8>);
+
+/// Says of the image at this place of a list, which has this manifest, what is to be said.
+pub type Saying<'a> = dyn Fn(usize, &Descriptor) -> Result<Vec<Statement>, Error> + 'a;
+
 /// The attestations of an image that are here.
 pub(crate) struct Attested {
     /// The index that lists them.
@@ -119,12 +125,7 @@ pub(crate) fn index_of(
     let about = image.digest.to_string();
     let mut manifests = vec![image];
     for attestation in attestations {
-        let mut attestation = attestation.clone();
-        attestation
-            .annotations
-            .insert(KIND.to_owned(), ATTESTATION.to_owned());
-        attestation.annotations.insert(ABOUT.to_owned(), about.clone());
-        manifests.push(attestation);
+        manifests.push(tied(attestation.clone(), &about));
     }
     let index = Index {
         schema_version: 2,
@@ -138,6 +139,71 @@ pub(crate) fn index_of(
     let bytes = serde_json::to_vec(&index)
         .map_err(|error| Error::because(ErrorKind::Internal, "write an index", error))?;
     Ok((index, bytes))
+}
+
+/// An attestation as an index lists it, about the manifest with this digest.
+fn tied(mut attestation: Descriptor, about: &str) -> Descriptor {
+    let mut say = |key: &str, value: &str| drop(attestation.annotations.insert(key.to_owned(), value.to_owned()));
+    say(KIND, ATTESTATION);
+    say(ABOUT, about);
+    attestation
+}
+
+/// An attestation of statements that are new.
+pub(crate) struct Made {
+    /// Of its manifest, for no machine.
+    pub(crate) descriptor: Descriptor,
+    pub(crate) manifest: Vec<u8>,
+    /// All that the manifest names.
+    pub(crate) blobs: Vec<(Descriptor, Vec<u8>)>,
+}
+
+impl Made {
+    fn of(statements: &[Statement]) -> Result<Self, Error> {
+        let mut blobs = Vec::new();
+        for (kind, statement) in statements {
+            let mut layer = Descriptor::of(STATEMENT, statement);
+            layer.annotations.insert(PREDICATE.to_owned(), (*kind).to_owned());
+            blobs.push((layer, statement.clone()));
+        }
+        let layers: Vec<Descriptor> = blobs.iter().map(|(layer, _)| layer.clone()).collect();
+        let diffs: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+        let config = serde_json::json!({"architecture": "unknown", "os": "unknown", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": diffs}});
+        let json = |error| Error::because(ErrorKind::Internal, "write an attestation", error);
+        let config = serde_json::to_vec(&config).map_err(json)?;
+        let described = Descriptor::of(media_type::OCI_CONFIG, &config);
+        let manifest = Manifest::new(described.clone(), layers);
+        blobs.push((described, config));
+        let manifest = serde_json::to_vec(&manifest).map_err(json)?;
+        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
+        descriptor.platform = Some(Platform {
+            architecture: "unknown".to_owned(),
+            os: "unknown".to_owned(),
+            os_version: None,
+            os_features: Vec::new(),
+            variant: None,
+        });
+        Ok(Self {
+            descriptor,
+            manifest,
+            blobs,
+        })
+    }
+}
+
+/// What `say` says of each of these manifests of images, ready for the index that lists them.
+pub(crate) fn made(manifests: &[Descriptor], say: &Saying<'_>) -> Result<Vec<Made>, Error> {
+    let mut all = Vec::new();
+    for (place, manifest) in manifests.iter().enumerate() {
+        let statements = say(place, manifest)?;
+        if !statements.is_empty() {
+            let mut one = Made::of(&statements)?;
+            one.descriptor = tied(one.descriptor, &manifest.digest.to_string());
+            all.push(one);
+        }
+    }
+    Ok(all)
 }
 
 impl Attested {
@@ -201,7 +267,7 @@ impl Store {
         Ok(subject)
     }
 
-    /// Keeps statements about an image beside it: each with its predicate type. They go along with push and save; what was
+    /// Keeps statements about an image beside it. They go along with push and save; what was
     /// said of it under these names before is replaced.
     ///
     /// # Errors
@@ -210,7 +276,7 @@ impl Store {
         &self,
         id: &ImageId,
         names: &[Reference],
-        statements: &[(&str, Vec<u8>)],
+        statements: &[Statement],
     ) -> Result<Digest, Error> {
         if names.is_empty() {
             let message = "attestations need a name of the image";
@@ -225,31 +291,12 @@ impl Store {
                 .context(|| "store an attestation")
                 .map(drop)
         };
-        let mut layers = Vec::new();
-        for (kind, statement) in statements {
-            store(statement)?;
-            let mut layer = Descriptor::of(STATEMENT, statement);
-            layer.annotations.insert(PREDICATE.to_owned(), (*kind).to_owned());
-            layers.push(layer);
+        let made = Made::of(statements)?;
+        for (_, bytes) in &made.blobs {
+            store(bytes)?;
         }
-        let diffs: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
-        let config = serde_json::json!({"architecture": "unknown", "os": "unknown", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": diffs}});
-        let json = |error| Error::because(ErrorKind::Internal, "write an attestation", error);
-        let config = serde_json::to_vec(&config).map_err(json)?;
-        store(&config)?;
-        let manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers);
-        let manifest = serde_json::to_vec(&manifest).map_err(json)?;
-        store(&manifest)?;
-        let mut described = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
-        described.platform = Some(Platform {
-            architecture: "unknown".to_owned(),
-            os: "unknown".to_owned(),
-            os_version: None,
-            os_features: Vec::new(),
-            variant: None,
-        });
-        let (_, index) = index_of(subject, &[described])?;
+        store(&made.manifest)?;
+        let (_, index) = index_of(subject, &[made.descriptor])?;
         store(&index)?;
         let digest = Digest::of(&index);
         self.replace_attested(id, names, &digest)?;

@@ -52,7 +52,7 @@ mod store;
 mod sweep;
 mod types;
 
-pub use attest::Attestation;
+pub use attest::{Attestation, Saying, Statement};
 pub use copy::{Copied, Copy, LayoutFolder, Location, copy};
 pub use image::{HistoryLine, Image, Summary};
 pub use manifest_list::{Annotate, ManifestList, ManifestLists, Member};

@@ -11,6 +11,7 @@ use dhow_reference::Reference;
 use dhow_transport::Client;
 use dhow_types::{DiffId, Digest, ErrorKind, Observer, Progress};
 
+use crate::attest::{Saying, made};
 use crate::image::Image;
 use crate::names::taggable;
 use crate::parallel::{Metered, Stop, each};
@@ -96,7 +97,7 @@ impl Store {
         pusher.run(&lease)
     }
 
-    /// Pushes images for several machines, and then the index of them under this name. They need not be recorded here, and
+    /// Pushes images for several machines with what is said of each, and then the index of all under this name. They need not be recorded here, and
     /// nothing of it is noted; the caller keeps their layers from the sweeper.
     ///
     /// # Errors
@@ -107,6 +108,7 @@ impl Store {
         images: &[Image],
         name: &Reference,
         annotations: &Labels,
+        say: &Saying<'_>,
         observer: &dyn Observer,
     ) -> Result<Pushed, Error> {
         let target = taggable(name)?;
@@ -129,6 +131,15 @@ impl Store {
             let mut manifest = Descriptor::of(&kind, &bytes);
             manifest.platform = Some(image.config.platform());
             manifests.push(manifest);
+        }
+        for made in made(&manifests, say)? {
+            for (blob, bytes) in &made.blobs {
+                client.push_blob(&target, blob, &mut bytes.as_slice()).context(what)?;
+            }
+            let beside = target.clone().without_tag().with_digest(made.descriptor.digest);
+            let kind = &made.descriptor.media_type;
+            client.push_manifest(&beside, kind, &made.manifest).context(what)?;
+            manifests.push(made.descriptor);
         }
         let bytes = serde_json::to_vec(&index_document(manifests))
             .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest list", error))?;

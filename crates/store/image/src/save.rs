@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::archive::{
     ArchiveImage, FULL_NAME, INDEX, LAYOUT, LAYOUT_BYTES, MANIFEST, REF_NAME, REPOSITORIES, blob_path,
 };
-use crate::attest::{index_of, preferring};
+use crate::attest::{Saying, index_of, made, preferring};
 use crate::image::Image;
 use crate::{Context as _, Error, Store};
 
@@ -163,9 +163,10 @@ impl Store {
         images: &[Image],
         names: &[Reference],
         form: &ArchiveForm,
+        say: &Saying<'_>,
         output: &mut dyn Write,
     ) -> Result<Descriptor, Error> {
-        let (documents, index) = self.indexed(images, names, form)?;
+        let (documents, index) = self.indexed(images, names, form, say)?;
         let form = ArchiveForm {
             docker: false,
             ..form.clone()
@@ -183,9 +184,10 @@ impl Store {
         images: &[Image],
         names: &[Reference],
         form: &ArchiveForm,
+        say: &Saying<'_>,
         folder: &Path,
     ) -> Result<Descriptor, Error> {
-        let (documents, index) = self.indexed(images, names, form)?;
+        let (documents, index) = self.indexed(images, names, form, say)?;
         self.lay_out(documents, folder)?;
         Ok(index)
     }
@@ -196,10 +198,17 @@ impl Store {
         images: &[Image],
         names: &[Reference],
         form: &ArchiveForm,
+        say: &Saying<'_>,
     ) -> Result<(Documents, Descriptor), Error> {
         let chosen: Vec<Chosen> = images.iter().map(|image| one(image, &[])).collect();
         let mut documents = self.documents(&chosen, form)?;
-        let manifests = std::mem::take(&mut documents.index);
+        let mut manifests = std::mem::take(&mut documents.index);
+        for made in made(&manifests, say)? {
+            let blobs = made.blobs.into_iter();
+            documents.blobs.extend(blobs.map(|(blob, bytes)| (blob.digest, bytes)));
+            documents.blobs.push((made.descriptor.digest, made.manifest));
+            manifests.push(made.descriptor);
+        }
         let bytes = json(&index_document(manifests))?;
         let index = Descriptor::of(media_type::OCI_INDEX, &bytes);
         documents.blobs.push((index.digest, bytes));

@@ -27,6 +27,8 @@ pub struct Download {
     pub length: Option<u64>,
     /// When it was changed last, in seconds since 1970, when the server says it.
     pub modified: Option<u64>,
+    /// Its tag (`ETag`), when the server says one.
+    pub tag: Option<String>,
     /// The body.
     pub body: Body,
 }

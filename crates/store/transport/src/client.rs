@@ -175,13 +175,7 @@ impl Client {
     pub fn get_as(&self, url: &str, authorization: Option<&str>) -> Result<Download, Error> {
         let url = place::parse(url)?;
         let header = authorization.map(|text| {
-            let mut header = HeaderValue::try_from(text).map_err(|error| {
-                Error::because(
-                    ErrorKind::InvalidArgument,
-                    "the authorization is no header",
-                    error,
-                )
-            })?;
+            let mut header = header("the authorization", text)?;
             header.set_sensitive(true);
             Ok::<_, Error>(header)
         });
@@ -190,11 +184,29 @@ impl Client {
             let download = download::Download::new(core, url, None, None);
             download.authorized(header).open().await
         })?;
-        Ok(Download {
+        Ok(self.download(opened))
+    }
+
+    /// As [`get`](Self::get), unless what is there still has the tag that it had: `None`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); `InvalidArgument` for a text that is no header.
+    pub fn get_unless(&self, url: &str, tag: &str) -> Result<Option<Download>, Error> {
+        let (url, tag) = (place::parse(url)?, header("the tag", tag)?);
+        let opened = self.0.run(|core| async move {
+            let download = download::Download::new(core, url, None, None);
+            download.open_unless(tag).await
+        })?;
+        Ok(opened.map(|opened| self.download(opened)))
+    }
+
+    fn download(&self, opened: download::Opened) -> Download {
+        Download {
             length: opened.size,
             modified: opened.modified,
+            tag: opened.tag,
             body: Body::new(opened.chunks, Arc::clone(&self.0)),
-        })
+        }
     }
 
     /// Whether the registry lets these credentials in; stores nothing. `Ok` also when the registry asks for none.
@@ -277,6 +289,17 @@ async fn read_document(answer: Answer) -> Result<Vec<u8>, Error> {
         }
         Err(why) => Err(Error::new(ErrorKind::Unavailable, format!("{asked}: {why}"))),
     }
+}
+
+/// A text of the caller's as a header.
+fn header(what: &str, text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::try_from(text).map_err(|error| {
+        Error::because(
+            ErrorKind::InvalidArgument,
+            format!("{what} is no header"),
+            error,
+        )
+    })
 }
 
 fn verified(

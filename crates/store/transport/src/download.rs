@@ -8,8 +8,8 @@ use dhow_types::ErrorKind;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, IF_RANGE,
-    LAST_MODIFIED, RANGE,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, IF_NONE_MATCH,
+    IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::mpsc;
@@ -54,6 +54,7 @@ pub(crate) struct Opened {
     pub(crate) size: Option<u64>,
     /// When it was changed last, in seconds since 1970, when the server says it.
     pub(crate) modified: Option<u64>,
+    pub(crate) tag: Option<String>,
     pub(crate) chunks: mpsc::Receiver<Result<Bytes, Error>>,
 }
 
@@ -106,12 +107,30 @@ impl Download {
     }
 
     /// Makes the first request; its errors are the caller's at once, later ones come through the channel.
-    pub(crate) async fn open(mut self) -> Result<Opened, Error> {
+    pub(crate) async fn open(self) -> Result<Opened, Error> {
         let mut call = self.call();
         call.attempts = self.attempts;
         let answer = self.core.send(call).await?.expect(&[StatusCode::OK]).await?;
+        self.begin(answer)
+    }
+
+    /// The same, unless what is there still has this tag.
+    pub(crate) async fn open_unless(self, tag: HeaderValue) -> Result<Option<Opened>, Error> {
+        let mut call = self.call();
+        call.attempts = self.attempts;
+        call.headers.push((IF_NONE_MATCH, tag));
+        let expected = [StatusCode::OK, StatusCode::NOT_MODIFIED];
+        let answer = self.core.send(call).await?.expect(&expected).await?;
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        self.begin(answer).map(Some)
+    }
+
+    fn begin(mut self, answer: Answer) -> Result<Opened, Error> {
         self.check_length(&answer)?;
         let modified = answer.header(&LAST_MODIFIED).and_then(crate::when::http_date);
+        let tag = answer.header(&ETAG).map(str::to_owned);
         if self.identity.is_none() {
             self.size = self.size.or_else(|| length(&answer));
             let headers = answer.response.headers();
@@ -126,6 +145,7 @@ impl Download {
         Ok(Opened {
             size,
             modified,
+            tag,
             chunks: receiver,
         })
     }

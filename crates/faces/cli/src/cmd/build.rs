@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
-    BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
+    About, BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
     ContextFolder, Difference, Engine, Entitlements, Failed,
 };
 use dhow_reference::Reference;
@@ -199,7 +199,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     // BuildKit's argument for the same.
     let argument = request.build_args.get("BUILDKIT_INLINE_CACHE");
     request.inline_cache = cache_to.inline || argument.is_some_and(|value| value == "1");
-    if flags.platform.len() > 1 {
+    if platforms(&flags).len() > 1 {
         return build_all(
             context,
             &flags,
@@ -230,7 +230,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     }
     interrupt.end_when_it_comes(|| {});
     let told = outputs.deliver(context, &built, &annotations, quiet)?;
-    export_cache(context, &cache_to, &built, quiet)?;
+    export_cache(context, &cache_to, std::slice::from_ref(&built), quiet)?;
     if let Some(path) = &flags.metadata_file {
         output::write_metadata(path, &told)?;
     }
@@ -266,7 +266,12 @@ fn has_epoch(request: &BuildRequest) -> bool {
     request.source_date_epoch.is_some() || request.build_args.contains_key("SOURCE_DATE_EPOCH")
 }
 
-fn export_cache(context: &Context, to: &cache::CacheTo, built: &Built, quiet: bool) -> Result<(), CliError> {
+fn export_cache(
+    context: &Context,
+    to: &cache::CacheTo,
+    built: &[Built],
+    quiet: bool,
+) -> Result<(), CliError> {
     for (export, failure_ignored) in &to.exports {
         if !quiet {
             note(&format!("exporting cache to {}", export.to));
@@ -292,20 +297,12 @@ fn build_all(
     quiet: bool,
 ) -> Result<ExitCode, CliError> {
     outputs.check_several()?;
-    let single = [
-        (
-            !flags.attest.is_empty() || flags.provenance.is_some(),
-            "--attest and --provenance",
-        ),
-        (flags.verify_reproducible, "--verify-reproducible"),
-        (!flags.cache_to.is_empty(), "--cache-to"),
-        (flags.iidfile.is_some(), "--iidfile"),
-    ];
-    if let Some((_, name)) = single.iter().find(|(given, _)| *given) {
-        return Err(CliError::plain(format!(
-            "{name}: not with several platforms, only with one"
-        )));
+    if flags.verify_reproducible {
+        let message = "--verify-reproducible: not with several platforms, only with one";
+        return Err(CliError::plain(message));
     }
+    let mut provenance = attest::wanted(&flags.attest, flags.provenance.as_deref())?;
+    let begun = SystemTime::now();
     // The store knows one image by a name: that for this machine, and there may be none.
     request.record = false;
     request.tags = Vec::new();
@@ -313,7 +310,7 @@ fn build_all(
         platform: Some(platform.clone()),
         ..request.clone()
     };
-    let requests: Vec<BuildRequest> = flags.platform.iter().map(one).collect();
+    let requests: Vec<BuildRequest> = platforms(flags).iter().map(one).collect();
     let caches = cache::from(&flags.cache_from)?;
     let built: Vec<Built> = show(
         context,
@@ -323,11 +320,43 @@ fn build_all(
         |engine, show, pulls| engine.build_each(&requests, &caches, show, pulls),
     )?;
     interrupt.end_when_it_comes(|| {});
-    let told = outputs.deliver_all(context, &built, annotations, quiet)?;
+    if let Some(provenance) = &mut provenance {
+        provenance.times = (begun, SystemTime::now());
+    }
+    let about = About {
+        requests: &requests,
+        provenance: provenance.as_ref(),
+    };
+    let told = outputs.deliver_all(context, &built, annotations, &about, quiet)?;
+    export_cache(context, &cache::to(&flags.cache_to)?, &built, quiet)?;
     if let Some(path) = &flags.metadata_file {
         output::write_metadata(path, &told)?;
     }
+    if let Some(path) = &flags.iidfile {
+        let digest = told.get("containerimage.digest").and_then(|digest| digest.as_str());
+        let digest = digest.ok_or_else(|| {
+            CliError::plain("--iidfile: several platforms have an ID together only where their index is written")
+                .with_hint("add --push or --output type=oci")
+        })?;
+        write_id(path, digest)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `--platform`, each once.
+fn platforms(flags: &BuildFlags) -> Vec<Platform> {
+    let mut found: Vec<Platform> = Vec::new();
+    for platform in flags.platform.iter().cloned().map(Platform::normalized) {
+        if !found.contains(&platform) {
+            found.push(platform);
+        }
+    }
+    found
+}
+
+fn write_id(path: &std::path::Path, id: &str) -> Result<(), CliError> {
+    let written = fs::write(path, id);
+    written.map_err(|error| CliError::plain(format!("write the image ID to {}: {error}", path.display())))
 }
 
 /// Builds, and shows how it goes.
@@ -489,8 +518,7 @@ fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
 fn finish(flags: &BuildFlags, outputs: &Outputs, quiet: bool, built: &Built) -> Result<(), CliError> {
     let id = built.image.id.to_string();
     if let Some(path) = &flags.iidfile {
-        fs::write(path, &id)
-            .map_err(|error| CliError::plain(format!("write the image ID to {}: {error}", path.display())))?;
+        write_id(path, &id)?;
     }
     if quiet {
         if !outputs.takes_stdout() {
@@ -560,7 +588,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
         "none" => BuildNetwork::None,
         _ => BuildNetwork::Default,
     };
-    request.platform = flags.platform.first().cloned();
+    request.platform = platforms(flags).into_iter().next();
     request.source_date_epoch = std::env::var("SOURCE_DATE_EPOCH")
         .ok()
         .and_then(|text| text.parse().ok());

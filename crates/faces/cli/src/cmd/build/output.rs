@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use dhow_engine::{ArchiveForm, Built, Compression};
+use dhow_engine::{About, ArchiveForm, Built, Compression};
 use dhow_oci::Descriptor;
 use dhow_reference::Reference;
 use serde_json::{Value, json};
@@ -211,12 +211,11 @@ impl Outputs {
                 Output::Archive { docker: true, .. } | Output::Layout { docker: true, .. } => {
                     "docker's archives hold single images"
                 }
-                Output::Tar(_) => "a tar has one root file system",
                 _ => continue,
             };
             return Err(
                 CliError::plain(format!("several platforms have no place there: {why}"))
-                    .with_hint("use --push, type=oci or type=local"),
+                    .with_hint("use --push, type=oci, type=local or type=tar"),
             );
         }
         Ok(())
@@ -228,6 +227,7 @@ impl Outputs {
         context: &Context,
         built: &[Built],
         annotations: &BTreeMap<String, String>,
+        about: &About<'_>,
         quiet: bool,
     ) -> Result<BTreeMap<String, Value>, CliError> {
         let engine = context.engine()?;
@@ -247,25 +247,27 @@ impl Outputs {
                 Output::Image { .. } => {
                     for name in &names {
                         let progress = Progress::new(quiet);
-                        let pushed = engine.push_built_index(built, name, &all, &progress);
+                        let pushed = engine.push_built_index(built, name, &all, about, &progress);
                         progress.finish();
                         tell("containerimage.digest", json!(pushed?.digest));
                     }
                 }
                 Output::Archive { place, .. } => drop(archive(place.file(), |output| {
-                    index = Some(engine.write_built_index(built, &names, &form, output)?);
+                    index = Some(engine.write_built_index(built, &names, &form, about, output)?);
                     Ok(())
                 })?),
                 Output::Layout { folder, .. } => {
-                    index = Some(engine.write_built_index_layout(built, &names, &form, folder)?);
+                    index = Some(engine.write_built_index_layout(built, &names, &form, about, folder)?);
                 }
                 Output::Local(folder) => {
                     for built in built {
-                        let platform = built.image.config.platform().to_string().replace('/', "_");
-                        engine.check_out_built(built, &folder.join(platform))?;
+                        engine.check_out_built(built, &folder.join(built.platform_folder()))?;
                     }
                 }
-                Output::Tar(_) | Output::Nothing => {}
+                Output::Tar(place) => drop(archive(place.file(), |output| {
+                    Ok(engine.write_built_trees(built, output)?)
+                })?),
+                Output::Nothing => {}
             }
             if let Some(index) = index {
                 tell("containerimage.digest", json!(index.digest));
