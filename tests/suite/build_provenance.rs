@@ -137,8 +137,8 @@ fn an_image_has_its_provenance_when_it_is_asked_for() {
     build(&world, &["-o", &output, "--provenance"])
         .one_error(1)
         .says("--tag");
-    build(&world, &["--attest", "type=sbom"])
+    build(&world, &["--attest", "type=vex"])
         .one_error(1)
-        .says("sbom");
+        .says("vex");
     world.clean();
 }

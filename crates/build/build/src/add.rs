@@ -9,11 +9,11 @@ use dhow_dockerfile::Copy;
 use dhow_types::Digest;
 
 use crate::archive;
+use crate::download::Downloaded;
 use crate::failure::{Error, Halt, invalid};
 use crate::keys::KeyWriter;
-use crate::download::Downloaded;
 use crate::outside::{self, Once, Outside};
-use crate::remote::{self, GitSource};
+use crate::remote::{self, GitSource, Material};
 use crate::schedule::Build;
 use crate::source::{Pick, Picked, Source as _, pick};
 use crate::write::{Destination, Writer};
@@ -121,6 +121,7 @@ impl Remote {
     pub(crate) fn write_key(&self, build: &Build<'_>, key: &mut KeyWriter) -> Result<(), Halt> {
         match self {
             Self::File {
+                url,
                 name,
                 checksum,
                 unpack,
@@ -130,6 +131,7 @@ impl Remote {
                     Some(digest) => *digest,
                     None => self.file(build)?.digest,
                 };
+                build.made_of(Material::file(url, &digest));
                 key.text("file")
                     .text(name)
                     .number(u64::from(*unpack))
@@ -139,6 +141,7 @@ impl Remote {
                 source, keep_git_dir, ..
             } => {
                 let commit = self.commit(build)?;
+                build.made_of(source.material(&commit));
                 key.text("repository").text(&commit).text(&source.subdir);
                 key.number(u64::from(*keep_git_dir))
                     .number(u64::from(source.submodules));

@@ -1,5 +1,6 @@
 //! Base images and the sources of `--from`: the store first, the registry when it is not there.
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use dhow_image::Image;
@@ -7,6 +8,7 @@ use dhow_reference::Reference;
 use dhow_types::{ErrorKind, Platform};
 
 use crate::failure::{Context as _, Error};
+use crate::remote::Material;
 use crate::schedule::{Build, lock};
 
 /// The image that `name` means. What is in the store is used without asking anyone, unless `--pull` was given or it
@@ -18,6 +20,28 @@ pub(crate) fn image(build: &Build<'_>, name: &str, platform: &Platform) -> Resul
         build.images.admit(name, &found)?;
         bases.push((name.to_owned(), found.clone()));
     }
+    Ok(found)
+}
+
+/// The image of an OCI layout.
+pub(crate) fn layout(
+    build: &Build<'_>,
+    path: &Path,
+    name: Option<&str>,
+    platform: &Platform,
+) -> Result<Image, Error> {
+    let found = build.images.layout(path, name, platform)?;
+    let folder = path.file_name().unwrap_or_default().to_string_lossy();
+    let digest = found.record.manifest.unwrap_or(found.id.0);
+    let platform = found.config.platform().to_string().replace('/', "%2F");
+    build.made_of(Material {
+        uri: format!(
+            "pkg:oci/{folder}?digest=sha256%3A{}&platform={platform}",
+            digest.hex()
+        ),
+        algorithm: "sha256".to_owned(),
+        digest: digest.hex(),
+    });
     Ok(found)
 }
 

@@ -62,7 +62,8 @@ impl Downloaded {
         let found = Self::ask(build, (url, name), authorization.as_deref(), known)?;
         if let Some(wanted) = wanted.filter(|wanted| **wanted != found.digest) {
             let digest = found.digest;
-            let message = format!("digest mismatch for {url}: it has {digest}, and --checksum wants {wanted}");
+            let message =
+                format!("digest mismatch for {url}: it has {digest}, and --checksum wants {wanted}");
             return Err(Error::new(ErrorKind::DataLoss, message).into());
         }
         Ok(found)
@@ -170,7 +171,9 @@ impl Known {
             digest,
             modified: answer.modified,
         };
-        let Ok(bytes) = serde_json::to_vec(&known) else { return };
+        let Ok(bytes) = serde_json::to_vec(&known) else {
+            return;
+        };
         if let Some(folder) = path.parent() {
             drop(std::fs::create_dir_all(folder));
         }

@@ -62,7 +62,8 @@ pub(crate) fn read(
     let named = |name: &Option<String>| name.as_deref() == Some(&lower);
     let Some(index) = plan.names.iter().rposition(named) else {
         let error = invalid(format!("invalid {NAME}: {text}"));
-        let hint = "write the seconds since 1970, context, or the name of a stage or context with one remote source";
+        let hint =
+            "write the seconds since 1970, context, or the name of a stage or context with one remote source";
         return Err(error.with_hint(hint).into());
     };
     Ok((None, Said::Remote(only_source(plan, file, index)?)))
@@ -82,8 +83,11 @@ fn only_source(plan: &Plan, file: &Dockerfile, index: usize) -> Result<String, T
     let Op::Add(copy) = &instruction.op else {
         return Err(refused());
     };
-    let ([path], true, &Base::Scratch) = (copy.paths.as_slice(), copy.files.is_empty(), &plan.stages[index].base)
-    else {
+    let ([path], true, &Base::Scratch) = (
+        copy.paths.as_slice(),
+        copy.files.is_empty(),
+        &plan.stages[index].base,
+    ) else {
         return Err(refused());
     };
     let path = plan.expand(file.escape, path)?;

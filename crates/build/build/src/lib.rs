@@ -80,12 +80,12 @@ pub use failure::{Error, Failed, Place};
 #[doc(hidden)]
 pub use ignore::compare;
 pub use lint::{Outline, Parameter, Rule, Target, Wanted, Warning};
-pub use remote::GitSource;
+pub use remote::{GitSource, Material};
 pub use request::{Entitlements, Limit};
 pub use request::{Ignore, NamedContext, Request, Secret};
 pub use step::{
-    Answer, BuildObserver, Download, Event, Executor, GitAccess, Images, MountSource, NoObserver, RunStep, StepMount,
-    StepResult, Stream,
+    Answer, BuildObserver, Download, Event, Executor, GitAccess, Images, MountSource, NoObserver, RunStep,
+    StepMount, StepResult, Stream,
 };
 
 pub use dhow_dockerfile::{Network, Security};
@@ -120,6 +120,8 @@ pub struct Built {
     pub results: Vec<StepResult>,
     /// The images that it was made of, by the names that they have in the Dockerfile, sorted.
     pub bases: Vec<(String, Image)>,
+    /// What else from elsewhere it was made of, sorted.
+    pub materials: Vec<Material>,
     /// The cache mounts that its steps had.
     pub mounts: BTreeSet<MountName>,
     /// Keeps the layers from the sweeper where neither the index nor the cache does as long as they are needed.
@@ -194,7 +196,10 @@ fn go(
     // All stages have the time in them: it is asked for before any of them begins.
     let mut dated = plan.clone();
     dated.epoch = epoch::ask(parts)?;
-    let build = Build::new(Parts { plan: &dated, ..parts })?;
+    let build = Build::new(Parts {
+        plan: &dated,
+        ..parts
+    })?;
     let result = build.run();
     if let Err(error) = build.save_hashes() {
         // The next build reads the files again: slower, not wrong.
@@ -220,6 +225,9 @@ fn go(
     bases.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(Built {
         bases,
+        materials: std::mem::take(&mut *schedule::lock(&build.materials))
+            .into_iter()
+            .collect(),
         image,
         warnings: found.warnings,
         stats: Stats {

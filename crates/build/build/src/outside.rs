@@ -13,7 +13,7 @@ use crate::download::Downloaded;
 use crate::failure::{Context as _, Error, Halt, invalid};
 use crate::ignore::Patterns;
 use crate::mounts::RemovedDir;
-use crate::remote::GitSource;
+use crate::remote::{GitSource, Material};
 use crate::request::NamedContext;
 use crate::schedule::Build;
 use crate::source::Source as _;
@@ -101,6 +101,7 @@ pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<
             let once = build.outside(&format!("git {text}"));
             let fetch = || {
                 let commit = commit(build, &source)?;
+                build.made_of(source.material(&commit));
                 checkout(build, &source, &commit, source.keep_git_dir.unwrap_or(false))
             };
             once.get(fetch).map(Some)
@@ -112,6 +113,7 @@ pub(crate) fn named(build: &Build<'_>, context: &NamedContext) -> Result<Option<
 fn of_url(build: &Build<'_>, url: &str) -> Result<Arc<Outside>, Halt> {
     let name = crate::remote::file_name(url);
     let downloaded = Downloaded::fetch(build, url, &name, None)?;
+    build.made_of(Material::file(url, &downloaded.digest));
     let tree = downloaded.tree(build)?;
     let context = &tree.context;
     let Some(top) = context.stat(name.as_bytes())? else {

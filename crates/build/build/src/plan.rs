@@ -153,10 +153,7 @@ impl Plan {
                     .platform_of(file.escape, text)
                     .map_err(|trouble| trouble.at(stage.at))?,
             };
-            let own = stage
-                .name
-                .as_deref()
-                .and_then(|name| self.named(name, &platform));
+            let own = stage.name.as_deref().and_then(|name| self.named(name, &platform));
             let replaced = own.is_some();
             let base = match (own, earlier) {
                 // A context with the name of the stage takes the place of all that the stage says.

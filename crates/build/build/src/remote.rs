@@ -4,6 +4,9 @@
 //! `URL?ref=..&subdir=..&checksum=..&keep-git-dir=..&submodules=..`. What ends up as an argument of the `git` program
 //! is checked here: nothing of it may look like an option, or name a transport that runs a program.
 
+use dhow_types::Digest;
+use serde::{Deserialize, Serialize};
+
 use crate::failure::{Error, invalid};
 
 /// A git repository and what of it is wanted.
@@ -21,6 +24,28 @@ pub struct GitSource {
     pub keep_git_dir: Option<bool>,
     /// Whether submodules come along.
     pub submodules: bool,
+}
+
+/// Something from elsewhere that a build was made of.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Material {
+    /// Where it is, without credentials.
+    pub uri: String,
+    /// The algorithm of its digest: `sha256`, of commits mostly `sha1`.
+    pub algorithm: String,
+    /// The digest in hexadecimal digits.
+    pub digest: String,
+}
+
+impl Material {
+    /// A file of a web server.
+    pub(crate) fn file(url: &str, digest: &Digest) -> Self {
+        Self {
+            uri: without_user(url),
+            algorithm: "sha256".to_owned(),
+            digest: digest.hex(),
+        }
+    }
 }
 
 /// Transports by which a repository may be fetched. `ext` and `file` would run programs or read files of this host.
@@ -47,6 +72,16 @@ fn is_scp_like(text: &str) -> bool {
         return false;
     };
     word(user, "-_") && word(host, "-.") && !path.is_empty()
+}
+
+/// A URL without user and password.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}/{path}")
 }
 
 /// Whether a source is the URL of a file.
@@ -140,12 +175,20 @@ impl GitSource {
 
     /// For messages: without user and password.
     pub(crate) fn shown(&self) -> String {
-        let Some((scheme, rest)) = self.remote.split_once("://") else {
-            return self.remote.clone();
-        };
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        format!("{scheme}://{host}/{path}")
+        without_user(&self.remote)
+    }
+
+    /// What a build is made of when it uses this commit of it.
+    #[must_use]
+    pub fn material(&self, commit: &str) -> Material {
+        let reference = self.reference.as_deref().unwrap_or_default();
+        let fragment = if reference.is_empty() { "" } else { "#" };
+        let algorithm = if commit.len() == 64 { "sha256" } else { "sha1" };
+        Material {
+            uri: format!("{}{fragment}{reference}", self.shown()),
+            algorithm: algorithm.to_owned(),
+            digest: commit.to_owned(),
+        }
     }
 
     fn set(&mut self, field: &str) -> Result<(), String> {

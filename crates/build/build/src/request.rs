@@ -8,6 +8,7 @@ use dhow_reference::Reference;
 use dhow_types::Platform;
 
 use crate::failure::{Context as _, Error, invalid, unsupported};
+use crate::remote::Material;
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Request {
     pub context: Option<PathBuf>,
     /// When the context was made, in seconds since 1970, when that is known: what `SOURCE_DATE_EPOCH=context` means.
     pub context_time: Option<i64>,
+    /// What the context is when it comes from elsewhere.
+    pub context_source: Option<Material>,
     /// Where the ignore patterns come from.
     pub ignore: Ignore,
     /// What names in the Dockerfile stand for instead (`--build-context`): a base, a stage, a `--from`. The names
@@ -173,7 +176,9 @@ impl NamedContext {
         }
         if value.contains("://") {
             let error = unsupported(format!("the build context {value:?} is not supported"));
-            return Err(error.with_hint("give a folder, docker-image://, oci-layout://, a git repository or the URL of a tar"));
+            return Err(error.with_hint(
+                "give a folder, docker-image://, oci-layout://, a git repository or the URL of a tar",
+            ));
         }
         if value.is_empty() {
             return Err(invalid("a build context needs a path or a URL"));
@@ -230,6 +235,7 @@ impl Request {
         Self {
             context: None,
             context_time: None,
+            context_source: None,
             ignore: Ignore::InContext,
             contexts: BTreeMap::new(),
             dockerfile_name: "Dockerfile".to_owned(),

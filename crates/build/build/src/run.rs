@@ -298,7 +298,9 @@ impl Stage<'_, '_> {
             let own = arguments.get(name);
             own.or_else(|| arguments.get(&name.to_ascii_lowercase()))
         };
-        let both = |name: &str, value: &str| [name.to_owned(), name.to_ascii_lowercase()].map(|name| format!("{name}={value}"));
+        let both = |name: &str, value: &str| {
+            [name.to_owned(), name.to_ascii_lowercase()].map(|name| format!("{name}={value}"))
+        };
         PROXIES
             .iter()
             .filter_map(|name| Some(both(name, value(name)?)))

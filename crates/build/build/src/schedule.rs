@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::failure::{Error, Halt, Trouble};
 use crate::outside::{Once, Outside};
 use crate::plan::Plan;
+use crate::remote::Material;
 use crate::request::Request;
 use crate::state::State;
 use crate::step::{BuildObserver, Event, Executor, Images, StepResult};
@@ -52,6 +53,7 @@ pub(crate) struct Build<'a> {
     pub(crate) results: Mutex<Vec<StepResult>>,
     /// The images that it began with, by the names that they have in the Dockerfile.
     pub(crate) bases: Mutex<Vec<(String, Image)>>,
+    pub(crate) materials: Mutex<BTreeSet<Material>>,
     /// The cache mounts that steps had.
     pub(crate) mounts: Mutex<BTreeSet<MountName>>,
 }
@@ -133,6 +135,7 @@ impl<'a> Build<'a> {
             kept: AtomicU32::new(0),
             results: Mutex::default(),
             bases: Mutex::default(),
+            materials: Mutex::default(),
             mounts: Mutex::default(),
         })
     }
@@ -247,6 +250,11 @@ impl<'a> Build<'a> {
     pub(crate) fn outside(&self, name: &str) -> Arc<Once<Outside>> {
         let mut outsides = lock(&self.outsides);
         Arc::clone(outsides.entry(name.to_owned()).or_default())
+    }
+
+    /// Notes what the build is made of.
+    pub(crate) fn made_of(&self, material: Material) {
+        lock(&self.materials).insert(material);
     }
 
     /// Keeps the hashes of all contexts for the next build.

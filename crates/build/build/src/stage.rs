@@ -138,7 +138,7 @@ impl Stage<'_, '_> {
             NamedContext::Layout { path, name } => {
                 let shown = format!("oci-layout://{}", path.display());
                 self.begin_image(&shown, at, |build| {
-                    build.images.layout(path, name.as_deref(), platform)
+                    base::layout(build, path, name.as_deref(), platform)
                 })
             }
             NamedContext::Local(_) | NamedContext::Git(_) | NamedContext::Http(_) => {
@@ -252,7 +252,11 @@ impl Stage<'_, '_> {
         let lookup = |name: &str| {
             let stars = || "****".to_owned();
             let hidden = secret.iter().any(|known| known == name);
-            if hidden { Some(stars()) } else { self.state.lookup(name) }
+            if hidden {
+                Some(stars())
+            } else {
+                self.state.lookup(name)
+            }
         };
         let text = settings
             .word(&instruction.text, &lookup)
@@ -278,7 +282,7 @@ impl Stage<'_, '_> {
                 base::image(self.build, &name, platform)?
             }
             Source::Named(NamedContext::Layout { path, name }) => {
-                self.build.images.layout(&path, name.as_deref(), platform)?
+                base::layout(self.build, &path, name.as_deref(), platform)?
             }
             Source::Named(context) => {
                 let tree = outside::named(self.build, &context)?;

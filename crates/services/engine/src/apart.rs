@@ -1,6 +1,8 @@
 //! Work that needs threads, done in a child process, so that this one may still fork and clone.
 
 use std::io::{Read as _, Write as _};
+use std::marker::PhantomData;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use dhow_types::{ErrorKind, Failure as _};
@@ -19,6 +21,13 @@ enum Answer<T> {
     },
 }
 
+/// Work that waits in a child process for what it is to be done with.
+#[derive(Debug)]
+pub(crate) struct Later<A, T> {
+    to: UnixStream,
+    kinds: PhantomData<fn(&A) -> T>,
+}
+
 impl Engine {
     /// Does `work` with a fresh engine of the same settings in a child process, waits for it, and gives what it gave. The
     /// caller must be single-threaded and stays so.
@@ -29,20 +38,49 @@ impl Engine {
         &self,
         work: impl FnOnce(&Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.later(|engine, ()| work(engine))?.ask(&())
+    }
+
+    /// Makes the process for work that is to be done later, when there are threads. The caller must still be
+    /// single-threaded; when it never asks, nothing is done.
+    pub(crate) fn later<A: Serialize + DeserializeOwned, T: Serialize + DeserializeOwned>(
+        &self,
+        work: impl FnOnce(&Self, A) -> Result<T, Error>,
+    ) -> Result<Later<A, T>, Error> {
         let what = || "make a process for the work";
-        let (mut answer, mut report) = UnixStream::pair().context(what)?;
+        let (to, mut report) = UnixStream::pair().context(what)?;
         if dhow_sys::clone::fork().context(what)?.is_none() {
-            drop(answer);
-            let outcome = Self::open(self.settings().clone()).and_then(|engine| work(&engine));
-            if let Ok(text) = serde_json::to_vec(&describe(outcome)) {
-                // A parent that is gone has nothing to hear.
-                drop(report.write_all(&text));
+            drop(to);
+            let mut asked = Vec::new();
+            if report.read_to_end(&mut asked).is_ok()
+                && let Ok(asked) = serde_json::from_slice(&asked)
+            {
+                let engine = Self::open(self.settings().clone());
+                let outcome = engine.and_then(|engine| work(&engine, asked));
+                if let Ok(text) = serde_json::to_vec(&describe(outcome)) {
+                    // A parent that is gone has nothing to hear.
+                    drop(report.write_all(&text));
+                }
             }
             dhow_sys::background::exit_now(0)
         }
-        drop(report);
+        Ok(Later {
+            to,
+            kinds: PhantomData,
+        })
+    }
+}
+
+impl<A: Serialize, T: DeserializeOwned> Later<A, T> {
+    /// Has it done with this, and waits for what it gives.
+    pub(crate) fn ask(mut self, with: &A) -> Result<T, Error> {
+        let json = |error| Error::because(ErrorKind::Internal, "say what is to be done", error);
+        let with = serde_json::to_vec(with).map_err(json)?;
+        // Of a process that ended early there is no answer, which says it.
+        drop(self.to.write_all(&with));
+        drop(self.to.shutdown(Shutdown::Write));
         let mut text = Vec::new();
-        answer.read_to_end(&mut text).context(|| "wait for the work")?;
+        self.to.read_to_end(&mut text).context(|| "wait for the work")?;
         // Reaped here; whatever its exit status, the answer says more.
         while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
         match serde_json::from_slice(&text) {

@@ -6,8 +6,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dhow_build::{
-    Answer, BuildObserver, Built, Checked, Download, Executor, Failed, GitAccess, GitSource, Images, MountName,
-    MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
+    Answer, BuildObserver, Built, Checked, Download, Executor, Failed, GitAccess, GitSource, Images,
+    MountName, MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
 };
 use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount, Ulimit};
 use dhow_image::Image;

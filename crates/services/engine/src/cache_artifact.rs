@@ -91,9 +91,16 @@ impl Engine {
     }
 
     fn write_cache(&self, built: &[Built], how: &CacheExport) -> Result<Digest, Error> {
-        let own = |layer| built.iter().any(|one| one.image.config.rootfs.diff_ids.contains(layer));
+        let own = |layer| {
+            built
+                .iter()
+                .any(|one| one.image.config.rootfs.diff_ids.contains(layer))
+        };
         let all = built.iter().flat_map(|one| &one.results);
-        let mut records: Vec<StepResult> = all.filter(|record| how.all || own(&record.layer)).cloned().collect();
+        let mut records: Vec<StepResult> = all
+            .filter(|record| how.all || own(&record.layer))
+            .cloned()
+            .collect();
         records.sort_by(|one, other| one.keys.cmp(&other.keys));
         records.dedup_by(|one, other| one.keys == other.keys);
         let target = Target::open(self, &how.to)?;

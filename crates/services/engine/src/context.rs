@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use dhow_build::{GitAccess, GitSource};
+use dhow_build::{GitAccess, GitSource, Material};
 use dhow_layer::{Compression, Scratch, decoder, tar::is_archive};
 use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
@@ -28,11 +28,13 @@ pub struct ContextFolder {
 }
 
 /// What is known of a context besides its files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextAbout {
     /// When it was made, seconds since 1970: of a commit its own time, of a download what the server says, or else the time
     /// of the newest file in the archive.
     pub time: Option<i64>,
+    /// What it is, when it can be said.
+    pub source: Option<Material>,
     /// Whether it is a Dockerfile alone.
     pub alone: bool,
 }
@@ -144,11 +146,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Unsupported` without the `git` program; what it said.
-    pub fn fetch_git_context(
-        &self,
-        folder: &ContextFolder,
-        git: &GitContext,
-    ) -> Result<ContextAbout, Error> {
+    pub fn fetch_git_context(&self, folder: &ContextFolder, git: &GitContext) -> Result<ContextAbout, Error> {
         let what = || format!("fetch the build context {}", git.source.remote);
         let home = self.context_folder()?;
         let (home, never) = (home.path(), AtomicBool::new(false));
@@ -175,6 +173,7 @@ impl Engine {
         }
         Ok(ContextAbout {
             time: Some(time),
+            source: Some(git.source.material(&commit)),
             alone: false,
         })
     }
@@ -208,6 +207,7 @@ impl Engine {
             let root = Root::open(&folder.path()).context(what)?;
             return Ok(ContextAbout {
                 time: modified.or(newest(&root).context(what)?),
+                source: None,
                 alone: false,
             });
         }
@@ -222,6 +222,7 @@ impl Engine {
         file.flush().context(what)?;
         Ok(ContextAbout {
             time: modified,
+            source: None,
             alone: true,
         })
     }

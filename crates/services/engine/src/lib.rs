@@ -81,7 +81,7 @@ pub use network::{NetworkChoice, NetworkView};
 pub use patch::{Change, How, Mend, PatchPlan, PatchTarget, Patched, Unmendable};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use policy::{PolicyFiles, PolicyTest};
-pub use provenance::{About, Provenance};
+pub use provenance::{About, Bills, Provenance};
 pub use secret::{LARGEST_SECRET, Secret};
 pub use selinux::Relabel;
 pub use signature::{Signatures, Verification};
@@ -91,7 +91,7 @@ pub use volume::{Volume, VolumeRequest};
 
 pub use dhow_build::{
     BuildObserver, Built, Checked as BuildChecked, Entitlements, Event as BuildEvent, Failed, Ignore,
-    Limit as BuildLimit, NamedContext, Network as BuildNetwork, Outline as BuildOutline,
+    Limit as BuildLimit, Material, NamedContext, Network as BuildNetwork, Outline as BuildOutline,
     Request as BuildRequest, Secret as BuildSecret, Stream as BuildStream, Target as BuildTarget,
     Wanted as BuildWanted, Warning as BuildWarning, targets as build_targets,
 };

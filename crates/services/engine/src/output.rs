@@ -10,8 +10,8 @@ use dhow_reference::Reference;
 use dhow_rootpath::Root;
 use dhow_types::{ErrorKind, Observer};
 
-use crate::provenance::About;
 use crate::container::{check_out_tree, write_named_tree, write_tree};
+use crate::provenance::About;
 use crate::{Context as _, Engine, Error};
 
 impl Engine {

@@ -387,7 +387,10 @@ fn files(
     if !request.hostname.is_empty() {
         let loopback = std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
         entries.push(dhow_network::HostEntry {
-            ip: made.endpoint.as_ref().map_or(loopback, |endpoint| endpoint.ip.into()),
+            ip: made
+                .endpoint
+                .as_ref()
+                .map_or(loopback, |endpoint| endpoint.ip.into()),
             names: vec![request.hostname.clone()],
         });
     }

@@ -143,7 +143,8 @@ pub(crate) fn index_of(
 
 /// An attestation as an index lists it, about the manifest with this digest.
 fn tied(mut attestation: Descriptor, about: &str) -> Descriptor {
-    let mut say = |key: &str, value: &str| drop(attestation.annotations.insert(key.to_owned(), value.to_owned()));
+    let mut say =
+        |key: &str, value: &str| drop(attestation.annotations.insert(key.to_owned(), value.to_owned()));
     say(KIND, ATTESTATION);
     say(ABOUT, about);
     attestation

@@ -134,11 +134,15 @@ impl Store {
         }
         for made in made(&manifests, say)? {
             for (blob, bytes) in &made.blobs {
-                client.push_blob(&target, blob, &mut bytes.as_slice()).context(what)?;
+                client
+                    .push_blob(&target, blob, &mut bytes.as_slice())
+                    .context(what)?;
             }
             let beside = target.clone().without_tag().with_digest(made.descriptor.digest);
             let kind = &made.descriptor.media_type;
-            client.push_manifest(&beside, kind, &made.manifest).context(what)?;
+            client
+                .push_manifest(&beside, kind, &made.manifest)
+                .context(what)?;
             manifests.push(made.descriptor);
         }
         let bytes = serde_json::to_vec(&index_document(manifests))

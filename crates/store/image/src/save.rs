@@ -205,7 +205,9 @@ impl Store {
         let mut manifests = std::mem::take(&mut documents.index);
         for made in made(&manifests, say)? {
             let blobs = made.blobs.into_iter();
-            documents.blobs.extend(blobs.map(|(blob, bytes)| (blob.digest, bytes)));
+            documents
+                .blobs
+                .extend(blobs.map(|(blob, bytes)| (blob.digest, bytes)));
             documents.blobs.push((made.descriptor.digest, made.manifest));
             manifests.push(made.descriptor);
         }

@@ -293,13 +293,8 @@ async fn read_document(answer: Answer) -> Result<Vec<u8>, Error> {
 
 /// A text of the caller's as a header.
 fn header(what: &str, text: &str) -> Result<HeaderValue, Error> {
-    HeaderValue::try_from(text).map_err(|error| {
-        Error::because(
-            ErrorKind::InvalidArgument,
-            format!("{what} is no header"),
-            error,
-        )
-    })
+    HeaderValue::try_from(text)
+        .map_err(|error| Error::because(ErrorKind::InvalidArgument, format!("{what} is no header"), error))
 }
 
 fn verified(

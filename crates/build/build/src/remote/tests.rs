@@ -117,3 +117,16 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn what_a_build_is_made_of_has_no_user_and_the_algorithm_of_its_commit() {
+    let source = GitSource::parse("https://me:hush@h.test/a.git#v1:sub").unwrap();
+    for (length, algorithm) in [(40, "sha1"), (64, "sha256")] {
+        let made_of = source.material(&"a".repeat(length));
+        assert_eq!(made_of.uri, "https://h.test/a.git#v1");
+        assert_eq!(made_of.algorithm, algorithm);
+    }
+    let file = Material::file("http://me:hush@h.test:8/f", &Digest::of(b""));
+    assert_eq!(file.uri, "http://h.test:8/f");
+    assert_eq!(without_user("http://h.test/a@b"), "http://h.test/a@b");
+}

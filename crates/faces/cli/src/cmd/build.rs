@@ -12,11 +12,10 @@ use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
-    About, BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
+    BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
     ContextFolder, Difference, Engine, Entitlements, Failed,
 };
 use dhow_reference::Reference;
@@ -30,6 +29,7 @@ use crate::render::build::{Live, Plain, RawJson, Why, Written, failure};
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
 
+use self::attest::{Saying, Wanted};
 use self::output::Outputs;
 pub(super) use self::output::annotations;
 
@@ -137,6 +137,9 @@ struct BuildFlags {
     /// Shorthand for "--attest=type=provenance"; kept beside the image, none by default
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "MODE")]
     provenance: Option<String>,
+    /// Shorthand for "--attest=type=sbom": what is in the image, kept beside it; none by default
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "MODE")]
+    sbom: Option<String>,
     /// External cache sources (e.g., "user/app:cache", "type=local,src=path/to/dir")
     #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
@@ -210,26 +213,25 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             quiet,
         );
     }
-    let provenance = attest::wanted(&flags.attest, flags.provenance.as_deref())?;
-    if provenance.is_some() && outputs.recorded_names().is_empty() {
+    let wanted = Wanted::of(&flags)?;
+    let names = outputs.recorded_names();
+    if !wanted.nothing() && names.is_empty() && !outputs.has_files() {
         return Err(
             CliError::plain("an attestation is kept beside an image with a name in the store")
                 .with_hint("name it with --tag, and with other outputs add --load"),
         );
     }
-    let begun = SystemTime::now();
+    let saying = Saying::begin(context, wanted)?;
     let mut built = solve(context, &flags, &request, &interrupt)?;
-    if let Some(mut provenance) = provenance {
-        provenance.times = (begun, SystemTime::now());
+    let said = saying.end(std::slice::from_ref(&built), &names)?;
+    let about = said.about(std::slice::from_ref(&request));
+    if !about.is_empty() && !names.is_empty() {
         // It is about the manifest that the registry has, which is known when the layers are there.
         outputs.push(context, quiet)?;
-        let names = outputs.recorded_names();
-        context
-            .engine()?
-            .attest_provenance(&mut built, &request, &names, &provenance)?;
+        context.engine()?.attest_built(&mut built, &names, &about)?;
     }
     interrupt.end_when_it_comes(|| {});
-    let told = outputs.deliver(context, &built, &annotations, quiet)?;
+    let told = outputs.deliver(context, &built, &annotations, &about, quiet)?;
     export_cache(context, &cache_to, std::slice::from_ref(&built), quiet)?;
     if let Some(path) = &flags.metadata_file {
         output::write_metadata(path, &told)?;
@@ -301,8 +303,7 @@ fn build_all(
         let message = "--verify-reproducible: not with several platforms, only with one";
         return Err(CliError::plain(message));
     }
-    let mut provenance = attest::wanted(&flags.attest, flags.provenance.as_deref())?;
-    let begun = SystemTime::now();
+    let saying = Saying::begin(context, Wanted::of(flags)?)?;
     // The store knows one image by a name: that for this machine, and there may be none.
     request.record = false;
     request.tags = Vec::new();
@@ -320,23 +321,22 @@ fn build_all(
         |engine, show, pulls| engine.build_each(&requests, &caches, show, pulls),
     )?;
     interrupt.end_when_it_comes(|| {});
-    if let Some(provenance) = &mut provenance {
-        provenance.times = (begun, SystemTime::now());
-    }
-    let about = About {
-        requests: &requests,
-        provenance: provenance.as_ref(),
-    };
+    let said = saying.end(&built, &tags(flags)?)?;
+    let about = said.about(&requests);
     let told = outputs.deliver_all(context, &built, annotations, &about, quiet)?;
     export_cache(context, &cache::to(&flags.cache_to)?, &built, quiet)?;
     if let Some(path) = &flags.metadata_file {
         output::write_metadata(path, &told)?;
     }
     if let Some(path) = &flags.iidfile {
-        let digest = told.get("containerimage.digest").and_then(|digest| digest.as_str());
+        let digest = told
+            .get("containerimage.digest")
+            .and_then(|digest| digest.as_str());
         let digest = digest.ok_or_else(|| {
-            CliError::plain("--iidfile: several platforms have an ID together only where their index is written")
-                .with_hint("add --push or --output type=oci")
+            CliError::plain(
+                "--iidfile: several platforms have an ID together only where their index is written",
+            )
+            .with_hint("add --push or --output type=oci")
         })?;
         write_id(path, digest)?;
     }
@@ -567,6 +567,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     request.dockerfile_name = source.name;
     request.ignore = source.ignore;
     request.context_time = source.time;
+    request.context_source = source.material;
     request.target.clone_from(&flags.target);
     for argument in &flags.build_arg {
         match argument.split_once('=') {

@@ -80,7 +80,14 @@ mod tests {
         );
         assert_eq!(context("lib=/").unwrap().1, NamedContext::Local("/".into()));
         assert_eq!(context("lib::linux/arm64=/").unwrap().0, "lib::linux/arm64");
-        for bad in ["lib", "=/", "lib=", "lib=/nonexistent", "lib=ftp://example.test/a.tar", "lib::vax=/"] {
+        for bad in [
+            "lib",
+            "=/",
+            "lib=",
+            "lib=/nonexistent",
+            "lib=ftp://example.test/a.tar",
+            "lib::vax=/",
+        ] {
             assert!(context(bad).is_err(), "{bad}");
         }
     }

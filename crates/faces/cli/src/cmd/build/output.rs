@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use dhow_engine::{About, ArchiveForm, Built, Compression};
+use dhow_engine::{About, ArchiveForm, Built, Compression, Engine};
 use dhow_oci::Descriptor;
 use dhow_reference::Reference;
 use serde_json::{Value, json};
@@ -51,6 +51,8 @@ struct Options {
     compression: Option<Compression>,
     annotations: BTreeMap<String, String>,
     rewrite_timestamp: bool,
+    /// Whether each platform has a folder of its own.
+    split: Option<bool>,
 }
 
 impl Outputs {
@@ -148,6 +150,13 @@ impl Outputs {
         self.all.iter().any(|(_, options)| options.rewrite_timestamp)
     }
 
+    /// Whether files are written, of which something can be said beside them.
+    pub(crate) fn has_files(&self) -> bool {
+        self.all
+            .iter()
+            .any(|(output, _)| matches!(output, Output::Local(_)))
+    }
+
     /// Whether standard output is taken.
     pub(crate) fn takes_stdout(&self) -> bool {
         self.all.iter().any(|(output, _)| output.is_stdout())
@@ -171,11 +180,20 @@ impl Outputs {
         context: &Context,
         built: &Built,
         annotations: &BTreeMap<String, String>,
+        about: &About<'_>,
         quiet: bool,
     ) -> Result<BTreeMap<String, Value>, CliError> {
         let id = built.image.id.to_string();
         let mut told = BTreeMap::from([("containerimage.config.digest".to_owned(), json!(id))]);
         for (output, options) in &self.all {
+            if let Output::Local(folder) = output {
+                let built = std::slice::from_ref(built);
+                check_out(context.engine()?, built, folder, options.split, about)?;
+                if !quiet {
+                    note(&format!("wrote files to {}", folder.display()));
+                }
+                continue;
+            }
             let names = self.names(options);
             let written = output.write(context, built, &names, options, annotations, quiet)?;
             let names: Vec<String> = names.iter().map(Reference::canonical).collect();
@@ -260,9 +278,7 @@ impl Outputs {
                     index = Some(engine.write_built_index_layout(built, &names, &form, about, folder)?);
                 }
                 Output::Local(folder) => {
-                    for built in built {
-                        engine.check_out_built(built, &folder.join(built.platform_folder()))?;
-                    }
+                    check_out(engine, built, folder, options.split, about)?;
                 }
                 Output::Tar(place) => drop(archive(place.file(), |output| {
                     Ok(engine.write_built_trees(built, output)?)
@@ -280,6 +296,27 @@ impl Outputs {
         }
         Ok(told)
     }
+}
+
+/// Writes the files of each into the folder, or into one of its own in it, and what is said of them.
+fn check_out(
+    engine: &Engine,
+    built: &[Built],
+    folder: &Path,
+    split: Option<bool>,
+    about: &About<'_>,
+) -> Result<(), CliError> {
+    let several = built.len() > 1;
+    let split = split.unwrap_or(several);
+    for (place, one) in built.iter().enumerate() {
+        let own = split.then(|| folder.join(one.platform_folder()));
+        let folder = own.as_deref().unwrap_or(folder);
+        engine.check_out_built(one, folder)?;
+        if !about.is_empty() {
+            engine.check_out_about(place, one, about, folder, several && !split)?;
+        }
+    }
+    Ok(())
 }
 
 /// Pushes these names; the digest of the last.
@@ -364,12 +401,7 @@ impl Output {
                 archive(place.file(), |output| Ok(engine.write_built_tree(built, output)?))?;
                 Ok(None)
             }
-            Self::Local(folder) => {
-                engine.check_out_built(built, folder)?;
-                say(&format!("wrote files to {}", folder.display()));
-                Ok(None)
-            }
-            Self::Nothing => Ok(None),
+            Self::Local(_) | Self::Nothing => Ok(None),
         }
     }
 }
@@ -474,6 +506,11 @@ fn kind_of(kind: &str, known: &mut BTreeMap<String, String>) -> Result<Output, S
 
 impl Options {
     fn read(&mut self, kind: &str, known: &mut BTreeMap<String, String>) -> Result<(), String> {
+        if kind == "local"
+            && let Some(text) = known.remove("platform-split")
+        {
+            self.split = Some(switch("platform-split", &text)?);
+        }
         if !matches!(kind, "image" | "registry" | "docker" | "oci") {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use dhow_engine::{ContextFolder, GitContext, Ignore, is_context};
+use dhow_engine::{ContextAbout, ContextFolder, GitContext, Ignore, Material, is_context};
 
 use super::BuildFlags;
 use crate::{CliError, Context, dialect};
@@ -21,6 +21,8 @@ pub(super) struct Source {
     pub(super) ignore: Ignore,
     /// When the context was made, seconds since 1970, where that can be known.
     pub(super) time: Option<i64>,
+    /// What it is, of what comes from elsewhere.
+    pub(super) material: Option<Material>,
     /// The context, when it was unpacked for this build.
     pub(super) folder: Option<ContextFolder>,
 }
@@ -49,19 +51,21 @@ impl Source {
             name: "Dockerfile".to_owned(),
             ignore: Ignore::InContext,
             time: None,
+            material: None,
             folder: None,
         }
     }
 
     /// A context that was unpacked, with the Dockerfile in it.
-    fn unpacked(folder: ContextFolder, file: Option<&Path>, time: Option<i64>) -> Result<Self, CliError> {
+    fn unpacked(folder: ContextFolder, file: Option<&Path>, about: ContextAbout) -> Result<Self, CliError> {
         let file = file.unwrap_or(Path::new("Dockerfile"));
         Ok(Self {
             context: Some(folder.path()),
             dockerfile: folder.text(file, MAX_DOCKERFILE)?,
             name: file.display().to_string(),
             ignore: Ignore::InContext,
-            time,
+            time: about.time,
+            material: about.source,
             folder: Some(folder),
         })
     }
@@ -83,7 +87,7 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
         let about = engine.apart(|engine| engine.fetch_context(&folder, &flags.context))?;
         // What is no archive is the Dockerfile, whatever it is called.
         let file = flags.file.as_deref().filter(|_| !about.alone);
-        return Source::unpacked(folder, file, about.time);
+        return Source::unpacked(folder, file, about);
     }
     let context = PathBuf::from(&flags.context);
     if !context.is_dir() {
@@ -127,6 +131,7 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
         name,
         ignore,
         time: None,
+        material: None,
         folder: None,
     })
 }
@@ -160,7 +165,7 @@ fn git(context: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
     // Apart, since the builder forks and this process must have one thread then.
     let about = engine.apart(|engine| engine.fetch_git_context(&folder, &git))?;
     folder.enter(git.subdir())?;
-    Source::unpacked(folder, flags.file.as_deref(), about.time)
+    Source::unpacked(folder, flags.file.as_deref(), about)
 }
 
 /// What docker takes for a git repository (moby `urlutil.IsGitURL`).
@@ -196,7 +201,7 @@ fn on_stdin(context: &Context, flags: &BuildFlags, twice: bool) -> Result<Source
         let engine = context.engine()?;
         let folder = engine.context_folder()?;
         engine.fill_context(&folder, whole)?;
-        return Source::unpacked(folder, flags.file.as_deref(), None);
+        return Source::unpacked(folder, flags.file.as_deref(), ContextAbout::default());
     }
     if flags.file.is_some() {
         let message = "a Dockerfile alone comes from standard input: --file names nothing then";
