@@ -16,7 +16,7 @@ use dhow_oci::{Descriptor, Document, ImageConfig, Index, MAX_DOCUMENT, Manifest,
 use dhow_reference::Reference;
 use dhow_rootpath::Root;
 use dhow_transport::Client;
-use dhow_types::{DiffId, Digest, ErrorKind, Observer, Platform, Progress};
+use dhow_types::{DiffId, Digest, ErrorKind, Observer, Progress};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{restore_tree, write_tree};
@@ -236,6 +236,9 @@ impl<'e> Target<'e> {
     }
 }
 
+/// Most images of one index of which the inline cache is read.
+const MAX_IMAGES: usize = 32;
+
 /// Caches elsewhere that a build may take from; read when they are first asked.
 pub(crate) struct Imports<'e> {
     engine: &'e Engine,
@@ -268,7 +271,7 @@ impl<'e> Imports<'e> {
             let mut loaded = Vec::new();
             for place in self.places {
                 match load(self.engine, place) {
-                    Ok(found) => loaded.push(found),
+                    Ok(found) => loaded.extend(found),
                     Err(error) => self.warn(&format!("importing cache manifest from {place}"), &error),
                 }
             }
@@ -345,9 +348,22 @@ impl<'e> Imports<'e> {
     }
 }
 
-/// Reads a cache's documents.
-fn load(engine: &Engine, place: &CachePlace) -> Result<Loaded, Error> {
-    let manifest = manifest_at(engine, place)?;
+/// Reads a cache's documents; of images for several machines those that have a cache.
+fn load(engine: &Engine, place: &CachePlace) -> Result<Vec<Loaded>, Error> {
+    let (mut found, mut failed) = (Vec::new(), None);
+    for manifest in manifests_at(engine, place)? {
+        match load_one(engine, place, manifest) {
+            Ok(loaded) => found.push(loaded),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+fn load_one(engine: &Engine, place: &CachePlace, manifest: Manifest) -> Result<Loaded, Error> {
     let config = read_blob(engine, place, &manifest.config)?;
     let inline = manifest.artifact_type.as_deref() != Some(ARTIFACT);
     let bad = |error: serde_json::Error| {
@@ -407,8 +423,8 @@ fn load(engine: &Engine, place: &CachePlace) -> Result<Loaded, Error> {
     })
 }
 
-/// The manifest of a cache, or of an image for this machine.
-fn manifest_at(engine: &Engine, place: &CachePlace) -> Result<Manifest, Error> {
+/// The manifest of a cache, or of an image, for each of its machines.
+fn manifests_at(engine: &Engine, place: &CachePlace) -> Result<Vec<Manifest>, Error> {
     let bytes = match place {
         CachePlace::Registry(name) => {
             engine
@@ -431,16 +447,21 @@ fn manifest_at(engine: &Engine, place: &CachePlace) -> Result<Manifest, Error> {
         }
     };
     match Document::parse(&bytes, None).context(|| "read the manifest")? {
-        Document::Manifest(manifest) => Ok(manifest),
+        Document::Manifest(manifest) => Ok(vec![manifest]),
         Document::Index(index) => {
-            let host = Platform::host();
-            let missing = || Error::new(ErrorKind::NotFound, format!("it has nothing for {host}"));
-            let chosen = index.choose(&host).ok_or_else(missing)?;
-            let bytes = read_blob(engine, place, chosen)?;
-            match Document::parse(&bytes, None).context(|| "read the manifest")? {
-                Document::Manifest(manifest) => Ok(manifest),
-                Document::Index(_) => Err(Error::new(ErrorKind::Unsupported, "it is a list of lists")),
-            }
+            let known = |entry: &&Descriptor| {
+                let platform = entry.platform.as_ref();
+                platform.is_none_or(|platform| platform.os != "unknown")
+            };
+            let chosen = index.manifests.iter().filter(known).take(MAX_IMAGES);
+            let read = |entry: &Descriptor| {
+                let bytes = read_blob(engine, place, entry)?;
+                match Document::parse(&bytes, None).context(|| "read the manifest")? {
+                    Document::Manifest(manifest) => Ok(manifest),
+                    Document::Index(_) => Err(Error::new(ErrorKind::Unsupported, "it is a list of lists")),
+                }
+            };
+            chosen.map(read).collect()
         }
     }
 }

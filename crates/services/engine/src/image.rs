@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 
 use dhow_image::{
-    Attestation, HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, Pushed, Removed,
-    Summary, Use,
+    Attestation, HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, PushForm, Pushed,
+    Removed, Summary, Use,
 };
 use dhow_policy::Point;
 use dhow_reference::Reference;
@@ -83,6 +83,14 @@ impl Engine {
     /// # Errors
     /// As [`Engine::pull`].
     pub fn push(&self, name: &str, observer: &dyn Observer) -> Result<Pushed, Error> {
+        self.push_as(name, &PushForm::default(), observer)
+    }
+
+    /// The same in a form.
+    ///
+    /// # Errors
+    /// As [`Engine::push`].
+    pub fn push_as(&self, name: &str, form: &PushForm, observer: &dyn Observer) -> Result<Pushed, Error> {
         let reference = parse(name)?.or_latest();
         if self.own_policy()?.is_some()
             && let Ok(image) = self.store()?.resolve(&reference.canonical())
@@ -92,7 +100,7 @@ impl Engine {
             }
         }
         self.store()?
-            .push(self.client()?, &reference, observer)
+            .push_as(self.client()?, &reference, form, observer)
             .context(|| format!("push {}", reference.familiar()))
             .inspect(|_| {
                 let name = reference.familiar();

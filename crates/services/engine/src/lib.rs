@@ -141,8 +141,8 @@ pub use mounted::MountedImage;
 pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, Submounts, Ulimit};
 pub use dhow_image::{
     Annotate, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image,
-    Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, Pushed,
-    Removed, Summary,
+    Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, PushForm,
+    Pushed, Removed, Summary,
 };
 pub use dhow_layer::{Backend, Compression};
 

@@ -4,11 +4,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use dhow_build::Built;
-use dhow_image::{ArchiveForm, Image, Pushed};
-use dhow_oci::{Descriptor, Labels};
+use dhow_image::{ArchiveForm, Image, PushForm, Pushed};
+use dhow_oci::Descriptor;
+use dhow_policy::Point;
 use dhow_reference::Reference;
 use dhow_rootpath::Root;
-use dhow_types::{ErrorKind, Observer};
+use dhow_types::{ErrorKind, Observer, Progress};
 
 use crate::container::{check_out_tree, write_named_tree, write_tree};
 use crate::provenance::About;
@@ -90,15 +91,22 @@ impl Engine {
         &self,
         built: &[Built],
         name: &Reference,
-        annotations: &Labels,
+        form: &PushForm,
         about: &About<'_>,
         observer: &dyn Observer,
     ) -> Result<Pushed, Error> {
+        if self.own_policy()?.is_some() {
+            for built in built {
+                for warning in self.admit(Point::Push, &built.image, &name.canonical())? {
+                    observer.observe(Progress::Warning(&warning));
+                }
+            }
+        }
         let (client, images) = (self.client()?, images(built));
         let say = about.say(built, std::slice::from_ref(name));
         let pushed = self
             .store()?
-            .push_images(client, &images, name, annotations, &say, observer);
+            .push_images(client, &images, name, form, &say, observer);
         pushed.context(|| format!("push {}", name.familiar()))
     }
 

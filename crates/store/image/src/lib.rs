@@ -60,7 +60,7 @@ pub use save::{ArchiveForm, PackedBlob};
 pub use store::Store;
 pub use types::{
     Check, DiskUsage, Finding, Import, Imported, LabelFilter, LayerUsage, Loaded, Packing, Prune, Pruned,
-    Pull, Pulled, Pushed, Removed, Report, Swept, Usage, Use,
+    Pull, Pulled, PushForm, Pushed, Removed, Report, Swept, Usage, Use,
 };
 
 dhow_types::define_error! {

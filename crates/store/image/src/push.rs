@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use dhow_content::ContentStore as _;
 use dhow_layer::{Compression, Layer, compress};
 use dhow_meta::{BlobRecord, Lease};
-use dhow_oci::{Descriptor, Document, Labels, MAX_DOCUMENT, Manifest, media_type};
+use dhow_oci::{Descriptor, Document, MAX_DOCUMENT, Manifest, media_type};
 use dhow_reference::Reference;
 use dhow_transport::Client;
 use dhow_types::{DiffId, Digest, ErrorKind, Observer, Progress};
@@ -17,7 +17,7 @@ use crate::names::taggable;
 use crate::parallel::{Metered, Stop, each};
 use crate::pipe::pipe;
 use crate::save::index_document;
-use crate::types::Pushed;
+use crate::types::{PushForm, Pushed};
 use crate::{Context as _, Error, Store};
 
 /// How often a layer is compressed and sent before its failure is the push's.
@@ -31,8 +31,7 @@ struct Pusher<'a> {
     image: Image,
     /// The manifest that the image came with: kept when the registry gets the same blobs, so that digests are stable.
     original: Option<Original>,
-    /// What a new manifest says besides.
-    annotations: Labels,
+    form: &'a PushForm,
     observer: &'a dyn Observer,
 }
 
@@ -65,6 +64,20 @@ impl Store {
         reference: &Reference,
         observer: &dyn Observer,
     ) -> Result<Pushed, Error> {
+        self.push_as(client, reference, &PushForm::default(), observer)
+    }
+
+    /// The same in a form.
+    ///
+    /// # Errors
+    /// As [`Store::push`].
+    pub fn push_as(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        form: &PushForm,
+        observer: &dyn Observer,
+    ) -> Result<Pushed, Error> {
         if reference.digest().is_some() {
             let message = format!("cannot push a digest reference: {}", reference.familiar());
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("push a tag"));
@@ -91,7 +104,7 @@ impl Store {
             target,
             image,
             original,
-            annotations: Labels::new(),
+            form,
             observer,
         };
         pusher.run(&lease)
@@ -107,7 +120,7 @@ impl Store {
         client: &Client,
         images: &[Image],
         name: &Reference,
-        annotations: &Labels,
+        form: &PushForm,
         say: &Saying<'_>,
         observer: &dyn Observer,
     ) -> Result<Pushed, Error> {
@@ -121,7 +134,7 @@ impl Store {
                 target: target.clone(),
                 image: image.clone(),
                 original: None,
-                annotations: annotations.clone(),
+                form,
                 observer,
             };
             let layers = pusher.push_layers()?;
@@ -305,6 +318,7 @@ impl Pusher<'_> {
                 known.push(Descriptor::new(&blob.media_type, blob.digest, blob.size));
             }
         }
+        known.retain(|blob| self.form.takes(blob));
         for blob in &known {
             if self.has(&blob.digest)? {
                 end("Layer already exists");
@@ -372,10 +386,9 @@ impl Pusher<'_> {
                 }
                 other => {
                     let (digest, size) = other.map_err(|error| Error::wrap(error, what()))?;
-                    let media_type = if self.docker() {
-                        media_type::DOCKER_LAYER_GZIP
-                    } else {
-                        media_type::OCI_LAYER_GZIP
+                    let media_type = match self.form.compression {
+                        Compression::Gzip if self.docker() => media_type::DOCKER_LAYER_GZIP,
+                        _ => self.form.media_type(),
                     };
                     return Ok(BlobRecord {
                         diff: job.diff,
@@ -395,7 +408,7 @@ impl Pusher<'_> {
         let (mut inlet, mut outlet) = pipe();
         let (compressed, sent) = std::thread::scope(|scope| {
             let compressor = scope.spawn(move || {
-                let outcome = compress(&mut tar, &mut inlet, Compression::Gzip);
+                let outcome = compress(&mut tar, &mut inlet, self.form.compression);
                 match outcome {
                     Ok(_) => {
                         inlet.finish();
@@ -485,7 +498,7 @@ impl Pusher<'_> {
             manifest.annotations.clone_from(&original.manifest.annotations);
         }
         if !docker {
-            manifest.annotations.extend(self.annotations.clone());
+            manifest.annotations.extend(self.form.annotations.clone());
         }
         let bytes = serde_json::to_vec(&manifest)
             .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest", error))?;

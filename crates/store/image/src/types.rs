@@ -1,6 +1,7 @@
 //! What the verbs take and give.
 
-use dhow_oci::{ImageConfig, RunConfig};
+use dhow_layer::Compression;
+use dhow_oci::{Descriptor, ImageConfig, Labels, RunConfig, media_type};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, Digest, ImageId, Platform};
 
@@ -25,6 +26,42 @@ pub struct Pulled {
     pub updated: bool,
     /// Docker's last line: `Downloaded newer image for debian:12`.
     pub status: String,
+}
+
+/// How an image is pushed.
+#[derive(Clone, Debug)]
+pub struct PushForm {
+    /// What new manifests say besides; only of images for several machines.
+    pub annotations: Labels,
+    /// How layers are compressed that no registry is known to have.
+    pub compression: Compression,
+    /// Whether the others are compressed again when they are compressed in another way.
+    pub force: bool,
+}
+
+impl Default for PushForm {
+    fn default() -> Self {
+        Self {
+            annotations: Labels::new(),
+            compression: Compression::Gzip,
+            force: false,
+        }
+    }
+}
+
+impl PushForm {
+    pub(crate) fn media_type(&self) -> &'static str {
+        match self.compression {
+            Compression::None => media_type::OCI_LAYER,
+            Compression::Zstd => media_type::OCI_LAYER_ZSTD,
+            _ => media_type::OCI_LAYER_GZIP,
+        }
+    }
+
+    /// Whether a blob that is known of a layer may be what is pushed.
+    pub(crate) fn takes(&self, blob: &Descriptor) -> bool {
+        !self.force || crate::push::in_family(blob.clone(), false).media_type == self.media_type()
+    }
 }
 
 /// What a push did.

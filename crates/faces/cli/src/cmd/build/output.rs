@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use dhow_engine::{About, ArchiveForm, Built, Compression, Engine};
+use dhow_engine::{About, ArchiveForm, Built, Compression, Engine, PushForm};
 use dhow_oci::Descriptor;
 use dhow_reference::Reference;
 use serde_json::{Value, json};
@@ -49,6 +49,8 @@ pub(crate) struct Outputs {
 struct Options {
     names: Vec<Reference>,
     compression: Option<Compression>,
+    /// Whether layers that the registry is known to have in another way are compressed again.
+    force_compression: bool,
     annotations: BTreeMap<String, String>,
     rewrite_timestamp: bool,
     /// Whether each platform has a folder of its own.
@@ -169,7 +171,7 @@ impl Outputs {
             .iter()
             .filter(|(output, _)| *output == Output::Image { push: true });
         for (_, options) in pushed {
-            push(context, &self.names(options), quiet)?;
+            push(context, &self.names(options), options, quiet)?;
         }
         Ok(())
     }
@@ -260,12 +262,16 @@ impl Outputs {
                 layers: options.compression.unwrap_or(Compression::None),
                 annotations: all.clone(),
             };
+            let push = PushForm {
+                annotations: all.clone(),
+                ..options.push_form()
+            };
             let mut index = None;
             match output {
                 Output::Image { .. } => {
                     for name in &names {
                         let progress = Progress::new(quiet);
-                        let pushed = engine.push_built_index(built, name, &all, about, &progress);
+                        let pushed = engine.push_built_index(built, name, &push, about, &progress);
                         progress.finish();
                         tell("containerimage.digest", json!(pushed?.digest));
                     }
@@ -320,14 +326,20 @@ fn check_out(
 }
 
 /// Pushes these names; the digest of the last.
-fn push(context: &Context, names: &[Reference], quiet: bool) -> Result<Option<String>, CliError> {
+fn push(
+    context: &Context,
+    names: &[Reference],
+    options: &Options,
+    quiet: bool,
+) -> Result<Option<String>, CliError> {
+    let form = options.push_form();
     let mut digest = None;
     for name in names {
         if !quiet {
             note(&format!("pushing {}", name.canonical()));
         }
         let progress = Progress::new(quiet);
-        let pushed = context.engine()?.push(&name.canonical(), &progress);
+        let pushed = context.engine()?.push_as(&name.canonical(), &form, &progress);
         progress.finish();
         digest = Some(pushed?.digest.to_string());
     }
@@ -383,7 +395,7 @@ impl Output {
         };
         match self {
             Self::Image { push: false } => Ok(Some(Written::Stored)),
-            Self::Image { push: true } => Ok(push(context, names, quiet)?.map(Written::Pushed)),
+            Self::Image { push: true } => Ok(push(context, names, options, quiet)?.map(Written::Pushed)),
             Self::Archive { docker, place } => {
                 let mut manifest = None;
                 archive(place.file(), |output| {
@@ -505,6 +517,14 @@ fn kind_of(kind: &str, known: &mut BTreeMap<String, String>) -> Result<Output, S
 }
 
 impl Options {
+    fn push_form(&self) -> PushForm {
+        PushForm {
+            compression: self.compression.unwrap_or(Compression::Gzip),
+            force: self.force_compression,
+            ..PushForm::default()
+        }
+    }
+
     fn read(&mut self, kind: &str, known: &mut BTreeMap<String, String>) -> Result<(), String> {
         if kind == "local"
             && let Some(text) = known.remove("platform-split")
@@ -534,7 +554,10 @@ impl Options {
             return Err("oci-mediatypes=false: what is built here has OCI's media types".to_owned());
         }
         if let Some(text) = known.remove("compression") {
-            self.compression = Some(compression(kind, &text)?);
+            self.compression = Some(compression(&text)?);
+        }
+        if let Some(text) = known.remove("force-compression") {
+            self.force_compression = switch("force-compression", &text)?;
         }
         let keys: Vec<String> = known
             .keys()
@@ -553,13 +576,11 @@ impl Options {
     }
 }
 
-fn compression(kind: &str, text: &str) -> Result<Compression, String> {
-    let pushed = matches!(kind, "image" | "registry");
+fn compression(text: &str) -> Result<Compression, String> {
     match text {
         "gzip" => Ok(Compression::Gzip),
-        "uncompressed" if !pushed => Ok(Compression::None),
-        "zstd" if !pushed => Ok(Compression::Zstd),
-        "uncompressed" | "zstd" => Err(format!("compression={text}: layers are pushed with gzip")),
+        "uncompressed" => Ok(Compression::None),
+        "zstd" => Ok(Compression::Zstd),
         other => Err(format!("compression={other:?}: write uncompressed, gzip or zstd")),
     }
 }
@@ -661,7 +682,6 @@ mod tests {
             ("type=cacheonly,dest=x", "dest"),
             ("type=image,push=maybe", "push"),
             ("type=image,name=UPPER", "UPPER"),
-            ("type=image,compression=zstd", "zstd"),
             ("type=oci,tar=false", "dest"),
             ("type=tar,dest=x,annotation.a=b", "annotation"),
             ("type=oci,dest=x,annotation-index.a=b", "annotation-index"),
