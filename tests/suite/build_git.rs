@@ -6,13 +6,13 @@ use std::process::{Child, Command, Stdio};
 use crate::world::{World, eventually, free_port, program};
 
 /// The program itself: `git daemon` would put another between.
-const DAEMON: &str = "/usr/lib/git-core/git-daemon";
+pub(crate) const DAEMON: &str = "/usr/lib/git-core/git-daemon";
 
 /// A server of the repositories in a folder; ends when dropped.
-struct Daemon(Child, u16);
+pub(crate) struct Daemon(Child, u16);
 
 impl Daemon {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let port = free_port();
         let child = Command::new(DAEMON)
             .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1"])
@@ -30,7 +30,7 @@ impl Daemon {
         daemon
     }
 
-    fn url(&self, rest: &str) -> String {
+    pub(crate) fn url(&self, rest: &str) -> String {
         format!("git://127.0.0.1:{}/{rest}", self.1)
     }
 }

@@ -371,3 +371,47 @@ COPY --from=maker /out /out
     world.feed(&args, "FROM scratch\nLABEL a=b\n").exits(0);
     world.clean();
 }
+
+#[test]
+fn layers_are_pushed_in_the_compression_that_was_asked_for() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let registry = Served::start(&world.path("registry"));
+    let name = registry.name("team/c:1");
+    let text = "FROM scratch\nCOPY <<EOF /f\nsome text\nEOF\n";
+    let kind = |options: &str, flags: &[&str]| {
+        let output = format!("type=registry,name={name}{options}");
+        let args = [&["build", "-o", &output], flags, &["-"]].concat();
+        world.feed(&args, text).exits(0);
+        let layout = world.path("layout");
+        drop(fs::remove_dir_all(&layout));
+        let to = format!("oci:{}", layout.display());
+        world
+            .dhow(&["copy", "--all", &format!("docker://{name}"), &to])
+            .exits(0);
+        let read = |digest: &Value| -> Value {
+            let hex = digest.as_str().unwrap().trim_start_matches("sha256:");
+            let bytes = fs::read(layout.join("blobs/sha256").join(hex)).unwrap();
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        let mut manifest = read(&index["manifests"][0]["digest"]);
+        if !manifest["manifests"].is_null() {
+            manifest = read(&manifest["manifests"][0]["digest"]);
+        }
+        let kind = manifest["layers"][0]["mediaType"].as_str().unwrap();
+        kind.trim_start_matches("application/vnd.oci.image.layer.v1.")
+            .to_owned()
+    };
+    assert_eq!(kind(",compression=zstd", &[]), "tar+zstd");
+    // It is there already, and stays as it is.
+    assert_eq!(kind("", &[]), "tar+zstd");
+    let forced = ",compression=uncompressed,force-compression=true";
+    assert_eq!(kind(forced, &[]), "tar");
+    let both = ["--platform", "linux/amd64,linux/arm64"];
+    assert_eq!(
+        kind(",compression=zstd,force-compression=true", &both),
+        "tar+zstd"
+    );
+}

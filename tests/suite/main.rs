@@ -5,7 +5,7 @@
 //! when there is none; those with `unprivileged` in their name run as a normal user. Only module `bootstrap` uses the
 //! network, for the mirror in the host's own package sources.
 //!
-//! - `world`: the harness; `yard`: bundles for the runtime's command line; `samples`: busybox as an image, tars, OCI layouts; `served`: our own registry
+//! - `world`: the harness; `recipe`: small builds; `web`: a web server; `yard`: bundles for the runtime's command line; `samples`: busybox as an image, tars, OCI layouts; `served`: our own registry
 //! - `crash` (tests/crash): kills, power cuts, full disks; a sample here, the long run by `tests/crash/run`
 //! - all other modules: one capability each
 
@@ -17,8 +17,10 @@
 
 #[path = "../crash/mod.rs"]
 mod crash;
+mod recipe;
 mod samples;
 mod served;
+mod web;
 mod world;
 mod yard;
 
@@ -26,14 +28,21 @@ mod algebra;
 mod boot;
 mod bootstrap;
 mod build;
+mod build_args;
 mod build_cache;
 mod build_check;
+mod build_copies;
+mod build_epochs;
 mod build_flags;
 mod build_git;
 mod build_kept;
 mod build_outputs;
+mod build_platforms;
 mod build_provenance;
+mod build_remote;
+mod build_runs;
 mod build_sources;
+mod build_stages;
 mod contexts;
 mod copies;
 mod cp;

@@ -22,6 +22,7 @@ pub(crate) fn check() -> Result<String, Vec<String>> {
         problems.extend(check_file(file, &text));
     }
     problems.extend(unlisted_rooms());
+    problems.extend(missing_cases(&files));
     if problems.is_empty() {
         Ok(format!("{} files", files.len()))
     } else {
@@ -165,6 +166,29 @@ fn unlisted_rooms() -> Vec<String> {
         }
     }
     problems
+}
+
+/// A case that the table of another program's tests names, `module::function`, is there.
+fn missing_cases(files: &[PathBuf]) -> Vec<String> {
+    let table = "conformance/build/BUILDKIT.md";
+    let text = std::fs::read_to_string(crate::root().join(table)).unwrap_or_default();
+    let cases = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|word| word.split_once("::"));
+    let is_there = |module: &str, function: &str| {
+        let named = |path: &Path| path.file_stem().is_some_and(|stem| stem == module);
+        let of = files
+            .iter()
+            .filter(|file| named(file) || file.ends_with("tests.rs") && file.parent().is_some_and(named));
+        of.filter_map(|file| std::fs::read_to_string(crate::root().join(file)).ok())
+            .any(|source| source.contains(&format!("fn {function}(")))
+    };
+    cases
+        .filter(|(module, function)| !is_there(module, function))
+        .map(|(module, function)| format!("tidy: {table}: there is no {module}::{function}"))
+        .collect()
 }
 
 #[cfg(test)]
