@@ -16,7 +16,9 @@
 //!   stamp; its log entry must be of this very signature. What is missing to judge that is said.
 //! - Whoever verifies says whom to trust ([`Trust`]). There is no default: nobody is trusted by not being named.
 //!
-//! Not checked: that a certificate is in a certificate transparency log (signed certificate timestamps), and revocation.
+//! - It is in a certificate log of the trusted root, where that names some (signed certificate timestamps).
+//!
+//! Not checked: revocation.
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +34,7 @@ mod sealed;
 pub mod simple;
 mod statement;
 mod tag;
+mod transparency;
 mod verify;
 mod x509;
 

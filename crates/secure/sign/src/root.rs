@@ -20,6 +20,8 @@ struct Document {
     #[serde(default)]
     tlogs: Vec<LogDocument>,
     #[serde(default)]
+    ctlogs: Vec<LogDocument>,
+    #[serde(default)]
     certificate_authorities: Vec<AuthorityDocument>,
     #[serde(default)]
     timestamp_authorities: Vec<AuthorityDocument>,
@@ -83,6 +85,7 @@ pub(crate) struct Authority {
 #[derive(Clone, Debug)]
 pub struct TrustedRoot {
     pub(crate) logs: Vec<Log>,
+    pub(crate) certificate_logs: Vec<Log>,
     pub(crate) authorities: Vec<Authority>,
     pub(crate) clocks: Vec<Authority>,
 }
@@ -108,22 +111,26 @@ impl TrustedRoot {
             return Err(Error::new(ErrorKind::InvalidArgument, message)
                 .with_hint("cosign trusted-root create makes one; Sigstore's own is trusted_root.json of its TUF repository"));
         }
-        if document.tlogs.len() > MAX_ENTRIES {
-            return Err(limit("logs"));
-        }
-        let mut logs = Vec::new();
-        for log in document.tlogs {
-            let key = decoded(&log.public_key.raw_bytes, "a log's key")?;
-            // A key of another kind is another log's matter: what that log says is then unknown.
-            let Ok(key) = PublicKey::from_spki(&key) else {
-                continue;
-            };
-            logs.push(Log {
-                id: decoded(&log.log_id.key_id, "a log's id")?,
-                key,
-                valid: log.public_key.valid_for,
-            });
-        }
+        let logs = |all: Vec<LogDocument>| {
+            if all.len() > MAX_ENTRIES {
+                return Err(limit("logs"));
+            }
+            let mut logs = Vec::new();
+            for log in all {
+                let key = decoded(&log.public_key.raw_bytes, "a log's key")?;
+                // A key of another kind is another log's matter: what that log says is then unknown.
+                let Ok(key) = PublicKey::from_spki(&key) else {
+                    continue;
+                };
+                logs.push(Log {
+                    id: decoded(&log.log_id.key_id, "a log's id")?,
+                    key,
+                    valid: log.public_key.valid_for,
+                });
+            }
+            Ok(logs)
+        };
+        let has_certificate_logs = !document.ctlogs.is_empty();
         let authorities = |all: Vec<AuthorityDocument>| {
             if all.len() > MAX_ENTRIES {
                 return Err(limit("authorities"));
@@ -132,8 +139,14 @@ impl TrustedRoot {
                 .map(Authority::read)
                 .collect::<Result<Vec<_>, Error>>()
         };
+        let certificate_logs = logs(document.ctlogs)?;
+        if has_certificate_logs && certificate_logs.is_empty() {
+            let message = "the trusted root has certificate logs, and none with a key that is of use here";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         Ok(Self {
-            logs,
+            logs: logs(document.tlogs)?,
+            certificate_logs,
             authorities: authorities(document.certificate_authorities)?,
             clocks: authorities(document.timestamp_authorities)?,
         })
@@ -141,6 +154,14 @@ impl TrustedRoot {
 }
 
 impl Authority {
+    /// Whose key signed a certificate of this authority.
+    pub(crate) fn issuer_of(&self, certificate: &Certificate) -> &Certificate {
+        let mut between = self.between.iter();
+        between
+            .find(|one| certificate.is_issued_by(one))
+            .unwrap_or(&self.root)
+    }
+
     fn read(document: AuthorityDocument) -> Result<Self, Error> {
         let chain = document.cert_chain.certificates;
         if chain.len() > MAX_CHAIN {

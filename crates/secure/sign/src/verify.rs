@@ -427,7 +427,10 @@ impl Trust {
         {
             let anchors = std::slice::from_ref(&authority.root);
             match certificate.check_chain(&authority.between, anchors, Purpose::Code, at) {
-                Ok(()) => return Ok((self.known(certificate)?, Some(at), true)),
+                Ok(()) => {
+                    crate::transparency::check(certificate, authority, root)?;
+                    return Ok((self.known(certificate)?, Some(at), true));
+                }
                 Err(error) => last = Some(error),
             }
         }

@@ -212,6 +212,10 @@ impl Certificate {
         self.oidc_issuer.as_deref()
     }
 
+    pub(crate) fn is_issued_by(&self, other: &Self) -> bool {
+        self.issuer == other.subject
+    }
+
     pub(crate) fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }

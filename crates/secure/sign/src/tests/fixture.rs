@@ -101,6 +101,7 @@ pub(super) fn authority(key: &PrivateKey, common: &str, validity: (i64, i64)) ->
 
 /// Everything that signing without a key of one's own needs.
 pub(super) struct World {
+    pub(super) certificate_log: PrivateKey,
     pub(super) ca: PrivateKey,
     pub(super) log: PrivateKey,
     pub(super) clock: PrivateKey,
@@ -115,6 +116,8 @@ pub(super) struct Made<'a> {
     /// Seconds after the certificate began to live.
     pub(super) after: i64,
     pub(super) purpose: &'a [u8],
+    /// Whether the log of certificates has it.
+    pub(super) in_log: bool,
 }
 
 impl Default for Made<'_> {
@@ -125,6 +128,7 @@ impl Default for Made<'_> {
             after: 60,
             // `id-kp-codeSigning`
             purpose: &[0x2b, 6, 1, 5, 5, 7, 3, 3],
+            in_log: true,
         }
     }
 }
@@ -135,6 +139,7 @@ impl World {
         let (ca, log, clock) = (key(), key(), key());
         let validity = (NOW - 1000 * 86_400, NOW + 1000 * 86_400);
         Self {
+            certificate_log: key(),
             root: authority(&ca, "root", validity),
             clock_root: authority(&clock, "clock", validity),
             ca,
@@ -155,6 +160,10 @@ impl World {
                 "publicKey": {"rawBytes": STANDARD.encode(spki), "keyDetails": "PKIX_ECDSA_P256_SHA_256",
                     "validFor": {"start": "2020-01-01T00:00:00Z"}},
                 "logId": {"keyId": STANDARD.encode(Digest::of(spki).as_bytes())}}],
+            "ctlogs": [{"baseUrl": "https://ct", "hashAlgorithm": "SHA2_256",
+                "publicKey": {"rawBytes": STANDARD.encode(self.certificate_log.public().spki()),
+                    "validFor": {"start": "2020-01-01T00:00:00Z"}},
+                "logId": {"keyId": STANDARD.encode(self.certificate_log.public().fingerprint().as_bytes())}}],
             "certificateAuthorities": [chain(&self.root)],
             "timestampAuthorities": [chain(&self.clock_root)]})
     }
@@ -176,10 +185,11 @@ impl World {
         let san = sequence(&[&element(0x81, &[made.who.as_bytes()])]);
         // An hour ago, for ten minutes.
         let from = NOW - 3600;
-        certificate(&Wish {
+        let (nothing, issuer) = (sequence(&[]), name("root"));
+        let mut wish = Wish {
             key,
-            subject: &sequence(&[]),
-            issuer: (&self.ca, &name("root")),
+            subject: &nothing,
+            issuer: (&self.ca, &issuer),
             validity: (from, from + 600),
             extensions: vec![
                 extension(&[0x55, 0x1d, 0x0f], true, &[3, 2, 7, 0x80]),
@@ -187,7 +197,37 @@ impl World {
                 extension(&[0x55, 0x1d, 0x11], true, &san),
                 extension(&fulcio, false, &element(der::UTF8, &[made.issuer.as_bytes()])),
             ],
-        })
+        };
+        if made.in_log {
+            let before = certificate(&wish);
+            wish.extensions.push(self.timestamps(before.der(), from));
+        }
+        certificate(&wish)
+    }
+
+    /// The log's word on a certificate that is to be (RFC 6962).
+    fn timestamps(&self, before: &[u8], at: i64) -> Vec<u8> {
+        let mut outer = der::Reader::only(before, der::SEQUENCE).unwrap();
+        let body = outer.any().unwrap().whole;
+        let time = u64::try_from(at * 1000).unwrap().to_be_bytes();
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        let issuer = self.ca.public().fingerprint();
+        let signed = [
+            &[0, 0][..],
+            &time,
+            &[0, 1],
+            issuer.as_bytes(),
+            &length[1..],
+            body,
+            &[0, 0],
+        ]
+        .concat();
+        let signature = self.certificate_log.sign(Scheme::Plain, &signed).unwrap();
+        let block = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+        let log = self.certificate_log.public().fingerprint();
+        let stamp = [&[0][..], log.as_bytes(), &time, &[0, 0, 4, 3], &block(&signature)].concat();
+        let list = element(der::OCTETS, &[&block(&block(&stamp))]);
+        extension(&[0x2b, 6, 1, 4, 1, 0xd6, 0x79, 2, 4, 2], false, &list)
     }
 
     /// A bundle as cosign makes it with an identity.

@@ -155,6 +155,39 @@ fn another_authority_or_another_log_is_not_believed() {
 }
 
 #[test]
+fn a_certificate_must_be_in_a_log_of_certificates_where_the_root_has_one() {
+    let (world, other) = (World::new(), World::new());
+    let hidden = world.bundle(&Made {
+        in_log: false,
+        ..Made::default()
+    });
+    refused(&world.trust(), &hidden, DENIED, "no timestamp of one");
+    let mut document = world.root_document();
+    document["ctlogs"][0]["publicKey"]["rawBytes"] =
+        other.root_document()["ctlogs"][0]["publicKey"]["rawBytes"].clone();
+    let rooted = |document: &Value| Trust {
+        root: Some(TrustedRoot::parse(document.to_string().as_bytes()).unwrap()),
+        ..world.trust()
+    };
+    // Its name, another key.
+    refused(
+        &rooted(&document),
+        &world.bundle(&Made::default()),
+        DENIED,
+        "no timestamp of it holds",
+    );
+    document["ctlogs"] = other.root_document()["ctlogs"].clone();
+    refused(
+        &rooted(&document),
+        &world.bundle(&Made::default()),
+        DENIED,
+        "no timestamp of it holds",
+    );
+    document["ctlogs"] = json!([]);
+    assert!(verify(&rooted(&document), &hidden).is_ok());
+}
+
+#[test]
 fn what_the_log_says_must_be_whole_and_of_this_signature() {
     let world = World::new();
     let trust = world.trust();
