@@ -1,5 +1,7 @@
 //! Statements and tables.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests, which may panic")]
+
 use std::collections::BTreeMap;
 
 use dhow_lifecycle::{Date, KIND_MICROSOFT, KIND_NEUTRAL, Standing, Statement, Table};
