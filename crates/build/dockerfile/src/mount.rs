@@ -395,7 +395,6 @@ mod tests {
                 "invalid secret mount. one of source, target required",
             ),
             ("type=bnid,target=/a", "unsupported mount type \"bnid\""),
-            ("target=/a,from=$x", "'from' doesn't support variable expansion"),
             ("target=/a,uid=-1,type=cache", "invalid value -1 for uid"),
             ("\"target=/a", "failed to parse csv mounts: \"\\\"target=/a\""),
             ("type=cache", "a cache mount needs a target"),
