@@ -19,6 +19,9 @@ use crate::keys::KeyWriter;
 
 /// What names a cache mount to people.
 pub(crate) const ID: &str = "id";
+
+/// Tells names apart that threads of one process make.
+static SERIAL: AtomicU32 = AtomicU32::new(0);
 /// Deepest directory that is measured.
 const MAX_DEPTH: usize = 256;
 /// Longest name file.
@@ -67,7 +70,9 @@ impl MountName {
         let what = || format!("write {}", path.display());
         let text =
             serde_json::to_vec(self).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
-        let staged = folder.join(format!(".{ID}-{}", std::process::id()));
+        // Two steps of one build may do it at once.
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let staged = folder.join(format!(".{ID}-{}-{serial}", std::process::id()));
         fs::write(&staged, text).context(what)?;
         fs::rename(&staged, &path).context(what)
     }
@@ -189,7 +194,6 @@ pub(crate) fn renew(root: &Path, folder: &Path) -> Result<(), Error> {
 }
 
 fn remove(root: &Path, data: &Path) -> Result<bool, Error> {
-    static SERIAL: AtomicU32 = AtomicU32::new(0);
     let Some(_lock) = alone(&lock_of(data)) else {
         return Ok(false);
     };

@@ -286,7 +286,7 @@ impl Engine {
     ) -> Result<Vec<Patched>, Error> {
         let _lease = self.keep_all()?;
         let mut made: Vec<Patched> = Vec::new();
-        let mut make = || -> Result<(), Error> {
+        let mut make = || -> Result<Vec<Event>, Error> {
             for step in &planned.plan.steps {
                 tell(step.node);
                 let one = self.step(planned, step, &made, advisories, smoke);
@@ -294,14 +294,32 @@ impl Engine {
             }
             self.take_over(planned, &mut made)
         };
-        if let Err(error) = make() {
-            for one in made.iter().rev() {
-                // What was not there before; one that somebody made the same meanwhile has a name.
-                let _best_effort = self.remove_image(&one.image.to_string(), false);
+        let events = match make() {
+            Ok(events) => events,
+            Err(error) => {
+                for one in made.iter().rev() {
+                    self.discard(&one.image);
+                }
+                return Err(error);
             }
-            return Err(error);
+        };
+        self.store()?.sync().context(|| "write the images to disk")?;
+        self.tell_all(&events);
+        for one in &made {
+            let old = &planned.graph.nodes()[one.node].id;
+            self.write_statement(old, &superseded_by(planned, one))?;
         }
         Ok(made)
+    }
+
+    /// Takes away an image that was made on the way, unless somebody has given it a name.
+    pub(super) fn discard(&self, image: &ImageId) {
+        if self
+            .image(&image.to_string())
+            .is_ok_and(|image| image.names.is_empty())
+        {
+            let _best_effort = self.remove_image(&image.to_string(), false);
+        }
     }
 
     fn step(
@@ -332,7 +350,7 @@ impl Engine {
         };
         let proven = self.prove(planned, step, &old, base, &mut done, advisories, smoke);
         if proven.is_err() {
-            let _best_effort = self.remove_image(&done.image.to_string(), false);
+            self.discard(&done.image);
         }
         proven?;
         Ok(done)
@@ -365,8 +383,7 @@ impl Engine {
         let own = step.from - old_base.record.layers.len().min(step.from);
         let between = self.image(&image.to_string())?;
         let upgraded = self.upgraded(&between, &step.packages, new_base.record.layers.len() + own);
-        // It was a step on the way.
-        let _best_effort = self.remove_image(&image.to_string(), false);
+        self.discard(&image);
         let how = How::Followed {
             merged,
             upgraded: true,
@@ -374,8 +391,8 @@ impl Engine {
         Ok((upgraded?, how))
     }
 
-    /// Gives the names of the old images to the new ones, all at once.
-    fn take_over(&self, planned: &PatchPlan, made: &mut [Patched]) -> Result<(), Error> {
+    /// Gives the names of the old images to the new ones, all at once; what is to be told of it.
+    fn take_over(&self, planned: &PatchPlan, made: &mut [Patched]) -> Result<Vec<Event>, Error> {
         let store = self.store()?;
         let mut moves = Vec::new();
         let mut events = Vec::new();
@@ -396,13 +413,7 @@ impl Engine {
         store
             .move_names(&moves)
             .context(|| "give the new images their names")?;
-        store.sync().context(|| "write the images to disk")?;
-        self.tell_all(&events);
-        for one in made.iter() {
-            let old = &planned.graph.nodes()[one.node].id;
-            self.write_statement(old, &superseded_by(planned, one))?;
-        }
-        Ok(())
+        Ok(events)
     }
 }
 

@@ -164,7 +164,7 @@ impl Engine {
         }
         let said = Said::default();
         let built = self.build(&request, &[], &said, &Silent);
-        let _best_effort = self.remove_image(&bare.to_string(), false);
+        self.discard(&bare);
         match built {
             Ok(built) => Ok(built.image.config.rootfs.diff_ids.clone()),
             Err(BuildFailure::Around(error)) => Err(error),
