@@ -286,12 +286,18 @@ impl Containers {
             if !lost || self.load_state(id)?.status == Status::Exited || Instant::now() >= patience {
                 return Ok(container);
             }
-            if self.try_lock(id)?.is_some() {
-                // Nobody looks after it any more: what is written now is the last word.
+            if !self.is_looked_after(id) {
+                // What is written now is the last word.
                 return self.load(id);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Whether somebody has the container's lock. Who only looks makes nothing: it may be going at this moment.
+    fn is_looked_after(&self, id: &ContainerId) -> bool {
+        let lock = fs::File::open(self.run_folder(id).join("lock"));
+        lock.is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     /// Every container, newest first. One that vanishes meanwhile is left out, and so is one whose config a power cut
