@@ -232,7 +232,7 @@ fn a_patch_mends_the_image_that_brought_it_and_all_inherit_it() {
             "patch",
             "--cascade",
             "--smoke",
-            "test -e /etc/os-release",
+            "test 1 -lt 2 && test \"$(cat <<'END'\nword\nEND\n)\" = word",
             "--format",
             "json",
             "CVE-2026-1",
@@ -536,5 +536,42 @@ fn a_rollout_replaces_the_containers_of_what_was_patched() {
     assert_eq!(world.dhow(&["ps", "-aq"]).exits(0).stdout.lines().count(), 3);
     world.dhow(&["rm", "-f", "good", "bad", "idle"]).exits(0);
     world.dhow(&["volume", "rm", "kept"]).exits(0);
+    world.clean();
+}
+
+#[test]
+fn a_rollout_that_is_killed_is_undone_by_the_next() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.file("Dockerfile", "FROM busybox\nRUN echo > /next\n");
+    let folder = world.path("").display().to_string();
+    world
+        .dhow(&["build", "-q", "--network", "none", "-t", "next", &folder])
+        .exits(0);
+    let start =
+        "run -d --network none --stop-signal KILL --health-cmd false --health-start-period 100s --name";
+    world.say(&format!("{start} web busybox sleep 1000")).exits(0);
+    world.say("create --network none --name idle next true").exits(0);
+    world.say("retire --successor next busybox").exits(0);
+    let id = || world.inspect("web", "{{.Id}} {{.State.Status}}");
+    let old = id();
+    // It waits for a health that never comes.
+    let mut rollout = world.command(&["lifecycle", "rollout"]).spawn().unwrap();
+    crate::world::eventually("the new one runs", || {
+        let name = world
+            .dhow(&["inspect", "-f", "{{.Id}} {{.State.Status}}", "web"])
+            .stdout;
+        name.contains("running") && name.trim() != old
+    });
+    rollout.kill().unwrap();
+    rollout.wait().unwrap();
+    assert_ne!(id(), old);
+    world.say("lifecycle rollout idle").exits(0);
+    assert_eq!(id(), old);
+    assert_eq!(world.say("ps -aq").exits(0).stdout.lines().count(), 2);
+    let left = std::fs::read_dir(world.path("r/replacing")).unwrap().count();
+    assert_eq!(left, 0);
+    world.say("rm -f web idle").exits(0);
     world.clean();
 }

@@ -336,6 +336,9 @@ fn ps(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 fn rollout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RolloutFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
+    if !flags.dry_run {
+        engine.end_interrupted_replacements()?;
+    }
     let containers = if flags.containers.is_empty() {
         engine.containers().list()?
     } else {

@@ -76,6 +76,11 @@ impl Engine {
             if names.is_empty() {
                 continue;
             }
+            // What the image says may be anything; an option is no package.
+            if let Some(odd) = names.iter().find(|name| name.starts_with('-')) {
+                let message = format!("{odd:?} is no name of a package");
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
             let mut args = vec!["/bin/sh", "-ec", script, "sh"];
             args.extend(&names);
             layers = self
@@ -151,7 +156,10 @@ impl Engine {
             add_layer(&mut config, layer, String::new());
         }
         let bare = self.store()?.commit(config, &[]).context(|| "store the image")?;
-        let args = serde_json::Value::from(args.to_vec());
+        // `<<` would begin a here-document, in a list of words too.
+        let args = serde_json::Value::from(args.to_vec())
+            .to_string()
+            .replace('<', "\\u003c");
         let mut request = Request::new(format!("FROM {}\nRUN {mounts} {args}\n", bare.hex()));
         request.no_cache = true;
         request.aside = true;
