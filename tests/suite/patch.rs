@@ -169,17 +169,7 @@ fn assert_made(done: &Value) {
 fn assert_nothing_is_left_in_them(world: &World) {
     // Triggers are for those who build on it, not for the patch.
     world
-        .dhow(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "base",
-            "test",
-            "!",
-            "-e",
-            "/triggered",
-        ])
+        .say("run --rm --network none base test ! -e /triggered")
         .exits(0);
     world
         .dhow(&[
@@ -196,15 +186,7 @@ fn assert_nothing_is_left_in_them(world: &World) {
         .prints("once\n12\n");
     // What the package manager left behind is no part of it.
     world
-        .dhow(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "base",
-            "ls",
-            "/var/lib/apt/lists",
-        ])
+        .say("run --rm --network none base ls /var/lib/apt/lists")
         .exits(0)
         .prints("");
 }
@@ -215,17 +197,7 @@ fn a_patch_mends_the_image_that_brought_it_and_all_inherit_it() {
     let before = layers(&world, "app");
     assert_planned(&world);
     world
-        .dhow(&[
-            "run",
-            "-d",
-            "--network",
-            "none",
-            "--name",
-            "old",
-            "middle",
-            "sleep",
-            "1000",
-        ])
+        .say("run -d --network none --name old middle sleep 1000")
         .exits(0);
     let done = world
         .dhow(&[
@@ -247,7 +219,7 @@ fn a_patch_mends_the_image_that_brought_it_and_all_inherit_it() {
         let name = hit["Image"].as_str().unwrap();
         assert!(name.contains("-superseded-"), "{hit}");
     }
-    let ran = world.dhow(&["run", "--rm", "--network", "none", "app"]).exits(0);
+    let ran = world.say("run --rm --network none app").exits(0);
     assert_eq!(ran.stdout, "libssl3 3.0.18-1~deb12u1\n");
     // The application's own layer is the same, and what the middle added is there still.
     let after = layers(&world, "app");
@@ -261,14 +233,14 @@ fn a_patch_mends_the_image_that_brought_it_and_all_inherit_it() {
         .collect();
     assert_eq!(names, ["curl", "libssl3", "zlib"]);
     assert_nothing_is_left_in_them(&world);
-    let tree = world.dhow(&["tree", "app"]).exits(0);
+    let tree = world.say("tree app").exits(0);
     assert!(tree.stdout.contains("└── middle:latest"), "{tree:?}");
     // A second time there is nothing left to do.
     world
-        .dhow(&["patch", "--cascade", "CVE-2026-1"])
+        .say("patch --cascade CVE-2026-1")
         .exits(0)
         .says("nothing to do");
-    world.dhow(&["rm", "-f", "old"]).exits(0);
+    world.say("rm -f old").exits(0);
     world.clean();
 }
 
@@ -277,24 +249,24 @@ fn without_cascade_only_the_line_of_the_image_is_patched() {
     let Some(world) = family() else { return };
     let pinned = layers(&world, "pinned");
     let plan = world
-        .dhow(&["patch", "--dry-run", "CVE-2026-1"])
+        .say("patch --dry-run CVE-2026-1")
         .exits(0)
         .says("app:latest derives from an image that is patched");
     assert_eq!(plan.stdout.lines().count(), 2, "{plan:?}");
     // All of an image that can be mended: what cannot is said, and a package that comes broken ends it.
     let before = images(&world);
     world
-        .dhow(&["patch", "app"])
+        .say("patch app")
         .one_error(1)
         .says("CVE-2026-4 in curl")
         .says("curl");
     assert_eq!(images(&world), before);
     world
-        .dhow(&["patch", "CVE-2026-1", "--smoke", "false"])
+        .say("patch CVE-2026-1 --smoke false")
         .one_error(1)
         .says("false");
     assert_eq!(images(&world), before);
-    world.dhow(&["patch", "CVE-2026-1"]).exits(0);
+    world.say("patch CVE-2026-1").exits(0);
     assert_eq!(layers(&world, "pinned"), pinned);
     world.clean();
 }
@@ -304,21 +276,18 @@ fn an_image_that_does_not_come_out_as_planned_takes_nobodys_place() {
     let Some(world) = family() else { return };
     let before = images(&world);
     world
-        .dhow(&["patch", "--cascade", "CVE-2026-3"])
+        .say("patch --cascade CVE-2026-3")
         .one_error(1)
         .says("files are not what their packages say: /usr/lib/zlib.so");
     world
-        .dhow(&["patch", "--cascade", "CVE-2026-2"])
+        .say("patch --cascade CVE-2026-2")
         .one_error(1)
         .says("it still has CVE-2026-2 in curl");
     world
-        .dhow(&["patch", "CVE-2026-4"])
+        .say("patch CVE-2026-4")
         .exits(0)
         .says("no version of it mends this");
-    world
-        .dhow(&["patch", "CVE-1900-1"])
-        .one_error(1)
-        .says("nothing named");
+    world.say("patch CVE-1900-1").one_error(1).says("nothing named");
     assert_eq!(images(&world), before);
     world.clean();
 }
@@ -330,20 +299,15 @@ fn run(image: &str) -> [&str; 6] {
 
 fn assert_collected(world: &World) {
     // What nothing uses goes, and nothing else.
-    world.dhow(&["retire", "--date", "2020-01-01", "child"]).exits(0);
-    world
-        .dhow(&["retire", "--date", "2020-01-01", "busybox"])
-        .exits(0);
-    world.dhow(&["lifecycle", "gc"]).exits(0).prints("");
-    world.dhow(&["rm", "-f", "old"]).exits(0);
-    let gone = world.dhow(&["lifecycle", "gc", "--dry-run"]).exits(0);
+    world.say("retire --date 2020-01-01 child").exits(0);
+    world.say("retire --date 2020-01-01 busybox").exits(0);
+    world.say("lifecycle gc").exits(0).prints("");
+    world.say("rm -f old").exits(0);
+    let gone = world.say("lifecycle gc --dry-run").exits(0);
     assert_eq!(gone.stdout.lines().count(), 2, "{gone:?}");
-    world
-        .dhow(&["lifecycle", "gc", "--after", "30000"])
-        .exits(0)
-        .prints("");
-    world.dhow(&["lifecycle", "gc"]).exits(0);
-    world.dhow(&["images", "-q"]).exits(0).prints("");
+    world.say("lifecycle gc --after 30000").exits(0).prints("");
+    world.say("lifecycle gc").exits(0);
+    world.say("images -q").exits(0).prints("");
 }
 
 #[test]
@@ -356,28 +320,11 @@ fn a_retired_image_is_used_with_a_warning_and_a_revoked_one_not() {
     let build = ["build", "-q", "--network", "none", "-t", "child", &folder];
     world.dhow(&build).exits(0);
     world
-        .dhow(&[
-            "run",
-            "-d",
-            "--network",
-            "none",
-            "--name",
-            "old",
-            "child",
-            "sleep",
-            "1000",
-        ])
+        .say("run -d --network none --name old child sleep 1000")
         .exits(0);
     assert_eq!(world.dhow(&run("busybox")).exits(0).stderr, "");
     world
-        .dhow(&[
-            "retire",
-            "--date",
-            "2999-01-01",
-            "--successor",
-            "busybox:2",
-            "busybox",
-        ])
+        .say("retire --date 2999-01-01 --successor busybox:2 busybox")
         .exits(0)
         .prints("busybox: it is deprecated, and ends on 2999-01-01; use busybox:2 instead\n");
     world.dhow(&run("busybox")).exits(0).says("it is deprecated");
@@ -421,11 +368,11 @@ fn a_retired_image_is_used_with_a_warning_and_a_revoked_one_not() {
         .says("it has been revoked since")
         .says("use other");
     world.dhow(&build).exits(1).says("it has been revoked");
-    let ls = world.dhow(&["lifecycle", "ls"]).exits(0);
+    let ls = world.say("lifecycle ls").exits(0);
     assert!(ls.stdout.contains("revoked"), "{ls:?}");
-    world.dhow(&["retire", "--undo", "busybox"]).exits(0);
+    world.say("retire --undo busybox").exits(0);
     assert_eq!(world.dhow(&run("busybox")).exits(0).stderr, "");
-    world.dhow(&["retire", "--undo", "busybox"]).one_error(1);
+    world.say("retire --undo busybox").one_error(1);
     assert_collected(&world);
     world.clean();
 }
@@ -504,13 +451,11 @@ fn a_rollout_replaces_the_containers_of_what_was_patched() {
     );
     // On the new image it ends at once.
     started("bad", "app", "grep old /usr/lib/libssl3.so && exec sleep 1000");
-    world
-        .dhow(&["create", "--network", "none", "--name", "idle", "base", "true"])
-        .exits(0);
+    world.say("create --network none --name idle base true").exits(0);
     let ids = |name: &str| world.inspect(name, "{{.Id}} {{.Image}} {{.State.Status}}");
     let (good, bad, idle) = (ids("good"), ids("bad"), ids("idle"));
     world
-        .dhow(&["patch", "--cascade", "--rollout", "CVE-2026-1"])
+        .say("patch --cascade --rollout CVE-2026-1")
         .exits(1)
         .says("the new bad does not come up: it is exited with code 1")
         .says("1 of 3 containers still have old images");
@@ -520,7 +465,7 @@ fn a_rollout_replaces_the_containers_of_what_was_patched() {
     assert_ne!(now, good);
     let patched = world.inspect("middle", "{{.Id}}");
     assert!(now.ends_with(&format!("{patched} running")), "{now} {patched}");
-    let said = world.dhow(&["exec", "good", "cat", "/kept/good"]).exits(0);
+    let said = world.say("exec good cat /kept/good").exits(0);
     assert_eq!(said.stdout, "old\nlibssl3 3.0.18-1~deb12u1\n");
     assert_eq!(world.inspect("good", "{{.Config.Image}}"), "middle:latest");
     let hostname = world.inspect("good", "{{.Config.Hostname}}");
@@ -533,9 +478,9 @@ fn a_rollout_replaces_the_containers_of_what_was_patched() {
         .map(|one| one["Name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["bad"]);
-    assert_eq!(world.dhow(&["ps", "-aq"]).exits(0).stdout.lines().count(), 3);
-    world.dhow(&["rm", "-f", "good", "bad", "idle"]).exits(0);
-    world.dhow(&["volume", "rm", "kept"]).exits(0);
+    assert_eq!(world.say("ps -aq").exits(0).stdout.lines().count(), 3);
+    world.say("rm -f good bad idle").exits(0);
+    world.say("volume rm kept").exits(0);
     world.clean();
 }
 
