@@ -12,31 +12,12 @@ for tool in "$SKOPEO" "$PODMAN" curl jq; do
     command -v "$tool" >/dev/null || { echo "copy: it needs $tool" >&2; exit 1; }
 done
 
-work=$(mktemp -d)
-server=
-finish() {
-    if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
-    rm -rf "$work"
-}
-trap finish EXIT
-port=$(shuf -i 20000-30000 -n 1)
-registry=127.0.0.1:$port
+. conformance/beside.bash
 echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$work/policy.json"
 
-dhow() { "$DHOW" --root "$work/dhow" "$@"; }
 skopeo_() { "$SKOPEO" --policy "$work/policy.json" --tmpdir "$work" "$@"; }
 podman_() { "$PODMAN" --root "$work/podman" --runroot "$work/podman-run" --storage-driver vfs --cgroup-manager cgroupfs --events-backend none "$@"; }
 
-passed=0 failed=0
-check() { # sentence, command...
-    local sentence=$1; shift
-    if "$@" >"$work/log" 2>&1; then
-        passed=$((passed + 1)); echo "ok      $sentence"
-    else
-        failed=$((failed + 1)); echo "FAILED  $sentence"; sed 's/^/        /' "$work/log" | tail -n 15
-    fi
-}
-same() { [ -n "$1" ] && { [ "$1" = "$2" ] || { printf '%s\nis not\n%s\n' "$1" "$2"; false; }; }; }
 
 ACCEPT='Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json'
 sum() { sha256sum | cut -d ' ' -f 1; }
@@ -61,9 +42,7 @@ echo "skopeo: $("$SKOPEO" --version)"
 echo "podman: $("$PODMAN" --version)"
 echo
 
-"$DHOW" registry serve --root "$work/registry" --listen "$registry" >"$work/registry.log" 2>&1 &
-server=$!
-for _ in $(seq 100); do curl -fsS "http://$registry/v2/" >/dev/null 2>&1 && break; sleep 0.1; done
+serve
 
 # Two platforms, made here; the second has a layer of the first.
 for platform in amd64 arm64; do
@@ -122,5 +101,4 @@ check "skopeo writes beside dhow's image in one layout" skopeo_ copy -q --all --
 check "dhow finds both" bash -c "'$DHOW' copy -q --all 'oci:$work/ours:1' 'docker://$registry/both/app:1' && '$DHOW' copy -q --all 'oci:$work/ours:2' 'docker://$registry/both/app:2'"
 
 echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+result

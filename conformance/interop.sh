@@ -16,30 +16,12 @@ if [ ${#need[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${need[@]}" >/dev/null
 fi
 
-work=$(mktemp -d)
-server=
-finish() {
-    if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
-    rm -rf "$work"
-}
-trap finish EXIT
-port=$(shuf -i 20000-30000 -n 1)
-registry=127.0.0.1:$port
+. conformance/beside.bash
 echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$work/policy.json"
 
-dhow() { "$DHOW" --root "$work/dhow" "$@"; }
 podman_() { podman --root "$work/podman" --runroot "$work/podman-run" --storage-driver vfs --cgroup-manager cgroupfs --events-backend none "$@"; }
 skopeo_() { skopeo --policy "$work/policy.json" "$@"; }
 
-passed=0 failed=0
-check() { # sentence, command...
-    local sentence=$1; shift
-    if "$@" >"$work/log" 2>&1; then
-        passed=$((passed + 1)); echo "ok      $sentence"
-    else
-        failed=$((failed + 1)); echo "FAILED  $sentence"; sed 's/^/        /' "$work/log" | tail -n 15
-    fi
-}
 
 ACCEPT='Accept: application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json'
 digest() { curl -fsSI -H "$ACCEPT" "http://$registry/v2/$1/manifests/$2" | tr -d '\r' | sed -n 's/^[Dd]ocker-[Cc]ontent-[Dd]igest: //p'; }
@@ -52,7 +34,6 @@ content() {
         echo "$blob $(curl -fsS "http://$registry/v2/$1/blobs/$blob" | sha256sum)"
     done
 }
-same() { [ -n "$1" ] && { [ "$1" = "$2" ] || { printf '%s\nis not\n%s\n' "$1" "$2"; false; }; }; }
 true_digests() { content "$1" "$2" | tail -n +2 | while read -r name sum _; do [ "$name" = "sha256:$sum" ] || exit 1; done; }
 image_id() { dhow image inspect --format '{{.Id}}' "$1"; }
 layers() { dhow image inspect --format '{{json .RootFS.Layers}}' "$1"; }
@@ -62,9 +43,7 @@ echo "podman: $(podman --version)"
 echo "skopeo: $(skopeo --version)"
 echo
 
-"$DHOW" registry serve --root "$work/registry" --listen "$registry" >"$work/registry.log" 2>&1 &
-server=$!
-for _ in $(seq 100); do curl -fsS "http://$registry/v2/" >/dev/null 2>&1 && break; sleep 0.1; done
+serve
 
 # An image of two layers with what tends to be lost: links, modes, owners, an empty folder, a removed file.
 mkdir -p "$work/fs/bin" "$work/fs/empty"
@@ -125,5 +104,4 @@ check "dhow loads what podman saves as an OCI archive" dhow load -i "$work/podma
 check "the store is whole" dhow system check
 
 echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+result

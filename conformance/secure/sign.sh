@@ -27,28 +27,10 @@ for tool in curl jq tar; do
     command -v "$tool" >/dev/null || { echo "sign: it needs $tool" >&2; exit 1; }
 done
 
-work=$(mktemp -d)
-server=
-finish() {
-    if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
-    rm -rf "$work"
-}
-trap finish EXIT
-port=$(shuf -i 20000-30000 -n 1)
-registry=127.0.0.1:$port
+. conformance/beside.bash
 export COSIGN_PASSWORD="open sesame" HOME=$work/home XDG_CONFIG_HOME=$work/home/.config COSIGN_EXPERIMENTAL=
 mkdir -p "$XDG_CONFIG_HOME"
 
-dhow() { "$DHOW" --root "$work/dhow" "$@"; }
-passed=0 failed=0
-check() { # sentence, command...
-    local sentence=$1; shift
-    if "$@" >"$work/log" 2>&1; then
-        passed=$((passed + 1)); echo "ok      $sentence"
-    else
-        failed=$((failed + 1)); echo "FAILED  $sentence"; sed 's/^/        /' "$work/log" | tail -n 15
-    fi
-}
 refuses() { # sentence, words that it must say, command...
     local sentence=$1 words=$2; shift 2
     if "$@" >"$work/log" 2>&1; then
@@ -60,9 +42,7 @@ refuses() { # sentence, words that it must say, command...
     fi
 }
 
-"$DHOW" registry serve --root "$work/registry" --listen "$registry" >"$work/registry.log" 2>&1 &
-server=$!
-for _ in $(seq 100); do curl -fsS "http://$registry/v2/" >/dev/null 2>&1 && break; sleep 0.1; done
+serve
 
 # A new image under a name; the digest goes to $digest, the name to $image.
 number=0
@@ -266,5 +246,4 @@ if [ -n "$SKOPEO" ]; then
 fi
 
 echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+result
