@@ -2,16 +2,17 @@
 # A public suite inside the lab (tests/vm), where control groups v2, systemd and a security module are: for what this machine
 # lacks. The suite's folder is the caller's, and is copied into the guest.
 #   conformance/runtime/lab.sh [--profile NAME] [--limit SECONDS] [--runtime BIN] [--compare BIN]... [--only REGEX]
-#       [--env NAME=VALUE]... [--rootless FEATURES] ADAPTER SUITE
-# ADAPTER is contest, crun, bats or runtime-tools. --runtime stands for DHOW_BIN, whose default is dist/dhow. --env is for what
-# a suite reads, such as RUNC_USE_SYSTEMD=yes of bats; DHOW_SUITE_PATIENCE is what limits of time are multiplied by (6).
-# --rootless is for bats alone, whose adapter says what FEATURES are.
+#       [--add PATH]... [--env NAME=VALUE]... [--rootless FEATURES] ADAPTER SUITE
+# ADAPTER is contest, crun, bats or runtime-tools. --runtime stands for DHOW_BIN, whose default is dist/dhow. --add is for what
+# a runtime needs beside it, as /lab/add/NAME: a dynamic one whose loader and libraries are asked for there runs on the guest's
+# older system. --env is for what a suite reads, such as RUNC_USE_SYSTEMD=yes of bats; DHOW_SUITE_PATIENCE is what limits of
+# time are multiplied by (6). --rootless is for bats alone, whose adapter says what FEATURES are.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 lab=$here/../../tests/vm/run
-usage() { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '4,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-profile=apparmor limit=3600 only='' rootless='' others=() words=() variables=()
+profile=apparmor limit=3600 only='' rootless='' others=() words=() variables=() besides=()
 while [ $# -gt 0 ]; do
     case $1 in
         --profile) profile=${2:?}; shift 2 ;;
@@ -19,6 +20,7 @@ while [ $# -gt 0 ]; do
         --runtime) export DHOW_BIN=${2:?}; shift 2 ;;
         --compare) others+=("$(realpath "${2:?}")"); shift 2 ;;
         --only) only=${2:?}; shift 2 ;;
+        --add) besides+=(--add "$(realpath "${2:?}")"); shift 2 ;;
         --rootless) rootless=${2:?}; shift 2 ;;
         --env) [[ ${2:-} == [A-Za-z_]*=* ]] || usage; variables+=("$2"); shift 2 ;;
         -*) usage ;;
@@ -31,7 +33,7 @@ suite=$(realpath "${words[1]}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 script=$work/script
-adds=(--add "$here" --add "$suite") arguments=()
+adds=(--add "$here" --add "$suite" "${besides[@]}") arguments=()
 [ -z "$rootless" ] || arguments+=(--rootless "$rootless")
 arguments+=(--runtime /lab/bin/dhow)
 [ -z "$only" ] || arguments+=(--only "$only")
