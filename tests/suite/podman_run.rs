@@ -245,6 +245,47 @@ fn a_systemd_has_its_memory_and_its_signal() {
 }
 
 #[test]
+fn a_systemd_is_known_by_its_name_whoever_asks_and_gets_an_id_of_its_own() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let signal = |more: &str, program: &str| {
+        let id = world
+            .say(&format!("create --network none {more} busybox {program}"))
+            .ok();
+        world
+            .say(&format!("inspect --format {{{{.Config.StopSignal}}}} {id}"))
+            .ok()
+    };
+    assert_eq!(signal("", "/sbin/init"), "SIGRTMIN+3");
+    assert_eq!(signal("", "/lib/systemd/systemd"), "SIGRTMIN+3");
+    // Not the first process, or not wanted, or another program.
+    assert_ne!(signal("--init", "/sbin/init"), "SIGRTMIN+3");
+    assert_ne!(signal("--systemd=false", "/sbin/init"), "SIGRTMIN+3");
+    assert_ne!(signal("", "/sbin/initial"), "SIGRTMIN+3");
+    // What its machine id is made of ("The Container Interface"): 32 digits, those of the container's own id.
+    let run = |more: &str| {
+        world
+            .say(&format!("{RUN} --systemd=always {more} busybox env"))
+            .ok()
+    };
+    let id = |seen: &str| {
+        seen.lines()
+            .find_map(|line| line.strip_prefix("container_uuid=").map(str::to_owned))
+    };
+    let (first, second) = (run(""), run(""));
+    assert!(first.lines().any(|line| line == "container=oci"), "{first}");
+    let (first, second) = (id(&first).expect("an id"), id(&second).expect("an id"));
+    assert!(
+        first.len() == 32 && first.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        "{first}"
+    );
+    assert_ne!(first, second);
+    assert_eq!(id(&run("-e container_uuid=mine")).as_deref(), Some("mine"));
+    assert_eq!(id(&world.say(&format!("{RUN} busybox env")).ok()), None);
+}
+
+#[test]
 fn a_privileged_container_has_the_hosts_devices_and_a_systemd_no_virtual_terminals() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -122,9 +122,8 @@ impl PodmanFlags {
         }
         request.systemd = match self.systemd.as_deref() {
             Some("always") => Some(true),
-            Some("true") => None,
-            None if podman => None,
-            _ => Some(false),
+            Some("false") => Some(false),
+            _ => None,
         };
         if let (Some(init), Some(path)) = (&mut request.init, &self.init_path) {
             init.program = Some(init_program(path)?);

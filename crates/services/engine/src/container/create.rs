@@ -244,7 +244,7 @@ impl Engine {
         signal.map(super::stop::parse_signal).transpose()?;
         super::conflicts::check(wanted)?;
         wanted.extras.check()?;
-        let wanted = &self.take_volumes(super::implied::complete(wanted, image, &args))?;
+        let wanted = &self.take_volumes(super::implied::complete(wanted, image, id, &args))?;
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image, mounted)?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_bundle::Device;
 use dhow_image::Image;
-use dhow_types::ErrorKind;
+use dhow_types::{ContainerId, ErrorKind};
 
 use super::create::{CreateContainer, ImageVolumes, device};
 use super::mounts::MountSpec;
@@ -29,7 +29,12 @@ const READ_ONLY_MEMORY: [(&str, &str); 3] = [
 ];
 
 /// Adds it to what was asked for. `args` is the program with its arguments.
-pub(super) fn complete(wanted: &CreateContainer, image: &Image, args: &[String]) -> CreateContainer {
+pub(super) fn complete(
+    wanted: &CreateContainer,
+    image: &Image,
+    id: &ContainerId,
+    args: &[String],
+) -> CreateContainer {
     let mut wanted = wanted.clone();
     let program = args.first().map_or("", String::as_str);
     let is_systemd = SYSTEMD.contains(&program)
@@ -45,8 +50,13 @@ pub(super) fn complete(wanted: &CreateContainer, image: &Image, args: &[String])
         if wanted.stop_signal.is_none() && defaults.stop_signal.is_none() {
             wanted.stop_signal = Some(SYSTEMD_STOP.to_owned());
         }
-        if !wanted.env.iter().any(|set| set.starts_with("container=")) {
-            wanted.env.push("container=oci".to_owned());
+        // Its machine id, where the image has an empty one: 32 digits (machine-id(5)).
+        let uuid = id.as_str().get(..32).unwrap_or_default();
+        for (name, value) in [("container", "oci"), ("container_uuid", uuid)] {
+            let sets = |set: &String| set.split_once('=').is_some_and(|(set, _)| set == name);
+            if !wanted.env.iter().any(sets) {
+                wanted.env.push(format!("{name}={value}"));
+            }
         }
     }
     if wanted.read_only_tmpfs {
