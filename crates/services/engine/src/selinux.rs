@@ -131,7 +131,8 @@ pub(crate) fn labels(
     if choice.disable || ((request.privileged || shares) && !choice.names_something()) {
         return Ok(None);
     }
-    let policy = dhow_runtime::lsm::selinux_enabled().then(contexts).flatten();
+    let policy = dhow_runtime::lsm::selinux_enabled().then(|| contexts(request.own_cgroups));
+    let policy = policy.flatten();
     let Some((process, files)) = policy else {
         if choice.names_something() {
             let message = "a selinux label is asked for, but selinux is disabled or not supported";
@@ -167,9 +168,15 @@ pub(crate) fn labels(
 }
 
 /// User, role and type that the installed policy has for processes and files of containers.
-fn contexts() -> Option<([String; 3], [String; 3])> {
+fn contexts(systemd: bool) -> Option<([String; 3], [String; 3])> {
     let text = contexts_text()?;
-    Some((context(&text, "process")?, context(&text, "file")?))
+    Some((of_processes(&text, systemd)?, context(&text, "file")?))
+}
+
+/// A systemd has a type of its own where the policy knows one (`container_init_t`): the usual one writes in no control group.
+fn of_processes(text: &str, systemd: bool) -> Option<[String; 3]> {
+    let own = systemd.then(|| context(text, "init_process")).flatten();
+    own.or_else(|| context(text, "process"))
 }
 
 /// What the installed policy says of containers (`lxc_contexts(5)`).

@@ -48,6 +48,16 @@ fn contexts_are_those_of_the_policy() {
 }
 
 #[test]
+fn a_systemd_has_a_type_of_its_own_where_the_policy_has_one() {
+    let kind = |text: &str, systemd| of_processes(text, systemd).unwrap()[2].clone();
+    let plain = "process = \"system_u:system_r:container_t:s0\"\n";
+    let both = format!("{plain}init_process = \"system_u:system_r:container_init_t:s0\"\n");
+    assert_eq!(kind(&both, true), "container_init_t");
+    assert_eq!(kind(&both, false), "container_t");
+    assert_eq!(kind(plain, true), "container_t");
+}
+
+#[test]
 fn pairs_are_two_of_a_kind_in_order() {
     assert_eq!(pair(&[0, 7, 0, 3]), Some((3, 7)));
     assert_eq!(pair(&[0, 3, 0, 3]), None);
