@@ -85,6 +85,23 @@ make_tree() {
     echo "$key" > "$made/tree.key"
 }
 
+# make_image PAYLOAD NAME "PACKAGE PACKAGE": an image lab:NAME of Debian with these packages, as an archive in the payload: the
+# guest has no network to make one with.
+make_image() {
+    local archive=$cache/images/$2.tar recipe=$cache/images/$2.key
+    local dhow=("$DHOW_BIN" --root "$cache/store")
+    mkdir -p "$cache/images" "$1/images"
+    if [ "$(cat "$recipe" 2>/dev/null)" != "$3" ]; then
+        step "Bootstrapping debian:bookworm-slim with $3"
+        "${dhow[@]}" bootstrap debian:bookworm-slim -t "lab:$2" --include "${3// /,}" >"$cache/images/$2.log" 2>&1 \
+            || { tail -20 "$cache/images/$2.log" >&2; fail "the bootstrap failed"; }
+        "${dhow[@]}" save -o "$archive" "lab:$2"
+        echo "$3" > "$recipe"
+    fi
+    # A hard link, since it may be large and is only read.
+    ln -f "$archive" "$1/images/$2.tar"
+}
+
 # Settings of the guest: its host name, its user, its service, its security policy.
 furnish_tree() {
     local tree=$made/tree

@@ -11,13 +11,15 @@ suite_limit=600
 
 # collect_suites PAYLOAD "NAME NAME,NAME": puts test programs and the job that runs them into the payload.
 collect_suites() {
-    local payload=$1 suite packages=() programs path
+    local payload=$1 suite packages=() programs path packages_of
     local wanted=(${2//,/ })
     mkdir -p "$payload/suites"
     for suite in "${wanted[@]}"; do
         if [ -e "$here/cases/$suite.sh" ]; then
             mkdir -p "$payload/suites/$suite"
             install -m 755 "$here/cases/$suite.sh" "$payload/suites/$suite/$suite"
+            packages_of=$(sed -n 's/^# image: *//p' "$here/cases/$suite.sh")
+            [ -z "$packages_of" ] || make_image "$payload" "$suite" "$packages_of"
         elif [[ " ${all_suites[*]} " == *" $suite "* ]]; then
             packages+=(--package "dhow-$suite")
         else

@@ -1,11 +1,25 @@
 #!/bin/bash
-# `dhow run` on this machine: limits, a security module's label, network.
+# `dhow run` on this machine: limits, a security module's label, network; as root and as a normal user.
 . /lab/cases.inc
-[ "$(id -u)" = 0 ] || { check everything skip "needs root"; finish; }
+work=$(mktemp -d)
 
 image() {
-    busybox_root /tmp/image
-    tar -C /tmp/image -cf - . | dhow import - busybox >/dev/null
+    busybox_root "$work/image"
+    tar -C "$work/image" -cf - . | dhow import - busybox >/dev/null
+}
+it_is_the_users_own() {
+    [ "$(id -u)" != 0 ] || skip "it is root's"
+    dhow run -d --name mine busybox sleep 100000 >/dev/null
+    local pid; pid=$(dhow inspect -f '{{.State.Pid}}' mine)
+    same "user outside" "$(id -u)" "$(awk '/^Uid:/ {print $2}' "/proc/$pid/status")"
+    same "user inside" 0 "$(dhow exec mine busybox id -u)"
+    # Root's group stays out of its reach, and so does every other process of the host.
+    has "$(cat "/proc/$pid/cgroup")" "user@$(id -u).service/"
+    dhow rm -f mine >/dev/null
+    dhow run -d --name other -u 1000 busybox sleep 100000 >/dev/null
+    pid=$(dhow inspect -f '{{.State.Pid}}' other)
+    same "another user outside" 100999 "$(awk '/^Uid:/ {print $2}' "/proc/$pid/status")"
+    dhow rm -f other >/dev/null
 }
 
 it_runs() { same output hello "$(dhow run --rm busybox echo hello)"; }
@@ -25,6 +39,7 @@ cpu_is_limited() {
     same cpu.max "50000 100000" "$(dhow run --rm --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max)"
 }
 a_device_is_refused() {
+    [ "$(id -u)" = 0 ] || skip "a user makes no devices"
     # The device filter: a node made by hand may not be opened (8:0 is no device of a container).
     local out
     out=$(dhow run --rm --cap-add MKNOD busybox sh -c 'busybox mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk' 2>&1 || true)
@@ -65,7 +80,14 @@ containers_see_each_other() {
     dhow rm -f server >/dev/null
     same page hi "$out"
 }
+a_port_is_published() {
+    dhow run -d --name web -p 127.0.0.1:8088:80 busybox sh -c 'echo hi > /tmp/index.html; exec busybox httpd -f -p 80 -h /tmp' >/dev/null
+    local page=; for _ in 1 2 3 4 5 6 7 8 9 10; do page=$(busybox wget -q -O - http://127.0.0.1:8088/ 2>/dev/null) && break; sleep 1; done
+    dhow rm -f web >/dev/null
+    same page hi "$page"
+}
 the_profile_is_applied() {
+    [ "$(id -u)" = 0 ] || skip "a user loads no profiles"
     [ -e /sys/kernel/security/apparmor/profiles ] || skip "no AppArmor"
     local out; out=$(dhow run --rm busybox cat /proc/self/attr/current)
     case $out in *'(enforce)'*) ;; *) echo "the program runs as: $out"; return 1 ;; esac
@@ -77,6 +99,7 @@ the_label_is_applied() {
 }
 
 check image image
+check it_is_the_users_own it_is_the_users_own
 check it_runs it_runs
 check its_status its_status
 check memory_is_limited memory_is_limited
@@ -88,6 +111,8 @@ check exec_joins_the_group exec_joins_the_group
 check an_end_leaves_no_group an_end_leaves_no_group
 check stats_have_numbers stats_have_numbers
 check containers_see_each_other containers_see_each_other
+check a_port_is_published a_port_is_published
 check the_profile_is_applied the_profile_is_applied
 check the_label_is_applied the_label_is_applied
+rm -rf "$work"
 finish
