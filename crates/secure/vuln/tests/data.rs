@@ -106,6 +106,32 @@ fn a_release_has_its_own_fix_and_another_release_none() {
 }
 
 #[test]
+fn events_count_in_the_order_of_their_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let events =
+        json!([{"fixed": "2.9-1"}, {"fixed": "1.10-1"}, {"introduced": "2.0-1"}, {"introduced": "0"}]);
+    let record = osv(
+        "DEBIAN-CVE-2026-7",
+        &["CVE-2026-7"],
+        json!([debian("12", "a", events)]),
+    );
+    let database = compiled(&dir.path().join("db"), &[record]);
+    for (version, fixed) in [
+        ("1.9-1", Some("1.10-1")),
+        ("1.10-1", None),
+        ("2.0-1", Some("2.9-1")),
+        ("2.10-1", None),
+    ] {
+        let found = find(&database, "Debian:12", "a", version);
+        assert_eq!(
+            found.first().and_then(|found| found.fixed.as_deref()),
+            fixed,
+            "{version}"
+        );
+    }
+}
+
+#[test]
 fn withdrawn_records_find_nothing_and_a_newer_form_takes_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");

@@ -1,5 +1,7 @@
 //! OSV records, schema 1.7.
 
+use std::cmp::Ordering;
+
 use serde_json::Value;
 
 use super::{line, name};
@@ -112,7 +114,7 @@ fn concerned(entry: &Value) -> Result<Option<Affected>, String> {
     let text = |key: &str| package.get(key).and_then(Value::as_str).unwrap_or_default();
     let (ecosystem, package) = (line(text("ecosystem")), name(text("name")));
     // Ranges of commits alone, and ecosystems whose versions have no known order, are of no use to anybody who installs.
-    let (Some(package), Ok(_)) = (package, Ecosystem::parse(&ecosystem)) else {
+    let (Some(package), Ok(order)) = (package, Ecosystem::parse(&ecosystem)) else {
         return Ok(None);
     };
     let mut affected = Affected {
@@ -146,7 +148,7 @@ fn concerned(entry: &Value) -> Result<Option<Affected>, String> {
         .flatten()
     {
         if range.get("type").and_then(Value::as_str) != Some("GIT") {
-            affected.ranges.extend(ranges(range)?);
+            affected.ranges.extend(ranges(range, order)?);
         }
     }
     let versions = entry.get("versions").and_then(Value::as_array);
@@ -170,41 +172,69 @@ fn version(text: &str) -> Option<String> {
     (text.len() <= MAX_VERSION).then(|| name(text)).flatten()
 }
 
-/// Events in their order: `introduced`, then `fixed` or `last_affected`. Several intervals follow each other.
-fn ranges(range: &Value) -> Result<Vec<Range>, String> {
-    let events = range.get("events").and_then(Value::as_array);
-    let events = events.map(Vec::as_slice).unwrap_or_default();
-    if events.len() > MOST {
-        return Err(format!("a range has {} events", events.len()));
+/// An event of a range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Introduced,
+    Fixed,
+    Last,
+}
+
+/// Intervals: `introduced`, then `fixed` or `last_affected`. A record may list its events in any order: that of their versions
+/// counts (OSV schema, "Evaluation").
+fn ranges(range: &Value, order: Ecosystem) -> Result<Vec<Range>, String> {
+    let mut events = events(range)?;
+    let version_of_all =
+        |(_, version): &(Event, String)| version == "0" || order.compare(version, version).is_ok();
+    if events.iter().all(version_of_all) {
+        events.sort_by(|(_, a), (_, b)| match (a.as_str(), b.as_str()) {
+            ("0", "0") => Ordering::Equal,
+            ("0", _) => Ordering::Less,
+            (_, "0") => Ordering::Greater,
+            (a, b) => order.compare(a, b).unwrap_or(Ordering::Equal),
+        });
     }
     let mut ranges: Vec<Range> = Vec::new();
     let mut open = false;
-    for event in events {
-        let said = |key: &str| match event.get(key) {
-            None => Ok(None),
-            Some(value) => value
-                .as_str()
-                .and_then(version)
-                .map(Some)
-                .ok_or_else(|| format!("{key} is no version")),
-        };
-        if let Some(introduced) = said("introduced")? {
+    for (event, version) in events {
+        if event == Event::Introduced {
             ranges.push(Range {
-                introduced,
+                introduced: version,
                 ..Range::default()
             });
             open = true;
-        }
-        let (fixed, last) = (said("fixed")?, said("last_affected")?);
-        if fixed.is_none() && last.is_none() {
             continue;
         }
         // A second end of one interval: several fixes of several branches; the first one counts.
         if let Some(range) = ranges.last_mut().filter(|_| open) {
-            range.fixed = fixed;
-            range.last = last;
+            match event {
+                Event::Fixed => range.fixed = Some(version),
+                _ => range.last = Some(version),
+            }
             open = false;
         }
     }
     Ok(ranges)
+}
+
+fn events(range: &Value) -> Result<Vec<(Event, String)>, String> {
+    let list = range.get("events").and_then(Value::as_array);
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    if list.len() > MOST {
+        return Err(format!("a range has {} events", list.len()));
+    }
+    let mut events = Vec::with_capacity(list.len());
+    for event in list {
+        for (key, kind) in [
+            ("introduced", Event::Introduced),
+            ("fixed", Event::Fixed),
+            ("last_affected", Event::Last),
+        ] {
+            if let Some(value) = event.get(key) {
+                let version = value.as_str().and_then(version);
+                events.push((kind, version.ok_or_else(|| format!("{key} is no version"))?));
+            }
+        }
+    }
+    Ok(events)
 }
