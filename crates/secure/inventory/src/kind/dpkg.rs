@@ -46,6 +46,7 @@ fn package(paragraph: &str) -> Option<Option<Package>> {
     let version = plain(field("Version")?)?;
     let mut package = Package::new(Kind::Deb, name, version);
     package.arch = field("Architecture").and_then(plain);
+    let built_using = field("Built-Using");
     package.source = field("Source").and_then(|source| {
         let (name, version) = match source.split_once('(') {
             Some((name, version)) => (name, version.trim_end().strip_suffix(')')?),
@@ -55,9 +56,24 @@ fn package(paragraph: &str) -> Option<Option<Package>> {
             name: plain(name)?,
             version: plain(version)?,
         };
+        let source = signed(&source, built_using).unwrap_or(source);
         (source.name != package.name || source.version != package.version).then_some(source)
     });
     Some(Some(package))
+}
+
+/// What a package was built from that a source package only signed (`linux-signed-amd64` of `linux`): the package says it in
+/// `Built-Using`, and advisories name that.
+fn signed(source: &Source, built_using: Option<&str>) -> Option<Source> {
+    let (of, _) = source.name.split_once("-signed")?;
+    built_using?.split(',').find_map(|part| {
+        let (name, version) = part.trim().split_once(" (= ")?;
+        (of == name || of.starts_with(&format!("{name}-"))).then_some(())?;
+        Some(Source {
+            name: plain(name)?,
+            version: plain(version.strip_suffix(')')?)?,
+        })
+    })
 }
 
 /// `info/NAME[:ARCH].list`.

@@ -43,6 +43,28 @@ Status: purge ok not-installed
 ";
 
 #[test]
+fn dpkg_says_what_a_signed_package_was_built_from() {
+    let paragraph = |built_using: &str| {
+        let text = format!(
+            "Package: linux-image-6.1.0-37-amd64\nSource: linux-signed-amd64 (6.1.140+1)\nVersion: 6.1.140-1\n{built_using}"
+        );
+        let said = dpkg::status("s", text.as_bytes()).unwrap();
+        let (name, version) = said.packages[0].source();
+        (name.to_owned(), version.to_owned())
+    };
+    assert_eq!(
+        paragraph("Built-Using: gcc-12 (= 12.2.0-14), linux (= 6.1.140-1)\n"),
+        ("linux".to_owned(), "6.1.140-1".to_owned())
+    );
+    assert_eq!(
+        paragraph(""),
+        ("linux-signed-amd64".to_owned(), "6.1.140+1".to_owned())
+    );
+    let other = paragraph("Built-Using: linux (>= 1), zlib (= 1)\n");
+    assert_eq!(other.0, "linux-signed-amd64");
+}
+
+#[test]
 fn dpkg_says_source_and_state() {
     let said = dpkg::status("var/lib/dpkg/status", STATUS.as_bytes()).unwrap();
     assert_eq!(
