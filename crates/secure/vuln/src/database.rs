@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::advisory::{Advisory, Affected};
 use crate::feed::Feed;
 use crate::matching::{Finding, Query, concerns, key_of};
-use crate::{Context as _, Error};
+use crate::{Context as _, Error, Exploit};
 
 /// Form of the file. Another one is refused by name.
 const FORM: i64 = 1;
@@ -27,11 +27,17 @@ CREATE TABLE affected (
 CREATE INDEX affected_by_advisory ON affected (advisory);
 ";
 
+/// Came later: a file without it knows nothing of attacks.
+const EXPLOITS: &str = "CREATE TABLE IF NOT EXISTS exploit (
+    cve TEXT PRIMARY KEY, epss INTEGER, percentile INTEGER, known TEXT, ransomware INTEGER NOT NULL
+) WITHOUT ROWID";
+
 /// Compiled advisory data.
 #[derive(Debug)]
 pub struct Database {
     path: PathBuf,
     connection: Connection,
+    has_exploits: bool,
 }
 
 /// What a database is.
@@ -52,7 +58,7 @@ pub struct Facts {
 pub struct Imported {
     /// What it was.
     pub feed: Feed,
-    /// Advisories that were read, new ones and others in a newer form.
+    /// Advisories that were read, new ones and others in a newer form; of lists about attacks their entries.
     pub advisories: usize,
     /// Why others were not.
     pub refused: Vec<String>,
@@ -78,9 +84,10 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
-        let database = Self {
+        let mut database = Self {
             path: path.to_owned(),
             connection,
+            has_exploits: false,
         };
         let form: i64 =
             database.ask(|connection| connection.query_row("PRAGMA user_version", [], |row| row.get(0)))?;
@@ -92,6 +99,10 @@ impl Database {
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .with_hint("import the advisory data again, or use the program that made it"));
         }
+        let table = "SELECT 1 FROM sqlite_master WHERE name = 'exploit'";
+        database.has_exploits = database
+            .ask(|connection| connection.query_row(table, [], |_| Ok(())).optional())?
+            .is_some();
         Ok(database)
     }
 
@@ -143,7 +154,32 @@ impl Database {
             }
             answer.found.extend(once(of_one));
         }
+        for finding in &mut answer.found {
+            finding.exploit = self.exploit(finding)?;
+        }
         Ok(answer)
+    }
+
+    /// What is known of attacks on it.
+    fn exploit(&self, finding: &Finding) -> Result<Exploit, Error> {
+        if !self.has_exploits {
+            return Ok(Exploit::default());
+        }
+        let found = self.ask(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT epss, percentile, known, ransomware FROM exploit WHERE cve = ?1")?;
+            statement
+                .query_row([finding.advisory.known_as()], |row| {
+                    Ok(Exploit {
+                        epss: row.get(0)?,
+                        percentile: row.get(1)?,
+                        known: row.get(2)?,
+                        ransomware: row.get(3)?,
+                    })
+                })
+                .optional()
+        })?;
+        Ok(found.unwrap_or_default())
     }
 
     fn rows(&self, query: &Query) -> Result<Vec<(String, Advisory, Affected)>, Error> {
@@ -335,10 +371,20 @@ impl Importer {
     /// # Errors
     /// `InvalidArgument` when it is of no known kind.
     pub fn document(&self, name: &str, bytes: &[u8]) -> Result<Imported, Error> {
-        let (feed, advisories, refused) = crate::feed::read(bytes).context(|| format!("read {name}"))?;
-        for advisory in &advisories {
-            self.put(advisory)?;
-        }
+        let (feed, count, refused) = match crate::exploit::read(bytes).context(|| format!("read {name}"))? {
+            Some((feed, list, refused)) => {
+                self.put_exploits(feed, &list)?;
+                (feed, list.len(), refused)
+            }
+            None => {
+                let (feed, advisories, refused) =
+                    crate::feed::read(bytes).context(|| format!("read {name}"))?;
+                for advisory in &advisories {
+                    self.put(advisory)?;
+                }
+                (feed, advisories.len(), refused)
+            }
+        };
         self.change(|connection| {
             let sources: Option<String> = connection
                 .query_row("SELECT value FROM fact WHERE key = 'sources'", [], |row| {
@@ -346,7 +392,7 @@ impl Importer {
                 })
                 .optional()?;
             let mut lines: Vec<&str> = sources.as_deref().unwrap_or_default().lines().collect();
-            let line = format!("{name}: {feed:?}, {} advisories", advisories.len());
+            let line = format!("{name}: {feed:?}, {count} advisories");
             // Of one place the last time counts, and a list does not grow for ever.
             let place = format!("{name}: ");
             lines.retain(|line| !line.starts_with(&place));
@@ -359,8 +405,39 @@ impl Importer {
         })?;
         Ok(Imported {
             feed,
-            advisories: advisories.len(),
+            advisories: count,
             refused,
+        })
+    }
+
+    /// Puts a list in the place of the one before it: each is the whole of its kind.
+    fn put_exploits(&self, feed: Feed, list: &[(String, Exploit)]) -> Result<(), Error> {
+        self.change(|connection| {
+            connection.execute_batch(EXPLOITS)?;
+            let (forget, put) = if feed == Feed::Epss {
+                (
+                    "UPDATE exploit SET epss = NULL, percentile = NULL",
+                    "INSERT INTO exploit VALUES (?1, ?2, ?3, NULL, 0) \
+                     ON CONFLICT (cve) DO UPDATE SET epss = ?2, percentile = ?3",
+                )
+            } else {
+                (
+                    "UPDATE exploit SET known = NULL, ransomware = 0",
+                    "INSERT INTO exploit VALUES (?1, NULL, NULL, ?2, ?3) \
+                     ON CONFLICT (cve) DO UPDATE SET known = ?2, ransomware = ?3",
+                )
+            };
+            connection.execute(forget, [])?;
+            let mut statement = connection.prepare(put)?;
+            for (cve, exploit) in list {
+                if feed == Feed::Epss {
+                    statement.execute(params![cve, exploit.epss, exploit.percentile])?;
+                } else {
+                    statement.execute(params![cve, exploit.known, exploit.ransomware])?;
+                }
+            }
+            connection.execute("DELETE FROM exploit WHERE epss IS NULL AND known IS NULL", [])?;
+            Ok(())
         })
     }
 

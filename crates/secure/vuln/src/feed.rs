@@ -25,6 +25,10 @@ pub enum Feed {
     DebianTracker,
     /// Alpine's secdb, and of others who use its form.
     Secdb,
+    /// How likely each CVE is attacked: FIRST's EPSS, `epss_scores-DATE.csv`, also packed by gzip.
+    Epss,
+    /// CISA's catalogue of vulnerabilities that are used by attackers, JSON or CSV.
+    Kev,
 }
 
 /// The advisories of a document, whichever kind it is of; and for each that was refused, why.
@@ -88,12 +92,13 @@ fn no_json(error: &serde_json::Error) -> Error {
 }
 
 fn unknown() -> Error {
-    Error::new(ErrorKind::InvalidArgument, "the document is of no known kind")
-        .with_hint("known: OSV records, Debian's tracker (data/json), secdb of Alpine, Wolfi and Chainguard")
+    Error::new(ErrorKind::InvalidArgument, "the document is of no known kind").with_hint(
+        "known: OSV records, Debian's tracker (data/json), secdb of Alpine, Wolfi and Chainguard, EPSS, KEV",
+    )
 }
 
 /// The beginning of a text, on one line.
-fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     let mut out = String::new();
     for word in text.split_whitespace() {
         if out.len() + word.len() >= LONGEST {
@@ -109,7 +114,7 @@ fn line(text: &str) -> String {
 }
 
 /// A name without anything that a terminal or a table would take for something else.
-fn name(text: &str) -> Option<String> {
+pub(crate) fn name(text: &str) -> Option<String> {
     let fits =
         !text.is_empty() && text.len() <= 512 && !text.chars().any(|char| char.is_control() || char == ' ');
     fits.then(|| text.to_owned())

@@ -6,6 +6,8 @@
 //! Advisories come as OSV records, as Debian's tracker or as Alpine's secdb ([`Feed`]), and are compiled into one file, a
 //! [`Database`], which is asked by package ([`Database::findings`]) or by vulnerability ([`Database::affected`]). What a source
 //! says beside "affected" is kept: postponed, ignored, unimportant, out of support, not affected.
+//! How likely a vulnerability is attacked is kept beside it ([`Exploit`]). What others say of a finding in a product is judged
+//! by [`vex`], and what does not matter to somebody by [`ignore`].
 //!
 //! # What it promises
 //! - The order is that of the ecosystem's own tool (dpkg, apk, rpm, pip, Maven, gem, composer ...), also where that differs
@@ -21,16 +23,22 @@ mod advisory;
 mod cvss;
 mod database;
 mod ecosystem;
+mod exploit;
 mod feed;
+pub mod ignore;
 mod matching;
+mod purl;
 mod version;
+pub mod vex;
 
 pub use advisory::{Advisory, Affected, Level, Range, Severity, State};
 pub use cvss::base_score;
 pub use database::{Database, Facts, Findings, Imported, Importer};
 pub use ecosystem::Ecosystem;
+pub use exploit::Exploit;
 pub use feed::{Feed, read as read_feed};
 pub use matching::{Finding, Query, concerns, key_of};
+pub use purl::Purl;
 
 /// Longest version that is compared, in bytes. The longest in public advisory data has about 100.
 pub const MAX_VERSION: usize = 1024;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::advisory::{Advisory, Affected, Range, Severity, State};
-use crate::{Ecosystem, Error};
+use crate::{Ecosystem, Error, Exploit};
 
 /// A package that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +29,8 @@ pub struct Finding {
     pub fixed: Option<String>,
     /// How bad it is here: what the distribution says before what others say.
     pub severity: Severity,
+    /// What is known of attacks.
+    pub exploit: Exploit,
 }
 
 impl Finding {
@@ -40,6 +42,7 @@ impl Finding {
             state: affected.state,
             fixed,
             severity: severity(affected, advisory),
+            exploit: Exploit::default(),
             advisory: Advisory {
                 affected: Vec::new(),
                 ..advisory.clone()

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use dhow_types::ErrorKind;
-use dhow_vuln::{Database, Feed, Finding, Importer, Level, Query, State, read_feed};
+use dhow_vuln::{Database, Exploit, Feed, Finding, Importer, Level, Query, State, read_feed};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -320,6 +320,42 @@ fn records_that_are_wrong_are_refused_by_name_and_keep_no_other_out() {
         let error = read_feed(nothing).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
+}
+
+#[test]
+fn what_is_known_of_attacks_stands_beside_a_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let affected = json!([debian("12", "a", json!([{"introduced": "0"}]))]);
+    let database = compiled(&path, &[osv("DEBIAN-CVE-2026-1", &["CVE-2026-1"], affected)]);
+    let exploit = |database: &Database| find(database, "Debian:12", "a", "1")[0].exploit.clone();
+    assert_eq!(exploit(&database), Exploit::default());
+    let add = |name: &str, bytes: &[u8]| {
+        let importer = Importer::begin(&path, true).unwrap();
+        let imported = importer.document(name, bytes).unwrap();
+        importer.finish("2026-01-02T00:00:00Z").unwrap();
+        (imported.feed, imported.advisories, Database::open(&path).unwrap())
+    };
+    let kev = json!({"catalogVersion": "1", "vulnerabilities": [{"cveID": "CVE-2026-1", "dateAdded": "2026-01-01"}]});
+    let (feed, count, _) = add("kev.json", &serde_json::to_vec(&kev).unwrap());
+    assert_eq!((feed, count), (Feed::Kev, 1));
+    let (feed, count, database) = add(
+        "epss.csv",
+        b"cve,epss,percentile\nCVE-2026-1,0.5,0.9\nCVE-2026-2,0.1,0.2\n",
+    );
+    assert_eq!((feed, count), (Feed::Epss, 2));
+    let known = exploit(&database);
+    assert_eq!(
+        (known.epss, known.percentile, known.known.as_deref()),
+        (Some(50_000), Some(90_000), Some("2026-01-01"))
+    );
+    // A later list is the whole of its kind.
+    let (_, _, database) = add("epss.csv", b"cve,epss,percentile\nCVE-2026-2,0.1,0.2\n");
+    assert_eq!(
+        (exploit(&database).epss, exploit(&database).known.is_some()),
+        (None, true)
+    );
+    assert_eq!(database.facts().unwrap().advisories, 1);
 }
 
 #[test]
