@@ -9,10 +9,9 @@
 //! `until:` is the last day, in UTC; `exp:` is the same, as Trivy's `.trivyignore` writes it, whose lines are read. Beside the name of a
 //! vulnerability, or `*`, each of `package:`, `path:`, `state:` and a package URL must fit where it is given.
 
-use dhow_types::ErrorKind;
+use dhow_types::{ErrorKind, Purl};
 
 use crate::feed::line;
-use crate::purl::Purl;
 use crate::{Error, State};
 
 /// Largest file, and most rules of one.
@@ -183,8 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Asked, fits, read};
-    use crate::State;
-    use crate::purl::Purl;
+    use crate::{Purl, State};
 
     fn about(text: &str) -> bool {
         let purls = [Purl::parse("pkg:deb/debian/libcurl4@1-1?arch=amd64").unwrap()];

@@ -27,18 +27,17 @@ mod exploit;
 mod feed;
 pub mod ignore;
 mod matching;
-mod purl;
 mod version;
 pub mod vex;
 
 pub use advisory::{Advisory, Affected, Level, Range, Severity, State};
 pub use cvss::base_score;
 pub use database::{Database, Facts, Findings, Imported, Importer};
+pub use dhow_types::Purl;
 pub use ecosystem::Ecosystem;
 pub use exploit::Exploit;
 pub use feed::{Feed, read as read_feed};
 pub use matching::{Finding, Query, concerns, key_of};
-pub use purl::Purl;
 
 /// Longest version that is compared, in bytes. The longest in public advisory data has about 100.
 pub const MAX_VERSION: usize = 1024;

@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 
-use dhow_types::ErrorKind;
+use dhow_types::{ErrorKind, Purl};
 use serde_json::Value;
 
 use crate::Error;
 use crate::feed::{line, name};
-use crate::purl::{Purl, unescaped};
 
 /// Most statements of a document, and most products or components of one of them.
 const MOST: usize = 100_000;
@@ -389,11 +388,11 @@ fn cyclonedx_product(
         ];
         return Some(product(texts.into_iter().filter_map(Name::new).collect()));
     }
-    let reference = match reference.strip_prefix("urn:cdx:") {
-        Some(link) => unescaped(link.split_once('#')?.1)?,
-        None => reference.to_owned(),
+    let purl = match reference.strip_prefix("urn:cdx:") {
+        Some(link) => Purl::parse_escaped(link.split_once('#')?.1)?,
+        None => Purl::parse(reference)?,
     };
-    Purl::parse(&reference).map(|purl| product(vec![Name::Purl(purl)]))
+    Some(product(vec![Name::Purl(purl)]))
 }
 
 #[cfg(test)]
@@ -402,7 +401,7 @@ mod tests {
     use serde_json::json;
 
     use super::{Asked, Image, Status, last_word, read, statements};
-    use crate::purl::Purl;
+    use crate::Purl;
 
     fn image() -> Image {
         Image {

@@ -1,4 +1,4 @@
-//! Package URLs (purl-spec) as names of what a statement is about.
+//! Package URLs (purl-spec).
 
 /// A package URL, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,18 @@ impl Purl {
         self.version.as_deref()
     }
 
+    /// Namespace and name: `debian/openssl`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// One that stands percent-encoded within another URL.
+    #[must_use]
+    pub fn parse_escaped(text: &str) -> Option<Self> {
+        Self::parse(&unescaped(text.get(..text.len().min(3 * LONGEST))?)?)
+    }
+
     /// Whether it names this package, or a set of packages that this one is in: what it does not say fits all.
     #[must_use]
     pub fn fits(&self, package: &Self) -> bool {
@@ -95,7 +107,7 @@ impl Purl {
 }
 
 /// Percent-decoded; none for what is no text then.
-pub(crate) fn unescaped(text: &str) -> Option<String> {
+fn unescaped(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
