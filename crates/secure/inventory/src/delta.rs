@@ -31,12 +31,10 @@ pub struct Record {
     /// The packages; none when the file says none any more, which hides what a lower layer had here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<Package>,
-    /// Paths that belong to the one package of this file, or to `owner`, of those that a scanner would look at by themselves.
+    /// Paths that belong to packages of the system, of those that a scanner would look at by themselves, each with the name of
+    /// the package.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub owns: Vec<String>,
-    /// The package that `owns` is of, where the file does not say it with a version (`info/NAME.list` of dpkg).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
+    pub owns: Vec<(String, String)>,
     /// What the file says of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<Os>,
@@ -63,7 +61,7 @@ pub struct Delta {
 
 impl Delta {
     /// The form that this program makes. It grows when a later program would find more in the same layer.
-    pub const FORM: u32 = 1;
+    pub const FORM: u32 = 2;
 
     /// The stored form.
     #[must_use]

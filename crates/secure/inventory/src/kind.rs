@@ -1,9 +1,11 @@
 //! The files of each package manager and linker.
 
 pub(crate) mod apk;
+pub(crate) mod berkeley;
 pub(crate) mod dotnet;
 pub(crate) mod dpkg;
 pub(crate) mod java;
+pub(crate) mod known;
 pub(crate) mod node;
 pub(crate) mod os;
 pub(crate) mod pacman;
@@ -21,8 +23,8 @@ use crate::{Os, Package};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) packages: Vec<Package>,
-    pub(crate) owns: Vec<String>,
-    pub(crate) owner: Option<String>,
+    /// Paths, each with the package that it belongs to.
+    pub(crate) owns: Vec<(String, String)>,
     pub(crate) os: Option<Os>,
 }
 
@@ -38,6 +40,9 @@ impl Said {
         *self == Self::default()
     }
 }
+
+/// Whether somebody asks which package a path belongs to.
+pub(crate) type Asked<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Longest name or version that is believed.
 const LONGEST: usize = 1024;

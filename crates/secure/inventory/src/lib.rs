@@ -30,7 +30,7 @@ pub use files::{Files, Found, FoundKind, Layer, Tree};
 pub use package::{Kind, Package, Source};
 pub use sbom::{Subject, cyclonedx, spdx2, spdx3};
 pub use scan::Scanner;
-pub use stack::{Installed, Inventory};
+pub use stack::{Installed, Inventory, owners_of};
 
 /// Largest database of a package manager that is read, in bytes. Debian 12 with everything installed has 80 MB.
 pub const MAX_DATABASE: u64 = 128 << 20;

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use crate::delta::{Delta, Record};
 use crate::files::{Files, Found, FoundKind};
-use crate::kind::{self, Said};
+use crate::kind::{self, Asked, Said};
 use crate::{Context as _, Error, MAX_DATABASE, MAX_METADATA, MAX_PACKAGES};
 
 /// Most problems that are kept: a hostile tree may have any number.
@@ -23,6 +23,8 @@ pub struct Scanner;
 enum Reader {
     /// All of it, up to that many bytes.
     Whole(Parse, u64),
+    /// The same of one that also says which paths belong to whom.
+    Owners(Owners, u64),
     /// Parts of it.
     Parts(fn(&str, &File, u64) -> Result<Said, String>),
 }
@@ -33,35 +35,61 @@ impl Scanner {
     /// # Errors
     /// When the tree cannot be listed. What a file does is in [`Delta::problems`].
     pub fn delta(self, files: &dyn Files) -> Result<Delta, Error> {
-        let mut delta = Delta {
-            form: Delta::FORM,
-            ..Delta::default()
-        };
-        let mut packages = 0;
-        files.visit(&mut |found| {
-            match found.kind {
-                FoundKind::Whiteout => keep(&mut delta.deleted, found.path),
-                FoundKind::Opaque => keep(&mut delta.opaque, found.path),
-                // Another directory may have been here.
-                FoundKind::Symlink if may_hide(found.path) => keep(&mut delta.deleted, found.path),
-                FoundKind::Symlink if reader(&found).is_some() => delta.records.push(Record {
-                    path: text(found.path),
-                    ..Record::default()
-                }),
-                FoundKind::File => {
-                    if let Some(reader) = reader(&found) {
-                        look(files, &found, reader, &mut packages, &mut delta);
-                    }
-                }
-                _ => {}
-            }
-            Ok(())
-        })?;
-        delta.records.sort_by(|a, b| a.path.cmp(&b.path));
-        delta.deleted.sort();
-        delta.opaque.sort();
-        Ok(delta)
+        pass(files, &|_| true, &is_evidence)
     }
+
+    /// The same, of the files alone that say which package a path belongs to, and only of that path: see [`owners_of`].
+    ///
+    /// [`owners_of`]: crate::owners_of
+    ///
+    /// # Errors
+    /// As [`Scanner::delta`].
+    pub fn claims(self, files: &dyn Files, path: &str) -> Result<Delta, Error> {
+        pass(files, &|reader| matches!(reader, Reader::Owners(..)), &|own| {
+            is_same(own, path)
+        })
+    }
+}
+
+/// Whether two paths are one: `/lib` is `/usr/lib` where the two were merged, and lists have kept the old names.
+fn is_same(a: &str, b: &str) -> bool {
+    let merged = |path| str::strip_prefix(path, "usr/").unwrap_or(path);
+    a == b
+        || (merged(a) == merged(b)
+            && ["bin/", "sbin/", "lib"]
+                .iter()
+                .any(|top| merged(a).starts_with(top)))
+}
+
+fn pass(files: &dyn Files, wanted: &dyn Fn(&Reader) -> bool, asked: Asked<'_>) -> Result<Delta, Error> {
+    let mut delta = Delta {
+        form: Delta::FORM,
+        ..Delta::default()
+    };
+    let mut packages = 0;
+    files.visit(&mut |found| {
+        match found.kind {
+            FoundKind::Whiteout => keep(&mut delta.deleted, found.path),
+            FoundKind::Opaque => keep(&mut delta.opaque, found.path),
+            // Another directory may have been here.
+            FoundKind::Symlink if may_hide(found.path) => keep(&mut delta.deleted, found.path),
+            FoundKind::Symlink if reader(&found).is_some() => delta.records.push(Record {
+                path: text(found.path),
+                ..Record::default()
+            }),
+            FoundKind::File => {
+                if let Some(reader) = reader(&found).filter(wanted) {
+                    look(files, &found, reader, asked, &mut packages, &mut delta);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    delta.records.sort_by(|a, b| a.path.cmp(&b.path));
+    delta.deleted.sort();
+    delta.opaque.sort();
+    Ok(delta)
 }
 
 fn keep(paths: &mut Vec<String>, path: &[u8]) {
@@ -84,9 +112,16 @@ fn may_hide(path: &[u8]) -> bool {
     !name.contains(&b'.') && !dull.iter().any(|dull| path.starts_with(dull))
 }
 
-fn look(files: &dyn Files, found: &Found<'_>, reader: Reader, packages: &mut usize, delta: &mut Delta) {
+fn look(
+    files: &dyn Files,
+    found: &Found<'_>,
+    reader: Reader,
+    asked: Asked<'_>,
+    packages: &mut usize,
+    delta: &mut Delta,
+) {
     let path = text(found.path);
-    let said = match read(files, found, &path, reader) {
+    let said = match read(files, found, &path, reader, asked) {
         Ok(said) => said,
         Err(why) => {
             if delta.problems.len() < MAX_PROBLEMS {
@@ -95,8 +130,8 @@ fn look(files: &dyn Files, found: &Found<'_>, reader: Reader, packages: &mut usi
             Said::default()
         }
     };
-    // A program that says nothing is none of those that are looked for.
-    if matches!(reader, Reader::Parts(_)) && said.is_empty() {
+    // A program that says nothing is none of those that are looked for, nor is another file of a Java runtime's name.
+    if (matches!(reader, Reader::Parts(_)) || path.ends_with("/release")) && said.is_empty() {
         return;
     }
     *packages += said.packages.len();
@@ -112,17 +147,26 @@ fn look(files: &dyn Files, found: &Found<'_>, reader: Reader, packages: &mut usi
         path,
         packages: said.packages,
         owns: said.owns,
-        owner: said.owner,
         os: said.os,
     });
 }
 
-fn read(files: &dyn Files, found: &Found<'_>, path: &str, reader: Reader) -> Result<Said, String> {
+fn read(
+    files: &dyn Files,
+    found: &Found<'_>,
+    path: &str,
+    reader: Reader,
+    asked: Asked<'_>,
+) -> Result<Said, String> {
     let open = || files.open(found.path).map_err(|error| chain(&error));
     match reader {
         Reader::Whole(parse, most) => {
             let bytes = whole(&open()?, most).map_err(|error| chain(&error))?;
             parse(path, &bytes)
+        }
+        Reader::Owners(parse, most) => {
+            let bytes = whole(&open()?, most).map_err(|error| chain(&error))?;
+            parse(path, &bytes, asked)
         }
         Reader::Parts(parse) => {
             let file = open()?;
@@ -162,34 +206,35 @@ fn reader(found: &Found<'_>) -> Option<Reader> {
         None => (&b""[..], path),
     };
     let database = |parse| Some(Reader::Whole(parse, MAX_DATABASE));
+    let owners = |parse| Some(Reader::Owners(parse, MAX_DATABASE));
     let metadata = |parse| Some(Reader::Whole(parse, MAX_METADATA));
     match path {
         b"etc/os-release" | b"usr/lib/os-release" => return metadata(kind::os::release),
         b"var/lib/dpkg/status" => return database(kind::dpkg::status),
-        b"lib/apk/db/installed" | b"usr/lib/apk/db/installed" => return database(kind::apk::installed),
+        b"lib/apk/db/installed" | b"usr/lib/apk/db/installed" => return owners(kind::apk::installed),
         _ => {}
     }
     if [&b"var/lib/rpm"[..], b"usr/lib/sysimage/rpm", b"usr/share/rpm"].contains(&dir) {
         return match name {
-            b"rpmdb.sqlite" => database(kind::rpm::sqlite),
-            b"Packages.db" => database(kind::rpm::ndb),
-            b"Packages" => database(kind::rpm::berkeley),
+            b"rpmdb.sqlite" => owners(kind::rpm::sqlite),
+            b"Packages.db" => owners(kind::rpm::ndb),
+            b"Packages" => owners(kind::rpm::berkeley),
             _ => None,
         };
     }
     if dir == b"var/lib/dpkg/status.d" {
         return match name {
-            name if name.ends_with(b".md5sums") => metadata(kind::dpkg::sums),
+            name if name.ends_with(b".md5sums") => owners(kind::dpkg::sums),
             _ => metadata(kind::dpkg::status),
         };
     }
     if dir == b"var/lib/dpkg/info" && name.ends_with(b".list") {
-        return metadata(kind::dpkg::list);
+        return owners(kind::dpkg::list);
     }
     if dir.starts_with(b"var/lib/pacman/local/") {
         return match name {
             b"desc" => metadata(kind::pacman::desc),
-            b"files" => metadata(kind::pacman::files),
+            b"files" => owners(kind::pacman::files),
             _ => None,
         };
     }
@@ -202,11 +247,13 @@ fn reader(found: &Found<'_>) -> Option<Reader> {
     {
         return Some(Reader::Parts(kind::java::archive));
     }
-    (found.kind == FoundKind::File && found.mode & 0o111 != 0 && found.size >= kind::program::LEAST)
+    let executable = found.mode & 0o111 != 0 || kind::known::is_library(name);
+    (found.kind == FoundKind::File && executable && found.size >= kind::program::LEAST)
         .then_some(Reader::Parts(kind::program::program))
 }
 
 pub(crate) type Parse = fn(&str, &[u8]) -> Result<Said, String>;
+pub(crate) type Owners = fn(&str, &[u8], Asked<'_>) -> Result<Said, String>;
 
 fn language(dir: &[u8], name: &[u8]) -> Option<Parse> {
     let parse: Parse = match name {
@@ -221,6 +268,7 @@ fn language(dir: &[u8], name: &[u8]) -> Option<Parse> {
             kind::ruby::gemspec
         }
         name if name.ends_with(b".deps.json") => kind::dotnet::deps,
+        b"release" => kind::known::java,
         _ => return None,
     };
     Some(parse)

@@ -81,6 +81,8 @@ impl Inventory {
                     .flatten(),
             })
             .collect();
+        // What its package says is more than what can be told from the program.
+        packages.retain(|installed| installed.package.kind != Kind::Generic || installed.owner.is_none());
         packages.sort_by(|a, b| (&a.package, &a.path).cmp(&(&b.package, &b.path)));
         Self {
             os: system(&view),
@@ -129,21 +131,12 @@ fn owners<'a>(view: &BTreeMap<&'a str, &'a Record>) -> HashMap<&'a str, &'a str>
         .filter(|package| package.kind.is_system())
         .map(|package| package.name.as_str())
         .collect();
-    let mut owners = HashMap::new();
-    for record in view.values() {
-        let owner = record.owner.as_deref().or_else(|| {
-            // apk's and rpm's databases say the files of all their packages.
-            record
-                .packages
-                .first()
-                .filter(|package| package.kind.is_system())
-                .map(|package| package.name.as_str())
-        });
-        let Some(owner) = owner.filter(|owner| installed.contains(owner)) else {
-            continue;
-        };
-        owners.extend(record.owns.iter().map(|path| (path.as_str(), owner)));
-    }
+    let mut owners: HashMap<&str, &str> = view
+        .values()
+        .flat_map(|record| &record.owns)
+        .filter(|(_, owner)| installed.contains(owner.as_str()))
+        .map(|(path, owner)| (path.as_str(), owner.as_str()))
+        .collect();
     // `/lib` is `/usr/lib` where the two were merged, and lists have kept the old names.
     let merged: Vec<(&str, &str)> = view
         .keys()
@@ -159,4 +152,23 @@ fn system(view: &BTreeMap<&str, &Record>) -> Option<Os> {
     ["etc/os-release", "usr/lib/os-release"]
         .iter()
         .find_map(|path| view.get(path)?.os.clone())
+}
+
+/// The names of the packages that a path belongs to, by what [`Scanner::claims`] found in each layer, the lowest first.
+///
+/// [`Scanner::claims`]: crate::Scanner::claims
+#[must_use]
+pub fn owners_of(layers: &[&Delta]) -> Vec<String> {
+    let mut view: BTreeMap<&str, &Record> = BTreeMap::new();
+    for delta in layers {
+        lay(&mut view, delta);
+    }
+    let mut owners: Vec<String> = view
+        .values()
+        .flat_map(|record| &record.owns)
+        .map(|(_, owner)| owner.clone())
+        .collect();
+    owners.sort();
+    owners.dedup();
+    owners
 }

@@ -1,15 +1,15 @@
 //! Alpine's apk: `lib/apk/db/installed` (apk-package(5), "INSTALLED DATABASE").
 
-use crate::kind::{Said, plain, utf8};
-use crate::scan::is_evidence;
+use crate::kind::{Asked, Said, plain, utf8};
 use crate::{Kind, Package, Source};
 
-pub(crate) fn installed(_: &str, bytes: &[u8]) -> Result<Said, String> {
+pub(crate) fn installed(_: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
     let text = utf8(bytes);
     let mut said = Said::default();
     for paragraph in text.split("\n\n") {
         let (mut name, mut version, mut arch, mut origin, mut licence) = (None, None, None, None, None);
         let mut dir = "";
+        let mut paths = Vec::new();
         for line in paragraph.lines() {
             let Some((key, value)) = line.split_once(':') else {
                 continue;
@@ -27,14 +27,16 @@ pub(crate) fn installed(_: &str, bytes: &[u8]) -> Result<Said, String> {
                     } else {
                         format!("{dir}/{value}")
                     };
-                    if is_evidence(&path) {
-                        said.owns.push(path);
+                    if asked(&path) {
+                        paths.push(path);
                     }
                 }
                 _ => {}
             }
         }
         if let (Some(name), Some(version)) = (name, version) {
+            said.owns
+                .extend(paths.into_iter().map(|path| (path, name.clone())));
             let source = origin.filter(|origin| *origin != name).map(|origin| Source {
                 name: origin,
                 version: version.clone(),

@@ -1,7 +1,6 @@
 //! Debian's dpkg: `status` (deb822(5), dpkg(1) "Package states"), `status.d/` of distroless images, lists of files.
 
-use crate::kind::{Said, plain, utf8};
-use crate::scan::is_evidence;
+use crate::kind::{Asked, Said, plain, utf8};
 use crate::{Kind, Package, Source};
 
 /// `var/lib/dpkg/status`, or one file of `status.d/`.
@@ -77,36 +76,29 @@ fn signed(source: &Source, built_using: Option<&str>) -> Option<Source> {
 }
 
 /// `info/NAME[:ARCH].list`.
-pub(crate) fn list(path: &str, bytes: &[u8]) -> Result<Said, String> {
-    owned(path, ".list", utf8(bytes).lines())
+pub(crate) fn list(path: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
+    Ok(owned(path, ".list", utf8(bytes).lines(), asked))
 }
 
 /// `status.d/NAME.md5sums`: a sum, two blanks, a path.
-pub(crate) fn sums(path: &str, bytes: &[u8]) -> Result<Said, String> {
+pub(crate) fn sums(path: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
     let text = utf8(bytes);
-    owned(
-        path,
-        ".md5sums",
-        text.lines()
-            .filter_map(|line| Some(line.split_once(' ')?.1.trim_start())),
-    )
+    let lines = text
+        .lines()
+        .filter_map(|line| Some(line.split_once(' ')?.1.trim_start()));
+    Ok(owned(path, ".md5sums", lines, asked))
 }
 
-fn owned<'a>(path: &str, end: &str, lines: impl Iterator<Item = &'a str>) -> Result<Said, String> {
+fn owned<'a>(path: &str, end: &str, lines: impl Iterator<Item = &'a str>, asked: Asked<'_>) -> Said {
     let name = path.rsplit('/').next().unwrap_or(path);
     let name = name.strip_suffix(end).unwrap_or(name);
     let name = name.split(':').next().unwrap_or(name);
-    let owns: Vec<String> = lines
-        .map(|line| line.trim_start_matches("./").trim_start_matches('/'))
-        .filter(|path| is_evidence(path))
-        .map(str::to_owned)
-        .collect();
-    if owns.is_empty() {
-        return Ok(Said::default());
-    }
-    Ok(Said {
-        owns,
-        owner: Some(name.to_owned()),
+    Said {
+        owns: lines
+            .map(|line| line.trim_start_matches("./").trim_start_matches('/'))
+            .filter(|path| asked(path))
+            .map(|path| (path.to_owned(), name.to_owned()))
+            .collect(),
         ..Said::default()
-    })
+    }
 }

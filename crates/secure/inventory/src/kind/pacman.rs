@@ -1,7 +1,6 @@
 //! Arch's pacman: `local/NAME-VERSION/desc` and `files` (alpm database, version 9).
 
-use crate::kind::{Said, plain, utf8};
-use crate::scan::is_evidence;
+use crate::kind::{Asked, Said, plain, utf8};
 use crate::{Kind, Package, Source};
 
 /// Values of a section `%NAME%`.
@@ -32,21 +31,18 @@ pub(crate) fn desc(_: &str, bytes: &[u8]) -> Result<Said, String> {
     }]))
 }
 
-pub(crate) fn files(path: &str, bytes: &[u8]) -> Result<Said, String> {
+pub(crate) fn files(path: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
     let text = utf8(bytes);
-    let owns: Vec<String> = section(&text, "FILES")
-        .filter(|path| is_evidence(path))
-        .map(str::to_owned)
-        .collect();
     // The folder is NAME-VERSION-RELEASE.
     let folder = path.rsplit('/').nth(1).unwrap_or_default();
-    let owner = folder.rsplitn(3, '-').nth(2).and_then(plain);
-    Ok(match owner {
-        Some(_) if !owns.is_empty() => Said {
-            owns,
-            owner,
-            ..Said::default()
-        },
-        _ => Said::default(),
+    let Some(owner) = folder.rsplitn(3, '-').nth(2).and_then(plain) else {
+        return Ok(Said::default());
+    };
+    Ok(Said {
+        owns: section(&text, "FILES")
+            .filter(|path| asked(path))
+            .map(|path| (path.to_owned(), owner.clone()))
+            .collect(),
+        ..Said::default()
     })
 }

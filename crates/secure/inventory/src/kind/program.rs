@@ -6,7 +6,7 @@ use std::io::Read as _;
 use serde::Deserialize;
 
 use crate::elf::Elf;
-use crate::kind::{Said, plain};
+use crate::kind::{Said, known, plain};
 use crate::{Kind, Package};
 
 /// Smallest program that may say something, in bytes: Go's have a megabyte.
@@ -15,7 +15,7 @@ pub(crate) const LEAST: u64 = 16 << 10;
 /// Largest list of modules or crates, in bytes.
 const MOST: u64 = 16 << 20;
 
-pub(crate) fn program(_: &str, file: &File, _: u64) -> Result<Said, String> {
+pub(crate) fn program(path: &str, file: &File, size: u64) -> Result<Said, String> {
     let Some(elf) = Elf::read(file) else {
         return Ok(Said::default());
     };
@@ -26,6 +26,7 @@ pub(crate) fn program(_: &str, file: &File, _: u64) -> Result<Said, String> {
     if let Some(section) = elf.section(b".dep-v0", MOST) {
         packages.extend(crates(&section)?);
     }
+    packages.extend(known::program(path, file, size));
     packages.sort();
     packages.dedup();
     Ok(Said::packages(packages))

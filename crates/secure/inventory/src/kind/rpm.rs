@@ -3,8 +3,7 @@
 
 use rusqlite::{Connection, MAIN_DB};
 
-use crate::kind::{Said, plain};
-use crate::scan::is_evidence;
+use crate::kind::{Asked, Said, berkeley, plain};
 use crate::{Kind, Package, Source};
 
 /// Largest header, and most entries of one (rpm's own limits, `hdrchkTags` and `hdrchkData`).
@@ -23,7 +22,7 @@ const BASE_NAMES: u32 = 1117;
 const DIR_NAMES: u32 = 1118;
 
 /// `rpmdb.sqlite`: the table `Packages` has a header in each row.
-pub(crate) fn sqlite(_: &str, bytes: &[u8]) -> Result<Said, String> {
+pub(crate) fn sqlite(_: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
     if !bytes.starts_with(b"SQLite format 3\0") || bytes.len() < 100 {
         return Err("it is no SQLite database".to_owned());
     }
@@ -43,13 +42,17 @@ pub(crate) fn sqlite(_: &str, bytes: &[u8]) -> Result<Said, String> {
     let mut said = Said::default();
     while let Some(row) = rows.next().map_err(failed)? {
         let blob = row.get_ref(0).map_err(failed)?;
-        add(&mut said, blob.as_blob().map_err(|error| error.to_string())?)?;
+        add(
+            &mut said,
+            blob.as_blob().map_err(|error| error.to_string())?,
+            asked,
+        )?;
     }
     Ok(sorted(said))
 }
 
 /// `Packages.db` (rpm's `lib/backend/ndb/rpmpkg.c`): slots of 16 bytes in the first pages say where the headers are.
-pub(crate) fn ndb(_: &str, bytes: &[u8]) -> Result<Said, String> {
+pub(crate) fn ndb(_: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
     const PAGE: usize = 4096;
     const SLOT: usize = 16;
     const BLOCK: usize = 16;
@@ -83,14 +86,22 @@ pub(crate) fn ndb(_: &str, bytes: &[u8]) -> Result<Said, String> {
             .checked_add(length)
             .and_then(|end| bytes.get(at + 16..end))
             .ok_or("a header is cut off")?;
-        add(&mut said, blob)?;
+        add(&mut said, blob, asked)?;
     }
     Ok(sorted(said))
 }
 
-/// `Packages` in Berkeley DB, as rpm had it before 4.16.
-pub(crate) fn berkeley(_: &str, _: &[u8]) -> Result<Said, String> {
-    Err("rpm's databases in Berkeley DB are not read: what is in it is missing here".to_owned())
+/// `Packages` in Berkeley DB, as rpm had it before 4.16: a hash from numbers to headers.
+pub(crate) fn berkeley(_: &str, bytes: &[u8], asked: Asked<'_>) -> Result<Said, String> {
+    let mut said = Said::default();
+    berkeley::pairs(bytes, &mut |key, header| {
+        // Number 0 counts the packages that there ever were.
+        if key.len() == 4 && key != [0; 4] {
+            add(&mut said, header, asked)?;
+        }
+        Ok(())
+    })?;
+    Ok(sorted(said))
 }
 
 fn sorted(mut said: Said) -> Said {
@@ -99,7 +110,7 @@ fn sorted(mut said: Said) -> Said {
     said
 }
 
-fn add(said: &mut Said, blob: &[u8]) -> Result<(), String> {
+fn add(said: &mut Said, blob: &[u8], asked: Asked<'_>) -> Result<(), String> {
     let header = Header::read(blob)?;
     let text = |tag| header.strings(tag).next().and_then(plain);
     let (Some(name), Some(version), Some(release)) = (text(NAME), text(VERSION), text(RELEASE)) else {
@@ -123,8 +134,8 @@ fn add(said: &mut Said, blob: &[u8]) -> Result<(), String> {
     for (base, directory) in header.strings(BASE_NAMES).zip(header.numbers(DIR_INDEXES)) {
         if let Some(directory) = directories.get(directory as usize) {
             let path = format!("{}{base}", directory.trim_start_matches('/'));
-            if is_evidence(&path) {
-                said.owns.push(path);
+            if asked(&path) {
+                said.owns.push((path, package.name.clone()));
             }
         }
     }
@@ -208,6 +219,8 @@ pub(super) mod tests {
     use rusqlite::{Connection, MAIN_DB};
 
     use super::{berkeley, ndb, sqlite};
+    use crate::kind::berkeley::tests::hash_of;
+    use crate::scan::is_evidence;
 
     /// A header of texts and numbers.
     fn header(texts: &[(u32, &[&str])], numbers: &[(u32, &[u32])]) -> Vec<u8> {
@@ -296,8 +309,10 @@ pub(super) mod tests {
     #[test]
     fn headers_are_read_from_either_database() {
         for said in [
-            sqlite("rpmdb.sqlite", &in_sqlite(&packages())).unwrap(),
-            ndb("Packages.db", &in_ndb(&packages())).unwrap(),
+            sqlite("rpmdb.sqlite", &in_sqlite(&packages()), &is_evidence).unwrap(),
+            ndb("Packages.db", &in_ndb(&packages()), &is_evidence).unwrap(),
+            berkeley("Packages", &in_berkeley(&packages(), false), &is_evidence).unwrap(),
+            berkeley("Packages", &in_berkeley(&packages(), true), &is_evidence).unwrap(),
         ] {
             assert_eq!(said.packages.len(), 1);
             let package = &said.packages[0];
@@ -306,23 +321,38 @@ pub(super) mod tests {
                 ("openssl-libs", "1:3.0.7-24.el9")
             );
             assert_eq!(package.source(), ("openssl", "3.0.7-24.el9"));
-            assert_eq!(said.owns, ["usr/bin/tool"]);
+            assert_eq!(
+                said.owns,
+                [("usr/bin/tool".to_owned(), "openssl-libs".to_owned())]
+            );
         }
     }
 
     #[test]
     fn damaged_databases_are_refused() {
+        let asked = &is_evidence;
         let bytes = in_sqlite(&packages());
-        assert!(sqlite("x", &bytes[..bytes.len() / 2]).is_err());
-        assert!(sqlite("x", b"none").is_err());
-        assert!(ndb("x", b"none").is_err());
+        assert!(sqlite("x", &bytes[..bytes.len() / 2], asked).is_err());
+        assert!(sqlite("x", b"none", asked).is_err());
+        assert!(ndb("x", b"none", asked).is_err());
         let mut bytes = in_ndb(&packages());
         bytes.truncate(4100);
-        assert!(ndb("x", &bytes).is_err());
-        assert!(berkeley("Packages", b"").unwrap_err().contains("are not read"));
+        assert!(ndb("x", &bytes, asked).is_err());
+        assert!(berkeley("x", b"none", asked).is_err());
         // A header that says that it is larger than it is.
         let mut blobs = packages();
         blobs[0][4..8].copy_from_slice(&u32::MAX.to_be_bytes());
-        assert!(sqlite("x", &in_sqlite(&blobs)).is_err());
+        assert!(sqlite("x", &in_sqlite(&blobs), asked).is_err());
+        assert!(berkeley("x", &in_berkeley(&blobs, false), asked).is_err());
+    }
+
+    fn in_berkeley(blobs: &[Vec<u8>], big: bool) -> Vec<u8> {
+        let count = u32::try_from(blobs.len()).unwrap();
+        let mut pairs = vec![(vec![0; 4], count.to_ne_bytes().to_vec())];
+        for (at, blob) in blobs.iter().enumerate() {
+            let number = u32::try_from(at + 1).unwrap();
+            pairs.push((number.to_ne_bytes().to_vec(), blob.clone()));
+        }
+        hash_of(&pairs, big)
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use super::{Said, apk, dotnet, dpkg, java, node, os, pacman, php, program, python, ruby};
+use crate::scan::is_evidence;
 use crate::{Kind, Package, Source};
 
 fn names(said: &Said) -> Vec<(String, String)> {
@@ -88,26 +89,28 @@ fn a_distroless_file_has_no_state_and_its_sums_say_what_it_owns() {
     .unwrap();
     assert_eq!(names(&said), [pair("tzdata", "2024a-0")]);
     let sums = b"0123  usr/share/doc/x\n4567  ./usr/lib/python3/dist-packages/a.dist-info/METADATA\n";
-    let said = dpkg::sums("var/lib/dpkg/status.d/python3-a.md5sums", sums).unwrap();
-    assert_eq!(said.owner.as_deref(), Some("python3-a"));
-    assert_eq!(said.owns, ["usr/lib/python3/dist-packages/a.dist-info/METADATA"]);
+    let said = dpkg::sums("var/lib/dpkg/status.d/python3-a.md5sums", sums, &is_evidence).unwrap();
+    assert_eq!(
+        said.owns,
+        [pair(
+            "usr/lib/python3/dist-packages/a.dist-info/METADATA",
+            "python3-a"
+        )]
+    );
 }
 
 #[test]
 fn a_list_of_a_multi_arch_package_is_of_the_package() {
     let list = b"/.\n/usr\n/usr/bin\n/usr/bin/tool\n/usr/share/doc/tool/copyright\n";
-    let said = dpkg::list("var/lib/dpkg/info/tool:amd64.list", list).unwrap();
-    assert_eq!(
-        (said.owner.as_deref(), said.owns),
-        (Some("tool"), vec!["usr/bin/tool".to_owned()])
-    );
+    let said = dpkg::list("var/lib/dpkg/info/tool:amd64.list", list, &is_evidence).unwrap();
+    assert_eq!(said.owns, [pair("usr/bin/tool", "tool")]);
 }
 
 #[test]
 fn text_that_is_no_database_is_said_and_not_believed() {
     assert!(dpkg::status("s", b"\x7fELF garbage").is_err());
     assert_eq!(dpkg::status("s", b"").unwrap(), Said::default());
-    assert!(apk::installed("s", b"nothing of it\n").is_err());
+    assert!(apk::installed("s", b"nothing of it\n", &is_evidence).is_err());
     assert!(node::package("package.json", b"{").is_err());
     assert!(php::installed("i", b"{}").is_err());
     assert!(dotnet::deps("d", b"{}").is_err());
@@ -119,7 +122,7 @@ fn text_that_is_no_database_is_said_and_not_believed() {
 fn apk_says_origin_licence_and_files() {
     let text = "C:Q1x=\nP:libcrypto3\nV:3.3.2-r0\nA:x86_64\no:openssl\nL:Apache-2.0\nF:usr\nF:usr/bin\nR:tool\nR:x\n\
                 F:usr/share\nR:data\n\nP:musl\nV:1.2.5-r0\no:musl\n";
-    let said = apk::installed("lib/apk/db/installed", text.as_bytes()).unwrap();
+    let said = apk::installed("lib/apk/db/installed", text.as_bytes(), &is_evidence).unwrap();
     assert_eq!(
         names(&said),
         [pair("libcrypto3", "3.3.2-r0"), pair("musl", "1.2.5-r0")]
@@ -131,7 +134,13 @@ fn apk_says_origin_licence_and_files() {
     assert_eq!(said.packages[0].source, Some(openssl));
     assert_eq!(said.packages[0].licence.as_deref(), Some("Apache-2.0"));
     assert_eq!(said.packages[1].source, None);
-    assert_eq!(said.owns, ["usr/bin/tool", "usr/bin/x"]);
+    assert_eq!(
+        said.owns,
+        [
+            pair("usr/bin/tool", "libcrypto3"),
+            pair("usr/bin/x", "libcrypto3")
+        ]
+    );
 }
 
 #[test]
@@ -155,9 +164,13 @@ fn pacman_says_base_and_files() {
     assert_eq!(said.packages[0].source(), ("xyz", "1:2.0-3"));
     assert_eq!(said.packages[0].licence.as_deref(), Some("MIT AND BSD-3-Clause"));
     let files = "%FILES%\nusr/\nusr/bin/\nusr/bin/xyz\n\n%BACKUP%\netc/x\n";
-    let said = pacman::files("var/lib/pacman/local/lib-xyz-1:2.0-3/files", files.as_bytes()).unwrap();
-    assert_eq!(said.owner.as_deref(), Some("lib-xyz"));
-    assert_eq!(said.owns, ["usr/bin/xyz"]);
+    let said = pacman::files(
+        "var/lib/pacman/local/lib-xyz-1:2.0-3/files",
+        files.as_bytes(),
+        &is_evidence,
+    )
+    .unwrap();
+    assert_eq!(said.owns, [pair("usr/bin/xyz", "lib-xyz")]);
 }
 
 #[test]
@@ -419,10 +432,15 @@ fn a_package_url_says_the_distribution() {
 proptest! {
     #[test]
     fn no_bytes_stop_a_parser(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 0_usize..4000) {
-        let parsers: [crate::scan::Parse; 14] = [
-            super::rpm::sqlite, super::rpm::ndb, dpkg::status, dpkg::list, dpkg::sums, apk::installed, os::release, pacman::desc, pacman::files,
-            python::metadata, node::package, php::installed, dotnet::deps, ruby::gemspec,
+        let parsers: [crate::scan::Parse; 8] = [
+            dpkg::status, os::release, pacman::desc, python::metadata, node::package, php::installed, dotnet::deps, ruby::gemspec,
         ];
+        let owners: [crate::scan::Owners; 7] = [
+            super::rpm::sqlite, super::rpm::ndb, super::rpm::berkeley, dpkg::list, dpkg::sums, apk::installed, pacman::files,
+        ];
+        for parse in owners {
+            drop(parse("a/b-1-2/files", &bytes, &|_| true));
+        }
         for parse in parsers {
             drop(parse("a/b-1-2/package.json", &bytes));
         }
