@@ -34,7 +34,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "policy",
         ],
     ),
-    ("services", &["engine", "registry"]),
+    ("services", &["engine", "quadlet", "registry"]),
     ("faces", &["cli", "runc"]),
     ("binary", &["dhow"]),
 ];

@@ -72,7 +72,9 @@ pub(crate) struct Verb {
 /// The program: reads its arguments and environment, does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    let words = match with_defaults(std::env::args_os().collect()) {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let words = cmd::quadlet::called(&words).unwrap_or(words);
+    let words = match with_defaults(words) {
         Ok(words) => words,
         Err(error) => return error.report(),
     };
@@ -107,13 +109,14 @@ pub fn main() -> ExitCode {
 }
 
 /// What a normal user needs no namespace for: it says what this host has, asks registries, or serves.
-const OUTSIDE: [&str; 10] = [
+const OUTSIDE: [&str; 11] = [
     "completion",
     "context",
     "doctor",
     "login",
     "logout",
     "man",
+    "quadlet",
     "registry",
     "scan",
     "search",

@@ -41,6 +41,7 @@ mod port;
 mod prune;
 mod ps;
 mod pull;
+pub(crate) mod quadlet;
 mod registry;
 mod rename;
 mod restart;
@@ -163,6 +164,7 @@ const TOP: &[Entry] = &[
     own(&version::VERSION),
     own(&doctor::VERB),
     own(&boot::VERB),
+    own(&quadlet::VERB),
     own(&completion::COMPLETION),
     own(&completion::MAN),
 ];
