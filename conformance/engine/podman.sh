@@ -25,6 +25,7 @@ shared=(001 005 010 011 020 030 040 045 050 055 065 070 075 085 110 120 125 130 
 # What the tests' own image has in its home: its age, a health check, a program that waits.
 fill_home() {
     local home=$1/home/podman
+    printf '%s\n' 'ssh 22/tcp' 'domain 53/udp' 'http 80/tcp' >"$1/etc/services"
     echo 20241011 >"$home/testimage-id"
     touch --date=@1600000000 "$home/testimage-id"
     cat >"$home/healthcheck" <<'SCRIPT'
@@ -49,12 +50,13 @@ make_images() {
     tar -C "$root" -cf "$work/plain.tar" .
     fill_home "$root"
     mkdir -p "$work/image"
-    tar -C "$root" -cf "$work/image/home.tar" .
+    tar -C "$root" -cf "$work/home.tar" .
+    # As it is, with the root folder's own mode, which an ADD would not take over.
+    "$dhow" --root "$work/maker" import "$work/home.tar" "$registry/libpod/base:1" >/dev/null || return 1
     # By a file of ours, so that they have a history. Each is an image of its own.
     for kind in testimage:20241011 testimage:00000004 testimage:multiimage systemd-image:20240124; do
         cat >"$work/image/Dockerfile" <<DOCKERFILE
-FROM scratch
-ADD home.tar /
+FROM $registry/libpod/base:1
 LABEL created_by=test/system/build-testimage
 LABEL created_at=2024-10-11T12:00:00Z
 WORKDIR /home/podman

@@ -48,7 +48,11 @@ impl Context {
         let root = Root::open(path).context(|| format!("open the build context {}", path.display()))?;
         let ignore = match &request.ignore {
             Ignore::Text(text) => Patterns::parse(text),
-            Ignore::InContext => read_ignore(&root, &request.dockerfile_name),
+            Ignore::InContext | Ignore::Containers => read_ignore(
+                &root,
+                &request.dockerfile_name,
+                request.ignore == Ignore::Containers,
+            ),
         };
         Ok(Some(Self {
             ignore: ignore.context(|| "read .dockerignore")?,
@@ -61,7 +65,7 @@ impl Context {
     pub(crate) fn named(path: &Path, cache: &Path) -> Result<Self, Error> {
         let root = Root::open(path).context(|| format!("open the build context {}", path.display()))?;
         Ok(Self {
-            ignore: read_ignore(&root, "Dockerfile").context(|| "read .dockerignore")?,
+            ignore: read_ignore(&root, "Dockerfile", false).context(|| "read .dockerignore")?,
             digests: Mutex::new(Digests::open(cache, path)),
             root,
         })
@@ -85,7 +89,11 @@ impl Context {
         let root = Root::open(path).context(|| format!("open the build context {}", path.display()))?;
         let ignore = match &request.ignore {
             Ignore::Text(text) => Patterns::parse(text),
-            Ignore::InContext => read_ignore(&root, &request.dockerfile_name),
+            Ignore::InContext | Ignore::Containers => read_ignore(
+                &root,
+                &request.dockerfile_name,
+                request.ignore == Ignore::Containers,
+            ),
         };
         Ok(Some(ignore.context(|| "read .dockerignore")?))
     }
@@ -394,13 +402,13 @@ impl Source for Context {
     }
 }
 
-fn read_ignore(root: &Root, dockerfile: &str) -> Result<Patterns, Error> {
-    // The last is buildah's own name.
-    for name in [
-        &format!("{dockerfile}.dockerignore"),
-        ".dockerignore",
-        ".containerignore",
-    ] {
+/// The patterns in a context; buildah's name for their file counts before docker's, or after it.
+fn read_ignore(root: &Root, dockerfile: &str, buildah: bool) -> Result<Patterns, Error> {
+    let mut names = [".dockerignore", ".containerignore"];
+    if buildah {
+        names.reverse();
+    }
+    for name in [&format!("{dockerfile}.dockerignore"), names[0], names[1]] {
         let bytes = match root.read(Path::new(name), MAX_IGNORE) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {

@@ -81,7 +81,7 @@ pub use failure::{Error, Failed, Place};
 pub use ignore::compare;
 pub use lint::{Outline, Parameter, Rule, Target, Wanted, Warning};
 pub use remote::{GitSource, Material};
-pub use request::{Entitlements, Limit};
+pub use request::{Entitlements, Filter, Limit, Sandbox};
 pub use request::{Ignore, NamedContext, Request, Secret};
 pub use step::{
     Answer, BuildObserver, Download, Event, Executor, GitAccess, Images, MountSource, NoObserver, RunStep,

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,6 +10,7 @@ use dhow_types::Platform;
 
 use crate::failure::{Context as _, Error, invalid, unsupported};
 use crate::remote::Material;
+use crate::step::StepMount;
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub struct Request {
     pub ulimits: Vec<Limit>,
     /// Control group below which those of `RUN` steps are made, instead of the executor's own choice.
     pub cgroup_parent: Option<String>,
+    /// How the sandbox of `RUN` steps differs from the usual one.
+    pub sandbox: Sandbox,
     /// What `RUN` steps may ask for beyond the sandbox.
     pub allow: Entitlements,
     /// Stages, by name or number, that take nothing from the cache.
@@ -91,6 +95,8 @@ pub enum Ignore {
     /// `<Dockerfile>.dockerignore` in the context, else `.dockerignore` there.
     #[default]
     InContext,
+    /// The same, but that `.containerignore` counts before `.dockerignore`, as with buildah.
+    Containers,
     /// This text, in the format of `.dockerignore`.
     Text(String),
 }
@@ -209,6 +215,52 @@ pub struct Limit {
     pub hard: i64,
 }
 
+/// How the sandbox of `RUN` steps differs from the usual one. What it may do is part of a step's cache key, which name servers
+/// it asks is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// Name servers instead of the host's.
+    pub dns: Vec<IpAddr>,
+    /// Search domains instead of the host's.
+    pub dns_search: Vec<String>,
+    /// Options of the resolver instead of the host's.
+    pub dns_options: Vec<String>,
+    /// System call filter.
+    pub filter: Filter,
+    /// Capabilities to add: `ALL`, names with or without `CAP_`.
+    pub cap_add: Vec<String>,
+    /// Capabilities to drop, in the same form.
+    pub cap_drop: Vec<String>,
+    /// Folders and files of the host that every step has; what is in them is no part of a step's key.
+    pub mounts: Vec<StepMount>,
+}
+
+/// Which system calls `RUN` steps may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    /// Those of the usual profile.
+    #[default]
+    Usual,
+    /// All.
+    Nothing,
+    /// Those of this profile, the text of a file as docker has it.
+    Profile(String),
+}
+
+impl Sandbox {
+    /// What of it is part of a step's key; nothing for the usual one, so that older keys stay.
+    pub(crate) fn rights(&self) -> Vec<String> {
+        let filter = match &self.filter {
+            Filter::Usual => None,
+            Filter::Nothing => Some("seccomp=unconfined".to_owned()),
+            Filter::Profile(text) => Some(format!("seccomp={text}")),
+        };
+        let add = self.cap_add.iter().map(|name| format!("+{name}"));
+        let drop = self.cap_drop.iter().map(|name| format!("-{name}"));
+        filter.into_iter().chain(add).chain(drop).collect()
+    }
+}
+
 /// What a build may give to `RUN` steps that ask for it (BuildKit's entitlements).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
@@ -263,6 +315,7 @@ impl Request {
             shm_size: None,
             ulimits: Vec::new(),
             cgroup_parent: None,
+            sandbox: Sandbox::default(),
             allow: Entitlements::default(),
             uncached_stages: BTreeSet::new(),
             parallel: None,

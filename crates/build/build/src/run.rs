@@ -181,6 +181,10 @@ impl Stage<'_, '_> {
         // Which hosts there are counts, their addresses do not.
         let hosts = build.request.extra_hosts.iter().map(|(name, _)| name.as_str());
         key.texts(&hosts.collect::<Vec<_>>());
+        let rights = build.request.sandbox.rights();
+        if !rights.is_empty() {
+            key.text("rights").texts(&rights);
+        }
         key
     }
 
@@ -230,7 +234,8 @@ impl Stage<'_, '_> {
             .add("security", "", &format!("{:?}", ready.run.security))
             .add("SOURCE_DATE_EPOCH", "", &epoch.unwrap_or_default())
             .add("host name", "", self.hostname())
-            .add("list of hosts", "", &hosts.collect::<Vec<_>>().join(" "));
+            .add("list of hosts", "", &hosts.collect::<Vec<_>>().join(" "))
+            .add("rights", "", &build.request.sandbox.rights().join(" "));
         let body = ready.script.as_ref().map_or("", |(_, body)| body);
         inputs.add("script", "", body);
         for mount in &ready.mounts {
@@ -248,6 +253,8 @@ impl Stage<'_, '_> {
         let mut env = ready.env.clone();
         env.extend(self.proxies());
         env.extend(prepared.env.iter().cloned());
+        let own = build.request.sandbox.mounts.iter().cloned();
+        let mounts: Vec<_> = own.chain(prepared.mounts.iter().cloned()).collect();
         let step = RunStep {
             snapshot: scratch.active()?,
             args: &ready.args,
@@ -256,12 +263,13 @@ impl Stage<'_, '_> {
             user: &self.state.image.config.user,
             network: ready.network,
             security: ready.run.security,
-            mounts: &prepared.mounts,
+            mounts: &mounts,
             hostname: self.hostname(),
             shm_size: build.request.shm_size.unwrap_or(SHM_SIZE),
             ulimits: &build.request.ulimits,
             cgroup_parent: build.request.cgroup_parent.as_deref(),
             extra_hosts: &build.request.extra_hosts,
+            sandbox: &build.request.sandbox,
             cancel: &build.request.cancel,
         };
         let observer = build.observer;

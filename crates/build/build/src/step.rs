@@ -12,7 +12,7 @@ use dhow_types::{DiffId, Digest, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::cache_mounts::MountName;
-use crate::request::Limit;
+use crate::request::{Limit, Sandbox};
 use crate::{Error, GitSource};
 
 /// Runs the commands of `RUN` steps. Several may run at once.
@@ -219,6 +219,8 @@ pub struct RunStep<'a> {
     pub cgroup_parent: Option<&'a str>,
     /// Lines for `/etc/hosts`.
     pub extra_hosts: &'a [(String, String)],
+    /// How its sandbox differs from the usual one.
+    pub sandbox: &'a Sandbox,
     /// When set, the command is to be killed.
     pub cancel: &'a AtomicBool,
 }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dhow_engine::container::Names;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -47,6 +48,15 @@ const FLAGS: [(&str, &str); 18] = [
 const SWITCHES: [(&str, &str); 2] = [("no_hosts", "no-hosts"), ("read_only", "read-only")];
 
 impl ContainersConf {
+    /// What the files say that the environment leads to.
+    pub(crate) fn usual() -> Result<Self, CliError> {
+        Self::read(|name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(Into::into)
+        })
+    }
+
     /// Reads the files that there are: `read` gives a variable of the environment.
     pub(crate) fn read(read: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, CliError> {
         let mut conf = Self::default();
@@ -156,6 +166,49 @@ impl ContainersConf {
             .map(|value| texts(key, value))
             .transpose()?;
         Ok(values.unwrap_or_default())
+    }
+
+    /// The runtime that is named.
+    pub(crate) fn runtime(&self) -> Option<&str> {
+        let name = self.engine.get("runtime").and_then(Value::as_str);
+        name.filter(|name| !name.is_empty())
+    }
+
+    /// The flags that a runtime is to have.
+    pub(crate) fn runtime_flags(&self, name: &str) -> Vec<String> {
+        let all = self.engine.get("runtimes_flags").and_then(Value::as_table);
+        let own = all.and_then(|all| all.get(name)).and_then(Value::as_array);
+        let flags = own.into_iter().flatten().filter_map(Value::as_str);
+        flags.map(str::to_owned).collect()
+    }
+
+    /// How a container's file of hosts is written.
+    pub(crate) fn names(&self) -> Result<Names, CliError> {
+        let text = |key: &str| self.containers.get(key).and_then(Value::as_str).unwrap_or("");
+        let base = match text("base_hosts_file") {
+            "" => Some(PathBuf::from("/etc/hosts")),
+            "none" => None,
+            "image" => {
+                let message = "containers.conf: base_hosts_file = \"image\" is not supported: name a file of the host, or none";
+                return Err(CliError::plain(message).with_code(125));
+            }
+            file => Some(PathBuf::from(file)),
+        };
+        let internal = text("host_containers_internal_ip");
+        let address = match internal {
+            "" | "none" => None,
+            text => Some(text.parse().map_err(|_| {
+                CliError::plain(format!(
+                    "containers.conf: host_containers_internal_ip = {text:?} is no address"
+                ))
+                .with_code(125)
+            })?),
+        };
+        Ok(Names {
+            base,
+            host: internal != "none",
+            host_address: address,
+        })
     }
 
     /// The capabilities that a container has without being asked for them.

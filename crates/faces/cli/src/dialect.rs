@@ -178,8 +178,14 @@ impl Dialect {
 
 /// A warning as podman's log writes it (logrus, its text form).
 pub(crate) fn warning(message: &str) -> String {
+    logged("warning", message)
+}
+
+/// A line of that log.
+pub(crate) fn logged(level: &str, message: &str) -> String {
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
-    format!("time=\"{now}\" level=warning msg=\"{message}\"")
+    let message = message.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("time=\"{now}\" level={level} msg=\"{message}\"")
 }
 
 /// Whether a name says no registry.

@@ -6,6 +6,7 @@ use clap::ArgMatches;
 use dhow_engine::{PolicyFiles, Proxies, RegistryFiles, Settings, TransportSettings};
 
 use crate::CliError;
+use crate::flags::registry::RegistryWords;
 
 /// The environment, read once.
 #[derive(Clone, Debug)]
@@ -17,6 +18,10 @@ pub struct Environment {
     config: Option<PathBuf>,
     context: Option<String>,
     host: Option<String>,
+    /// Where volumes are, if not below the root.
+    volumes: Option<PathBuf>,
+    /// What this call says of registries.
+    registry: RegistryWords,
 }
 
 impl Environment {
@@ -31,6 +36,9 @@ impl Environment {
         let privileged = rustix::process::geteuid().is_root();
         let flag = matches.get_one::<String>("root").map(PathBuf::from);
         let variable = std::env::var_os("DHOW_ROOT").map(PathBuf::from);
+        // Only podman's users may name them.
+        let only = |name: &str| matches.try_get_one::<String>(name).ok().flatten().cloned();
+        let (runroot, volumes) = (only("runroot"), only("volumepath"));
         let (root, run) = match (flag.or(variable), privileged) {
             (Some(root), _) => {
                 let root = std::path::absolute(&root)
@@ -53,6 +61,11 @@ impl Environment {
                 (root, run)
             }
         };
+        let run = match runroot {
+            Some(text) => std::path::absolute(&text)
+                .map_err(|error| CliError::plain(format!("--runroot {text}: {error}")))?,
+            None => run,
+        };
         let said = |name: &str| {
             matches
                 .get_one::<String>(name)
@@ -66,6 +79,13 @@ impl Environment {
             config: said("config").map(PathBuf::from),
             context: said("context"),
             host: said("host"),
+            volumes: volumes
+                .map(|folder| {
+                    std::path::absolute(&folder)
+                        .map_err(|error| CliError::plain(format!("--volumepath {folder}: {error}")))
+                })
+                .transpose()?,
+            registry: RegistryWords::read(matches)?,
         })
     }
 
@@ -77,6 +97,11 @@ impl Environment {
     /// Where what ends with a boot is kept.
     pub(crate) fn run(&self) -> &std::path::Path {
         &self.run
+    }
+
+    /// Where volumes are, if not below the root.
+    pub(crate) fn volumes(&self) -> Option<&std::path::Path> {
+        self.volumes.as_deref()
     }
 
     /// What the engine needs to know.
@@ -106,9 +131,19 @@ impl Environment {
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
             .collect();
+        if self.registry.unverified {
+            transport.insecure.push("*".to_owned());
+        }
+        transport
+            .ca_files
+            .extend(self.registry.authorities.iter().cloned());
+        if let Some(attempts) = self.registry.attempts {
+            transport.attempts = attempts;
+        }
         Settings {
             root: self.root.clone(),
             run: self.run.clone(),
+            volumes: self.volumes.clone(),
             transport,
             apt: PathBuf::from("/etc/apt"),
             policies: self.policy_files(),
@@ -124,6 +159,9 @@ impl Environment {
 
     /// Where docker, then podman, keep credentials, in the order in which they count.
     fn credential_files(&self) -> Vec<PathBuf> {
+        if let Some(file) = &self.registry.authfile {
+            return vec![file.clone()];
+        }
         let mut files = self.docker_configs();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let places = [runtime, self.config_folder()].into_iter().flatten();
@@ -227,6 +265,7 @@ impl Environment {
     /// Where docker keeps credentials.
     fn docker_configs(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
+        files.extend(self.registry.authfile.clone());
         if let Some(file) = std::env::var_os("REGISTRY_AUTH_FILE") {
             files.push(PathBuf::from(file));
         }

@@ -65,7 +65,6 @@ impl CliError {
     }
 
     /// The whole message.
-    #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

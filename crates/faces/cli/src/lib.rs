@@ -19,7 +19,9 @@ mod docker_config;
 mod environment;
 mod error;
 mod flags;
+mod globals;
 mod interrupt;
+mod notify;
 mod render;
 mod terminal;
 mod view;
@@ -37,6 +39,7 @@ pub(crate) struct Context {
     /// Descriptors of the caller that a container is to have.
     kept: Vec<u32>,
     environment: Environment,
+    globals: globals::Globals,
     engine: std::sync::OnceLock<dhow_engine::Engine>,
 }
 
@@ -57,6 +60,7 @@ impl Context {
             return Ok(engine);
         }
         let engine = dhow_engine::Engine::open(self.environment.settings())?;
+        self.globals.apply(&engine)?;
         Ok(self.engine.get_or_init(|| engine))
     }
 }
@@ -90,9 +94,10 @@ pub fn main() -> ExitCode {
     if let Err(error) = redirect(&matches) {
         return error.report();
     }
-    let environment = match Environment::read(&matches) {
-        Ok(environment) => environment,
-        Err(error) => return error.report(),
+    let read = || Ok((Environment::read(&matches)?, globals::Globals::read(&matches)?));
+    let (environment, globals) = match read() {
+        Ok(both) => both,
+        Err(error) => return CliError::report(error),
     };
     if let Err(error) = check_context(&environment, &matches) {
         return error.report();
@@ -100,12 +105,16 @@ pub fn main() -> ExitCode {
     if let Err(error) = enter_own_namespace(&environment, &matches) {
         return error.report();
     }
+    globals.begin(&environment);
     let context = Context {
         kept,
         environment,
+        globals,
         engine: std::sync::OnceLock::new(),
     };
-    cmd::dispatch(&context, &matches).unwrap_or_else(|error| error.report())
+    let code = cmd::dispatch(&context, &matches).unwrap_or_else(|error| error.report());
+    context.globals.end();
+    code
 }
 
 /// What a normal user needs no namespace for: it says what this host has, asks registries, or serves.
@@ -193,7 +202,7 @@ fn with_defaults(mut words: Vec<std::ffi::OsString>) -> Result<Vec<std::ffi::OsS
     while let Some(word) = words.get(at).and_then(|word| word.to_str()) {
         match word {
             "container" => at += 1,
-            flag if GLOBAL.contains(&flag) => at += 2,
+            flag if GLOBAL.contains(&flag) || globals::VALUED.contains(&flag) => at += 2,
             flag if flag.starts_with('-') => at += 1,
             _ => break,
         }
@@ -204,12 +213,7 @@ fn with_defaults(mut words: Vec<std::ffi::OsString>) -> Result<Vec<std::ffi::OsS
     {
         return Ok(words);
     }
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(Into::into)
-    };
-    let conf = containers_conf::ContainersConf::read(variable)?;
+    let conf = containers_conf::ContainersConf::usual()?;
     let said: Vec<String> = words
         .iter()
         .map(|word| word.to_string_lossy().into_owned())
@@ -402,7 +406,7 @@ pub fn command() -> Command {
                 .conflicts_with("out")
                 .help("Write nothing to standard output"),
         );
-    cmd::tree(root)
+    cmd::tree(globals::augment(root))
 }
 
 #[cfg(test)]

@@ -256,7 +256,10 @@ fn add_tmpfs_option(options: &mut Vec<String>, option: &str) -> Result<(), Error
             shown(option)
         )));
     }
-    options.push(option.to_owned());
+    // It takes the other one back; the kernel knows neither.
+    if option != "notmpcopyup" {
+        options.push(option.to_owned());
+    }
     Ok(())
 }
 

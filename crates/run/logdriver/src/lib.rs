@@ -102,7 +102,10 @@ pub fn check(driver: &str, options: &Options) -> Result<(), Error> {
             ErrorKind::Unsupported,
             format!("log driver {other:?} is not supported"),
         )
-        .with_hint(format!("use local, json-file, none, {}", DRIVERS.join(", ")))),
+        .with_hint(format!(
+            "use local, json-file, k8s-file, none, {}",
+            DRIVERS.join(", ")
+        ))),
     }
 }
 

@@ -155,6 +155,7 @@ mod tests {
             max_size: 400,
             max_files: 4,
             attributes: crate::log::Attributes::new(),
+            form: crate::LogForm::Json,
         };
         let mut log = LogWriter::open(settings).unwrap();
         log.write(Stream::Stdout, b"before\n");
@@ -184,6 +185,7 @@ mod tests {
             max_size: 0,
             max_files: 1,
             attributes: crate::log::Attributes::new(),
+            form: crate::LogForm::Json,
         };
         let mut log = LogWriter::open(settings).unwrap();
         let mut follower = LogFollower::new(&path).unwrap();

@@ -8,7 +8,7 @@
 //! ```text
 //! <socket>          attach and control, frames of `frame`; mode 0600 (containerd CVE-2020-15257)
 //! <lock>            flock held as long as the monitor lives: who gets it knows that no monitor is there
-//! <log>, <log>.1..  JSON lines as docker's json-file driver writes them, rotated by size
+//! <log>, <log>.1..  JSON lines as docker's json-file driver writes them, or the kubelet's, rotated by size
 //! ```
 //!
 //! If the monitor dies the container lives on: its output then meets a closed pipe, and whoever looks at the
@@ -34,7 +34,9 @@ pub use health::{
 };
 pub use launch::{Launch, Outcome, Started, launch};
 pub use life::{Change, Exit, Launched, Life, Probe};
-pub use log::{Attributes, LogReader, LogSettings, Record, Stream, format_time, log_files, parse_time};
+pub use log::{
+    Attributes, LogForm, LogReader, LogSettings, Record, Stream, format_time, log_files, parse_time,
+};
 pub use restart::RestartPolicy;
 
 dhow_types::define_error! {

@@ -1,4 +1,5 @@
-//! The container's log: JSON lines as docker's json-file driver writes them, rotated by size.
+//! The container's log, rotated by size: JSON lines as docker's json-file driver writes them, or lines as the kubelet and podman
+//! have them (`k8s-file`; kubernetes design proposal "CRI logging").
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -23,6 +24,18 @@ pub struct LogSettings {
     pub max_files: u32,
     /// What every record says of its container (docker's `attrs`).
     pub attributes: Attributes,
+    /// How records are written; a reader tells by the record.
+    pub form: LogForm,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogForm {
+    /// `{"log":"text\n","stream":"stdout","time":"..."}`, with text that is no UTF-8 replaced.
+    #[default]
+    Json,
+    /// `TIME stdout F text`, or `P` for a part of a line; the bytes are as they came.
+    Kubernetes,
 }
 
 /// What a record says beside its line: chosen labels and variables, a tag.
@@ -38,6 +51,13 @@ pub enum Stream {
 }
 
 impl Stream {
+    fn of(name: &str) -> Self {
+        match name {
+            "stderr" => Self::Stderr,
+            _ => Self::Stdout,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -119,7 +139,10 @@ impl LogWriter {
     /// One more record; the file ends before the one that would make it too large.
     fn add(&mut self, stream: Stream, time: &str, line: &[u8]) {
         let before = self.batch.len();
-        encode(&mut self.batch, stream, time, line, &self.attributes);
+        match self.settings.form {
+            LogForm::Json => encode(&mut self.batch, stream, time, line, &self.attributes),
+            LogForm::Kubernetes => encode_plain(&mut self.batch, stream, time, line),
+        }
         let full = self.settings.max_size > 0 && self.size + self.batch.len() as u64 > self.settings.max_size;
         if full && before > 0 {
             let last = self.batch.split_off(before);
@@ -193,6 +216,50 @@ fn encode(out: &mut Vec<u8>, stream: Stream, time: &str, line: &[u8], attributes
     out.extend_from_slice(b",\"time\":\"");
     out.extend_from_slice(time.as_bytes());
     out.extend_from_slice(b"\"}\n");
+}
+
+/// Zero is written as conmon writes it, and not as `Z`: there are readers that look for digits.
+const UTC: &str = "+00:00";
+
+fn encode_plain(out: &mut Vec<u8>, stream: Stream, time: &str, line: &[u8]) {
+    let (text, whole) = match line.strip_suffix(b"\n") {
+        Some(text) => (text, "F"),
+        None => (line, "P"),
+    };
+    let time = time.strip_suffix('Z').unwrap_or(time);
+    out.extend_from_slice(format!("{time}{UTC} {} {whole} ", stream.name()).as_bytes());
+    out.extend_from_slice(text);
+    out.push(b'\n');
+}
+
+/// A record in either form.
+fn decode(line: &[u8]) -> Option<Record> {
+    if line.starts_with(b"{") {
+        let line: Line = serde_json::from_slice(line).ok()?;
+        return Some(Record {
+            log: line.log,
+            stream: Stream::of(&line.stream),
+            time: line.time,
+            attributes: line.attrs,
+        });
+    }
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut parts = line.splitn(4, |byte| *byte == b' ');
+    let mut word = || std::str::from_utf8(parts.next()?).ok();
+    let (time, stream, whole) = (word()?, word()?, word()?);
+    let time = time.strip_suffix(UTC)?;
+    let mut log = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    match whole {
+        "F" => log.push('\n'),
+        "P" => {}
+        _ => return None,
+    }
+    Some(Record {
+        log,
+        stream: Stream::of(stream),
+        time: format!("{time}Z"),
+        attributes: Attributes::new(),
+    })
 }
 
 /// One line of a log.
@@ -270,20 +337,10 @@ impl<R: BufRead> LogReader<R> {
             if !ended && self.line.len() < 8 * MAX_LINE {
                 continue;
             }
-            let parsed = serde_json::from_slice::<Line>(&self.line).ok();
+            let record = decode(&self.line);
             self.line.clear();
-            if let Some(line) = parsed {
-                let stream = if line.stream == "stderr" {
-                    Stream::Stderr
-                } else {
-                    Stream::Stdout
-                };
-                return Ok(Some(Record {
-                    log: line.log,
-                    stream,
-                    time: line.time,
-                    attributes: line.attrs,
-                }));
+            if record.is_some() {
+                return Ok(record);
             }
         }
     }
@@ -364,6 +421,7 @@ mod tests {
             max_size,
             max_files,
             attributes: Attributes::new(),
+            form: LogForm::Json,
         })
         .unwrap()
     }
@@ -468,6 +526,7 @@ mod tests {
             max_size: 0,
             max_files: 1,
             attributes: attributes.clone(),
+            form: LogForm::Json,
         };
         LogWriter::open(settings)
             .unwrap()
@@ -480,6 +539,39 @@ mod tests {
                 .iter()
                 .all(|record| record.attributes == attributes)
         );
+    }
+
+    #[test]
+    fn the_kubelets_form_keeps_bytes_and_tells_parts_of_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let settings = LogSettings {
+            path: path.clone(),
+            max_size: 0,
+            max_files: 1,
+            attributes: Attributes::new(),
+            form: LogForm::Kubernetes,
+        };
+        let mut log = LogWriter::open(settings).unwrap();
+        log.write(Stream::Stdout, b"a \0 b\n\nno end");
+        log.write(Stream::Stderr, b"{\"x\":1}\n");
+        log.finish();
+        let bytes = std::fs::read(&path).unwrap();
+        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        assert!(lines[0].ends_with(b"+00:00 stdout F a \0 b"), "{lines:?}");
+        assert!(lines[3].ends_with(b"+00:00 stdout P no end"), "{lines:?}");
+        let read: Vec<_> = records(&path)
+            .into_iter()
+            .map(|record| (record.log, record.stream))
+            .collect();
+        let expected = [
+            ("a \0 b\n", Stream::Stdout),
+            ("\n", Stream::Stdout),
+            ("{\"x\":1}\n", Stream::Stderr),
+            ("no end", Stream::Stdout),
+        ];
+        assert_eq!(read, expected.map(|(text, stream)| (text.to_owned(), stream)));
+        assert!(parse_time(&records(&path)[0].time).is_some());
     }
 
     #[test]

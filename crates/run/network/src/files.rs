@@ -22,6 +22,8 @@ pub struct ResolvOptions {
     pub embedded: bool,
     /// The container shares the host's network, so loopback servers of the host work in it.
     pub host_network: bool,
+    /// Podman's form: the search domains come first, and dhow's own name server needs no option.
+    pub podman: bool,
     /// Where the container reaches servers on the host's loopback, if anywhere ([`crate::Networks::resolver`]).
     pub forwarder: Option<IpAddr>,
 }
@@ -96,23 +98,29 @@ pub fn resolv_conf(host: &str, wanted: &ResolvOptions) -> Result<String, Error> 
     } else {
         wanted.options.clone()
     };
-    if wanted.embedded && !options.iter().any(|option| option.starts_with("ndots:")) {
+    if wanted.embedded && !wanted.podman && !options.iter().any(|option| option.starts_with("ndots:")) {
         options.push("ndots:0".to_owned());
     }
-    let mut out = String::new();
-    for server in servers {
-        out.push_str(&format!("nameserver {server}\n"));
+    let servers: String = servers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    let (search, options) = (line("search", &search)?, line("options", &options)?);
+    Ok(match wanted.podman {
+        true => search + &servers + &options,
+        false => servers + &search + &options,
+    })
+}
+
+/// A line of `resolv.conf`; nothing without words.
+fn line(keyword: &str, words: &[String]) -> Result<String, Error> {
+    for word in words {
+        check_word(keyword, word)?;
     }
-    for (keyword, words) in [("search", &search), ("options", &options)] {
-        if words.is_empty() {
-            continue;
-        }
-        for word in words {
-            check_word(keyword, word)?;
-        }
-        out.push_str(&format!("{keyword} {}\n", words.join(" ")));
+    if words.is_empty() {
+        return Ok(String::new());
     }
-    Ok(out)
+    Ok(format!("{keyword} {}\n", words.join(" ")))
 }
 
 /// One line of a `hosts` file.
@@ -133,6 +141,16 @@ pub fn hosts_file(entries: &[HostEntry]) -> Result<String, Error> {
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
          ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
+    out.push_str(&host_lines(entries)?);
+    Ok(out)
+}
+
+/// Lines of a `hosts` file, and nothing besides.
+///
+/// # Errors
+/// As [`hosts_file`].
+pub fn host_lines(entries: &[HostEntry]) -> Result<String, Error> {
+    let mut out = String::new();
     for entry in entries {
         for name in &entry.names {
             check_word("hosts", name)?;
@@ -142,6 +160,19 @@ pub fn hosts_file(entries: &[HostEntry]) -> Result<String, Error> {
         }
     }
     Ok(out)
+}
+
+/// What a `hosts` file says; lines that say nothing are left out.
+#[must_use]
+pub fn host_entries(text: &str) -> Vec<HostEntry> {
+    let end = text.floor_char_boundary(MAX_HOST_TEXT);
+    let entry = |line: &str| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        let names: Vec<String> = words.map(str::to_owned).collect();
+        (!names.is_empty()).then_some(HostEntry { ip, names })
+    };
+    text[..end].lines().filter_map(entry).collect()
 }
 
 fn check_word(what: &str, word: &str) -> Result<(), Error> {

@@ -56,7 +56,9 @@ mod user;
 mod watch;
 
 pub use attach::Retired;
-pub use files::{HostEntry, ResolvOptions, host_resolvers, hosts_file, resolv_conf};
+pub use files::{
+    HostEntry, ResolvOptions, host_entries, host_lines, host_resolvers, hosts_file, resolv_conf,
+};
 pub use model::{
     CreateNetwork, DEFAULT_BRIDGE, Driver, Endpoint, EndpointRequest, HOST, MacAddress, NONE, Network,
     ParseMacError, PortMapping, Protocol, PublishedPort, Subnet, SubnetRequest,

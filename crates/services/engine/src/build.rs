@@ -6,10 +6,10 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dhow_build::{
-    Answer, BuildObserver, Built, Checked, Download, Executor, Failed, GitAccess, GitSource, Images,
+    Answer, BuildObserver, Built, Checked, Download, Executor, Failed, Filter, GitAccess, GitSource, Images,
     MountName, MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
 };
-use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, TmpfsMount, Ulimit};
+use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, SeccompChoice, TmpfsMount, Ulimit};
 use dhow_image::Image;
 use dhow_oci::ImageConfig;
 use dhow_policy::Point;
@@ -19,7 +19,7 @@ use dhow_types::{Digest, ErrorKind, Observer, Platform, Silent};
 use crate::cache_artifact::{CachePlace, Imports};
 use crate::difference::Difference;
 use crate::git::Git;
-use crate::worker::{Job, JobNetwork, Worker};
+use crate::worker::{Job, JobNetwork, Resolver, Worker};
 use crate::{Context as _, Engine, Error};
 
 /// What of a build can fail: what is around it, or the build itself with its place in the Dockerfile.
@@ -292,7 +292,7 @@ impl Steps {
             .volatile()
             .mount_detached()
             .context(|| "mount the step's root file system")?;
-        let job = job(step);
+        let job = job(step)?;
         let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
         let mut buffer = vec![0; 32 << 10];
         std::thread::scope(|scope| {
@@ -325,7 +325,18 @@ fn ulimit(limit: &dhow_build::Limit) -> Ulimit {
     }
 }
 
-fn job(step: &RunStep<'_>) -> Job {
+fn filter(filter: &Filter) -> Result<SeccompChoice, Error> {
+    Ok(match filter {
+        Filter::Usual => SeccompChoice::Default,
+        Filter::Nothing => SeccompChoice::Unconfined,
+        Filter::Profile(text) => {
+            let profile = dhow_seccomp::Profile::parse(text).context(|| "read the seccomp profile")?;
+            SeccompChoice::Conditional(Box::new(profile))
+        }
+    })
+}
+
+fn job(step: &RunStep<'_>) -> Result<Job, Error> {
     let mounts = step.mounts.iter().map(|mount| match &mount.source {
         MountSource::Bind(source) => MountRequest::Bind(BindMount {
             source: source.clone(),
@@ -338,7 +349,8 @@ fn job(step: &RunStep<'_>) -> Job {
             options: size.map(|size| format!("size={size}")).into_iter().collect(),
         }),
     });
-    Job {
+    let sandbox = step.sandbox;
+    Ok(Job {
         request: RunRequest {
             args: step.args.to_vec(),
             env: step.env.to_vec(),
@@ -348,6 +360,9 @@ fn job(step: &RunStep<'_>) -> Job {
             shm_size: step.shm_size,
             ulimits: step.ulimits.iter().map(ulimit).collect(),
             privileged: step.security == Security::Insecure,
+            seccomp: filter(&sandbox.filter)?,
+            cap_add: sandbox.cap_add.clone(),
+            cap_drop: sandbox.cap_drop.clone(),
             ..RunRequest::default()
         },
         user: step.user.to_owned(),
@@ -357,11 +372,16 @@ fn job(step: &RunStep<'_>) -> Job {
             Network::None => JobNetwork::None,
         },
         folder: None,
+        resolver: Resolver {
+            servers: sandbox.dns.clone(),
+            search: sandbox.dns_search.clone(),
+            options: sandbox.dns_options.clone(),
+        },
         cgroup_parent: step.cgroup_parent.map(str::to_owned),
         extra_hosts: step
             .extra_hosts
             .iter()
             .map(|(name, address)| format!("{name}={address}"))
             .collect(),
-    }
+    })
 }

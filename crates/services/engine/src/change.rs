@@ -22,11 +22,31 @@ impl Engine {
         changes: &[String],
     ) -> Result<RunConfig, Error> {
         for text in changes {
-            let instruction = parse_trigger(text).map_err(|errors| syntax(text, &errors))?;
-            apply(&mut config, instruction.op, text)?;
+            match parse_trigger(text) {
+                Ok(instruction) => apply(&mut config, instruction.op, text)?,
+                // A change is one instruction: a command of several lines is one command, as with podman.
+                Err(errors) => match lines_of_command(text, &config) {
+                    Some((true, words)) => config.entrypoint = Some(words),
+                    Some((false, words)) => config.cmd = Some(words),
+                    None => return Err(syntax(text, &errors)),
+                },
+            }
         }
         Ok(config)
     }
+}
+
+/// The words of `CMD` or `ENTRYPOINT` (true) in their shell form with a text of several lines.
+fn lines_of_command(text: &str, config: &RunConfig) -> Option<(bool, Vec<String>)> {
+    let (keyword, rest) = text.trim().split_once(char::is_whitespace)?;
+    let entrypoint = keyword.eq_ignore_ascii_case("ENTRYPOINT");
+    if !rest.contains('\n') || !(entrypoint || keyword.eq_ignore_ascii_case("CMD")) {
+        return None;
+    }
+    let usual = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
+    let mut words = config.shell.clone().unwrap_or_else(usual);
+    words.push(rest.trim_start().to_owned());
+    Some((entrypoint, words))
 }
 
 fn syntax(text: &str, errors: &[SyntaxError]) -> Error {

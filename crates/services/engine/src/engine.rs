@@ -17,6 +17,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// What ends with a boot: `/run/dhow`.
     pub run: PathBuf,
+    /// Where volumes are; below the root when absent.
+    pub volumes: Option<PathBuf>,
     /// How to reach registries.
     pub transport: dhow_transport::Settings,
     /// Folder of apt's sources, for `bootstrap`: `/etc/apt`.

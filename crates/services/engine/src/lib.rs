@@ -90,10 +90,11 @@ pub use system::{Info, SystemCheck, SystemUsage};
 pub use volume::{Volume, VolumeRequest};
 
 pub use dhow_build::{
-    BuildObserver, Built, Checked as BuildChecked, Entitlements, Event as BuildEvent, Failed, Ignore,
-    Limit as BuildLimit, Material, NamedContext, Network as BuildNetwork, Outline as BuildOutline,
-    Request as BuildRequest, Secret as BuildSecret, Stream as BuildStream, Target as BuildTarget,
-    Wanted as BuildWanted, Warning as BuildWarning, targets as build_targets,
+    BuildObserver, Built, Checked as BuildChecked, Entitlements, Event as BuildEvent, Failed,
+    Filter as BuildFilter, Ignore, Limit as BuildLimit, Material, MountSource as BuildMountSource,
+    NamedContext, Network as BuildNetwork, Outline as BuildOutline, Request as BuildRequest,
+    Sandbox as BuildSandbox, Secret as BuildSecret, StepMount as BuildMount, Stream as BuildStream,
+    Target as BuildTarget, Wanted as BuildWanted, Warning as BuildWarning, targets as build_targets,
 };
 pub use dhow_vuln::Ecosystem;
 pub use inventory::Contents;

@@ -77,8 +77,16 @@ struct Record {
 }
 
 impl Engine {
+    fn volumes_folder(&self) -> PathBuf {
+        let settings = self.settings();
+        settings
+            .volumes
+            .clone()
+            .unwrap_or_else(|| settings.root.join("volumes"))
+    }
+
     fn volume_folder(&self, name: &str) -> PathBuf {
-        self.settings().root.join("volumes").join(name)
+        self.volumes_folder().join(name)
     }
 
     /// Makes a volume. One that is there already is returned as it is, as docker does.
@@ -147,7 +155,7 @@ impl Engine {
     /// # Errors
     /// What reading the folder said.
     pub fn volumes(&self) -> Result<Vec<Volume>, Error> {
-        let entries = match fs::read_dir(self.settings().root.join("volumes")) {
+        let entries = match fs::read_dir(self.volumes_folder()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::wrap(error, "list volumes")),

@@ -60,8 +60,18 @@ pub(crate) struct Job {
     pub(crate) folder: Option<PathBuf>,
     /// Lines for `/etc/hosts`, `name:address`.
     pub(crate) extra_hosts: Vec<String>,
+    /// Name servers, search domains and options, instead of the host's.
+    pub(crate) resolver: Resolver,
     /// Control group below which its own is made, instead of this root's.
     pub(crate) cgroup_parent: Option<String>,
+}
+
+/// What a program asks for names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Resolver {
+    pub(crate) servers: Vec<std::net::IpAddr>,
+    pub(crate) search: Vec<String>,
+    pub(crate) options: Vec<String>,
 }
 
 /// What came of a job.
@@ -273,7 +283,7 @@ fn perform(
         request.devices = crate::container::host_devices(true);
     }
     let netns = connect(&mut made, &id, job.network, &mut request)?;
-    request.files = files(&made, &request, job.network, &job.extra_hosts)?;
+    request.files = files(&made, &request, job.network, &job.extra_hosts, job.resolver)?;
     request.cgroup_path = group_path(&made, &id, job.cgroup_parent.as_deref())?;
     let spec = crate::system::runtime_spec(&request)?;
     let resources = spec
@@ -355,6 +365,7 @@ fn files(
     request: &Request,
     network: JobNetwork,
     extra_hosts: &[String],
+    resolver: Resolver,
 ) -> Result<Vec<GeneratedFile>, Error> {
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let options = dhow_network::ResolvOptions {
@@ -363,6 +374,9 @@ fn files(
             JobNetwork::Bridge => made.engine.networks()?.resolver(),
             _ => None,
         },
+        servers: resolver.servers,
+        search: resolver.search,
+        options: resolver.options,
         ..Default::default()
     };
     let resolv = dhow_network::resolv_conf(&host, &options).context(|| "write the step's resolv.conf")?;
@@ -396,7 +410,9 @@ fn files(
     }
     let hosts = dhow_network::hosts_file(&entries).context(|| "write the step's hosts file")?;
     let mut files = Vec::new();
-    for (name, content) in [("hosts", hosts), ("resolv.conf", resolv)] {
+    // Buildah's has it, BuildKit's not; a step that looks finds its own name.
+    let hostname = format!("{}\n", request.hostname);
+    for (name, content) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
         let source = made.folder.path.join(name);
         write_file(&source, content.as_bytes())?;
         std::fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))

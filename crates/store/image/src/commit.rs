@@ -22,6 +22,19 @@ use crate::{Context as _, Error, Store};
 /// Overlayfs takes 500 lower directories (kernel `fs/overlayfs/params.h`, `OVL_MAX_STACK`).
 pub(crate) const MAX_LAYERS: usize = 500;
 
+/// A manifest in the media types of docker, or of OCI.
+fn of_family(mut manifest: Manifest, docker: bool) -> Manifest {
+    let (kind, config) = match docker {
+        true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG),
+        false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG),
+    };
+    manifest.media_type = Some(kind.to_owned());
+    config.clone_into(&mut manifest.config.media_type);
+    let layers = manifest.layers.into_iter();
+    manifest.layers = layers.map(|layer| in_family(layer, docker)).collect();
+    manifest
+}
+
 impl Store {
     /// Makes an image of a config and the stored layers that it names, and tags it.
     ///
@@ -91,25 +104,53 @@ impl Store {
         let mut manifest = match self.original(&image) {
             Some(_) if annotations.is_empty() => return Ok(()),
             Some(original) => original.manifest,
-            None => {
-                let layers = image.record.layers.iter().map(|diff| {
-                    let layer = self.layers.layer(diff).context(|| "look at a layer")?;
-                    Ok(Descriptor::new(media_type::OCI_LAYER, diff.0, layer.tar_size()))
-                });
-                let layers = layers.collect::<Result<_, Error>>()?;
-                let config = self.config_bytes(id)?;
-                Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers)
-            }
+            None => self.first_manifest(&image)?,
         };
         if manifest.media_type() == media_type::DOCKER_MANIFEST {
             // Docker's manifests have no annotations.
-            manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
-            media_type::OCI_CONFIG.clone_into(&mut manifest.config.media_type);
-            let layers = manifest.layers.into_iter();
-            manifest.layers = layers.map(|layer| in_family(layer, false)).collect();
+            manifest = of_family(manifest, false);
         }
         manifest.annotations.extend(annotations.clone());
-        let bytes = serde_json::to_vec(&manifest)
+        self.keep_manifest(id, &manifest)
+    }
+
+    /// Gives an image's manifest docker's media types, or those of OCI. A push writes it so.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` when docker has no word for what the manifest says; failures of the store.
+    pub fn set_family(&self, id: &ImageId, docker: bool) -> Result<(), Error> {
+        let image = self.image(id)?;
+        let manifest = match self.original(&image) {
+            Some(original) if (original.media_type == media_type::DOCKER_MANIFEST) == docker => {
+                return Ok(());
+            }
+            Some(original) => original.manifest,
+            None => self.first_manifest(&image)?,
+        };
+        if docker && !manifest.annotations.is_empty() {
+            let message = "a manifest in docker's format has no annotations";
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .with_hint("leave the annotations out, or choose the format oci"));
+        }
+        self.keep_manifest(id, &of_family(manifest, docker))
+    }
+
+    /// The manifest of an image that never had one.
+    fn first_manifest(&self, image: &Image) -> Result<Manifest, Error> {
+        let layers = image.record.layers.iter().map(|diff| {
+            let layer = self.layers.layer(diff).context(|| "look at a layer")?;
+            Ok(Descriptor::new(media_type::OCI_LAYER, diff.0, layer.tar_size()))
+        });
+        let layers = layers.collect::<Result<_, Error>>()?;
+        let config = self.config_bytes(&image.id)?;
+        Ok(Manifest::new(
+            Descriptor::of(media_type::OCI_CONFIG, &config),
+            layers,
+        ))
+    }
+
+    fn keep_manifest(&self, id: &ImageId, manifest: &Manifest) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(manifest)
             .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest", error))?;
         let digest = Digest::of(&bytes);
         let lease = Lease::acquire(&self.root)?;

@@ -15,7 +15,7 @@ pub struct Settings {
     pub helpers: Vec<PathBuf>,
     /// Files about registries: mirrors, rewriting, blocks, trust.
     pub registries: RegistryFiles,
-    /// Registries, as `host` or `host:port`, that may use plain HTTP or a certificate that does not verify.
+    /// Registries, as `host` or `host:port`, that may use plain HTTP or a certificate that does not verify; `*` for all.
     pub insecure: Vec<String>,
     /// PEM files with certificate authorities to trust besides the system's.
     pub ca_files: Vec<PathBuf>,

@@ -5,6 +5,7 @@ mod cache;
 mod named;
 mod output;
 mod packages;
+mod podman;
 mod source;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use super::build_call::Call;
 use crate::flags::{key_value, labels};
 use crate::interrupt::{CODE, Interrupt};
 use crate::render::build::call::warnings;
-use crate::render::build::{Live, Plain, RawJson, Why, Written, failure};
+use crate::render::build::{Live, Plain, RawJson, Stepwise, Why, Written, failure};
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
 
@@ -36,7 +37,16 @@ pub(super) use self::output::annotations;
 pub(crate) const VERB: Verb = Verb {
     name: "build",
     about: "Build an image from a Dockerfile",
-    flags: |command| BuildFlags::augment_args(command),
+    flags: |command| {
+        let command = crate::flags::registry::augment(BuildFlags::augment_args(command));
+        // Podman's users may leave the context out.
+        match crate::dialect::spoken().is_podman() {
+            true => command,
+            false => command.mut_arg("context", |context| {
+                context.required_unless_present("from_packages")
+            }),
+        }
+    },
     run,
 };
 
@@ -45,9 +55,9 @@ struct BuildFlags {
     /// Name and optionally a tag (format: "name:tag")
     #[arg(short, long, value_name = "NAME[:TAG]")]
     tag: Vec<String>,
-    /// Name of the Dockerfile (default: "PATH/Dockerfile"); - reads it from standard input
+    /// Name of the Dockerfile (default: "PATH/Dockerfile"); - reads it from standard input; of several one is made
     #[arg(short, long, value_name = "FILE|-")]
-    file: Option<PathBuf>,
+    file: Vec<PathBuf>,
     /// Set build-time variables
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
@@ -58,10 +68,10 @@ struct BuildFlags {
     #[arg(long)]
     no_cache: bool,
     /// With false: build everything again, as without a cache
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    layers: bool,
-    /// Always attempt to pull all referenced images; or missing, never (podman's words)
-    #[arg(long, default_value = "missing", num_args = 0..=1, require_equals = true, default_missing_value = "always", value_parser = ["true", "always", "newer", "ifnewer", "false", "missing", "ifmissing", "never"])]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = ["true", "false", "1", "0"])]
+    layers: Option<String>,
+    /// Always attempt to pull all referenced images; or missing, never (podman's words) (default "missing")
+    #[arg(long, default_value = "missing", hide_default_value = true, num_args = 0..=1, require_equals = true, default_missing_value = "always", value_parser = ["true", "always", "newer", "ifnewer", "false", "missing", "ifmissing", "never"])]
     pull: String,
     /// Set the networking mode for the RUN instructions during build
     #[arg(long, default_value = "default", value_parser = ["default", "host", "none"])]
@@ -160,13 +170,10 @@ struct BuildFlags {
     /// -PACKAGE leaves one out
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["context", "file"])]
     from_packages: Option<PathBuf>,
+    #[command(flatten)]
+    podman: podman::PodmanFlags,
     /// The build context: a folder, the URL of a tar, or - for a tar or a Dockerfile alone on standard input
-    #[arg(
-        value_name = "PATH|URL|-",
-        required_unless_present = "from_packages",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(value_name = "PATH|URL|-", default_value = "", hide_default_value = true)]
     context: String,
 }
 
@@ -174,7 +181,11 @@ struct BuildFlags {
 const MAX_SECRET: u64 = 500 << 10;
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
-    let flags: BuildFlags = crate::flags::read(matches)?;
+    let mut flags: BuildFlags = crate::flags::read(matches)?;
+    flags.podman.check()?;
+    if flags.context.is_empty() {
+        flags.context = podman::usual_context(&flags.file);
+    }
     if let Some(list) = &flags.from_packages {
         return packages::build(context, &flags, list);
     }
@@ -185,14 +196,20 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if let Some(call) = Call::parse(call)? {
         return call.answer(context, &request);
     }
-    request.tags = outputs.recorded_names();
+    let names = outputs.recorded_names();
+    if !flags.podman.squashes() {
+        request.tags.clone_from(&names);
+    }
     request.record = outputs.recorded();
+    flags.podman.check_recorded(request.record)?;
     let annotations = output::annotations(&flags.annotation)?;
     request.annotations.clone_from(&annotations);
     request.annotations.extend(outputs.annotations());
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
-    let quiet = flags.look().quiet;
+    let say = podman::stepwise(&flags)?;
+    let look = flags.look(say.as_ref());
+    let quiet = look.quiet;
     if outputs.rewrites_timestamps() && !has_epoch(&request) {
         return Err(CliError::plain("rewrite-timestamp=true needs a time")
             .with_hint("set SOURCE_DATE_EPOCH, in the environment or with --build-arg"));
@@ -210,11 +227,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             &outputs,
             &annotations,
             &interrupt,
-            quiet,
+            &look,
         );
     }
     let wanted = Wanted::of(&flags)?;
-    let names = outputs.recorded_names();
     if !wanted.nothing() && names.is_empty() && !outputs.has_files() {
         return Err(
             CliError::plain("an attestation is kept beside an image with a name in the store")
@@ -222,7 +238,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         );
     }
     let saying = Saying::begin(context, wanted)?;
-    let mut built = solve(context, &flags, &request, &interrupt)?;
+    let mut built = solve(context, &flags, &look, &request, &interrupt)?;
+    flags.podman.after(context, &mut built, &names)?;
     let said = saying.end(std::slice::from_ref(&built), &names)?;
     let about = said.about(std::slice::from_ref(&request));
     if !about.is_empty() && !names.is_empty() {
@@ -236,8 +253,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     if let Some(path) = &flags.metadata_file {
         output::write_metadata(path, &told)?;
     }
-    finish(&flags, &outputs, quiet, &built)?;
-    if !quiet {
+    finish(&flags, &outputs, &look, &built)?;
+    if !quiet && say.is_none() {
         warn(&request, &built);
     }
     warn_of_bases(context, &built)?;
@@ -296,9 +313,11 @@ fn build_all(
     outputs: &Outputs,
     annotations: &BTreeMap<String, String>,
     interrupt: &Interrupt,
-    quiet: bool,
+    look: &Look<'_>,
 ) -> Result<ExitCode, CliError> {
+    let quiet = look.quiet;
     outputs.check_several()?;
+    flags.podman.check_recorded(false)?;
     if flags.verify_reproducible {
         let message = "--verify-reproducible: not with several platforms, only with one";
         return Err(CliError::plain(message));
@@ -313,13 +332,9 @@ fn build_all(
     };
     let requests: Vec<BuildRequest> = platforms(flags).iter().map(one).collect();
     let caches = cache::from(&flags.cache_from)?;
-    let built: Vec<Built> = show(
-        context,
-        &flags.look(),
-        &requests,
-        interrupt,
-        |engine, show, pulls| engine.build_each(&requests, &caches, show, pulls),
-    )?;
+    let built: Vec<Built> = show(context, look, &requests, interrupt, |engine, show, pulls| {
+        engine.build_each(&requests, &caches, show, pulls)
+    })?;
     interrupt.end_when_it_comes(|| {});
     let said = saying.end(&built, &tags(flags)?)?;
     let about = said.about(&requests);
@@ -363,13 +378,14 @@ fn write_id(path: &std::path::Path, id: &str) -> Result<(), CliError> {
 fn solve(
     context: &Context,
     flags: &BuildFlags,
+    look: &Look<'_>,
     request: &BuildRequest,
     interrupt: &Interrupt,
 ) -> Result<Built, CliError> {
     let caches = cache::from(&flags.cache_from)?;
     let (built, difference) = show(
         context,
-        &flags.look(),
+        look,
         std::slice::from_ref(request),
         interrupt,
         |engine, show, pulls| {
@@ -390,14 +406,17 @@ struct Look<'a> {
     progress: &'a str,
     quiet: bool,
     why: bool,
+    /// Buildah's words.
+    stepwise: Option<&'a Stepwise>,
 }
 
 impl BuildFlags {
-    fn look(&self) -> Look<'_> {
+    fn look<'a>(&'a self, stepwise: Option<&'a Stepwise>) -> Look<'a> {
         Look {
             progress: &self.progress,
             quiet: self.quiet || self.progress == "quiet",
             why: self.why,
+            stepwise,
         }
     }
 }
@@ -414,6 +433,7 @@ pub(super) fn steps(context: &Context, mut requests: Vec<BuildRequest>) -> Resul
         progress: "auto",
         quiet: false,
         why: false,
+        stepwise: None,
     };
     show(context, &look, &requests, &interrupt, |engine, show, pulls| {
         engine.build_each(&requests, &[], show, pulls)
@@ -445,7 +465,11 @@ fn show<T>(
     let plain = Plain::default();
     let live = Live::default();
     let raw = RawJson::default();
-    let built = if look.quiet {
+    let built = if let Some(stepwise) = look.stepwise.filter(|_| !look.quiet) {
+        // Lines of a pull are not among those that the image's ID ends.
+        let pulls = Progress::new(false);
+        watching(stepwise, &pulls)
+    } else if look.quiet {
         // Kept, in case it fails.
         watching(&Muted(&live), &Silent)
     } else if lively {
@@ -465,7 +489,9 @@ fn show<T>(
         Err(BuildFailure::Around(error)) => Err(error.into()),
         Err(BuildFailure::Build(failed)) => {
             let step = failed.step.as_deref().unwrap_or("");
-            let tail = if look.quiet || lively {
+            let tail = if let Some(stepwise) = look.stepwise.filter(|_| !look.quiet) {
+                stepwise.tail(step)
+            } else if look.quiet || lively {
                 live.tail(step)
             } else if look.progress == "rawjson" {
                 raw.tail(step)
@@ -477,6 +503,9 @@ fn show<T>(
                 .iter()
                 .find(|request| Some(request.dockerfile_name.as_str()) == file);
             let text = wrong.map_or("", |request| request.dockerfile.as_str());
+            if look.stepwise.is_some() {
+                return Err(podman::failed(&failed, text));
+            }
             Err(told(&failed, text, &tail))
         }
     }
@@ -515,14 +544,18 @@ fn told(failed: &Failed, dockerfile: &str, tail: &[(f64, String)]) -> CliError {
     })
 }
 
-fn finish(flags: &BuildFlags, outputs: &Outputs, quiet: bool, built: &Built) -> Result<(), CliError> {
+fn finish(flags: &BuildFlags, outputs: &Outputs, look: &Look<'_>, built: &Built) -> Result<(), CliError> {
     let id = built.image.id.to_string();
     if let Some(path) = &flags.iidfile {
         write_id(path, &id)?;
     }
-    if quiet {
+    if look.quiet {
         if !outputs.takes_stdout() {
-            say_line(&id)?;
+            say_line(&crate::dialect::spoken().image_id(&built.image.id))?;
+        }
+    } else if let Some(say) = look.stepwise {
+        if !outputs.takes_stdout() || flags.podman.logfile.is_some() {
+            podman::end(say, built, &outputs.recorded_names(), &flags.tag);
         }
     } else if outputs.recorded() {
         note(&format!("writing image {id}"));
@@ -581,7 +614,8 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
         }
     }
     request.labels = labels(&flags.label, &[])?;
-    request.no_cache = flags.no_cache || !flags.layers;
+    let layers = flags.layers.as_deref().map(|word| matches!(word, "true" | "1"));
+    request.no_cache = flags.no_cache || !layers.unwrap_or_else(podman::usual_layers);
     request.pull = matches!(flags.pull.as_str(), "true" | "always" | "newer" | "ifnewer");
     request.never_pull = flags.pull == "never";
     request.network = match flags.network.as_str() {
@@ -589,7 +623,10 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
         "none" => BuildNetwork::None,
         _ => BuildNetwork::Default,
     };
-    request.platform = platforms(flags).into_iter().next();
+    request.platform = platforms(flags)
+        .into_iter()
+        .next()
+        .or_else(|| flags.podman.platform());
     request.source_date_epoch = std::env::var("SOURCE_DATE_EPOCH")
         .ok()
         .and_then(|text| text.parse().ok());
@@ -630,6 +667,8 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     };
     let stages = flags.no_cache_filter.iter().map(|stage| stage.to_lowercase());
     request.uncached_stages = stages.collect();
+    flags.podman.add_to(&mut request)?;
+    request.sandbox.mounts.extend(podman::usual_mounts(context)?);
     Ok((request, source.folder))
 }
 

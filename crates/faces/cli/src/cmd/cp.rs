@@ -26,6 +26,9 @@ struct CpFlags {
     /// Always follow symbol link in SRC_PATH
     #[arg(short = 'L', long)]
     follow_link: bool,
+    /// Let a file take the place of a directory, and a directory that of a file
+    #[arg(long)]
+    overwrite: bool,
     /// Suppress progress output during copy; automatic without a terminal
     #[arg(short, long)]
     quiet: bool,
@@ -71,14 +74,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         // Podman always does.
         follow_link: flags.follow_link || podman,
         archive: flags.archive,
+        overwrite: flags.overwrite,
     };
     let streams = request.to == CopyPlace::Stream;
-    if podman {
-        refuse_special_files(&request.to)?;
-    }
+    refuse_special_files(&request.to, podman)?;
     let copied = context.engine()?.copy(&request, std::io::stdin(), &mut output);
     let bytes = copied.map_err(|error| match podman {
-        true => in_podmans_words(error, &request.from),
+        true => in_podmans_words(error, &request.from, &flags),
         false => error.into(),
     })?;
     if !flags.quiet && !streams && output.is_terminal() {
@@ -89,22 +91,62 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 }
 
 /// Only `-` is a stream: what else there is under the name of a place to write to must be a file or a folder.
-fn refuse_special_files(to: &CopyPlace) -> Result<(), CliError> {
+fn refuse_special_files(to: &CopyPlace, podman: bool) -> Result<(), CliError> {
     let CopyPlace::Host(path) = to else {
         return Ok(());
     };
     match std::fs::metadata(path) {
-        Ok(found) if !found.is_dir() && !found.is_file() => Err(CliError::plain(format!(
-            "invalid destination: {:?} must be a directory or a regular file",
-            path.display().to_string()
-        ))),
+        Ok(found) if !found.is_dir() && !found.is_file() || is_descriptor(path) => {
+            // Podman's words, and docker's (docker/cli `ValidateOutputPath`).
+            let what = if podman { "destination" } else { "output path" };
+            Err(CliError::plain(format!(
+                "invalid {what}: {:?} must be a directory or a regular file",
+                path.display().to_string()
+            )))
+        }
         _ => Ok(()),
     }
 }
 
+/// Whether a path is a name of something that this process has open, such as `/dev/stdout`.
+fn is_descriptor(path: &std::path::Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..8 {
+        let folder = path
+            .parent()
+            .and_then(|parent| std::fs::canonicalize(parent).ok());
+        let Some(folder) = folder else { return false };
+        if folder.starts_with("/proc") && folder.ends_with("fd") {
+            return true;
+        }
+        match std::fs::read_link(&path) {
+            Ok(link) => path = folder.join(link),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
 /// The failures that scripts around podman look for (podman `cmd/podman/containers/cp.go`).
-fn in_podmans_words(error: dhow_engine::Error, from: &CopyPlace) -> CliError {
+fn in_podmans_words(error: dhow_engine::Error, from: &CopyPlace, flags: &CpFlags) -> CliError {
     let (message, kind) = (error.to_string(), error.kind());
+    if let Some(path) = conflict(&crate::error::chain(&error)) {
+        return CliError::plain(format!(
+            "copying to {}: error creating \"/{path}\": it is of another kind: file exists",
+            flags.destination
+        ));
+    }
+    // The path as it was given.
+    if let (CopyPlace::Container { path, .. }, CopyPlace::Container { path: whole, .. }, true) =
+        (place(&flags.source), from, kind == ErrorKind::NotFound)
+        && message
+            == format!(
+                "Could not find the file {whole} in container {}",
+                container_of(from)
+            )
+    {
+        return CliError::plain(message.replacen(whole, &path, 1));
+    }
     let stream = *from == CopyPlace::Stream;
     let words = match kind {
         _ if stream && message.ends_with("must be a directory") => {
@@ -119,6 +161,30 @@ fn in_podmans_words(error: dhow_engine::Error, from: &CopyPlace) -> CliError {
         _ => return error.into(),
     };
     CliError::plain(words)
+}
+
+/// The path of what is there and is no directory where one is to be made, or the other way round.
+fn conflict(chain: &str) -> Option<&str> {
+    let made = [
+        "make the file: create ",
+        "make the directory: open the directory ",
+        "make the link: create ",
+    ];
+    let rest = made
+        .iter()
+        .find_map(|start| chain.split_once(start))
+        .map(|(_, rest)| rest)?;
+    let ends = [": a directory has that name", ": Not a directory"];
+    ends.iter()
+        .find_map(|end| rest.split_once(end))
+        .map(|(path, _)| path)
+}
+
+fn container_of(place: &CopyPlace) -> &str {
+    match place {
+        CopyPlace::Container { container, .. } => container,
+        _ => "",
+    }
 }
 
 /// With podman, a relative path in a container begins at its working directory; with docker, at `/`.

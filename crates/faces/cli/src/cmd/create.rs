@@ -15,7 +15,8 @@ pub(crate) const VERB: Verb = Verb {
     name: "create",
     about: "Create a new container",
     flags: |command| {
-        ContainerFlags::augment_args(command).override_usage("dhow create [OPTIONS] IMAGE [COMMAND] [ARG...]")
+        crate::flags::registry::augment(ContainerFlags::augment_args(command))
+            .override_usage("dhow create [OPTIONS] IMAGE [COMMAND] [ARG...]")
     },
     run,
 };
@@ -35,13 +36,21 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     if flags.podman.rootfs {
         request.extras.root = Some(host_root(&std::mem::take(&mut request.image))?);
     } else {
-        request.image = super::local_image(engine, &request.image);
+        request.image = match archive(&request.image) {
+            Some(path) => load(engine, &path, flags.quiet)?,
+            None => super::local_image(engine, &request.image),
+        };
     }
     flags.podman.add_to(&mut request)?;
+    crate::notify::Notifier::new(flags.podman.sdnotify).add_to(&mut request);
     if dialect::spoken().is_podman() {
-        usual_capabilities(&mut request)?;
+        let conf = crate::containers_conf::ContainersConf::usual()?;
+        usual_capabilities(&conf, &mut request)?;
+        request.extras.names = Some(conf.names()?);
+        request.extras.runtime = context.globals.runtime();
         one_mount_a_place(&mut request)?;
         in_podmans_way(&mut request);
+        usual_mounts(context, &mut request)?;
     }
     if let Some(path) = &flags.cidfile
         && dialect::spoken().is_podman()
@@ -75,6 +84,9 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         pull(context, flags)?;
     }
     images_to_mount(context, flags, &mut request)?;
+    if flags.podman.splits_group() {
+        request.cgroup_parent = engine.split_group()?;
+    }
     let made = match flags.podman.pod()? {
         Some(pod) => super::pod::join(engine, &mut request, &pod).map_err(|error| error.with_code(125))?,
         None => None,
@@ -125,6 +137,44 @@ fn with_image(
     created.map_err(|error| CliError::from(error).with_code(125))
 }
 
+/// The archive that podman's users may name in the place of an image: `docker-archive:PATH`, `oci-archive:PATH`.
+fn archive(image: &str) -> Option<std::path::PathBuf> {
+    let kinds = ["docker-archive:", "oci-archive:"];
+    let path = kinds.iter().find_map(|kind| image.strip_prefix(kind))?;
+    dialect::spoken().is_podman().then(|| path.into())
+}
+
+/// Reads the archive; the name of its image, or its ID.
+fn load(engine: &dhow_engine::Engine, path: &std::path::Path, quiet: bool) -> Result<String, CliError> {
+    let file = std::fs::File::open(path)
+        .map_err(|error| CliError::plain(format!("open {}: {error}", path.display())).with_code(125))?;
+    // Apart, since this process must have one thread when the container starts.
+    let image = engine.apart(|engine| {
+        let loaded = engine.load(file, &Silent)?;
+        let first = loaded.first();
+        Ok(first.map(|loaded| {
+            let name = loaded.names.first().cloned();
+            name.unwrap_or_else(|| loaded.image.to_string())
+        }))
+    });
+    let image = image.map_err(|error| CliError::from(error).with_code(125))?;
+    let image = image.ok_or_else(|| {
+        CliError::plain(format!("{}: there is no image in it", path.display())).with_code(125)
+    })?;
+    if !quiet {
+        let config = engine.image(&image)?;
+        note("Getting image source signatures");
+        for layer in &config.config.rootfs.diff_ids {
+            note(&format!("Copying blob {layer}"));
+        }
+        note(&format!(
+            "Copying config {}\nWriting manifest to image destination",
+            config.id
+        ));
+    }
+    Ok(image)
+}
+
 /// What flags contradict, or would write over.
 fn refuse_contradictions(flags: &ContainerFlags) -> Result<(), CliError> {
     flags.check()?;
@@ -147,13 +197,10 @@ fn refuse_contradictions(flags: &ContainerFlags) -> Result<(), CliError> {
 }
 
 /// The capabilities that `containers.conf` gives in place of the usual ones, with what the person changes of them.
-fn usual_capabilities(request: &mut CreateContainer) -> Result<(), CliError> {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(Into::into)
-    };
-    let conf = crate::containers_conf::ContainersConf::read(variable)?;
+fn usual_capabilities(
+    conf: &crate::containers_conf::ContainersConf,
+    request: &mut CreateContainer,
+) -> Result<(), CliError> {
     let Some(mut usual) = conf.capabilities()? else {
         return Ok(());
     };
@@ -188,6 +235,26 @@ fn host_root(text: &str) -> Result<OwnRoot, CliError> {
     Ok(OwnRoot::Folder { path, overlay })
 }
 
+/// What every container of this host has mounted, where nothing else is.
+fn usual_mounts(context: &Context, request: &mut CreateContainer) -> Result<(), CliError> {
+    for (source, target) in context.globals.mounts()? {
+        if request.mounts.iter().any(|mount| mount.target() == target) {
+            continue;
+        }
+        request.mounts.push(MountSpec::Bind {
+            source,
+            target,
+            read_only: true,
+            create: false,
+            propagation: dhow_engine::Propagation::default(),
+            relabel: dhow_engine::Relabel::No,
+            options: Vec::new(),
+            submounts: dhow_engine::Submounts::default(),
+        });
+    }
+    Ok(())
+}
+
 /// Podman takes a mount that is given twice once, and refuses two of one place.
 fn one_mount_a_place(request: &mut CreateContainer) -> Result<(), CliError> {
     let mut mounts: Vec<MountSpec> = Vec::with_capacity(request.mounts.len());
@@ -212,6 +279,14 @@ fn in_podmans_way(request: &mut CreateContainer) {
     for limit in all {
         request.ulimits.retain(|other| other.name != limit.name);
         request.ulimits.push(limit);
+    }
+    // Memory begins with what the image has in its place (podman-run(1), `tmpcopyup`).
+    for mount in &mut request.mounts {
+        if let MountSpec::Tmpfs { options, .. } = mount
+            && !options.iter().any(|option| option.ends_with("tmpcopyup"))
+        {
+            options.push("tmpcopyup".to_owned());
+        }
     }
     // Its word for the usual network.
     request.networks.retain(|network| network.network != "private");

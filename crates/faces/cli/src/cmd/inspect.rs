@@ -90,7 +90,7 @@ fn named_or_latest(command: clap::Command) -> clap::Command {
     })
 }
 
-fn latest(context: &Context, wanted: bool) -> Result<Option<String>, CliError> {
+pub(super) fn latest(context: &Context, wanted: bool) -> Result<Option<String>, CliError> {
     if !wanted {
         return Ok(None);
     }

@@ -15,14 +15,14 @@ use crate::{CliError, Context, Verb, docker_config};
 pub(crate) const LOGIN: Verb = Verb {
     name: "login",
     about: "Authenticate to a registry",
-    flags: |command| LoginFlags::augment_args(command),
+    flags: |command| crate::flags::registry::augment(LoginFlags::augment_args(command)),
     run: login,
 };
 
 pub(crate) const LOGOUT: Verb = Verb {
     name: "logout",
     about: "Log out from a registry",
-    flags: |command| LogoutFlags::augment_args(command),
+    flags: |command| crate::flags::registry::augment(LogoutFlags::augment_args(command)),
     run: logout,
 };
 

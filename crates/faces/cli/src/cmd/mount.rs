@@ -52,7 +52,7 @@ fn mount(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
     }
     let several = flags.images.len() > 1;
     super::each(&flags.images, |name| {
-        let path = engine.mount_image(name)?;
+        let path = engine.mount_image(&super::local_image(engine, name))?;
         let path = path.display();
         // One path alone is for `$(...)`.
         say_line(&if several {
@@ -73,7 +73,7 @@ fn unmount(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError
         flags.images
     };
     super::each(&names, |name| {
-        if !engine.unmount_image(name, flags.force)? {
+        if !engine.unmount_image(&super::local_image(engine, name), flags.force)? {
             return Err(CliError::plain(format!("image {name} is not mounted")));
         }
         say_line(name)

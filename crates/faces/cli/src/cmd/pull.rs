@@ -13,14 +13,14 @@ use crate::{CliError, Context, Verb, dialect};
 pub(crate) const PULL: Verb = Verb {
     name: "pull",
     about: "Download an image from a registry",
-    flags: |command| PullFlags::augment_args(command),
+    flags: |command| crate::flags::registry::augment(PullFlags::augment_args(command)),
     run: pull,
 };
 
 pub(crate) const PUSH: Verb = Verb {
     name: "push",
     about: "Upload an image to a registry",
-    flags: |command| PushFlags::augment_args(command),
+    flags: |command| crate::flags::registry::augment(PushFlags::augment_args(command)),
     run: push,
 };
 

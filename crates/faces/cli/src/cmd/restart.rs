@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::container::Stopped;
 
 use crate::flags::Chosen;
 use crate::render::say_line;
@@ -34,11 +35,11 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let engine = context.engine()?;
     let names = flags.chosen.names(context, |one| is_up(one.state.status))?;
     super::each(&names, |name| {
-        engine.restart(
-            name,
-            flags.signal.as_deref(),
-            flags.timeout.map(Duration::from_secs),
-        )?;
+        let grace = flags.timeout.map(Duration::from_secs);
+        let how = engine.restart(name, flags.signal.as_deref(), grace)?;
+        if how == Stopped::Killed && grace != Some(Duration::ZERO) {
+            super::stop::resorted(engine, flags.signal.as_deref(), flags.timeout, name);
+        }
         say_line(name)
     })
 }

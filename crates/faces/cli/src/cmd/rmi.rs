@@ -63,7 +63,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         };
         removed
             .iter()
-            .filter(|removed| !is_podmans_digest(removed))
+            .filter(|removed| !is_podmans_digest(removed) || removed_name(removed) == Some(name))
             .try_for_each(|removed| say_line(&line(removed)))
     })
 }
@@ -76,7 +76,14 @@ fn used(engine: &dhow_engine::Engine, id: &str) -> Result<bool, CliError> {
         .any(|container| container.config.image.to_string() == id))
 }
 
-/// Podman says nothing of the names by digest that go with an image.
+fn removed_name(removed: &Removed) -> Option<&str> {
+    match removed {
+        Removed::Untagged(name) => Some(name),
+        Removed::Deleted(_) => None,
+    }
+}
+
+/// Podman says nothing of the names by digest that go with an image, but of the one that was asked for.
 fn is_podmans_digest(removed: &Removed) -> bool {
     matches!(removed, Removed::Untagged(name) if dialect::spoken().is_podman() && name.contains("@sha256:"))
 }

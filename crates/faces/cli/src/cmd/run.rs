@@ -13,7 +13,8 @@ pub(crate) const VERB: Verb = Verb {
     name: "run",
     about: "Create and run a new container from an image",
     flags: |command| {
-        RunFlags::augment_args(command).override_usage("dhow run [OPTIONS] IMAGE [COMMAND] [ARG...]")
+        crate::flags::registry::augment(RunFlags::augment_args(command))
+            .override_usage("dhow run [OPTIONS] IMAGE [COMMAND] [ARG...]")
     },
     run,
 };
@@ -48,7 +49,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         );
     }
     refuse_kept_fds(&flags)?;
-    let id = super::create::create(context, container)?;
+    let id = super::create::create(context, container).map_err(|error| {
+        // Podman's program that is none is not found.
+        match dialect::spoken().is_podman() && error.message().starts_with("no command specified") {
+            true => error.with_code(127),
+            false => error,
+        }
+    })?;
     let engine = context.engine()?;
     if dialect::spoken().is_podman() {
         engine.start_needs(id.as_str())?;
@@ -64,6 +71,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             return Err(CliError::from(error).with_code(code));
         }
     };
+    crate::notify::Notifier::new(container.podman.sdnotify).started(engine, &id)?;
     let Some(socket) = started.attached else {
         say_line(&id.to_string())?;
         return Ok(ExitCode::SUCCESS);

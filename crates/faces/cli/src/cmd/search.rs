@@ -13,7 +13,7 @@ use crate::{CliError, Context, Verb};
 pub(crate) const VERB: Verb = Verb {
     name: "search",
     about: "Search Docker Hub, or another registry, for images",
-    flags: |command| SearchFlags::augment_args(command),
+    flags: |command| crate::flags::registry::augment(SearchFlags::augment_args(command)),
     run,
 };
 

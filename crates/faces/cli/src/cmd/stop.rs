@@ -41,7 +41,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             Err(error) => Err(error.into()),
             Ok(how) => {
                 if how == Stopped::Killed && grace != Some(Duration::ZERO) {
-                    resorted(engine, &flags, name);
+                    resorted(engine, flags.signal.as_deref(), flags.timeout, name);
                 }
                 Ok(Some(name.to_owned()))
             }
@@ -50,12 +50,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 }
 
 /// Podman warns of a container that had to be killed (libpod `oci_conmon_common.go`, `StopContainer`).
-fn resorted(engine: &dhow_engine::Engine, flags: &StopFlags, name: &str) {
+pub(super) fn resorted(engine: &dhow_engine::Engine, signal: Option<&str>, timeout: Option<u64>, name: &str) {
     if !dialect::spoken().is_podman() {
         return;
     }
     // One that was removed on its end (`--rm`) is named as it was asked for.
-    let (shown, signal, grace) = match engine.containers().find(name) {
+    let (shown, own, grace) = match engine.containers().find(name) {
         Ok(found) => (
             found.config.name.clone(),
             found.config.stop_signal.clone(),
@@ -63,8 +63,8 @@ fn resorted(engine: &dhow_engine::Engine, flags: &StopFlags, name: &str) {
         ),
         Err(_) => (name.to_owned(), "SIGTERM".to_owned(), 10),
     };
-    let signal = flags.signal.clone().unwrap_or(signal);
-    let seconds = flags.timeout.unwrap_or(grace);
+    let signal = signal.map_or(own, str::to_owned);
+    let seconds = timeout.unwrap_or(grace);
     note(&dialect::warning(&format!(
         "StopSignal {signal} failed to stop container {shown} in {seconds} seconds, resorting to SIGKILL"
     )));

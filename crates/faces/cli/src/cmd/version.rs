@@ -86,6 +86,7 @@ fn info(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         let program = std::env::current_exe().ok();
         let place = podman_info::Place {
             run: context.environment.run(),
+            volumes: context.environment.volumes(),
             rootless: !dhow_engine::rootless::is_rootful(),
             program: program.as_deref(),
         };
@@ -165,7 +166,7 @@ fn abilities(info: &Info) -> Value {
             "Volume": ["local"],
             "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": null,
-            "Log": ["fluentd", "gelf", "journald", "json-file", "local", "none", "syslog"],
+            "Log": ["fluentd", "gelf", "journald", "json-file", "k8s-file", "local", "none", "syslog"],
         },
         "Runtimes": {"dhow": {"path": "dhow"}},
         "DefaultRuntime": "dhow",

@@ -212,7 +212,7 @@ pub(crate) struct ContainerFlags {
     /// Automatically remove the container when it exits
     #[arg(long)]
     pub(crate) rm: bool,
-    /// Logging driver for the container (local, json-file, none, syslog, journald, fluentd, gelf)
+    /// Logging driver for the container (local, json-file, k8s-file, none, syslog, journald, fluentd, gelf)
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
     /// Log driver options
@@ -526,8 +526,6 @@ impl ContainerFlags {
         Some(LogConfig {
             driver: match self.log_driver.as_deref() {
                 None => "local".to_owned(),
-                // Podman's own driver: a file that keeps every line, until `max-size` says otherwise.
-                Some("k8s-file") if dialect::spoken().is_podman() => "json-file".to_owned(),
                 Some(driver) => driver.to_owned(),
             },
             options: self

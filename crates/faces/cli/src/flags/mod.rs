@@ -9,6 +9,7 @@ mod mount;
 mod network;
 mod podman;
 mod port;
+pub(crate) mod registry;
 mod secret;
 mod value;
 

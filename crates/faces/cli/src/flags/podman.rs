@@ -48,6 +48,17 @@ pub(crate) struct PodmanFlags {
     /// Bits that the program's files do not get, octal
     #[arg(long, value_name = "MASK", value_parser = umask)]
     umask: Option<u32>,
+    /// Give the container the variables of this command, unless others are set
+    #[arg(long)]
+    env_host: bool,
+    /// Its control groups: enabled, no-conmon (the monitor is where this command is, as always), or split: both are parts of
+    /// the group that this command is in, which is for systemd services
+    #[arg(long, value_name = "MODE", value_parser = ["enabled", "no-conmon", "split"])]
+    cgroups: Option<String>,
+    /// Who tells systemd that the service is there: the container, conmon (this command), healthy (this command, when the
+    /// container is), or ignore
+    #[arg(long, value_name = "WHO")]
+    pub(crate) sdnotify: Option<crate::notify::Notify>,
     /// Give the container the proxies that this command's variables name (podman's way)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     http_proxy: Option<bool>,
@@ -85,6 +96,11 @@ impl PodmanFlags {
         self.no_hosts
     }
 
+    /// Whether it is a part of this command's control group.
+    pub(crate) fn splits_group(&self) -> bool {
+        self.cgroups.as_deref() == Some("split")
+    }
+
     /// The pod that is meant.
     pub(crate) fn pod(&self) -> Result<Option<String>, CliError> {
         match &self.pod_id_file {
@@ -109,6 +125,14 @@ impl PodmanFlags {
         let unset = |name: &&String| !request.env.iter().any(|set| set.split('=').next() == Some(name));
         let unset: Vec<String> = self.unsetenv.iter().filter(unset).cloned().collect();
         request.env.extend(unset);
+        if self.env_host {
+            let set = |name: &str| request.env.iter().any(|set| set.split('=').next() == Some(name));
+            let host: Vec<String> = std::env::vars()
+                .filter(|(name, _)| !set(name))
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            request.env.splice(0..0, host);
+        }
         request.bare_env = self.unsetenv_all;
         if self.http_proxy.unwrap_or(dialect::spoken().is_podman()) {
             add_proxies(&mut request.env);

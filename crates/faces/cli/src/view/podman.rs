@@ -216,7 +216,10 @@ pub(crate) fn inspected_container(
             ),
             ("ImageName", name.as_str().into()),
             ("ImageDigest", digest.into()),
-            ("OCIRuntime", "dhow".into()),
+            (
+                "OCIRuntime",
+                config.extras.runtime.as_deref().unwrap_or("dhow").into(),
+            ),
             ("Pod", config.extras.pod.as_deref().unwrap_or("").into()),
             ("IsInfra", config.extras.infra.into()),
             ("Driver", "overlay".into()),
@@ -238,18 +241,7 @@ pub(crate) fn inspected_container(
         );
     }
     if let Some(state) = docker.get_mut("State") {
-        let health = state.get("Health").cloned().unwrap_or_default();
-        put(
-            state,
-            &[
-                ("Healthcheck", health),
-                (
-                    "ConmonPid",
-                    dhow_engine::container::monitor_of(container).unwrap_or(0).into(),
-                ),
-                ("StoppedByUser", container.state.manually_stopped.into()),
-            ],
-        );
+        put_state(state, container);
     }
     let log = log_config(&config.log, docker.get("LogPath"));
     if let Some(host) = docker.get_mut("HostConfig") {
@@ -266,6 +258,23 @@ pub(crate) fn inspected_container(
         run_config(inner, config, name);
     }
     docker
+}
+
+/// What podman's `State` has beside docker's.
+fn put_state(state: &mut Value, container: &Container) {
+    if container.state.stopping && super::container::is_up(container.state.status) {
+        put(state, &[("Status", "stopping".into())]);
+    }
+    let health = state.get("Health").cloned().unwrap_or_default();
+    let monitor = dhow_engine::container::monitor_of(container).unwrap_or(0);
+    put(
+        state,
+        &[
+            ("Healthcheck", health),
+            ("ConmonPid", monitor.into()),
+            ("StoppedByUser", container.state.manually_stopped.into()),
+        ],
+    );
 }
 
 /// Networks by podman's names, with the names that it gives a container there: the beginning of its id, and the host name.

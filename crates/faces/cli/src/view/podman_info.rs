@@ -11,6 +11,8 @@ pub(crate) struct Place<'a> {
     pub(crate) run: &'a std::path::Path,
     /// Whether the person is not root.
     pub(crate) rootless: bool,
+    /// Where volumes are, if not below the root.
+    pub(crate) volumes: Option<&'a std::path::Path>,
     /// This program.
     pub(crate) program: Option<&'a std::path::Path>,
 }
@@ -67,10 +69,10 @@ pub(crate) fn info(info: &Info, place: Place<'_>) -> Value {
             "graphStatus": {"Backing": info.storage},
             "imageStore": {"number": info.images},
             "runRoot": place.run.display().to_string(),
-            "volumePath": format!("{}/volumes", info.root),
+            "volumePath": place.volumes.map_or_else(|| format!("{}/volumes", info.root), |folder| folder.display().to_string()),
         },
         "registries": {"search": search},
-        "plugins": {"volume": ["local"], "network": ["bridge"], "log": ["local", "json-file", "none"]},
+        "plugins": {"volume": ["local"], "network": ["bridge"], "log": ["local", "json-file", "k8s-file", "none"]},
         "version": version_fields(),
     })
 }

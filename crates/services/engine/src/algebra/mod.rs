@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use dhow_build::Built;
 use dhow_image::Image;
 use dhow_layer::tar::{Reader, Writer};
 use dhow_layer::{EntryKind, Unpack, decoder};
@@ -71,6 +72,8 @@ pub enum SquashFrom {
     Start,
     /// The layer above those of this image, or the layer whose diff id begins so.
     Name(String),
+    /// The layer above so many.
+    Above(usize),
 }
 
 /// What came of a rebase.
@@ -201,6 +204,7 @@ impl Engine {
         let at = match from {
             SquashFrom::Start => 0,
             SquashFrom::Name(text) => self.layer_to_begin_at(&image, text)?,
+            SquashFrom::Above(count) => (*count).min(image.config.rootfs.diff_ids.len()),
         };
         let _lease = self.keep_all()?;
         let mut config = image.config.clone();
@@ -215,6 +219,57 @@ impl Engine {
         let text = format!("dhow image squash: {count} layers as one");
         add_layer(&mut config, layer, text);
         self.derive(&image, config, &BTreeMap::new(), tags)
+    }
+
+    /// Gives an image's manifest docker's media types, or those of OCI; a push writes it so.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` when docker's format cannot say what the manifest says.
+    pub fn set_image_family(&self, id: &ImageId, docker: bool) -> Result<(), Error> {
+        let store = self.store()?;
+        store
+            .set_family(id, docker)
+            .context(|| "choose the format of the image")
+    }
+
+    /// Makes one layer of what a build put on its base, or of the whole image, and gives it the names that the build did not
+    /// give; what the build made is no image any more.
+    ///
+    /// # Errors
+    /// Failures of the store.
+    pub fn squash_built(&self, built: &mut Built, whole: bool, tags: &[Reference]) -> Result<(), Error> {
+        let name = built.image.id.to_string();
+        let layers = &built.image.config.rootfs.diff_ids;
+        let below = |base: &Image| {
+            let base = &base.config.rootfs.diff_ids;
+            layers.starts_with(base).then_some(base.len())
+        };
+        let at = built
+            .bases
+            .iter()
+            .filter_map(|(_, base)| below(base))
+            .max()
+            .unwrap_or(0);
+        let id = match whole {
+            true => self.flatten_image(&name, tags)?,
+            false if layers.len() > at => self.squash_image(&name, &SquashFrom::Above(at), tags)?,
+            false => {
+                // There is nothing to squash, so it is the image that was built.
+                for tag in tags {
+                    self.tag(&name, &tag.canonical())?;
+                }
+                return Ok(());
+            }
+        };
+        if id != built.image.id && built.image.names.is_empty() {
+            match self.remove_image(&name, false) {
+                // A container, or a name that it got meanwhile.
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
+                removed => drop(removed?),
+            }
+        }
+        built.image = self.image(&id.to_string())?;
+        Ok(())
     }
 
     /// Makes an image of one layer with the same files and settings, and no history.

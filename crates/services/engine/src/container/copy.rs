@@ -44,6 +44,8 @@ pub struct CopyRequest {
     pub follow_link: bool,
     /// Whether owners are kept: into a container, what comes belongs to the container's own user.
     pub archive: bool,
+    /// Whether a file takes the place of a directory, and a directory that of a file.
+    pub overwrite: bool,
 }
 
 /// A tree that is open, and a path in it.
@@ -102,7 +104,7 @@ impl Engine {
             })?;
             let what = || format!("copy to {}", place.shown);
             let (_, input) = decoder(Counting(input, &bytes)).context(what)?;
-            extract::read(&place.root, &base, input, owner).context(what)?;
+            extract::read(&place.root, &base, input, owner, wanted.overwrite).context(what)?;
             return Ok(bytes.into_inner());
         }
         let source = self.source(wanted)?;
@@ -118,7 +120,7 @@ impl Engine {
             }
             _ => (place.root.try_clone().context(|| "open the container")?, base),
         };
-        self.stream(&source, &name, (&root, &base), owner, &bytes)
+        self.stream(&source, &name, (&root, &base), (owner, wanted.overwrite), &bytes)
             .context(|| format!("copy {} to {}", source.place.shown, place.shown))?;
         Ok(bytes.into_inner())
     }
@@ -129,13 +131,13 @@ impl Engine {
         source: &Source,
         name: &OsStr,
         (root, base): (&Root, &Path),
-        owner: Owner,
+        (owner, overwrite): (Owner, bool),
         bytes: &AtomicU64,
     ) -> Result<(), Error> {
         let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || source.write(name.as_bytes(), &mut Counted(writer, bytes)));
-            let read = extract::read(root, base, reader, owner);
+            let read = extract::read(root, base, reader, owner, overwrite);
             let died = || Err(Error::new(ErrorKind::Internal, "the packing thread died"));
             let packed = packing.join().unwrap_or_else(|_| died());
             match (packed, read) {
@@ -370,7 +372,11 @@ fn target(source: &Source, place: &Place) -> Result<(PathBuf, OsString), Error> 
         None if place.slash && !source.is_dir => return refuse(ErrorKind::NotFound, "no such directory"),
         _ => {}
     }
-    let path = there.unwrap_or_else(|| place.path.clone());
+    let path = there.unwrap_or_else(|| {
+        // As docker and podman: a link that leads nowhere leads to what is made.
+        let to_make = place.root.path_to_make(&place.path);
+        to_make.unwrap_or_else(|_| place.path.clone())
+    });
     let parent = path.parent().unwrap_or(Path::new(""));
     let real = place.root.real_path(parent).ok();
     let parent = real.filter(|parent| {

@@ -540,11 +540,19 @@ fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {
         driver: "local".to_owned(),
         options: BTreeMap::new(),
     });
-    if !matches!(config.driver.as_str(), "local" | "json-file" | "none") {
+    if !matches!(
+        config.driver.as_str(),
+        "local" | "json-file" | "k8s-file" | "none"
+    ) {
         dhow_logdriver::check(&config.driver, &config.options).context(|| "set up the log")?;
         return Ok(config);
     }
     for (name, value) in &config.options {
+        if config.driver == "k8s-file" && !matches!(name.as_str(), "max-size" | "max-file" | "mode") {
+            let message =
+                format!("log option {name}={value} is not for k8s-file: its lines have no room for it");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         let good = match name.as_str() {
             "max-size" => value.parse::<dhow_types::ByteSize>().is_ok(),
             "max-file" => value.parse::<u32>().is_ok_and(|count| count > 0),

@@ -29,16 +29,23 @@ pub(super) enum Owner {
 const SET_IDS: u32 = 0o6000;
 
 /// Extracts everything of `archive` into the directory `base` of `root`. What is there is merged: a directory never
-/// takes the place of something else, nor the other way round, as with docker.
+/// takes the place of something else, nor the other way round, as with docker, unless it is to `overwrite`.
 ///
 /// # Errors
 /// Those of a malformed or hostile archive; `FailedPrecondition` for such a conflict; failures of the file system.
-pub(super) fn read(root: &Root, base: &Path, archive: impl Read, owner: Owner) -> Result<(), Error> {
+pub(super) fn read(
+    root: &Root,
+    base: &Path,
+    archive: impl Read,
+    owner: Owner,
+    overwrite: bool,
+) -> Result<(), Error> {
     let mut archive = Reader::new(archive);
     let mut extract = Extract {
         root,
         base,
         owner,
+        overwrite,
         folders: Vec::new(),
     };
     while let Some(entry) = archive.next_entry().context(|| "read the archive")? {
@@ -53,7 +60,7 @@ pub(super) fn read(root: &Root, base: &Path, archive: impl Read, owner: Owner) -
 /// # Errors
 /// As [`read`].
 pub(crate) fn restore_tree(root: &Root, archive: impl Read) -> Result<(), Error> {
-    read(root, Path::new(""), archive, Owner::Archive)
+    read(root, Path::new(""), archive, Owner::Archive, false)
 }
 
 /// Extracts an archive into an empty directory of this process's own.
@@ -67,6 +74,7 @@ pub(crate) fn unpack_tree(root: &Root, archive: impl Read) -> Result<(), Error> 
         Path::new(""),
         archive,
         Owner::All(uid.as_raw(), gid.as_raw()),
+        false,
     )
 }
 
@@ -77,13 +85,15 @@ pub(crate) fn unpack_tree(root: &Root, archive: impl Read) -> Result<(), Error> 
 pub(crate) fn check_out_tree(root: &Root, archive: impl Read) -> Result<(), Error> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let owner = Owner::Host(uid.as_raw(), gid.as_raw());
-    read(root, Path::new(""), archive, owner)
+    read(root, Path::new(""), archive, owner, false)
 }
 
 struct Extract<'a> {
     root: &'a Root,
     base: &'a Path,
     owner: Owner,
+    /// Whether what is of another kind goes.
+    overwrite: bool,
     /// Directories, whose times and modes are set last: files in them change the first, and need the second.
     folders: Vec<(PathBuf, u32, i64)>,
 }
@@ -103,6 +113,9 @@ impl Extract<'_> {
             self.root
                 .create_dir_all(parent, 0o755, Some(owner))
                 .context(|| "make the directory")?;
+        }
+        if self.overwrite {
+            self.make_way(&path, entry.kind)?;
         }
         match entry.kind {
             EntryKind::Directory => {
@@ -140,6 +153,19 @@ impl Extract<'_> {
             EntryKind::Fifo => self.device(&path, entry, FileKind::Fifo, owner)?,
         }
         self.set_time(&path, entry.mtime)
+    }
+
+    /// Removes what is in the place of an entry when one of the two is a directory and the other is not.
+    fn make_way(&self, path: &Path, kind: EntryKind) -> Result<(), Error> {
+        let status = match self.root.symlink_metadata(path) {
+            Err(error) if error.kind() == dhow_types::ErrorKind::NotFound => return Ok(()),
+            status => status.context(|| "look at what is there")?,
+        };
+        let is_folder = FileKind::of_mode(status.st_mode) == FileKind::Directory;
+        if is_folder == (kind == EntryKind::Directory) {
+            return Ok(());
+        }
+        self.root.remove_all(path).context(|| "make way")
     }
 
     fn file_mode(&self, mode: u32) -> u32 {

@@ -1,8 +1,10 @@
 //! What podman's users ask of a container and docker has no word for.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use dhow_monitor::HealthLog;
+use dhow_network::HostEntry;
 use dhow_oci::Healthcheck;
 use dhow_rootpath::Root;
 use dhow_types::ErrorKind;
@@ -53,6 +55,10 @@ pub struct Extras {
     pub startup: Option<StartupHealth>,
     /// What of health checks is kept (`--health-max-log-*`); docker's when absent.
     pub health_log: Option<HealthLog>,
+    /// What the runtime was called by who asked for it (`--runtime`): this program, or a copy of it.
+    pub runtime: Option<String>,
+    /// How podman writes the files of names; docker's way when absent.
+    pub names: Option<Names>,
     /// A folder that gets the results of health checks, too (`--health-log-destination`).
     pub health_folder: Option<PathBuf>,
 }
@@ -65,6 +71,91 @@ pub struct StartupHealth {
     pub check: Healthcheck,
     /// How often it must be good; 0 means once.
     pub successes: u64,
+}
+
+/// How podman writes `/etc/hosts` (containers.conf(5)); its `/etc/resolv.conf` begins with the search domains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// The file of the host whose names the container knows, too (`base_hosts_file`).
+    pub base: Option<PathBuf>,
+    /// Whether the container knows the host as `host.containers.internal`.
+    pub host: bool,
+    /// Under this address instead of the one that its network has for it (`host_containers_internal_ip`).
+    pub host_address: Option<IpAddr>,
+}
+
+/// Names of the host in a container.
+const HOST_NAMES: [&str; 2] = ["host.containers.internal", "host.docker.internal"];
+/// Largest file with names.
+const LARGEST_BASE: u64 = 1 << 20;
+
+impl Names {
+    /// The whole file. `asked` are the names of `--add-host`, `own` the container's, `host` where it reaches the host.
+    pub(super) fn hosts(
+        &self,
+        asked: Vec<HostEntry>,
+        own: Vec<HostEntry>,
+        host: Option<IpAddr>,
+    ) -> Result<String, Error> {
+        let mut entries = asked;
+        let knows = |entries: &[HostEntry], name: &str| {
+            entries
+                .iter()
+                .any(|entry| entry.names.iter().any(|known| known == name))
+        };
+        for entry in self.base_entries()? {
+            if !entry
+                .names
+                .iter()
+                .any(|name| knows(&entries, name) && name != "localhost")
+            {
+                entries.push(entry);
+            }
+        }
+        for loopback in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            let is_loopback = |entry: &HostEntry| entry.ip == loopback;
+            if !entries.iter().any(is_loopback) {
+                entries.push(named(loopback, &["localhost"]));
+            }
+        }
+        let host = self.host_address.or(host).filter(|_| self.host);
+        entries.extend(host.map(|host| {
+            let free: Vec<&str> = HOST_NAMES
+                .into_iter()
+                .filter(|name| !knows(&entries, name))
+                .collect();
+            named(host, &free)
+        }));
+        let unknown = |entry: &HostEntry| !entry.names.iter().any(|name| knows(&entries, name));
+        let own: Vec<HostEntry> = own.into_iter().filter(unknown).collect();
+        entries.extend(own);
+        dhow_network::host_lines(&entries).context(|| "write the container's hosts file")
+    }
+
+    fn base_entries(&self) -> Result<Vec<HostEntry>, Error> {
+        use std::io::Read as _;
+        let Some(path) = &self.base else {
+            return Ok(Vec::new());
+        };
+        let mut text = String::new();
+        match std::fs::File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file.and_then(|file| file.take(LARGEST_BASE).read_to_string(&mut text)),
+        }
+        .context(|| format!("read {}", path.display()))?;
+        Ok(dhow_network::host_entries(&text))
+    }
+}
+
+fn named(ip: IpAddr, names: &[&str]) -> HostEntry {
+    HostEntry {
+        ip,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    }
 }
 
 /// Where the program finds out that it is in a container.

@@ -172,6 +172,19 @@ fn hosts(
     }
     let own: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
     let names = own_names(config);
+    if let Some(podman) = &config.extras.names {
+        let own = own.into_iter().map(|ip| HostEntry {
+            ip,
+            names: names.clone(),
+        });
+        let outward = endpoints.iter().find(|endpoint| endpoint.gateway.is_some());
+        let there = match (outward, &config.network) {
+            (Some(endpoint), _) => host(endpoint)?.or(endpoint.gateway.map(IpAddr::from)),
+            (None, NetworkMode::Host) => Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            _ => None,
+        };
+        return podman.hosts(entries, own.collect(), there);
+    }
     entries.extend(own.into_iter().map(|ip| HostEntry {
         ip,
         names: names.clone(),
@@ -190,7 +203,10 @@ fn own_names(config: &Config) -> Vec<String> {
     let hostname = config.request.hostname.clone();
     let domain = &config.request.domainname;
     let whole = (!domain.is_empty()).then(|| format!("{hostname}.{domain}"));
-    whole.into_iter().chain([hostname]).collect()
+    // Podman's has its name, too.
+    let name = config.extras.names.is_some() && config.name != hostname;
+    let name = name.then(|| config.name.clone());
+    whole.into_iter().chain([hostname]).chain(name).collect()
 }
 
 fn bad_host(line: &str) -> Error {
@@ -213,6 +229,7 @@ fn resolv_options(config: &Config, own_resolver: bool) -> Result<ResolvOptions, 
         options: config.dns_options.clone(),
         embedded: own_resolver,
         host_network: config.network == NetworkMode::Host,
+        podman: config.extras.names.is_some(),
         forwarder: None,
     })
 }

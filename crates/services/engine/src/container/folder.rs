@@ -431,6 +431,10 @@ impl Containers {
 pub fn log_file(folder: &Path, config: &Config) -> PathBuf {
     let named = folder.join(format!("{}-json.log", config.id));
     let plain = folder.join("log.json");
+    if config.log.driver == "k8s-file" {
+        // Podman's name for it.
+        return folder.join("ctr.log");
+    }
     // A container from before the files had that name keeps what it has.
     if config.log.driver == "json-file" && (named.exists() || !plain.exists()) {
         named

@@ -460,6 +460,7 @@ impl ContainerLife {
             state.pid_start = 0;
             state.exit_code = exit.code;
             state.manually_stopped = exit.by_request;
+            state.stopping = false;
             state.finished = Some(format_time(exit.at));
             state.error = exit.error.clone().unwrap_or_default();
             state.oom_killed = oom_killed;
@@ -525,6 +526,7 @@ impl Life for ContainerLife {
                 state.started = Some(format_time(*at));
                 state.finished = None;
                 state.manually_stopped = false;
+                state.stopping = false;
                 state.exit_code = 0;
                 state.error.clear();
                 state.oom_killed = false;

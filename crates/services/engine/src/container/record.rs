@@ -95,7 +95,7 @@ pub struct Config {
 /// Which log driver, with its options.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogConfig {
-    /// `json-file`, `local` or `none`.
+    /// `json-file`, `k8s-file`, `local`, `none`, or one that sends lines on.
     pub driver: String,
     /// Options as given.
     pub options: BTreeMap<String, String>,
@@ -267,6 +267,9 @@ pub struct State {
     pub endpoints: Vec<dhow_network::Endpoint>,
     /// Whether a person stopped it.
     pub manually_stopped: bool,
+    /// Whether a stop waits for its end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
 }
 
 impl Config {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dhow_cgroup::Group;
-use dhow_monitor::{HealthSettings, Launch, LogSettings, StartupCheck};
+use dhow_monitor::{HealthSettings, Launch, LogForm, LogSettings, StartupCheck};
 use dhow_oci::Healthcheck;
 use dhow_snapshot::Snapshots;
 use dhow_types::{ByteSize, ContainerId, ErrorKind};
@@ -14,6 +14,7 @@ use dhow_types::{ByteSize, ContainerId, ErrorKind};
 use super::folder::Container;
 use super::life::ContainerLife;
 use super::record::{Config, Status};
+use super::stop::Stopped;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
@@ -171,11 +172,16 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::stop`] and [`Engine::start`].
-    pub fn restart(&self, wanted: &str, signal: Option<&str>, grace: Option<Duration>) -> Result<(), Error> {
-        self.stop(wanted, signal, grace)?;
+    pub fn restart(
+        &self,
+        wanted: &str,
+        signal: Option<&str>,
+        grace: Option<Duration>,
+    ) -> Result<Stopped, Error> {
+        let how = self.stop(wanted, signal, grace)?;
         let started = self.start(wanted, false)?;
         self.tell(&Event::of(&started.container.config, "restart"));
-        Ok(())
+        Ok(how)
     }
 
     /// The snapshots alone, without the index database: what a monitor needs and may hold over a fork.
@@ -258,7 +264,7 @@ fn log_settings(config: &Config, path: PathBuf) -> Result<LogSettings, Error> {
         .map(|size| size.0);
     let max_files = option("max-file").and_then(|text| text.parse().ok());
     // docker's json-file driver keeps everything unless told otherwise.
-    let limited = config.log.driver != "json-file";
+    let limited = !matches!(config.log.driver.as_str(), "json-file" | "k8s-file");
     let path = if config.log.driver == "none" {
         PathBuf::from("/dev/null")
     } else {
@@ -271,6 +277,10 @@ fn log_settings(config: &Config, path: PathBuf) -> Result<LogSettings, Error> {
         max_size: max_size.unwrap_or(if limited { LOG_SIZE } else { 0 }),
         max_files: max_files.unwrap_or(if limited { LOG_FILES } else { 1 }),
         attributes,
+        form: match config.log.driver.as_str() {
+            "k8s-file" => LogForm::Kubernetes,
+            _ => LogForm::Json,
+        },
     })
 }
 

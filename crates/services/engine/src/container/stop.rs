@@ -48,7 +48,7 @@ impl Engine {
             return self.settle_end(id).map(|()| Stopped::Willing);
         };
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
-        self.note_stop(id);
+        self.note_stop(id, true);
         let monitor = monitor_to_wait_for(&container);
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
@@ -114,7 +114,7 @@ impl Engine {
         };
         if ENDING.contains(&signal) {
             self.forbid_restart(&container.config.id);
-            self.note_stop(&container.config.id);
+            self.note_stop(&container.config.id, false);
         }
         send(&pidfd, signal)?;
         self.tell(&Event::of(&container.config, "kill").with("signal", signal));
@@ -133,13 +133,13 @@ impl Engine {
     }
 
     /// Writes down that a person ended a container. One whose record cannot be written ends all the same.
-    fn note_stop(&self, id: &ContainerId) {
+    fn note_stop(&self, id: &ContainerId, waits: bool) {
         let edit = self.containers().edit(id);
         if edit.is_ok() {
-            drop(
-                self.containers()
-                    .change_state(id, |state| state.manually_stopped = true),
-            );
+            drop(self.containers().change_state(id, |state| {
+                state.manually_stopped = true;
+                state.stopping |= waits;
+            }));
         }
     }
 
@@ -219,6 +219,7 @@ impl Engine {
             state.status = Status::Exited;
         }
         state.pid = 0;
+        state.stopping = false;
         state.endpoints.clear();
         self.containers().write_state(id, &state)
     }

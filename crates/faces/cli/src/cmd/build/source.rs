@@ -73,7 +73,7 @@ impl Source {
 
 /// Gets the files of a build.
 pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
-    let from_stdin = flags.file.as_deref() == Some(Path::new("-"));
+    let from_stdin = file(flags) == Some(Path::new("-"));
     if flags.context == "-" {
         return on_stdin(engine, flags, from_stdin);
     }
@@ -86,7 +86,7 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
         // Apart, since the builder forks and this process must have one thread then.
         let about = engine.apart(|engine| engine.fetch_context(&folder, &flags.context))?;
         // What is no archive is the Dockerfile, whatever it is called.
-        let file = flags.file.as_deref().filter(|_| !about.alone);
+        let file = file(flags).filter(|_| !about.alone);
         return Source::unpacked(folder, file, about);
     }
     let context = PathBuf::from(&flags.context);
@@ -100,23 +100,16 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
     if from_stdin {
         return Ok(Source::bare(Some(context), read_stdin(MAX_DOCKERFILE)?));
     }
-    let path = match &flags.file {
-        // As buildah: a name that is not here is looked for in the context.
-        Some(file) if dialect::spoken().is_podman() && !file.exists() => context.join(file),
-        Some(file) => file.clone(),
+    let path = match file(flags) {
+        Some(file) => named(file, &context),
         None => recipe(&context),
     };
-    let dockerfile = fs::File::open(&path)
-        .and_then(|file| {
-            let mut text = String::new();
-            file.take(MAX_DOCKERFILE).read_to_string(&mut text).map(|_| text)
-        })
-        .map_err(|error| {
-            CliError::plain(format!(
-                "failed to read dockerfile: open {}: {error}",
-                path.display()
-            ))
-        })?;
+    let mut dockerfile = read(&path, flags)?;
+    // As buildah: several are one, in the order in which they are named.
+    for more in flags.file.iter().skip(1) {
+        dockerfile.push('\n');
+        dockerfile.push_str(&read(&named(more, &context), flags)?);
+    }
     let inside = fs::canonicalize(&path)
         .ok()
         .zip(fs::canonicalize(&context).ok())
@@ -133,6 +126,40 @@ pub(super) fn of(engine: &Context, flags: &BuildFlags) -> Result<Source, CliErro
         time: None,
         material: None,
         folder: None,
+    })
+}
+
+/// The Dockerfile that is named first.
+fn file(flags: &BuildFlags) -> Option<&Path> {
+    flags.file.first().map(PathBuf::as_path)
+}
+
+/// As buildah: a name that is not here is looked for in the context.
+fn named(file: &Path, context: &Path) -> PathBuf {
+    if dialect::spoken().is_podman() && !file.exists() {
+        return context.join(file);
+    }
+    file.to_owned()
+}
+
+fn read(path: &Path, flags: &BuildFlags) -> Result<String, CliError> {
+    let text = fs::File::open(path).and_then(|file| {
+        let mut text = String::new();
+        file.take(MAX_DOCKERFILE).read_to_string(&mut text).map(|_| text)
+    });
+    text.map_err(|error| {
+        let absent = error.kind() == std::io::ErrorKind::NotFound;
+        CliError::plain(match (dialect::spoken().is_podman() && absent, flags.file.is_empty()) {
+            (true, true) => format!(
+                "no Containerfile or Dockerfile specified or found in context directory, {}: no such file or directory",
+                flags.context
+            ),
+            (true, false) => format!(
+                "the specified Containerfile or Dockerfile does not exist, {}: no such file or directory",
+                path.display()
+            ),
+            _ => format!("failed to read dockerfile: open {}: {error}", path.display()),
+        })
     })
 }
 
@@ -165,7 +192,7 @@ fn git(context: &Context, flags: &BuildFlags) -> Result<Source, CliError> {
     // Apart, since the builder forks and this process must have one thread then.
     let about = engine.apart(|engine| engine.fetch_git_context(&folder, &git))?;
     folder.enter(git.subdir())?;
-    Source::unpacked(folder, flags.file.as_deref(), about)
+    Source::unpacked(folder, file(flags), about)
 }
 
 /// What docker takes for a git repository (moby `urlutil.IsGitURL`).
@@ -201,9 +228,9 @@ fn on_stdin(context: &Context, flags: &BuildFlags, twice: bool) -> Result<Source
         let engine = context.engine()?;
         let folder = engine.context_folder()?;
         engine.fill_context(&folder, whole)?;
-        return Source::unpacked(folder, flags.file.as_deref(), ContextAbout::default());
+        return Source::unpacked(folder, file(flags), ContextAbout::default());
     }
-    if flags.file.is_some() {
+    if !flags.file.is_empty() {
         let message = "a Dockerfile alone comes from standard input: --file names nothing then";
         return Err(CliError::plain(message));
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
-use dhow_engine::container::CreateContainer;
+use dhow_engine::container::{CreateContainer, Extras, Names};
 use dhow_engine::{Engine, ExitPolicy, Limits, Pod, PodRequest, PodShare, RestartPolicy};
 use dhow_types::ErrorKind;
 
@@ -141,6 +141,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     infra.name.clone_from(&own.infra_name);
     infra.extras.monitor_pidfile = absolute(own.infra_conmon_pidfile.as_ref())?;
     infra.extras.no_hosts = container.podman.no_hosts();
+    infra.extras.names = names()?;
     let limits = std::mem::take(&mut infra.limits);
     let request = PodRequest {
         name,
@@ -160,6 +161,15 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     }
     say_line(pod.id.as_str())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the file of hosts is written that the containers share.
+fn names() -> Result<Option<Names>, CliError> {
+    if !crate::dialect::spoken().is_podman() {
+        return Ok(None);
+    }
+    let conf = crate::containers_conf::ContainersConf::usual()?;
+    Ok(Some(conf.names()?))
 }
 
 /// A flag that only a container can have is refused by its name.
@@ -230,6 +240,10 @@ pub(crate) fn join(
         dns_search: std::mem::take(&mut wanted.dns_search),
         dns_options: std::mem::take(&mut wanted.dns_options),
         extra_hosts: std::mem::take(&mut wanted.extra_hosts),
+        extras: Extras {
+            names: names()?,
+            ..Extras::default()
+        },
         ..CreateContainer::default()
     };
     let made = engine.create_pod(&PodRequest {

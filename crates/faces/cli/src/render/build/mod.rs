@@ -5,6 +5,7 @@ mod excerpt;
 mod live;
 mod plain;
 mod rawjson;
+mod stepwise;
 mod why;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ pub(crate) use excerpt::failure;
 pub(crate) use live::Live;
 pub(crate) use plain::Plain;
 pub(crate) use rawjson::RawJson;
+pub(crate) use stepwise::{Stepwise, instruction};
 pub(crate) use why::Why;
 
 /// Lines of a step's output that are kept to be shown when it fails.
