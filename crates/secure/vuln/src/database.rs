@@ -106,6 +106,25 @@ impl Database {
         Ok(database)
     }
 
+    /// Whether it is whole, and made by this program: for one that came from elsewhere.
+    ///
+    /// # Errors
+    /// `DataLoss` when it is not.
+    pub fn check(&self) -> Result<(), Error> {
+        let (strange, whole): (i64, String) = self.ask(|connection| {
+            // What a view or a trigger of somebody else would do is not asked.
+            let strange = "SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table', 'index')";
+            let strange = connection.query_row(strange, [], |row| row.get(0))?;
+            let whole = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            Ok((strange, whole))
+        })?;
+        if strange == 0 && whole == "ok" {
+            return Ok(());
+        }
+        let message = format!("the advisory data {} is damaged", self.path.display());
+        Err(Error::new(ErrorKind::DataLoss, message))
+    }
+
     fn ask<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         query(&self.connection).map_err(|error| failure(&self.path, "read", error))
     }

@@ -132,6 +132,28 @@ fn events_count_in_the_order_of_their_versions() {
 }
 
 #[test]
+fn an_advisory_of_a_distribution_is_known_by_the_cve_that_it_mends() {
+    let record = |ecosystem: &str, related: &[&str]| {
+        let affected = json!([{"package": {"ecosystem": ecosystem, "name": "patch"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2.7.6-11.el8"}]}]}]);
+        let mut record = osv("ALSA-2020:1852", &[], affected);
+        record["related"] = json!(related);
+        read_feed(&serde_json::to_vec(&record).unwrap())
+            .unwrap()
+            .1
+            .remove(0)
+    };
+    assert_eq!(
+        record("AlmaLinux:8", &["CVE-2019-1", "x"]).known_as(),
+        "CVE-2019-1"
+    );
+    let several = record("AlmaLinux:8", &["CVE-2019-1", "CVE-2019-2"]);
+    assert_eq!((several.known_as(), several.aliases.len()), ("ALSA-2020:1852", 2));
+    // Elsewhere it is only something like it.
+    assert_eq!(record("npm", &["CVE-2019-1"]).known_as(), "ALSA-2020:1852");
+}
+
+#[test]
 fn withdrawn_records_find_nothing_and_a_newer_form_takes_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");

@@ -61,7 +61,27 @@ fn advisory(record: &Value) -> Result<Option<Advisory>, String> {
     for entry in affected {
         advisory.affected.extend(concerned(entry)?);
     }
+    if advisory.aliases.iter().all(|alias| !alias.starts_with("CVE-")) && of_distribution(&advisory) {
+        let related = record
+            .get("related")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let cves = related.filter_map(Value::as_str).filter_map(name);
+        advisory
+            .aliases
+            .extend(cves.filter(|related| related.starts_with("CVE-")));
+    }
     Ok((!advisory.affected.is_empty()).then_some(advisory))
+}
+
+/// Whether it is one of a distribution, about its own packages: AlmaLinux and Rocky Linux name the CVEs that it mends as `related`.
+fn of_distribution(advisory: &Advisory) -> bool {
+    !advisory.id.contains("CVE-")
+        && advisory.affected.iter().all(|affected| {
+            let family = Ecosystem::parse(&affected.ecosystem);
+            matches!(family, Ok(Ecosystem::Dpkg | Ecosystem::Rpm | Ecosystem::Apk))
+        })
 }
 
 /// What a record says of how bad it is, in any of the places where records say it.
