@@ -53,7 +53,7 @@ fn utf8(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 }
 
 /// A name or version without what would break a line, a table or a document.
-fn plain(text: &str) -> Option<String> {
+pub(crate) fn plain(text: &str) -> Option<String> {
     let text = text.trim();
     let fits = !text.is_empty() && text.len() <= LONGEST && !text.chars().any(char::is_control);
     fits.then(|| text.to_owned())

@@ -28,7 +28,7 @@ mod zip;
 pub use delta::{Delta, Os, Record};
 pub use files::{Files, Found, FoundKind, Layer, Tree};
 pub use package::{Kind, Package, Source};
-pub use sbom::{Subject, cyclonedx, spdx2, spdx3};
+pub use sbom::{Subject, cyclonedx, read_sbom, spdx2, spdx3};
 pub use scan::Scanner;
 pub use stack::{Installed, Inventory, owners_of};
 

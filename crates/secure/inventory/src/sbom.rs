@@ -1,9 +1,11 @@
-//! Inventories as documents that others read.
+//! Inventories as documents that others read, and the other way round.
 
 mod cyclonedx;
+mod read;
 mod spdx;
 
 pub use cyclonedx::cyclonedx;
+pub use read::read_sbom;
 pub use spdx::{spdx2, spdx3};
 
 use dhow_types::Digest;

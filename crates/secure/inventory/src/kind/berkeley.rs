@@ -122,11 +122,11 @@ impl<'a> Pages<'a> {
     }
 }
 
+/// What is shown a key and its value.
+pub(super) type See<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
+
 /// Shows every pair of a hash.
-pub(super) fn pairs(
-    bytes: &[u8],
-    see: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
-) -> Result<(), String> {
+pub(super) fn pairs(bytes: &[u8], see: See<'_>) -> Result<(), String> {
     let pages = Pages::open(bytes)?;
     let mut budget = bytes.len();
     for number in 1..pages.count() {

@@ -143,14 +143,18 @@ fn add(said: &mut Said, blob: &[u8], asked: Asked<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// `openssl-3.0.7-24.el9.src.rpm`: name, version, release.
 fn source(file: &str, name: &str) -> Option<Source> {
+    source_of(file).filter(|source| source.name != name)
+}
+
+/// `openssl-3.0.7-24.el9.src.rpm`: name, version, release.
+pub(crate) fn source_of(file: &str) -> Option<Source> {
     let stem = file
         .strip_suffix(".src.rpm")
         .or_else(|| file.strip_suffix(".nosrc.rpm"))?;
     let mut parts = stem.rsplitn(3, '-');
     let (release, version, source) = (parts.next()?, parts.next()?, parts.next()?);
-    (source != name).then(|| Source {
+    Some(Source {
         name: source.to_owned(),
         version: format!("{version}-{release}"),
     })
