@@ -252,14 +252,13 @@ fn judge_content(rule: &Rule, facts: &Facts) -> Vec<Broken> {
             unknown => all.push(whole(not_known("what it was made of", unknown))),
         }
     }
-    if let Some(limit) = rule.severity {
+    if rule.asks_for_vulnerabilities() {
         match &facts.vulnerabilities {
             Known::Is(found) => {
-                let bad = found
-                    .iter()
-                    .filter(|one| one.severity >= limit && (one.fixed || !rule.only_fixed));
+                let bad = found.iter().filter(|one| rule.is_broken_by(one));
                 let parts = bad.map(|one| {
-                    let why = format!("{} in {} ({})", one.id, one.package, one.severity.as_str());
+                    let used = if one.exploited { ", used by attackers" } else { "" };
+                    let why = format!("{} in {} ({}{used})", one.id, one.package, one.severity.as_str());
                     (Some(one.id.clone()), why)
                 });
                 all.push(Broken {

@@ -79,6 +79,10 @@ pub struct Vulnerability {
     pub package: String,
     /// Whether a version without it is there.
     pub fixed: bool,
+    /// Whether attackers are known to use it (KEV).
+    pub exploited: bool,
+    /// How likely they are to use it soon, in hundred-thousandths (EPSS).
+    pub epss: Option<u32>,
 }
 
 /// The licence of a package in an image.

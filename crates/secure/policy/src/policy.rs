@@ -7,7 +7,7 @@ use dhow_types::ErrorKind;
 use jiff::civil::Date;
 use serde::Deserialize;
 
-use crate::facts::{Point, Severity};
+use crate::facts::{Point, Severity, Vulnerability};
 use crate::pattern::ImagePattern;
 use crate::{Error, MAX_FILE};
 
@@ -95,6 +95,12 @@ pub struct Rule {
     /// No vulnerability may be as bad as this, or worse.
     #[serde(default)]
     pub severity: Option<Severity>,
+    /// No vulnerability may be one that attackers are known to use.
+    #[serde(default)]
+    pub known_exploited: bool,
+    /// No vulnerability may be used by them soon with this probability or more, from 0 to 1.
+    #[serde(default)]
+    pub epss: Option<f64>,
     /// Only those count for which there is a fix.
     #[serde(default)]
     pub only_fixed: bool,
@@ -265,7 +271,7 @@ impl Policy {
             needs.tag |= point == Point::Pull && rule.tag_stated;
             needs.lifecycle |= content && rule.lifecycle.is_some();
             needs.created |= content && rule.max_age_days.is_some();
-            needs.vulnerabilities |= content && rule.severity.is_some();
+            needs.vulnerabilities |= content && rule.asks_for_vulnerabilities();
             needs.bases |= content && rule.base.is_some();
             needs.licences |= content && rule.denied_licences.is_some();
         }
@@ -274,9 +280,24 @@ impl Policy {
 }
 
 impl Rule {
+    /// Whether it looks at vulnerabilities.
+    pub(crate) fn asks_for_vulnerabilities(&self) -> bool {
+        self.severity.is_some() || self.known_exploited || self.epss.is_some()
+    }
+
+    /// Whether a vulnerability breaks it, by any of its conditions.
+    pub(crate) fn is_broken_by(&self, one: &Vulnerability) -> bool {
+        let bad = self.severity.is_some_and(|limit| one.severity >= limit);
+        let used = self.known_exploited && one.exploited;
+        let likely = self
+            .epss
+            .is_some_and(|limit| one.epss.is_some_and(|epss| f64::from(epss) / 100_000.0 >= limit));
+        (bad || used || likely) && (one.fixed || !self.only_fixed)
+    }
+
     fn check(&self, signers: &BTreeMap<String, SignerDocument>) -> Result<(), String> {
         let none = self.signed_by.is_none()
-            && self.severity.is_none()
+            && !self.asks_for_vulnerabilities()
             && self.max_age_days.is_none()
             && self.base.is_none()
             && self.lifecycle.is_none()
@@ -287,8 +308,11 @@ impl Rule {
         if self.tag_stated && self.signed_by.is_none() {
             return Err("has tag-stated without signed-by".to_owned());
         }
-        if self.only_fixed && self.severity.is_none() {
-            return Err("has only-fixed without severity".to_owned());
+        if self.only_fixed && !self.asks_for_vulnerabilities() {
+            return Err("has only-fixed without severity, known-exploited or epss".to_owned());
+        }
+        if self.epss.is_some_and(|epss| !(0.0..=1.0).contains(&epss)) {
+            return Err("has an epss that is not from 0 to 1".to_owned());
         }
         if self.signed_by.as_ref().is_some_and(Vec::is_empty) || self.base.as_ref().is_some_and(Vec::is_empty)
         {

@@ -33,7 +33,50 @@ fn vulnerable(id: &str, severity: Severity, fixed: bool) -> Vulnerability {
         severity,
         package: "openssl".to_owned(),
         fixed,
+        exploited: false,
+        epss: None,
     }
+}
+
+#[test]
+fn what_attackers_use_breaks_a_rule_whatever_its_severity() {
+    let mut used = vulnerable("CVE-1", Severity::Low, false);
+    used.exploited = true;
+    let mut likely = vulnerable("CVE-2", Severity::Low, true);
+    likely.epss = Some(50_000);
+    let found = Facts {
+        vulnerabilities: Known::Is(vec![used, likely, vulnerable("CVE-3", Severity::Medium, true)]),
+        ..facts(Point::Run, "r.example/a:1")
+    };
+    let (used, likely) = (
+        "CVE-1 in openssl (low, used by attackers)",
+        "CVE-2 in openssl (low)",
+    );
+    for (rule, parts) in [
+        ("known-exploited = true", vec![used]),
+        ("epss = 0.5", vec![likely]),
+        ("epss = 0.51", vec![]),
+        ("epss = 0.5\nknown-exploited = true", vec![used, likely]),
+        (
+            "epss = 0.5\nknown-exploited = true\nonly-fixed = true",
+            vec![likely],
+        ),
+        (
+            "epss = 0.5\nseverity = \"medium\"",
+            vec![likely, "CVE-3 in openssl (medium)"],
+        ),
+    ] {
+        let wanted: Vec<String> = match parts.len() {
+            0 => Vec::new(),
+            _ => vec![format!("it has {}", parts.join(", "))],
+        };
+        assert_eq!(denied(&evaluate(&policy(rule), &found)), wanted, "{rule}");
+    }
+    let unknown = facts(Point::Run, "r.example/a:1");
+    assert_eq!(
+        denied(&evaluate(&policy("known-exploited = true"), &unknown)).len(),
+        1
+    );
 }
 
 #[test]
@@ -284,6 +327,7 @@ fn a_policy_that_protects_less_than_it_seems_to_is_none() {
             "without signed-by",
         ),
         (rule("only-fixed = true\nmax-age-days = 1"), "without severity"),
+        (rule("epss = 50"), "not from 0 to 1"),
         (rule("severity = \"bad\""), "bad"),
         (rule("max-age-days = 99999"), "days"),
         (

@@ -147,6 +147,8 @@ impl Engine {
             severity: severity(vulnerable.finding.severity.level),
             package: inventory.packages[vulnerable.package].package.name.clone(),
             fixed: vulnerable.finding.fixed.is_some(),
+            exploited: vulnerable.finding.exploit.known.is_some(),
+            epss: vulnerable.finding.exploit.epss,
         };
         let counts = |vulnerable: &crate::Vulnerable| vulnerable.finding.state != State::NotAffected;
         Ok(scan.found.into_iter().filter(counts).map(one).collect())
