@@ -15,6 +15,7 @@ use crate::blob::{BlobReader, Body, Download, Fetched};
 use crate::core::Core;
 use crate::exchange::{Answer, Call, Identity, Redirects};
 use crate::failure::{Unread, bounded};
+use crate::outgoing::Outgoing;
 use crate::proxy::Route;
 use crate::registries::{Endpoint, Want};
 use crate::{Error, Settings, download, place};
@@ -198,6 +199,29 @@ impl Client {
             download.open_unless(tag).await
         })?;
         Ok(opened.map(|opened| self.download(opened)))
+    }
+
+    /// Sends JSON to a URL, once; redirects are not followed.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a URL that is not `http` or `https`; `Unavailable`, or what the status says.
+    pub fn post_json(&self, url: &str, body: Vec<u8>) -> Result<(), Error> {
+        let url = place::parse(url)?;
+        self.0.run(|core| async move {
+            let mut call = Call::new(Method::POST, url, &core.settings);
+            call.attempts = 1;
+            call.redirects = Redirects::Keep;
+            call.headers
+                .push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+            call.body = Outgoing::Bytes(body.into());
+            let good = [
+                StatusCode::OK,
+                StatusCode::CREATED,
+                StatusCode::ACCEPTED,
+                StatusCode::NO_CONTENT,
+            ];
+            core.send(call).await?.expect(&good).await.map(drop)
+        })
     }
 
     fn download(&self, opened: download::Opened) -> Download {
