@@ -173,7 +173,7 @@ impl Engine {
     }
 }
 
-fn decoded(answer: &[u8]) -> Result<Delta, Error> {
+pub(crate) fn decoded(answer: &[u8]) -> Result<Delta, Error> {
     Delta::decode(answer)
         .ok_or_else(|| Error::new(ErrorKind::Internal, "what was found in the files cannot be read"))
 }

@@ -21,8 +21,10 @@
 
 #![forbid(unsafe_code)]
 
+mod advisory_share;
 mod algebra;
 mod apart;
+mod assessment;
 mod boot;
 mod bootstrap;
 mod build;
@@ -46,6 +48,7 @@ mod lineage;
 mod manifest;
 mod mounted;
 mod network;
+mod origin;
 mod output;
 mod patch;
 mod pod;
@@ -61,9 +64,12 @@ mod system;
 mod volume;
 mod volume_options;
 mod vulnerability;
+mod watch;
 mod worker;
 
+pub use advisory_share::{Believe, Taken};
 pub use algebra::{Appended, Rebased, SetImage, SquashFrom};
+pub use assessment::{Assessment, Clearer, Suppressed};
 pub use boot::Booted;
 pub use bootstrap::BootstrapRequest;
 pub use build::BuildFailure;
@@ -78,6 +84,7 @@ pub use engine::{Engine, Settings};
 pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
 pub use lifecycle::{Expired, Retired, end_of, today};
 pub use network::{NetworkChoice, NetworkView};
+pub use origin::Origin;
 pub use patch::{Change, How, Mend, PatchPlan, PatchTarget, Patched, Unmendable};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use policy::{PolicyFiles, PolicyTest};
@@ -99,15 +106,19 @@ pub use dhow_build::{
 pub use dhow_vuln::Ecosystem;
 pub use inventory::Contents;
 pub use vulnerability::{Advisories, Scan, Subject as Vulnerability, Vulnerable};
+pub use watch::Changed;
 
 /// Advisories, as far as a person sees them.
 pub mod vuln {
-    pub use dhow_vuln::{Advisory, Facts, Feed, Finding, Imported, Level, Severity, State};
+    pub use dhow_vuln::vex::Status as VexStatus;
+    pub use dhow_vuln::{Advisory, Exploit, Facts, Feed, Finding, Imported, Level, Severity, State};
 }
 
 /// Inventories, and documents of them.
 pub mod sbom {
-    pub use dhow_inventory::{Installed, Inventory, Kind, Os, Package, Subject, cyclonedx, spdx2, spdx3};
+    pub use dhow_inventory::{
+        Installed, Inventory, Kind, Os, Package, Subject, cyclonedx, read_sbom, spdx2, spdx3,
+    };
 }
 
 /// Until when images are to be used.

@@ -1,0 +1,121 @@
+//! What was found the last time, so that only what is new is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use dhow_types::{ErrorKind, ImageId};
+
+use crate::event::{Event, EventKind};
+use crate::{Context as _, Engine, Error};
+
+/// Largest file of this kind that is read back.
+const MOST: u64 = 256 << 20;
+
+/// What is other than the last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Findings that were not there.
+    pub new: BTreeSet<String>,
+    /// Findings that are there no more.
+    pub gone: BTreeSet<String>,
+}
+
+type Seen = BTreeMap<String, BTreeSet<String>>;
+
+impl Engine {
+    fn findings_path(&self) -> PathBuf {
+        self.settings().root.join("cache").join("findings.json")
+    }
+
+    /// How findings, by the names of what was scanned, differ from those of the last time, and keeps them for the next. What was
+    /// never asked about has nothing but new ones. With `all`, names that are not among them are forgotten.
+    ///
+    /// # Errors
+    /// When it cannot be written. What cannot be read back counts as never seen.
+    pub fn findings_changed(
+        &self,
+        found: BTreeMap<String, BTreeSet<String>>,
+        all: bool,
+    ) -> Result<BTreeMap<String, Changed>, Error> {
+        use std::io::Read as _;
+        let path = self.findings_path();
+        let what = || format!("write {}", path.display());
+        let mut bytes = Vec::new();
+        if let Ok(file) = std::fs::File::open(&path) {
+            file.take(MOST).read_to_end(&mut bytes).context(what)?;
+        }
+        let mut seen: Seen = serde_json::from_slice(&bytes).unwrap_or_default();
+        if all {
+            seen.retain(|name, _| found.contains_key(name));
+        }
+        let mut changed = BTreeMap::new();
+        for (name, now) in found {
+            let before = seen.remove(&name).unwrap_or_default();
+            changed.insert(
+                name.clone(),
+                Changed {
+                    new: now.difference(&before).cloned().collect(),
+                    gone: before.difference(&now).cloned().collect(),
+                },
+            );
+            seen.insert(name, now);
+        }
+        if let Some(folder) = path.parent() {
+            crate::container::make_folder(folder)?;
+        }
+        let text =
+            serde_json::to_vec(&seen).map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
+        let staged = path.with_extension(format!("new-{}", std::process::id()));
+        let written = std::fs::write(&staged, text).and_then(|()| std::fs::rename(&staged, &path));
+        if written.is_err() {
+            drop(std::fs::remove_file(&staged));
+        }
+        written.context(what)?;
+        Ok(changed)
+    }
+
+    /// Tells, as an event, that an image has a vulnerability.
+    pub fn tell_vulnerable(
+        &self,
+        id: &ImageId,
+        name: &str,
+        vulnerability: &str,
+        package: &str,
+        severity: &str,
+    ) {
+        self.tell(
+            &Event::now(EventKind::Image, "vulnerable", id.to_string())
+                .with("name", name)
+                .with("vulnerability", vulnerability)
+                .with("package", package)
+                .with("severity", severity),
+        );
+    }
+
+    /// When the advisory data and the images were changed last: another text when either was.
+    #[must_use]
+    pub fn scan_inputs(&self) -> String {
+        use std::os::unix::fs::MetadataExt as _;
+        let data = std::fs::metadata(self.advisory_path()).map_or_else(
+            |_| String::new(),
+            |data| format!("{} {} {}", data.ino(), data.mtime(), data.mtime_nsec()),
+        );
+        let images = self.images().unwrap_or_default();
+        let mut images: Vec<String> = images
+            .iter()
+            .map(|image| format!("{} {}", image.record.id, image.names.join(" ")))
+            .collect();
+        images.sort();
+        format!("{data}\n{}", images.join("\n"))
+    }
+
+    /// Sends JSON to a URL.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn post_json(&self, url: &str, body: Vec<u8>) -> Result<(), Error> {
+        self.client()?
+            .post_json(url, body)
+            .context(|| "tell it to the webhook")
+    }
+}
