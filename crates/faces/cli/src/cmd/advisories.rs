@@ -1,19 +1,22 @@
-//! `scan import`, `scan data`, `scan compare`: advisory data.
+//! `scan import`, `data`, `export`, `push`, `pull` and `compare`: advisory data.
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::Ecosystem;
+use dhow_engine::signing::{Trust, keys};
 use dhow_engine::vuln::Feed;
+use dhow_engine::{Believe, Ecosystem, Engine, Taken};
+use jiff::Timestamp;
 
+use super::sign::read;
 use crate::render::{note, say};
 use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const IMPORT: Verb = Verb {
     name: "import",
-    about: "Read advisory data: OSV records, Debian's tracker, Alpine's secdb",
+    about: "Read advisory data: OSV records, Debian's tracker, Alpine's secdb, EPSS scores, CISA's KEV, or what scan export wrote",
     flags: |command| ImportFlags::augment_args(command),
     run: import,
 };
@@ -23,9 +26,137 @@ struct ImportFlags {
     /// Forget what there was before
     #[arg(long)]
     replace: bool,
-    /// Files, or folders of such files
+    #[command(flatten)]
+    believe: BelieveFlags,
+    /// Files, or folders of such files; or one file that scan export made
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+}
+
+/// Whose data is taken that others have compiled.
+#[derive(Args, Debug)]
+struct BelieveFlags {
+    /// A public key of those whose compiled data is taken, a PEM file (may be given several times)
+    #[arg(short, long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// Take compiled data from whoever made it
+    #[arg(long, conflicts_with = "key")]
+    unverified: bool,
+}
+
+impl BelieveFlags {
+    fn trust(&self) -> Result<Option<Trust>, CliError> {
+        if self.unverified {
+            return Ok(None);
+        }
+        let mut trust = Trust {
+            now: Timestamp::now().as_second(),
+            ..Trust::default()
+        };
+        for path in &self.key {
+            trust.keys.extend(keys(&read(path)?)?);
+        }
+        if trust.keys.is_empty() {
+            return Err(CliError::plain("nobody is named whose advisory data is believed")
+                .with_hint("--key FILE names a public key, --unverified believes whoever made it"));
+        }
+        Ok(Some(trust))
+    }
+}
+
+/// Tells what was taken.
+fn told(taken: &Taken) -> Result<(), CliError> {
+    let by = taken.signer.as_ref().map_or_else(
+        || "nobody was asked to sign".to_owned(),
+        |verified| format!("signed by {}", verified.signer),
+    );
+    let facts = &taken.facts;
+    say(&format!(
+        "{} advisories of {}, {by}\n",
+        facts.advisories, facts.built
+    ))
+}
+
+pub(crate) const EXPORT: Verb = Verb {
+    name: "export",
+    about: "Write the advisory data as one signed file, for scan import elsewhere",
+    flags: |command| ExportFlags::augment_args(command),
+    run: export,
+};
+
+#[derive(Args, Debug)]
+struct ExportFlags {
+    /// The private key to sign with, a PEM file
+    #[arg(short, long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The file to write
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+fn export(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: ExportFlags = crate::flags::read(matches)?;
+    let key = flags.key.as_deref().map(super::sign::private_key).transpose()?;
+    let packed = context.engine()?.pack_advisories(key.as_ref())?;
+    std::fs::write(&flags.file, packed)
+        .map_err(|error| CliError::plain(format!("write {}: {error}", flags.file.display())))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) const PUSH: Verb = Verb {
+    name: "push",
+    about: "Put the advisory data into a registry, signed",
+    flags: |command| PushFlags::augment_args(command),
+    run: push,
+};
+
+#[derive(Args, Debug)]
+struct PushFlags {
+    /// The private key to sign with, a PEM file
+    #[arg(short, long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The name in a registry: HOST/REPOSITORY:TAG
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PushFlags = crate::flags::read(matches)?;
+    let key = flags.key.as_deref().map(super::sign::private_key).transpose()?;
+    let digest = context.engine()?.push_advisories(&flags.name, key.as_ref())?;
+    say(&format!("{digest}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) const PULL: Verb = Verb {
+    name: "pull",
+    about: "Take the advisory data that a registry has, if somebody who is believed signed it",
+    flags: |command| PullFlags::augment_args(command),
+    run: pull,
+};
+
+#[derive(Args, Debug)]
+struct PullFlags {
+    #[command(flatten)]
+    believe: BelieveFlags,
+    /// Take it also when what is here is newer
+    #[arg(long)]
+    replace: bool,
+    /// The name in a registry: HOST/REPOSITORY:TAG
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: PullFlags = crate::flags::read(matches)?;
+    let trust = flags.believe.trust()?;
+    let believe = trust.as_ref().map_or(Believe::Anybody, Believe::Signed);
+    told(
+        &context
+            .engine()?
+            .pull_advisories(&flags.name, &believe, flags.replace)?,
+    )?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Most reasons of refusal that are told of one file.
@@ -33,14 +164,35 @@ const MOST_TOLD: usize = 5;
 
 fn import(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ImportFlags = crate::flags::read(matches)?;
+    if let [file] = flags.files.as_slice()
+        && Engine::is_packed_advisories(file)
+    {
+        let trust = flags.believe.trust()?;
+        let believe = trust.as_ref().map_or(Believe::Anybody, Believe::Signed);
+        let packed = std::fs::read(file)
+            .map_err(|error| CliError::plain(format!("read {}: {error}", file.display())))?;
+        told(
+            &context
+                .engine()?
+                .take_advisories(&packed, &believe, flags.replace)?,
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
     for (path, imported) in context.engine()?.import_advisories(&flags.files, flags.replace)? {
         let feed = match imported.feed {
             Feed::Osv => "OSV",
             Feed::DebianTracker => "Debian's tracker",
             Feed::Secdb => "secdb",
+            Feed::Epss => "EPSS",
+            Feed::Kev => "KEV",
+        };
+        let what = match imported.feed {
+            Feed::Epss => "scores",
+            Feed::Kev => "entries",
+            _ => "advisories",
         };
         say(&format!(
-            "{}: {feed}, {} advisories\n",
+            "{}: {feed}, {} {what}\n",
             path.display(),
             imported.advisories
         ))?;

@@ -135,7 +135,6 @@ const TOP: &[Entry] = &[
     own(&inspect::VERB),
     own(&history::VERB),
     own(&tree::VERB),
-    own(&sbom::VERB),
     own(&why::WHY),
     own(&why::IMPACT),
     own(&patch::VERB),
@@ -212,6 +211,16 @@ const GROUPS: &[Group] = &[
         },
         entries: SCAN,
         verb: Some(&scan::VERB),
+    },
+    Group {
+        name: sbom::VERB.name,
+        about: sbom::VERB.about,
+        fill: |command| {
+            let command = (sbom::VERB.flags)(command).args_conflicts_with_subcommands(true);
+            fill(command, SBOM)
+        },
+        entries: SBOM,
+        verb: Some(&sbom::VERB),
     },
     group!("lifecycle", "Manage until when images are to be used", LIFECYCLE),
     group!(
@@ -385,8 +394,13 @@ const SYSTEM: &[Entry] = &[
 const SCAN: &[Entry] = &[
     own(&advisories::IMPORT),
     own(&advisories::DATA),
+    own(&advisories::EXPORT),
+    own(&advisories::PUSH),
+    own(&advisories::PULL),
     own(&advisories::COMPARE),
 ];
+
+const SBOM: &[Entry] = &[own(&sbom::OWNER)];
 
 const REGISTRY: &[Entry] = &[own(&registry::VERB)];
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::sbom::{Installed, Subject, cyclonedx, spdx2, spdx3};
-use dhow_engine::{Contents, Engine, Image};
+use dhow_engine::sbom::{Installed, Subject, cyclonedx, read_sbom, spdx2, spdx3};
+use dhow_engine::{Contents, Engine, Image, Origin};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -28,9 +28,29 @@ struct SbomFlags {
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The image, or a folder (a path with a slash)
-    #[arg(value_name = "IMAGE|FOLDER")]
+    /// The image, a folder (a path with a slash), or a file with a bill of materials
+    #[arg(value_name = "IMAGE|FOLDER|SBOM", required = true)]
     target: String,
+}
+
+pub(crate) const OWNER: Verb = Verb {
+    name: "owner",
+    about: "Tell which package a file of an image belongs to, and which layer brought it",
+    flags: |command| OwnerFlags::augment_args(command),
+    run: owner,
+};
+
+#[derive(Args, Debug)]
+struct OwnerFlags {
+    /// Format output: text or json
+    #[arg(long, default_value = "text", value_parser = ["text", "json"])]
+    format: String,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// Paths in it
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<String>,
 }
 
 /// What was asked about, and what is in it.
@@ -41,15 +61,25 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// An image by its name, or a folder: what begins as a path, and is one.
+    /// An image by its name, or a folder or a file with a bill of materials: what begins as a path, and is one.
     pub(super) fn find(engine: &Engine, name: &str) -> Result<Self, CliError> {
         let is_path =
             name == "." || name == ".." || ["/", "./", "../"].iter().any(|begin| name.starts_with(begin));
         if is_path {
+            let path = Path::new(name);
+            let contents = if path.is_file() {
+                let inventory = read_sbom(&super::sign::read(path)?)?;
+                Contents {
+                    inventory,
+                    layers: Vec::new(),
+                }
+            } else {
+                engine.contents_of_folder(path)?
+            };
             return Ok(Self {
                 name: name.to_owned(),
                 image: None,
-                contents: engine.contents_of_folder(Path::new(name))?,
+                contents,
             });
         }
         let local = super::local_image(engine, name);
@@ -183,4 +213,87 @@ fn document(target: &Target) -> Value {
             .map(|(layer, problem)| json!({"Layer": layer, "Problem": problem}))
             .collect::<Vec<_>>(),
     })
+}
+
+fn owner(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: OwnerFlags = crate::flags::read(matches)?;
+    let engine = context.engine()?;
+    let local = super::local_image(engine, &flags.image);
+    let image = engine.image(&local)?;
+    let contents = engine.contents(&image)?;
+    let graph = engine.lineage()?;
+    let node = graph.find(&image.id);
+    let mut documents = Vec::new();
+    for path in &flags.paths {
+        let origin = engine.origin(&image, &contents, path)?;
+        let brought = node.map(|node| super::tree::name(&graph, graph.brought(node, origin.layer)));
+        documents.push(origin_document(path, &origin, &contents, brought));
+    }
+    if flags.format == "json" {
+        say(&pretty(&documents.into()))?;
+    } else {
+        say(&documents.iter().map(origin_text).collect::<Vec<_>>().join("\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn origin_document(asked: &str, origin: &Origin, contents: &Contents, brought: Option<String>) -> Value {
+    let packages = &contents.inventory.packages;
+    let of_system = packages.iter().filter(|installed| {
+        installed.package.kind.is_system() && origin.owners.contains(&installed.package.name)
+    });
+    let of_language = origin.packages.iter().map(|at| &packages[*at]);
+    let known: Vec<Value> = of_system
+        .chain(of_language)
+        .map(|installed| {
+            let package = &installed.package;
+            json!({
+                "Name": package.name,
+                "Version": package.version,
+                "Type": package.kind.purl_type(),
+                "PURL": package.purl(contents.inventory.os.as_ref()),
+                "Source": package.source().0,
+                "Layer": installed.layer,
+            })
+        })
+        .collect();
+    json!({
+        "Asked": asked,
+        "Path": origin.path,
+        "Link": origin.link,
+        "Size": origin.size,
+        "Layer": origin.layer,
+        "DiffID": origin.diff.to_string(),
+        "BroughtBy": brought,
+        "Packages": known,
+    })
+}
+
+fn origin_text(document: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut rows = format!("file\t/{}", text(&document["Path"]));
+    if let Some(link) = document["Link"].as_str() {
+        rows.push_str(&format!(" -> {link}"));
+    }
+    rows.push('\n');
+    for package in document["Packages"].as_array().into_iter().flatten() {
+        rows.push_str(&format!(
+            "package\t{} {} ({})\n",
+            text(&package["Name"]),
+            text(&package["Version"]),
+            text(&package["Type"])
+        ));
+    }
+    if document["Packages"].as_array().is_some_and(Vec::is_empty) {
+        rows.push_str("package\tnone says that it is its own\n");
+    }
+    rows.push_str(&format!(
+        "layer\t{} {}\n",
+        document["Layer"],
+        text(&document["DiffID"])
+    ));
+    if let Some(by) = document["BroughtBy"].as_str() {
+        rows.push_str(&format!("brought by\t{by}\n"));
+    }
+    table::align(&rows)
 }

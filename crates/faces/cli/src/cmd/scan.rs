@@ -1,6 +1,11 @@
 //! `scan`: known vulnerabilities in images and folders.
 
-use std::collections::BTreeMap;
+mod assess;
+mod documents;
+mod html;
+mod report;
+mod watch;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,10 +14,11 @@ use clap::{ArgMatches, Args};
 use dhow_engine::tree::Graph;
 use dhow_engine::vuln::Level;
 use dhow_engine::{Advisories, Engine, Scan, Vulnerable};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::assess::{AssessFlags, Condition};
 use super::sbom::{Target, pretty};
-use crate::render::{note, say, table};
+use crate::render::{note, say};
 use crate::{CliError, Context, Verb, dialect};
 
 pub(crate) const VERB: Verb = Verb {
@@ -24,8 +30,8 @@ pub(crate) const VERB: Verb = Verb {
 
 #[derive(Args, Debug)]
 struct ScanFlags {
-    /// Format output: table, json or sarif
-    #[arg(long, default_value = "table", value_parser = ["table", "json", "sarif"])]
+    /// Format output: table, json, sarif, cyclonedx (1.6, with what is in it), openvex (0.2.0) or html
+    #[arg(long, default_value = "table", value_parser = ["table", "json", "sarif", "cyclonedx", "openvex", "html"])]
     format: String,
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -33,9 +39,10 @@ struct ScanFlags {
     /// Every image that is here
     #[arg(short, long, conflicts_with = "targets")]
     all: bool,
-    /// Exit with 2 when something of this severity or worse is shown, whatever the distribution means to do about it
-    #[arg(long, value_name = "SEVERITY", value_parser = level)]
-    fail_on: Option<Level>,
+    /// Exit with 2 when something of this severity or worse is shown, whatever the distribution means to do about it; "kev": that
+    /// attackers use, "epss=0.5": that they use with this probability or more; several, separated by commas: any of them
+    #[arg(long, value_name = "CONDITION", value_parser = Condition::parse, value_delimiter = ',')]
+    fail_on: Vec<Condition>,
     /// Show only this severity and worse
     #[arg(long, value_name = "SEVERITY", value_parser = level)]
     severity: Option<Level>,
@@ -45,16 +52,22 @@ struct ScanFlags {
     /// Advisory data to use instead of what was imported
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Images, or folders (paths with a slash)
-    #[arg(value_name = "IMAGE|FOLDER", required_unless_present = "all")]
+    #[command(flatten)]
+    assess: AssessFlags,
+    #[command(flatten)]
+    watch: watch::WatchFlags,
+    /// Images, folders (paths with a slash), or files with a bill of materials (CycloneDX or SPDX, JSON)
+    #[arg(value_name = "IMAGE|FOLDER|SBOM", required_unless_present = "all")]
     targets: Vec<String>,
 }
 
 fn level(text: &str) -> Result<Level, String> {
-    Level::parse(text).ok_or_else(|| {
-        let known: Vec<&str> = Level::ALL.iter().rev().map(|level| level.name()).collect();
-        format!("it is one of {}", known.join(", "))
-    })
+    Level::parse(text).ok_or_else(|| format!("it is one of {}", levels()))
+}
+
+fn levels() -> String {
+    let known: Vec<&str> = Level::ALL.iter().rev().map(|level| level.name()).collect();
+    known.join(", ")
 }
 
 /// Exit status when `--fail-on` found something: 1 is that of a scan that could not be done.
@@ -71,6 +84,38 @@ struct Scanned {
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ScanFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
+    if flags.watch.is_endless() {
+        return watch::endless(engine, &flags.watch);
+    }
+    let scanned = scan(engine, &flags)?;
+    if flags.watch.is_wanted() {
+        return watch::once(engine, &flags, &scanned);
+    }
+    let text = match flags.format.as_str() {
+        "json" => pretty(&json!(scanned.iter().map(Scanned::document).collect::<Vec<_>>())),
+        "sarif" => pretty(&documents::sarif(&scanned)),
+        "cyclonedx" => pretty(&documents::cyclonedx(only_one(&scanned, "cyclonedx")?)),
+        "openvex" => pretty(&documents::openvex(&scanned)),
+        "html" => html::page(&scanned),
+        _ => {
+            let listed = scanned.iter().map(|one| one.listed(flags.assess.show_suppressed));
+            listed.collect::<Vec<_>>().join("\n")
+        }
+    };
+    match &flags.output {
+        Some(path) => fs::write(path, &text)
+            .map_err(|error| CliError::plain(format!("write {}: {error}", path.display())))?,
+        None => say(&text)?,
+    }
+    let mut found = scanned.iter().flat_map(|one| &one.scan.found);
+    Ok(match found.any(|vulnerable| flags.fails(vulnerable)) {
+        true => ExitCode::from(FOUND),
+        false => ExitCode::SUCCESS,
+    })
+}
+
+/// Everything that was asked for, judged.
+fn scan(engine: &Engine, flags: &ScanFlags) -> Result<Vec<Scanned>, CliError> {
     let advisories = match &flags.data {
         Some(path) => engine.advisories_at(path)?,
         None => engine.advisories()?,
@@ -83,29 +128,35 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     let mut scanned = Vec::with_capacity(names.len());
     for name in &names {
-        let mut one = look(engine, &advisories, &graph, name)?;
-        one.scan.found.retain(|vulnerable| shown(&flags, vulnerable));
+        scanned.push(look(engine, &advisories, &graph, name)?);
+    }
+    // Only now: what asks registries has threads, and whoever looks through layers must have none.
+    let images = scanned.iter().filter_map(|one| one.target.image.as_ref());
+    let assessment = flags.assess.assessment(engine, images)?;
+    for one in &mut scanned {
+        let inventory = &one.target.contents.inventory;
+        assessment.judge(&mut one.scan, inventory, one.target.image.as_ref());
+        one.scan.found.retain(|vulnerable| shown(flags, vulnerable));
+        one.scan
+            .suppressed
+            .retain(|suppressed| shown(flags, &suppressed.vulnerable));
         one.warn();
-        scanned.push(one);
     }
-    let text = match flags.format.as_str() {
-        "json" => pretty(&json!(scanned.iter().map(Scanned::document).collect::<Vec<_>>())),
-        "sarif" => pretty(&sarif(&scanned)),
-        _ => scanned.iter().map(Scanned::listed).collect::<Vec<_>>().join("\n"),
-    };
-    match &flags.output {
-        Some(path) => fs::write(path, &text)
-            .map_err(|error| CliError::plain(format!("write {}: {error}", path.display())))?,
-        None => say(&text)?,
+    Ok(scanned)
+}
+
+fn only_one<'s>(scanned: &'s [Scanned], format: &str) -> Result<&'s Scanned, CliError> {
+    match scanned {
+        [one] => Ok(one),
+        _ => Err(CliError::plain(format!(
+            "--format {format} is a document of one image"
+        ))),
     }
-    let worst = scanned
-        .iter()
-        .flat_map(|one| &one.scan.found)
-        .map(|vulnerable| vulnerable.finding.severity.level)
-        .max();
-    match (flags.fail_on, worst) {
-        (Some(limit), Some(worst)) if worst >= limit => Ok(ExitCode::from(FOUND)),
-        _ => Ok(ExitCode::SUCCESS),
+}
+
+impl ScanFlags {
+    fn fails(&self, vulnerable: &Vulnerable) -> bool {
+        self.fail_on.iter().any(|condition| condition.holds(vulnerable))
     }
 }
 
@@ -171,6 +222,12 @@ impl Scanned {
                 self.target.name
             )));
         }
+        if self.scan.programs > 0 {
+            note(&dialect::warning(&format!(
+                "{}: the advisory data has nothing on programs that no package brought: {} were not looked up",
+                self.target.name, self.scan.programs
+            )));
+        }
         for (package, advisory) in &self.scan.unordered {
             let package = &self.target.contents.inventory.packages[*package].package;
             note(&dialect::warning(&format!(
@@ -179,157 +236,4 @@ impl Scanned {
             )));
         }
     }
-
-    fn count(&self) -> BTreeMap<Level, usize> {
-        let mut count = BTreeMap::new();
-        for vulnerable in &self.scan.found {
-            *count.entry(vulnerable.finding.severity.level).or_default() += 1;
-        }
-        count
-    }
-
-    fn listed(&self) -> String {
-        let inventory = &self.target.contents.inventory;
-        let counts: Vec<String> = self
-            .count()
-            .iter()
-            .rev()
-            .map(|(level, count)| format!("{count} {}", level.name()))
-            .collect();
-        let os = inventory
-            .os
-            .as_ref()
-            .map_or_else(String::new, |os| format!(" ({} {})", os.id, os.version));
-        let sum = match counts.len() {
-            0 => "nothing found".to_owned(),
-            _ => counts.join(", "),
-        };
-        let mut text = format!(
-            "{}{os}: {} packages looked up, {sum}\n",
-            self.target.name, self.scan.looked_up
-        );
-        if self.scan.found.is_empty() {
-            return text;
-        }
-        let mut rows =
-            "VULNERABILITY\tSEVERITY\tPACKAGE\tINSTALLED\tFIXED IN\tSTATE\tBROUGHT BY\n".to_owned();
-        for vulnerable in &self.scan.found {
-            let installed = &inventory.packages[vulnerable.package];
-            let finding = &vulnerable.finding;
-            let by = match self.brought.get(installed.layer) {
-                Some(image) => format!("{image} (layer {})", installed.layer),
-                None => installed.path.clone(),
-            };
-            rows.push_str(&format!(
-                "{}\t{}\t{}\t{}\t{}\t{}\t{by}\n",
-                finding.advisory.known_as(),
-                finding.severity.level.name(),
-                installed.package.name,
-                installed.package.version,
-                finding.fixed.as_deref().unwrap_or(""),
-                finding.state.name(),
-            ));
-        }
-        text.push_str(&table::align(&rows));
-        text
-    }
-
-    fn document(&self) -> Value {
-        let inventory = &self.target.contents.inventory;
-        let found = self.scan.found.iter().map(|vulnerable| {
-            let installed = &inventory.packages[vulnerable.package];
-            let finding = &vulnerable.finding;
-            json!({
-                "ID": finding.advisory.known_as(),
-                "Advisory": finding.advisory.id,
-                "Aliases": finding.advisory.aliases,
-                "Summary": finding.advisory.summary,
-                "Severity": finding.severity.level.name(),
-                "SeveritySource": finding.severity.source,
-                "Vector": finding.severity.vector,
-                "Score": finding.severity.score.map(|tenths| f64::from(tenths) / 10.0),
-                "State": finding.state.name(),
-                "Package": installed.package.name,
-                "Installed": installed.package.version,
-                "Source": installed.package.source().0,
-                "PURL": installed.package.purl(inventory.os.as_ref()),
-                "FixedIn": finding.fixed,
-                "Path": installed.path,
-                "Layer": installed.layer,
-                "DiffID": self.target.contents.layers.get(installed.layer).map(ToString::to_string),
-                "BroughtBy": self.brought.get(installed.layer),
-            })
-        });
-        json!({
-            "Name": self.target.name,
-            "ID": self.target.image.as_ref().map(|image| image.id.to_string()),
-            "LookedUp": self.scan.looked_up,
-            "NotLookedUp": self.scan.unknown.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "Vulnerabilities": found.collect::<Vec<_>>(),
-        })
-    }
-}
-
-/// SARIF 2.1.0 (OASIS), for those who gather findings of all kinds.
-fn sarif(scanned: &[Scanned]) -> Value {
-    let mut rules: BTreeMap<String, Value> = BTreeMap::new();
-    let mut results = Vec::new();
-    for one in scanned {
-        let inventory = &one.target.contents.inventory;
-        for vulnerable in &one.scan.found {
-            let installed = &inventory.packages[vulnerable.package];
-            let finding = &vulnerable.finding;
-            let id = finding.advisory.known_as().to_owned();
-            let severity = &finding.severity;
-            let kind = match severity.level {
-                Level::Critical | Level::High => "error",
-                Level::Medium => "warning",
-                _ => "note",
-            };
-            rules.entry(id.clone()).or_insert_with(|| {
-                let mut rule = json!({
-                    "id": id,
-                    "shortDescription": {"text": if finding.advisory.summary.is_empty() { &id } else { &finding.advisory.summary }},
-                    "properties": {"tags": ["vulnerability", severity.level.name()]},
-                });
-                if let Some(score) = severity.score {
-                    rule["properties"]["security-severity"] = format!("{}.{}", score / 10, score % 10).into();
-                }
-                rule
-            });
-            let fix = finding.fixed.as_ref().map_or_else(
-                || "no version mends it".to_owned(),
-                |fixed| format!("{fixed} mends it"),
-            );
-            let by = one
-                .brought
-                .get(installed.layer)
-                .map_or_else(String::new, |image| format!(", brought by {image}"));
-            results.push(json!({
-                "ruleId": id,
-                "level": kind,
-                "message": {"text": format!(
-                    "{} {} in {}{by}: {id}, {fix}",
-                    installed.package.name, installed.package.version, one.target.name
-                )},
-                "locations": [{"physicalLocation": {
-                    "artifactLocation": {"uri": installed.path, "uriBaseId": "ROOTPATH"},
-                    "region": {"startLine": 1},
-                }}],
-            }));
-        }
-    }
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "dhow",
-                "version": env!("CARGO_PKG_VERSION"),
-                "rules": rules.into_values().collect::<Vec<_>>(),
-            }},
-            "originalUriBaseIds": {"ROOTPATH": {"uri": "file:///"}},
-            "results": results,
-        }],
-    })
 }

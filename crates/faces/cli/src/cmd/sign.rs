@@ -141,7 +141,7 @@ fn typed(question: &str) -> Result<Vec<u8>, CliError> {
 }
 
 /// A private key from its file.
-fn key(path: &Path) -> Result<PrivateKey, CliError> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKey, CliError> {
     let ask = || match pass_phrase() {
         Some(pass_phrase) => Ok(pass_phrase),
         None if std::io::stdin().is_terminal() => typed("Pass phrase of the private key: "),
@@ -190,7 +190,7 @@ fn sign(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     let seconds = flags.expiry.as_deref().map(seconds).transpose()?;
     if flags.tag_statement {
-        let key = key(path)?;
+        let key = private_key(path)?;
         return super::each(&flags.images, |image| {
             let digest = context
                 .engine()?
@@ -199,7 +199,7 @@ fn sign(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         });
     }
     let expiry = seconds.map(|seconds| Timestamp::now().as_second().saturating_add(seconds));
-    let (key, annotations) = (key(path)?, labels(&flags.annotations, &[])?);
+    let (key, annotations) = (private_key(path)?, labels(&flags.annotations, &[])?);
     let request = SignRequest {
         key: &key,
         form,
@@ -229,7 +229,7 @@ fn attest(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     let kind = predicate_type(&flags.kind)?;
     let predicate = serde_json::from_slice(&read(&flags.predicate)?)
         .map_err(|error| CliError::plain(format!("{} is no JSON: {error}", flags.predicate.display())))?;
-    let key = key(&flags.key)?;
+    let key = private_key(&flags.key)?;
     let digest = context.engine()?.attest(&flags.image, &key, &kind, predicate)?;
     say_line(&format!("Stated {kind} of {digest}"))?;
     Ok(ExitCode::SUCCESS)
