@@ -84,6 +84,7 @@ mod runtime_host;
 mod runtime_kills;
 mod runtime_nested;
 mod runtime_rootless;
+mod scanning;
 mod screen;
 mod seccomp;
 mod secrets;

@@ -231,7 +231,7 @@ fn a_patch_mends_the_image_that_brought_it_and_all_inherit_it() {
         .iter()
         .map(|package| package["Name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["curl", "libssl3", "zlib"]);
+    assert_eq!(names, ["curl", "libssl3", "zlib", "busybox"]);
     assert_nothing_is_left_in_them(&world);
     let tree = world.say("tree app").exits(0);
     assert!(tree.stdout.contains("└── middle:latest"), "{tree:?}");

@@ -10,7 +10,7 @@ fn stanza(name: &str, source: &str, version: &str) -> String {
     )
 }
 
-fn osv(cve: &str, package: &str, events: &Value) -> Value {
+pub(crate) fn osv(cve: &str, package: &str, events: &Value) -> Value {
     json!({
         "id": format!("DEBIAN-{cve}"), "modified": "2026-01-01T00:00:00Z", "upstream": [cve],
         "summary": format!("a hole in {package}"),
@@ -21,7 +21,7 @@ fn osv(cve: &str, package: &str, events: &Value) -> Value {
 }
 
 /// A base with openssl, a middle with curl, and two images on the middle; advisories on both.
-fn chain() -> Option<World> {
+pub(crate) fn chain() -> Option<World> {
     let world = World::with_busybox()?;
     let openssl = stanza("libssl3", "openssl", "3.0.17-1~deb12u2");
     let curl = stanza("curl", "curl", "7.88.1-10+deb12u5");
@@ -74,7 +74,7 @@ fn chain() -> Option<World> {
     Some(world)
 }
 
-fn json_of(world: &World, args: &[&str]) -> Value {
+pub(crate) fn json_of(world: &World, args: &[&str]) -> Value {
     let ran = world.dhow(args).exits(0);
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
@@ -96,14 +96,20 @@ fn packages_are_listed_with_the_layer_that_brought_them() {
     // From the top: the application's layer, the middle's, the base's last.
     assert_eq!(
         lines,
-        [("curl".into(), 2), ("libssl3".into(), 3), ("left-pad".into(), 1)]
+        [
+            ("curl".into(), 2),
+            ("libssl3".into(), 3),
+            ("left-pad".into(), 1),
+            // No package brought it: it says itself what it is.
+            ("busybox".into(), 5)
+        ]
     );
     assert_eq!(
         packages[1]["PURL"],
         "pkg:deb/debian/libssl3@3.0.17-1~deb12u2?arch=amd64&distro=debian-12&upstream=openssl%403.0.17-1~deb12u2"
     );
     let table = world.dhow(&["sbom", "app"]).exits(0);
-    assert_eq!(table.stdout.lines().count(), 4, "{table:?}");
+    assert_eq!(table.stdout.lines().count(), 5, "{table:?}");
     for (format, field, value) in [
         ("cyclonedx", "specVersion", "1.6"),
         ("spdx", "spdxVersion", "SPDX-2.3"),

@@ -1,0 +1,522 @@
+//! What people say of findings, what is known of attacks, reports, whose file it is, what is new, and data that is carried about.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::security::{chain, json_of, osv};
+use crate::served::Served;
+use crate::world::World;
+
+fn path(world: &World, name: &str) -> String {
+    world.path(name).display().to_string()
+}
+
+fn ids(scan: &Value) -> Vec<&str> {
+    let found = scan[0]["Vulnerabilities"].as_array().unwrap();
+    found.iter().map(|one| one["ID"].as_str().unwrap()).collect()
+}
+
+fn statement(vulnerability: &str, product: &Value, status: &str) -> Value {
+    json!({"vulnerability": {"name": vulnerability}, "products": [product], "status": status,
+        "justification": "vulnerable_code_not_in_execute_path", "impact_statement": "nobody calls it"})
+}
+
+fn openvex(statements: &[Value]) -> String {
+    let document = json!({"@context": "https://openvex.dev/ns/v0.2.0", "@id": "x", "author": "a",
+        "timestamp": "2026-01-01T00:00:00Z", "version": 1, "statements": statements});
+    document.to_string()
+}
+
+#[test]
+fn vex_takes_away_what_it_says_is_none() {
+    let Some(world) = chain() else { return };
+    let image = json!({"@id": "pkg:oci/app?tag=latest", "subcomponents": [{"@id": "pkg:deb/debian/curl"}]});
+    world.file(
+        "vex.json",
+        openvex(&[
+            statement("CVE-2026-2", &image, "not_affected"),
+            statement(
+                "CVE-2026-1",
+                &json!({"@id": "pkg:deb/debian/libssl3"}),
+                "under_investigation",
+            ),
+        ]),
+    );
+    let vex = path(&world, "vex.json");
+    let scan = json_of(&world, &["scan", "--format", "json", "--vex", &vex, "app"]);
+    assert_eq!(ids(&scan), ["CVE-2026-1"]);
+    assert_eq!(scan[0]["Vulnerabilities"][0]["VEX"], "under_investigation");
+    assert_eq!(
+        scan[0]["Suppressed"][0]["Suppressed"],
+        "vex: not_affected: vulnerable_code_not_in_execute_path: nobody calls it"
+    );
+    // It is about one image.
+    let other = json_of(&world, &["scan", "--format", "json", "--vex", &vex, "other"]);
+    assert_eq!(ids(&other), ["CVE-2026-2", "CVE-2026-1"]);
+    world
+        .dhow(&["scan", "--vex", &vex, "app"])
+        .exits(0)
+        .prints("1 critical; 1 suppressed");
+    let shown = world
+        .dhow(&["scan", "--vex", &vex, "--show-suppressed", "app"])
+        .exits(0);
+    assert!(shown.stdout.contains("nobody calls it"), "{shown:?}");
+    // What a scan writes down is read back, and says the same of the same.
+    let written = path(&world, "written.json");
+    world
+        .dhow(&[
+            "scan", "--format", "openvex", "-o", &written, "--vex", &vex, "app",
+        ])
+        .exits(0);
+    let again = json_of(&world, &["scan", "--format", "json", "--vex", &written, "app"]);
+    assert_eq!(ids(&again), ["CVE-2026-1"]);
+    // CycloneDX, about a component of another document.
+    world.file(
+        "cyclonedx.json",
+        json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "vulnerabilities": [{"id": "CVE-2026-1",
+            "analysis": {"state": "false_positive"}, "affects": [{"ref": "urn:cdx:f00/1#pkg%3Adeb%2Fdebian%2Flibssl3"}]}]})
+        .to_string(),
+    );
+    let cyclonedx = path(&world, "cyclonedx.json");
+    let scan = json_of(
+        &world,
+        &[
+            "scan", "--format", "json", "--vex", &vex, "--vex", &cyclonedx, "app",
+        ],
+    );
+    assert!(ids(&scan).is_empty(), "{scan}");
+    world
+        .dhow(&["scan", "--vex", &path(&world, "osv.json"), "app"])
+        .one_error(1)
+        .says("neither OpenVEX nor CycloneDX");
+    world.clean();
+}
+
+#[test]
+fn an_ignore_file_has_reasons_and_ends() {
+    let Some(world) = chain() else { return };
+    let folder = path(&world, "here");
+    world.file(
+        "here/.dhowignore",
+        "# remarks\nCVE-2026-2 package:curl # not reachable\nCVE-2026-1 until:2020-01-01 # over\n",
+    );
+    let mut command = world.command(&["scan", "--fail-on", "high", "app"]);
+    command.current_dir(&folder);
+    let ran = crate::world::finish(command, Vec::new()).exits(2);
+    assert!(ran.stdout.contains("1 suppressed"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("CVE-2026-1 counted until 2020-01-01"),
+        "{ran:?}"
+    );
+    let elsewhere = world.dhow(&["scan", "app"]).exits(0);
+    assert!(!elsewhere.stdout.contains("suppressed"), "{elsewhere:?}");
+    // Trivy's lines.
+    world.file("trivyignore", "CVE-2026-2 exp:2999-12-31\nCVE-2026-1\n");
+    let trivy = path(&world, "trivyignore");
+    world
+        .dhow(&["scan", "--ignorefile", &trivy, "--fail-on", "low", "app"])
+        .exits(0);
+    world.file("wrong", "CVE-2026-2\nCVE-2026-1 sometimes\n");
+    world
+        .dhow(&["scan", "--ignorefile", &path(&world, "wrong"), "app"])
+        .one_error(1)
+        .says("line 2");
+    world.clean();
+}
+
+#[test]
+fn what_is_known_of_attacks_is_shown_and_can_fail_a_scan() {
+    let Some(world) = chain() else { return };
+    world
+        .dhow(&["scan", "--fail-on", "kev,epss=0.0001", "app"])
+        .exits(0);
+    world.file(
+        "epss.csv",
+        "#model_version:v1\ncve,epss,percentile\nCVE-2026-1,0.25,0.9\n",
+    );
+    world.file(
+        "kev.json",
+        json!({"catalogVersion": "1", "vulnerabilities": [{"cveID": "CVE-2026-2", "dateAdded": "2026-02-01",
+            "knownRansomwareCampaignUse": "Known"}]})
+        .to_string(),
+    );
+    world
+        .dhow(&[
+            "scan",
+            "import",
+            &path(&world, "epss.csv"),
+            &path(&world, "kev.json"),
+        ])
+        .exits(0)
+        .prints("EPSS, 1 scores");
+    let table = world.dhow(&["scan", "app"]).exits(0);
+    assert!(
+        table.stdout.contains("known (ransomware)") && table.stdout.contains("25.0 %"),
+        "{table:?}"
+    );
+    let scan = json_of(&world, &["scan", "--format", "json", "app"]);
+    assert_eq!(scan[0]["Vulnerabilities"][0]["KnownExploited"], "2026-02-01");
+    assert_eq!(scan[0]["Vulnerabilities"][1]["EPSS"], 0.25);
+    world.dhow(&["scan", "--fail-on", "kev", "app"]).exits(2);
+    world.dhow(&["scan", "--fail-on", "kev", "base"]).exits(0);
+    world.dhow(&["scan", "--fail-on", "epss=0.2", "base"]).exits(2);
+    world.dhow(&["scan", "--fail-on", "epss=0.3", "base"]).exits(0);
+    world.dhow(&["scan", "--fail-on", "often", "base"]).one_error(125);
+    world.clean();
+}
+
+#[test]
+fn a_report_is_a_document_that_others_read() {
+    let Some(world) = chain() else { return };
+    let document = json_of(&world, &["scan", "--format", "cyclonedx", "app"]);
+    let references: BTreeSet<&str> = document["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|component| component["bom-ref"].as_str().unwrap())
+        .collect();
+    let vulnerabilities = document["vulnerabilities"].as_array().unwrap();
+    assert_eq!(vulnerabilities.len(), 2, "{document}");
+    for one in vulnerabilities {
+        let reference = one["affects"][0]["ref"].as_str().unwrap();
+        assert!(references.contains(reference), "{one}");
+        assert_eq!(one["ratings"][0]["severity"], "critical");
+    }
+    world
+        .dhow(&["scan", "--format", "cyclonedx", "app", "other"])
+        .one_error(1)
+        .says("one image");
+    let page = world.dhow(&["scan", "--format", "html", "app", "other"]).exits(0);
+    assert!(
+        page.stdout.starts_with("<!doctype html>") && page.stdout.contains("CVE-2026-2"),
+        "{page:?}"
+    );
+    assert!(!page.stdout.contains("<script"), "{page:?}");
+    // A bill of materials is scanned as what it is of.
+    for format in ["cyclonedx", "spdx", "spdx3"] {
+        let file = path(&world, &format!("{format}.json"));
+        world
+            .dhow(&["sbom", "--format", format, "-o", &file, "app"])
+            .exits(0);
+        let scan = json_of(&world, &["scan", "--format", "json", &file]);
+        assert_eq!(ids(&scan), ["CVE-2026-2", "CVE-2026-1"], "{format}");
+    }
+    world
+        .dhow(&["scan", &path(&world, "Dockerfile")])
+        .one_error(1)
+        .says("bill of materials");
+    world.clean();
+}
+
+#[test]
+fn a_file_has_an_owner_and_a_layer_that_brought_it() {
+    let Some(world) = chain() else { return };
+    world.file("list", "/.\n/opt\n/opt/tool\n/etc/tool.conf\n");
+    world.file("tool", "one");
+    world.file(
+        "Dockerfile",
+        "FROM middle\nCOPY list /var/lib/dpkg/info/curl.list\nCOPY tool /opt/tool\nRUN ln -s opt /link; echo x > /etc/tool.conf\n\
+         COPY package.json /srv/node_modules/left-pad/package.json\nCOPY tool /srv/node_modules/left-pad/index.js\n",
+    );
+    let folder = path(&world, "");
+    world
+        .dhow(&["build", "-q", "--network", "none", "-t", "owned", &folder])
+        .exits(0);
+    let origins = json_of(
+        &world,
+        &[
+            "sbom",
+            "owner",
+            "--format",
+            "json",
+            "owned",
+            "/opt/tool",
+            "link/tool",
+            "/etc/tool.conf",
+            "/srv/node_modules/left-pad/index.js",
+            "/etc/os-release",
+        ],
+    );
+    let told: Vec<(&str, &str, &str)> = origins
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let package = one["Packages"][0]["Name"].as_str().unwrap_or("-");
+            (
+                one["Path"].as_str().unwrap(),
+                package,
+                one["BroughtBy"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("opt/tool", "curl", "owned:latest"),
+            ("opt/tool", "curl", "owned:latest"),
+            ("etc/tool.conf", "curl", "owned:latest"),
+            ("srv/node_modules/left-pad/index.js", "left-pad", "owned:latest"),
+            ("etc/os-release", "-", "base:latest"),
+        ]
+    );
+    assert!(
+        origins[0]["Layer"].as_u64() < origins[2]["Layer"].as_u64(),
+        "{origins}"
+    );
+    world
+        .dhow(&["sbom", "owner", "owned", "/opt/tool"])
+        .exits(0)
+        .prints("curl 7.88.1-10+deb12u5 (deb)");
+    world
+        .dhow(&["sbom", "owner", "owned", "/none"])
+        .one_error(1)
+        .says("there is no /none in it");
+    world.clean();
+}
+
+/// Takes one request, and gives its body.
+fn hook() -> (String, std::thread::JoinHandle<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let taken = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            let count = stream.read(&mut piece).unwrap();
+            text.extend(&piece[..count]);
+            let whole = String::from_utf8_lossy(&text).into_owned();
+            let Some((head, body)) = whole.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head
+                .lines()
+                .find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length: ")
+                        .map(str::to_owned)
+                })
+                .map_or(0, |length| length.trim().parse().unwrap());
+            if body.len() >= length || count == 0 {
+                stream
+                    .write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+                    .unwrap();
+                return serde_json::from_str(body).unwrap();
+            }
+        }
+    });
+    (url, taken)
+}
+
+#[test]
+fn a_watch_tells_what_is_new() {
+    let Some(world) = chain() else { return };
+    let look = ["scan", "--watch", "--once", "app"];
+    let first = world.dhow(&look).exits(2);
+    assert_eq!(first.stdout.lines().count(), 2, "{first:?}");
+    world.dhow(&look).exits(0).silent();
+    let more = [osv("CVE-2026-4", "curl", &json!([{"introduced": "0"}])), {
+        let mut mended = osv(
+            "CVE-2026-2",
+            "curl",
+            &json!([{"introduced": "0"}, {"fixed": "1"}]),
+        );
+        mended["modified"] = "2026-02-01T00:00:00Z".into();
+        mended
+    }];
+    world.file("more.json", json!(more).to_string());
+    world
+        .dhow(&["scan", "import", &path(&world, "more.json")])
+        .exits(0);
+    let (url, taken) = hook();
+    let ran = world
+        .dhow(&["scan", "--watch", "--once", "--webhook", &url, "app"])
+        .exits(2);
+    assert!(
+        ran.stdout.contains("new\tapp\tCVE-2026-4\t") && ran.stdout.contains("gone\tapp\tCVE-2026-2\t"),
+        "{ran:?}"
+    );
+    let told = taken.join().unwrap();
+    assert_eq!(
+        (&told[0]["Name"], &told[0]["New"][0]["ID"]),
+        (&json!("app"), &json!("CVE-2026-4"))
+    );
+    let events = world
+        .say("events --since 1 --stream=false --format {{.Action}}")
+        .exits(0);
+    assert_eq!(events.stdout.matches("vulnerable").count(), 3, "{events:?}");
+    // One that is not as bad as is asked for fails nothing.
+    world
+        .dhow(&["scan", "--watch", "--once", "--fail-on", "kev", "other"])
+        .exits(0);
+    world.dhow(&["scan", "--once", "app"]).exits(1);
+    world.clean();
+}
+
+#[test]
+fn a_watch_looks_again_when_the_data_changes() {
+    let Some(world) = chain() else { return };
+    let out = world.path("watched");
+    let mut command = world.command(&["scan", "--watch", "--every", "100ms", "--all"]);
+    command.stdout(std::fs::File::create(&out).unwrap());
+    let mut child = command.spawn().unwrap();
+    let told = || std::fs::read_to_string(&out).unwrap();
+    crate::world::eventually("the first look", || {
+        told().contains("new\tbase:latest\tCVE-2026-1") || told().contains("CVE-2026-1")
+    });
+    world.file(
+        "more.json",
+        osv("CVE-2026-5", "openssl", &json!([{"introduced": "0"}])).to_string(),
+    );
+    world
+        .dhow(&["scan", "import", &path(&world, "more.json")])
+        .exits(0);
+    crate::world::eventually("what is new", || told().contains("CVE-2026-5"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.clean();
+}
+
+fn keys(world: &World, name: &str) -> (String, String) {
+    world
+        .dhow(&["sign", "--generate-key", &path(world, name)])
+        .exits(0);
+    (
+        path(world, &format!("{name}.key")),
+        path(world, &format!("{name}.pub")),
+    )
+}
+
+#[test]
+fn advisory_data_is_carried_as_one_signed_file() {
+    let Some(world) = chain() else { return };
+    let (key, public) = keys(&world, "ada");
+    let (_, stranger) = keys(&world, "eve");
+    let file = path(&world, "data.adv");
+    world.dhow(&["scan", "export", "--key", &key, &file]).exits(0);
+    let there = World::new().unwrap();
+    there.dhow(&["scan", "import", &file]).one_error(1).says("--key");
+    there
+        .dhow(&["scan", "import", "--key", &stranger, &file])
+        .one_error(1)
+        .says("verify the advisory data");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    there.file("changed", &bytes);
+    there
+        .dhow(&["scan", "import", "--key", &public, &path(&there, "changed")])
+        .one_error(1);
+    there.dhow(&["scan", "data"]).one_error(1).says("scan pull");
+    let ran = there.dhow(&["scan", "import", "--key", &public, &file]).exits(0);
+    assert!(
+        ran.stdout.starts_with("3 advisories of ") && ran.stdout.contains("signed by key"),
+        "{ran:?}"
+    );
+    // What is newer is not taken back, unless that is wanted.
+    there.file(
+        "more.json",
+        osv("CVE-2026-9", "curl", &json!([{"introduced": "0"}])).to_string(),
+    );
+    there
+        .dhow(&["scan", "import", &path(&there, "more.json")])
+        .exits(0);
+    there
+        .dhow(&["scan", "import", "--key", &public, &file])
+        .one_error(1)
+        .says("--replace");
+    there
+        .dhow(&["scan", "import", "--replace", "--unverified", &file])
+        .exits(0)
+        .prints("3 advisories");
+    let data = json_of(&there, &["scan", "data", "--format", "json"]);
+    assert_eq!(data["Advisories"], 3);
+    world.clean();
+}
+
+#[test]
+fn advisory_data_comes_from_a_registry() {
+    let Some(world) = chain() else { return };
+    let served = Served::start(&world.path("registry"));
+    let name = served.name("security/advisories:1");
+    let (key, public) = keys(&world, "ada");
+    world
+        .dhow(&["scan", "push", "--key", &key, &name])
+        .exits(0)
+        .prints("sha256:");
+    let there = World::new().unwrap();
+    there
+        .dhow(&["scan", "pull", &name])
+        .one_error(1)
+        .says("--key FILE");
+    there
+        .dhow(&["scan", "pull", "--key", &public, &name])
+        .exits(0)
+        .prints("3 advisories");
+    // Nobody signed this one, and this is no data.
+    let bare = served.name("security/bare:1");
+    world.dhow(&["scan", "push", &bare]).exits(0);
+    there
+        .dhow(&["scan", "pull", "--key", &public, &bare])
+        .one_error(1)
+        .says("nobody signed");
+    let image = served.name("fleet/app:1");
+    world.dhow(&["tag", "app", &image]).exits(0);
+    world.dhow(&["push", &image]).exits(0);
+    there
+        .dhow(&["scan", "pull", "--key", &public, &image])
+        .one_error(1)
+        .says("is no advisory data");
+    world.clean();
+}
+
+#[test]
+fn what_is_attested_in_the_registry_counts_when_it_is_signed() {
+    let Some(world) = chain() else { return };
+    let served = Served::start(&world.path("registry"));
+    let image = served.name("fleet/app:1");
+    world.dhow(&["tag", "app", &image]).exits(0);
+    world.dhow(&["push", &image]).exits(0);
+    let (key, public) = keys(&world, "ada");
+    let (_, stranger) = keys(&world, "eve");
+    let product = json!({"@id": "pkg:oci/app", "subcomponents": [{"@id": "pkg:deb/debian/curl"}]});
+    world.file("vex.json", openvex(&[statement("CVE-2026-2", &product, "fixed")]));
+    world
+        .dhow(&[
+            "attest",
+            "--key",
+            &key,
+            "--type",
+            "openvex",
+            "--predicate",
+            &path(&world, "vex.json"),
+            &image,
+        ])
+        .exits(0);
+    let scan = |key: &str| {
+        let ran = world
+            .dhow(&[
+                "scan", "--format", "json", "--vex", "attested", "--key", key, &image,
+            ])
+            .exits(0);
+        let scan: Value = serde_json::from_str(&ran.stdout).unwrap();
+        (ids(&scan).join(" "), ran.stderr)
+    };
+    assert_eq!(scan(&public).0, "CVE-2026-1");
+    let (found, warned) = scan(&stranger);
+    assert_eq!(found, "CVE-2026-2 CVE-2026-1");
+    assert!(warned.contains("does not count"), "{warned}");
+    world
+        .dhow(&["scan", "--vex", "attested", &image])
+        .one_error(1)
+        .says("--key FILE");
+    world
+        .dhow(&["scan", "--vex", "attested", "--key", &public, "busybox"])
+        .one_error(1)
+        .says("never was in a registry");
+    world.clean();
+}
