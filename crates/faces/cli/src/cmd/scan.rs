@@ -14,6 +14,7 @@ use clap::{ArgMatches, Args};
 use dhow_engine::tree::Graph;
 use dhow_engine::vuln::Level;
 use dhow_engine::{Advisories, Engine, Scan, Vulnerable};
+use dhow_types::DiffId;
 use serde_json::json;
 
 use self::assess::{AssessFlags, Condition};
@@ -120,16 +121,22 @@ fn scan(engine: &Engine, flags: &ScanFlags) -> Result<Vec<Scanned>, CliError> {
         Some(path) => engine.advisories_at(path)?,
         None => engine.advisories()?,
     };
-    let graph = engine.lineage()?;
     let names = if flags.all {
         all(engine)?
     } else {
         flags.targets.clone()
     };
-    let mut scanned = Vec::with_capacity(names.len());
-    for name in &names {
-        scanned.push(look(engine, &advisories, &graph, name)?);
-    }
+    let looked: Vec<(Target, Scan)> = names
+        .iter()
+        .map(|name| look_at(engine, &advisories, name))
+        .collect::<Result<_, _>>()?;
+    let images = looked.iter().filter_map(|(target, _)| target.image.as_ref());
+    let stacks: Vec<&[DiffId]> = images.map(|image| image.record.layers.as_slice()).collect();
+    let graph = engine.lineage_of(&stacks)?;
+    let scanned = looked
+        .into_iter()
+        .map(|(target, scan)| Scanned::of(target, scan, &graph));
+    let mut scanned: Vec<Scanned> = scanned.collect();
     // Only now: what asks registries has threads, and whoever looks through layers must have none.
     let images = scanned.iter().filter_map(|one| one.target.image.as_ref());
     let assessment = flags.assess.assessment(engine, images)?;
@@ -185,21 +192,6 @@ pub(super) fn look_at(
     Ok((target, scan))
 }
 
-fn look(engine: &Engine, advisories: &Advisories, graph: &Graph, name: &str) -> Result<Scanned, CliError> {
-    let (target, scan) = look_at(engine, advisories, name)?;
-    let node = target.image.as_ref().and_then(|image| graph.find(&image.id));
-    let brought = node.map_or_else(Vec::new, |node| {
-        (0..target.contents.layers.len())
-            .map(|layer| super::tree::name(graph, graph.brought(node, layer)))
-            .collect()
-    });
-    Ok(Scanned {
-        target,
-        scan,
-        brought,
-    })
-}
-
 fn shown(flags: &ScanFlags, vulnerable: &Vulnerable) -> bool {
     let finding = &vulnerable.finding;
     flags.severity.is_none_or(|least| finding.severity.level >= least)
@@ -207,6 +199,20 @@ fn shown(flags: &ScanFlags, vulnerable: &Vulnerable) -> bool {
 }
 
 impl Scanned {
+    fn of(target: Target, scan: Scan, graph: &Graph) -> Self {
+        let node = target.image.as_ref().and_then(|image| graph.find(&image.id));
+        let brought = node.map_or_else(Vec::new, |node| {
+            (0..target.contents.layers.len())
+                .map(|layer| super::tree::name(graph, graph.brought(node, layer)))
+                .collect()
+        });
+        Self {
+            target,
+            scan,
+            brought,
+        }
+    }
+
     fn warn(&self) {
         self.target.warn();
         if self.target.contents.inventory.os.is_none() && !self.target.contents.inventory.packages.is_empty()

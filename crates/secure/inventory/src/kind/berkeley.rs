@@ -207,7 +207,9 @@ pub(super) mod tests {
         out
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn read(bytes: &[u8]) -> Result<Records, String> {
         let mut found = Vec::new();
         pairs(bytes, &mut |key, value| {
             found.push((key.to_vec(), value.to_vec()));

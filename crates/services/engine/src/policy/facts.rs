@@ -104,7 +104,7 @@ impl Engine {
     fn bases_of(&self, image: &Image) -> Result<Vec<Reference>, Error> {
         let said = image.config.config.labels.get(BASE_NAME).cloned();
         let mut names: Vec<String> = said.into_iter().collect();
-        let graph = self.lineage()?;
+        let graph = self.lineage_of(&[&image.record.layers])?;
         if let Some(own) = graph.nodes().iter().position(|node| node.id == image.id) {
             let above = graph.line(own).into_iter().filter(|node| *node != own);
             names.extend(above.flat_map(|node| graph.nodes()[node].names.clone()));
