@@ -165,7 +165,7 @@ fn why(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let Some(image) = &target.image else {
         return Err(CliError::plain("a folder has no layers to tell apart"));
     };
-    let graph = engine.lineage_of(&[&image.record.layers])?;
+    let graph = engine.lineage()?;
     let node = graph
         .find(&image.id)
         .ok_or_else(|| CliError::plain("the image was removed meanwhile"))?;
