@@ -68,6 +68,7 @@ mod podman;
 mod podman_build;
 mod podman_network;
 mod podman_run;
+mod podman_update;
 mod podman_volumes;
 mod podman_ways;
 mod pods;

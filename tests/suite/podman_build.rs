@@ -83,7 +83,7 @@ fn several_files_are_one_and_the_context_may_be_left_out() {
         .podman(&format!("build --network none -t it {files} {folder}"))
         .ok();
     assert_eq!(
-        world.podman("run --rm --network none it cat /data").ok(),
+        world.podman("run --rm --network none it cat /copied").ok(),
         "heremore"
     );
     world

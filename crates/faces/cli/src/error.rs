@@ -64,6 +64,12 @@ impl CliError {
         self
     }
 
+    /// The same as the cause of something larger.
+    pub(crate) fn within(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The whole message.
     pub(crate) fn message(&self) -> &str {
         &self.message

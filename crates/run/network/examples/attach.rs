@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         lap(0);
         let request = EndpointRequest {
             ports: &ports,
+            held: &[],
             ..EndpointRequest::new(&container)
         };
         let (endpoint, held) = networks.attach(&network, netns.as_fd(), &request)?;

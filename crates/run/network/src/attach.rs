@@ -284,7 +284,12 @@ impl Networks {
             dual: network.v6().is_some(),
             filter: self.user.is_none(),
         };
-        let (ports, held) = port::reserve(request.ports, host_ip, reach)?;
+        let (mut ports, held) = port::reserve(request.ports, host_ip, reach)?;
+        if self.user.is_none() && !network.is_on_parent() {
+            // What comes by IPv6 may need a relay, and theirs knows the place that they were made for.
+            let kept = request.held.iter().filter(|port| port.host_ip.is_ipv4());
+            ports.extend(kept.cloned());
+        }
         let mut leased = Vec::new();
         let outcome = self.lease(network, request, &mut leased).and_then(|endpoint| {
             let endpoint = Endpoint { ports, ..endpoint };

@@ -351,6 +351,8 @@ pub struct EndpointRequest<'a> {
     pub interface: Option<&'a str>,
     /// Ports to publish.
     pub ports: &'a [PortMapping],
+    /// Ports to publish whose sockets somebody holds already: those that the packet filter leads there, on a bridge of root.
+    pub held: &'a [PublishedPort],
 }
 
 impl<'a> EndpointRequest<'a> {
@@ -367,6 +369,7 @@ impl<'a> EndpointRequest<'a> {
             mac: None,
             interface: None,
             ports: &[],
+            held: &[],
         }
     }
 }

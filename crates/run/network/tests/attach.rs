@@ -258,6 +258,7 @@ fn a_container_on_macvlan_is_on_the_wire_of_the_host() {
             one.netns.as_fd(),
             &EndpointRequest {
                 ports: &[publish(None, 8080, 80, Protocol::Tcp)],
+                held: &[],
                 ..EndpointRequest::new(&id(3))
             },
         );

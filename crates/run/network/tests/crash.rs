@@ -117,6 +117,7 @@ fn attach_and_detach_for_ever() {
         let ports = [publish(None, 8099, 80, Protocol::Tcp)];
         let request = dhow_network::EndpointRequest {
             ports: &ports,
+            held: &[],
             ..dhow_network::EndpointRequest::new(&container)
         };
         if let Ok((endpoint, _held)) = networks.attach(&network, netns.as_fd(), &request) {

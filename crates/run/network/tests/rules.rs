@@ -184,6 +184,7 @@ fn a_port_in_use_is_refused_and_leaves_nothing() {
         let netns = dhow_network::sandbox().unwrap();
         let request = EndpointRequest {
             ports: &ports,
+            held: &[],
             ..EndpointRequest::new(&second)
         };
         let refused = world

@@ -168,6 +168,7 @@ impl World {
         let request = EndpointRequest {
             name: &name,
             ports,
+            held: &[],
             ..EndpointRequest::new(&id)
         };
         let (endpoint, held) = self.networks.attach(network, netns.as_fd(), &request).unwrap();

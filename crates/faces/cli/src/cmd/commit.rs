@@ -125,7 +125,11 @@ fn diff(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         Some(latest) => latest,
         None => flags.container.unwrap_or_default(),
     };
-    let changes = context.engine()?.changes(&container)?;
+    let mut changes = context.engine()?.changes(&container)?;
+    if crate::dialect::spoken().is_podman() {
+        // It does not look at this folder, where it puts files of its own (libpod `initInodes`).
+        changes.retain(|(path, change)| path.as_os_str() != "/run" || *change != Change::Changed);
+    }
     if flags.format.is_some() {
         let of = |wanted: Change| -> Vec<String> {
             let those = changes.iter().filter(|(_, change)| *change == wanted);

@@ -203,6 +203,11 @@ fn podman_object(event: &Event) -> Value {
         "TimeNano": event.nanoseconds,
         "Type": event.kind.as_str(),
     });
+    if let (Some((_, verdict)), Some(object)) =
+        (event.action.split_once("health_status: "), object.as_object_mut())
+    {
+        object.insert("HealthStatus".to_owned(), json!(verdict));
+    }
     if let Some(code) = event
         .attributes
         .get("exitCode")

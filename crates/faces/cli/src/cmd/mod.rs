@@ -5,6 +5,7 @@
 mod advisories;
 mod algebra;
 mod attach;
+pub(crate) mod auto_update;
 mod boot;
 mod bootstrap;
 mod build;
@@ -164,6 +165,7 @@ const TOP: &[Entry] = &[
     own(&doctor::VERB),
     own(&boot::VERB),
     own(&quadlet::VERB),
+    own(&auto_update::VERB),
     own(&completion::COMPLETION),
     own(&completion::MAN),
 ];

@@ -39,6 +39,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         match engine.stop(name, flags.signal.as_deref(), grace) {
             Err(error) if flags.chosen.passes(&error) => Ok(None),
             Err(error) => Err(error.into()),
+            Ok(Stopped::Unseen) if dialect::spoken().is_podman() => Err(CliError::plain(format!(
+                "container {name} conmon exited prematurely, exit code could not be retrieved: conmon process killed"
+            ))),
             Ok(how) => {
                 if how == Stopped::Killed && grace != Some(Duration::ZERO) {
                     resorted(engine, flags.signal.as_deref(), flags.timeout, name);

@@ -313,7 +313,7 @@ impl ContainerFlags {
             command: self.words.iter().skip(1).cloned().collect(),
             entrypoint: self.entrypoint.as_deref().map(entrypoint),
             env: env_pairs(&self.env, &self.env_file)?,
-            labels: labels(&self.label, &self.label_file)?,
+            labels: self.labels()?,
             user: self.user.clone(),
             group_add: groups(&self.group_add),
             workdir: self.workdir.clone(),
@@ -368,6 +368,16 @@ impl ContainerFlags {
 
     /// What podman does without being asked, and what is asked for by flags that both have.
     /// `--no-healthcheck` beside a flag of a check contradicts itself (docker/cli `opts.go`).
+    /// The labels, with the systemd unit that the program was started by: `auto-update` restarts it.
+    fn labels(&self) -> Result<BTreeMap<String, String>, CliError> {
+        let mut all = labels(&self.label, &self.label_file)?;
+        let name = crate::cmd::auto_update::UNIT;
+        if let Some(unit) = std::env::var(name).ok().filter(|unit| !unit.is_empty()) {
+            all.entry(name.to_owned()).or_insert(unit);
+        }
+        Ok(all)
+    }
+
     fn has_no_healthcheck(&self) -> Result<bool, String> {
         let checked = self
             .health_cmd

@@ -27,7 +27,7 @@ pub(crate) fn container(container: &Container, root: &Path, sizes: Option<(u64, 
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
-        "LogPath": if config.log.driver == "none" { String::new() } else { log_path(&folder, config) },
+        "LogPath": if keeps_file(&config.log.driver) { log_path(&folder, config) } else { String::new() },
         "Name": format!("/{}", config.name),
         "RestartCount": state.restart_count,
         "Driver": "overlay2",
@@ -59,6 +59,11 @@ fn capabilities(given: &[String]) -> Vec<String> {
         name => format!("CAP_{name}"),
     };
     given.iter().map(whole).collect()
+}
+
+/// Whether a driver's log is a file of the host (moby `daemon/container.StartLogger`; podman's `k8s-file`).
+fn keeps_file(driver: &str) -> bool {
+    matches!(driver, "json-file" | "local" | "k8s-file")
 }
 
 fn log_path(folder: &Path, config: &Config) -> String {

@@ -25,13 +25,14 @@ use crate::{Context as _, Engine, Error};
 /// Deepest folder that is copied.
 const MAX_DEPTH: usize = 256;
 /// What the runtime makes to mount on, when it is left empty.
-const MOUNT_POINTS: [&str; 6] = [
+const MOUNT_POINTS: [&str; 7] = [
     "dev",
     "proc",
     "sys",
     "etc/hosts",
     "etc/hostname",
     "etc/resolv.conf",
+    "run/.containerenv",
 ];
 
 /// What `commit`'s flags say.

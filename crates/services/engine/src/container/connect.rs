@@ -64,8 +64,8 @@ impl Engine {
                 ip6: attachment.ip6,
                 mac,
                 interface: None,
-                // The sockets that hold published ports live in the monitor, which has those of its start.
                 ports: &[],
+                held: &container.state.parked,
             };
             let (endpoint, _) = self
                 .networks()?
@@ -78,8 +78,10 @@ impl Engine {
             }
             self.tell(&Event::of_place(&endpoint, "connect"));
             self.change_hosts(&config, None, Some(endpoint.ip.into()))?;
-            self.containers()
-                .change_state(id, |state| state.endpoints.push(endpoint))?;
+            self.containers().change_state(id, |state| {
+                state.parked.retain(|port| !endpoint.ports.contains(port));
+                state.endpoints.push(endpoint);
+            })?;
         }
         config.network = NetworkMode::Networks;
         config.networks.push(attachment);
@@ -133,6 +135,14 @@ impl Engine {
             }
         }
         self.containers().change_state(id, |state| {
+            let gone = |endpoint: &&dhow_network::Endpoint| endpoint.network == name;
+            let ports = state
+                .endpoints
+                .iter()
+                .filter(gone)
+                .flat_map(|gone| gone.ports.clone());
+            let ports: Vec<_> = ports.collect();
+            state.parked.extend(ports);
             state.endpoints.retain(|endpoint| endpoint.network != name);
         })?;
         if config.networks.is_empty() {

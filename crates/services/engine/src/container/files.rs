@@ -70,6 +70,7 @@ impl Engine {
                 });
             }
         }
+        self.name_in_shared_hosts(config, true)?;
         files.extend(self.containerenv_file(config)?);
         files.extend(self.secret_files(config)?);
         Ok(files)
@@ -83,10 +84,39 @@ impl Engine {
         gone: Option<IpAddr>,
         come: Option<IpAddr>,
     ) -> Result<(), Error> {
-        let path = self.containers().folder(&config.id).join("hosts");
+        if config.extras.no_hosts {
+            return Ok(());
+        }
+        let is_gone = |line: &str| {
+            let first = line.split_whitespace().next();
+            gone.is_some_and(|gone| first == Some(gone.to_string().as_str()))
+        };
+        let line = come.map(|ip| format!("{ip}\t{}\n", own_names(config).join(" ")));
+        self.edit_hosts(&config.id, is_gone, line)
+    }
+
+    /// Tells those who share a container's network of one who came to it or went, by its name, as podman does.
+    pub(super) fn name_in_shared_hosts(&self, config: &Config, here: bool) -> Result<(), Error> {
+        let NetworkMode::Container(owner) = &config.network else {
+            return Ok(());
+        };
+        if config.extras.names.is_none() || config.extras.no_hosts {
+            return Ok(());
+        }
+        let line = format!("127.0.0.1\t{}\n", config.name);
+        let _edit = self.containers().edit(owner)?;
+        self.edit_hosts(owner, |other| other == line, here.then(|| line.clone()))
+    }
+
+    fn edit_hosts(
+        &self,
+        id: &dhow_types::ContainerId,
+        is_gone: impl Fn(&str) -> bool,
+        come: Option<String>,
+    ) -> Result<(), Error> {
+        let path = self.containers().folder(id).join("hosts");
         let what = || format!("change {}", path.display());
         let mut file = match File::options().read(true).write(true).open(&path) {
-            _ if config.extras.no_hosts => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             file => file.context(what)?,
         };
@@ -99,14 +129,8 @@ impl Engine {
             .take(LARGEST_HOSTS)
             .read_to_string(&mut text)
             .context(what)?;
-        let is_gone = |line: &str| {
-            let first = line.split_whitespace().next();
-            gone.is_some_and(|gone| first == Some(gone.to_string().as_str()))
-        };
         let mut new: String = text.split_inclusive('\n').filter(|line| !is_gone(line)).collect();
-        if let Some(ip) = come {
-            new.push_str(&format!("{ip}\t{}\n", own_names(config).join(" ")));
-        }
+        new.push_str(&come.unwrap_or_default());
         // Never empty meanwhile: the new text is as long as the old one, or its end is cut off after it is there.
         file.write_all_at(new.as_bytes(), 0).context(what)?;
         file.set_len(new.len() as u64).context(what)

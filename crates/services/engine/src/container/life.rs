@@ -213,6 +213,7 @@ impl ContainerLife {
                 mac,
                 interface: attachment.interface.as_deref(),
                 ports: if index == 0 { &self.config.ports } else { &[] },
+                held: &[],
             };
             let (endpoint, ports) = networks
                 .attach(&network, netns, &request)
@@ -278,7 +279,10 @@ impl ContainerLife {
         if endpoints.is_empty() {
             return Ok(());
         }
-        self.change(|state| state.endpoints = endpoints.to_vec())
+        self.change(|state| {
+            state.endpoints = endpoints.to_vec();
+            state.parked.clear();
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
@@ -465,6 +469,7 @@ impl ContainerLife {
             state.error = exit.error.clone().unwrap_or_default();
             state.oom_killed = oom_killed;
             state.endpoints.clear();
+            state.parked.clear();
         })
     }
 }
@@ -500,6 +505,8 @@ impl Life for ContainerLife {
             }
         }
         if self.over {
+            // Who shares the network may be gone, and its file with it.
+            drop(self.engine.name_in_shared_hosts(&self.config, false));
             self.engine.let_volumes_go(&self.config);
         }
         if let (true, Some(pod)) = (self.over, &self.config.extras.pod) {
@@ -635,7 +642,8 @@ impl ContainerLife {
                 );
                 events
             }
-            Change::Health(health) if health.status != self.health => {
+            // Of podman's containers every verdict is told, not only a new one.
+            Change::Health(health) if health.status != self.health || config.extras.names.is_some() => {
                 self.health = health.status;
                 vec![Event::of(
                     config,

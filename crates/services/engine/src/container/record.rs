@@ -265,6 +265,9 @@ pub struct State {
     pub health: Option<Health>,
     /// Its places in networks.
     pub endpoints: Vec<dhow_network::Endpoint>,
+    /// Published ports of a place that it left while it ran: its monitor still holds them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parked: Vec<dhow_network::PublishedPort>,
     /// Whether a person stopped it.
     pub manually_stopped: bool,
     /// Whether a stop waits for its end.

@@ -27,6 +27,8 @@ pub enum Stopped {
     Willing,
     /// It did not end in time and was killed.
     Killed,
+    /// It ended, and its monitor was gone before it: nobody knows with which exit code.
+    Unseen,
 }
 
 impl Engine {
@@ -50,6 +52,7 @@ impl Engine {
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
         self.note_stop(id, true);
         let monitor = monitor_to_wait_for(&container);
+        let watched = super::folder::monitor_of(&container).is_some();
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
         }
@@ -71,7 +74,7 @@ impl Engine {
         }
         self.settle_end(id)?;
         self.tell(&Event::of(&container.config, "stop"));
-        Ok(how)
+        Ok(if watched { how } else { Stopped::Unseen })
     }
 
     /// The container with a handle of its program, once there is one: a monitor that was told not to start it again may have
