@@ -332,7 +332,106 @@ pub(crate) const ALL: &[Target] = &[
     target!("trustedroot", trusted_root, JSON, 100),
     target!("signature", signature, SIGNED, 100),
     target!("policy", policy, POLICY, 300),
+    target!("packages", packages, PACKAGES, 200),
+    target!("advisories", advisories, ADVISORIES, 300),
 ];
+
+const PACKAGES: &[&str] = &[
+    "\n\n",
+    "Package: ",
+    "Version: ",
+    "Source: a (1)",
+    "Status: install ok installed",
+    "P:",
+    "V:",
+    "F:usr/bin",
+    "R:x",
+    "%NAME%\n",
+    "%VERSION%\n",
+    "SQLite format 3\0",
+    "RpmP",
+    "Slot",
+    "BlbS",
+    "\x61\x15\x06\0",
+    "PK\x03\x04",
+    "PK\x01\x02",
+    "PK\x05\x06",
+    "\x7fELF",
+    "OpenSSL 3.0.1",
+    "\0\0\0\x03",
+    "\"version\":",
+    "\"dependencies\":{",
+    "META-INF/maven/a/b/pom.properties",
+    "JAVA_VERSION=\"1\"",
+    "0",
+    "-1",
+    "4294967295",
+];
+const ADVISORIES: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"id\":",
+    "\"modified\":\"\"",
+    "\"affected\":[",
+    "\"package\":{",
+    "\"ecosystem\":\"Debian:12\"",
+    "\"ranges\":[",
+    "\"events\":[",
+    "{\"introduced\":\"0\"}",
+    "{\"fixed\":\"1\"}",
+    "\"related\":[\"CVE-1\"]",
+    "\"releases\":{",
+    "\"secfixes\":{",
+    "cve,epss,percentile\n",
+    "CVE-1,0.1,0.2\n",
+    "cveID,dateAdded\n",
+    "\"catalogVersion\":",
+    "\"@context\":\"https://openvex.dev/ns\"",
+    "\"statements\":[",
+    "\"products\":[",
+    "pkg:deb/debian/a@1",
+    "pkg:oci/a",
+    "\"bomFormat\":\"CycloneDX\"",
+    "\"vulnerabilities\":[",
+    "\"analysis\":{\"state\":\"resolved\"}",
+    "\"components\":[",
+    "\"purl\":",
+    "\"spdxVersion\":\"\"",
+    "\"@graph\":[",
+    "until:2027-01-31",
+    "package:*",
+    " # ",
+    "\n",
+];
+
+/// A file of packages: its path stands in the first line.
+fn packages(input: &[u8]) -> Shape {
+    use std::io::Write as _;
+    let end = input
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(input.len());
+    let path = String::from_utf8_lossy(&input[..end]);
+    let memory =
+        rustix::fs::memfd_create("packages", rustix::fs::MemfdFlags::CLOEXEC).map(std::fs::File::from);
+    let Ok(mut file) = memory else { return Shape(0) };
+    if file.write_all(input.get(end + 1..).unwrap_or_default()).is_err() {
+        return Shape(0);
+    }
+    Shape::result(&dhow_inventory::read_file(&path, &file))
+}
+
+/// What a scanner is told: advisories, lists about attacks, VEX, ignore files, bills of materials.
+fn advisories(input: &[u8]) -> Shape {
+    let text = String::from_utf8_lossy(input);
+    Shape::result(&dhow_vuln::read_feed(input))
+        .both(Shape::result(&dhow_vuln::read_exploits(input)))
+        .both(Shape::result(&dhow_vuln::vex::read(input)))
+        .both(Shape::result(&dhow_vuln::ignore::read(&text)))
+        .both(Shape::result(&dhow_inventory::read_sbom(input)))
+}
 
 /// config.json to what the runtime would do.
 fn spec(input: &[u8]) -> Shape {

@@ -29,7 +29,7 @@ pub use delta::{Delta, Os, Record};
 pub use files::{Files, Found, FoundKind, Layer, Tree};
 pub use package::{Kind, Package, Source};
 pub use sbom::{Subject, cyclonedx, read_sbom, spdx2, spdx3};
-pub use scan::Scanner;
+pub use scan::{Scanner, read_file};
 pub use stack::{Installed, Inventory, owners_of};
 
 /// Largest database of a package manager that is read, in bytes. Debian 12 with everything installed has 80 MB.

@@ -92,6 +92,27 @@ fn pass(files: &dyn Files, wanted: &dyn Fn(&Reader) -> bool, asked: Asked<'_>) -
     Ok(delta)
 }
 
+/// What one file says, read by whoever reads files of this name: none when nobody does.
+///
+/// # Errors
+/// `InvalidArgument` for a file that is damaged, or not what its name says.
+pub fn read_file(path: &str, file: &File) -> Result<Vec<crate::Package>, Error> {
+    let size = file.metadata().context(|| format!("look at {path}"))?.len();
+    let found = Found {
+        path: path.as_bytes(),
+        kind: FoundKind::File,
+        size,
+        mode: 0o755,
+    };
+    let Some(reader) = reader(&found) else {
+        return Ok(Vec::new());
+    };
+    let said = parsed(file, path, size, reader, &is_evidence);
+    let said =
+        said.map_err(|why| Error::new(dhow_types::ErrorKind::InvalidArgument, format!("{path}: {why}")))?;
+    Ok(said.packages)
+}
+
 fn keep(paths: &mut Vec<String>, path: &[u8]) {
     if paths.len() < MAX_DELETED {
         paths.push(text(path));
@@ -158,21 +179,17 @@ fn read(
     reader: Reader,
     asked: Asked<'_>,
 ) -> Result<Said, String> {
-    let open = || files.open(found.path).map_err(|error| chain(&error));
+    let file = files.open(found.path).map_err(|error| chain(&error))?;
+    let size = file.metadata().map_err(|error| error.to_string())?.len();
+    parsed(&file, path, size, reader, asked)
+}
+
+fn parsed(file: &File, path: &str, size: u64, reader: Reader, asked: Asked<'_>) -> Result<Said, String> {
+    let all = |most| whole(file, most).map_err(|error| chain(&error));
     match reader {
-        Reader::Whole(parse, most) => {
-            let bytes = whole(&open()?, most).map_err(|error| chain(&error))?;
-            parse(path, &bytes)
-        }
-        Reader::Owners(parse, most) => {
-            let bytes = whole(&open()?, most).map_err(|error| chain(&error))?;
-            parse(path, &bytes, asked)
-        }
-        Reader::Parts(parse) => {
-            let file = open()?;
-            let size = file.metadata().map_err(|error| error.to_string())?.len();
-            parse(path, &file, size)
-        }
+        Reader::Whole(parse, most) => parse(path, &all(most)?),
+        Reader::Owners(parse, most) => parse(path, &all(most)?, asked),
+        Reader::Parts(parse) => parse(path, file, size),
     }
 }
 

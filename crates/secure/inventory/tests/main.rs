@@ -43,6 +43,25 @@ fn status(packages: &[(&str, &str)]) -> String {
         .collect()
 }
 
+#[test]
+fn a_million_packages_are_left_out_and_said() {
+    let mut text = String::new();
+    for number in 0..1_000_000 {
+        text.push_str(&format!("Package: p{number}\nVersion: 1\n\n"));
+    }
+    let delta = delta(&[
+        (STATUS, &text),
+        ("srv/node_modules/a/package.json", r#"{"name":"a","version":"1"}"#),
+    ]);
+    // What else is there is read.
+    assert_eq!(Inventory::of(&[&delta]).packages.len(), 1);
+    assert!(
+        delta.problems[0].contains("more than 500000 packages"),
+        "{:?}",
+        delta.problems
+    );
+}
+
 /// Name, version, layer that brought it, layer where the name first came.
 fn lines(inventory: &Inventory) -> Vec<(&str, &str, usize, usize)> {
     inventory

@@ -35,7 +35,7 @@ pub use cvss::base_score;
 pub use database::{Database, Facts, Findings, Imported, Importer};
 pub use dhow_types::Purl;
 pub use ecosystem::Ecosystem;
-pub use exploit::Exploit;
+pub use exploit::{Exploit, List as Exploits, read as read_exploits};
 pub use feed::{Feed, read as read_feed};
 pub use matching::{Finding, Query, concerns, key_of};
 
