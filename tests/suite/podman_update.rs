@@ -8,7 +8,11 @@ use crate::world::{Ran, World, binary, finish};
 /// What runs the container `web` of `web.service` anew, as its unit would; the file `fail` makes it fail once.
 fn systemctl(world: &World, image: &str, policy: &str) {
     let folder = world.path("bin");
-    let (program, root, dir) = (binary().display().to_string(), world.root().display(), folder.display());
+    let (program, root, dir) = (
+        binary().display().to_string(),
+        world.root().display(),
+        folder.display(),
+    );
     let script = format!(
         "#!/bin/sh\necho \"$@\" >> {dir}/log\nif [ -e {dir}/fail ]; then rm {dir}/fail; echo no such luck >&2; exit 1; fi\n\
          {program} --root {root} rm -f -t 0 web\n\

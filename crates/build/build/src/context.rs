@@ -3,13 +3,15 @@
 //! Names are opened one by one below directory descriptors that came from [`Root`], never as paths, and links are
 //! not followed by the kernel, so the context cannot lead outside of itself while it is read.
 
+mod walk;
+
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dhow_layer::ContentHasher;
 use dhow_rootpath::Root;
@@ -36,7 +38,7 @@ const PARALLEL_BYTES: u64 = 1 << 20;
 pub(crate) struct Context {
     root: Root,
     ignore: Patterns,
-    digests: Mutex<Digests>,
+    digests: RwLock<Digests>,
 }
 
 impl Context {
@@ -56,7 +58,7 @@ impl Context {
         };
         Ok(Some(Self {
             ignore: ignore.context(|| "read .dockerignore")?,
-            digests: Mutex::new(Digests::open(cache, path)),
+            digests: RwLock::new(Digests::open(cache, path)),
             root,
         }))
     }
@@ -66,7 +68,7 @@ impl Context {
         let root = Root::open(path).context(|| format!("open the build context {}", path.display()))?;
         Ok(Self {
             ignore: read_ignore(&root, "Dockerfile", false).context(|| "read .dockerignore")?,
-            digests: Mutex::new(Digests::open(cache, path)),
+            digests: RwLock::new(Digests::open(cache, path)),
             root,
         })
     }
@@ -76,7 +78,7 @@ impl Context {
         let root = Root::open(path).context(|| format!("open {}", path.display()))?;
         Ok(Self {
             ignore,
-            digests: Mutex::new(Digests::open(cache, path)),
+            digests: RwLock::new(Digests::open(cache, path)),
             root,
         })
     }
@@ -103,8 +105,12 @@ impl Context {
         &self.ignore
     }
 
-    fn digests(&self) -> MutexGuard<'_, Digests> {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> RwLockReadGuard<'_, Digests> {
+        self.digests.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn digests(&self) -> RwLockWriteGuard<'_, Digests> {
+        self.digests.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the hashes for the next build.
@@ -191,7 +197,7 @@ impl Context {
             _ => return None,
         };
         let hashes = match kind {
-            ItemKind::File => self.digests().find(&identity(stat)),
+            ItemKind::File => self.known().find(&identity(stat)),
             _ => None,
         };
         Some(Item {
@@ -207,51 +213,6 @@ impl Context {
             inode: (stat.st_nlink > 1 && kind == ItemKind::File).then_some((stat.st_dev, stat.st_ino)),
             kind,
         })
-    }
-
-    fn walk_dir(
-        &self,
-        dir: OwnedFd,
-        path: &[u8],
-        above: &Matched,
-        depth: usize,
-        out: &mut Vec<Item>,
-    ) -> Result<(), Error> {
-        check_depth(depth)?;
-        for name in names(dir.as_fd(), path)? {
-            let child = join(path, name.as_bytes());
-            let (matched, state) = if self.ignore.is_empty() {
-                (false, Matched::default())
-            } else {
-                self.ignore.matches(&child, above)
-            };
-            if matched && !self.ignore.may_except_below(&child) {
-                continue;
-            }
-            let Some(item) = self.item(dir.as_fd(), &name, child)? else {
-                continue;
-            };
-            if !item.is_dir() {
-                if !matched {
-                    out.push(item);
-                }
-                continue;
-            }
-            let Some(below) = open_below(&dir, &name, &item.path)? else {
-                continue;
-            };
-            let mut item = item;
-            item.xattrs = xattr_digest(&crate::xattr::read(below.as_fd()));
-            let path = item.path.clone();
-            let place = out.len();
-            out.push(item);
-            self.walk_dir(below, &path, &state, depth + 1, out)?;
-            // A directory that matches is only there for what is excepted below it.
-            if matched && out.len() == place + 1 {
-                out.pop();
-            }
-        }
-        Ok(())
     }
 
     /// Reads one file for its hashes.
@@ -336,7 +297,7 @@ impl Source for Context {
             self.ignore.matches_with_parents(path).1
         };
         let dir = self.directory(path)?;
-        self.walk_dir(dir, path, &above, 0, out)
+        walk::walk(self, dir, path, above, out)
     }
 
     fn open(&self, item: &Item) -> Result<Opened, Error> {
