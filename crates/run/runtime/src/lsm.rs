@@ -130,6 +130,18 @@ pub fn apparmor_enabled() -> bool {
         && Path::new("/sys/kernel/security/apparmor").exists()
 }
 
+/// Whether the kernel has this AppArmor profile and lets this process take it on. Everybody may ask so, where the list of
+/// profiles is for those alone who may load one (apparmor `procattr.c`, `permprofile`).
+#[must_use]
+pub fn apparmor_allows(profile: &str) -> bool {
+    let ask = || {
+        checked("apparmor profile", profile).ok()?;
+        let file = attribute(Path::new("/proc"), "apparmor/current").ok()?;
+        rustix::io::write(&file, format!("permprofile {profile}").as_bytes()).ok()
+    };
+    apparmor_enabled() && ask().is_some()
+}
+
 /// Whether SELinux labels processes of this host, enforcing or not.
 #[must_use]
 pub fn selinux_enabled() -> bool {
@@ -217,6 +229,12 @@ fn attribute(procfs: &Path, name: &str) -> rustix::io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_that_nobody_loaded_is_allowed_to_nobody() {
+        assert!(!apparmor_allows("dhow-none-of-this-name"));
+        assert!(!apparmor_allows("a\nb"));
+    }
 
     #[test]
     fn a_file_of_the_right_name_outside_of_procfs_is_refused() {

@@ -25,9 +25,10 @@ pub(crate) fn parser() -> Option<&'static str> {
 }
 
 /// The profile that a container without a choice is confined by: none on hosts without AppArmor, and on those where
-/// no profile can be loaded (docker asks for the same two things).
+/// no profile can be loaded (docker asks for the same two things). A normal user loads none, but may use what root loaded.
 pub(crate) fn default_profile() -> Option<&'static str> {
-    (dhow_runtime::lsm::apparmor_enabled() && (parser().is_some() || loaded())).then_some(DEFAULT_PROFILE)
+    let loadable = || crate::rootless::is_rootful() && parser().is_some();
+    (dhow_runtime::lsm::apparmor_enabled() && (loadable() || loaded())).then_some(DEFAULT_PROFILE)
 }
 
 /// The AppArmor profile of a container, by what was asked for.
@@ -41,6 +42,9 @@ pub fn profile_of(request: &dhow_bundle::Request) -> Option<&str> {
 }
 
 fn loaded() -> bool {
+    if !crate::rootless::is_rootful() {
+        return dhow_runtime::lsm::apparmor_allows(DEFAULT_PROFILE);
+    }
     fs::read_to_string(LOADED).is_ok_and(|text| {
         text.lines().any(|line| {
             line.split_once(" (")

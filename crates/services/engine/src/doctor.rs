@@ -227,6 +227,13 @@ fn wires() -> usize {
 
 fn security_module() -> Check {
     if dhow_runtime::lsm::apparmor_enabled() && crate::confine::default_profile().is_none() {
+        if !crate::rootless::is_rootful() {
+            return Check::limited(
+                "security modules",
+                "AppArmor is there, and only root can load a profile: containers run without one",
+                "have root run a container: the kernel keeps its profile until the next boot, for everybody",
+            );
+        }
         return Check::limited(
             "security modules",
             "AppArmor is there, and apparmor_parser is not: containers run without a profile",
