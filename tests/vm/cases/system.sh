@@ -11,7 +11,11 @@ inside() { timeout "$patience" dhow exec sys "$@"; }
 up() {
     dhow start sys >/dev/null
     # Before its systemd has made its socket there is nobody to wait at.
-    for ((tries = 0; tries < patience; tries++)); do inside test -S /run/systemd/private && break; sleep 1; done
+    for ((tries = 0; tries < patience; tries++)); do
+        inside test -S /run/systemd/private && break
+        [ "$(dhow inspect -f '{{.State.Running}}' sys)" = true ] || { echo "it ended: $(dhow logs sys 2>&1 | tail -20)"; return 1; }
+        sleep 1
+    done
     inside systemctl is-system-running --wait || { inside systemctl --failed --plain; inside journalctl -b -p warning --no-pager | tail -30; return 1; }
 }
 
