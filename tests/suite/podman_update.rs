@@ -150,3 +150,75 @@ fn who_has_no_unit_or_a_word_that_is_none_is_told_so() {
     assert_eq!(update(&world, SHORT).ok(), "");
     world.dhow(&["rm", "-f", "-t", "0", &id]).ok();
 }
+
+#[test]
+fn a_container_has_a_unit_that_starts_it_and_one_that_makes_it_anew() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .dhow(&[
+            "create",
+            "--name",
+            "web",
+            "--restart",
+            "always",
+            "-it",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            "true",
+            "$x",
+            "5%",
+        ])
+        .ok();
+    let generate = |line: &str| {
+        let line = format!("generate systemd {line}");
+        let mut command = world.command(&line.split_whitespace().collect::<Vec<_>>());
+        command.env("PODMAN", "/usr/bin/dhow").current_dir(world.path(""));
+        finish(command, Vec::new())
+    };
+    let root = world.root().display();
+    let text = generate("--name web -t 5 --wants a.service,b.service -e A=b --restart-sec 3").ok();
+    for line in [
+        "# container-web.service".to_owned(),
+        "# User-defined dependencies\nWants=a.service b.service".to_owned(),
+        "Environment=PODMAN_SYSTEMD_UNIT=%n\nEnvironment=A=b\nRestart=on-failure\nRestartSec=3\nTimeoutStopSec=65".to_owned(),
+        format!("ExecStart=/usr/bin/dhow --root {root} start --attach web"),
+        format!("ExecStop=/usr/bin/dhow --root {root} stop -t 5 web"),
+        "[Install]\nWantedBy=default.target".to_owned(),
+    ] {
+        assert!(text.contains(&format!("{line}\n")) || text.ends_with(&line), "{line}: {text}");
+    }
+    let text = generate("--new --name --container-prefix con --separator _ --no-header web").ok();
+    let start = format!(
+        "ExecStart=/usr/bin/dhow --root {root} run --cidfile=%t/%n.ctr-id --cgroups=no-conmon --rm --sdnotify=conmon -d --replace \
+         --name web -i -t --network none busybox sh -c true $$x 5%%\n"
+    );
+    assert!(text.starts_with("# con_web.service\n\n[Unit]\n"), "{text}");
+    assert!(
+        text.contains(&start) && text.contains("\nRestart=always\n"),
+        "{text}"
+    );
+    let file = generate("--files --name --restart-policy no web").ok();
+    assert!(file.ends_with("/container-web.service"), "{file}");
+    assert!(std::fs::read_to_string(file).unwrap().contains("\nRestart=no\n"));
+    generate("--restart-policy bogus web").exits(125);
+    generate("-e A web").exits(125).says("invalid variable");
+    generate("absent").says("absent");
+    // What the unit runs is a command of this program.
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/dhow "))
+        .unwrap();
+    let mut command = std::process::Command::new("sh");
+    let line = line
+        .replace("%t/%n", &world.path("it").display().to_string())
+        .replace("%%", "%");
+    command.arg("-c").arg(format!("{} {line}", binary().display()));
+    finish(command, Vec::new()).ok();
+    assert!(world.path("it.ctr-id").exists());
+    world.dhow(&["rm", "-f", "-t", "0", "web"]).ok();
+}

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use convert::{Outcome, convert};
 pub use unit::UnitFile;
+pub use words::line as command_line;
 
 /// Largest file that is read.
 pub const MAX_FILE: u64 = 1 << 20;

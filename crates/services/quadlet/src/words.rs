@@ -89,7 +89,7 @@ fn unescape(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut Stri
 }
 
 /// A line of words that systemd splits into the same words.
-pub(crate) fn line(words: &[String]) -> String {
+pub fn line(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     words.join(" ")
 }

@@ -22,6 +22,7 @@ mod doctor;
 mod events;
 mod exec;
 mod exists;
+mod generate;
 mod healthcheck;
 mod history;
 mod images;
@@ -195,6 +196,7 @@ macro_rules! group {
 
 const GROUPS: &[Group] = &[
     group!("container", "Manage containers", CONTAINER),
+    group!("generate", "Write units for systemd", GENERATE),
     group!("healthcheck", "Check the health of containers", HEALTHCHECK),
     group!("image", "Manage images", IMAGE),
     group!("manifest", "Manage image manifests and manifest lists", MANIFEST),
@@ -295,6 +297,8 @@ const LIFECYCLE: &[Entry] = &[
     own(&lifecycle::GC),
     own(&lifecycle::IMPORT),
 ];
+
+const GENERATE: &[Entry] = &[own(&generate::SYSTEMD)];
 
 const HEALTHCHECK: &[Entry] = &[own(&healthcheck::RUN)];
 

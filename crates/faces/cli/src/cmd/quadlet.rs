@@ -119,7 +119,8 @@ fn run(_: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 }
 
 /// The program that services call.
-fn program() -> String {
+/// What the units call: podman, where it is, or this program.
+pub(super) fn program() -> String {
     let usual = Path::new("/usr/bin/podman");
     let own = || std::env::current_exe().unwrap_or_else(|_| usual.to_owned());
     match std::env::var("PODMAN") {

@@ -397,6 +397,9 @@ impl ContainerFlags {
         Extras {
             containerenv: podman,
             mtab: podman,
+            command_line: std::env::args_os()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
             // Docker makes it.
             needs_workdir: podman && self.workdir.is_some(),
             shared: self.shared(),

@@ -322,6 +322,7 @@ fn run_config(inner: &mut Value, config: &dhow_engine::container::Config, name: 
                 format!("{:04o}", config.request.umask.unwrap_or(0o022)).into(),
             ),
             ("StartupHealthCheck", startup(config)),
+            ("CreateCommand", json!(config.extras.command_line)),
             ("SystemdMode", config.extras.systemd.into()),
             ("HealthcheckOnFailureAction", config.on_unhealthy.as_str().into()),
             ("Image", name.into()),

@@ -55,6 +55,8 @@ pub struct Extras {
     pub startup: Option<StartupHealth>,
     /// What of health checks is kept (`--health-max-log-*`); docker's when absent.
     pub health_log: Option<HealthLog>,
+    /// The command that made it.
+    pub command_line: Vec<String>,
     /// What the runtime was called by who asked for it (`--runtime`): this program, or a copy of it.
     pub runtime: Option<String>,
     /// How podman writes the files of names; docker's way when absent.
