@@ -212,6 +212,29 @@ fn a_report_is_a_document_that_others_read() {
 }
 
 #[test]
+fn a_source_tree_is_scanned_by_its_lock_files() {
+    let Some(world) = World::new() else { return };
+    let record = json!({"id": "GHSA-x", "modified": "2026-01-01T00:00:00Z", "affected": [{"package": {"ecosystem": "npm", "name": "a"},
+        "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}, {"fixed": "1.0.1"}]}]}]});
+    world.file("osv.json", record.to_string());
+    world
+        .dhow(&["scan", "import", &path(&world, "osv.json")])
+        .exits(0);
+    world.file(
+        "tree/package-lock.json",
+        r#"{"packages":{"node_modules/a":{"version":"1.0.0"},"node_modules/b":{"version":"1.0.0"}}}"#,
+    );
+    let tree = path(&world, "tree");
+    let scan = json_of(&world, &["scan", "--format", "json", &tree]);
+    assert_eq!(ids(&scan), ["GHSA-x"]);
+    assert_eq!(scan[0]["Vulnerabilities"][0]["Path"], "package-lock.json");
+    // A system is what is installed in it.
+    world.file("tree/etc/os-release", "ID=debian\nVERSION_ID=12\n");
+    let scan = json_of(&world, &["scan", "--format", "json", &tree]);
+    assert!(ids(&scan).is_empty(), "{scan}");
+}
+
+#[test]
 fn a_file_has_an_owner_and_a_layer_that_brought_it() {
     let Some(world) = chain() else { return };
     world.file("list", "/.\n/opt\n/opt/tool\n/etc/tool.conf\n");

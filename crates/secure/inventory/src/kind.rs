@@ -6,6 +6,7 @@ pub(crate) mod dotnet;
 pub(crate) mod dpkg;
 pub(crate) mod java;
 pub(crate) mod known;
+pub(crate) mod lock;
 pub(crate) mod node;
 pub(crate) mod os;
 pub(crate) mod pacman;

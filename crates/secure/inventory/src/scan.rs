@@ -8,6 +8,9 @@ use crate::files::{Files, Found, FoundKind};
 use crate::kind::{self, Asked, Said};
 use crate::{Context as _, Error, MAX_DATABASE, MAX_METADATA, MAX_PACKAGES};
 
+/// Largest lock file.
+const MAX_LOCK: u64 = 32 << 20;
+
 /// Most problems that are kept: a hostile tree may have any number.
 const MAX_PROBLEMS: usize = 200;
 
@@ -35,7 +38,21 @@ impl Scanner {
     /// # Errors
     /// When the tree cannot be listed. What a file does is in [`Delta::problems`].
     pub fn delta(self, files: &dyn Files) -> Result<Delta, Error> {
-        pass(files, &|_| true, &is_evidence)
+        pass(files, &|_| true, &is_evidence, None)
+    }
+
+    /// The same of a tree of source: lock files say what would be installed. A tree that says which system it is of is none.
+    ///
+    /// # Errors
+    /// As [`Scanner::delta`].
+    pub fn source_delta(self, files: &dyn Files) -> Result<Delta, Error> {
+        let mut delta = pass(files, &|_| true, &is_evidence, Some(kind::lock::reader))?;
+        if delta.records.iter().any(|record| record.os.is_some()) {
+            delta
+                .records
+                .retain(|record| kind::lock::reader(name_of(&record.path).as_bytes()).is_none());
+        }
+        Ok(delta)
     }
 
     /// The same, of the files alone that say which package a path belongs to, and only of that path: see [`owners_of`].
@@ -45,9 +62,8 @@ impl Scanner {
     /// # Errors
     /// As [`Scanner::delta`].
     pub fn claims(self, files: &dyn Files, path: &str) -> Result<Delta, Error> {
-        pass(files, &|reader| matches!(reader, Reader::Owners(..)), &|own| {
-            is_same(own, path)
-        })
+        let owners = |reader: &Reader| matches!(reader, Reader::Owners(..));
+        pass(files, &owners, &|own| is_same(own, path), None)
     }
 }
 
@@ -61,7 +77,20 @@ fn is_same(a: &str, b: &str) -> bool {
                 .any(|top| merged(a).starts_with(top)))
 }
 
-fn pass(files: &dyn Files, wanted: &dyn Fn(&Reader) -> bool, asked: Asked<'_>) -> Result<Delta, Error> {
+/// Who reads lock files, where they are read.
+type Locks = Option<fn(&[u8]) -> Option<Parse>>;
+
+/// The last part of a path.
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn pass(
+    files: &dyn Files,
+    wanted: &dyn Fn(&Reader) -> bool,
+    asked: Asked<'_>,
+    locks: Locks,
+) -> Result<Delta, Error> {
     let mut delta = Delta {
         form: Delta::FORM,
         ..Delta::default()
@@ -78,7 +107,13 @@ fn pass(files: &dyn Files, wanted: &dyn Fn(&Reader) -> bool, asked: Asked<'_>) -
                 ..Record::default()
             }),
             FoundKind::File => {
-                if let Some(reader) = reader(&found).filter(wanted) {
+                let name = found
+                    .path
+                    .rsplit(|byte| *byte == b'/')
+                    .next()
+                    .unwrap_or(found.path);
+                let lock = || Some(Reader::Whole(locks?(name)?, MAX_LOCK));
+                if let Some(reader) = reader(&found).filter(wanted).or_else(lock) {
                     look(files, &found, reader, asked, &mut packages, &mut delta);
                 }
             }
@@ -104,7 +139,8 @@ pub fn read_file(path: &str, file: &File) -> Result<Vec<crate::Package>, Error> 
         size,
         mode: 0o755,
     };
-    let Some(reader) = reader(&found) else {
+    let lock = || kind::lock::reader(name_of(path).as_bytes()).map(|parse| Reader::Whole(parse, MAX_LOCK));
+    let Some(reader) = reader(&found).or_else(lock) else {
         return Ok(Vec::new());
     };
     let said = parsed(file, path, size, reader, &is_evidence);

@@ -81,6 +81,17 @@ impl Inventory {
                     .flatten(),
             })
             .collect();
+        // What a lock file says and is there, is there.
+        let is_lock = |path: &str| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            crate::kind::lock::reader(name.as_bytes()).is_some()
+        };
+        let there: HashSet<Key> = packages
+            .iter()
+            .filter(|installed| !is_lock(&installed.path))
+            .map(|installed| key(&installed.package))
+            .collect();
+        packages.retain(|installed| !is_lock(&installed.path) || !there.contains(&key(&installed.package)));
         // What its package says is more than what can be told from the program.
         packages.retain(|installed| installed.package.kind != Kind::Generic || installed.owner.is_none());
         packages.sort_by(|a, b| (&a.package, &a.path).cmp(&(&b.package, &b.path)));

@@ -44,6 +44,30 @@ fn status(packages: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn lock_files_count_in_source_and_only_for_what_is_not_there() {
+    let lock = r#"{"packages":{"node_modules/a":{"version":"1.0.0"},"node_modules/b":{"version":"2.0.0"}}}"#;
+    let there = (
+        "app/node_modules/a/package.json",
+        r#"{"name":"a","version":"1.0.0"}"#,
+    );
+    let source = |files: &[(&str, &str)]| {
+        let dir = tree(files);
+        let root = Root::open(dir.path()).unwrap();
+        let delta = Scanner.source_delta(&Tree { root: &root }).unwrap();
+        let inventory = Inventory::of(&[&delta]);
+        let line =
+            |installed: &dhow_inventory::Installed| format!("{} {}", installed.package.name, installed.path);
+        inventory.packages.iter().map(line).collect::<Vec<_>>()
+    };
+    let (a, b) = (format!("a {}", there.0), "b app/package-lock.json".to_owned());
+    assert_eq!(source(&[("app/package-lock.json", lock), there]), [a.clone(), b]);
+    // In a system they say nothing, nor in a layer.
+    let system = ("etc/os-release", "ID=debian\n");
+    assert_eq!(source(&[("app/package-lock.json", lock), there, system]), [a]);
+    assert!(delta(&[("app/package-lock.json", lock)]).records.is_empty());
+}
+
+#[test]
 fn a_million_packages_are_left_out_and_said() {
     let mut text = String::new();
     for number in 0..1_000_000 {

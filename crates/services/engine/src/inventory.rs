@@ -55,7 +55,7 @@ impl Engine {
         let root = Root::open(folder).context(|| format!("open {}", folder.display()))?;
         let answer = Confined::start(&root, |root| {
             let delta = Scanner
-                .delta(&Tree { root })
+                .source_delta(&Tree { root })
                 .context(|| "look through its files")?;
             Ok(delta.encode())
         })?
