@@ -1,5 +1,6 @@
 //! Sizes, names and words of the source.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +24,10 @@ pub(crate) fn check() -> Result<String, Vec<String>> {
     }
     problems.extend(unlisted_rooms());
     problems.extend(missing_cases(&files));
+    problems.extend(known(&[])?.iter().filter(|file| is_stray(file)).map(|file| {
+        let file = file.display();
+        format!("tidy: {file}: binary, and neither a test's data nor a corpus")
+    }));
     if problems.is_empty() {
         Ok(format!("{} files", files.len()))
     } else {
@@ -32,8 +37,26 @@ pub(crate) fn check() -> Result<String, Vec<String>> {
 
 /// Rust files that git knows, or would.
 fn sources() -> Result<Vec<PathBuf>, Vec<String>> {
+    known(&["*.rs"])
+}
+
+/// Whether a file is one that a program left behind: what is no text belongs to tests.
+fn is_stray(file: &Path) -> bool {
+    let part_is = |name: &str| file.components().any(|part| part.as_os_str() == name);
+    if file.starts_with("fuzz/corpus") || part_is("tests") && part_is("data") {
+        return false;
+    }
+    let mut start = Vec::new();
+    let read = std::fs::File::open(crate::root().join(file))
+        .and_then(|file| file.take(8 << 10).read_to_end(&mut start));
+    read.is_ok() && start.contains(&0)
+}
+
+/// Files that git knows, or would.
+fn known(patterns: &[&str]) -> Result<Vec<PathBuf>, Vec<String>> {
     let output = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "--"])
+        .args(patterns)
         .current_dir(crate::root())
         .output()
         .map_err(|error| vec![format!("tidy: run git: {error}")])?;
@@ -200,6 +223,16 @@ mod tests {
         let body = "    let x = 1;\n".repeat(90);
         let text = format!("fn short() {{\n}}\n\nimpl A {{\n    pub fn long(&self) {{\n{body}    }}\n}}\n");
         assert_eq!(long_functions(&text), [(5, "long".to_owned(), 92)]);
+    }
+
+    #[test]
+    fn what_is_no_text_belongs_to_tests() {
+        assert!(!is_stray(Path::new("xtask/src/tidy.rs")));
+        assert!(!is_stray(Path::new("fuzz/corpus/packages/jar")));
+        let stray = std::env::temp_dir().join(format!("tidy-stray-{}", std::process::id()));
+        std::fs::write(&stray, b"a\0b").unwrap();
+        assert!(is_stray(&stray));
+        std::fs::remove_file(&stray).unwrap();
     }
 
     #[test]
