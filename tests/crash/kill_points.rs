@@ -5,67 +5,13 @@
 //! heals, every name runs with the content that it had or was to get, nothing is left of the dead, and the verb works.
 //! `DHOW_KILL_POINTS` says how many points of each verb are tried, spread evenly; the sample is a few.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::process::{Command, Stdio};
-
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage};
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::traced::{choose, points, traced};
 use super::{Traces, change, how_many, stored, tar_of, words};
 use crate::samples::{docker_archive, noise};
-use crate::world::{PATIENCE, World, program, wait};
-
-/// Calls that change something on disk or in the kernel: half of the points are theirs.
-const CHANGES: &[&str] = &[
-    "chmod",
-    "clone",
-    "clone3",
-    "connect",
-    "copy_file_range",
-    "fallocate",
-    "fchmod",
-    "fchmodat",
-    "fchown",
-    "fchownat",
-    "fcntl",
-    "fdatasync",
-    "flock",
-    "fork",
-    "fsconfig",
-    "fsetxattr",
-    "fsmount",
-    "fsync",
-    "ftruncate",
-    "link",
-    "linkat",
-    "lsetxattr",
-    "mkdir",
-    "mkdirat",
-    "mknodat",
-    "mount",
-    "move_mount",
-    "open",
-    "openat",
-    "openat2",
-    "pwrite64",
-    "pwritev",
-    "rename",
-    "renameat",
-    "renameat2",
-    "rmdir",
-    "sendmsg",
-    "sendto",
-    "setxattr",
-    "symlinkat",
-    "syncfs",
-    "umount2",
-    "unlink",
-    "unlinkat",
-    "utimensat",
-    "vfork",
-    "write",
-    "writev",
-];
+use crate::world::{World, program};
 
 /// A verb: how the world is made ready for it, its words, and the name that it gives or takes.
 struct Verb<'a> {
@@ -95,49 +41,10 @@ impl Bench {
         Some(Self { world, traces, kept })
     }
 
-    fn traced(&self, options: &[&str], words: &[String]) -> i32 {
-        let plain = self.world.command(words);
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq"]).args(options);
-        command.arg(plain.get_program()).args(plain.get_args());
-        for (key, value) in plain.get_envs() {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
-        }
-        let log = fs::File::create(self.world.path("log")).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        wait(&mut command.spawn().unwrap(), PATIENCE).expect("what may be killed ends")
-    }
-
-    /// The points of a verb: each call by name with how often the process that does it most often does it.
+    /// The points of a verb.
     fn points(&self, verb: &Verb<'_>) -> Vec<(String, usize)> {
         (verb.prepare)(0);
-        let trace = self.world.path("calls");
-        let code = self.traced(&["-o", &trace.display().to_string()], &(verb.words)(0));
-        let said = || fs::read_to_string(self.world.path("log")).unwrap();
-        assert_eq!(code, 0, "{}: {}", verb.name, said());
-        let mut counts = BTreeMap::<(String, String), usize>::new();
-        for line in fs::read_to_string(&trace).unwrap().lines() {
-            let (pid, rest) = line.split_once(' ').unwrap_or_default();
-            let call = rest.trim_start().split('(').next().unwrap_or_default();
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-            if !call.is_empty() && call.bytes().all(plain) && call != "execve" {
-                *counts.entry((call.to_owned(), pid.to_owned())).or_default() += 1;
-            }
-        }
-        let mut most = BTreeMap::<String, usize>::new();
-        for ((call, _), count) in counts {
-            let most = most.entry(call).or_default();
-            *most = count.max(*most);
-        }
-        most.into_iter()
-            .flat_map(|(call, count)| (1..=count).map(move |at| (call.clone(), at)))
-            .collect()
+        points(&self.world, verb.name, &(verb.words)(0))
     }
 
     /// What every name runs as: checked against what it may be.
@@ -179,9 +86,9 @@ impl Bench {
             let later = if round % 2 == 0 { "+" } else { "" };
             let what = format!("{} killed at {call} {at}{later}", verb.name);
             let inject = format!("inject={call}:signal=KILL:when={at}{later}");
-            let traced = format!("trace={call}");
-            let options = ["-o", "/dev/null", "-e", &traced, "-e", &inject];
-            self.traced(&options, &(verb.words)(round));
+            let only = format!("trace={call}");
+            let options = ["-o", "/dev/null", "-e", &only, "-e", &inject];
+            traced(&self.world, &options, &(verb.words)(round));
             crate::world::eventually("its children end, too", || self.world.processes().is_empty());
             self.world.clean_or_healed();
             self.traces.assert_none(&self.world, &what);
@@ -212,25 +119,6 @@ impl Bench {
         self.world.say("system prune -f").ok();
         self.world.say("builder prune -af").ok();
     }
-}
-
-/// So many of the points: half of them of calls that change something, spread evenly over each half.
-fn choose(all: &[(String, usize)], count: usize) -> Vec<(String, usize)> {
-    let changes = |point: &&(String, usize)| CHANGES.contains(&point.0.as_str());
-    let (first, second): (Vec<_>, Vec<_>) = all.iter().partition(changes);
-    let half = (count / 2)
-        .max(count.saturating_sub(second.len()))
-        .min(first.len());
-    let spread = |points: &[&(String, usize)], count: usize| -> Vec<(String, usize)> {
-        let count = count.min(points.len());
-        // From the middle of each part, so that a small sample is not all first calls.
-        (0..count)
-            .map(|at| points[(2 * at + 1) * points.len() / (2 * count)].clone())
-            .collect()
-    };
-    let mut chosen = spread(&first, half);
-    chosen.extend(spread(&second, count - half));
-    chosen
 }
 
 #[test]

@@ -5,14 +5,17 @@
 //!
 //! - `churn`: many commands on one root at once
 //! - `kill_points`: `kill -9` at the n-th system call of every verb that writes to the store
+//! - `lives`: the same of every verb of a container's life
 //! - `space`: no bytes or no inodes left, at every step
 //! - `power`: power cuts, on a disk (`volatile`) that loses what was not flushed
 
 mod churn;
 mod keeper;
 mod kill_points;
+mod lives;
 mod power;
 mod space;
+mod traced;
 mod volatile;
 
 use std::path::PathBuf;

@@ -260,3 +260,23 @@ fn unprivileged_a_kill_during_the_start_leaves_no_process() {
         }
     }
 }
+
+#[test]
+fn an_address_that_a_killed_start_leased_is_given_again() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("network create --subnet 10.212.9.0/29 pond").ok();
+    let leases = world.root().join("networks/pond/leases");
+    // Containers that were removed since, or never there.
+    let lease = |address: &str| std::os::unix::fs::symlink("7".repeat(64), leases.join(address)).unwrap();
+    lease("10.212.9.4");
+    world
+        .say("run --rm --network pond --ip 10.212.9.4 busybox true")
+        .exits(0);
+    // All that the network has.
+    ["2", "3", "4", "5", "6"].map(|last| lease(&format!("10.212.9.{last}")));
+    world.say("run --rm --network pond busybox true").exits(0);
+    assert_eq!(crate::world::names(&leases), Vec::<String>::new());
+    world.say("network rm pond").ok();
+}

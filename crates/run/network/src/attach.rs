@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use dhow_types::{ErrorKind, Failures};
+use dhow_types::{ContainerId, ErrorKind, Failures};
 use ipnet::IpNet;
 use rustix::io::Errno;
 
@@ -214,6 +214,17 @@ impl Networks {
                 endpoint.network
             )
         })
+    }
+
+    /// Gives an address back that a container leased, and was killed before it was on the network.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn give_back(&self, network: &str, container: &ContainerId, ip: IpAddr) -> Result<(), Error> {
+        if endpoint_path(&self.path(network), container.as_str()).exists() {
+            return Ok(());
+        }
+        self.leases(network).release(ip, container)
     }
 
     /// Detaches what containers left that are gone; also leases of an attach that was killed. `claim` is asked for each

@@ -215,9 +215,20 @@ impl ContainerLife {
                 ports: if index == 0 { &self.config.ports } else { &[] },
                 held: &[],
             };
-            let (endpoint, ports) = networks
-                .attach(&network, netns, &request)
-                .context(|| format!("join the network {}", network.name))?;
+            let join = || networks.attach(&network, netns, &request);
+            let joined = join().or_else(|error| {
+                // What is taken may be of one that was killed, and gone.
+                let taken = matches!(
+                    error.kind(),
+                    ErrorKind::AlreadyExists | ErrorKind::ResourceExhausted
+                );
+                if taken && self.engine.release_stale().is_ok() {
+                    join()
+                } else {
+                    Err(error)
+                }
+            });
+            let (endpoint, ports) = joined.context(|| format!("join the network {}", network.name))?;
             connection.endpoints.push(endpoint);
             connection.ports.extend(ports);
         }

@@ -1,5 +1,6 @@
 //! `rm` and `container prune`.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -111,16 +112,43 @@ impl Engine {
     /// Takes apart what a launch made outside of processes: places in networks and the control group.
     pub(super) fn release(&self, config: &Config, state: &State) -> Result<(), Error> {
         let mut failures = Failures::new();
-        for endpoint in &state.endpoints {
-            let detached = self
-                .networks()
-                .and_then(|networks| networks.detach(endpoint).context(|| endpoint.network.clone()));
-            failures.record("leave the network", detached);
-        }
+        failures.record("leave the networks", self.leave_networks(config, state));
         failures.record("remove the control group", self.remove_group(config));
         failures
             .into_result()
             .map_err(|failures| Error::wrap(failures, "release what the container held"))
+    }
+
+    /// Leaves the networks that the record names, and those that a launch had joined when it was killed before it wrote that down.
+    fn leave_networks(&self, config: &Config, state: &State) -> Result<(), Error> {
+        if state.endpoints.is_empty() && config.networks.is_empty() {
+            return Ok(());
+        }
+        let networks = self.networks()?;
+        let mut endpoints = state.endpoints.clone();
+        for found in networks.endpoints_of(&config.id).context(|| "find its places")? {
+            if endpoints.iter().all(|known| known.veth != found.veth) {
+                endpoints.push(found);
+            }
+        }
+        let mut failures = Failures::new();
+        for endpoint in &endpoints {
+            let detached = networks.detach(endpoint).context(|| endpoint.network.clone());
+            failures.record("leave the network", detached);
+        }
+        for attachment in &config.networks {
+            let asked = [attachment.ip.map(IpAddr::V4), attachment.ip6.map(IpAddr::V6)];
+            for ip in asked.into_iter().flatten() {
+                let given = networks.give_back(&attachment.network, &config.id, ip);
+                failures.record(
+                    "give an address back",
+                    given.context(|| attachment.network.clone()),
+                );
+            }
+        }
+        failures
+            .into_result()
+            .map_err(|failures| Error::wrap(failures, "leave the networks"))
     }
 
     /// Gives a container another name.
