@@ -70,14 +70,24 @@ fn severity(affected: &Affected, advisory: &Advisory) -> Severity {
 /// The form of an ecosystem and a name under which packages are looked up: without case where the ecosystem has none.
 #[must_use]
 pub fn key_of(ecosystem: &str, name: &str) -> (String, String) {
-    // Releases with long support have a word more in some records: `Ubuntu:22.04:LTS`.
-    let release = ecosystem.strip_suffix(":LTS").unwrap_or(ecosystem).to_owned();
+    let release = release_of(ecosystem);
     let name = match Ecosystem::parse(ecosystem) {
         Ok(Ecosystem::PyPi) => normal_pypi(name),
         Ok(Ecosystem::NuGet | Ecosystem::Packagist) => name.to_ascii_lowercase(),
         _ => name.to_owned(),
     };
     (release, name)
+}
+
+/// Releases with long support have a word more in some records (`Ubuntu:22.04:LTS`), and Red Hat's, which are pieces of CPE names, a
+/// minor version and the repository (`Red Hat:enterprise_linux:9::appstream`), which no image says it is of.
+fn release_of(ecosystem: &str) -> String {
+    const RED_HAT: &str = "Red Hat:enterprise_linux:";
+    if let Some(version) = ecosystem.strip_prefix(RED_HAT) {
+        let major = version.split([':', '.']).next().unwrap_or(version);
+        return format!("{RED_HAT}{major}");
+    }
+    ecosystem.strip_suffix(":LTS").unwrap_or(ecosystem).to_owned()
 }
 
 /// PEP 503: runs of `-`, `_` and `.` are one `-`, and letters have no case.

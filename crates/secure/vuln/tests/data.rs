@@ -154,6 +154,32 @@ fn an_advisory_of_a_distribution_is_known_by_the_cve_that_it_mends() {
 }
 
 #[test]
+fn red_hats_repositories_are_of_one_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let affected = |repository: &str| {
+        json!({"package": {"ecosystem": format!("Red Hat:{repository}"), "name": "openssl-libs"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1:3.0.7-25.el9"}]}]})
+    };
+    let record = osv(
+        "RHSA-2024:1",
+        &["CVE-2024-1"],
+        json!([
+            affected("enterprise_linux:9::appstream"),
+            affected("enterprise_linux:9::baseos"),
+            affected("rhel_eus:8.6::baseos")
+        ]),
+    );
+    let database = compiled(&dir.path().join("db"), &[record]);
+    let at = |release: &str, version: &str| find(&database, release, "openssl-libs", version);
+    assert_eq!(
+        told(&at("Red Hat:enterprise_linux:9", "1:3.0.7-24.el9")),
+        [told_of("CVE-2024-1", "affected", Some("1:3.0.7-25.el9"))]
+    );
+    assert_eq!(told(&at("Red Hat:enterprise_linux:9", "1:3.0.7-25.el9")), []);
+    assert_eq!(told(&at("Red Hat:enterprise_linux:8", "1:1")), []);
+}
+
+#[test]
 fn withdrawn_records_find_nothing_and_a_newer_form_takes_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
