@@ -31,6 +31,7 @@ pub use package::{Kind, Package, Source};
 pub use sbom::{Subject, cyclonedx, read_sbom, spdx2, spdx3};
 pub use scan::{Scanner, read_file};
 pub use stack::{Installed, Inventory, owners_of};
+pub use zip::{SeeFile, each_of_zip};
 
 /// Largest database of a package manager that is read, in bytes. Debian 12 with everything installed has 80 MB.
 pub const MAX_DATABASE: u64 = 128 << 20;

@@ -81,17 +81,7 @@ impl Inventory {
                     .flatten(),
             })
             .collect();
-        // What a lock file says and is there, is there.
-        let is_lock = |path: &str| {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            crate::kind::lock::reader(name.as_bytes()).is_some()
-        };
-        let there: HashSet<Key> = packages
-            .iter()
-            .filter(|installed| !is_lock(&installed.path))
-            .map(|installed| key(&installed.package))
-            .collect();
-        packages.retain(|installed| !is_lock(&installed.path) || !there.contains(&key(&installed.package)));
+        without_locks(&mut packages);
         // What its package says is more than what can be told from the program.
         packages.retain(|installed| installed.package.kind != Kind::Generic || installed.owner.is_none());
         packages.sort_by(|a, b| (&a.package, &a.path).cmp(&(&b.package, &b.path)));
@@ -101,6 +91,24 @@ impl Inventory {
             problems,
         }
     }
+}
+
+/// What a lock file says and is there, is there.
+fn without_locks(packages: &mut Vec<Installed>) {
+    let is_lock = |installed: &Installed| {
+        let name = installed.path.rsplit('/').next().unwrap_or(&installed.path);
+        !installed.package.kind.is_system() && crate::kind::lock::reader(name.as_bytes()).is_some()
+    };
+    // Images have none, and there are many of them.
+    if !packages.iter().any(is_lock) {
+        return;
+    }
+    let there: HashSet<Key> = packages
+        .iter()
+        .filter(|installed| !is_lock(installed))
+        .map(|installed| key(&installed.package))
+        .collect();
+    packages.retain(|installed| !is_lock(installed) || !there.contains(&key(&installed.package)));
 }
 
 /// Lays a layer over what lower ones say.

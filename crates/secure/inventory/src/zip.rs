@@ -8,6 +8,9 @@ use std::os::unix::fs::FileExt as _;
 const MOST_DIRECTORY: u64 = 64 << 20;
 /// Most files of one archive.
 const MOST_FILES: usize = 200_000;
+/// The same of an archive that is not of an image: osv.dev's largest has some 300,000 records.
+const MOST_GIVEN_FILES: usize = 5_000_000;
+const MOST_GIVEN_DIRECTORY: u64 = 1 << 30;
 
 /// Bytes at places.
 pub(crate) trait ReadAt {
@@ -61,6 +64,15 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 impl<'a> Zip<'a> {
     /// What the archive has.
     pub(crate) fn open(bytes: &'a dyn ReadAt, size: u64) -> Result<Self, String> {
+        Self::open_up_to(bytes, size, MOST_FILES, MOST_DIRECTORY)
+    }
+
+    fn open_up_to(
+        bytes: &'a dyn ReadAt,
+        size: u64,
+        most_files: usize,
+        most_directory: u64,
+    ) -> Result<Self, String> {
         // The end record has 22 bytes and a comment of at most 65535.
         let tail_size = size.min(22 + 65_535 + 20);
         let tail_at = size - tail_size;
@@ -76,7 +88,8 @@ impl<'a> Zip<'a> {
         let cut = || "the end of its directory is cut off".to_owned();
         let mut length = u64::from(u32_at(record, 12).ok_or_else(cut)?);
         let mut at = u64::from(u32_at(record, 16).ok_or_else(cut)?);
-        // The zip64 locator stands before it, and says where the wide record is.
+        let mut behind = tail_at + end as u64;
+        // The zip64 locator stands before it, and says where the wide record is, which the directory ends at then.
         if let Some(locator) = end.checked_sub(20).and_then(|from| tail.get(from..end))
             && locator.starts_with(b"PK\x06\x07")
         {
@@ -87,13 +100,14 @@ impl<'a> Zip<'a> {
             if wide.starts_with(b"PK\x06\x06") {
                 length = u64_at(&wide, 40).ok_or_else(cut)?;
                 at = u64_at(&wide, 48).ok_or_else(cut)?;
+                behind = u64_at(locator, 8).ok_or_else(cut)?;
             }
         }
-        if length > MOST_DIRECTORY {
+        if length > most_directory {
             return Err(format!("its directory has {length} bytes"));
         }
         // What was put before the archive moves everything, as a script that unpacks itself does.
-        let real = (tail_at + end as u64).checked_sub(length).unwrap_or(at);
+        let real = behind.checked_sub(length).unwrap_or(at);
         let shift = if u64_at(record, 0).is_some() && at < real {
             real - at
         } else {
@@ -105,13 +119,13 @@ impl<'a> Zip<'a> {
             bytes,
             members: Vec::new(),
         };
-        zip.read_directory(&directory, shift);
+        zip.read_directory(&directory, shift, most_files);
         Ok(zip)
     }
 
-    fn read_directory(&mut self, directory: &[u8], shift: u64) {
+    fn read_directory(&mut self, directory: &[u8], shift: u64, most_files: usize) {
         let mut at = 0;
-        while self.members.len() < MOST_FILES
+        while self.members.len() < most_files
             && let Some((member, next)) = member(directory, at, shift)
         {
             self.members.push(member);
@@ -153,6 +167,28 @@ impl<'a> Zip<'a> {
         }
         Ok(content)
     }
+}
+
+/// What is shown a file's name and content.
+pub type SeeFile<'a> = &'a mut dyn FnMut(&str, Vec<u8>) -> Result<(), crate::Error>;
+
+/// Shows each file of an archive that somebody gives, in its order, of at most `most` bytes each.
+///
+/// # Errors
+/// `InvalidArgument` for what is no archive, or a damaged one; what `see` returns.
+pub fn each_of_zip(file: &File, most: u64, see: SeeFile<'_>) -> Result<(), crate::Error> {
+    let bad = |why: String| {
+        crate::Error::new(
+            dhow_types::ErrorKind::InvalidArgument,
+            format!("the archive: {why}"),
+        )
+    };
+    let size = file.metadata().map_err(|error| bad(error.to_string()))?.len();
+    let zip = Zip::open_up_to(file, size, MOST_GIVEN_FILES, MOST_GIVEN_DIRECTORY).map_err(bad)?;
+    for member in &zip.members {
+        see(&member.name, zip.read(member, most).map_err(bad)?)?;
+    }
+    Ok(())
 }
 
 /// The entry of the central directory at a place, and the place of the next.

@@ -151,7 +151,7 @@ fn go(_: &str, bytes: &[u8]) -> Result<Said, String> {
     let text = utf8(bytes);
     let mut block = "";
     let mut required: Vec<(String, String)> = Vec::new();
-    let mut replaced: Vec<(String, Option<String>, Option<(String, String)>)> = Vec::new();
+    let mut replaced: Vec<Replacement> = Vec::new();
     for line in text.lines() {
         let line = line.split("//").next().unwrap_or_default().trim();
         let mut words: Vec<&str> = line.split_whitespace().collect();
@@ -184,6 +184,7 @@ fn go(_: &str, bytes: &[u8]) -> Result<Said, String> {
     })))
 }
 
+/// A module, the version that it is about, and what stands in its place: none for a folder.
 type Replacement = (String, Option<String>, Option<(String, String)>);
 
 /// `old [version] => new [version]`.

@@ -268,6 +268,47 @@ fn jar(name: &str, bytes: &[u8]) -> Result<Said, String> {
     java::archive(name, &file, bytes.len() as u64)
 }
 
+/// The same with records of 64 bits, as writers make them for more than 65,535 files.
+fn zip64(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes = zip(files);
+    let end = bytes.split_off(bytes.len() - 22);
+    let field = |at: usize| u64::from(u32::from_le_bytes(end[at..at + 4].try_into().unwrap()));
+    let place = bytes.len() as u64;
+    let mut wide = vec![0; 56];
+    wide[..4].copy_from_slice(b"PK\x06\x06");
+    wide[40..48].copy_from_slice(&field(12).to_le_bytes());
+    wide[48..56].copy_from_slice(&field(16).to_le_bytes());
+    bytes.extend(wide);
+    bytes.extend(b"PK\x06\x07\0\0\0\0");
+    bytes.extend(place.to_le_bytes());
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.extend(b"PK\x05\x06\0\0\0\0");
+    bytes.extend([0xff; 12]);
+    bytes.extend([0, 0]);
+    bytes
+}
+
+#[test]
+fn archives_with_records_of_64_bits_are_read() {
+    let bytes = zip64(&[("a.json", b"one"), ("b/c.json", b"two")]);
+    let file = tempfile::tempfile().unwrap();
+    (&file).write_all(&bytes).unwrap();
+    let mut seen = Vec::new();
+    crate::each_of_zip(&file, 100, &mut |name, bytes| {
+        seen.push((name.to_owned(), bytes));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(
+        seen,
+        [
+            ("a.json".to_owned(), b"one".to_vec()),
+            ("b/c.json".to_owned(), b"two".to_vec())
+        ]
+    );
+    assert!(crate::each_of_zip(&file, 2, &mut |_, _| Ok(())).is_err());
+}
+
 #[test]
 fn jars_say_their_maven_names_also_within_each_other() {
     let pom = |artifact: &str| format!("version=1.2\ngroupId=org.example\nartifactId={artifact}\n");
