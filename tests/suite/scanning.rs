@@ -211,6 +211,67 @@ fn a_report_is_a_document_that_others_read() {
     world.clean();
 }
 
+/// An archive of files that are not packed.
+fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut out, mut directory) = (Vec::new(), Vec::new());
+    for (name, content) in files {
+        let size = u32::try_from(content.len()).unwrap().to_le_bytes();
+        let length = u16::try_from(name.len()).unwrap().to_le_bytes();
+        let mut fields = [20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
+        fields.extend([size, size].concat());
+        fields.extend(length);
+        fields.extend([0, 0]);
+        let at = u32::try_from(out.len()).unwrap().to_le_bytes();
+        out.extend([&b"PK\x03\x04"[..], &fields, name.as_bytes(), content].concat());
+        directory.extend([&b"PK\x01\x02\x14\0"[..], &fields, &[0; 10], &at, name.as_bytes()].concat());
+    }
+    let at = u32::try_from(out.len()).unwrap().to_le_bytes();
+    let length = u32::try_from(directory.len()).unwrap().to_le_bytes();
+    let count = u16::try_from(files.len()).unwrap().to_le_bytes();
+    [
+        &out[..],
+        &directory,
+        b"PK\x05\x06\0\0\0\0",
+        &count,
+        &count,
+        &length,
+        &at,
+        &[0, 0],
+    ]
+    .concat()
+}
+
+#[test]
+fn an_archive_of_records_is_imported_as_it_is() {
+    let Some(world) = World::new() else { return };
+    let record = |cve: &str| osv(cve, "curl", &json!([{"introduced": "0"}])).to_string();
+    let (one, two) = (record("CVE-2026-1"), record("CVE-2026-2"));
+    world.file(
+        "all.zip",
+        zip(&[
+            ("one.json", one.as_bytes()),
+            ("README", b"x"),
+            ("two.json", two.as_bytes()),
+        ]),
+    );
+    world
+        .dhow(&["scan", "import", &path(&world, "all.zip")])
+        .exits(0)
+        .prints("OSV, 2 advisories");
+    world.file("bad.zip", zip(&[("one.json", b"{")]));
+    world.file("none.zip", zip(&[("README", b"x")]));
+    for (name, why) in [("bad.zip", "no JSON"), ("none.zip", "no records")] {
+        world
+            .dhow(&["scan", "import", &path(&world, name)])
+            .one_error(1)
+            .says(why);
+    }
+    assert_eq!(
+        json_of(&world, &["scan", "data", "--format", "json"])["Advisories"],
+        2
+    );
+}
+
 #[test]
 fn a_source_tree_is_scanned_by_its_lock_files() {
     let Some(world) = World::new() else { return };
