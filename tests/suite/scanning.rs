@@ -169,6 +169,46 @@ fn what_is_known_of_attacks_is_shown_and_can_fail_a_scan() {
 }
 
 #[test]
+fn what_gets_no_fixes_any_more_is_said_and_can_fail_a_scan() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(world) = World::new() else { return };
+    world.file(
+        "osv.json",
+        osv("CVE-2026-1", "curl", &json!([{"introduced": "0"}])).to_string(),
+    );
+    world
+        .dhow(&["scan", "import", &path(&world, "osv.json")])
+        .exits(0);
+    let tree = path(&world, "tree");
+    let release = |version: &str| {
+        world.file(
+            "tree/etc/os-release",
+            format!("ID=debian\nVERSION_ID={version}\n"),
+        )
+    };
+    release("8");
+    world
+        .dhow(&["scan", "--fail-on", "eol", &tree])
+        .exits(2)
+        .says("debian 8 gets no fixes since 2020-06-30");
+    // One that nobody has announced an end of.
+    release("99");
+    world.dhow(&["scan", "--fail-on", "eol", &tree]).exits(0);
+    let mut program = b"\x7fELF and \x002.7.18\0".to_vec();
+    program.resize(20_000, 0);
+    let program = world.file("tree/opt/bin/python2.7", program);
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = world
+        .dhow(&["scan", "--format", "json", "--fail-on", "eol", &tree])
+        .exits(2);
+    let scan: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        (&scan[0]["Ends"][0]["Name"], &scan[0]["Ends"][0]["State"]),
+        (&json!("python 2.7"), &json!("end-of-life"))
+    );
+}
+
+#[test]
 fn a_report_is_a_document_that_others_read() {
     let Some(world) = chain() else { return };
     let document = json_of(&world, &["scan", "--format", "cyclonedx", "app"]);

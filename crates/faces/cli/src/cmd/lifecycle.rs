@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::life::{Date, Standing, Statement, Table};
+use dhow_engine::life::{Date, Release, Standing, Statement, Table};
 use dhow_engine::tree::Graph;
 use dhow_engine::{Engine, Retired, end_of, today};
 use dhow_types::ImageId;
@@ -197,15 +197,22 @@ fn system(
     let Some((release, end)) = end_of(ends, &os) else {
         return Ok(None);
     };
-    let now = today();
-    let (state, until) = match (end.end, end.extended) {
+    let stands = standing(end, today());
+    Ok(stands.map(|(state, until)| (format!("{} {release}", os.id), state, until.to_string())))
+}
+
+/// The word for what gets no fixes any more.
+pub(super) const ENDED: &str = "end-of-life";
+
+/// How a release stands on a day, and until when, or since.
+pub(super) fn standing(end: Release, now: Date) -> Option<(&'static str, Date)> {
+    Some(match (end.end, end.extended) {
         (Some(regular), _) if now < regular => ("supported", regular),
         (_, Some(extended)) if now < extended => ("extended support only", extended),
-        (Some(regular), None) => ("end-of-life", regular),
-        (_, Some(extended)) => ("end-of-life", extended),
-        (None, None) => return Ok(None),
-    };
-    Ok(Some((format!("{} {release}", os.id), state, until.to_string())))
+        (Some(regular), None) => (ENDED, regular),
+        (_, Some(extended)) => (ENDED, extended),
+        (None, None) => return None,
+    })
 }
 
 fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {

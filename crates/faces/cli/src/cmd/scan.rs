@@ -11,13 +11,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::life::{Date, Table};
+use dhow_engine::sbom::Kind;
 use dhow_engine::tree::Graph;
 use dhow_engine::vuln::Level;
-use dhow_engine::{Advisories, Engine, Scan, Vulnerable};
+use dhow_engine::{Advisories, Engine, Scan, Vulnerable, today};
 use dhow_types::DiffId;
 use serde_json::json;
 
 use self::assess::{AssessFlags, Condition};
+use super::lifecycle::{ENDED, standing};
 use super::sbom::{Target, pretty};
 use crate::render::{note, say};
 use crate::{CliError, Context, Verb, dialect};
@@ -41,7 +44,8 @@ struct ScanFlags {
     #[arg(short, long, conflicts_with = "targets")]
     all: bool,
     /// Exit with 2 when something of this severity or worse is shown, whatever the distribution means to do about it; "kev": that
-    /// attackers use, "epss=0.5": that they use with this probability or more; several, separated by commas: any of them
+    /// attackers use, "epss=0.5": that they use with this probability or more; "eol": that the
+    /// distribution, or a program that it did not bring, gets no fixes any more; several, separated by commas: any of them
     #[arg(long, value_name = "CONDITION", value_parser = Condition::parse, value_delimiter = ',')]
     fail_on: Vec<Condition>,
     /// Show only this severity and worse
@@ -80,6 +84,18 @@ struct Scanned {
     scan: Scan,
     /// For each layer the image of the chain that brought it, by name.
     brought: Vec<String>,
+    /// What in it has an end: the distribution, and what no package of it brought.
+    ends: Vec<End>,
+}
+
+/// Until when something gets fixes.
+struct End {
+    /// What: `debian 10`.
+    what: String,
+    /// How it stands today.
+    state: &'static str,
+    /// The day.
+    until: Date,
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
@@ -109,7 +125,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         None => say(&text)?,
     }
     let mut found = scanned.iter().flat_map(|one| &one.scan.found);
-    Ok(match found.any(|vulnerable| flags.fails(vulnerable)) {
+    let ended = flags.fail_on.contains(&Condition::Ended) && scanned.iter().any(Scanned::is_over);
+    Ok(match ended || found.any(|vulnerable| flags.fails(vulnerable)) {
         true => ExitCode::from(FOUND),
         false => ExitCode::SUCCESS,
     })
@@ -133,9 +150,10 @@ fn scan(engine: &Engine, flags: &ScanFlags) -> Result<Vec<Scanned>, CliError> {
     let images = looked.iter().filter_map(|(target, _)| target.image.as_ref());
     let stacks: Vec<&[DiffId]> = images.map(|image| image.record.layers.as_slice()).collect();
     let graph = engine.lineage_of(&stacks)?;
+    let ends = engine.ends()?;
     let scanned = looked
         .into_iter()
-        .map(|(target, scan)| Scanned::of(target, scan, &graph));
+        .map(|(target, scan)| Scanned::of(target, scan, &graph, &ends));
     let mut scanned: Vec<Scanned> = scanned.collect();
     // Only now: what asks registries has threads, and whoever looks through layers must have none.
     let images = scanned.iter().filter_map(|one| one.target.image.as_ref());
@@ -198,8 +216,41 @@ fn shown(flags: &ScanFlags, vulnerable: &Vulnerable) -> bool {
         && (!flags.only_fixed || finding.fixed.is_some())
 }
 
+/// The distribution, and programs that it did not bring, with their ends.
+fn ends_of(target: &Target, table: &Table) -> Vec<End> {
+    let inventory = &target.contents.inventory;
+    let os = inventory
+        .os
+        .iter()
+        .map(|os| (os.id.as_str(), os.version.as_str()));
+    let programs = inventory.packages.iter().filter_map(|installed| {
+        let package = &installed.package;
+        match package.kind {
+            Kind::Generic if package.name == "node" => Some(("nodejs", package.version.as_str())),
+            Kind::Generic => Some((package.name.as_str(), package.version.as_str())),
+            Kind::Golang if package.name == "stdlib" && installed.owner.is_none() => {
+                Some(("go", package.version.as_str()))
+            }
+            _ => None,
+        }
+    });
+    let mut ends: Vec<End> = os
+        .chain(programs)
+        .filter_map(|(product, version)| {
+            let (release, end) = table.release(product, version)?;
+            let (state, until) = standing(end, today())?;
+            let what = format!("{product} {release}");
+            Some(End { what, state, until })
+        })
+        .collect();
+    // One is often there several times.
+    ends.sort_by(|a, b| a.what.cmp(&b.what));
+    ends.dedup_by(|a, b| a.what == b.what);
+    ends
+}
+
 impl Scanned {
-    fn of(target: Target, scan: Scan, graph: &Graph) -> Self {
+    fn of(target: Target, scan: Scan, graph: &Graph, ends: &Table) -> Self {
         let node = target.image.as_ref().and_then(|image| graph.find(&image.id));
         let brought = node.map_or_else(Vec::new, |node| {
             (0..target.contents.layers.len())
@@ -207,10 +258,16 @@ impl Scanned {
                 .collect()
         });
         Self {
+            ends: ends_of(&target, ends),
             target,
             scan,
             brought,
         }
+    }
+
+    /// Whether something in it gets no fixes any more.
+    fn is_over(&self) -> bool {
+        self.ends.iter().any(|end| end.state == ENDED)
     }
 
     fn warn(&self) {
@@ -220,6 +277,12 @@ impl Scanned {
             note(&dialect::warning(&format!(
                 "{}: it does not say which distribution it is of",
                 self.target.name
+            )));
+        }
+        for end in self.ends.iter().filter(|end| end.state == ENDED) {
+            note(&dialect::warning(&format!(
+                "{}: {} gets no fixes since {}: that nothing is found in it means little",
+                self.target.name, end.what, end.until
             )));
         }
         for (ecosystem, packages) in &self.scan.unknown {

@@ -42,6 +42,8 @@ pub(super) enum Condition {
     Exploited,
     /// That they may, with this probability or more (EPSS).
     Likely(u32),
+    /// That something in it gets no fixes any more.
+    Ended,
 }
 
 impl Condition {
@@ -52,11 +54,14 @@ impl Condition {
         if matches!(text, "kev" | "exploited") {
             return Ok(Self::Exploited);
         }
+        if text == "eol" {
+            return Ok(Self::Ended);
+        }
         let share = text.strip_prefix("epss=").map(Exploit::parse_share);
         match share {
             Some(Some(share)) => Ok(Self::Likely(share)),
             Some(None) => Err("epss is a number from 0 to 1".to_owned()),
-            None => Err(format!("it is one of {}, kev, epss=NUMBER", super::levels())),
+            None => Err(format!("it is one of {}, kev, epss=NUMBER, eol", super::levels())),
         }
     }
 
@@ -65,6 +70,8 @@ impl Condition {
         match self {
             Self::Severity(limit) => finding.severity.level >= *limit,
             Self::Exploited => finding.exploit.known.is_some(),
+            // It is about the whole.
+            Self::Ended => false,
             Self::Likely(limit) => finding.exploit.epss.is_some_and(|epss| epss >= *limit),
         }
     }

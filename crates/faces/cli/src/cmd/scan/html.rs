@@ -42,6 +42,10 @@ fn section(one: &Scanned, page: &mut String) {
         text(&one.target.name),
         one.scan.looked_up
     ));
+    for end in &one.ends {
+        let end = format!("{}: {}, {}", end.what, end.state, end.until);
+        page.push_str(&format!("<p>{}</p>\n", text(&end)));
+    }
     let inventory = &one.target.contents.inventory;
     if !one.scan.found.is_empty() {
         let heads = [

@@ -108,6 +108,7 @@ impl Scanned {
             "ID": self.target.image.as_ref().map(|image| image.id.to_string()),
             "LookedUp": self.scan.looked_up,
             "NotLookedUp": self.scan.unknown.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "Ends": self.ends.iter().map(|end| json!({"Name": end.what, "State": end.state, "Until": end.until.to_string()})).collect::<Vec<_>>(),
             "Vulnerabilities": found.collect::<Vec<_>>(),
             "Suppressed": suppressed.collect::<Vec<_>>(),
         })
