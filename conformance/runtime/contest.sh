@@ -21,7 +21,7 @@ leftovers() { sweep runtime-test 'youki-*' 'integration-test*' '????????-????-??
 
 # One process per group, because a panic ends the whole process. $1 group, $2 one test of it or nothing
 run_group() {
-    local log=$logs/$1${2:+.$2} line found=0
+    local log=$logs/$1${2:+.$2} line found=0 failed=0
     leftovers
     (cd "$work" && RUNTIME_KIND=${RUNTIME_KIND:-dhow} exec timeout -k 5 $((90 * patience)) ./contest run --runtime "$runtime" \
         --runtimetest ./runtimetest -t "$1${2:+::$2}") </dev/null >"$log" 2>&1
@@ -31,10 +31,12 @@ run_group() {
         case ${BASH_REMATCH[2]} in
             ok) note ok "$1: ${BASH_REMATCH[1]}" ;;
             skipped) note skip "$1: ${BASH_REMATCH[1]}" ;;
-            *) note FAIL "$1: ${BASH_REMATCH[1]}" ;;
+            *) note FAIL "$1: ${BASH_REMATCH[1]}"; failed=1 ;;
         esac
     done < <(grep -aE '^[0-9]+ / [0-9]+ : ' "$log")
-    [ "$found" = 1 ] || note FAIL "$1: ${2:-the whole group} (panic or hang)"
+    [ "$found" = 1 ] || { note FAIL "$1: ${2:-the whole group} (panic or hang)"; failed=1; }
+    # For runs whose logs nobody can read afterwards.
+    [ "$failed" = 0 ] || [ -z "${DHOW_SUITE_LIVE:-}" ] || grep -avE ' : (ok|skipped)$' "$log" | tail -n 40 | cut -c1-500 >&2
 }
 
 run_suite() {
