@@ -9,7 +9,7 @@ packages_full=(
     "${packages_small[@]}"
     systemd systemd-sysv dbus dbus-user-session libpam-systemd
     selinux-policy-default policycoreutils selinux-utils
-    uidmap fuse-overlayfs slirp4netns podman crun iptables
+    uidmap passt fuse-overlayfs slirp4netns podman crun iptables
     skopeo gpgv bsdutils mount strace
     bats jq gawk gcc libc6-dev file xz-utils criu
 )
@@ -140,6 +140,9 @@ furnish_selinux() {
             || fail "cannot install the policy module: $made/policy.log"
         mv "$tree/usr/share/selinux/lab.cil" "$tree/usr/share/selinux/lab.installed"
     fi
+    # The type of a systemd in a container, as container-selinux names it.
+    local contexts=$tree/etc/selinux/default/contexts/lxc_contexts
+    grep -q ^init_process "$contexts" || echo 'init_process = "system_u:system_r:container_init_t:s0"' >>"$contexts"
     within "$tree" setfiles -F -e /proc /etc/selinux/default/contexts/files/file_contexts / >"$made/setfiles.log" 2>&1 \
         || fail "cannot label the root file system: $made/setfiles.log"
 }
