@@ -1,11 +1,12 @@
 //! The uplink of a normal user's network: pasta makes a tap device in the namespace and speaks for it with sockets of the host.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use dhow_types::ErrorKind;
 
@@ -35,7 +36,11 @@ pub(super) fn check() -> Result<(), Error> {
         })
 }
 
-/// Starts pasta for a namespace; it stays behind and writes its number to the file.
+/// Starts pasta for a namespace; it stays behind, and its number is in the file.
+///
+/// It does not write that file itself: Debian's profile of AppArmor lets it write below /tmp and the home folder alone, and
+/// in no folder for things that run. Its number comes by its standard output; the file is the name that it is called by,
+/// by which [`find`] knows it.
 ///
 /// All that it would forward by itself is off: ports are published one by one, and the host's loopback is nobody's. The
 /// namespace is its standard input, since it closes what else it inherits; so there is no path whose end it could watch.
@@ -55,14 +60,16 @@ pub(super) fn start(netns: OwnedFd, pid_file: &Path) -> Result<bool, Error> {
 fn run(netns: OwnedFd, pid_file: &Path, more: &[&str]) -> Result<(), Error> {
     let mut command = Command::new("pasta");
     command
+        .arg0(pid_file)
         .args(["--config-net", "--quiet", "--no-map-gw", "--no-netns-quit"])
         .args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"])
         .args(["--ns-ifname", "uplink", "--dns-forward", &RESOLVER.to_string()])
-        .args(["--netns", "/proc/self/fd/0", "--pid"])
-        .arg(pid_file)
+        .args(["--netns", "/proc/self/fd/0", "--pid", "/proc/self/fd/1"])
         .args(more)
-        .stdin(Stdio::from(netns));
-    let output = match command.output() {
+        .stdin(Stdio::from(netns))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = match command.spawn() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = "the program pasta is needed for the network of a normal user's containers";
             return Err(
@@ -71,13 +78,13 @@ fn run(netns: OwnedFd, pid_file: &Path, more: &[&str]) -> Result<(), Error> {
                 )),
             );
         }
-        output => output.context(|| "run pasta")?,
+        child => child.context(|| "run pasta")?,
     };
-    if output.status.success() {
-        return Ok(());
+    let (status, number, said) = outcome(child).context(|| "run pasta")?;
+    if status.success() {
+        return fs::write(pid_file, number).context(|| format!("write {}", pid_file.display()));
     }
-    let said =
-        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said = said + &number;
     let lines: Vec<&str> = said
         .lines()
         // Older ones have no socket to the system's log in a namespace, and say so for every line.
@@ -85,6 +92,26 @@ fn run(netns: OwnedFd, pid_file: &Path, more: &[&str]) -> Result<(), Error> {
         .collect();
     let message = format!("pasta failed: {}", lines.join("; "));
     Err(Error::new(ErrorKind::FailedPrecondition, message).with_hint(format!("see passt(1), or {WITHOUT}")))
+}
+
+/// How it ended, what it wrote to its standard output, and what it said. The pasta that stays keeps the first of the two
+/// pipes open, so that a number is read and no end awaited.
+fn outcome(mut child: Child) -> io::Result<(ExitStatus, String, String)> {
+    let (mut number, mut said) = (String::new(), Vec::new());
+    if let Some(mut from) = child.stderr.take() {
+        from.read_to_end(&mut said)?;
+    }
+    let status = child.wait()?;
+    if let Some(mut from) = child.stdout.take() {
+        if status.success() {
+            let mut buffer = [0_u8; 32];
+            let length = from.read(&mut buffer)?;
+            number.push_str(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()));
+        } else {
+            from.read_to_string(&mut number)?;
+        }
+    }
+    Ok((status, number, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Whether the process is a pasta that was started with this file for its number.
