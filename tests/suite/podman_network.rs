@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{World, eventually, free_port, http};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -115,4 +115,95 @@ fn a_container_gets_the_hosts_proxies() {
     assert_eq!(run(&[]), "http://proxy:1");
     assert_eq!(run(&["--http-proxy=false"]), "");
     assert_eq!(run(&["-e", "http_proxy=own"]), "own");
+}
+
+#[test]
+fn published_ports_come_back_with_their_network() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.podman("network create --subnet 10.209.7.0/24 again").ok();
+    let port = free_port();
+    let serve = "mkdir -p /www; echo ahoy > /www/index.html; exec httpd -f -p 80 -h /www";
+    let publish = format!("127.0.0.1:{port}:80");
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "again",
+        "-p",
+        &publish,
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ];
+    world.dhow(&args).ok();
+    let address = format!("127.0.0.1:{port}");
+    eventually("it is served", || http(&address, "/index.html").is_some());
+    world.podman("network disconnect again web").ok();
+    assert_eq!(http(&address, "/index.html"), None);
+    world.podman("network connect again web").ok();
+    eventually("it is served again", || http(&address, "/index.html").is_some());
+    world.podman("port web").prints(&address);
+    world.podman("rm -f -t 0 web").ok();
+    world.podman("network rm again").ok();
+}
+
+#[test]
+fn a_network_names_its_own_name_servers() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("network create --subnet 10.209.8.0/24 --dns 10.209.8.1,192.0.2.9 asked")
+        .ok();
+    assert_eq!(
+        world
+            .podman("network inspect --format {{.network_dns_servers}} asked")
+            .ok(),
+        "[10.209.8.1 192.0.2.9]"
+    );
+    // What answers there is what the containers' questions come to.
+    world
+        .podman("run -d --name up --network asked busybox sleep 60")
+        .ok();
+    let socket = std::net::UdpSocket::bind("10.209.8.1:53").unwrap();
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
+    let ask = world.podman("exec -d up nslookup some.example");
+    ask.ok();
+    let mut buffer = [0; 512];
+    let count = socket.recv(&mut buffer).unwrap();
+    assert!(buffer[..count].windows(9).any(|part| part == b"\x07example\0"));
+    world.podman("rm -f -t 0 up").ok();
+    world.podman("network rm asked").ok();
+    world
+        .podman("network create --dns 192.0.2.9 --disable-dns none")
+        .exits(125);
+}
+
+#[test]
+fn members_of_a_pod_are_known_by_name_while_they_run() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.podman("pod create --name crew --network none").ok();
+    let hosts = |name: &str| {
+        world
+            .podman(&format!(
+                "run --rm --pod crew --name {name} busybox cat /etc/hosts"
+            ))
+            .ok()
+    };
+    assert!(hosts("one").contains("127.0.0.1\tone"));
+    let second = hosts("two");
+    assert!(
+        second.contains("127.0.0.1\ttwo") && !second.contains("one"),
+        "{second}"
+    );
+    world.podman("pod rm -f -t 0 crew").ok();
 }

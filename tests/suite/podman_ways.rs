@@ -355,3 +355,100 @@ fn quadlet_files_are_services_of_systemd() {
         .says("converting \"bad.container\": unsupported key 'Colour' in group 'Container' in ")
         .prints("---web.service---");
 }
+
+#[test]
+fn what_the_engine_puts_into_a_container_is_no_change_of_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run --name it --network none busybox touch /new")
+        .ok();
+    let told = world.podman("diff it").ok();
+    let told: Vec<&str> = told.lines().filter(|line| *line != "C /etc").collect();
+    assert_eq!(told, ["A /new"]);
+    world.podman("rm it").ok();
+}
+
+#[test]
+fn every_verdict_of_a_health_check_is_told_and_one_that_ends_it_is_seen() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let flags = "--health-interval 1s --health-retries 2 --health-on-failure=stop --stop-timeout=3";
+    world
+        .podman(&format!(
+            "run -d --name sick --network none {flags} --health-cmd false busybox sleep 300"
+        ))
+        .ok();
+    let status = || world.podman("inspect --format {{.State.Status}} sick").ok();
+    eventually("it is asked to end", || status() == "stopping");
+    eventually("it has ended", || status() == "exited");
+    let told = "events --stream=false --filter event=health_status --format {{.HealthStatus}}";
+    let told = world.podman(told).ok();
+    assert!(told.ends_with("unhealthy") && told.lines().count() >= 2, "{told}");
+    world.podman("rm sick").ok();
+}
+
+#[test]
+fn a_stop_without_a_monitor_tells_that_the_exit_code_is_lost() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world
+        .podman("run -d --name lost --network none busybox sleep 300")
+        .ok();
+    let monitor = world.podman("inspect --format {{.State.ConmonPid}} lost").ok();
+    let pid = rustix::process::Pid::from_raw(monitor.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    eventually("the monitor is gone", || {
+        !std::path::Path::new(&format!("/proc/{monitor}")).exists()
+    });
+    world
+        .podman("stop -t 0 lost")
+        .exits(125)
+        .says("container lost conmon exited prematurely, exit code could not be retrieved");
+    assert_eq!(
+        world.podman("inspect --format {{.State.Status}} lost").ok(),
+        "exited"
+    );
+    world.podman("rm lost").ok();
+}
+
+#[test]
+fn a_pull_asks_no_more_than_its_policy_says() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let served = crate::served::Served::start(&world.path("registry"));
+    let name = served.name("it:1");
+    world.dhow(&["tag", "busybox", &name]).ok();
+    world.dhow(&["push", &name]).ok();
+    let id = world.inspect(&name, "{{.Id}}").replace("sha256:", "");
+    for policy in ["missing", "never", "newer"] {
+        let ran = world.podman(&format!("pull --policy {policy} {name}")).exits(0);
+        assert_eq!(
+            (ran.stdout.trim(), ran.stderr.as_str()),
+            (id.as_str(), ""),
+            "{policy}"
+        );
+    }
+    let arch = if cfg!(target_arch = "x86_64") {
+        "amd64"
+    } else {
+        "arm64"
+    };
+    world
+        .podman(&format!("pull -q --os linux --arch {arch} {name}"))
+        .ok();
+    world
+        .podman(&format!("pull --arch {arch} --platform linux/{arch} {name}"))
+        .exits(125);
+    world.podman(&format!("rmi {name}")).ok();
+    world
+        .podman(&format!("pull --policy never {name}"))
+        .exits(125)
+        .says("image not known");
+    world.podman(&format!("pull -q --policy missing {name}")).ok();
+    world.podman(&format!("image exists {name}")).ok();
+}

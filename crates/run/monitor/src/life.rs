@@ -61,6 +61,8 @@ pub enum Change<'a> {
     },
     /// The health record changed.
     Health(&'a Health),
+    /// Its health is such that it is asked to end.
+    Stopping,
 }
 
 /// A container's life as the engine knows it: what the monitor calls at each turn of it.

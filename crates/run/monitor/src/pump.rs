@@ -286,7 +286,7 @@ impl Session {
             checks.due = Instant::now();
         }
         if code.is_some_and(|code| code != 0) {
-            self.answer_failure(run);
+            self.answer_failure(life, run);
         }
         if std::mem::take(&mut run.start_again) {
             self.restart_now = true;
@@ -299,7 +299,7 @@ impl Session {
     }
 
     /// What `--health-on-failure` says of a container that is unhealthy.
-    fn answer_failure(&mut self, run: &mut Run) {
+    fn answer_failure(&mut self, life: &mut dyn Life, run: &mut Run) {
         let Some(checks) = &run.checks else { return };
         if checks.health.status != HealthStatus::Unhealthy || run.kill_at.is_some() {
             return;
@@ -314,6 +314,7 @@ impl Session {
             }
             OnUnhealthy::Stop => {
                 self.no_restart = true;
+                life.record(&Change::Stopping);
                 run.signal(settings.stop_signal);
                 run.kill_at = Some(Instant::now() + settings.grace);
             }

@@ -102,6 +102,9 @@ pub struct Network {
     /// Whether containers of this network may talk to each other.
     #[serde(default = "yes")]
     pub icc: bool,
+    /// Who answers what is no name of a container; those of the host when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<std::net::IpAddr>,
 }
 
 const fn yes() -> bool {
@@ -177,6 +180,8 @@ pub struct CreateNetwork {
     pub attachable: bool,
     /// No names of containers.
     pub nameless: bool,
+    /// Who answers what is no name of a container; those of the host when empty.
+    pub dns: Vec<std::net::IpAddr>,
     /// The bridge device, or the host's interface of macvlan and ipvlan; also by an option.
     pub interface: Option<String>,
     /// Labels.

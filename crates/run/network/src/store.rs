@@ -166,8 +166,17 @@ impl Networks {
             mtu: options.mtu,
             masquerade: options.masquerade,
             icc: options.icc,
+            dns: wanted.dns.clone(),
             id,
         };
+        if !network.dns.is_empty() && !network.has_names() {
+            let message = format!(
+                "a network of the driver {} has no name server that could ask others",
+                network.driver
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .with_hint("give its containers the servers with --dns"));
+        }
         self.publish(&network)?;
         Ok(network)
     }
@@ -280,6 +289,7 @@ impl Networks {
             mtu: None,
             masquerade: true,
             icc: true,
+            dns: Vec::new(),
         };
         self.publish(&network)?;
         Ok(network)
@@ -567,6 +577,7 @@ fn pseudo(name: &str, driver: Driver) -> Network {
         mtu: None,
         masquerade: false,
         icc: true,
+        dns: Vec::new(),
     }
 }
 

@@ -127,8 +127,11 @@ fn diff(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     let mut changes = context.engine()?.changes(&container)?;
     if crate::dialect::spoken().is_podman() {
-        // It does not look at this folder, where it puts files of its own (libpod `initInodes`).
-        changes.retain(|(path, change)| path.as_os_str() != "/run" || *change != Change::Changed);
+        // It does not look at what it makes itself (libpod `initInodes`).
+        changes.retain(|(path, change)| {
+            let own = path.as_os_str() == "/run" || path.as_os_str() == "/etc/mtab";
+            !own || *change == Change::Deleted
+        });
     }
     if flags.format.is_some() {
         let of = |wanted: Change| -> Vec<String> {

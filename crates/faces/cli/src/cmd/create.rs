@@ -349,10 +349,11 @@ fn pull(context: &Context, flags: &ContainerFlags) -> Result<(), CliError> {
 /// Pulls in a process of its own, so that this one stays single-threaded and may start the container.
 fn pull_image(context: &Context, flags: &ContainerFlags, image: &str) -> Result<(), CliError> {
     let quiet = flags.quiet;
+    let platform = flags.platform.platform()?;
     let pulled = context.engine()?.apart(|engine| {
         let progress = crate::render::Progress::new(quiet);
         let observer: &dyn dhow_types::Observer = if quiet { &Silent } else { &progress };
-        let pulled = engine.pull(image, flags.platform.clone(), observer);
+        let pulled = engine.pull(image, platform.clone(), observer);
         progress.finish();
         pulled.map(drop)
     });

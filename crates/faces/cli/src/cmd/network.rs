@@ -91,6 +91,14 @@ struct CreateFlags {
     /// Do not resolve the names of containers
     #[arg(long)]
     disable_dns: bool,
+    /// A name server for what the network's own names do not answer, instead of the host's
+    #[arg(
+        long,
+        value_name = "IP",
+        value_delimiter = ',',
+        conflicts_with = "disable_dns"
+    )]
+    dns: Vec<std::net::IpAddr>,
     /// Name of the bridge device, or of the host's interface
     #[arg(long, value_name = "NAME")]
     interface_name: Option<String>,
@@ -121,6 +129,7 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         ipv6: flags.ipv6,
         attachable: flags.attachable,
         nameless: flags.disable_dns,
+        dns: flags.dns.clone(),
         interface: flags.interface_name.clone(),
         labels: labels(&flags.label, &[])?,
         options: flags.opt.iter().map(|option| key_value(option)).collect(),

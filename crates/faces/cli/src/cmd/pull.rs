@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_reference::Reference;
-use dhow_types::Platform;
 
+use crate::flags::PlatformFlags;
 use crate::interrupt::Interrupt;
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb, dialect};
@@ -32,9 +32,12 @@ struct PullFlags {
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
-    /// Set platform if the image has several
-    #[arg(long)]
-    platform: Option<Platform>,
+    #[command(flatten)]
+    platform: PlatformFlags,
+    /// When the registry is asked: always, missing (when the image is not here), never, newer (if it can be reached)
+    #[arg(long, value_name = "POLICY", default_value = "always", hide_default_value = true,
+        value_parser = ["always", "missing", "never", "newer"])]
+    policy: String,
     /// The image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     image: String,
@@ -67,6 +70,12 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         say_line("Using default tag: latest")?;
     }
     let engine = context.engine()?;
+    let platform = flags.platform.platform()?;
+    if !flags.all_tags && stays(engine, &flags.policy, &wanted)? {
+        let id = engine.image(&wanted.canonical())?.id;
+        say_line(&dialect::spoken().image_id(&id))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
     // What podman prints on standard output is the id alone.
@@ -79,10 +88,10 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         note(&trying(&wanted));
     }
     let pulled = if flags.all_tags {
-        let all = engine.pull_all(&flags.image, flags.platform.as_ref(), &progress);
+        let all = engine.pull_all(&flags.image, platform.as_ref(), &progress);
         all.map(|()| None)
     } else {
-        engine.pull(&flags.image, flags.platform, &progress).map(Some)
+        engine.pull(&flags.image, platform, &progress).map(Some)
     };
     progress.finish();
     if let Some(pulled) = pulled? {
@@ -95,6 +104,27 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     // The last line, also of a quiet pull: what was pulled, in full.
     say_line(&wanted.canonical())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a policy leaves it at the image that is here.
+fn stays(engine: &dhow_engine::Engine, policy: &str, name: &Reference) -> Result<bool, CliError> {
+    let name = name.canonical();
+    let here = engine.image(&name).ok();
+    match (policy, here) {
+        ("never", None) => Err(CliError::plain(format!("{name}: image not known"))),
+        ("never", Some(_)) | ("missing", Some(_)) => Ok(true),
+        ("newer", Some(image)) => Ok(match engine.remote_manifest(&name) {
+            Ok(there) => image
+                .digests
+                .iter()
+                .any(|(_, digest)| *digest == there.descriptor.digest),
+            Err(error) => {
+                crate::render::note(&dialect::warning(&format!("{name} is not looked for: {error}")));
+                true
+            }
+        }),
+        _ => Ok(false),
+    }
 }
 
 /// Podman's first words of a pull.

@@ -224,9 +224,8 @@ pub(crate) struct ContainerFlags {
     /// Pull image before running ("always", "missing", "never", "newer": if the registry can be reached)
     #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never", "newer"])]
     pub(crate) pull: String,
-    /// Set platform if the image has several
-    #[arg(long)]
-    pub(crate) platform: Option<dhow_types::Platform>,
+    #[command(flatten)]
+    pub(crate) platform: super::PlatformFlags,
     /// Suppress the pull output
     #[arg(short, long)]
     pub(crate) quiet: bool,

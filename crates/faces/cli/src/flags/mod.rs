@@ -7,6 +7,7 @@ mod health;
 mod limits;
 mod mount;
 mod network;
+mod platform;
 mod podman;
 mod port;
 pub(crate) mod registry;
@@ -18,6 +19,7 @@ pub(crate) use container::{ContainerFlags, ulimit};
 pub(crate) use filter::Filters;
 pub(crate) use limits::LimitFlags;
 pub(crate) use mount::fields as csv;
+pub(crate) use platform::PlatformFlags;
 pub(crate) use podman::absolute;
 pub(crate) use value::{env_pairs, key_value, labels, restart_policy, seconds};
 

@@ -134,7 +134,7 @@ pub(crate) fn network(network: &Network) -> Value {
         .collect();
     let created =
         Timestamp::from_second(network.created).map_or_else(|_| String::new(), |time| time.to_string());
-    json!({
+    let mut document = json!({
         "name": crate::dialect::spoken().network_name(&network.name),
         "id": network.id.as_str(),
         "driver": network.driver.to_string(),
@@ -147,7 +147,11 @@ pub(crate) fn network(network: &Network) -> Value {
         "labels": network.labels,
         "options": network.options,
         "ipam_options": {"driver": if network.subnets.is_empty() { "none" } else { "host-local" }},
-    })
+    });
+    if !network.dns.is_empty() {
+        put(&mut document, &[("network_dns_servers", json!(network.dns))]);
+    }
+    document
 }
 
 /// The same with the containers that run on it (podman `entities.NetworkInspectReport`).

@@ -192,7 +192,7 @@ impl ContainerLife {
     }
 
     fn join(&self, netns: BorrowedFd<'_>, connection: &mut Connection) -> Result<(), Error> {
-        let mut names = false;
+        let (mut names, mut servers) = (false, Vec::new());
         for (index, attachment) in self.config.networks.iter().enumerate() {
             let networks = self.engine.networks()?;
             let network = if attachment.network == "bridge" {
@@ -202,6 +202,7 @@ impl ContainerLife {
             };
             let network = network.context(|| "join the network")?;
             names |= network.has_names();
+            servers.extend(network.dns.iter().copied());
             let mac = hardware_address(attachment.mac.as_deref())?;
             let request = EndpointRequest {
                 container: &self.config.id,
@@ -233,12 +234,13 @@ impl ContainerLife {
             connection.ports.extend(ports);
         }
         if names {
-            let own = self
-                .config
-                .dns
-                .iter()
-                .filter_map(|ip| Some(std::net::SocketAddr::new(ip.parse().ok()?, 53)));
-            let upstreams: Vec<_> = own.collect();
+            let own = self.config.dns.iter().filter_map(|ip| ip.parse().ok());
+            let mut chosen: Vec<std::net::IpAddr> = own.collect();
+            if chosen.is_empty() {
+                chosen = servers;
+            }
+            let address = |ip| std::net::SocketAddr::new(ip, 53);
+            let upstreams: Vec<_> = chosen.into_iter().map(address).collect();
             let of_host = upstreams.is_empty();
             let root = &self.engine.settings().root;
             let mut server = dhow_network::dns::Server::open(netns, root, &self.config.id, upstreams)
@@ -556,6 +558,7 @@ impl Life for ContainerLife {
                 self.over = restarting.is_none();
                 self.write_end(exit, *restarting)
             }
+            Change::Stopping => self.change(|state| state.stopping = true),
             Change::Health(health) => {
                 self.log_health(health);
                 self.change(|state| state.health = Some(Health::clone(health)))
@@ -661,7 +664,7 @@ impl ContainerLife {
                     format!("health_status: {}", health.status.as_str()),
                 )]
             }
-            Change::Health(_) => Vec::new(),
+            Change::Health(_) | Change::Stopping => Vec::new(),
         }
     }
 
