@@ -452,3 +452,19 @@ fn a_pull_asks_no_more_than_its_policy_says() {
     world.podman(&format!("pull -q --policy missing {name}")).ok();
     world.podman(&format!("image exists {name}")).ok();
 }
+
+#[test]
+fn the_user_namespace_of_the_host_can_be_said_and_another_is_refused() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let run = |mode: &str| {
+        let line = format!("run --rm --network none --userns={mode} busybox readlink /proc/self/ns/user");
+        world.podman(&line)
+    };
+    let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+    assert_eq!(run("host").ok(), own.display().to_string());
+    run("keep-id")
+        .exits(125)
+        .says("--userns keep-id is not supported");
+}

@@ -164,6 +164,9 @@ pub(crate) struct ContainerFlags {
     /// IPC mode to use (private, shareable, none, host, container:NAME)
     #[arg(long)]
     ipc: Option<String>,
+    /// User namespace to use (host: that of the machine, or of the user who calls)
+    #[arg(long, value_name = "MODE")]
+    userns: Option<String>,
     /// UTS namespace to use (host, container:NAME)
     #[arg(long)]
     uts: Option<String>,
@@ -488,6 +491,15 @@ impl ContainerFlags {
                 "--{flag} {other} is not supported: use host, private or container:NAME"
             )),
         };
+        if let Some(text) = self
+            .userns
+            .as_deref()
+            .filter(|text| !matches!(*text, "" | "host"))
+        {
+            return Err(format!(
+                "--userns {text} is not supported: a container of root is in the host's user namespace, one of a user in that user's (host)"
+            ));
+        }
         let mut choices = Vec::new();
         if let Some(text) = &self.pid {
             choices.push(NamespaceChoice::Pid(mode("pid", text)?));
