@@ -389,6 +389,34 @@ fn a_login_is_tried_before_it_is_stored() {
     }
 }
 
+#[test]
+fn a_call_names_who_asks_and_how_long_it_waits_to_ask_again() {
+    use dhow_testkit::Auth;
+    let Some(world) = World::new() else { return };
+    let (registry, _) = registry();
+    let image = registry.name("box:1");
+    registry.require(Auth::Basic("jo", "secret"));
+    let pull = |flags: &str| world.say(&format!("pull -q {flags} {image}"));
+    pull("").exits_any().says("unauthorized");
+    pull("--creds jo:wrong").exits_any().says("unauthorized");
+    pull("--creds jo").exits(125).says("write USER:PASSWORD");
+    pull("--retry-delay soon").exits(125);
+    pull("--creds jo:secret --retry-delay 10ms").ok();
+    world.say(&format!("rmi {image}")).ok();
+    world
+        .say(&format!(
+            "create --name it --creds jo:secret --network none {image} true"
+        ))
+        .ok();
+    let kept = world.root().join("containers");
+    let ran = std::process::Command::new("grep")
+        .args(["-rl", "jo:secret"])
+        .arg(kept)
+        .output()
+        .unwrap();
+    assert!(ran.stdout.is_empty(), "{ran:?}");
+}
+
 /// Provenance and the like, as BuildKit puts them beside an image: from one registry to ours, and through an archive.
 #[test]
 fn attestations_stay_with_their_image_through_pull_push_save_and_load() {

@@ -140,6 +140,10 @@ impl Environment {
         if let Some(attempts) = self.registry.attempts {
             transport.attempts = attempts;
         }
+        if let Some(pause) = self.registry.pause {
+            (transport.timeouts.backoff, transport.timeouts.longest_pause) = (pause, pause);
+        }
+        transport.login.clone_from(&self.registry.login);
         Settings {
             root: self.root.clone(),
             run: self.run.clone(),

@@ -176,7 +176,7 @@ pub use dhow_snapshot::Form as SnapshotForm;
 pub use dhow_sys::fd::close_inherited_but;
 pub use dhow_sys::signal::Signals;
 pub use dhow_transport::{
-    CredentialProgram, Found, Proxies, Registries, RegistryFiles, Settings as TransportSettings,
+    CredentialProgram, Found, GivenLogin, Proxies, Registries, RegistryFiles, Settings as TransportSettings,
 };
 
 dhow_types::define_error! {

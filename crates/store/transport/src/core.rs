@@ -89,11 +89,8 @@ impl Core {
             return Ok(Arc::clone(credentials));
         }
         let more = self.registries.helpers().map(str::to_owned).collect();
-        let read = Arc::new(Credentials::read(
-            &self.settings.auth,
-            more,
-            &self.settings.helpers,
-        )?);
+        let read = Credentials::read(&self.settings.auth, more, &self.settings.helpers)?;
+        let read = Arc::new(read.given(self.settings.login.as_ref()));
         Ok(Arc::clone(self.credentials.get_or_init(|| read)))
     }
 

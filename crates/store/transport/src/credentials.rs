@@ -60,6 +60,8 @@ pub(crate) struct Credentials {
     /// Helpers that are asked after all files.
     more: Vec<String>,
     folders: Vec<PathBuf>,
+    /// Before all of them.
+    given: Option<Login>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,7 +122,16 @@ impl Credentials {
             files,
             more,
             folders: folders.to_vec(),
+            given: None,
         })
+    }
+
+    /// The same, and this login instead of all others.
+    pub(crate) fn given(self, login: Option<&crate::GivenLogin>) -> Self {
+        let given = login
+            .cloned()
+            .map(|crate::GivenLogin { user, password }| Login::Password { user, password });
+        Self { given, ..self }
     }
 
     /// Looks `registry` (`docker.io`, `host:port`) and `repository` up; the first file that says something decides.
@@ -129,6 +140,9 @@ impl Credentials {
     /// # Errors
     /// `InvalidArgument` for an entry that nobody would write; what a helper said.
     pub(crate) fn find(&self, registry: &str, repository: &str) -> Result<Stored, Error> {
+        if let Some(login) = &self.given {
+            return Ok(Stored::Login(login.clone()));
+        }
         for (path, file) in &self.files {
             let bad = |why: &str| {
                 let message = format!("credentials for {registry} in {}: {why}", path.display());

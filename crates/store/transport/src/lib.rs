@@ -55,7 +55,7 @@ pub use client::Client;
 pub use helper::CredentialProgram;
 pub use lists::Found;
 pub use registries::{Registries, RegistryFiles};
-pub use settings::{Proxies, Ranges, Settings, Timeouts};
+pub use settings::{GivenLogin, Proxies, Ranges, Settings, Timeouts};
 pub use tls::{Trust, client_tls};
 
 dhow_types::define_error! {

@@ -11,6 +11,8 @@ pub struct Settings {
     /// Docker's `config.json` and the containers tools' `auth.json`; the first that has an entry for a repository
     /// decides. Missing files are skipped.
     pub auth: Vec<PathBuf>,
+    /// Who asks every registry, whatever the files say.
+    pub login: Option<GivenLogin>,
     /// Folders with credential helpers, in the order in which they are searched; relative ones are skipped.
     pub helpers: Vec<PathBuf>,
     /// Files about registries: mirrors, rewriting, blocks, trust.
@@ -34,6 +36,7 @@ impl Default for Settings {
         Self {
             user_agent: concat!("dhow/", env!("CARGO_PKG_VERSION")).to_owned(),
             auth: Vec::new(),
+            login: None,
             helpers: Vec::new(),
             registries: RegistryFiles::default(),
             insecure: Vec::new(),
@@ -43,6 +46,22 @@ impl Default for Settings {
             attempts: 5,
             ranges: Ranges::default(),
         }
+    }
+}
+
+/// A name and its password, given with a call.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GivenLogin {
+    /// The name.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for GivenLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GivenLogin")
     }
 }
 

@@ -399,9 +399,7 @@ impl ContainerFlags {
         Extras {
             containerenv: podman,
             mtab: podman,
-            command_line: std::env::args_os()
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
+            command_line: command_line(std::env::args_os()),
             // Docker makes it.
             needs_workdir: podman && self.workdir.is_some(),
             shared: self.shared(),
@@ -589,6 +587,20 @@ fn log_size(text: String) -> String {
 /// Every text of a flag, read.
 fn each<T>(texts: &[String], read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     texts.iter().map(|text| read(text)).collect()
+}
+
+/// The words of a call that are kept with what it made: all but a password.
+fn command_line(words: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut words = words.map(|word| word.to_string_lossy().into_owned());
+    while let Some(word) = words.next() {
+        if word == "--creds" {
+            words.next();
+        } else if !word.starts_with("--creds=") {
+            kept.push(word);
+        }
+    }
+    kept
 }
 
 /// A duration in nanoseconds; 0 when it is not given. A number alone is seconds, as podman has it.

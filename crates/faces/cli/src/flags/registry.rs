@@ -2,15 +2,27 @@
 //! where the person's other words about registries come from.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
+use dhow_engine::GivenLogin;
 
 use crate::CliError;
 
 /// Adds the flags to a verb.
 pub(crate) fn augment(command: Command) -> Command {
     let valued = |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    // Who logs in or out names its user in another way.
+    let asks = !matches!(command.get_name(), "login" | "logout");
     command
+        .args(asks.then(|| {
+            valued("creds", "USER:PASSWORD").help("The user to ask registries as, whatever is stored")
+        }))
+        .arg(
+            valued("retry-delay", "DURATION").help(
+                "How long to wait before a request is tried again, as 2s (longer each time without this)",
+            ),
+        )
         .arg(valued("authfile", "FILE").help("The file with the credentials, which alone counts"))
         .arg(
             valued("tls-verify", "BOOL")
@@ -42,6 +54,10 @@ pub(crate) struct RegistryWords {
     pub(crate) authorities: Vec<PathBuf>,
     /// How often a request is tried in all.
     pub(crate) attempts: Option<u32>,
+    /// How long it waits in between.
+    pub(crate) pause: Option<Duration>,
+    /// Who asks.
+    pub(crate) login: Option<GivenLogin>,
 }
 
 impl RegistryWords {
@@ -78,7 +94,25 @@ impl RegistryWords {
                 .ok()
                 .flatten()
                 .map(|times| times + 1),
+            pause: text("retry-delay").map(|text| delay(text)).transpose()?,
+            login: text("creds").map(|text| login(text)).transpose()?,
         })
+    }
+}
+
+fn delay(text: &str) -> Result<Duration, CliError> {
+    dhow_types::parse_duration(text)
+        .map_err(|_| CliError::plain(format!("invalid --retry-delay {text:?}: write 2s")).with_code(125))
+}
+
+fn login(text: &str) -> Result<GivenLogin, CliError> {
+    match text.split_once(':') {
+        Some((user, password)) if !user.is_empty() => Ok(GivenLogin {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        }),
+        // Not what was written: it may be the password.
+        _ => Err(CliError::plain("invalid --creds: write USER:PASSWORD").with_code(125)),
     }
 }
 
