@@ -275,7 +275,7 @@ fn an_address_that_a_killed_start_leased_is_given_again() {
         .say("run --rm --network pond --ip 10.212.9.4 busybox true")
         .exits(0);
     // All that the network has.
-    ["2", "3", "4", "5", "6"].map(|last| lease(&format!("10.212.9.{last}")));
+    (2..7).for_each(|last| lease(&format!("10.212.9.{last}")));
     world.say("run --rm --network pond busybox true").exits(0);
     assert_eq!(crate::world::names(&leases), Vec::<String>::new());
     world.say("network rm pond").ok();

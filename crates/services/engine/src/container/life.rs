@@ -17,6 +17,7 @@ use rustix::thread::UnshareFlags;
 
 use super::folder::process_start;
 use super::forward::Forwarder;
+use super::pipes::{Pipes, pipe};
 use super::record::{Config, NetworkMode, State, Status};
 use super::shared::Joined;
 use crate::event::Event;
@@ -746,49 +747,6 @@ fn health_command(test: &[String], config: &Config) -> Result<Vec<String>, Error
             Err(Error::new(ErrorKind::InvalidArgument, message))
         }
     }
-}
-
-/// Our ends of a container's pipes.
-#[derive(Default)]
-struct Pipes {
-    stdin: Option<OwnedFd>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
-}
-
-impl Pipes {
-    fn new(open_stdin: bool) -> Result<(Stdio, Self), Error> {
-        let (stdout_reader, stdout) = pipe()?;
-        let (stderr_reader, stderr) = pipe()?;
-        let (stdin, stdin_writer) = if open_stdin {
-            let (reader, writer) = pipe()?;
-            (reader, Some(writer))
-        } else {
-            (
-                OwnedFd::from(File::open("/dev/null").context(|| "open /dev/null")?),
-                None,
-            )
-        };
-        let ours = Self {
-            stdin: stdin_writer,
-            stdout: Some(stdout_reader),
-            stderr: Some(stderr_reader),
-        };
-        Ok((
-            Stdio::Fds {
-                stdin,
-                stdout,
-                stderr,
-            },
-            ours,
-        ))
-    }
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(std::io::Error::from)
-        .context(|| "make a pipe")
 }
 
 /// Only a missing or forbidden program of the container is "not found" or "denied" to those who start it (exit

@@ -20,6 +20,7 @@ mod logs;
 mod mounts;
 mod name;
 mod own_root;
+mod pipes;
 mod record;
 mod remove;
 mod replace;
