@@ -69,13 +69,27 @@ impl Store {
             self.catch_up(edit)?;
             self.changed_names().clear();
             let value = work(edit);
-            changed = std::mem::take(&mut *self.changed_names());
-            let value = value?;
+            let done = std::mem::take(&mut *self.changed_names());
+            let value = match value {
+                Ok(value) => value,
+                Err(error) => {
+                    self.put_all_back(&done);
+                    return Err(error);
+                }
+            };
+            changed = done;
             edit.set_fact(STAMP, self.stamp()?)?;
             Ok(value)
         });
-        if outcome.is_err() {
-            changed.iter().rev().for_each(|change| self.put_back(change));
+        if outcome.is_err() && !changed.is_empty() {
+            // Names are placed by whoever has the index. Where even that cannot be locked, nobody else can, either.
+            let locked = self.meta.edit(|_| {
+                self.put_all_back(&changed);
+                Ok::<_, Error>(())
+            });
+            if locked.is_err() {
+                self.put_all_back(&changed);
+            }
         }
         outcome
     }
@@ -89,6 +103,10 @@ impl Store {
     pub(crate) fn kept(&self, path: &Path) -> Option<File> {
         let few = self.changed_names().len() < MOST_KEPT;
         few.then(|| File::open(path).ok()).flatten()
+    }
+
+    fn put_all_back(&self, changed: &[NameChange]) {
+        changed.iter().rev().for_each(|change| self.put_back(change));
     }
 
     /// As far as it goes: the failure itself is what the caller must see. What somebody else wrote since stays.

@@ -77,7 +77,6 @@ pub struct Store {
     /// The index.
     pub meta: Meta,
     pub(crate) root: PathBuf,
-    serial: AtomicU64,
     keepers: OnceLock<Keepers>,
     pub(crate) changed_names: Mutex<Vec<NameChange>>,
     /// Whether this process gave a name since the last sync.
@@ -112,7 +111,6 @@ impl Store {
             layers,
             meta: Meta::open(&root.join("meta.db")).context(|| "open the index")?,
             root: root.to_owned(),
-            serial: AtomicU64::new(0),
             keepers: OnceLock::new(),
             changed_names: Mutex::default(),
             named: AtomicBool::new(false),
@@ -247,7 +245,9 @@ impl Store {
 
     /// A fresh name in `tmp/` that says whose it is.
     pub(crate) fn staging(&self, what: &str) -> PathBuf {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        // Of all stores that this process has open: two may be of one folder.
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         self.root
             .join("tmp")
             .join(format!("{what}-{}-{serial}", std::process::id()))

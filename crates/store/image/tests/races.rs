@@ -84,3 +84,28 @@ fn a_name_never_outlives_its_image_whoever_removes_it_meanwhile() {
         assert_eq!(found, Vec::<String>::new());
     });
 }
+
+/// Processes have stores of their own, and one process may have two of one folder.
+#[test]
+fn two_stores_of_one_process_give_names_at_once() {
+    let world = World::new();
+    world.registry.put_image("app", "1", &crate::image("app"));
+    let id = world.pull("app:1").unwrap().image;
+    std::thread::scope(|scope| {
+        let give = |whose: &'static str| {
+            let (world, id) = (&world, &id);
+            scope.spawn(move || {
+                let store = dhow_image::Store::open(world.root()).unwrap();
+                (0..400).try_for_each(|number| {
+                    let name = world.reference(&format!("{whose}:{number}"));
+                    store.tag(id, &name).map_err(|error| crate::chain(&error))
+                })
+            })
+        };
+        let both = ["one", "other"].map(give);
+        for given in both {
+            assert_eq!(given.join().unwrap(), Ok(()));
+        }
+    });
+    assert_eq!(world.store.summaries().unwrap()[0].names.len(), 801);
+}
