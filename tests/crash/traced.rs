@@ -5,7 +5,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, World, wait};
+
+/// How long strace may take to let go of what it traces.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Calls that change something on disk or in the kernel: half of the points are theirs.
 const CHANGES: &[&str] = &[
@@ -84,22 +87,33 @@ pub(super) fn traced(world: &World, options: &[&str], words: &[String]) -> Optio
     let deadline = Instant::now() + PATIENCE;
     let program = fs::canonicalize(plain.get_program()).unwrap();
     let is_it = |child: &str| fs::read_link(format!("/proc/{child}/exe")).is_ok_and(|exe| exe == program);
-    let mut began = false;
+    // The command itself, once it is known: at first strace has other children, which try what the kernel can do.
+    let mut itself: Option<String> = None;
     loop {
         if let Some(status) = strace.try_wait().unwrap() {
             return Some(status.code().unwrap_or(-1));
         }
         assert!(Instant::now() < deadline, "what may be killed ends: {words:?}");
-        // At first it has children of its own, which try what the kernel can do.
-        let running =
-            fs::read_to_string(&children).is_ok_and(|children| children.split_whitespace().any(is_it));
-        if began && !running {
-            // It lets go of the others, which go on.
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap_or(());
-            strace.wait().unwrap();
-            return None;
+        let listed = fs::read_to_string(&children).unwrap_or_default();
+        match &itself {
+            None => {
+                itself = listed
+                    .split_whitespace()
+                    .find(|child| is_it(child))
+                    .map(str::to_owned)
+            }
+            // As long as it is listed, strace has still to learn of its end.
+            Some(itself) if listed.split_whitespace().any(|child| child == itself) => {}
+            Some(_) => {
+                // It lets go of the others, which go on.
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap_or(());
+                if wait(&mut strace, LEAVE).is_none() {
+                    strace.kill().unwrap();
+                    strace.wait().unwrap();
+                }
+                return None;
+            }
         }
-        began |= running;
         std::thread::sleep(Duration::from_millis(2));
     }
 }
