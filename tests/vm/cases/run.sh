@@ -92,7 +92,8 @@ the_profile_is_applied() {
     # A normal user loads none.
     [ "$(id -u)" = 0 ] || { same profile unconfined "$out"; return; }
     case $out in *'(enforce)'*) ;; *) echo "the program runs as: $out"; return 1 ;; esac
-    # But what root loaded is there for everybody.
+    # But what root loaded is there for everybody. The small image has no newuidmap for them.
+    command -v newuidmap >/dev/null || return 0
     mkdir -p /run/user-of-lab && chown lab /run/user-of-lab
     as_lab() { runuser -u lab -- env -C / HOME=/home/lab XDG_RUNTIME_DIR=/run/user-of-lab "$@"; }
     tar -C "$work/image" -cf - . | as_lab dhow import - busybox >/dev/null
