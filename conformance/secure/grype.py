@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 
+from osv import constraints
+
 # The type of a package in Grype: that of a package URL, and the ecosystem of its language.
 TYPES = {
     "DebPkg": ("deb", None), "ApkPkg": ("apk", None), "RpmPkg": ("rpm", None), "PythonPkg": ("pypi", "PyPI"), "NpmPkg": ("npm", "npm"),
@@ -104,23 +106,9 @@ def system_record(said):
         if of and fix["Version"] != "0":
             events = [{"introduced": "0"}] + ([{"fixed": fix["Version"]}] if fix["Version"] not in ("", "None", None) else [])
             if fix.get("VulnerableRange"):
-                events = events_of(fix["VulnerableRange"])
+                events = constraints(fix["VulnerableRange"])
             affected.append({"package": {"ecosystem": of, "name": fix["Name"]}, "ranges": [{"type": "ECOSYSTEM", "events": events}]})
     return {"id": said["Name"], "modified": "", "affected": affected} if affected else None
-
-
-def events_of(text):
-    introduced, end = "0", None
-    for sign, version in re.findall(r"(>=|<=|>|<|=)\s*([^\s,]+)", text):
-        if sign in (">=", ">"):
-            introduced = version
-        elif sign == "<":
-            end = {"fixed": version}
-        elif sign == "<=":
-            end = {"last_affected": version}
-        else:
-            introduced, end = version, {"last_affected": version}
-    return [{"introduced": introduced}] + ([end] if end else [])
 
 
 def language_record(said):
@@ -130,7 +118,7 @@ def language_record(said):
     for fix in said.get("FixedIn") or []:
         of = ecosystem(fix["namespace"])
         if of:
-            ranges = [{"type": "ECOSYSTEM", "events": events_of(part)} for part in fix["range"].split("||")]
+            ranges = [{"type": "ECOSYSTEM", "events": constraints(part)} for part in fix["range"].split("||")]
             affected.append({"package": {"ecosystem": of, "name": fix["name"]}, "ranges": ranges})
     return {"id": said["ghsaId"], "modified": "", "aliases": said.get("CVE") or [], "affected": affected}
 

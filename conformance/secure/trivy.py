@@ -22,6 +22,8 @@ import tempfile
 
 import yaml
 
+from osv import constraints
+
 # Trivy's buckets of languages: the ecosystem, the type of a package URL.
 LANGUAGES = {
     "npm": ("npm", "npm"), "pip": ("PyPI", "pypi"), "rubygems": ("RubyGems", "gem"), "go": ("Go", "golang"),
@@ -75,27 +77,6 @@ def buckets(checkout):
                 into = found.setdefault(bucket["bucket"], {}).setdefault(package["bucket"], {})
                 into.update({pair["key"]: pair.get("value") or {} for pair in package.get("pairs", ()) if "key" in pair})
     return found
-
-
-def constraints(text):
-    """`>= 1.0, < 2.0`, or Maven's `[1.0,2.0)`, as OSV's events."""
-    introduced, end = "0", {}
-    interval = re.fullmatch(r"\s*([\[(])([^,]*),([^,]*)([\])])\s*", text)
-    if interval:
-        _, first, last, closing = interval.groups()
-        end = {"last_affected" if closing == "]" else "fixed": last.strip()} if last.strip() else {}
-        return [{"introduced": first.strip() or "0"}] + ([end] if end else [])
-    for sign, version in re.findall(r"(>=|<=|>|<|=)?\s*([^\s,<>=]+)", text):
-        version = str(version)
-        if sign in (">=", ">"):
-            introduced = version
-        elif sign == "<":
-            end = {"fixed": version}
-        elif sign == "<=":
-            end = {"last_affected": version}
-        else:
-            introduced, end = version, {"last_affected": version}
-    return [{"introduced": introduced}] + ([end] if end else [])
 
 
 def language_ranges(advisory):

@@ -9,7 +9,12 @@ use crate::world::{Ran, World, eventually, finish};
 impl World {
     /// Runs the binary under the name `podman`.
     pub(crate) fn podman(&self, line: &str) -> Ran {
-        let mut command = self.command(&line.split_whitespace().collect::<Vec<_>>());
+        self.podman_of(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// The same, of words that may have spaces.
+    pub(crate) fn podman_of(&self, words: &[&str]) -> Ran {
+        let mut command = self.command(words);
         command.arg0("podman");
         finish(command, Vec::new())
     }

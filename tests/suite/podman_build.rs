@@ -110,9 +110,9 @@ fn a_squash_makes_one_layer_of_what_is_new_or_of_all() {
     };
     let text = "FROM busybox\nRUN echo a > /a\nRUN echo b > /b; rm /a\n";
     let layers = |name: &str| {
-        let mut command = world.command(&["inspect", "--format", "{{len .RootFS.Layers}}", name]);
-        command.arg0("podman");
-        finish(command, Vec::new()).ok()
+        world
+            .podman_of(&["inspect", "--format", "{{len .RootFS.Layers}}", name])
+            .ok()
     };
     for (flags, count) in [("", "3"), ("--squash", "2"), ("--squash-all", "1")] {
         build(&world, &format!("--network none -t it {flags}"), text).ok();

@@ -85,9 +85,7 @@ fn only_the_streams_that_are_named_are_shown() {
     let both = |streams: &str| {
         let mut words: Vec<&str> = RUN.split(' ').chain(streams.split(' ')).collect();
         words.extend(["busybox", "sh", "-c", "echo out; echo err >&2"]);
-        let mut command = world.command(&words);
-        command.arg0("podman");
-        finish(command, Vec::new())
+        world.podman_of(&words)
     };
     let ran = both("-a stdout");
     assert_eq!((ran.stdout.trim(), ran.stderr.trim()), ("out", ""));

@@ -39,19 +39,19 @@ fn a_copy_follows_a_link_that_leads_nowhere_yet_and_never_out_of_the_container()
         return;
     };
     let script = "ln -s /made /link; ln -s ../../../../made-too /up; ln -s /no/folder/x /lost";
-    let mut command = world.command(&[
-        "run",
-        "--network",
-        "none",
-        "--name",
-        "con",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ]);
-    command.arg0("podman");
-    finish(command, Vec::new()).ok();
+    world
+        .podman_of(&[
+            "run",
+            "--network",
+            "none",
+            "--name",
+            "con",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ])
+        .ok();
     let file = world.file("f", "copied");
     for link in ["link", "up"] {
         world.podman(&format!("cp {} con:/{link}", file.display())).ok();
@@ -243,20 +243,20 @@ fn a_stop_that_waits_is_seen_and_a_kill_after_it_is_told() {
         return;
     };
     let script = "trap 'echo no' TERM; echo ready; while :; do sleep 0.1; done";
-    let mut command = world.command(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "con",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ]);
-    command.arg0("podman");
-    finish(command, Vec::new()).ok();
+    world
+        .podman_of(&[
+            "run",
+            "-d",
+            "--network",
+            "none",
+            "--name",
+            "con",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ])
+        .ok();
     eventually("it is ready", || world.podman("logs con").all().contains("ready"));
     let mut stop = world.command(&["stop", "-t", "30", "con"]);
     let mut stop = stop.arg0("podman").spawn().unwrap();

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::signing::{Trust, keys};
+use dhow_engine::signing::Trust;
 use dhow_engine::vuln::Feed;
 use dhow_engine::{Believe, Ecosystem, Engine, Taken};
-use jiff::Timestamp;
 
-use super::sign::read;
+use super::verify::trust_in;
 use crate::render::{note, say};
 use crate::{CliError, Context, Verb, dialect};
 
@@ -49,13 +48,7 @@ impl BelieveFlags {
         if self.unverified {
             return Ok(None);
         }
-        let mut trust = Trust {
-            now: Timestamp::now().as_second(),
-            ..Trust::default()
-        };
-        for path in &self.key {
-            trust.keys.extend(keys(&read(path)?)?);
-        }
+        let trust = trust_in(&self.key)?;
         if trust.keys.is_empty() {
             return Err(CliError::plain("nobody is named whose advisory data is believed")
                 .with_hint("--key FILE names a public key, --unverified believes whoever made it"));

@@ -61,15 +61,21 @@ struct VerifyFlags {
     image: String,
 }
 
+/// Trust in the public keys of some files, now.
+pub(super) fn trust_in(files: &[PathBuf]) -> Result<Trust, CliError> {
+    let mut trust = Trust {
+        now: Timestamp::now().as_second(),
+        ..Trust::default()
+    };
+    for path in files {
+        trust.keys.extend(keys(&read(path)?)?);
+    }
+    Ok(trust)
+}
+
 impl VerifyFlags {
     fn trust(&self) -> Result<Trust, CliError> {
-        let mut trust = Trust {
-            now: Timestamp::now().as_second(),
-            ..Trust::default()
-        };
-        for path in &self.key {
-            trust.keys.extend(keys(&read(path)?)?);
-        }
+        let mut trust = trust_in(&self.key)?;
         for path in &self.certificate_authority {
             trust.authorities.extend(Certificate::all_from_pem(&read(path)?)?);
         }

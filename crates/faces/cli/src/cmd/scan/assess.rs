@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use dhow_engine::signing::{Trust, keys};
 use dhow_engine::vuln::{Exploit, Level, VexStatus};
 use dhow_engine::{Assessment, Engine, Image, Vulnerable, today};
-use jiff::Timestamp;
 
 use crate::cmd::sign::read;
+use crate::cmd::verify::trust_in;
 use crate::render::note;
 use crate::{CliError, dialect};
 
@@ -120,13 +119,7 @@ impl AssessFlags {
         assessment: &mut Assessment,
         images: impl Iterator<Item = &'i Image>,
     ) -> Result<(), CliError> {
-        let mut trust = Trust {
-            now: Timestamp::now().as_second(),
-            ..Trust::default()
-        };
-        for path in &self.key {
-            trust.keys.extend(keys(&read(path)?)?);
-        }
+        let trust = trust_in(&self.key)?;
         if trust.keys.is_empty() {
             return Err(CliError::plain("nobody is named who is trusted to attest").with_hint("--key FILE"));
         }
