@@ -456,6 +456,10 @@ fn a_watch_tells_what_is_new() {
     world
         .dhow(&["scan", "import", &path(&world, "more.json")])
         .exits(0);
+    // A webhook that is not there was told nothing: it is told the next time.
+    let nowhere = format!("http://127.0.0.1:{}/", crate::world::free_port());
+    let lost = world.dhow(&["scan", "--watch", "--once", "--webhook", &nowhere, "app"]);
+    assert_eq!((lost.code, lost.stdout.as_str()), (1, ""), "{lost:?}");
     let (url, taken) = hook();
     let ran = world
         .dhow(&["scan", "--watch", "--once", "--webhook", &url, "app"])

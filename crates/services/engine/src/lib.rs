@@ -106,7 +106,7 @@ pub use dhow_build::{
 pub use dhow_vuln::Ecosystem;
 pub use inventory::Contents;
 pub use vulnerability::{Advisories, Scan, Subject as Vulnerability, Vulnerable};
-pub use watch::Changed;
+pub use watch::{Changed, Findings};
 
 /// Advisories, as far as a person sees them.
 pub mod vuln {

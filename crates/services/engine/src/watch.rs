@@ -20,46 +20,46 @@ pub struct Changed {
     pub gone: BTreeSet<String>,
 }
 
-type Seen = BTreeMap<String, BTreeSet<String>>;
+/// Findings as lines, by the names of what was scanned.
+pub type Findings = BTreeMap<String, BTreeSet<String>>;
 
 impl Engine {
     fn findings_path(&self) -> PathBuf {
         self.settings().root.join("cache").join("findings.json")
     }
 
-    /// How findings, by the names of what was scanned, differ from those of the last time, and keeps them for the next. What was
-    /// never asked about has nothing but new ones. With `all`, names that are not among them are forgotten.
+    /// How findings, by the names of what was scanned, differ from those that were kept the last time. What was never asked about has
+    /// nothing but new ones. Whoever has told them keeps them by [`Engine::keep_findings`]: one that dies before tells them again.
     ///
     /// # Errors
-    /// When it cannot be written. What cannot be read back counts as never seen.
-    pub fn findings_changed(
-        &self,
-        found: BTreeMap<String, BTreeSet<String>>,
-        all: bool,
-    ) -> Result<BTreeMap<String, Changed>, Error> {
-        use std::io::Read as _;
+    /// When what was kept cannot be read; what is no such file counts as never seen.
+    pub fn findings_changed(&self, found: &Findings) -> Result<BTreeMap<String, Changed>, Error> {
+        let seen = self.kept_findings()?;
+        let none = BTreeSet::new();
+        let changed = found.iter().map(|(name, now)| {
+            let before = seen.get(name).unwrap_or(&none);
+            let changed = Changed {
+                new: now.difference(before).cloned().collect(),
+                gone: before.difference(now).cloned().collect(),
+            };
+            (name.clone(), changed)
+        });
+        Ok(changed.collect())
+    }
+
+    /// Keeps findings for the next time. With `all`, names that are not among them are forgotten.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep_findings(&self, found: Findings, all: bool) -> Result<(), Error> {
         let path = self.findings_path();
         let what = || format!("write {}", path.display());
-        let mut bytes = Vec::new();
-        if let Ok(file) = std::fs::File::open(&path) {
-            file.take(MOST).read_to_end(&mut bytes).context(what)?;
-        }
-        let mut seen: Seen = serde_json::from_slice(&bytes).unwrap_or_default();
-        if all {
-            seen.retain(|name, _| found.contains_key(name));
-        }
-        let mut changed = BTreeMap::new();
-        for (name, now) in found {
-            let before = seen.remove(&name).unwrap_or_default();
-            changed.insert(
-                name.clone(),
-                Changed {
-                    new: now.difference(&before).cloned().collect(),
-                    gone: before.difference(&now).cloned().collect(),
-                },
-            );
-            seen.insert(name, now);
-        }
+        let mut seen = if all {
+            Findings::new()
+        } else {
+            self.kept_findings()?
+        };
+        seen.extend(found);
         if let Some(folder) = path.parent() {
             crate::container::make_folder(folder)?;
         }
@@ -70,8 +70,18 @@ impl Engine {
         if written.is_err() {
             drop(std::fs::remove_file(&staged));
         }
-        written.context(what)?;
-        Ok(changed)
+        written.context(what)
+    }
+
+    fn kept_findings(&self) -> Result<Findings, Error> {
+        use std::io::Read as _;
+        let path = self.findings_path();
+        let mut bytes = Vec::new();
+        if let Ok(file) = std::fs::File::open(&path) {
+            let read = file.take(MOST).read_to_end(&mut bytes);
+            read.context(|| format!("read {}", path.display()))?;
+        }
+        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
     /// Tells, as an event, that an image has a vulnerability.

@@ -1,12 +1,12 @@
 //! `scan --watch`: what is new since the last time. Each look is a process of its own, since whoever looks through layers must have no
 //! threads, and a webhook makes some.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Args;
-use dhow_engine::{Engine, Vulnerable};
+use dhow_engine::{Changed, Engine, Findings, Vulnerable};
 use dhow_types::parse_duration;
 use serde_json::{Value, json};
 
@@ -61,18 +61,39 @@ pub(super) fn endless(engine: &Engine, flags: &WatchFlags) -> Result<ExitCode, C
                 look.arg(word).args(is_flag.then_some("--once"));
             }
             let status = look.status().map_err(wrong)?;
-            // What it could not do it has said; the next change may mend it.
             let known = [0, i32::from(FOUND)];
-            if !status.code().is_some_and(|code| known.contains(&code)) {
-                note(&dialect::warning("this look was not done to its end"));
+            if status.code().is_some_and(|code| known.contains(&code)) {
+                last = Some(now);
+            } else {
+                // What it could not do it has said.
+                note(&dialect::warning(
+                    "this look was not done to its end: it is done again",
+                ));
             }
-            last = Some(now);
         }
         std::thread::sleep(flags.every);
     }
 }
 
-/// Tells what is new since the last time.
+/// What is new of one target.
+struct News<'s> {
+    of: &'s Scanned,
+    new: Vec<&'s Vulnerable>,
+    changed: Changed,
+}
+
+impl News<'_> {
+    fn document(&self) -> Value {
+        json!({
+            "Name": self.of.target.name,
+            "ID": self.of.target.image.as_ref().map(|image| image.id.to_string()),
+            "New": self.new.iter().map(|vulnerable| self.of.finding(vulnerable)).collect::<Vec<_>>(),
+            "Gone": self.changed.gone,
+        })
+    }
+}
+
+/// Tells what is new since the last time, the webhook first: when that fails nothing counts as told, and is told the next time.
 pub(super) fn once(engine: &Engine, flags: &ScanFlags, scanned: &[Scanned]) -> Result<ExitCode, CliError> {
     let mut found: BTreeMap<String, BTreeMap<String, &Vulnerable>> = BTreeMap::new();
     for one in scanned {
@@ -83,55 +104,54 @@ pub(super) fn once(engine: &Engine, flags: &ScanFlags, scanned: &[Scanned]) -> R
             .map(|vulnerable| (one.line(vulnerable), vulnerable));
         found.entry(one.target.name.clone()).or_default().extend(own);
     }
-    let lines = found
+    let lines: Findings = found
         .iter()
-        .map(|(name, own)| (name.clone(), own.keys().cloned().collect::<BTreeSet<_>>()))
+        .map(|(name, own)| (name.clone(), own.keys().cloned().collect()))
         .collect();
-    let changed = engine.findings_changed(lines, flags.all)?;
-    let mut told = Vec::new();
-    let mut fails = false;
-    for one in scanned {
-        let (Some(changed), Some(own)) = (changed.get(&one.target.name), found.remove(&one.target.name))
-        else {
-            continue;
-        };
-        let new: Vec<&Vulnerable> = changed
-            .new
+    let mut changed = engine.findings_changed(&lines)?;
+    let news: Vec<News<'_>> = scanned
+        .iter()
+        .filter_map(|of| {
+            // A name that was given twice is told once.
+            let changed = changed.remove(&of.target.name)?;
+            let own = &found[&of.target.name];
+            let new = changed.new.iter().filter_map(|line| own.get(line).copied());
+            Some(News {
+                of,
+                new: new.collect(),
+                changed,
+            })
+        })
+        .filter(|news| !news.new.is_empty() || !news.changed.gone.is_empty())
+        .collect();
+    let documents: Vec<Value> = news.iter().map(News::document).collect();
+    if let (Some(url), false) = (&flags.watch.webhook, documents.is_empty()) {
+        engine.post_json(url, Value::from(documents.clone()).to_string().into_bytes())?;
+    }
+    for one in &news {
+        one.new
             .iter()
-            .filter_map(|line| own.get(line).copied())
-            .collect();
-        let counts = |vulnerable: &&Vulnerable| flags.fail_on.is_empty() || flags.fails(vulnerable);
-        fails |= new.iter().any(counts);
-        for vulnerable in &new {
-            tell(engine, one, vulnerable);
-        }
-        if !new.is_empty() || !changed.gone.is_empty() {
-            told.push(json!({
-                "Name": one.target.name,
-                "ID": one.target.image.as_ref().map(|image| image.id.to_string()),
-                "New": new.iter().map(|vulnerable| one.finding(vulnerable)).collect::<Vec<_>>(),
-                "Gone": changed.gone,
-            }));
-        }
-        if flags.format != "json" {
-            let name = &one.target.name;
-            changed
-                .new
-                .iter()
-                .try_for_each(|line| say_line(&format!("new\t{name}\t{line}")))?;
-            changed
-                .gone
-                .iter()
-                .try_for_each(|line| say_line(&format!("gone\t{name}\t{line}")))?;
-        }
+            .for_each(|vulnerable| tell(engine, one.of, vulnerable));
     }
     if flags.format == "json" {
-        told.iter().try_for_each(|one| say_line(&one.to_string()))?;
+        documents.iter().try_for_each(|one| say_line(&one.to_string()))?;
+    } else {
+        news.iter().try_for_each(print)?;
     }
-    if let (Some(url), false) = (&flags.watch.webhook, told.is_empty()) {
-        engine.post_json(url, Value::from(told).to_string().into_bytes())?;
-    }
+    engine.keep_findings(lines, flags.all)?;
+    let counts = |vulnerable: &&Vulnerable| flags.fail_on.is_empty() || flags.fails(vulnerable);
+    let fails = news.iter().flat_map(|one| &one.new).any(counts);
     Ok(ExitCode::from(if fails { FOUND } else { 0 }))
+}
+
+fn print(news: &News<'_>) -> Result<(), CliError> {
+    let name = &news.of.target.name;
+    for (what, lines) in [("new", &news.changed.new), ("gone", &news.changed.gone)] {
+        lines
+            .iter()
+            .try_for_each(|line| say_line(&format!("{what}\t{name}\t{line}")))?;
+    }
+    Ok(())
 }
 
 fn tell(engine: &Engine, one: &Scanned, vulnerable: &Vulnerable) {
