@@ -169,6 +169,33 @@ fn what_is_known_of_attacks_is_shown_and_can_fail_a_scan() {
 }
 
 #[test]
+fn a_scan_of_what_cannot_be_read_fails_where_that_is_asked_for() {
+    let Some(world) = World::new() else { return };
+    world.file(
+        "osv.json",
+        osv(
+            "CVE-2026-1",
+            "curl",
+            &json!([{"introduced": "0"}, {"fixed": "1"}]),
+        )
+        .to_string(),
+    );
+    world
+        .dhow(&["scan", "import", &path(&world, "osv.json")])
+        .exits(0);
+    world.file("tree/etc/os-release", "ID=debian\nVERSION_ID=12\n");
+    let status = "Package: curl\nStatus: install ok installed\nVersion: 7.88.1\nArchitecture: amd64\n\n";
+    world.file("tree/var/lib/dpkg/status", status);
+    let tree = path(&world, "tree");
+    let scan = |condition: &str| world.dhow(&["scan", "--fail-on", condition, &tree]);
+    scan("low,incomplete").exits(0);
+    world.file("tree/var/lib/dpkg/status", "\u{0}\u{1}not a database");
+    scan("low").exits(0).says("var/lib/dpkg/status: none of its");
+    scan("low,incomplete").exits(2);
+    world.clean();
+}
+
+#[test]
 fn what_gets_no_fixes_any_more_is_said_and_can_fail_a_scan() {
     use std::os::unix::fs::PermissionsExt as _;
     let Some(world) = World::new() else { return };

@@ -45,7 +45,8 @@ struct ScanFlags {
     all: bool,
     /// Exit with 2 when something of this severity or worse is shown, whatever the distribution means to do about it; "kev": that
     /// attackers use, "epss=0.5": that they use with this probability or more; "eol": that the
-    /// distribution, or a program that it did not bring, gets no fixes any more; several, separated by commas: any of them
+    /// distribution, or a program that it did not bring, gets no fixes any more; "incomplete": that something could not be read or looked
+    /// up; several, separated by commas: any of them
     #[arg(long, value_name = "CONDITION", value_parser = Condition::parse, value_delimiter = ',')]
     fail_on: Vec<Condition>,
     /// Show only this severity and worse
@@ -125,8 +126,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         None => say(&text)?,
     }
     let mut found = scanned.iter().flat_map(|one| &one.scan.found);
-    let ended = flags.fail_on.contains(&Condition::Ended) && scanned.iter().any(Scanned::is_over);
-    Ok(match ended || found.any(|vulnerable| flags.fails(vulnerable)) {
+    let asks = |condition| flags.fail_on.contains(&condition);
+    let whole = asks(Condition::Ended) && scanned.iter().any(Scanned::is_over)
+        || asks(Condition::Incomplete) && scanned.iter().any(Scanned::is_incomplete);
+    Ok(match whole || found.any(|vulnerable| flags.fails(vulnerable)) {
         true => ExitCode::from(FOUND),
         false => ExitCode::SUCCESS,
     })
@@ -268,6 +271,12 @@ impl Scanned {
     /// Whether something in it gets no fixes any more.
     fn is_over(&self) -> bool {
         self.ends.iter().any(|end| end.state == ENDED)
+    }
+
+    /// Whether something could not be read, or was not looked up: each is a warning.
+    fn is_incomplete(&self) -> bool {
+        let unread = !self.target.contents.inventory.problems.is_empty();
+        unread || !self.scan.unknown.is_empty() || self.scan.programs > 0
     }
 
     fn warn(&self) {

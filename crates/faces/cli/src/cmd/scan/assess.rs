@@ -43,6 +43,8 @@ pub(super) enum Condition {
     Likely(u32),
     /// That something in it gets no fixes any more.
     Ended,
+    /// That something in it could not be read, or that the advisory data has nothing on: whoever hides what is in an image passes otherwise.
+    Incomplete,
 }
 
 impl Condition {
@@ -53,14 +55,19 @@ impl Condition {
         if matches!(text, "kev" | "exploited") {
             return Ok(Self::Exploited);
         }
-        if text == "eol" {
-            return Ok(Self::Ended);
+        match text {
+            "eol" => return Ok(Self::Ended),
+            "incomplete" => return Ok(Self::Incomplete),
+            _ => {}
         }
         let share = text.strip_prefix("epss=").map(Exploit::parse_share);
         match share {
             Some(Some(share)) => Ok(Self::Likely(share)),
             Some(None) => Err("epss is a number from 0 to 1".to_owned()),
-            None => Err(format!("it is one of {}, kev, epss=NUMBER, eol", super::levels())),
+            None => Err(format!(
+                "it is one of {}, kev, epss=NUMBER, eol, incomplete",
+                super::levels()
+            )),
         }
     }
 
@@ -70,7 +77,7 @@ impl Condition {
             Self::Severity(limit) => finding.severity.level >= *limit,
             Self::Exploited => finding.exploit.known.is_some(),
             // It is about the whole.
-            Self::Ended => false,
+            Self::Ended | Self::Incomplete => false,
             Self::Likely(limit) => finding.exploit.epss.is_some_and(|epss| epss >= *limit),
         }
     }
