@@ -251,6 +251,27 @@ fn a_failing_hook_ends_the_container_and_is_named() {
     yard.nothing_left();
 }
 
+// As runc, crun and youki, which do not wait for a startContainer hook; youki's test `hooks` wants it.
+#[test]
+fn what_comes_after_the_start_comes_also_when_a_hook_in_the_container_failed() {
+    let Some(yard) = Yard::new() else { return };
+    let bad = json!({ "path": "/bin/sh", "args": ["sh", "-c", "exit 3"] });
+    yard.config(|config| {
+        config["hooks"] = json!({
+            "startContainer": [bad],
+            "poststart": [yard.hook("poststart", "true"), yard.hook("poststart", "true")],
+        });
+    });
+    yard.create("a");
+    let failed = "error running startContainer hook #0: exit status 3";
+    yard.say("start a").exits(1).says(failed);
+    assert_eq!(yard.trace().len(), 2, "{:?}", yard.trace());
+    yard.say("delete a").ok();
+    yard.say("run a").exits(1).says(failed);
+    assert_eq!(yard.trace().len(), 4);
+    yard.nothing_left();
+}
+
 #[test]
 fn a_late_hook_is_killed_with_what_it_started() {
     let Some(yard) = Yard::new() else { return };

@@ -195,6 +195,15 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// Runs the `poststart` hooks of a container whose `startContainer` hook failed, and keeps to the failure that is there.
+///
+/// The standard would leave them out (runtime-spec, "Lifecycle", step 8). runc, crun and youki do not wait for that hook and run
+/// them all the same, so that what a `poststop` hook undoes has been done.
+pub(crate) fn run_after_failure(hooks: &[Hook], state: &State, around: Around<'_>) {
+    // What is told is why the container did not start.
+    let _second = run(Stage::Poststart, hooks, state, around, None);
+}
+
 /// Runs the `poststop` hooks, all of them: "the remaining hooks and lifecycle continue as if the hook had succeeded"
 /// (runtime-spec, "Lifecycle", step 13). Returns those that failed.
 pub(crate) fn run_last(hooks: &[Hook], state: &State, around: Around<'_>) -> Vec<HookFailure> {

@@ -390,6 +390,10 @@ impl<'a> Birth<'a> {
         match parent::executed(link, self.state.pid, pidfd, agent, Some(&self.state))? {
             Answer::Closed => {}
             answer => {
+                if matches!(answer, Answer::Said(_)) {
+                    let hooks = &self.plan.hooks.poststart;
+                    hooks::run_after_failure(hooks, &self.state, self.hooks.around());
+                }
                 let name = Name {
                     found: true,
                     ..program.name.clone()

@@ -59,6 +59,11 @@ impl Container {
             Ok(answer) => answer,
             Err(error) => return Err(self.stopped_by(error)),
         };
+        let hooks = spec.hooks.unwrap_or_default();
+        let around = surroundings.around();
+        if matches!(answer, Answer::Said(_)) {
+            hooks::run_after_failure(&hooks.poststart, &state, around);
+        }
         if !matches!(answer, Answer::Closed) {
             let program = spec.process.as_ref().and_then(|process| process.args.first());
             let text = program.cloned().unwrap_or_default();
@@ -69,8 +74,6 @@ impl Container {
             };
             return Err(answer.into_failure(&name, None, None));
         }
-        let hooks = spec.hooks.unwrap_or_default();
-        let around = surroundings.around();
         hooks::run(Stage::Poststart, &hooks.poststart, &state, around, None)
             .map_err(|error| self.stopped_by(error))
     }
