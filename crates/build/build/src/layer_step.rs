@@ -76,9 +76,11 @@ impl<'a> Scratch<'a> {
             .capture(active, &how)
             .context(|| "make a layer of a step's changes");
         // What is left is the snapshot's empty frame; a failed capture leaves its changes to be removed as well.
-        let removed = snapshots.remove(&key).context(|| "remove a step's snapshot");
+        let frame = snapshots.withdraw(&key).context(|| "remove a step's snapshot");
         let layer = layer?;
-        removed?;
+        if let Some(frame) = frame? {
+            self.build.frames.delete(frame);
+        }
         Ok(layer)
     }
 }

@@ -47,6 +47,7 @@ mod download;
 mod entitled;
 mod epoch;
 mod failure;
+mod frames;
 mod history;
 mod ignore;
 mod keys;

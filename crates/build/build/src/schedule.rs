@@ -12,6 +12,7 @@ use crate::cache::cancelled;
 use crate::cache_mounts::MountName;
 use crate::context::Context;
 use crate::failure::{Error, Halt, Trouble};
+use crate::frames::Frames;
 use crate::outside::{Once, Outside};
 use crate::plan::Plan;
 use crate::remote::Material;
@@ -56,6 +57,7 @@ pub(crate) struct Build<'a> {
     pub(crate) materials: Mutex<BTreeSet<Material>>,
     /// The cache mounts that steps had.
     pub(crate) mounts: Mutex<BTreeSet<MountName>>,
+    pub(crate) frames: Frames,
 }
 
 /// An image that this build pulled, once it has.
@@ -137,6 +139,7 @@ impl<'a> Build<'a> {
             bases: Mutex::default(),
             materials: Mutex::default(),
             mounts: Mutex::default(),
+            frames: Frames::default(),
         })
     }
 

@@ -4,13 +4,17 @@
 //! The worker is a single-threaded loop. Each job comes as one message with descriptors (a socket for the answer,
 //! the output, perhaps the mounted root) and is done by a child of the worker, so that jobs run side by side. The
 //! worker ends when the last [`Worker`] handle is closed, and so does every job of a dead build.
+//!
+//! A job tells how its program ended when nothing of it runs any more, and only then takes away its control group, endpoint
+//! and folder, while the build goes on with what the program wrote. [`Worker`] waits for that when it is dropped.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use dhow_bundle::{GeneratedFile, NamespaceMode, Request};
 use dhow_cgroup::Group;
@@ -33,6 +37,18 @@ const MAX_JOB: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Worker {
     socket: OwnedFd,
+    /// Channels of jobs that have told how they ended and still clean up.
+    ending: Mutex<Vec<UnixStream>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let ending = std::mem::take(&mut *self.ending.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut job in ending {
+            // Its end is all that comes; a failure is one, too.
+            drop(job.read(&mut [0]));
+        }
+    }
 }
 
 /// What a job is connected to.
@@ -98,7 +114,10 @@ impl Worker {
         .map_err(std::io::Error::from)
         .context(what)?;
         if dhow_sys::clone::fork().context(what)?.is_some() {
-            return Ok(Self { socket: ours });
+            return Ok(Self {
+                socket: ours,
+                ending: Mutex::default(),
+            });
         }
         drop(ours);
         dhow_sys::background::settle("dhow-worker");
@@ -125,19 +144,23 @@ impl Worker {
                 Error::new(ErrorKind::ResourceExhausted, message).with_hint("put long texts into a file")
             );
         }
-        let (mut answer, theirs) = UnixStream::pair().context(|| "make the step's channel")?;
+        let (answer, theirs) = UnixStream::pair().context(|| "make the step's channel")?;
         let mut fds = vec![theirs.as_fd(), output];
         fds.extend(mount);
         dhow_sys::fd::send(&self.socket, &text, &fds).context(|| "hand the step to the worker")?;
         drop(theirs);
-        while !readable(&answer) {
+        while !is_readable(&answer, 100) {
             if cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 // Closing our end makes the job kill its program.
                 return Err(Error::new(ErrorKind::Cancelled, "the step was cancelled"));
             }
         }
         let mut text = Vec::new();
-        answer.read_to_end(&mut text).context(|| "wait for the step")?;
+        let mut answer = BufReader::new(answer);
+        answer
+            .read_until(b'\n', &mut text)
+            .context(|| "wait for the step")?;
+        self.let_end(answer.into_inner());
         match serde_json::from_slice(&text) {
             Ok(Answer::Code(code)) => Ok(code),
             Ok(Answer::Failed { kind, message, hint }) => {
@@ -154,14 +177,21 @@ impl Worker {
             )),
         }
     }
+
+    /// Keeps the channel of a job until it has cleaned up; those that have by now are let go.
+    fn let_end(&self, job: UnixStream) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.retain(|job| !is_readable(job, 0));
+        ending.push(job);
+    }
 }
 
-/// Whether the answer, or its end, is there; waits a little for it.
-fn readable(answer: &UnixStream) -> bool {
+/// Whether the answer, or its end, is there; waits so long for it, less than a second.
+fn is_readable(answer: &UnixStream, milliseconds: i64) -> bool {
     let mut fds = [PollFd::new(answer, PollFlags::IN)];
     let patience = Timespec {
         tv_sec: 0,
-        tv_nsec: 100_000_000,
+        tv_nsec: milliseconds * 1_000_000,
     };
     matches!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1))
 }
@@ -181,10 +211,12 @@ fn serve(socket: &OwnedFd, settings: &Settings) {
         match dhow_sys::clone::fork() {
             Ok(Some(_)) => {}
             Ok(None) => {
-                let outcome = serde_json::from_slice::<Job>(&buffer[..count])
-                    .map_err(|error| Error::because(ErrorKind::Internal, "read the step", error))
-                    .and_then(|job| perform(settings, job, mount, &output, &answer));
-                tell(&mut answer, outcome);
+                let job = serde_json::from_slice::<Job>(&buffer[..count])
+                    .map_err(|error| Error::because(ErrorKind::Internal, "read the step", error));
+                match job {
+                    Ok(job) => perform(settings, job, mount, output, &mut answer),
+                    Err(error) => tell(&mut answer, Err(error)),
+                }
                 dhow_sys::background::exit_now(0)
             }
             Err(error) => tell(
@@ -207,7 +239,8 @@ fn tell(answer: &mut UnixStream, outcome: Result<i32, Error>) {
             hint: error.hint().map(str::to_owned),
         },
     };
-    if let Ok(text) = serde_json::to_vec(&text) {
+    if let Ok(mut text) = serde_json::to_vec(&text) {
+        text.push(b'\n');
         // Without a listener the build is gone, and nobody wants to know.
         drop(answer.write_all(&text));
     }
@@ -233,10 +266,18 @@ struct Made<'a> {
     folder: StepFolder,
 }
 
+impl Made<'_> {
+    /// Ends whatever still runs of the job.
+    fn kill(&self) {
+        if let Some(group) = &self.group {
+            drop(group.kill_all());
+        }
+    }
+}
+
 impl Drop for Made<'_> {
     fn drop(&mut self) {
         if let Some(group) = self.group.take() {
-            drop(group.kill_all());
             drop(group.delete());
         }
         if let (Some(endpoint), Ok(networks)) = (self.endpoint.take(), self.engine.networks()) {
@@ -246,21 +287,39 @@ impl Drop for Made<'_> {
     }
 }
 
-fn perform(
-    settings: &Settings,
-    job: Job,
-    mount: Option<OwnedFd>,
-    output: &OwnedFd,
-    answer: &UnixStream,
-) -> Result<i32, Error> {
-    let engine = Engine::open(settings.clone())?;
-    let id = ContainerId::from_random(random_bytes()?);
+/// Does a job, tells how its program ended, and cleans up.
+fn perform(settings: &Settings, job: Job, mount: Option<OwnedFd>, output: OwnedFd, answer: &mut UnixStream) {
+    let made = || -> Result<_, Error> {
+        let engine = Engine::open(settings.clone())?;
+        let id = ContainerId::from_random(random_bytes()?);
+        let folder = StepFolder::make(&settings.run, &id)?;
+        Ok((engine, id, folder))
+    };
+    let (engine, id, folder) = match made() {
+        Ok(made) => made,
+        Err(error) => return tell(answer, Err(error)),
+    };
     let mut made = Made {
         engine: &engine,
         endpoint: None,
         group: None,
-        folder: StepFolder::make(&settings.run, &id)?,
+        folder,
     };
+    // It closes the root and the output, whose end the build waits for.
+    let outcome = execute(&mut made, &id, job, mount, output, answer);
+    made.kill();
+    tell(answer, outcome);
+}
+
+/// Runs the program of a job; its exit code.
+fn execute(
+    made: &mut Made<'_>,
+    id: &ContainerId,
+    job: Job,
+    mount: Option<OwnedFd>,
+    output: OwnedFd,
+    answer: &UnixStream,
+) -> Result<i32, Error> {
     let (rootfs, root) = match (mount, &job.folder) {
         (Some(mount), _) => {
             let copy = mount.try_clone().context(|| "duplicate the root's descriptor")?;
@@ -282,9 +341,9 @@ fn perform(
     if request.privileged && crate::rootless::is_rootful() {
         request.devices = crate::container::host_devices(true);
     }
-    let netns = connect(&mut made, &id, job.network, &mut request)?;
-    request.files = files(&made, &request, job.network, &job.extra_hosts, job.resolver)?;
-    request.cgroup_path = group_path(&made, &id, job.cgroup_parent.as_deref())?;
+    let netns = connect(made, id, job.network, &mut request)?;
+    request.files = files(made, &request, job.network, &job.extra_hosts, job.resolver)?;
+    request.cgroup_path = group_path(made, id, job.cgroup_parent.as_deref())?;
     let spec = crate::system::runtime_spec(&request)?;
     let resources = spec
         .linux
@@ -293,13 +352,12 @@ fn perform(
         .unwrap_or_default();
     made.group = Group::create_if_allowed(Path::new(&request.cgroup_path), &resources)
         .context(|| "make the control group")?;
-    let plan = Plan::prepare(&spec, &engine.runtime_settings()).context(|| "prepare the step")?;
+    let plan = Plan::prepare(&spec, &made.engine.runtime_settings()).context(|| "prepare the step")?;
     let null = File::open("/dev/null").context(|| "open /dev/null")?;
-    let copy = || output.try_clone().context(|| "duplicate the output");
     let stdio = Stdio::Fds {
         stdin: null.into(),
-        stdout: copy()?,
-        stderr: copy()?,
+        stdout: output.try_clone().context(|| "duplicate the output")?,
+        stderr: output,
     };
     let namespaces = netns
         .into_iter()

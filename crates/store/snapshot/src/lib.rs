@@ -267,6 +267,14 @@ impl Snapshots {
     /// # Errors
     /// Failures of the file system; what is left then lies in the trash.
     pub fn remove(&self, key: &str) -> Result<(), Error> {
+        self.withdraw(key)?.map_or(Ok(()), Withdrawn::delete)
+    }
+
+    /// The first half of [`Self::remove`]: takes a snapshot out of the view, by one rename. None if it is not there.
+    ///
+    /// # Errors
+    /// Failures of the file system; the snapshot is then still there.
+    pub fn withdraw(&self, key: &str) -> Result<Option<Withdrawn>, Error> {
         check_key(key)?;
         let nanos = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -275,12 +283,14 @@ impl Snapshots {
         let name = format!("snapshot-{}-{nanos}-{serial}", std::process::id());
         let trash = self.root.join("trash");
         match std::fs::rename(self.dir().join(key), trash.join(&name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(|| format!("remove the snapshot {key}"))?,
         }
-        Root::open(&trash)
-            .and_then(|trash| trash.remove_all_at_once(Path::new(&name)))
-            .context(|| format!("delete the files of the snapshot {key}"))
+        Ok(Some(Withdrawn {
+            key: key.to_owned(),
+            trash,
+            name,
+        }))
     }
 
     /// All keys, sorted.
@@ -301,6 +311,27 @@ impl Snapshots {
         }
         keys.sort();
         Ok(keys)
+    }
+}
+
+/// A snapshot that is out of the view and whose files are still there. Dropped, they stay in the trash.
+#[derive(Debug)]
+#[must_use = "its files stay in the trash"]
+pub struct Withdrawn {
+    key: String,
+    trash: PathBuf,
+    name: String,
+}
+
+impl Withdrawn {
+    /// Deletes its files.
+    ///
+    /// # Errors
+    /// Failures of the file system; what is left lies in the trash.
+    pub fn delete(self) -> Result<(), Error> {
+        Root::open(&self.trash)
+            .and_then(|trash| trash.remove_all_at_once(Path::new(&self.name)))
+            .context(|| format!("delete the files of the snapshot {}", self.key))
     }
 }
 
