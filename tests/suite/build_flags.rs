@@ -127,3 +127,29 @@ fn stages_that_are_named_are_built_again() {
     build(&world, &["--no-cache-filter", "one,Two"], text).exits(0);
     assert_ne!(world.sh_in("f", "cat /2"), before);
 }
+
+#[test]
+fn steps_may_use_no_more_than_they_were_given() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let value =
+        |v1: &str, v2: &str| format!("(cd /sys/fs/cgroup; cat {v1} 2>/dev/null || cut -d ' ' -f 1 {v2})");
+    let text = format!(
+        "FROM busybox\nRUN nproc > /found; {} >> /found; {} >> /found\n",
+        value("memory/memory.limit_in_bytes", "memory.max"),
+        value("cpu/cpu.cfs_quota_us", "cpu.max"),
+    );
+    let flags = "--memory 64m --cpu-quota 50000 --cpu-period 100000 --cpuset-cpus 0 -c 512";
+    let flags: Vec<&str> = flags.split(' ').collect();
+    build(&world, &flags, &text).exits(0);
+    assert_eq!(world.sh_in("f", "cat /found"), "1\n67108864\n50000");
+    // What a step may use is no part of what it makes.
+    build(&world, &[], &text).exits(0).says("CACHED");
+    let hungry = "FROM busybox\nRUN head -c 100m /dev/zero | tail -c 90m > /dev/null\n";
+    build(&world, &["-m", "16m", "--memory-swap", "16m"], hungry)
+        .exits(1)
+        .says("137");
+    build(&world, &["--cpus", "-1"], &text).exits(125);
+    build(&world, &["--cpu-quota", "some"], &text).exits(125);
+}

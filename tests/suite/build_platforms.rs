@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::recipe::Recipe;
 use crate::served::Served;
+use crate::world::World;
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
@@ -291,4 +292,54 @@ fn a_cache_of_several_platforms_travels_by_a_folder() {
         [out.text("linux_amd64/unique"), out.text("linux_arm_v7/unique")],
         both
     );
+}
+
+#[test]
+fn annotations_go_to_the_index_its_entries_and_the_manifests_that_were_named() {
+    let world = World::new().unwrap();
+    let registry = Served::start(&world.path("registry"));
+    let (name, layout) = (registry.name("team/said:1"), world.path("layout"));
+    let oci = format!(
+        "type=oci,dest={},tar=false,annotation-index.by=output",
+        layout.display()
+    );
+    let mut args = vec!["build", "--platform", "linux/amd64,linux/arm64", "-t", &name];
+    args.extend(["--push", "-o", &oci]);
+    for said in [
+        "all=1",
+        "index,manifest[linux/arm64]:some=2",
+        "manifest-descriptor[linux/amd64]:entry=3",
+        "index-descriptor:top=4",
+    ] {
+        args.extend(["--annotation", said]);
+    }
+    args.push("-");
+    world.feed(&args, "FROM scratch\nLABEL a=b\n").exits(0);
+    let blob = |digest: &Value| -> Value {
+        let hex = digest.as_str().unwrap().trim_start_matches("sha256:");
+        serde_json::from_slice(&fs::read(layout.join("blobs/sha256").join(hex)).unwrap()).unwrap()
+    };
+    let top: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    assert_eq!(top["manifests"][0]["annotations"]["top"], "4");
+    let written = blob(&top["manifests"][0]["digest"]);
+    assert_eq!(written["annotations"], json!({ "some": "2", "by": "output" }));
+    let pushed: Value = serde_json::from_str(&world.dhow(&["manifest", "inspect", &name]).ok()).unwrap();
+    assert_eq!(pushed["annotations"], json!({ "some": "2" }));
+    for index in [&written, &pushed] {
+        let entries = index["manifests"].as_array().unwrap();
+        assert_eq!(entries[0]["annotations"], json!({ "entry": "3" }));
+        assert!(entries[1]["annotations"].is_null());
+        assert_eq!(blob(&entries[0]["digest"])["annotations"], json!({ "all": "1" }));
+        let arm = json!({ "all": "1", "some": "2" });
+        assert_eq!(blob(&entries[1]["digest"])["annotations"], arm);
+    }
+    for said in [
+        ["--annotation", "index:a=b"],
+        ["--annotation", "manifest-descriptor:a=b"],
+        ["-o", "type=oci,dest=none,annotation-index.a=b"],
+    ] {
+        let args = ["build", said[0], said[1], "-"];
+        let refused = world.feed(&args, "FROM scratch\nLABEL a=b\n");
+        refused.one_error(1).says("one image has no index");
+    }
 }

@@ -237,6 +237,8 @@ fn mounts_are_the_context_memory_caches_and_stages() {
          RUN --mount=target=/context test \"$(cat /context/f)\" = inside\n\
          RUN --mount=target=/m,type=tmpfs touch /m/x\nRUN test ! -e /m/x\n\
          RUN --mount=type=tmpfs,target=/dev/shm,size=128m grep ' /dev/shm ' /proc/mounts | grep -q size=131072k\n\
+         RUN mkdir /was && echo here > /was/f\nRUN --mount=type=tmpfs,target=/was,tmpcopyup grep -q here /was/f && touch /was/g\n\
+         RUN test ! -e /was/g\nRUN --mount=type=tmpfs,target=/was test ! -e /was/f\n\
          RUN --mount=type=cache,target=/c touch /c/x\nRUN --mount=type=cache,target=/other test ! -e /other/x\n\
          RUN --mount=type=cache,target=/c test -e /c/x\nRUN --mount=type=cache,target=$WHERE test -e $WHERE/x\n\
          RUN --mount=type=$KIND,target=/k touch /k/y\nRUN --mount=type=cache,target=/k test -e /k/y\n\

@@ -56,6 +56,10 @@ impl MountPlan {
             key.number(number.map_or(u64::MAX, u64::from));
         }
         key.number(mount.size.unwrap_or(0));
+        // Only then, so that older keys stay.
+        if mount.copy_up {
+            key.text("tmpcopyup");
+        }
         // What a cache began with is part of its content.
         if let Some(origin) = self.origin.as_ref().filter(|_| mount.kind != MountKind::Cache) {
             let source = mount.source.as_deref().unwrap_or_default();
@@ -216,7 +220,10 @@ impl<'a> Prepared<'a> {
                 MountKind::Cache => prepared.cache(stage, plan),
                 MountKind::Secret => prepared.secret(stage.build, plan),
                 MountKind::Tmpfs => {
-                    let source = MountSource::Tmpfs(plan.mount.size);
+                    let source = MountSource::Tmpfs {
+                        size: plan.mount.size,
+                        copy_up: plan.mount.copy_up,
+                    };
                     prepared.add(&plan.target, source, plan.mount.read_only);
                     Ok(())
                 }

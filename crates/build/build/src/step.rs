@@ -267,8 +267,13 @@ pub struct StepMount {
 pub enum MountSource {
     /// A file or directory of the host, to be bound.
     Bind(PathBuf),
-    /// A fresh tmpfs with at most so many bytes.
-    Tmpfs(Option<u64>),
+    /// A fresh tmpfs.
+    Tmpfs {
+        /// Most bytes.
+        size: Option<u64>,
+        /// Whether it begins with what is at its target.
+        copy_up: bool,
+    },
 }
 
 /// Which of a command's two outputs.

@@ -17,6 +17,8 @@ pub struct Mount {
     pub read_only: bool,
     /// Most bytes of a tmpfs.
     pub size: Option<u64>,
+    /// Whether a tmpfs begins with what is at its target; buildah's `tmpcopyup`.
+    pub copy_up: bool,
     /// Id of a cache, secret or ssh agent.
     pub id: Option<String>,
     /// How users of one cache share it.
@@ -91,7 +93,7 @@ impl Sharing {
 }
 
 /// `z` of buildah, and `Z`, stand below: keys are compared in lower case.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "type",
     "from",
     "source",
@@ -112,6 +114,7 @@ const KEYS: [&str; 20] = [
     "gid",
     "env",
     "z",
+    "tmpcopyup",
 ];
 
 /// What is wrong with a mount, and what may have been meant.
@@ -173,6 +176,7 @@ impl Mount {
             target: None,
             read_only: true,
             size: None,
+            copy_up: false,
             id: None,
             sharing: Sharing::Shared,
             required: false,
@@ -187,6 +191,10 @@ impl Mount {
         let secret_like = matches!(self.kind, MountKind::Secret | MountKind::Ssh);
         // Buildah's words for labels of SELinux: a source is the builder's own copy, and a command has no label of its own.
         if key == "z" && value.is_none() && matches!(self.kind, MountKind::Bind | MountKind::Cache) {
+            return Ok(());
+        }
+        if key == "tmpcopyup" && value.is_none() && self.kind == MountKind::Tmpfs {
+            self.copy_up = true;
             return Ok(());
         }
         if key == "required" {
@@ -404,11 +412,18 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_asked_for_in_buildahs_words_where_there_are_files() {
+    fn buildahs_words_are_known_where_they_have_a_meaning() {
         for text in ["target=/a,z", "type=bind,target=/a,Z", "type=cache,target=/a,z"] {
             assert!(parse(text).is_ok(), "{text}");
         }
-        for text in ["type=tmpfs,target=/a,z", "target=/a,z=1", "type=secret,id=a,z"] {
+        assert!(parse("type=tmpfs,target=/a,tmpcopyup").unwrap().copy_up);
+        for text in [
+            "type=tmpfs,target=/a,z",
+            "target=/a,z=1",
+            "type=secret,id=a,z",
+            "target=/a,tmpcopyup",
+            "type=tmpfs,target=/a,tmpcopyup=1",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

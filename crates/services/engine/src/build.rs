@@ -9,7 +9,9 @@ use dhow_build::{
     Answer, BuildObserver, Built, Checked, Download, Executor, Failed, Filter, GitAccess, GitSource, Images,
     MountName, MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
 };
-use dhow_bundle::{BindMount, MountRequest, Request as RunRequest, SeccompChoice, TmpfsMount, Ulimit};
+use dhow_bundle::{
+    BindMount, Limits, MountRequest, Request as RunRequest, SeccompChoice, TmpfsMount, Ulimit,
+};
 use dhow_image::Image;
 use dhow_oci::ImageConfig;
 use dhow_policy::Point;
@@ -37,21 +39,29 @@ impl From<Error> for BuildFailure {
     }
 }
 
+/// What is around a build and no part of what it makes.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildAround<'a> {
+    /// Where what is not in the cache here may be.
+    pub caches: &'a [CachePlace],
+    /// What the program of each `RUN` may use.
+    pub limits: &'a Limits,
+}
+
 impl Engine {
-    /// Builds an image; what is not in the cache here may be in one of `caches`. The caller must be single-threaded;
-    /// `pulls` sees the pulls of base images.
+    /// Builds an image. The caller must be single-threaded; `pulls` sees the pulls of base images.
     ///
     /// # Errors
     /// See [`BuildFailure`].
     pub fn build(
         &self,
         request: &Request,
-        caches: &[CachePlace],
+        around: BuildAround<'_>,
         observer: &dyn BuildObserver,
         pulls: &dyn Observer,
     ) -> Result<Built, BuildFailure> {
-        let steps = self.steps()?;
-        self.build_with(&steps, request, caches, observer, pulls)
+        let steps = self.steps(around.limits)?;
+        self.build_with(&steps, request, around.caches, observer, pulls)
     }
 
     /// Builds an image, then once more without the cache, and compares; the image, and the first difference if there is
@@ -62,12 +72,12 @@ impl Engine {
     pub fn build_twice(
         &self,
         request: &Request,
-        caches: &[CachePlace],
+        around: BuildAround<'_>,
         observer: &dyn BuildObserver,
         pulls: &dyn Observer,
     ) -> Result<(Built, Option<Difference>), BuildFailure> {
-        let steps = self.steps()?;
-        let built = self.build_with(&steps, request, caches, observer, pulls)?;
+        let steps = self.steps(around.limits)?;
+        let built = self.build_with(&steps, request, around.caches, observer, pulls)?;
         let second = Request {
             no_cache: true,
             aside: true,
@@ -89,21 +99,22 @@ impl Engine {
     pub fn build_each(
         &self,
         requests: &[Request],
-        caches: &[CachePlace],
+        around: BuildAround<'_>,
         observer: &dyn BuildObserver,
         pulls: &dyn Observer,
     ) -> Result<Vec<Built>, BuildFailure> {
-        let steps = self.steps()?;
+        let steps = self.steps(around.limits)?;
         let requests = requests.iter();
         requests
-            .map(|request| self.build_with(&steps, request, caches, observer, pulls))
+            .map(|request| self.build_with(&steps, request, around.caches, observer, pulls))
             .collect()
     }
 
-    fn steps(&self) -> Result<Steps, Error> {
+    fn steps(&self, limits: &Limits) -> Result<Steps, Error> {
         self.sweep_builds();
         let worker = Worker::fork(self.settings())?;
-        Ok(Steps { worker })
+        let limits = limits.clone();
+        Ok(Steps { worker, limits })
     }
 
     fn build_with(
@@ -269,6 +280,8 @@ impl Bases<'_> {
 
 struct Steps {
     worker: Worker,
+    /// What each may use.
+    limits: Limits,
 }
 
 impl Executor for Steps {
@@ -292,7 +305,7 @@ impl Steps {
             .volatile()
             .mount_detached()
             .context(|| "mount the step's root file system")?;
-        let job = job(step)?;
+        let job = job(step, &self.limits)?;
         let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
         let mut buffer = vec![0; 32 << 10];
         std::thread::scope(|scope| {
@@ -336,7 +349,7 @@ fn filter(filter: &Filter) -> Result<SeccompChoice, Error> {
     })
 }
 
-fn job(step: &RunStep<'_>) -> Result<Job, Error> {
+fn job(step: &RunStep<'_>, limits: &Limits) -> Result<Job, Error> {
     let mounts = step.mounts.iter().map(|mount| match &mount.source {
         MountSource::Bind(source) => MountRequest::Bind(BindMount {
             source: source.clone(),
@@ -344,10 +357,14 @@ fn job(step: &RunStep<'_>) -> Result<Job, Error> {
             read_only: mount.read_only,
             ..BindMount::default()
         }),
-        MountSource::Tmpfs(size) => MountRequest::Tmpfs(TmpfsMount {
-            destination: mount.target.clone(),
-            options: size.map(|size| format!("size={size}")).into_iter().collect(),
-        }),
+        MountSource::Tmpfs { size, copy_up } => {
+            let size = size.map(|size| format!("size={size}"));
+            let copy_up = copy_up.then(|| "tmpcopyup".to_owned());
+            MountRequest::Tmpfs(TmpfsMount {
+                destination: mount.target.clone(),
+                options: size.into_iter().chain(copy_up).collect(),
+            })
+        }
     });
     let sandbox = step.sandbox;
     Ok(Job {
@@ -358,6 +375,7 @@ fn job(step: &RunStep<'_>) -> Result<Job, Error> {
             hostname: step.hostname.to_owned(),
             mounts: mounts.collect(),
             shm_size: step.shm_size,
+            limits: limits.clone(),
             ulimits: step.ulimits.iter().map(ulimit).collect(),
             privileged: step.security == Security::Insecure,
             seccomp: filter(&sandbox.filter)?,

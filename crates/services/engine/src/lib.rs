@@ -72,7 +72,7 @@ pub use algebra::{Appended, Rebased, SetImage, SquashFrom};
 pub use assessment::{Assessment, Clearer, Suppressed};
 pub use boot::Booted;
 pub use bootstrap::BootstrapRequest;
-pub use build::BuildFailure;
+pub use build::{BuildAround, BuildFailure};
 pub use build_cache::{CacheEntry, CacheKind, CachePrune};
 pub use cache_artifact::{CacheExport, CachePlace};
 
@@ -152,9 +152,9 @@ pub use mounted::MountedImage;
 
 pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, Submounts, Ulimit};
 pub use dhow_image::{
-    Annotate, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy, Finding, HistoryLine, Image,
-    Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing, Prune, Pruned, Pulled, PushForm,
-    Pushed, Removed, Summary,
+    Annotate, AnnotationPlace, Annotations, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy,
+    Finding, HistoryLine, Image, Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing,
+    Prune, Pruned, Pulled, PushForm, Pushed, Removed, Summary,
 };
 pub use dhow_layer::{Backend, Compression};
 

@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+mod annotation;
 mod archive;
 mod attest;
 mod check;
@@ -52,6 +53,7 @@ mod store;
 mod sweep;
 mod types;
 
+pub use annotation::{AnnotationPlace, Annotations};
 pub use attest::{Attestation, Saying, Statement};
 pub use copy::{Copied, Copy, LayoutFolder, Location, copy};
 pub use image::{HistoryLine, Image, Summary};

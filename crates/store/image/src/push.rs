@@ -11,12 +11,13 @@ use dhow_reference::Reference;
 use dhow_transport::Client;
 use dhow_types::{DiffId, Digest, ErrorKind, Observer, Progress};
 
+use crate::annotation::AnnotationPlace;
 use crate::attest::{Saying, made};
 use crate::image::Image;
 use crate::names::taggable;
 use crate::parallel::{Metered, Stop, each};
 use crate::pipe::pipe;
-use crate::save::index_document;
+use crate::save::{describe, index_document};
 use crate::types::{PushForm, Pushed};
 use crate::{Context as _, Error, Store};
 
@@ -143,6 +144,7 @@ impl Store {
             pusher.push_beside(&kind, &bytes).context(what)?;
             let mut manifest = Descriptor::of(&kind, &bytes);
             manifest.platform = Some(image.config.platform());
+            describe(&mut manifest, &form.annotations);
             manifests.push(manifest);
         }
         for made in made(&manifests, say)? {
@@ -158,7 +160,7 @@ impl Store {
                 .context(what)?;
             manifests.push(made.descriptor);
         }
-        let bytes = serde_json::to_vec(&index_document(manifests))
+        let bytes = serde_json::to_vec(&index_document(manifests, &form.annotations))
             .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest list", error))?;
         let pushed = client.push_manifest(&target, media_type::OCI_INDEX, &bytes);
         pushed.context(what)?;
@@ -498,7 +500,11 @@ impl Pusher<'_> {
             manifest.annotations.clone_from(&original.manifest.annotations);
         }
         if !docker {
-            manifest.annotations.extend(self.form.annotations.clone());
+            let said = &self.form.annotations;
+            let platform = self.image.config.platform();
+            manifest
+                .annotations
+                .extend(said.of(AnnotationPlace::Manifest, &platform));
         }
         let bytes = serde_json::to_vec(&manifest)
             .map_err(|error| Error::because(ErrorKind::Internal, "write the manifest", error))?;

@@ -11,11 +11,12 @@ use dhow_content::ContentStore as _;
 use dhow_layer::tar::Writer;
 use dhow_layer::{Compression, Entry, EntryKind, Layer, compress};
 use dhow_meta::Lease;
-use dhow_oci::{Descriptor, Extra, Index, Labels, Manifest, media_type};
+use dhow_oci::{Descriptor, Extra, Index, Manifest, media_type};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, Digest, ErrorKind, Hasher};
 use serde::Serialize;
 
+use crate::annotation::{AnnotationPlace, Annotations};
 use crate::archive::{
     ArchiveImage, FULL_NAME, INDEX, LAYOUT, LAYOUT_BYTES, MANIFEST, REF_NAME, REPOSITORIES, blob_path,
 };
@@ -33,8 +34,8 @@ pub struct ArchiveForm {
     pub docker: bool,
     /// How layers are compressed.
     pub layers: Compression,
-    /// What the manifest says besides what the image's own manifest says.
-    pub annotations: Labels,
+    /// What the manifest says besides what the image's own manifest says, and what an index says.
+    pub annotations: Annotations,
 }
 
 impl Default for ArchiveForm {
@@ -42,7 +43,7 @@ impl Default for ArchiveForm {
         Self {
             docker: true,
             layers: Compression::None,
-            annotations: Labels::new(),
+            annotations: Annotations::default(),
         }
     }
 }
@@ -203,6 +204,9 @@ impl Store {
         let chosen: Vec<Chosen> = images.iter().map(|image| one(image, &[])).collect();
         let mut documents = self.documents(&chosen, form)?;
         let mut manifests = std::mem::take(&mut documents.index);
+        for manifest in &mut manifests {
+            describe(manifest, &form.annotations);
+        }
         for made in made(&manifests, say)? {
             let blobs = made.blobs.into_iter();
             documents
@@ -211,8 +215,9 @@ impl Store {
             documents.blobs.push((made.descriptor.digest, made.manifest));
             manifests.push(made.descriptor);
         }
-        let bytes = json(&index_document(manifests))?;
-        let index = Descriptor::of(media_type::OCI_INDEX, &bytes);
+        let bytes = json(&index_document(manifests, &form.annotations))?;
+        let mut index = Descriptor::of(media_type::OCI_INDEX, &bytes);
+        index.annotations = form.annotations.of_all(AnnotationPlace::IndexDescriptor);
         documents.blobs.push((index.digest, bytes));
         documents.index = named(&index, names);
         Ok((documents, index))
@@ -372,7 +377,10 @@ impl Store {
                 .collect();
             let mut manifest = Manifest::new(Descriptor::of(media_type::OCI_CONFIG, &config), layers.clone());
             manifest.annotations = self.annotations(&one.image);
-            manifest.annotations.extend(form.annotations.clone());
+            let said = form
+                .annotations
+                .of(AnnotationPlace::Manifest, &one.image.config.platform());
+            manifest.annotations.extend(said);
             let manifest = json(&manifest)?;
             let described = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
             documents.name(one, described.clone());
@@ -446,7 +454,7 @@ impl Store {
         output: &mut dyn Write,
     ) -> Result<(), Error> {
         let mut tar = Writer::new(BufWriter::with_capacity(BUFFER, output));
-        let index = index_document(documents.index);
+        let index = index_document(documents.index, &Annotations::default());
         let mut files = vec![
             (LAYOUT.to_owned(), LAYOUT_BYTES.to_vec()),
             (INDEX.to_owned(), json(&index)?),
@@ -486,14 +494,22 @@ impl Store {
     }
 }
 
-pub(crate) fn index_document(manifests: Vec<Descriptor>) -> Index {
+/// Adds to an entry of an index what is said of it.
+pub(crate) fn describe(manifest: &mut Descriptor, annotations: &Annotations) {
+    if let Some(platform) = &manifest.platform {
+        let said = annotations.of(AnnotationPlace::ManifestDescriptor, platform);
+        manifest.annotations.extend(said);
+    }
+}
+
+pub(crate) fn index_document(manifests: Vec<Descriptor>, annotations: &Annotations) -> Index {
     Index {
         schema_version: 2,
         media_type: Some(media_type::OCI_INDEX.to_owned()),
         artifact_type: None,
         manifests,
         subject: None,
-        annotations: Labels::new(),
+        annotations: annotations.of_all(AnnotationPlace::Index),
         extra: Extra::new(),
     }
 }

@@ -1,9 +1,11 @@
 //! What the verbs take and give.
 
 use dhow_layer::Compression;
-use dhow_oci::{Descriptor, ImageConfig, Labels, RunConfig, media_type};
+use dhow_oci::{Descriptor, ImageConfig, RunConfig, media_type};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, Digest, ImageId, Platform};
+
+use crate::annotation::Annotations;
 
 /// How to pull.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +33,8 @@ pub struct Pulled {
 /// How an image is pushed.
 #[derive(Clone, Debug)]
 pub struct PushForm {
-    /// What new manifests say besides; only of images for several machines.
-    pub annotations: Labels,
+    /// What new manifests say besides, and their index; only of images for several machines.
+    pub annotations: Annotations,
     /// How layers are compressed that no registry is known to have.
     pub compression: Compression,
     /// Whether the others are compressed again when they are compressed in another way.
@@ -42,7 +44,7 @@ pub struct PushForm {
 impl Default for PushForm {
     fn default() -> Self {
         Self {
-            annotations: Labels::new(),
+            annotations: Annotations::default(),
             compression: Compression::Gzip,
             force: false,
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::{Appended, SetImage, SquashFrom};
+use dhow_engine::{AnnotationPlace, Appended, SetImage, SquashFrom};
 use dhow_reference::Reference;
 use dhow_types::{ImageId, Platform};
 
@@ -177,6 +177,9 @@ impl SettingFlags {
         };
         let ports = self.exposed_ports.as_deref();
         let ports = ports.map(|ports| ports.iter().map(|text| port(text)).collect());
+        let annotations = super::build::annotations(&self.annotation)?;
+        super::build::check_of_one(&annotations)?;
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
         Ok(SetImage {
             env: env_pairs(&self.env, &[])?,
             unset_env: self.unset_env.clone(),
@@ -188,7 +191,7 @@ impl SettingFlags {
             workdir: self.workdir.clone(),
             exposed_ports: ports.transpose()?,
             platform: self.platform.clone(),
-            annotations: super::build::annotations(&self.annotation)?,
+            annotations: annotations.of(AnnotationPlace::Manifest, &platform),
             changes: self.change.clone(),
         })
     }

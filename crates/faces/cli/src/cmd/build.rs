@@ -1,5 +1,6 @@
 //! `build`.
 
+mod annotation;
 mod attest;
 mod cache;
 mod named;
@@ -16,23 +17,24 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 use dhow_engine::{
-    BuildEvent, BuildFailure, BuildLimit, BuildNetwork, BuildObserver, BuildRequest, BuildSecret, Built,
-    ContextFolder, Difference, Engine, Entitlements, Failed,
+    AnnotationPlace, Annotations, BuildAround, BuildEvent, BuildFailure, BuildLimit, BuildNetwork,
+    BuildObserver, BuildRequest, BuildSecret, Built, ContextFolder, Difference, Engine, Entitlements, Failed,
+    Limits,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
 
 use super::build_call::Call;
-use crate::flags::{key_value, labels};
+use crate::flags::{LimitFlags, key_value, labels};
 use crate::interrupt::{CODE, Interrupt};
 use crate::render::build::call::warnings;
 use crate::render::build::{Live, Plain, RawJson, Stepwise, Why, Written, failure};
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
 
+pub(super) use self::annotation::{check_of_one, parse as annotations};
 use self::attest::{Saying, Wanted};
 use self::output::Outputs;
-pub(super) use self::output::annotations;
 
 pub(crate) const VERB: Verb = Verb {
     name: "build",
@@ -135,6 +137,8 @@ struct BuildFlags {
     /// Ulimit options
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// Set the parent cgroup for the RUN instructions during build
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -202,9 +206,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     }
     request.record = outputs.recorded();
     flags.podman.check_recorded(request.record)?;
-    let annotations = output::annotations(&flags.annotation)?;
-    request.annotations.clone_from(&annotations);
-    request.annotations.extend(outputs.annotations());
+    let annotations = annotations(&flags.annotation)?;
+    request.annotations = recorded(&flags, &outputs, &annotations, request.platform.as_ref())?;
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
     let say = podman::stepwise(&flags)?;
@@ -305,13 +308,29 @@ fn export_cache(
     Ok(())
 }
 
+/// What the manifest in the store says; annotations that have no place are refused.
+fn recorded(
+    flags: &BuildFlags,
+    outputs: &Outputs,
+    annotations: &Annotations,
+    platform: Option<&Platform>,
+) -> Result<BTreeMap<String, String>, CliError> {
+    let mut all = annotations.clone();
+    all.extend(&outputs.annotations());
+    if platforms(flags).len() < 2 {
+        outputs.check_of_one(annotations)?;
+    }
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    Ok(all.of(AnnotationPlace::Manifest, &platform))
+}
+
 /// Builds an image for each of several machines, and brings the index of them to the outputs.
 fn build_all(
     context: &Context,
     flags: &BuildFlags,
     mut request: BuildRequest,
     outputs: &Outputs,
-    annotations: &BTreeMap<String, String>,
+    annotations: &Annotations,
     interrupt: &Interrupt,
     look: &Look<'_>,
 ) -> Result<ExitCode, CliError> {
@@ -332,8 +351,13 @@ fn build_all(
     };
     let requests: Vec<BuildRequest> = platforms(flags).iter().map(one).collect();
     let caches = cache::from(&flags.cache_from)?;
+    let limits = flags.limits.limits().map_err(CliError::plain)?;
     let built: Vec<Built> = show(context, look, &requests, interrupt, |engine, show, pulls| {
-        engine.build_each(&requests, &caches, show, pulls)
+        let around = BuildAround {
+            caches: &caches,
+            limits: &limits,
+        };
+        engine.build_each(&requests, around, show, pulls)
     })?;
     interrupt.end_when_it_comes(|| {});
     let said = saying.end(&built, &tags(flags)?)?;
@@ -382,7 +406,10 @@ fn solve(
     request: &BuildRequest,
     interrupt: &Interrupt,
 ) -> Result<Built, CliError> {
-    let caches = cache::from(&flags.cache_from)?;
+    let around = BuildAround {
+        caches: &cache::from(&flags.cache_from)?,
+        limits: &flags.limits.limits().map_err(CliError::plain)?,
+    };
     let (built, difference) = show(
         context,
         look,
@@ -390,9 +417,9 @@ fn solve(
         interrupt,
         |engine, show, pulls| {
             if flags.verify_reproducible {
-                return engine.build_twice(request, &caches, show, pulls);
+                return engine.build_twice(request, around, show, pulls);
             }
-            Ok((engine.build(request, &caches, show, pulls)?, None))
+            Ok((engine.build(request, around, show, pulls)?, None))
         },
     )?;
     if flags.verify_reproducible {
@@ -436,7 +463,11 @@ pub(super) fn steps(context: &Context, mut requests: Vec<BuildRequest>) -> Resul
         stepwise: None,
     };
     show(context, &look, &requests, &interrupt, |engine, show, pulls| {
-        engine.build_each(&requests, &[], show, pulls)
+        let around = BuildAround {
+            caches: &[],
+            limits: &Limits::default(),
+        };
+        engine.build_each(&requests, around, show, pulls)
     })
 }
 

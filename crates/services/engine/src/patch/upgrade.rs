@@ -11,7 +11,7 @@ use dhow_types::{ErrorKind, ImageId, Silent};
 
 use super::Mend;
 use crate::algebra::add_layer;
-use crate::{BuildFailure, BuildNetwork, Context as _, Engine, Error};
+use crate::{BuildAround, BuildFailure, BuildNetwork, Context as _, Engine, Error, Limits};
 
 /// Most bytes of what the package manager said that a failure tells.
 const MOST_SAID: usize = 4096;
@@ -171,7 +171,11 @@ impl Engine {
             request.network = BuildNetwork::None;
         }
         let said = Said::default();
-        let built = self.build(&request, &[], &said, &Silent);
+        let around = BuildAround {
+            caches: &[],
+            limits: &Limits::default(),
+        };
+        let built = self.build(&request, around, &said, &Silent);
         self.discard(&bare);
         match built {
             Ok(built) => Ok(built.image.config.rootfs.diff_ids.clone()),

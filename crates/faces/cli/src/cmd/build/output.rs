@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use dhow_engine::{About, ArchiveForm, Built, Compression, Engine, PushForm};
+use dhow_engine::{About, Annotations, ArchiveForm, Built, Compression, Engine, PushForm};
 use dhow_oci::Descriptor;
 use dhow_reference::Reference;
 use serde_json::{Value, json};
 
+use super::annotation;
 use crate::cmd::save::archive;
 use crate::render::{Progress, note};
 use crate::{CliError, Context};
@@ -51,7 +52,7 @@ struct Options {
     compression: Option<Compression>,
     /// Whether layers that the registry is known to have in another way are compressed again.
     force_compression: bool,
-    annotations: BTreeMap<String, String>,
+    annotations: Annotations,
     rewrite_timestamp: bool,
     /// Whether each platform has a folder of its own.
     split: Option<bool>,
@@ -142,9 +143,15 @@ impl Outputs {
     }
 
     /// What the manifest in the store is to say.
-    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+    pub(crate) fn annotations(&self) -> Annotations {
         self.image()
-            .map_or_else(BTreeMap::new, |options| options.annotations.clone())
+            .map_or_else(Annotations::default, |options| options.annotations.clone())
+    }
+
+    /// Refuses annotations, of all or of an output, that need an index, where there is one image.
+    pub(crate) fn check_of_one(&self, annotations: &Annotations) -> Result<(), CliError> {
+        let own = self.all.iter().map(|(_, options)| &options.annotations);
+        own.chain([annotations]).try_for_each(annotation::check_of_one)
     }
 
     /// Whether an output wants the times of files to be those of `SOURCE_DATE_EPOCH` at most.
@@ -181,7 +188,7 @@ impl Outputs {
         &self,
         context: &Context,
         built: &Built,
-        annotations: &BTreeMap<String, String>,
+        annotations: &Annotations,
         about: &About<'_>,
         quiet: bool,
     ) -> Result<BTreeMap<String, Value>, CliError> {
@@ -246,7 +253,7 @@ impl Outputs {
         &self,
         context: &Context,
         built: &[Built],
-        annotations: &BTreeMap<String, String>,
+        annotations: &Annotations,
         about: &About<'_>,
         quiet: bool,
     ) -> Result<BTreeMap<String, Value>, CliError> {
@@ -256,7 +263,7 @@ impl Outputs {
         for (output, options) in &self.all {
             let names = self.names(options);
             let mut all = annotations.clone();
-            all.extend(options.annotations.clone());
+            all.extend(&options.annotations);
             let form = ArchiveForm {
                 docker: false,
                 layers: options.compression.unwrap_or(Compression::None),
@@ -375,13 +382,13 @@ impl Output {
         built: &Built,
         names: &[Reference],
         options: &Options,
-        annotations: &BTreeMap<String, String>,
+        annotations: &Annotations,
         quiet: bool,
     ) -> Result<Option<Written>, CliError> {
         let engine = context.engine()?;
         let form = |docker: bool| {
             let mut all = annotations.clone();
-            all.extend(options.annotations.clone());
+            all.extend(&options.annotations);
             ArchiveForm {
                 docker,
                 layers: options.compression.unwrap_or(Compression::None),
@@ -566,11 +573,8 @@ impl Options {
             .collect();
         for key in keys {
             let value = known.remove(&key).unwrap_or_default();
-            let name = key
-                .strip_prefix("annotation.")
-                .or_else(|| key.strip_prefix("annotation-manifest."));
-            let name = name.ok_or_else(|| format!("{key}: only annotations of the manifest are written"))?;
-            self.annotations.insert(name.to_owned(), value);
+            let name = key.strip_prefix("annotation").unwrap_or_default();
+            annotation::add_field(&mut self.annotations, name, &value)?;
         }
         Ok(())
     }
@@ -605,34 +609,11 @@ pub(crate) fn write_metadata(path: &Path, told: &BTreeMap<String, Value>) -> Res
         .map_err(failed)
 }
 
-/// `--annotation [manifest:]KEY=VALUE`.
-pub(crate) fn annotations(flags: &[String]) -> Result<BTreeMap<String, String>, CliError> {
-    let mut all = BTreeMap::new();
-    for text in flags {
-        let bad = |why: &str| CliError::plain(format!("invalid --annotation {text:?}: {why}"));
-        let (key, value) = text.split_once('=').ok_or_else(|| bad("write KEY=VALUE"))?;
-        let key = match key.split_once(':') {
-            None => key,
-            Some(("manifest", key)) => key,
-            Some((kind, _))
-                if kind.starts_with("manifest[")
-                    || kind.starts_with("index")
-                    || kind.starts_with("manifest-descriptor") =>
-            {
-                return Err(bad("only annotations of the manifest are written"));
-            }
-            Some(_) => key,
-        };
-        if key.is_empty() {
-            return Err(bad("it has no name"));
-        }
-        all.insert(key.to_owned(), value.to_owned());
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
+    use dhow_engine::AnnotationPlace;
+    use dhow_types::Platform;
+
     use super::*;
 
     fn parsed(text: &str) -> Output {
@@ -667,7 +648,10 @@ mod tests {
         );
         let names: Vec<_> = options.names.iter().map(Reference::familiar).collect();
         assert_eq!(names, ["a:latest", "b:1"]);
-        assert_eq!(options.annotations["k"], "v");
+        let said = options
+            .annotations
+            .of(AnnotationPlace::Manifest, &Platform::host());
+        assert_eq!(said["k"], "v");
         assert_eq!(options.compression, Some(Compression::Zstd));
     }
 
@@ -684,7 +668,7 @@ mod tests {
             ("type=image,name=UPPER", "UPPER"),
             ("type=oci,tar=false", "dest"),
             ("type=tar,dest=x,annotation.a=b", "annotation"),
-            ("type=oci,dest=x,annotation-index.a=b", "annotation-index"),
+            ("type=oci,dest=x,annotation-place.a=b", "annotation-place"),
         ] {
             let error = one(bad).unwrap_err();
             assert!(error.message().contains(word), "{bad}: {error:?}");
