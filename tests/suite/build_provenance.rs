@@ -173,6 +173,12 @@ fn an_image_has_its_provenance_when_it_is_asked_for() {
         statement["predicate"]["runDetails"]["builder"]["id"],
         "https://ci.example/7"
     );
+    // Bytes, as BuildKit has them: the Dockerfile above in base64.
+    let metadata = &statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"];
+    assert_eq!(
+        metadata["source"]["infos"][0]["data"],
+        "RlJPTSBidXN5Ym94CkFSRyBDT0xPVVIKUlVOIC0tbW91bnQ9dHlwZT1zZWNyZXQsaWQ9cyBlY2hvICRDT0xPVVIgPiAvYwo="
+    );
     assert!(!statement.to_string().contains("s3cr3t"));
     let told: Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
     let pulled = World::new().unwrap();

@@ -7,6 +7,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dhow_build::{Built, Request};
 use dhow_image::{Image, Statement};
 use dhow_inventory::Subject;
@@ -21,11 +23,12 @@ use crate::apart::Later;
 use crate::{Context as _, Engine, Error};
 
 /// The predicate.
-const PREDICATE: &str = "https://slsa.dev/provenance/v1";
+pub(crate) const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 /// That of a bill of materials.
 const CONTENTS: &str = "https://spdx.dev/Document";
 /// What the parameters mean.
-const BUILD_TYPE: &str = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
+pub(crate) const BUILD_TYPE: &str =
+    "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
 
 /// How much provenance tells.
 #[derive(Clone, Debug)]
@@ -242,27 +245,34 @@ impl<'a> About<'a> {
         built: &Built,
         subjects: &[Value],
     ) -> Result<Vec<Statement>, dhow_image::Error> {
-        let statement = |kind: &'static str, predicate: &Value| {
-            let statement = json!({
-                "_type": "https://in-toto.io/Statement/v1",
-                "predicateType": kind,
-                "subject": subjects,
-                "predicate": predicate,
-            });
-            let bytes = serde_json::to_vec(&statement).map_err(|error| {
-                dhow_image::Error::because(dhow_types::ErrorKind::Internal, "write a statement", error)
-            })?;
-            Ok((kind, bytes))
-        };
+        let statement =
+            |kind: &'static str, predicate: &Value| Ok((kind, in_toto(kind, subjects, predicate)?));
         let contents = self
             .contents
             .get(place)
             .map(|contents| statement(CONTENTS, contents));
         let provenance = self.provenance.zip(self.requests.get(place));
         let provenance =
-            provenance.map(|(how, request)| statement(PREDICATE, &predicate(built, request, how)));
+            provenance.map(|(how, request)| statement(PROVENANCE, &predicate(built, request, how)));
         contents.into_iter().chain(provenance).collect()
     }
+}
+
+/// A statement about these subjects (in-toto attestation framework, v1).
+pub(crate) fn in_toto(
+    kind: &str,
+    subjects: &[Value],
+    predicate: &Value,
+) -> Result<Vec<u8>, dhow_image::Error> {
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": kind,
+        "subject": subjects,
+        "predicate": predicate,
+    });
+    serde_json::to_vec(&statement).map_err(|error| {
+        dhow_image::Error::because(dhow_types::ErrorKind::Internal, "write a statement", error)
+    })
 }
 
 fn predicate(built: &Built, request: &Request, how: &Provenance) -> Value {
@@ -288,7 +298,7 @@ fn predicate(built: &Built, request: &Request, how: &Provenance) -> Value {
             parameters["secrets"] = json!(secrets);
         }
         metadata["buildkit_metadata"] = json!({"source": {"infos": [
-            {"filename": request.dockerfile_name, "language": "Dockerfile", "data": request.dockerfile}
+            {"filename": request.dockerfile_name, "language": "Dockerfile", "data": STANDARD.encode(&request.dockerfile)}
         ]}});
     }
     if !arguments.is_empty() {
@@ -322,7 +332,7 @@ fn predicate(built: &Built, request: &Request, how: &Provenance) -> Value {
 }
 
 /// An image that the build began with: by the digest in its registry, or else that of its manifest or config here.
-fn material(name: &str, image: &Image) -> Option<Value> {
+pub(crate) fn material(name: &str, image: &Image) -> Option<Value> {
     let reference = Reference::parse(name).ok()?.or_latest();
     let own = image.digests.iter().find(|(repo, _)| *repo == reference.name());
     let digest = own
@@ -334,7 +344,7 @@ fn material(name: &str, image: &Image) -> Option<Value> {
 }
 
 /// A package URL of an image (package-url/purl-spec, type `docker`): `pkg:docker/debian@12?platform=linux%2Famd64`.
-fn purl(name: &Reference, platform: &Platform) -> String {
+pub(crate) fn purl(name: &Reference, platform: &Platform) -> String {
     let escaped = |text: &str| {
         text.replace('%', "%25")
             .replace(':', "%3A")
