@@ -85,7 +85,9 @@ pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
 pub use lifecycle::{Expired, Retired, end_of, today};
 pub use network::{NetworkChoice, NetworkView};
 pub use origin::Origin;
-pub use patch::{Change, How, Mend, PatchPlan, PatchTarget, Patched, Unmendable};
+pub use patch::{
+    Change, Fixed, GivenRecipe, How, Mend, PatchPlan, PatchTarget, PatchWays, Patched, Rebuild, Unmendable,
+};
 pub use pod::{ExitPolicy, Pod, PodRequest, PodShare, is_infra, shares_network};
 pub use policy::{PolicyFiles, PolicyTest};
 pub use provenance::{About, Bills, Provenance};

@@ -202,6 +202,20 @@ impl Engine {
         Ok(digest)
     }
 
+    /// Signs what a name points to in its registry, if `may` says so of its digest; which that is.
+    pub(crate) fn sign_if(
+        &self,
+        reference: &Reference,
+        request: &SignRequest<'_>,
+        may: impl FnOnce(&Digest) -> Result<(), Error>,
+    ) -> Result<Digest, Error> {
+        let top = self.to_sign(reference)?;
+        may(&top.descriptor.digest)?;
+        self.sign_one(reference, &top, request)
+            .context(|| format!("sign {} ({})", reference.familiar(), top.descriptor.digest))?;
+        Ok(top.descriptor.digest)
+    }
+
     fn to_sign(&self, reference: &Reference) -> Result<Fetched, Error> {
         let fetched = self.client()?.manifest(reference);
         let what = || format!("look for {} in its registry", reference.familiar());

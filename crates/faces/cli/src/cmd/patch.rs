@@ -1,9 +1,10 @@
 //! `patch`: a vulnerability is mended in the image that brought it, and what derives from it inherits that.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::{Change, Engine, How, PatchPlan, PatchTarget, Patched};
+use dhow_engine::{Change, Engine, How, PatchPlan, PatchTarget, PatchWays, Patched, Rebuild};
 use dhow_types::ImageId;
 use serde_json::{Value, json};
 
@@ -30,9 +31,23 @@ struct PatchFlags {
     /// A command of the shell that has to succeed in each new image
     #[arg(long, value_name = "COMMAND")]
     smoke: Option<String>,
+    /// When images are built again by the recipe in their provenance: needed (where their layers cannot follow), always or never
+    #[arg(long, value_name = "WHEN", default_value = "needed", value_parser = ["needed", "always", "never"])]
+    rebuild: String,
+    /// Build an image again by this Dockerfile, with the provenance's arguments if it has some (the name can be left out where IMAGE is
+    /// patched; may be given several times)
+    #[arg(long, value_name = "[IMAGE=]FILE")]
+    recipe: Vec<String>,
+    /// The folder that COPY reads when an image is built again (as --recipe)
+    #[arg(long, value_name = "[IMAGE=]FOLDER")]
+    context: Vec<String>,
     /// Push the new images under all their names
     #[arg(long, conflicts_with = "dry_run")]
     push: bool,
+    /// Sign what is pushed with this private key, a PEM file: the images, and what is stated of them (where they come from, what was mended,
+    /// what was tried)
+    #[arg(long, value_name = "FILE", requires = "push")]
+    key: Option<PathBuf>,
     /// Replace the containers of patched images, one after the other; one that does not come up is put back
     #[arg(long, conflicts_with = "dry_run")]
     rollout: bool,
@@ -51,6 +66,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let target = target(engine, &flags.targets)?;
     let planned = engine.plan_patch(&target, flags.cascade, &advisories)?;
     warn(&planned);
+    let ways = ways(engine, &flags, &target, &planned)?;
     if planned.is_empty() {
         if planned.unmendable.is_empty() {
             note("nothing to do: no image here has it");
@@ -64,12 +80,13 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         let text = if flags.format == "json" {
             pretty(&document(&planned, &[], &[]))
         } else {
-            listed(&planned)
+            listed(&planned, &ways)
         };
         say(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let patched = engine.patch(&planned, &advisories, flags.smoke.as_deref(), &mut |node| {
+    let key = flags.key.as_deref().map(super::sign::private_key).transpose()?;
+    let patched = engine.patch(&planned, &advisories, &ways, &mut |node| {
         note(&format!("patching {}", name(&planned.graph, node)));
     })?;
     let containers = running(engine, &planned, &patched)?;
@@ -92,9 +109,16 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         0
     };
     if flags.push {
-        for image in patched.iter().flat_map(|one| &one.names) {
+        for (one, image) in patched
+            .iter()
+            .flat_map(|one| one.names.iter().map(move |name| (one, name)))
+        {
             note(&format!("pushing {image}"));
             engine.push(image, &dhow_types::Silent)?;
+            if let Some(key) = &key {
+                note(&format!("signing {image}"));
+                engine.sign_patched(one, image, key)?;
+            }
         }
     }
     if left > 0 {
@@ -104,6 +128,69 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         )));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the flags say to go about it.
+fn ways(
+    engine: &Engine,
+    flags: &PatchFlags,
+    target: &PatchTarget,
+    planned: &PatchPlan,
+) -> Result<PatchWays, CliError> {
+    let mut ways = PatchWays {
+        smoke: flags.smoke.clone(),
+        rebuild: match flags.rebuild.as_str() {
+            "always" => Rebuild::Always,
+            "never" => Rebuild::Never,
+            _ => Rebuild::Needed,
+        },
+        ..PatchWays::default()
+    };
+    for text in &flags.recipe {
+        let (node, path) = of_image(engine, "recipe", text, target, planned)?;
+        let bytes = super::sign::read(path)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| CliError::plain(format!("{} is no text", path.display())))?;
+        let name = path.display().to_string();
+        ways.recipes.entry(node).or_default().dockerfile = Some((name, text));
+    }
+    for text in &flags.context {
+        let (node, path) = of_image(engine, "context", text, target, planned)?;
+        if !path.is_dir() {
+            return Err(CliError::plain(format!(
+                "--context {}: it is no folder",
+                path.display()
+            )));
+        }
+        ways.recipes.entry(node).or_default().context = Some(path.to_owned());
+    }
+    Ok(ways)
+}
+
+/// The image of the plan that a flag is about, and the path that it gives.
+fn of_image<'t>(
+    engine: &Engine,
+    flag: &str,
+    text: &'t str,
+    target: &PatchTarget,
+    planned: &PatchPlan,
+) -> Result<(usize, &'t Path), CliError> {
+    let (image, path) = match (text.split_once('='), target) {
+        (Some((image, path)), _) if engine.image(image).is_ok() => (image, path),
+        (_, PatchTarget::Image(image)) => (image.as_str(), text),
+        _ => {
+            return Err(
+                CliError::plain(format!("--{flag} {text}: it does not say of which image"))
+                    .with_hint("write IMAGE=PATH"),
+            );
+        }
+    };
+    let id = engine.image(image)?.id;
+    let node = planned.graph.find(&id);
+    let planned = node.filter(|node| planned.plan.steps.iter().any(|step| step.node == *node));
+    let node = planned
+        .ok_or_else(|| CliError::plain(format!("--{flag} {text}: nothing is to be mended in {image}")))?;
+    Ok((node, Path::new(path)))
 }
 
 /// Replaces the containers; how many could not be, which is told.
@@ -149,10 +236,11 @@ fn warn(planned: &PatchPlan) {
     }
 }
 
-fn listed(planned: &PatchPlan) -> String {
+fn listed(planned: &PatchPlan, ways: &PatchWays) -> String {
     let mut rows = "IMAGE\tACTION\tPACKAGES\n".to_owned();
     for step in &planned.plan.steps {
         let action = match (step.follows, step.packages.is_empty()) {
+            _ if ways.recipes.contains_key(&step.node) => "rebuild".to_owned(),
             (None, _) => "upgrade".to_owned(),
             (Some(base), true) => format!("follow {}", name(&planned.graph, base)),
             (Some(base), false) => format!("follow {}, upgrade", name(&planned.graph, base)),
@@ -193,6 +281,7 @@ fn how(how: &How) -> &'static str {
         How::Upgraded => "upgraded",
         How::Followed { upgraded: false, .. } => "followed",
         How::Followed { upgraded: true, .. } => "followed, upgraded",
+        How::Rebuilt { .. } => "rebuilt",
         How::Apart { .. } => "upgraded above the old base",
     }
 }
@@ -279,7 +368,7 @@ fn document(planned: &PatchPlan, patched: &[Patched], containers: &[Old]) -> Val
         .map(|one| {
             let (merged, conflicts) = match &one.how {
                 How::Followed { merged, .. } => (*merged, &[] as &[String]),
-                How::Apart { conflicts } => (0, conflicts.as_slice()),
+                How::Apart { conflicts } | How::Rebuilt { conflicts } => (0, conflicts.as_slice()),
                 How::Upgraded => (0, &[] as &[String]),
             };
             json!({
@@ -295,6 +384,11 @@ fn document(planned: &PatchPlan, patched: &[Patched], containers: &[Old]) -> Val
                     "Package": change.name,
                     "Old": change.old,
                     "New": change.new,
+                })).collect::<Vec<_>>(),
+                "Fixed": one.fixed.iter().map(|fixed| json!({
+                    "ID": fixed.vulnerability,
+                    "Package": fixed.package,
+                    "Version": fixed.version,
                 })).collect::<Vec<_>>(),
                 "Notes": one.notes,
             })

@@ -5,9 +5,12 @@
 
 mod follow;
 mod proof;
+mod rebuild;
+mod said;
 mod upgrade;
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use dhow_image::Image;
 use dhow_inventory::{Inventory, Kind};
@@ -16,10 +19,13 @@ use dhow_lineage::{Affected, Graph, Plan, Step, plan};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, ImageId};
 
+use self::said::Evidence;
 use crate::event::Event;
 use crate::{Advisories, Context as _, Engine, Error, Vulnerable};
 
 pub use proof::Change;
+pub use rebuild::{GivenRecipe, PatchWays, Rebuild};
+pub use said::Fixed;
 
 /// What to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +98,11 @@ pub struct Patched {
     pub how: How,
     /// What changed among its packages.
     pub changes: Vec<Change>,
+    /// The vulnerabilities that are gone.
+    pub fixed: Vec<Fixed>,
     /// What a person should know.
     pub notes: Vec<String>,
+    evidence: said::Evidence,
 }
 
 /// How an image was made.
@@ -107,6 +116,11 @@ pub enum How {
         merged: usize,
         /// Whether packages of its own were brought up to date, too.
         upgraded: bool,
+    },
+    /// It was built again by its recipe.
+    Rebuilt {
+        /// Why its layers could not follow, path by path; empty where nobody tried.
+        conflicts: Vec<String>,
     },
     /// Its layers would not be the same on the new base, so its packages were brought up to date above the old one.
     Apart {
@@ -271,17 +285,17 @@ impl Engine {
         })
     }
 
-    /// Carries out a plan. `smoke` is a command of the shell that has to succeed in each new image; `tell` hears of each image before
-    /// its turn. The caller must be single-threaded.
+    /// Carries out a plan. `tell` hears of each image before its turn. The caller must be single-threaded.
     ///
     /// # Errors
     /// `FailedPrecondition` when an image does not come out as planned: a vulnerability is still there, another came, a package was
-    /// lost, a file is not what its package says, or the command failed. Then nothing has changed.
+    /// lost, a file is not what its package says, or a command failed; and when an image is to be built again by a recipe for which
+    /// something is missing. Then nothing has changed.
     pub fn patch(
         &self,
         planned: &PatchPlan,
         advisories: &Advisories,
-        smoke: Option<&str>,
+        ways: &PatchWays,
         tell: &mut dyn FnMut(usize),
     ) -> Result<Vec<Patched>, Error> {
         let _lease = self.keep_all()?;
@@ -289,8 +303,12 @@ impl Engine {
         let mut make = || -> Result<Vec<Event>, Error> {
             for step in &planned.plan.steps {
                 tell(step.node);
-                let one = self.step(planned, step, &made, advisories, smoke);
+                let one = self.step(planned, step, &made, advisories, ways);
                 made.push(one.context(|| format!("patch {}", name_of(planned, step.node)))?);
+            }
+            for one in &made {
+                let kept = self.keep_said(planned, one);
+                kept.context(|| format!("patch {}", name_of(planned, one.node)))?;
             }
             self.take_over(planned, &mut made)
         };
@@ -328,16 +346,27 @@ impl Engine {
         step: &Step<Mend>,
         made: &[Patched],
         advisories: &Advisories,
-        smoke: Option<&str>,
+        ways: &PatchWays,
     ) -> Result<Patched, Error> {
+        let begun = SystemTime::now();
         let node = &planned.graph.nodes()[step.node];
         let old = self.image(&node.id.to_string())?;
         let base = step
             .follows
             .and_then(|parent| made.iter().find(|one| one.node == parent));
-        let (image, how) = match base {
-            None => (self.upgraded(&old, &step.packages, step.from)?, How::Upgraded),
-            Some(base) => self.followed(planned, step, &old, base)?,
+        let mut making = self.making(planned, step, &old)?;
+        let (image, how) = match (self.first_recipe(step.node, &old, ways, &mut making.notes)?, base) {
+            (Some(recipe), _) => {
+                let image = self.built_again(planned, &old, &recipe, made, &step.packages, &mut making)?;
+                let conflicts = Vec::new();
+                (image, How::Rebuilt { conflicts })
+            }
+            (None, None) => {
+                let (image, fetched) = self.upgraded(&old, &step.packages, step.from)?;
+                making.fetched = fetched;
+                (image, How::Upgraded)
+            }
+            (None, Some(base)) => self.followed(planned, step, &old, (base, made), ways, &mut making)?,
         };
         let mut done = Patched {
             node: step.node,
@@ -346,14 +375,28 @@ impl Engine {
             superseded: Vec::new(),
             how,
             changes: Vec::new(),
-            notes: Vec::new(),
+            fixed: Vec::new(),
+            notes: std::mem::take(&mut making.notes),
+            evidence: making,
         };
+        let smoke = ways.smoke.as_deref();
         let proven = self.prove(planned, step, &old, base, &mut done, advisories, smoke);
         if proven.is_err() {
             self.discard(&done.image);
         }
         proven?;
+        done.evidence.about(&old, smoke, advisories, begun);
         Ok(done)
+    }
+
+    /// What is known before an image is made.
+    fn making(&self, planned: &PatchPlan, step: &Step<Mend>, old: &Image) -> Result<Evidence, Error> {
+        let goals = planned.goals.get(&step.node).into_iter().flatten();
+        let mut evidence = Evidence::default();
+        evidence.asked = goals.map(|goal| goal.vulnerability.clone()).collect();
+        evidence.made_of("old image", &name_of(planned, step.node), old);
+        evidence.keep_recipe(self.recorded_recipe(old)?.ok().as_ref());
+        Ok(evidence)
     }
 
     /// An image on what its base became.
@@ -362,20 +405,26 @@ impl Engine {
         planned: &PatchPlan,
         step: &Step<Mend>,
         old: &Image,
-        base: &Patched,
+        (base, made): (&Patched, &[Patched]),
+        ways: &PatchWays,
+        making: &mut Evidence,
     ) -> Result<(ImageId, How), Error> {
         let old_base = self.image(&planned.graph.nodes()[base.node].id.to_string())?;
         let new_base = self.image(&base.image.to_string())?;
-        let follow = self.on_new_base(old, &old_base, &new_base)?;
-        let (image, merged) = match follow {
+        let (image, merged) = match self.on_new_base(old, &old_base, &new_base)? {
             follow::Outcome::Made { image, merged } => (image, merged),
             follow::Outcome::Conflicts(conflicts) => {
+                if let Some(image) = self.rebuilt_instead(planned, step, old, made, ways, making)? {
+                    return Ok((image, How::Rebuilt { conflicts }));
+                }
                 let packages = planned.all_packages(step.node);
                 let from = old.record.layers.len().saturating_sub(1);
-                let image = self.upgraded(old, &packages, from)?;
+                let (image, fetched) = self.upgraded(old, &packages, from)?;
+                making.fetched = fetched;
                 return Ok((image, How::Apart { conflicts }));
             }
         };
+        making.made_of("new base", &name_of(planned, base.node), &new_base);
         if step.packages.is_empty() {
             let upgraded = false;
             return Ok((image, How::Followed { merged, upgraded }));
@@ -388,7 +437,33 @@ impl Engine {
             merged,
             upgraded: true,
         };
-        Ok((upgraded?, how))
+        let (image, fetched) = upgraded?;
+        making.fetched = fetched;
+        Ok((image, how))
+    }
+
+    /// An image whose layers cannot follow, built again; none where that cannot be done.
+    fn rebuilt_instead(
+        &self,
+        planned: &PatchPlan,
+        step: &Step<Mend>,
+        old: &Image,
+        made: &[Patched],
+        ways: &PatchWays,
+        making: &mut Evidence,
+    ) -> Result<Option<ImageId>, Error> {
+        if ways.rebuild == Rebuild::Never {
+            return Ok(None);
+        }
+        let why = match self.recipe(old, None)? {
+            Ok(recipe) => match self.built_again(planned, old, &recipe, made, &step.packages, making) {
+                Ok(image) => return Ok(Some(image)),
+                Err(error) => crate::worker::chain(&error),
+            },
+            Err(missing) => missing,
+        };
+        making.notes.push(format!("not built again: {why}"));
+        Ok(None)
     }
 
     /// Gives the names of the old images to the new ones, all at once; what is to be told of it.

@@ -12,6 +12,8 @@ use dhow_lineage::Step;
 use dhow_types::ErrorKind;
 use md5::{Digest as _, Md5};
 
+use super::rebuild::other_settings;
+use super::said::{Fixed, fixed};
 use super::{How, Mend, PatchPlan, Patched};
 use crate::algebra::merge::Merged;
 use crate::{Advisories, Context as _, Engine, Error};
@@ -94,12 +96,17 @@ impl Engine {
         let before = self.contents(old)?.inventory;
         let after = self.contents(&new)?.inventory;
         done.changes = changes(&before, &after);
+        done.evidence.compare(&before, &after);
         packages_kept(done, base)?;
-        self.findings(planned, step, &before, &after, advisories)?;
+        done.evidence.tried.push("no package lost".to_owned());
+        done.fixed = self.findings(planned, step, &before, &after, advisories)?;
+        let tried = ["what was to be mended is gone", "no new finding"];
+        done.evidence.tried.extend(tried.map(str::to_owned));
         let checked = self.files_as_packaged(&new, &done.changes)?;
         if checked > 0 {
-            done.notes
-                .push(format!("{checked} files are what their packages say"));
+            let note = format!("{checked} files are what their packages say");
+            done.evidence.tried.push(note.clone());
+            done.notes.push(note);
         }
         if let How::Apart { conflicts } = &done.how {
             done.notes.push(format!(
@@ -107,16 +114,26 @@ impl Engine {
                 some_of(conflicts)
             ));
         }
+        if let How::Rebuilt { .. } = &done.how {
+            let other = other_settings(old, &new);
+            if !other.is_empty() {
+                let message = format!("built again it has another {}", other.join(", another "));
+                return Err(failed(message).with_hint("that is no recipe of this image"));
+            }
+            done.evidence.tried.push("same settings".to_owned());
+        }
         if let Some(command) = smoke {
             let args = ["/bin/sh", "-ec", command];
             self.run_on(&new, new.record.layers.clone(), "", &args, false)
                 .context(|| format!("try {command:?}"))?;
-            done.notes.push(format!("{command:?} succeeded"));
+            let note = format!("{command:?} succeeded");
+            done.evidence.tried.push(note.clone());
+            done.notes.push(note);
         }
         Ok(())
     }
 
-    /// What was to be gone is gone, and nothing came.
+    /// What was to be gone is gone, and nothing came; all that is gone.
     fn findings(
         &self,
         planned: &PatchPlan,
@@ -124,7 +141,7 @@ impl Engine {
         before: &Inventory,
         after: &Inventory,
         advisories: &Advisories,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Fixed>, Error> {
         let named = |inventory: &Inventory| -> Result<Vec<(Kind, String, String)>, Error> {
             let found = self.scan(inventory, advisories)?.found;
             Ok(found
@@ -177,7 +194,8 @@ impl Engine {
                 some_of(&came)
             )));
         }
-        Ok(())
+        let gone: Vec<_> = had.iter().filter(|one| !has.contains(one)).collect();
+        Ok(fixed(&gone, after))
     }
 
     /// The files of changed packages have the sums that the packages say; how many.

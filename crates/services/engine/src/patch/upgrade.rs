@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use dhow_build::{BuildObserver, Event, Request};
+use dhow_build::{BuildObserver, Built, Event, Request};
 use dhow_image::Image;
 use dhow_inventory::Kind;
 use dhow_oci::{ImageConfig, RunConfig};
 use dhow_types::{ErrorKind, ImageId, Silent};
 
 use super::Mend;
+use super::said::{Fetched, Lines};
 use crate::algebra::add_layer;
 use crate::{BuildAround, BuildFailure, BuildNetwork, Context as _, Engine, Error, Limits};
 
@@ -25,6 +26,7 @@ const WAYS: &[(Kind, &str, &str)] = &[
          --mount=type=tmpfs,target=/var/log/apt",
         "command -v apt-get >/dev/null || { echo 'there is no apt-get in the image' >&2; exit 127; }; \
          export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; \
+         apt-get -qq -y --no-install-recommends --only-upgrade --print-uris install \"$@\"; \
          apt-get -qq -y --no-install-recommends --only-upgrade -o Dpkg::Options::=--force-confdef \
          -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--log=/dev/null -o Dpkg::Use-Pty=0 install \"$@\"",
     ),
@@ -44,15 +46,17 @@ const WAYS: &[(Kind, &str, &str)] = &[
     ),
 ];
 
-/// What a step said, for when it fails.
+/// What a step said: the end of it, for when it fails, and the files that it fetched.
 #[derive(Default)]
-struct Said(Mutex<Vec<u8>>);
+struct Said(Mutex<(Vec<u8>, Lines)>);
 
 impl BuildObserver for Said {
     fn observe(&self, event: Event<'_>) {
         if let Event::Output { bytes, .. } = event
             && let Ok(mut said) = self.0.lock()
         {
+            let (said, lines) = &mut *said;
+            lines.take(bytes);
             said.extend_from_slice(bytes);
             let over = said.len().saturating_sub(MOST_SAID);
             said.drain(..over);
@@ -63,8 +67,14 @@ impl BuildObserver for Said {
 impl Engine {
     /// The image with these packages brought up to date. From the layer `from` on, counted from 0 at the bottom, its layers are one with
     /// what is new: of the old packages nothing stays in them.
-    pub(super) fn upgraded(&self, image: &Image, packages: &[Mend], from: usize) -> Result<ImageId, Error> {
+    pub(super) fn upgraded(
+        &self,
+        image: &Image,
+        packages: &[Mend],
+        from: usize,
+    ) -> Result<(ImageId, Vec<Fetched>), Error> {
         let mut layers = image.record.layers.clone();
+        let mut fetched = Vec::new();
         for (kind, mounts, script) in WAYS {
             let mut names: Vec<&str> = packages
                 .iter()
@@ -83,9 +93,10 @@ impl Engine {
             }
             let mut args = vec!["/bin/sh", "-ec", script, "sh"];
             args.extend(&names);
-            layers = self
-                .run_on(image, layers, mounts, &args, true)
-                .context(|| format!("bring {} up to date", names.join(", ")))?;
+            let ran = self.run_on(image, layers, mounts, &args, true);
+            let (above, more) = ran.context(|| format!("bring {} up to date", names.join(", ")))?;
+            layers = above;
+            fetched.extend(more);
         }
         let kinds: Vec<Kind> = WAYS.iter().map(|(kind, ..)| *kind).collect();
         if let Some(other) = packages.iter().find(|package| !kinds.contains(&package.kind)) {
@@ -96,7 +107,7 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        self.squeezed(image, layers, packages, from)
+        Ok((self.squeezed(image, layers, packages, from)?, fetched))
     }
 
     /// The image with these layers, those from `from` on as one.
@@ -132,7 +143,8 @@ impl Engine {
         self.derive(image, config, &BTreeMap::new(), &[])
     }
 
-    /// The layers with one more: what a command of root's changes on them. Without `network` there is none.
+    /// The layers with one more, what a command of root's changes on them, and the files of packages that it says to fetch. Without
+    /// `network` there is none.
     pub(super) fn run_on(
         &self,
         image: &Image,
@@ -140,7 +152,7 @@ impl Engine {
         mounts: &str,
         args: &[&str],
         network: bool,
-    ) -> Result<Vec<dhow_types::DiffId>, Error> {
+    ) -> Result<(Vec<dhow_types::DiffId>, Vec<Fetched>), Error> {
         // Only what a command needs of it: triggers, users and shells are the image's own affair.
         let mut config = ImageConfig {
             architecture: image.config.architecture.clone(),
@@ -170,18 +182,25 @@ impl Engine {
         if !network {
             request.network = BuildNetwork::None;
         }
+        let built = self.built_quietly(&request);
+        self.discard(&bare);
+        let (built, fetched) = built?;
+        Ok((built.image.config.rootfs.diff_ids.clone(), fetched))
+    }
+
+    /// Builds, and says what the steps said only when one fails; with the files of packages that they say to fetch.
+    pub(super) fn built_quietly(&self, request: &Request) -> Result<(Built, Vec<Fetched>), Error> {
         let said = Said::default();
         let around = BuildAround {
             caches: &[],
             limits: &Limits::default(),
         };
-        let built = self.build(&request, around, &said, &Silent);
-        self.discard(&bare);
+        let built = self.build(request, around, &said, &Silent);
+        let (said, lines) = said.0.into_inner().unwrap_or_default();
         match built {
-            Ok(built) => Ok(built.image.config.rootfs.diff_ids.clone()),
+            Ok(built) => Ok((built, lines.fetched)),
             Err(BuildFailure::Around(error)) => Err(error),
             Err(BuildFailure::Build(failed)) => {
-                let said = said.0.into_inner().unwrap_or_default();
                 let said = String::from_utf8_lossy(&said);
                 let said: Vec<&str> = said.lines().rev().take(10).collect();
                 let said: Vec<&str> = said.into_iter().rev().collect();
