@@ -64,6 +64,7 @@ mod network;
 mod network_faults;
 mod network_wishes;
 mod patch;
+mod patch_proof;
 mod podman;
 mod podman_build;
 mod podman_network;

@@ -34,7 +34,7 @@ fn stanza(name: &str, version: &str) -> String {
     )
 }
 
-fn osv(cve: &str, package: &str, fixed: Option<&str>) -> Value {
+pub(crate) fn osv(cve: &str, package: &str, fixed: Option<&str>) -> Value {
     let mut events = vec![json!({"introduced": "0"})];
     events.extend(fixed.map(|fixed| json!({"fixed": fixed})));
     json!({
@@ -45,7 +45,7 @@ fn osv(cve: &str, package: &str, fixed: Option<&str>) -> Value {
 }
 
 /// `base` has libssl3 and zlib, `middle` adds curl, `app` a file, `pinned` a libssl3.so of its own.
-fn family() -> Option<World> {
+pub(crate) fn family() -> Option<World> {
     let world = World::with_busybox()?;
     let base = [stanza("libssl3", "3.0.17-1~deb12u2"), stanza("zlib", "1.2")].concat();
     world.file("status1", &base);
@@ -94,7 +94,7 @@ fn family() -> Option<World> {
     Some(world)
 }
 
-fn json_of(world: &World, args: &[&str]) -> Value {
+pub(crate) fn json_of(world: &World, args: &[&str]) -> Value {
     let ran = world.dhow(args).exits(0);
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
@@ -108,7 +108,7 @@ fn layers(world: &World, image: &str) -> Vec<String> {
         .collect()
 }
 
-fn images(world: &World) -> String {
+pub(crate) fn images(world: &World) -> String {
     world
         .dhow(&[
             "images",
@@ -250,99 +250,6 @@ fn a_patch_mends_the_image_that_brought_it_and_all_inherit_it() {
     world.clean();
 }
 
-/// Builds with the recipe in the provenance.
-fn build_recorded(world: &World, name: &str, text: &str, context: &str) {
-    let file = world.file("Recorded", text).display().to_string();
-    let args = [
-        "build",
-        "-q",
-        "--network",
-        "none",
-        "--provenance=mode=max",
-        "-t",
-        name,
-    ];
-    let more = ["--build-arg", "WORD=kept", "-f", &file, context];
-    world.dhow(&[&args[..], &more].concat()).exits(0);
-}
-
-#[test]
-fn an_image_whose_layers_cannot_follow_is_built_again_by_its_recorded_recipe() {
-    let Some(world) = family() else { return };
-    let folder = world.path("").display().to_string();
-    // They changed a file of the package, so their layers cannot follow.
-    let made = "FROM middle\nARG WORD\nRUN cp /usr/lib/libssl3.so /usr/lib/copy.so && chmod 600 /usr/lib/libssl3.so && \
-                echo $WORD > /word\nCMD [\"cat\", \"/usr/lib/copy.so\", \"/word\"]\n";
-    build_recorded(&world, "maker", made, &folder);
-    let needs =
-        "FROM middle\nARG WORD\nCOPY own /own\nRUN chmod 600 /usr/lib/libssl3.so && echo $WORD > /word\n";
-    build_recorded(&world, "needs", needs, &folder);
-    world.file("Dockerfile", "FROM maker\nENV TOP=1\n");
-    world
-        .dhow(&["build", "-q", "--network", "none", "-t", "top", &folder])
-        .exits(0);
-    let before = images(&world);
-    world
-        .say("patch --cascade --rebuild never --dry-run CVE-2026-1")
-        .exits(0);
-    // What is given has to do.
-    let wrong = world.file("Wrong", "FROM middle\nUSER 7\n").display().to_string();
-    for (recipe, says) in [
-        (format!("needs={wrong}"), "built again it has another user"),
-        (
-            format!("needs={folder}/Recorded"),
-            "\"COPY own /own\" needs the build's context",
-        ),
-        (wrong.clone(), "of which image"),
-        (format!("busybox={wrong}"), "nothing is to be mended in busybox"),
-    ] {
-        world
-            .dhow(&["patch", "--cascade", "--recipe", &recipe, "CVE-2026-1"])
-            .one_error(1)
-            .says(says);
-    }
-    assert_eq!(images(&world), before);
-    let context = format!("needs={folder}");
-    let args = [
-        "patch",
-        "--cascade",
-        "--context",
-        &context,
-        "--format",
-        "json",
-        "CVE-2026-1",
-    ];
-    let done = json_of(&world, &args);
-    let of = |image: &str| {
-        let mut patched = done["Patched"].as_array().unwrap().iter();
-        patched.find(|one| one["Image"] == image).unwrap().clone()
-    };
-    assert_eq!(of("maker:latest")["How"], "rebuilt", "{done}");
-    assert!(
-        of("maker:latest")["Conflicts"]
-            .to_string()
-            .contains("/usr/lib/libssl3.so")
-    );
-    assert_eq!(of("needs:latest")["How"], "rebuilt");
-    assert_eq!(of("top:latest")["How"], "followed");
-    assert_eq!(of("pinned:latest")["How"], "upgraded above the old base");
-    assert!(
-        of("pinned:latest")["Notes"]
-            .to_string()
-            .contains("not built again: it has no provenance")
-    );
-    let ran = world.say("run --rm --network none top").exits(0);
-    assert_eq!(ran.stdout, "libssl3 3.0.18-1~deb12u1\nkept\n");
-    let ran = world.say("run --rm --network none needs cat /own /word").exits(0);
-    assert_eq!(ran.stdout, "mine\nkept\n");
-    let tree = world.say("tree top").exits(0).stdout;
-    assert!(
-        tree.contains("── middle:latest") && tree.contains("── maker:latest"),
-        "{tree}"
-    );
-    world.clean();
-}
-
 #[test]
 fn without_cascade_only_the_line_of_the_image_is_patched() {
     let Some(world) = family() else { return };
@@ -403,156 +310,8 @@ fn an_image_that_does_not_come_out_as_planned_takes_nobodys_place() {
     world.clean();
 }
 
-/// What is stated of an image in a registry, signed by `me`.
-fn stated(world: &World, image: &str, kind: &str) -> Value {
-    let key = world.path("me.pub").display().to_string();
-    let said = json_of(
-        world,
-        &["verify", "--key", &key, "--type", kind, "--format", "json", image],
-    );
-    assert_eq!(said["Signatures"].as_array().unwrap().len(), 1, "{said}");
-    said["Signatures"][0]["Predicate"].clone()
-}
-
-fn assert_provenance(world: &World, base: &str, middle: &str, old: &str) {
-    let of = |image: &str| stated(world, image, "slsaprovenance1");
-    let provenance = of(base);
-    let definition = &provenance["buildDefinition"];
-    assert_eq!(
-        definition["externalParameters"],
-        json!({"vulnerabilities": ["CVE-2026-1"], "smoke": "true"})
-    );
-    assert_eq!(definition["internalParameters"]["action"], "upgrade");
-    let builder = provenance["runDetails"]["builder"]["id"].as_str().unwrap();
-    assert!(builder.ends_with("#patch/v1"), "{builder}");
-    let dependencies = definition["resolvedDependencies"].as_array().unwrap();
-    assert_eq!(dependencies.len(), 2, "{provenance}");
-    assert_eq!(dependencies[0]["name"], "old image");
-    assert_eq!(
-        format!("sha256:{}", dependencies[0]["digest"]["sha256"].as_str().unwrap()),
-        old
-    );
-    assert_eq!(
-        dependencies[1],
-        json!({
-            "name": "package",
-            "uri": "pkg:deb/debian/libssl3@3.0.18-1~deb12u1?arch=amd64&distro=debian-12",
-            "digest": {"sha256": format!("{:064}", 7)},
-            "downloadLocation": "http://deb.example/libssl3.deb",
-        })
-    );
-    let followed = of(middle);
-    let definition = &followed["buildDefinition"];
-    assert_eq!(definition["internalParameters"]["action"], "follow");
-    assert_eq!(definition["internalParameters"]["mergedLayers"], 1);
-    let dependencies = definition["resolvedDependencies"].as_array().unwrap();
-    let names: Vec<&str> = dependencies
-        .iter()
-        .map(|one| one["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["old image", "new base"]);
-}
-
-#[test]
-fn a_patch_states_where_its_images_come_from_and_what_was_mended() {
-    let Some(world) = family() else { return };
-    let served = Served::start(&world.path("registry"));
-    let name = |image: &str| served.name(&format!("house/{image}:1"));
-    for image in ["base", "middle"] {
-        world.dhow(&["tag", image, &name(image)]).exits(0);
-        world.dhow(&["push", "-q", &name(image)]).exits(0);
-        world.dhow(&["rmi", image]).exits(0);
-    }
-    for image in ["app", "twin", "pinned"] {
-        world.dhow(&["rmi", image]).exits(0);
-    }
-    let (base, middle) = (name("base"), name("middle"));
-    let old = world.inspect(&base, "{{index .RepoDigests 0}}");
-    let old = old.split_once('@').unwrap().1.to_owned();
-    let (key, public) = (world.path("me"), world.path("me.pub").display().to_string());
-    world
-        .dhow(&["sign", "--generate-key", &key.display().to_string()])
-        .exits(0);
-    let key = world.path("me.key").display().to_string();
-    let patch = [
-        "patch",
-        "--cascade",
-        "--smoke",
-        "true",
-        "--key",
-        &key,
-        "CVE-2026-1",
-    ];
-    world.dhow(&patch).exits(1).says("--push");
-    let done = json_of(&world, &[&patch[..], &["--push", "--format", "json"]].concat());
-    for one in done["Patched"].as_array().unwrap() {
-        assert_eq!(
-            one["Fixed"],
-            json!([{"ID": "CVE-2026-1", "Package": "libssl3", "Version": "3.0.18-1~deb12u1"}])
-        );
-    }
-    assert_provenance(&world, &base, &middle, &old);
-    let tried = stated(&world, &middle, "https://in-toto.io/attestation/test-result/v0.1");
-    assert_eq!(tried["result"], "PASSED");
-    let passed = tried["passedTests"].to_string();
-    for test in ["no package lost", "no new finding", "\\\"true\\\" succeeded"] {
-        assert!(passed.contains(test), "{passed}");
-    }
-    assert_eq!(tried["configuration"][0]["annotations"]["advisories"], 4);
-    // They are images that somebody stands for, and go along unsigned, too.
-    world.dhow(&["verify", "--key", &public, &base]).exits(0);
-    assert_vex_counts(&base, &public);
-    world.clean();
-}
-
-/// Somebody whose data calls every libssl3 vulnerable believes what is attested, and nothing that is not.
-fn assert_vex_counts(base: &str, public: &str) {
-    let Some(theirs) = World::new() else { return };
-    let record = json!([
-        osv("CVE-2026-1", "libssl3", None),
-        osv("CVE-2026-3", "zlib", Some("1.3"))
-    ]);
-    theirs.file("osv.json", record.to_string());
-    let file = theirs.path("osv.json").display().to_string();
-    theirs.dhow(&["scan", "import", &file]).exits(0);
-    theirs.dhow(&["pull", "-q", base]).exits(0);
-    let statements = json_of(&theirs, &["image", "inspect", base]);
-    assert_eq!(
-        statements[0]["Manifests"].as_array().unwrap().len(),
-        1,
-        "{statements}"
-    );
-    let found = theirs.dhow(&["scan", base]).exits(0).stdout;
-    assert!(
-        found.contains("CVE-2026-1") && found.contains("CVE-2026-3"),
-        "{found}"
-    );
-    let found = theirs
-        .dhow(&["scan", "--vex", "attested", "--key", public, base])
-        .exits(0)
-        .stdout;
-    assert!(
-        !found.contains("CVE-2026-1") && found.contains("CVE-2026-3"),
-        "{found}"
-    );
-    theirs
-        .dhow(&[
-            "sign",
-            "--generate-key",
-            &theirs.path("they").display().to_string(),
-        ])
-        .exits(0);
-    let other = theirs.path("they.pub").display().to_string();
-    let found = theirs
-        .dhow(&["scan", "--vex", "attested", "--key", &other, base])
-        .exits(0)
-        .stdout;
-    assert!(found.contains("CVE-2026-1"), "{found}");
-    theirs.clean();
-}
-
 /// The arguments of a container that ends at once.
-fn run(image: &str) -> [&str; 6] {
+pub(crate) fn run(image: &str) -> [&str; 6] {
     ["run", "--rm", "--network", "none", image, "true"]
 }
 

@@ -11,6 +11,8 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn lineage(&self) -> Result<Graph, Error> {
+        // What derives from whom is asked by those who want to know what is still to be used.
+        self.end_interrupted_patches()?;
         self.lineage_where(|_| true)
     }
 

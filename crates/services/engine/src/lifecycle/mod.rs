@@ -113,8 +113,9 @@ impl Engine {
     /// Every statement about an image that is here.
     ///
     /// # Errors
-    /// When the folder cannot be listed.
+    /// When the folder cannot be listed; what a patch that was killed left to say cannot be said.
     pub fn statements(&self) -> Result<Vec<(ImageId, Statement)>, Error> {
+        self.end_interrupted_patches()?;
         let folder = self.lifecycle_folder();
         let entries = match std::fs::read_dir(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -138,6 +139,8 @@ impl Engine {
     /// # Errors
     /// `FailedPrecondition` for one that was revoked by somebody who may say so.
     pub(crate) fn may_be_used(&self, image: &Image, name: &str) -> Result<Option<String>, Error> {
+        // That it cannot be said is told by who asks for it: an image is used nevertheless.
+        drop(self.end_interrupted_patches());
         let Some(statement) = self.statement_about(&image.id) else {
             return Ok(None);
         };

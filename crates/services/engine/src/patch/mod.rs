@@ -4,6 +4,7 @@
 //! names move at once. Whatever fails leaves the old images and names as they were.
 
 mod follow;
+mod pending;
 mod proof;
 mod rebuild;
 mod said;
@@ -19,6 +20,7 @@ use dhow_lineage::{Affected, Graph, Plan, Step, plan};
 use dhow_reference::Reference;
 use dhow_types::{DiffId, ImageId};
 
+use self::pending::{Owed, Pending};
 use self::said::Evidence;
 use crate::event::Event;
 use crate::{Advisories, Context as _, Engine, Error, Vulnerable};
@@ -300,7 +302,7 @@ impl Engine {
     ) -> Result<Vec<Patched>, Error> {
         let _lease = self.keep_all()?;
         let mut made: Vec<Patched> = Vec::new();
-        let mut make = || -> Result<Vec<Event>, Error> {
+        let mut make = || -> Result<(Vec<Event>, Pending), Error> {
             for step in &planned.plan.steps {
                 tell(step.node);
                 let one = self.step(planned, step, &made, advisories, ways);
@@ -312,8 +314,8 @@ impl Engine {
             }
             self.take_over(planned, &mut made)
         };
-        let events = match make() {
-            Ok(events) => events,
+        let (events, pending) = match make() {
+            Ok(moved) => moved,
             Err(error) => {
                 for one in made.iter().rev() {
                     self.discard(&one.image);
@@ -327,6 +329,7 @@ impl Engine {
             let old = &planned.graph.nodes()[one.node].id;
             self.write_statement(old, &superseded_by(planned, one))?;
         }
+        pending.end();
         Ok(made)
     }
 
@@ -466,8 +469,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// Gives the names of the old images to the new ones, all at once; what is to be told of it.
-    fn take_over(&self, planned: &PatchPlan, made: &mut [Patched]) -> Result<Vec<Event>, Error> {
+    /// Gives the names of the old images to the new ones, all at once; what is to be told of it, and what is to be said of the old ones.
+    fn take_over(&self, planned: &PatchPlan, made: &mut [Patched]) -> Result<(Vec<Event>, Pending), Error> {
         let store = self.store()?;
         let mut moves = Vec::new();
         let mut events = Vec::new();
@@ -485,10 +488,23 @@ impl Engine {
                 moves.push((kept, old.id, old.id));
             }
         }
-        store
-            .move_names(&moves)
-            .context(|| "give the new images their names")?;
-        Ok(events)
+        let owed: Vec<Owed> = made
+            .iter()
+            .map(|one| Owed {
+                old: planned.graph.nodes()[one.node].id,
+                kept: one.superseded.clone(),
+                statement: superseded_by(planned, one),
+            })
+            .collect();
+        let pending = self.write_down_owed(&owed)?;
+        let moved = store.move_names(&moves);
+        match moved.context(|| "give the new images their names") {
+            Ok(()) => Ok((events, pending)),
+            Err(error) => {
+                pending.end();
+                Err(error)
+            }
+        }
     }
 }
 
