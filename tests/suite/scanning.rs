@@ -96,6 +96,46 @@ fn vex_takes_away_what_it_says_is_none() {
 }
 
 #[test]
+fn what_an_image_says_of_itself_counts_for_it_alone_when_it_is_asked_for() {
+    let Some(world) = chain() else { return };
+    let vex = openvex(&[
+        json!({"vulnerability": {"name": "CVE-2026-1"}, "status": "not_affected",
+        "justification": "component_not_present", "products": [{"@id": "pkg:deb/debian/libssl3"}]}),
+    ]);
+    world.file("in.vex.json", vex);
+    world.file("odd.vex.json", "{}");
+    world.file(
+        "Saying",
+        "FROM app\nCOPY in.vex.json /usr/share/\nCOPY odd.vex.json /\n",
+    );
+    let (file, folder) = (path(&world, "Saying"), path(&world, ""));
+    world
+        .dhow(&[
+            "build",
+            "-q",
+            "--network",
+            "none",
+            "-t",
+            "says",
+            "-f",
+            &file,
+            &folder,
+        ])
+        .exits(0);
+    let of = |args: &[&str]| ids(&json_of(&world, &[&["scan", "--format", "json"], args].concat())).join(" ");
+    assert!(of(&["says"]).contains("CVE-2026-1"));
+    assert!(!of(&["--vex", "embedded", "says"]).contains("CVE-2026-1"));
+    // It is no word about another image.
+    let both = world.dhow(&["scan", "--vex", "embedded", "says", "app"]).exits(0);
+    assert!(
+        both.stdout.contains("CVE-2026-1") && both.stdout.contains("1 suppressed"),
+        "{both:?}"
+    );
+    assert!(both.stderr.contains("/odd.vex.json: "), "{both:?}");
+    world.clean();
+}
+
+#[test]
 fn an_ignore_file_has_reasons_and_ends() {
     let Some(world) = chain() else { return };
     let folder = path(&world, "here");
@@ -119,6 +159,30 @@ fn an_ignore_file_has_reasons_and_ends() {
     world
         .dhow(&["scan", "--ignorefile", &trivy, "--fail-on", "low", "app"])
         .exits(0);
+    // Its YAML, and Grype's.
+    world.file(
+        "t.yaml",
+        "vulnerabilities:\n- id: CVE-2026-2\n  statement: not reachable\n- id: CVE-2026-1\n  paths: [nowhere]\n",
+    );
+    world.file(
+        "g.yaml",
+        "ignore:\n- vulnerability: CVE-2026-2\n- package: {type: deb, name: libssl3}\n",
+    );
+    for (file, counts) in [("t.yaml", 2), ("g.yaml", 0)] {
+        let file = path(&world, file);
+        world
+            .dhow(&["scan", "--ignorefile", &file, "--fail-on", "low", "app"])
+            .exits(counts)
+            .prints("suppressed");
+    }
+    world.file(
+        "wrong.yaml",
+        "ignore:\n- vulnerability: CVE-2026-2\n  namespace: x\n",
+    );
+    world
+        .dhow(&["scan", "--ignorefile", &path(&world, "wrong.yaml"), "app"])
+        .one_error(1)
+        .says("namespace");
     world.file("wrong", "CVE-2026-2\nCVE-2026-1 sometimes\n");
     world
         .dhow(&["scan", "--ignorefile", &path(&world, "wrong"), "app"])

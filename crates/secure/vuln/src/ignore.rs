@@ -9,6 +9,8 @@
 //! `until:` is the last day, in UTC; `exp:` is the same, as Trivy's `.trivyignore` writes it, whose lines are read. Beside the name of a
 //! vulnerability, or `*`, each of `package:`, `path:`, `state:` and a package URL must fit where it is given.
 
+mod yaml;
+
 use dhow_types::{ErrorKind, Purl};
 
 use crate::feed::line;
@@ -31,6 +33,10 @@ pub struct Rule {
     path: Option<String>,
     state: Option<String>,
     purl: Option<Purl>,
+    version: Option<String>,
+    /// The type of its package URL.
+    kind: Option<String>,
+    fix: Option<yaml::FixState>,
 }
 
 /// A finding that is asked about.
@@ -46,6 +52,8 @@ pub struct Asked<'a> {
     pub state: State,
     /// The same packages as package URLs.
     pub purls: &'a [Purl],
+    /// Whether there is a version that mends it.
+    pub fixed: bool,
 }
 
 impl Rule {
@@ -74,7 +82,48 @@ impl Rule {
                 .purl
                 .as_ref()
                 .is_none_or(|purl| asked.purls.iter().any(|own| purl.fits(own)))
+            && self.version.as_deref().is_none_or(|version| {
+                let mut own = asked.purls.iter();
+                own.any(|own| own.version() == Some(version))
+            })
+            && self
+                .kind
+                .as_deref()
+                .is_none_or(|kind| asked.purls.iter().any(|own| own.kind() == kind))
+            && self.fix.is_none_or(|fix| {
+                let never = matches!(asked.state, State::Ignored | State::EndOfLife);
+                let unknown = asked.state == State::Undetermined;
+                match fix {
+                    yaml::FixState::Fixed => asked.fixed,
+                    yaml::FixState::NotFixed => !asked.fixed && !never && !unknown,
+                    yaml::FixState::WontFix => !asked.fixed && never,
+                    yaml::FixState::Unknown => !asked.fixed && unknown,
+                }
+            })
     }
+
+    /// Whether it is about some packages only, or about findings of some sort.
+    fn is_narrow(&self) -> bool {
+        let conditions = [&self.package, &self.path, &self.state, &self.version, &self.kind];
+        conditions.iter().any(|condition| condition.is_some()) || self.purl.is_some() || self.fix.is_some()
+    }
+}
+
+/// Reads a file of Trivy's or Grype's in YAML.
+///
+/// # Errors
+/// `InvalidArgument` for what is none, or has a condition that is not known here; `ResourceExhausted` for one that is too large.
+pub fn read_yaml(text: &str) -> Result<Vec<Rule>, Error> {
+    within_bounds(text)?;
+    yaml::read(text)
+}
+
+fn within_bounds(text: &str) -> Result<(), Error> {
+    if text.len() > MOST_BYTES {
+        let message = format!("the ignore file has more than {MOST_BYTES} bytes");
+        return Err(Error::new(ErrorKind::ResourceExhausted, message));
+    }
+    Ok(())
 }
 
 /// Reads a file.
@@ -82,10 +131,7 @@ impl Rule {
 /// # Errors
 /// `InvalidArgument` with the number of a line that has a word that is not known.
 pub fn read(text: &str) -> Result<Vec<Rule>, Error> {
-    if text.len() > MOST_BYTES {
-        let message = format!("the ignore file has more than {MOST_BYTES} bytes");
-        return Err(Error::new(ErrorKind::ResourceExhausted, message));
-    }
+    within_bounds(text)?;
     let mut rules = Vec::new();
     for (number, written) in text.lines().enumerate() {
         let (words, reason) = match written.split_once('#') {
@@ -139,8 +185,7 @@ fn rule(words: &str) -> Result<Rule, String> {
             _ => return Err(format!("{word:?} is no condition")),
         }
     }
-    let narrow = rule.package.is_some() || rule.path.is_some() || rule.state.is_some() || rule.purl.is_some();
-    if rule.id == "*" && !narrow {
+    if rule.id == "*" && !rule.is_narrow() {
         return Err("it is about everything".to_owned());
     }
     Ok(rule)
@@ -192,6 +237,7 @@ mod tests {
             path: "var/lib/dpkg/status",
             state: State::Unimportant,
             purls: &purls,
+            fixed: false,
         };
         read(text).unwrap()[0].is_about(&asked)
     }

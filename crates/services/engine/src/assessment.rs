@@ -1,21 +1,36 @@
 //! What people say of findings: VEX documents and ignore files. What they clear is no finding any more, but is kept with the reason.
 
+use dhow_content::ContentStore;
 use dhow_image::Image;
 use dhow_inventory::{Inventory, Os, Package};
+use dhow_layer::EntryKind;
 use dhow_reference::Reference;
 use dhow_sign::Trust;
-use dhow_types::{ErrorKind, Purl};
+use dhow_types::{ErrorKind, ImageId, Purl};
 use dhow_vuln::vex::{self, Status};
 use dhow_vuln::{Finding, ignore};
 
+use crate::algebra::merge::Merged;
 use crate::{Context as _, Engine, Error, Scan, Vulnerable};
+
+/// Most documents in an image that are read, and bytes of one.
+const MOST_EMBEDDED: usize = 64;
+const MOST_DOCUMENT: u64 = 16 << 20;
 
 /// What somebody says of findings.
 #[derive(Clone, Debug, Default)]
 pub struct Assessment {
-    /// Those of each document: of several that say something of a finding the last one counts.
-    documents: Vec<Vec<vex::Statement>>,
+    /// Of several that say something of a finding the last one counts.
+    documents: Vec<Document>,
     rules: Vec<ignore::Rule>,
+}
+
+/// What a VEX document says.
+#[derive(Clone, Debug)]
+struct Document {
+    /// The image that it came with, and that it can only be about.
+    of: Option<ImageId>,
+    statements: Vec<vex::Statement>,
 }
 
 /// Who says that a finding is none.
@@ -59,17 +74,23 @@ impl Assessment {
     /// # Errors
     /// `InvalidArgument` for what is none.
     pub fn add_vex(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.documents
-            .push(vex::read(bytes).context(|| format!("read {name}"))?);
+        let statements = vex::read(bytes).context(|| format!("read {name}"))?;
+        self.documents.push(Document { of: None, statements });
         Ok(())
     }
 
-    /// Adds the rules of an ignore file that is called `name`; gives those that do not count any more on a day, `YYYY-MM-DD`.
+    /// Adds the rules of an ignore file that is called `name`, in YAML (Trivy's, Grype's) when that ends so; gives those that do not count any more on a day, `YYYY-MM-DD`.
     ///
     /// # Errors
-    /// `InvalidArgument` with the line that is not understood.
+    /// `InvalidArgument` with what is not understood.
     pub fn add_ignore(&mut self, name: &str, text: &str, day: &str) -> Result<Vec<ignore::Rule>, Error> {
-        let rules = ignore::read(text).context(|| format!("read {name}"))?;
+        let is_yaml = [".yaml", ".yml"].iter().any(|end| name.ends_with(end));
+        let rules = if is_yaml {
+            ignore::read_yaml(text)
+        } else {
+            ignore::read(text)
+        };
+        let rules = rules.context(|| format!("read {name}"))?;
         let (counting, over) = rules.into_iter().partition(|rule| rule.counts_on(day));
         self.rules.extend::<Vec<_>>(counting);
         Ok(over)
@@ -99,8 +120,13 @@ impl Assessment {
                 packages: purls,
                 image: names.as_ref(),
             };
-            let mut documents = self.documents.iter().rev();
-            let said = documents.find_map(|document| vex::last_word(document, &asked));
+            let about_it = |document: &&Document| {
+                document
+                    .of
+                    .is_none_or(|of| image.is_some_and(|image| image.id == of))
+            };
+            let mut documents = self.documents.iter().rev().filter(about_it);
+            let said = documents.find_map(|document| vex::last_word(&document.statements, &asked));
             vulnerable.vex = said.map(|said| said.status);
             match said.filter(|said| said.status.clears()) {
                 Some(said) => {
@@ -131,10 +157,15 @@ impl Assessment {
             path,
             state: vulnerable.finding.state,
             purls,
+            fixed: vulnerable.finding.fixed.is_some(),
         };
         let rule = self.rules.iter().find(|rule| rule.is_about(&asked))?;
         Some((Clearer::Ignored, rule.reason.clone()))
     }
+}
+
+fn is_vex(predicate: &str) -> bool {
+    predicate.starts_with("https://openvex.dev/ns") || predicate.starts_with("https://cyclonedx.org/")
 }
 
 /// Every name of a vulnerability.
@@ -204,14 +235,61 @@ impl Engine {
                 .iter()
                 .filter_map(|one| one.statement.as_ref())
             {
-                let kind = &statement.predicate_type;
-                if kind.starts_with("https://openvex.dev/ns") || kind.starts_with("https://cyclonedx.org/") {
+                if is_vex(&statement.predicate_type) {
                     let said = vex::statements(&statement.predicate);
-                    assessment
-                        .documents
-                        .push(said.context(|| format!("read what is attested of {repository}@{digest}"))?);
+                    assessment.documents.push(Document {
+                        of: Some(image.id),
+                        statements: said
+                            .context(|| format!("read what is attested of {repository}@{digest}"))?,
+                    });
                 }
             }
+        }
+        Ok(refused)
+    }
+
+    /// Adds what whoever made an image says in it (files `*.vex.json`, as Docker Scout reads them) and beside it, which nobody signed; gives
+    /// why others of these documents do not count.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn add_embedded_vex(&self, assessment: &mut Assessment, image: &Image) -> Result<Vec<String>, Error> {
+        let mut refused = Vec::new();
+        let mut add = |name: &str, said: Result<Vec<vex::Statement>, Error>| match said {
+            Ok(statements) => assessment.documents.push(Document {
+                of: Some(image.id),
+                statements,
+            }),
+            Err(error) => refused.push(format!("{name}: {}", crate::worker::chain(&error))),
+        };
+        let store = self.store()?;
+        let tree = Merged::of(store, &image.record.layers, false)?;
+        let files = tree
+            .paths
+            .iter()
+            .filter(|(path, found)| path.ends_with(b".vex.json") && found.entry.kind == EntryKind::File);
+        for (path, found) in files.take(MOST_EMBEDDED) {
+            let name = format!("/{}", String::from_utf8_lossy(path));
+            let said = self.layer_bytes(&found.layer, &found.original, MOST_DOCUMENT);
+            add(
+                &name,
+                said.and_then(|bytes| vex::read(&bytes).context(|| "read it")),
+            );
+        }
+        let attestations = store.attestations(image);
+        let attestations =
+            attestations.context(|| format!("look for attestations of image {}", image.id.short()))?;
+        let statements = attestations
+            .iter()
+            .flat_map(|attestation| &attestation.statements);
+        for (kind, blob) in statements.filter(|(kind, _)| is_vex(kind)) {
+            let bytes = ContentStore::read(&store.content, &blob.digest, MOST_DOCUMENT);
+            let said = bytes.context(|| "read it").and_then(|bytes| {
+                let statement: serde_json::Value = serde_json::from_slice(&bytes)
+                    .map_err(|error| Error::because(ErrorKind::InvalidArgument, "read it", error))?;
+                vex::statements(&statement["predicate"]).context(|| "read it")
+            });
+            add(kind, said);
         }
         Ok(refused)
     }

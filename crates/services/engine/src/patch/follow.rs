@@ -134,6 +134,11 @@ impl Engine {
     }
 
     pub(super) fn bytes_of(&self, layer: &DiffId, path: &[u8]) -> Result<Vec<u8>, Error> {
+        self.layer_bytes(layer, path, MOST_MERGED)
+    }
+
+    /// A file of a layer, which has no more than `most` bytes.
+    pub(crate) fn layer_bytes(&self, layer: &DiffId, path: &[u8], most: u64) -> Result<Vec<u8>, Error> {
         let what = || {
             let path = String::from_utf8_lossy(path);
             format!("read /{path} of layer {}", layer.short())
@@ -142,9 +147,9 @@ impl Engine {
         let place = Path::new(std::ffi::OsStr::from_bytes(path));
         let file = root.open_file(place).context(what)?;
         let mut bytes = Vec::new();
-        file.take(MOST_MERGED + 1).read_to_end(&mut bytes).context(what)?;
-        if bytes.len() as u64 > MOST_MERGED {
-            let message = format!("{}: it has more than {MOST_MERGED} bytes", what());
+        file.take(most + 1).read_to_end(&mut bytes).context(what)?;
+        if bytes.len() as u64 > most {
+            let message = format!("{}: it has more than {most} bytes", what());
             return Err(Error::new(ErrorKind::ResourceExhausted, message));
         }
         Ok(bytes)

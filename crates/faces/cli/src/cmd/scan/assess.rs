@@ -16,15 +16,16 @@ const IGNORE_FILE: &str = ".dhowignore";
 
 #[derive(Args, Debug)]
 pub(super) struct AssessFlags {
-    /// What others say of findings: a VEX document (OpenVEX or CycloneDX), or "attested" for what is attested of each image in its
-    /// registry, signed by --key (may be given several times)
-    #[arg(long, value_name = "FILE|attested")]
+    /// What others say of findings: a VEX document (OpenVEX or CycloneDX), "attested" for what is attested of each image in its
+    /// registry, signed by --key, or "embedded" for what each image says of itself, which nobody vouches for: files *.vex.json in
+    /// it, attestations beside it (may be given several times)
+    #[arg(long, value_name = "FILE|attested|embedded")]
     vex: Vec<String>,
     /// A public key of those who may attest VEX, a PEM file (may be given several times)
     #[arg(long, value_name = "FILE", requires = "vex")]
     key: Vec<PathBuf>,
-    /// What does not matter here: lines of a vulnerability, "until:DAY", "package:NAME" and "# REASON" (default: .dhowignore, where it
-    /// is)
+    /// What does not matter here: lines of a vulnerability, "until:DAY", "package:NAME" and "# REASON", or the YAML of Trivy or Grype
+    /// (default: .dhowignore, where it is)
     #[arg(long, value_name = "FILE")]
     ignorefile: Option<PathBuf>,
     /// Show what VEX and ignore files take away, too
@@ -88,10 +89,24 @@ impl AssessFlags {
     pub(super) fn assessment<'i>(
         &self,
         engine: &Engine,
-        images: impl Iterator<Item = &'i Image>,
+        images: impl Iterator<Item = &'i Image> + Clone,
     ) -> Result<Assessment, CliError> {
         let mut assessment = Assessment::default();
-        for file in self.vex.iter().filter(|file| *file != "attested") {
+        // What is said by somebody else counts more than what an image says of itself.
+        if self.vex.iter().any(|file| file == "embedded") {
+            for image in images.clone() {
+                for why in engine.add_embedded_vex(&mut assessment, image)? {
+                    note(&dialect::warning(&format!(
+                        "what the image says of itself does not count: {why}"
+                    )));
+                }
+            }
+        }
+        let files = self
+            .vex
+            .iter()
+            .filter(|file| !matches!(file.as_str(), "attested" | "embedded"));
+        for file in files {
             let bytes = read(Path::new(file))?;
             assessment.add_vex(file, &bytes)?;
         }
