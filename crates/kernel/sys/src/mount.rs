@@ -149,6 +149,17 @@ pub fn filesystem(
         .context(|| format!("fsmount {kind}"))
 }
 
+/// The ids of an idmapped overlay ([`overlay_mapped`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Ids<'a> {
+    /// The user namespace whose mappings all layers get.
+    pub users: BorrowedFd<'a>,
+    /// What its user 0 is outside: files that overlayfs itself makes are this one's.
+    pub uid: u32,
+    /// What its group 0 is outside.
+    pub gid: u32,
+}
+
 /// A detached overlay mount. `lower` is ordered top first; `upper` and `work` make it writable; `extra` are further
 /// options, each a flag (`("volatile", None)`) or a string.
 ///
@@ -202,6 +213,141 @@ pub fn overlay_of(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(io::Error::from)
         .context(|| "fsmount overlay")
+}
+
+/// As [`overlay_of`], with the ids of all layers mapped (Linux 5.19): what is owned by user 0 on disk is owned by user 0 of
+/// the namespace, and so is what is written. `changes` is the directory that `upper` and `work` are in.
+///
+/// An overlay cannot be mapped itself, so its layers are, each as a mount of its own. Those are put over the directories in a
+/// mount namespace of a child, which looks them up there: before Linux 6.15 a layer had to be attached somewhere.
+///
+/// # Errors
+/// As [`overlay_of`]; `Unsupported` or `InvalidArgument` where the kernel or the file system maps no ids.
+pub fn overlay_mapped(
+    lower: &[Lower<'_>],
+    changes: Option<(&Path, &Path, &Path)>,
+    extra: &[(&str, Option<&str>)],
+    ids: Ids<'_>,
+) -> Result<OwnedFd, Error> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(io::Error::from)
+        .context(|| "fsopen overlay")?;
+    let mut options = vec![Setting::text(c"source", b"overlay")?];
+    let mut covers = Vec::with_capacity(lower.len() + 1);
+    if let Some((folder, upper, work)) = changes {
+        covers.push((
+            mapped_clone(folder, ids)?,
+            c_string(folder.as_os_str().as_bytes())?,
+        ));
+        for (key, path) in [(c"upperdir", upper), (c"workdir", work)] {
+            options.push(Setting::path(key, path)?);
+        }
+    }
+    for (name, value) in extra {
+        let key = c_string(name.as_bytes())?;
+        options.push(Setting(
+            key,
+            value.map(|value| c_string(value.as_bytes())).transpose()?,
+        ));
+    }
+    let one_by_one = kernel() >= (6, 8);
+    let mut names = Vec::new();
+    for layer in lower {
+        match layer {
+            Lower::Path(path) => {
+                let cover = mapped_clone(path, ids)?;
+                // Once it is attached, its descriptor is as good a name as its path, and never too long.
+                names.push(cover.as_raw_fd().to_string());
+                covers.push((cover, c_string(path.as_os_str().as_bytes())?));
+            }
+            Lower::Mount(mount) => {
+                map_ids(mount, ids.users).context(|| "map the ids of a layer")?;
+                names.push(mount.as_raw_fd().to_string());
+            }
+        }
+    }
+    if one_by_one {
+        for name in &names {
+            options.push(Setting::text(c"lowerdir+", name.as_bytes())?);
+        }
+    } else {
+        paths(lower)?;
+        options.push(Setting::text(c"lowerdir", names.join(":").as_bytes())?);
+    }
+    let done = in_a_child(|| {
+        crate::namespace::unshare(rustix::thread::UnshareFlags::NEWNS).map_err(errno_of)?;
+        rustix::mount::mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+        for (cover, path) in &covers {
+            move_mount(
+                cover,
+                c"",
+                CWD,
+                path.as_c_str(),
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+            )?;
+        }
+        rustix::process::chdir(c"/proc/self/fd")?;
+        crate::process::set_fs_ids(ids.uid, ids.gid).map_err(errno_of)?;
+        for Setting(key, value) in &options {
+            match value {
+                Some(value) => fsconfig_set_string(&context, key.as_c_str(), value.as_c_str())?,
+                None => fsconfig_set_flag(&context, key.as_c_str())?,
+            }
+        }
+        fsconfig_create(&context)
+    });
+    explained(&context, "overlay", "create", done)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(io::Error::from)
+        .context(|| "fsmount overlay")
+}
+
+/// A key of fsconfig with its string, or a flag.
+struct Setting(CString, Option<CString>);
+
+impl Setting {
+    fn text(key: &CStr, value: &[u8]) -> Result<Self, Error> {
+        if value.len() > MAX_VALUE {
+            let message = format!(
+                "{}: {} bytes are too long for a mount",
+                key.to_string_lossy(),
+                value.len()
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(Self(key.to_owned(), Some(c_string(value)?)))
+    }
+
+    fn path(key: &CStr, path: &Path) -> Result<Self, Error> {
+        Self::text(key, path.as_os_str().as_bytes())
+    }
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, Error> {
+    CString::new(bytes).map_err(|_| Error::new(ErrorKind::InvalidArgument, "a name with a null byte"))
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// A detached mount of a directory with its ids mapped.
+fn mapped_clone(dir: &Path, ids: Ids<'_>) -> Result<OwnedFd, Error> {
+    let what = || format!("map the ids of {}", dir.display());
+    let mount = clone_of(dir, false).context(what)?;
+    map_ids(&mount, ids.users).map(|()| mount).context(what)
+}
+
+/// Maps the ids of the mount that `mount` is the root of.
+///
+/// # Errors
+/// What the kernel says: `EINVAL` from a file system that maps none.
+pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = Attributes {
+        user_namespace: Some(users),
+        ..Attributes::default()
+    };
+    set_attributes(mount, false, &attributes)
 }
 
 /// Gives the lower directories, top first, and makes the file system.

@@ -168,3 +168,43 @@ pub fn end_with(parent: rustix::process::Pid) -> io::Result<()> {
         Err(io::ErrorKind::NotFound.into())
     }
 }
+
+/// Makes the calling thread act on file systems as this user and group (setfsuid(2)), with the capabilities that it has.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_SETUID and CAP_SETGID.
+pub fn set_fs_ids(uid: u32, gid: u32) -> io::Result<()> {
+    const NO_ID: libc::c_long = -1;
+    let capabilities = rustix::thread::capabilities(None)?;
+    let set = |call: libc::c_long, id: libc::c_long| {
+        // SAFETY: both calls take one number and touch no memory.
+        unsafe { libc::syscall(call, id) };
+        // Neither tells of a failure; minus one is no id, and asks which one is in force.
+        // SAFETY: as above.
+        let in_force = unsafe { libc::syscall(call, NO_ID) };
+        // The kernel gives back a signed number of 32 bits on some targets.
+        (in_force & 0xffff_ffff) == id
+    };
+    // The group first: without user 0 there is no right to it.
+    let group = set(libc::SYS_setfsgid, libc::c_long::from(gid));
+    if !(set(libc::SYS_setfsuid, libc::c_long::from(uid)) && group) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    // Leaving user 0 took those that concern files (capabilities(7)).
+    rustix::thread::set_capabilities(None, capabilities)?;
+    Ok(())
+}
+
+/// Does `work` as [`set_fs_ids`] says, and is the one from before again.
+///
+/// # Errors
+/// As [`set_fs_ids`]; after a failed return the thread acts as the other one, and must end.
+pub fn with_fs_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    set_fs_ids(uid, gid)?;
+    let outcome = work();
+    set_fs_ids(
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )?;
+    Ok(outcome)
+}

@@ -55,7 +55,7 @@ fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
 pub fn sandbox() -> Result<OwnedFd, Error> {
     let home = here().context(|| "open the own network namespace")?;
     if !may_come_back() {
-        return sandbox_of_a_child();
+        return sandbox_of_a_child(None);
     }
     dhow_sys::namespace::unshare(UnshareFlags::NEWNET).context(|| "create a network namespace")?;
     let made = here()
@@ -68,16 +68,33 @@ pub fn sandbox() -> Result<OwnedFd, Error> {
     made.map(OwnedFd::from)
 }
 
-fn sandbox_of_a_child() -> Result<OwnedFd, Error> {
+/// As [`sandbox`], with the root of the user namespace `users` as its owner: who is root there may set it up.
+///
+/// # Errors
+/// As [`sandbox`].
+pub fn sandbox_of(users: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    sandbox_of_a_child(Some(users))
+}
+
+fn sandbox_of_a_child(users: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
     let what = || "create a network namespace";
     let options = dhow_sys::clone::Options {
-        namespaces: UnshareFlags::NEWNET,
+        namespaces: match users {
+            Some(_) => UnshareFlags::empty(),
+            None => UnshareFlags::NEWNET,
+        },
         ..dhow_sys::clone::Options::default()
+    };
+    let enter = || match users {
+        Some(users) => dhow_sys::namespace::enter(users)
+            .and_then(|()| dhow_sys::namespace::unshare(UnshareFlags::NEWNET)),
+        None => Ok(()),
     };
     let (mut done, report) = io::pipe().context(what)?;
     let parent = rustix::process::getpid();
     let child = dhow_sys::clone::spawn(&options, || {
         let told = dhow_sys::process::end_with(parent)
+            .and_then(|()| enter())
             .and_then(|()| loopback_up())
             .and_then(|()| (&report).write_all(&[1]));
         if told.is_ok() {

@@ -36,8 +36,12 @@ pub fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Err
     program("newgidmap", pid, gids)
 }
 
-/// A user namespace with these mappings, for the ids of a mount. Nothing runs in it.
-pub(crate) fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Error> {
+/// A user namespace with these mappings, for the ids of a mount, or for a process that is to be made in it. Nothing runs in it
+/// yet. The caller must be single-threaded.
+///
+/// # Errors
+/// As [`write`], and those of clone3(2).
+pub fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd, Error> {
     let options = dhow_sys::clone::Options {
         namespaces: rustix::thread::UnshareFlags::NEWUSER,
         ..dhow_sys::clone::Options::default()
@@ -61,6 +65,51 @@ pub(crate) fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedF
     });
     crate::parent::end(&child);
     opened
+}
+
+/// The mappings of users and of groups of a user namespace, as this process sees them. The caller must be single-threaded.
+///
+/// # Errors
+/// Those of setns(2), and `DataLoss` for a map that is none.
+pub fn of(namespace: &OwnedFd) -> Result<(Vec<IdMapping>, Vec<IdMapping>), Error> {
+    let (mut inside, report) = io::pipe().context(|| "make a pipe")?;
+    let parent = rustix::process::getpid();
+    let child = dhow_sys::clone::spawn(&dhow_sys::clone::Options::default(), || {
+        let entered = dhow_sys::process::end_with(parent)
+            .and_then(|()| dhow_sys::namespace::enter(namespace))
+            .and_then(|()| io::Write::write_all(&mut &report, &[1]));
+        if entered.is_ok() {
+            // It is killed when its maps have been read.
+            rustix::event::pause();
+        }
+        0
+    });
+    let child = child.context(|| "clone a process to look into a user namespace")?;
+    // Of the child alone: its end is an end of the pipe, too.
+    drop(report);
+    let pid = child.pid.as_raw_pid();
+    let read = |name: &str| {
+        let path = format!("/proc/{pid}/{name}");
+        let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
+        parse(&text).ok_or_else(|| Error::new(ErrorKind::DataLoss, format!("{path} is no map of ids")))
+    };
+    let maps = io::Read::read_exact(&mut inside, &mut [0])
+        .context(|| "enter the user namespace")
+        .and_then(|()| Ok((read("uid_map")?, read("gid_map")?)));
+    crate::parent::end(&child);
+    maps
+}
+
+fn parse(text: &str) -> Option<Vec<IdMapping>> {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+        Some(IdMapping {
+            container_id: numbers.next()??,
+            host_id: numbers.next()??,
+            size: numbers.next()??,
+        })
+    };
+    text.lines().map(line).collect()
 }
 
 /// Checks that the maps of a joined user namespace are those that the spec has too, if it has any.
@@ -150,6 +199,8 @@ mod tests {
             },
         ];
         assert_eq!(lines(&map), "0 1000 1\n1 100000 65536\n");
+        assert_eq!(parse(&lines(&map)).as_deref(), Some(&map[..]));
+        assert_eq!(parse("0 1"), None);
         assert!(is_own(&map[..1], 1000));
         assert!(!is_own(&map, 1000));
     }

@@ -49,7 +49,7 @@ pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run
 pub use exec::{Exec, exec};
 pub use given::{mounted_in, part_of};
 pub use hooks::{HookFailure, Surroundings};
-pub use idmap::write as write_id_maps;
+pub use idmap::{namespace as user_namespace, of as id_maps_of, write as write_id_maps};
 pub use landlock::ANNOTATION as LANDLOCK;
 pub use plan::{Plan, Settings};
 pub use wait::{ExitStatus, kill, wait};

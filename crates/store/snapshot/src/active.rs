@@ -1,6 +1,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dhow_layer::Layer;
 use dhow_sys::mount;
@@ -25,6 +26,29 @@ pub struct Active {
     volatile: bool,
     /// SELinux label of all files in it.
     label: Option<String>,
+    /// Whose ids its files have where it is mounted.
+    ids: Option<MountIds>,
+}
+
+/// The ids of a mount for a container in a user namespace: what user 0 owns in the layers, its user 0 owns.
+#[derive(Clone, Debug)]
+pub struct MountIds {
+    /// The user namespace.
+    pub users: Arc<OwnedFd>,
+    /// What its user 0 is outside.
+    pub uid: u32,
+    /// What its group 0 is outside.
+    pub gid: u32,
+}
+
+impl MountIds {
+    fn of_mount(&self) -> mount::Ids<'_> {
+        mount::Ids {
+            users: self.users.as_fd(),
+            uid: self.uid,
+            gid: self.gid,
+        }
+    }
 }
 
 /// What is mounted.
@@ -99,6 +123,7 @@ impl Active {
             },
             volatile: false,
             label: None,
+            ids: None,
         }
     }
 
@@ -113,6 +138,7 @@ impl Active {
             },
             volatile: false,
             label: None,
+            ids: None,
         }
     }
 
@@ -184,6 +210,14 @@ impl Active {
         self
     }
 
+    /// The same snapshot, whose mounts have the ids of a user namespace. The disk is not changed: what is written there is owned
+    /// by the ids inside, so that it can be mounted and captured without the namespace as well.
+    #[must_use]
+    pub fn mapped(mut self, ids: MountIds) -> Self {
+        self.ids = Some(ids);
+        self
+    }
+
     /// The mount, not attached to any tree yet: to be moved into place, or used through the descriptor.
     ///
     /// # Errors
@@ -195,7 +229,14 @@ impl Active {
                 if *writable && !self.volatile {
                     copy::sync(&self.dir)?;
                 }
-                mount::clone_of(tree, !*writable).context(|| format!("mount the snapshot {}", self.key))
+                let what = || format!("mount the snapshot {}", self.key);
+                let mount = mount::clone_of(tree, !*writable).context(what)?;
+                if let Some(ids) = &self.ids {
+                    mount::map_ids(&mount, ids.users.as_fd())
+                        .context(what)
+                        .map_err(without_mapping)?;
+                }
+                Ok(mount)
             }
         }
     }
@@ -235,9 +276,16 @@ impl Active {
             options.push(("userxattr", None));
         }
         options.extend(self.label.as_deref().map(|label| ("context", Some(label))));
+        let what = || format!("mount the snapshot {}", self.key);
+        if let Some(ids) = &self.ids {
+            let changes = upper.map(|upper| (self.dir.as_path(), upper, work.as_path()));
+            return mount::overlay_mapped(&lower, changes, &options, ids.of_mount())
+                .context(what)
+                .map_err(without_mapping);
+        }
         let work = upper.is_some().then_some(work.as_path());
         mount::overlay_of(&lower, upper, work, &options)
-            .context(|| format!("mount the snapshot {}", self.key))
+            .context(what)
             .map_err(|error| match error.kind() {
                 // Internal: what has no kind of its own, such as the ENODEV of a kernel without overlayfs.
                 ErrorKind::Unsupported | ErrorKind::InvalidArgument | ErrorKind::Internal => {
@@ -258,6 +306,17 @@ impl Active {
         Ok(MountGuard {
             target: Some(target.to_owned()),
         })
+    }
+}
+
+/// Says what it takes to map the ids of a mount.
+fn without_mapping(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unsupported | ErrorKind::InvalidArgument | ErrorKind::PermissionDenied => error.with_hint(
+            "a root file system in a user namespace takes Linux 5.19, root, and a store on a file system whose mounts can map \
+             ids (ext4, xfs, btrfs)",
+        ),
+        _ => error,
     }
 }
 

@@ -30,7 +30,7 @@ mod probe;
 mod stack;
 mod stamps;
 
-pub use active::{Active, MountGuard};
+pub use active::{Active, MountGuard, MountIds};
 pub use changes::Changes;
 
 use std::fs::DirBuilder;

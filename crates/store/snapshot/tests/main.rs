@@ -42,6 +42,7 @@ macro_rules! on_every_back_end {
 
 on_every_back_end! {
     changes_over_a_stack_become_a_layer_that_shows_them_again
+    ids_of_a_user_namespace_are_those_of_the_layers_on_disk
     an_untouched_snapshot_is_the_canonical_empty_layer
     empty_stacks_single_layers_and_repeated_layers_can_be_mounted
     two_hundred_layers_can_be_mounted_and_too_many_are_refused
@@ -222,6 +223,82 @@ fn names(path: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// A process that waits in a user namespace of its own.
+struct Waiting(std::process::Child);
+
+impl Waiting {
+    /// With these first ids of 1000 on the host; none where it cannot be made.
+    fn new(first: u32) -> Option<Self> {
+        let mut command = std::process::Command::new("unshare");
+        let waiting = Self(command.args(["--user", "sleep", "60"]).spawn().ok()?);
+        let file = |name: &str| PathBuf::from(format!("/proc/{}/{name}", waiting.0.id()));
+        let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+        for _ in 0..500 {
+            if std::fs::read_link(file("ns/user")).is_ok_and(|namespace| namespace != own) {
+                let map = format!("0 {first} 1000");
+                std::fs::write(file("uid_map"), &map).unwrap();
+                std::fs::write(file("gid_map"), &map).unwrap();
+                return Some(waiting);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        None
+    }
+
+    fn namespace(&self) -> std::os::fd::OwnedFd {
+        std::fs::File::open(format!("/proc/{}/ns/user", self.0.id()))
+            .unwrap()
+            .into()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn ids_of_a_user_namespace_are_those_of_the_layers_on_disk(kind: Kind) {
+    let Some(place) = Place::new("ids_of_a_user_namespace_are_those_of_the_layers_on_disk", kind) else {
+        return;
+    };
+    // A user maps no ids of the host's file system, and an overlay maps none of its own.
+    if !dhow_layer::privileged() || kind == Kind::CopiesOnAnOverlay {
+        return;
+    }
+    let Some(waiting) = Waiting::new(500_000) else {
+        eprintln!("skipped: it needs unshare");
+        return;
+    };
+    let base = place.layer(&[("etc", "dir:755"), ("etc/a", "a"), ("etc/b", "b")]);
+    let active = place.snapshots.prepare("mapped", &[base]).unwrap();
+    let ids = dhow_snapshot::MountIds {
+        users: std::sync::Arc::new(waiting.namespace()),
+        uid: 500_000,
+        gid: 500_000,
+    };
+    let mounted = active.clone().mapped(ids).mount(&place.mnt()).unwrap();
+    let at = |path: &str| mounted.path().join(path);
+    let owner = |path: PathBuf| {
+        let status = std::fs::symlink_metadata(path).unwrap();
+        (status.uid(), status.gid())
+    };
+    assert_eq!(owner(at("")), (500_000, 500_000));
+    assert_eq!(owner(at("etc/a")), (500_000, 500_000));
+    // The host's root is nobody there: it cannot make anything, but can change what is there, by the hand of the other root.
+    assert!(std::fs::write(at("new"), "").is_err());
+    std::fs::write(at("etc/a"), "changed").unwrap();
+    std::os::unix::fs::chown(at("etc/b"), Some(500_007), Some(500_008)).unwrap();
+    assert_eq!(owner(at("etc/b")), (500_007, 500_008));
+    assert!(std::os::unix::fs::chown(at("etc/b"), Some(7), None).is_err());
+    mounted.unmount().unwrap();
+    let mounted = active.mount(&place.mnt()).unwrap();
+    assert_eq!(owner(mounted.path().join("etc/a")), (0, 0));
+    assert_eq!(owner(mounted.path().join("etc/b")), (7, 8));
+    assert_eq!(std::fs::read(mounted.path().join("etc/a")).unwrap(), b"changed");
 }
 
 fn changes_over_a_stack_become_a_layer_that_shows_them_again(kind: Kind) {
