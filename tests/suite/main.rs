@@ -97,6 +97,7 @@ mod story;
 mod unprivileged;
 mod unprivileged_network;
 mod usage;
+mod users;
 mod volumes;
 mod wishes;
 mod working;

@@ -24,7 +24,7 @@ pub(crate) struct ContainersConf {
 }
 
 /// Keys that are a flag with a value, or with several.
-const FLAGS: [(&str, &str); 18] = [
+const FLAGS: [(&str, &str); 19] = [
     ("annotations", "annotation"),
     ("cgroupns", "cgroupns"),
     ("default_sysctls", "sysctl"),
@@ -42,6 +42,7 @@ const FLAGS: [(&str, &str); 18] = [
     ("shm_size", "shm-size"),
     ("tz", "tz"),
     ("umask", "umask"),
+    ("userns", "userns"),
     ("utsns", "uts"),
 ];
 /// Keys that are a switch.
@@ -106,6 +107,18 @@ impl ContainersConf {
             if foreign && key == "default_sysctls" {
                 // They are the host's, or another container's, to set.
                 values.retain(|value| !value.starts_with("net."));
+            }
+            // A pod has its own.
+            let ids = [
+                "--uidmap",
+                "--gidmap",
+                "--subuidname",
+                "--subgidname",
+                "--pod",
+                "--pod-id-file",
+            ];
+            if key == "userns" && says(said, &ids) {
+                values.clear();
             }
             flags.extend(values.into_iter().map(|value| format!("--{flag}={value}")));
         }
@@ -219,6 +232,12 @@ impl ContainersConf {
             .map(|value| texts(key, value))
             .transpose()
     }
+}
+
+/// Whether one of these flags is among the words.
+fn says(said: &[String], flags: &[&str]) -> bool {
+    let name = |word: &String| word.split('=').next().unwrap_or_default().to_owned();
+    said.iter().any(|word| flags.contains(&name(word).as_str()))
 }
 
 /// The first network that the words name; a pod has its own.

@@ -11,7 +11,9 @@ use crate::{
 };
 
 /// The attributes that a person can give a bind mount.
-const ATTRIBUTES: [&str; 6] = ["exec", "noexec", "suid", "nosuid", "dev", "nodev"];
+const ATTRIBUTES: [&str; 8] = [
+    "exec", "noexec", "suid", "nosuid", "dev", "nodev", "idmap", "ridmap",
+];
 
 /// All mounts of the container.
 pub(crate) fn mounts(request: &Request, host: &Host) -> Result<Vec<Mount>, Error> {
@@ -34,7 +36,10 @@ pub(crate) fn mounts(request: &Request, host: &Host) -> Result<Vec<Mount>, Error
     }
     // A person's mount of /etc/hosts and the like goes before the generated file.
     for file in &request.files {
-        let made = file_mount(file)?;
+        let mut made = file_mount(file)?;
+        if request.mapped_files {
+            made.options.push("idmap".to_owned());
+        }
         if !wanted.iter().any(|other| other.destination == made.destination) {
             wanted.push(made);
         }
@@ -69,12 +74,18 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount
 fn defaults(request: &Request, host: &Host) -> Vec<Mount> {
     let namespaces = &request.namespaces;
     let confined = host.rootless || namespaces.user.0 != NamespaceMode::Host;
+    // A namespace that belongs to another user namespace is as the host's: in a new one, each that is joined.
+    let foreign = |mode: &NamespaceMode| match mode {
+        NamespaceMode::Host => confined,
+        NamespaceMode::Path(_) => namespaces.user.0 == NamespaceMode::Private,
+        NamespaceMode::Private => false,
+    };
     let access: &[&str] = if request.privileged { &[] } else { &["ro"] };
     let with = |fixed: &[&'static str]| [fixed, access].concat();
     let mut out = Vec::with_capacity(8);
     // procfs and sysfs belong to the user namespace that owns the PID or network namespace: where a container in a
     // user namespace shares those with the host, it may only bind what the host has.
-    out.push(if confined && namespaces.pid == NamespaceMode::Host {
+    out.push(if foreign(&namespaces.pid) {
         mount("/proc", "bind", "/proc", &["rbind", "nosuid", "noexec", "nodev"])
     } else {
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])
@@ -93,7 +104,7 @@ fn defaults(request: &Request, host: &Host) -> Vec<Mount> {
         terminals.push("gid=5");
     }
     out.push(mount("/dev/pts", "devpts", "devpts", &terminals));
-    out.push(if confined && namespaces.net == NamespaceMode::Host {
+    out.push(if foreign(&namespaces.net) {
         mount(
             "/sys",
             "bind",
@@ -110,7 +121,7 @@ fn defaults(request: &Request, host: &Host) -> Vec<Mount> {
     let mut cgroup = if own { Vec::new() } else { access.to_vec() };
     cgroup.extend(["nosuid", "noexec", "nodev"]);
     out.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &cgroup));
-    if confined && namespaces.ipc == NamespaceMode::Host {
+    if foreign(&namespaces.ipc) {
         out.push(mount(
             "/dev/mqueue",
             "bind",

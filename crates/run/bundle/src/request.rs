@@ -40,6 +40,8 @@ pub struct Request {
     pub mounts: Vec<MountRequest>,
     /// Files that the engine generates and binds (hosts, resolv.conf, hostname).
     pub files: Vec<GeneratedFile>,
+    /// Whether the files' owners are ids of the container's user namespace: they are mounted with its mappings.
+    pub mapped_files: bool,
     /// Limits.
     pub limits: Limits,
     /// Bytes of `/dev/shm`.
@@ -371,6 +373,7 @@ impl Default for Request {
             console_size: None,
             mounts: Vec::new(),
             files: Vec::new(),
+            mapped_files: false,
             limits: Limits::default(),
             shm_size: SHM_SIZE,
             ulimits: Vec::new(),

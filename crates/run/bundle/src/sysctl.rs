@@ -23,7 +23,10 @@ const IPC: [&str; 8] = [
 /// namespace of the container's own.
 pub(crate) fn sysctls(request: &Request, host: &Host) -> Result<BTreeMap<String, String>, Error> {
     let mut out = BTreeMap::new();
-    if request.namespaces.net == NamespaceMode::Private {
+    // Without a procfs of its own, which a user namespace has in its own process id namespace only, nothing can be set.
+    let namespaces = &request.namespaces;
+    let own = namespaces.user.0 == NamespaceMode::Host || namespaces.pid == NamespaceMode::Private;
+    if namespaces.net == NamespaceMode::Private && own {
         out.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         // The range would have to be mapped in a user namespace, the container's or a normal user's.
         if request.namespaces.user.0 == NamespaceMode::Host && !host.rootless {

@@ -173,6 +173,7 @@ pub use dhow_network::{
     CreateNetwork, Endpoint, Network, PortMapping, Protocol, PublishedPort, SubnetRequest,
 };
 pub use dhow_oci::Healthcheck;
+pub use dhow_oci::runtime::IdMapping;
 pub use dhow_seccomp::Profile as SeccompProfile;
 pub use dhow_snapshot::Form as SnapshotForm;
 pub use dhow_sys::fd::close_inherited_but;

@@ -25,8 +25,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{
-    Container, CreateContainer, NetworkMode, OwnRoot, Shared, SharedKind, Status, make_folder, random_bytes,
-    read_json, write_json,
+    Container, CreateContainer, NetworkMode, OwnRoot, Shared, SharedKind, Status, UsersChoice, make_folder,
+    random_bytes, read_json, write_json,
 };
 use crate::{Context as _, Engine, Error};
 
@@ -358,6 +358,12 @@ impl Engine {
         let Some(infra) = &pod.infra else {
             return Ok(());
         };
+        if self.containers().load(infra)?.config.extras.users.is_some() {
+            if wanted.users != UsersChoice::Host {
+                return refuse("--userns and --pod cannot be set together");
+            }
+            wanted.users = UsersChoice::Container(infra.to_string());
+        }
         for share in &pod.share {
             match share {
                 PodShare::Net => {

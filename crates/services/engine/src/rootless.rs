@@ -196,7 +196,38 @@ fn mappings(file: &str, uid: u32, id: u32) -> Result<Vec<IdMapping>, Error> {
     Ok(ranges(&text, name, uid, id))
 }
 
-/// Lines `user:first:count`, the user by name or number (subuid(5)).
+/// Ids that a file gives a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subordinate {
+    /// The first.
+    pub(crate) first: u32,
+    /// How many.
+    pub(crate) count: u32,
+}
+
+/// The ids that `/etc/subuid` or `/etc/subgid` gives a name; none when there is no file.
+pub(crate) fn subordinate(file: &str, name: &str) -> Result<Vec<Subordinate>, Error> {
+    let text = match dhow_sys::file::read_text(file, MOST) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        other => other.context(|| format!("read {file}"))?,
+    };
+    Ok(lines(&text)
+        .filter(|(user, _)| *user == name)
+        .map(|(_, ids)| ids)
+        .collect())
+}
+
+/// Lines `user:first:count` (subuid(5)); those that give nothing are passed over.
+fn lines(text: &str) -> impl Iterator<Item = (&str, Subordinate)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let user = fields.next()?;
+        let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (count > 0).then_some((user, Subordinate { first, count }))
+    })
+}
+
+/// The user is there by name or number.
 fn ranges(text: &str, name: Option<&str>, uid: u32, id: u32) -> Vec<IdMapping> {
     let mut mappings = vec![IdMapping {
         container_id: 0,
@@ -204,17 +235,9 @@ fn ranges(text: &str, name: Option<&str>, uid: u32, id: u32) -> Vec<IdMapping> {
         size: 1,
     }];
     let mut next = 1_u32;
-    for line in text.lines() {
-        let mut fields = line.trim().split(':');
-        let (Some(user), Some(Ok(first)), Some(Ok(count))) = (
-            fields.next(),
-            fields.next().map(str::parse::<u32>),
-            fields.next().map(str::parse::<u32>),
-        ) else {
-            continue;
-        };
+    for (user, Subordinate { first, count }) in lines(text) {
         let theirs = Some(user) == name || user.parse() == Ok(uid);
-        let Some(after) = next.checked_add(count).filter(|_| theirs && count > 0) else {
+        let Some(after) = next.checked_add(count).filter(|_| theirs) else {
             continue;
         };
         mappings.push(IdMapping {

@@ -219,20 +219,26 @@ fn usual_capabilities(
     Ok(())
 }
 
-/// `FOLDER[:O]`.
+/// `FOLDER[:O|:idmap]`.
 fn host_root(text: &str) -> Result<OwnRoot, CliError> {
     let (path, options) = text.split_once(':').unwrap_or((text, ""));
-    let overlay = match options {
-        "" => false,
-        "O" => true,
+    let (overlay, mapped) = match options {
+        "" => (false, false),
+        "O" => (true, true),
+        "idmap" => (false, true),
         other => {
-            let message = format!("invalid option {other:?} of --rootfs {text}: use FOLDER or FOLDER:O");
+            let message =
+                format!("invalid option {other:?} of --rootfs {text}: use FOLDER, FOLDER:O or FOLDER:idmap");
             return Err(CliError::plain(message).with_code(125));
         }
     };
     let path =
         std::path::absolute(path).map_err(|error| CliError::plain(format!("--rootfs {path}: {error}")))?;
-    Ok(OwnRoot::Folder { path, overlay })
+    Ok(OwnRoot::Folder {
+        path,
+        overlay,
+        mapped,
+    })
 }
 
 /// What every container of this host has mounted, where nothing else is.

@@ -164,9 +164,8 @@ pub(crate) struct ContainerFlags {
     /// IPC mode to use (private, shareable, none, host, container:NAME)
     #[arg(long)]
     ipc: Option<String>,
-    /// User namespace to use (host: that of the machine, or of the user who calls)
-    #[arg(long, value_name = "MODE")]
-    userns: Option<String>,
+    #[command(flatten)]
+    users: super::users::UsersFlags,
     /// UTS namespace to use (host, container:NAME)
     #[arg(long)]
     uts: Option<String>,
@@ -352,6 +351,7 @@ impl ContainerFlags {
             sysctls: self.sysctl.iter().map(|text| key_value(text)).collect(),
             oom_score_adj: self.oom_score_adj,
             namespaces: self.namespaces().map_err(bad)?,
+            users: self.users.choice().map_err(bad)?,
             annotations: self.annotation.iter().map(|text| key_value(text)).collect(),
             cgroup_parent: self.cgroup_parent.clone(),
             restart: self.restart_with_rm().map_err(bad)?,
@@ -489,15 +489,6 @@ impl ContainerFlags {
                 "--{flag} {other} is not supported: use host, private or container:NAME"
             )),
         };
-        if let Some(text) = self
-            .userns
-            .as_deref()
-            .filter(|text| !matches!(*text, "" | "host"))
-        {
-            return Err(format!(
-                "--userns {text} is not supported: a container of root is in the host's user namespace, one of a user in that user's (host)"
-            ));
-        }
         let mut choices = Vec::new();
         if let Some(text) = &self.pid {
             choices.push(NamespaceChoice::Pid(mode("pid", text)?));

@@ -12,6 +12,7 @@ mod podman;
 mod port;
 pub(crate) mod registry;
 mod secret;
+mod users;
 mod value;
 
 pub(crate) use chosen::Chosen;

@@ -39,7 +39,9 @@ pub(crate) fn volume(text: &str) -> Result<MountSpec, String> {
             "Z" => relabel = Relabel::Private,
             "nocopy" => no_copy = true,
             "copy" => no_copy = false,
-            "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" => attributes.push(option.to_owned()),
+            "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "idmap" | "U" => {
+                attributes.push(option.to_owned());
+            }
             other => {
                 propagation =
                     self::propagation(other).ok_or_else(|| bad(&format!("unknown option {other:?}")))?
@@ -118,6 +120,8 @@ struct Wish {
     kinds: Vec<&'static str>,
 }
 
+/// The files become those of the container's user.
+const CHOWN: &str = "U";
 /// Kinds that have options of their own, `bind-propagation` for example.
 const KINDS: [&str; 4] = ["bind", "volume", "tmpfs", "image"];
 
@@ -142,6 +146,9 @@ impl Wish {
             "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" if value.is_none() => {
                 self.attributes.push(key.to_owned());
             }
+            "idmap" if value.is_none() => self.attributes.push(key.to_owned()),
+            "U" | "chown" if flag()? => self.attributes.push(CHOWN.to_owned()),
+            "U" | "chown" => {}
             "rw" | "readwrite" => self.read_only = Some(!flag()?),
             "readonly" | "ro" => self.read_only = Some(flag()?),
             "volume-nocopy" => self.no_copy = flag()?,

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use dhow_engine::container::{Attachment, Config, Container, IpcMode, NetworkMode, SharedKind, Status};
-use dhow_engine::{NamespaceMode, RestartPolicy};
+use dhow_engine::container::{
+    Attachment, Config, Container, IpcMode, NetworkMode, SharedKind, Status, UsersOrigin,
+};
+use dhow_engine::{IdMapping, NamespaceMode, RestartPolicy};
 use serde_json::{Map, Value, json};
 
 use super::port;
@@ -147,17 +149,39 @@ fn host_config(container: &Container) -> Value {
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": security(container),
         "UTSMode": other_or(container, SharedKind::Uts, shared(&request.namespaces.uts)),
-        "UsernsMode": "",
+        "UsernsMode": userns_mode(container),
         "ShmSize": request.shm_size,
         "Sysctls": request.sysctls,
     });
     if let (Some(fields), Value::Object(limits)) = (value.as_object_mut(), limits(container)) {
         fields.extend(limits);
+        fields.extend(id_mappings(container));
         if request.init.is_some() {
             fields.insert("Init".to_owned(), true.into());
         }
     }
     value
+}
+
+/// Podman's word for the user namespace.
+fn userns_mode(container: &Container) -> String {
+    match container.config.extras.users.as_ref().map(|users| &users.origin) {
+        None => String::new(),
+        Some(UsersOrigin::New) => "private".to_owned(),
+        Some(UsersOrigin::Container(id)) => format!("container:{id}"),
+        Some(UsersOrigin::Path(path)) => format!("ns:{}", path.display()),
+    }
+}
+
+/// Podman's list of the ids of a user namespace.
+fn id_mappings(container: &Container) -> Option<(String, Value)> {
+    let users = container.config.extras.users.as_ref()?;
+    let shown = |maps: &[IdMapping]| -> Vec<String> {
+        let one = |map: &IdMapping| format!("{}:{}:{}", map.container_id, map.host_id, map.size);
+        maps.iter().map(one).collect()
+    };
+    let value = json!({"UidMap": shown(&users.uids), "GidMap": shown(&users.gids)});
+    Some(("IDMappings".to_owned(), value))
 }
 
 /// The rest of it: what it may use.

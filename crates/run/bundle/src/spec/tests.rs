@@ -392,6 +392,57 @@ fn rootless_containers_ask_for_nothing_that_a_user_namespace_forbids() {
 }
 
 #[test]
+fn what_is_joined_from_outside_of_a_new_user_namespace_is_bound_from_the_host() {
+    let map = vec![IdMapping {
+        container_id: 0,
+        host_id: 100_000,
+        size: 65_536,
+    }];
+    let mut request = Request {
+        uid_mappings: map.clone(),
+        gid_mappings: map,
+        mapped_files: true,
+        files: vec![GeneratedFile {
+            source: "/r/hosts".into(),
+            destination: "/etc/hosts".into(),
+            read_only: false,
+        }],
+        ..request()
+    };
+    request.namespaces.user = UserMode(NamespaceMode::Private);
+    let kind = |request: &Request, place: &str| mount_at(&made(request), place).kind.clone().unwrap();
+    let places = ["/proc", "/sys", "/dev/mqueue"];
+    assert_eq!(
+        places.map(|place| kind(&request, place)),
+        ["proc", "sysfs", "mqueue"]
+    );
+    assert!(
+        mount_at(&made(&request), "/etc/hosts")
+            .options
+            .contains(&"idmap".to_owned())
+    );
+    let other = NamespaceMode::Path("/proc/7/ns/x".into());
+    request.namespaces.net = other.clone();
+    request.namespaces.pid = other.clone();
+    request.namespaces.ipc = other.clone();
+    assert_eq!(
+        places.map(|place| kind(&request, place)),
+        ["bind", "bind", "bind"]
+    );
+    // They are of the user namespace that is joined as well.
+    request.namespaces.user = UserMode(other);
+    assert_eq!(
+        places.map(|place| kind(&request, place)),
+        ["proc", "sysfs", "mqueue"]
+    );
+    // Nothing can be set without a procfs of its own.
+    request.namespaces.net = NamespaceMode::Private;
+    assert!(made(&request).linux.unwrap().sysctl.is_empty());
+    request.namespaces.pid = NamespaceMode::Private;
+    assert!(!made(&request).linux.unwrap().sysctl.is_empty());
+}
+
+#[test]
 fn init_goes_first_and_is_bound_read_only() {
     let spec = made(&Request {
         init: Some(Init {

@@ -15,6 +15,7 @@ use super::export::{Part, write_part};
 use super::extract::{self, Owner};
 use super::folder::{Container, process_start};
 use super::stop::open_process;
+use super::users::{Ids, Users, is_mapped};
 use crate::{Context as _, Engine, Error};
 
 /// One end of a copy.
@@ -58,6 +59,8 @@ struct Place {
     dot: bool,
     /// Where other file systems belong to the tree.
     mounts: Option<Vec<PathBuf>>,
+    /// What owners in the tree are inside, where it is that of a user namespace.
+    ids: Option<Ids>,
     /// As the person wrote it.
     shown: String,
     /// Keeps a container that does not run from being started meanwhile.
@@ -70,6 +73,15 @@ struct Source {
     path: PathBuf,
     name: OsString,
     is_dir: bool,
+}
+
+/// Where it goes, and how.
+struct Into<'a> {
+    root: &'a Root,
+    base: &'a Path,
+    owner: Owner,
+    overwrite: bool,
+    ids: Option<&'a Ids>,
 }
 
 impl Engine {
@@ -104,7 +116,8 @@ impl Engine {
             })?;
             let what = || format!("copy to {}", place.shown);
             let (_, input) = decoder(Counting(input, &bytes)).context(what)?;
-            extract::read(&place.root, &base, input, owner, wanted.overwrite).context(what)?;
+            let ids = place.ids.as_ref();
+            extract::read_mapped(&place.root, &base, input, owner, wanted.overwrite, ids).context(what)?;
             return Ok(bytes.into_inner());
         }
         let source = self.source(wanted)?;
@@ -120,24 +133,25 @@ impl Engine {
             }
             _ => (place.root.try_clone().context(|| "open the container")?, base),
         };
-        self.stream(&source, &name, (&root, &base), (owner, wanted.overwrite), &bytes)
+        let into = Into {
+            root: &root,
+            base: &base,
+            owner,
+            overwrite: wanted.overwrite,
+            ids: place.ids.as_ref(),
+        };
+        self.stream(&source, &name, &into, &bytes)
             .context(|| format!("copy {} to {}", source.place.shown, place.shown))?;
         Ok(bytes.into_inner())
     }
 
     /// One thread packs, the other unpacks.
-    fn stream(
-        &self,
-        source: &Source,
-        name: &OsStr,
-        (root, base): (&Root, &Path),
-        (owner, overwrite): (Owner, bool),
-        bytes: &AtomicU64,
-    ) -> Result<(), Error> {
+    fn stream(&self, source: &Source, name: &OsStr, into: &Into<'_>, bytes: &AtomicU64) -> Result<(), Error> {
         let (reader, writer) = std::io::pipe().context(|| "make a pipe")?;
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || source.write(name.as_bytes(), &mut Counted(writer, bytes)));
-            let read = extract::read(root, base, reader, owner, overwrite);
+            let read =
+                extract::read_mapped(into.root, into.base, reader, into.owner, into.overwrite, into.ids);
             let died = || Err(Error::new(ErrorKind::Internal, "the packing thread died"));
             let packed = packing.join().unwrap_or_else(|_| died());
             match (packed, read) {
@@ -204,6 +218,7 @@ impl Engine {
                     slash: text.ends_with(b"/") || is_dot(text),
                     dot: is_dot(text),
                     mounts: None,
+                    ids: None,
                     shown: path.display().to_string(),
                     _lock: None,
                 })
@@ -212,12 +227,19 @@ impl Engine {
                 let found = self.containers().find(container)?;
                 let text = path.as_bytes();
                 let (root, lock) = self.container_root(&found)?;
+                // On disk its own files have the ids inside.
+                let ids = if lock.is_none() {
+                    self.ids_of(&found)?
+                } else {
+                    None
+                };
                 let place = Place {
                     root,
                     path: clean(path),
                     slash: text.ends_with(b"/") || is_dot(text),
                     dot: is_dot(text) || clean(path).as_os_str() == "/",
                     mounts: Some(inner_mounts(&found)),
+                    ids,
                     shown: format!("{container}:{path}"),
                     _lock: lock,
                 };
@@ -310,6 +332,9 @@ impl Place {
             return refuse("mounted volume");
         }
         let what = || format!("open {}", mount.source);
+        if !is_mapped(mount) {
+            self.ids = container.config.extras.users.as_ref().map(Users::ids);
+        }
         let source = Path::new(&mount.source);
         let rest = real
             .strip_prefix(inside(&mount.destination))
@@ -349,6 +374,7 @@ impl Source {
             path: &self.path,
             name,
             mounts: self.place.mounts.as_deref(),
+            ids: self.place.ids.as_ref(),
         };
         write_part(&part, output)
     }

@@ -8,7 +8,7 @@ use dhow_image::Image;
 use dhow_meta::Lease;
 use dhow_monitor::{OnUnhealthy, RestartPolicy};
 use dhow_network::PortMapping;
-use dhow_oci::{Healthcheck, Labels};
+use dhow_oci::{Healthcheck, Labels, RunConfig};
 use dhow_types::{ContainerId, Digest, ErrorKind};
 
 use super::defaults::{all_ports, entrypoint, health};
@@ -16,6 +16,7 @@ use super::extras::Extras;
 use super::mounts::{MountSpec, Mounted, mount_requests};
 use super::record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode};
 use super::shared::IpcMode;
+use super::users::UsersChoice;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error, Relabel};
 
@@ -132,6 +133,8 @@ pub struct CreateContainer {
     pub systemd: Option<bool>,
     /// `--init`.
     pub init: Option<Init>,
+    /// Which user namespace it has.
+    pub users: UsersChoice,
     /// What docker has no word for.
     pub extras: Extras,
 }
@@ -208,6 +211,7 @@ impl Engine {
             warnings.extend(self.may_be_used(&image, &wanted.image)?);
             warnings.extend(self.admit(dhow_policy::Point::Run, &image, &wanted.image)?);
         }
+        let _ids = self.lock_ids(wanted)?;
         let mut config = self.config(wanted, &image, &mounted, &id, &mut warnings)?;
         let make = |config: &Config| {
             let fill = |folder: &Path| self.copy_secrets(config, folder);
@@ -247,6 +251,8 @@ impl Engine {
         let wanted = &self.take_volumes(super::implied::complete(wanted, image, id, &args))?;
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image, mounted)?;
+        let users = self.resolve_users(wanted, image)?;
+        super::mounts::check_mapped(&mounts, users.as_ref())?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
         warnings.extend(foreign_platform(image));
         let exposed = super::defaults::exposed(wanted, defaults);
@@ -260,7 +266,7 @@ impl Engine {
             image_name: wanted.image.clone(),
             image: image.id,
             layers: image.config.rootfs.diff_ids.clone(),
-            user: wanted.user.clone().unwrap_or_else(|| defaults.user.clone()),
+            user: user_of(wanted, defaults),
             group_add: wanted.group_add.clone(),
             request,
             entrypoint: entrypoint(wanted, defaults),
@@ -292,6 +298,7 @@ impl Engine {
             secrets: self.resolve_secrets(&wanted.secrets)?,
             extras: Extras {
                 shared: self.resolve_shared(&wanted.extras.shared)?,
+                users,
                 ..wanted.extras.clone()
             },
         })
@@ -521,6 +528,18 @@ impl Engine {
                 NamespaceChoice::Cgroup(mode) => request.namespaces.cgroup = Some(mode),
             }
         }
+    }
+}
+
+/// Who the program runs as: the caller, where the caller is to be who they are (podman-run(1), `--userns=keep-id`).
+fn user_of(wanted: &CreateContainer, image: &RunConfig) -> String {
+    match (&wanted.user, &wanted.users) {
+        (Some(user), _) => user.clone(),
+        (None, UsersChoice::KeepId) => {
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            format!("{}:{}", uid.as_raw(), gid.as_raw())
+        }
+        (None, _) => image.user.clone(),
     }
 }
 

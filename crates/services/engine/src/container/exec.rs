@@ -88,6 +88,19 @@ impl Engine {
             },
             (false, None) => null_streams()?,
         };
+        if let (
+            Some(ids),
+            Stdio::Fds {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ) = (self.ids_of(&container)?, &stdio)
+        {
+            let user = (process.user.uid, process.user.gid);
+            let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+            super::users::give_streams(&ids, user, streams);
+        }
         let group = self.group_if_any(&container.config).map_err(not_the_program)?;
         let running = dhow_runtime::exec(Exec {
             init: init.as_fd(),

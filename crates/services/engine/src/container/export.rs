@@ -12,6 +12,7 @@ use dhow_types::ErrorKind;
 use rustix::fs::FileType;
 
 use super::changes::{OVERLAY, attributes};
+use super::users::Ids;
 use crate::{Context as _, Error};
 
 /// Deepest folder that is written.
@@ -24,6 +25,7 @@ pub(crate) fn write(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
         path: Path::new(""),
         name: b"",
         mounts: None,
+        ids: None,
     };
     write_part(&part, output)
 }
@@ -35,6 +37,7 @@ pub(crate) fn write_named(root: &Root, name: &str, output: &mut dyn Write) -> Re
         path: Path::new("."),
         name: name.as_bytes(),
         mounts: None,
+        ids: None,
     };
     write_part(&part, output)
 }
@@ -48,6 +51,8 @@ pub(super) struct Part<'a> {
     pub(super) name: &'a [u8],
     /// Where other file systems belong to the tree. `None`: everywhere.
     pub(super) mounts: Option<&'a [PathBuf]>,
+    /// The user namespace whose ids the owners are, as seen from outside.
+    pub(super) ids: Option<&'a Ids>,
 }
 
 /// Writes one entry and everything below it, sorted by path.
@@ -148,7 +153,8 @@ impl Export<'_> {
             _ => return Ok(()),
         };
         let mut entry = Entry::new(self.named(path), kind, status.st_mode & 0o7777);
-        (entry.uid, entry.gid) = (status.st_uid, status.st_gid);
+        let owner = (status.st_uid, status.st_gid);
+        (entry.uid, entry.gid) = self.part.ids.map_or(owner, |ids| ids.inside(owner));
         entry.mtime = status.st_mtime;
         let what = || "write it";
         if kind != EntryKind::Directory && status.st_nlink > 1 {

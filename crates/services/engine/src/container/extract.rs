@@ -11,6 +11,7 @@ use dhow_layer::{Entry, EntryKind};
 use dhow_rootpath::{FileKind, Root};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
+use super::users::Ids;
 use crate::{Context as _, Error};
 
 /// Who owns what is made.
@@ -40,11 +41,44 @@ pub(super) fn read(
     owner: Owner,
     overwrite: bool,
 ) -> Result<(), Error> {
+    read_mapped(root, base, archive, owner, overwrite, None)
+}
+
+/// As [`read`], into a tree that has the ids of a user namespace: who owns what is said by those inside.
+///
+/// # Errors
+/// As [`read`]; `InvalidArgument` for an owner that is nobody there.
+pub(super) fn read_mapped(
+    root: &Root,
+    base: &Path,
+    archive: impl Read,
+    owner: Owner,
+    overwrite: bool,
+    ids: Option<&Ids>,
+) -> Result<(), Error> {
+    let Some(ids) = ids else {
+        return extract(root, base, archive, owner, overwrite, None);
+    };
+    let (uid, gid) = ids.root()?;
+    let extracted = || extract(root, base, archive, owner, overwrite, Some(ids));
+    // The host's root has no name on such a mount, and could make nothing there.
+    dhow_sys::process::with_fs_ids(uid, gid, extracted).context(|| "act as root of the container")?
+}
+
+fn extract(
+    root: &Root,
+    base: &Path,
+    archive: impl Read,
+    owner: Owner,
+    overwrite: bool,
+    ids: Option<&Ids>,
+) -> Result<(), Error> {
     let mut archive = Reader::new(archive);
     let mut extract = Extract {
         root,
         base,
         owner,
+        ids,
         overwrite,
         folders: Vec::new(),
     };
@@ -92,6 +126,8 @@ struct Extract<'a> {
     root: &'a Root,
     base: &'a Path,
     owner: Owner,
+    /// What owners are outside, where the tree is a user namespace's.
+    ids: Option<&'a Ids>,
     /// Whether what is of another kind goes.
     overwrite: bool,
     /// Directories, whose times and modes are set last: files in them change the first, and need the second.
@@ -109,6 +145,7 @@ impl Extract<'_> {
             Owner::Archive => (entry.uid, entry.gid),
             Owner::All(uid, gid) | Owner::Host(uid, gid) => (uid, gid),
         };
+        let owner = self.outside(owner)?;
         if let Some(parent) = path.parent() {
             self.root
                 .create_dir_all(parent, 0o755, Some(owner))
@@ -153,6 +190,14 @@ impl Extract<'_> {
             EntryKind::Fifo => self.device(&path, entry, FileKind::Fifo, owner)?,
         }
         self.set_time(&path, entry.mtime)
+    }
+
+    fn outside(&self, owner: (u32, u32)) -> Result<(u32, u32), Error> {
+        let Some(ids) = self.ids else { return Ok(owner) };
+        ids.outside(owner).ok_or_else(|| {
+            let message = format!("nobody in the container is its owner {}:{}", owner.0, owner.1);
+            Error::new(dhow_types::ErrorKind::InvalidArgument, message)
+        })
     }
 
     /// Removes what is in the place of an entry when one of the two is a directory and the other is not.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::own_root::OwnRoot;
 use super::record::Config;
 use super::shared::{IpcMode, Shared};
+use super::users::{Entered, Users};
 use crate::{Context as _, Error};
 
 /// It is asked for when the container is created, and kept with it.
@@ -61,6 +62,8 @@ pub struct Extras {
     pub runtime: Option<String>,
     /// How podman writes the files of names; docker's way when absent.
     pub names: Option<Names>,
+    /// Its own user namespace; that of the engine when absent.
+    pub users: Option<Users>,
     /// A folder that gets the results of health checks, too (`--health-log-destination`).
     pub health_folder: Option<PathBuf>,
 }
@@ -244,14 +247,18 @@ pub(super) fn remove_cidfile(config: &Config) -> Result<(), Error> {
 }
 
 /// Makes the file that older programs read for what is mounted, if there is none.
-pub(super) fn make_mtab(config: &Config, root: &Root) -> Result<(), Error> {
+pub(super) fn make_mtab(config: &Config, root: &Root, users: Option<&Entered>) -> Result<(), Error> {
     let path = Path::new("/etc/mtab");
     let absent = |path: &Path| matches!(root.symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound);
     if !config.extras.mtab || config.request.read_only || absent(Path::new("/etc")) || !absent(path) {
         return Ok(());
     }
-    root.symlink(Path::new("/proc/mounts"), path, None)
-        .context(|| "make /etc/mtab")
+    let make = || root.symlink(Path::new("/proc/mounts"), path, None);
+    match users {
+        Some(users) => users.as_root(make)?,
+        None => make(),
+    }
+    .context(|| "make /etc/mtab")
 }
 
 /// Writes a process id where the person wants it.

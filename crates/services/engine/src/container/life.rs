@@ -20,6 +20,7 @@ use super::forward::Forwarder;
 use super::pipes::{Pipes, pipe};
 use super::record::{Config, NetworkMode, State, Status};
 use super::shared::Joined;
+use super::users::{Entered, Ids};
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
@@ -99,16 +100,19 @@ impl ContainerLife {
 
     fn start(&mut self) -> Result<Launched, Error> {
         crate::rootless::remain(self.engine.settings()).map_err(before_program)?;
-        let mount = self.root()?;
+        let users = self.engine.enter_users(self.config.extras.users.as_ref());
+        let users = users.map_err(before_program)?;
+        let mount = self.root(users.as_ref())?;
         let root = Root::from_fd(mount.try_clone().context(|| "duplicate the root's descriptor")?);
         self.engine.hold_volumes(&self.config).map_err(before_program)?;
-        self.engine.copy_up(&self.config, &root)?;
-        let mut network = self.connect().map_err(before_program)?;
+        self.engine.copy_up(&self.config, &root, users.as_ref())?;
+        let mut network = self.connect(users.as_ref()).map_err(before_program)?;
         // From here on `ended` undoes what was made.
         self.remember(&network.endpoints)?;
         let mut joined = self.engine.join_shared(&self.config).map_err(before_program)?;
         // A part that is not there is docker's 127.
-        joined.trees = self.engine.trees(&self.config)?;
+        joined.trees = self.engine.trees(&self.config, users.as_ref())?;
+        joined.users = users;
         let spec = self.spec(&root, &network, &joined).map_err(before_program)?;
         let resources = spec
             .linux
@@ -146,9 +150,10 @@ impl ContainerLife {
     }
 
     /// The root file system as a mount that nobody on the host sees.
-    fn root(&self) -> Result<OwnedFd, Error> {
+    fn root(&self, users: Option<&Entered>) -> Result<OwnedFd, Error> {
         if let Some(root) = &self.config.extras.root {
-            return self.engine.own_root(&self.config, root).map_err(before_program);
+            let mount = self.engine.own_root(&self.config, root, users);
+            return mount.map_err(before_program);
         }
         let snapshots = self.engine.snapshots()?;
         let key = self.config.id.as_str();
@@ -164,11 +169,14 @@ impl ContainerLife {
         if volatile {
             active = active.volatile();
         }
+        if let Some(users) = users {
+            active = active.mapped(users.mount_ids()?);
+        }
         let active = super::trees::labelled(active, labels).map_err(before_program)?;
         active.mount_detached().context(what).map_err(before_program)
     }
 
-    fn connect(&self) -> Result<Connection, Error> {
+    fn connect(&self, users: Option<&Entered>) -> Result<Connection, Error> {
         let mut connection = Connection::default();
         match &self.config.network {
             NetworkMode::Host => return Ok(connection),
@@ -182,7 +190,11 @@ impl ContainerLife {
             }
             NetworkMode::None | NetworkMode::Networks => {}
         }
-        let netns = dhow_network::sandbox().context(|| "make the network namespace")?;
+        let netns = match users {
+            Some(users) => dhow_network::sandbox_of(users.namespace.as_fd()),
+            None => dhow_network::sandbox(),
+        };
+        let netns = netns.context(|| "make the network namespace")?;
         let joined = self.join(netns.as_fd(), &mut connection);
         if let Err(error) = joined {
             self.leave(&connection.endpoints);
@@ -307,9 +319,11 @@ impl ContainerLife {
 
     fn spec(&self, root: &Root, network: &Connection, joined: &Joined) -> Result<Spec, Error> {
         super::extras::check_workdir(&self.config, root)?;
-        super::extras::make_mtab(&self.config, root)?;
+        super::extras::make_mtab(&self.config, root, joined.users.as_ref())?;
         let mut request = self.config.request.clone();
         request.identity = super::exec::identity(root, &self.config.user)?;
+        let owner = (request.identity.uid, request.identity.gid);
+        super::copy_up::give_mounts(&self.config, owner, joined.users.as_ref())?;
         request.extra_groups = super::exec::groups(root, &self.config.group_add)?;
         if request.privileged && crate::rootless::is_rootful() {
             let asked: Vec<_> = request.devices.iter().map(|device| device.path.clone()).collect();
@@ -359,7 +373,7 @@ impl ContainerLife {
                 .context(|| "prepare the first process")?;
         }
         joined.give(&mut plan).map_err(before_program)?;
-        let mut namespaces = std::mem::take(&mut joined.namespaces);
+        let mut namespaces = joined.take_namespaces()?;
         if let Some(netns) = &network.netns {
             let netns = netns.try_clone().context(|| "duplicate the network namespace")?;
             namespaces.push((Namespace::Network, netns));
@@ -369,6 +383,9 @@ impl ContainerLife {
         } else {
             Pipes::new(self.config.open_stdin)?
         };
+        if let Some(users) = &joined.users {
+            users.give(spec.process.as_ref(), &stdio);
+        }
         let create = Create {
             plan: &plan,
             rootfs: Rootfs::Mount(mount),
@@ -684,6 +701,13 @@ impl ContainerLife {
         process.args = health_command(&health.test, &self.config)?;
         let (reader, writer) = pipe()?;
         let null = File::open("/dev/null").context(|| "open /dev/null")?;
+        if let Some(linux) = &spec.linux {
+            let ids = Ids {
+                uids: linux.uid_mappings.clone(),
+                gids: linux.gid_mappings.clone(),
+            };
+            super::users::give_streams(&ids, (process.user.uid, process.user.gid), [writer.as_fd(); 3]);
+        }
         let stderr = writer.try_clone().context(|| "duplicate a pipe")?;
         let running = dhow_runtime::exec(dhow_runtime::Exec {
             init: init.as_fd(),

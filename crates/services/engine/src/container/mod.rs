@@ -32,6 +32,7 @@ mod stats;
 mod stop;
 mod trees;
 mod update;
+mod users;
 mod volumes_from;
 mod wait;
 
@@ -58,3 +59,4 @@ pub use start::Started;
 pub use stats::{Reading, Sample};
 pub use stop::Stopped;
 pub use update::UpdateRequest;
+pub use users::{AutoUsers, Users, UsersChoice, UsersOrigin};

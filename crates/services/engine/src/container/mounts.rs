@@ -9,8 +9,11 @@ use dhow_types::ErrorKind;
 
 use super::create::{CreateContainer, ImageVolumes};
 use super::record::{MountRecord, MountedLayers};
+use super::users::{Users, is_mapped};
 use crate::{Context as _, Engine, Error, Relabel, VolumeRequest};
 
+/// The option of a mount whose files become the container's user's (podman's `U`).
+pub(super) const CHOWN: &str = "U";
 /// What the spec says of a source that has no path; nobody opens it.
 const NOWHERE: &str = "/proc/self/fd";
 
@@ -263,10 +266,30 @@ pub(super) fn mount_requests(wanted: &CreateContainer, records: &[MountRecord]) 
                     Some(MountSpec::Bind { propagation, .. }) => *propagation,
                     _ => Propagation::default(),
                 },
-                options: record.options.clone(),
+                options: attributes(record),
             }),
         };
     records.iter().enumerate().map(request).collect()
+}
+
+/// The attributes that are the kernel's.
+fn attributes(record: &MountRecord) -> Vec<String> {
+    let all = record.options.iter();
+    all.filter(|option| *option != CHOWN).cloned().collect()
+}
+
+/// Refuses mapped ids where there are no others.
+pub(super) fn check_mapped(records: &[MountRecord], users: Option<&Users>) -> Result<(), Error> {
+    match records.iter().find(|record| is_mapped(record)) {
+        Some(record) if users.is_none() => {
+            let message = format!(
+                "mount {}: idmap is for containers in a user namespace of their own",
+                record.destination
+            );
+            Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("such as with --userns auto"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn absolute(target: &Path) -> Result<(), Error> {

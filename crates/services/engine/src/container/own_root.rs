@@ -13,6 +13,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, open_t
 use serde::{Deserialize, Serialize};
 
 use super::record::Config;
+use super::users::Entered;
 use crate::{Context as _, Engine, Error};
 
 /// Where the root file system comes from, when it is not an image's.
@@ -27,6 +28,9 @@ pub enum OwnRoot {
         path: PathBuf,
         /// Whether what the container writes is kept beside the folder, and not in it (`:O`).
         overlay: bool,
+        /// Whether its owners are ids of the container's user namespace (`:idmap`); changes that are kept beside it always are.
+        #[serde(default)]
+        mapped: bool,
     },
 }
 
@@ -100,15 +104,31 @@ fn no_image() -> ImageId {
 
 impl Engine {
     /// The root as a mount that nobody on the host sees.
-    pub(super) fn own_root(&self, config: &Config, root: &OwnRoot) -> Result<OwnedFd, Error> {
-        match root {
-            OwnRoot::Pause => pause_root(),
-            OwnRoot::Folder { path, overlay: false } => folder_root(path),
-            OwnRoot::Folder { path, overlay: true } => self.overlay_root(config, path),
+    pub(super) fn own_root(
+        &self,
+        config: &Config,
+        root: &OwnRoot,
+        users: Option<&Entered>,
+    ) -> Result<OwnedFd, Error> {
+        let (mount, mapped) = match root {
+            OwnRoot::Pause => (pause_root()?, true),
+            OwnRoot::Folder {
+                path,
+                overlay: false,
+                mapped,
+            } => (folder_root(path)?, *mapped),
+            OwnRoot::Folder {
+                path, overlay: true, ..
+            } => return self.overlay_root(config, path, users),
+        };
+        if let Some(users) = users.filter(|_| mapped) {
+            dhow_sys::mount::map_ids(&mount, users.namespace.as_fd())
+                .context(|| "failed to create idmapped mount of the root file system")?;
         }
+        Ok(mount)
     }
 
-    fn overlay_root(&self, config: &Config, path: &Path) -> Result<OwnedFd, Error> {
+    fn overlay_root(&self, config: &Config, path: &Path, users: Option<&Entered>) -> Result<OwnedFd, Error> {
         let folder = self.containers().folder(&config.id).join("root");
         let (upper, work) = (folder.join("upper"), folder.join("work"));
         super::make_folder(&upper)?;
@@ -117,8 +137,18 @@ impl Engine {
         let mode = std::fs::metadata(path).context(|| format!("look at {}", path.display()))?;
         std::fs::set_permissions(&upper, mode.permissions())
             .context(|| format!("change {}", upper.display()))?;
-        dhow_sys::mount::overlay(&[path], Some(&upper), Some(&work), &[])
-            .context(|| format!("mount an overlay on {}", path.display()))
+        let what = || format!("mount an overlay on {}", path.display());
+        let Some(users) = users else {
+            return dhow_sys::mount::overlay(&[path], Some(&upper), Some(&work), &[]).context(what);
+        };
+        let (uid, gid) = users.ids.root()?;
+        let ids = dhow_sys::mount::Ids {
+            users: users.namespace.as_fd(),
+            uid,
+            gid,
+        };
+        let lower = [dhow_sys::mount::Lower::Path(path)];
+        dhow_sys::mount::overlay_mapped(&lower, Some((&folder, &upper, &work)), &[], ids).context(what)
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dhow_bundle::{BindMount, MountRequest, NamespaceMode, Request};
+use dhow_bundle::{BindMount, MountRequest, NamespaceMode, Request, UserMode};
 use dhow_runtime::Namespace;
 use dhow_types::{ContainerId, ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::create::CreateContainer;
 use super::folder::Container;
 use super::record::{Config, NetworkMode, Status};
+use super::users::{Entered, UsersOrigin};
 use crate::{Context as _, Engine, Error};
 
 /// What can be shared beside the network.
@@ -97,7 +98,11 @@ impl Config {
             NetworkMode::Container(id) => Some(id.clone()),
             _ => None,
         };
-        let mut all: Vec<ContainerId> = shared.chain(network).collect();
+        let users = match self.extras.users.as_ref().map(|users| &users.origin) {
+            Some(UsersOrigin::Container(id)) => Some(id.clone()),
+            _ => None,
+        };
+        let mut all: Vec<ContainerId> = shared.chain(network).chain(users).collect();
         all.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         all.dedup();
         all
@@ -112,6 +117,8 @@ pub(super) struct Joined {
     pub(super) shm: Option<OwnedFd>,
     /// What is mounted and has no path on the host, by place.
     pub(super) trees: Vec<(PathBuf, OwnedFd)>,
+    /// The user namespace.
+    pub(super) users: Option<Entered>,
 }
 
 impl Joined {
@@ -133,6 +140,15 @@ impl Joined {
                 _ => {}
             }
         }
+        if let Some(users) = &self.users {
+            request.namespaces.user = UserMode(match users.is_new {
+                true => NamespaceMode::Private,
+                false => NamespaceMode::Path(PathBuf::from("/proc/self/ns/user")),
+            });
+            request.uid_mappings.clone_from(&users.ids.uids);
+            request.gid_mappings.clone_from(&users.ids.gids);
+            request.mapped_files = true;
+        }
         let asked = |mount: &MountRequest| mount.destination() == Path::new(SHM);
         if self.shm.is_some() && !request.mounts.iter().any(asked) {
             request.mounts.push(MountRequest::Bind(BindMount {
@@ -142,6 +158,19 @@ impl Joined {
                 ..BindMount::default()
             }));
         }
+    }
+
+    /// The namespaces, for the runtime.
+    pub(super) fn take_namespaces(&mut self) -> Result<Vec<(Namespace, OwnedFd)>, Error> {
+        let mut namespaces = std::mem::take(&mut self.namespaces);
+        if let Some(users) = &self.users {
+            let users = users
+                .namespace
+                .try_clone()
+                .context(|| "duplicate the user namespace")?;
+            namespaces.push((Namespace::User, users));
+        }
+        Ok(namespaces)
     }
 
     /// Gives the runtime the mounts that it could not make.

@@ -16,6 +16,7 @@ use dhow_types::ErrorKind;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags, open_tree};
 
 use super::record::{Config, MountRecord, MountedLayers};
+use super::users::Entered;
 use crate::{Context as _, Engine, Error};
 
 /// The keys of all snapshots of a container: its root, and the images that are mounted in it.
@@ -46,11 +47,15 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for a part that is not there.
-    pub(super) fn trees(&self, config: &Config) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
+    pub(super) fn trees(
+        &self,
+        config: &Config,
+        users: Option<&Entered>,
+    ) -> Result<Vec<(PathBuf, OwnedFd)>, Error> {
         let mut trees = Vec::new();
         for (number, mount) in config.mounts.iter().enumerate() {
             let tree = match (&mount.image, &mount.subpath) {
-                (Some(image), _) => self.image_tree(config, number, mount, image)?,
+                (Some(image), _) => self.image_tree(config, number, (mount, image), users)?,
                 (None, Some(part)) => volume_part(mount, part)?,
                 (None, None) => continue,
             };
@@ -63,8 +68,8 @@ impl Engine {
         &self,
         config: &Config,
         number: usize,
-        mount: &MountRecord,
-        image: &MountedLayers,
+        (mount, image): (&MountRecord, &MountedLayers),
+        users: Option<&Entered>,
     ) -> Result<OwnedFd, Error> {
         let what = || format!("mount image {} on {}", mount.source, mount.destination);
         let snapshots = self.snapshots()?;
@@ -79,7 +84,11 @@ impl Engine {
                 view => view,
             }
         };
-        let active = labelled(active.context(what)?, config.request.selinux.as_ref())?;
+        let mut active = active.context(what)?;
+        if let Some(users) = users {
+            active = active.mapped(users.mount_ids()?);
+        }
+        let active = labelled(active, config.request.selinux.as_ref())?;
         let tree = active.mount_detached().context(what)?;
         match &mount.subpath {
             None => Ok(tree),

@@ -21,7 +21,7 @@ pub(crate) const CREATE: Verb = Verb {
 };
 
 /// Those of the flags of a container that its pod can have: for its network, its names, and all containers together.
-const SHARED: [&str; 31] = [
+const SHARED: [&str; 36] = [
     "name",
     "label",
     "label_file",
@@ -40,6 +40,11 @@ const SHARED: [&str; 31] = [
     "restart",
     "shm_size",
     "sysctl",
+    "userns",
+    "uidmap",
+    "gidmap",
+    "subuidname",
+    "subgidname",
     "memory",
     "memory_swap",
     "memory_reservation",

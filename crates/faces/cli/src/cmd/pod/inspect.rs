@@ -111,7 +111,7 @@ fn infra_config(infra: &Container) -> Value {
         "Networks": crate::view::container::networks(infra),
         "NetworkOptions": null,
         "pid_ns": "private",
-        "userns": "host",
+        "userns": if config.extras.users.is_some() { "private" } else { "host" },
         "uts_ns": "private",
     })
 }
