@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Builds beside podman's, and docker's where a daemon answers: all cached, one file changed, the price of a RUN, a context of
-# 100,000 files, forty stages. Each round runs every builder once, in turn; medians of all rounds, in milliseconds. As root:
+# Builds beside podman's and buildah's, and docker's where a daemon answers (BuildKit, and as `classic` the builder before it): all
+# cached, nothing cached, one file changed, the price of a RUN, a context of 100,000 files, forty stages, Dhow itself. Each
+# round runs every builder once, in turn; medians of all rounds, in milliseconds, and ours as a part of the best peer's. As root:
 #   benches/build.sh [rounds]
-# FILES, STAGES and DHOW (the binary) may be set; CASES="cached changed" runs only those.
+# FILES, STAGES, DHOW (the binary) and BUILDERS ("dhow docker") may be set; PODMAN, BUILDAH and DOCKER are commands, which may have
+# words before the program (`chroot /newer docker`); CASES="cached changed" runs only those. `self` is none of the usual cases:
+# it compiles the runtime (SELF="-p dhow" says otherwise) with this machine's toolchain, which takes minutes for each.
 set -euo pipefail
 # crun refuses a machine that has both versions of control groups.
 if [ -z "${DHOW_BENCH:-}" ]; then exec env DHOW_BENCH=1 unshare -m --propagation private "$0" "$@"; fi
@@ -11,33 +14,55 @@ cd "$(dirname "$0")/.."
 DHOW=${DHOW:-$PWD/dist/dhow}
 FILES=${FILES:-100000}
 STAGES=${STAGES:-40}
-CASES=${CASES:-cached changed run files stages}
+CASES=${CASES:-cached cold changed run files stages}
+SELF=${SELF:--p dhow-runc --example runc}
+read -ra PODMAN <<< "${PODMAN:-podman}"
+read -ra BUILDAH <<< "${BUILDAH:-buildah}"
+read -ra DOCKER <<< "${DOCKER:-docker}"
 rounds=${1:-7}
 work=$(mktemp -d /var/tmp/dhow-bench.XXXXXX)
-builders=dhow
-if command -v podman >/dev/null; then builders="$builders podman"; fi
-if docker info >/dev/null 2>&1; then builders="$builders docker"; fi
+builders=${BUILDERS:-}
+if [ -z "$builders" ]; then
+    builders=dhow
+    if command -v podman >/dev/null; then builders+=" podman"; fi
+    if command -v buildah >/dev/null; then builders+=" buildah"; fi
+    if "${DOCKER[@]}" info >/dev/null 2>&1; then builders+=" docker classic"; fi
+fi
 finish() {
     "$DHOW" --root "$work/store" system teardown >/dev/null 2>&1 || true
-    if [[ $builders == *podman* ]]; then podman --root "$work/p" --runroot "$work/pr" rmi -af >/dev/null 2>&1 || true; fi
-    if [[ $builders == *docker* ]]; then docker image rm -f dhow-bench-base dhow-bench-out >/dev/null 2>&1 || true; fi
+    for builder in $builders; do
+        case $builder in
+            podman | buildah) engine "$builder" rmi -af >/dev/null 2>&1 || true ;;
+            docker) "${DOCKER[@]}" image rm -f dhow-bench-base dhow-bench-self dhow-bench-out >/dev/null 2>&1 || true ;;
+        esac
+    done
     rm -rf "$work"
 }
 trap finish EXIT
 
 engine() {
+    local builder=$1; shift
+    case $builder in
+        dhow) "$DHOW" --root "$work/store" "$@" ;;
+        podman) "${PODMAN[@]}" --root "$work/p" --runroot "$work/pr" "$@" ;;
+        buildah) "${BUILDAH[@]}" --root "$work/b" --runroot "$work/br" "$@" ;;
+        docker) "${DOCKER[@]}" "$@" ;;
+        classic) DOCKER_BUILDKIT=0 "${DOCKER[@]}" "$@" ;;
+    esac
+}
+# bring BUILDER ARCHIVE NAME: the archive of a root as an image; classic has docker's.
+bring() {
     case $1 in
-        dhow) shift; "$DHOW" --root "$work/store" "$@" ;;
-        podman) shift; podman --root "$work/p" --runroot "$work/pr" "$@" ;;
-        docker) shift; docker "$@" ;;
+        classic) ;;
+        buildah) printf 'FROM scratch\nADD %s /\n' "$(basename "$2")" | engine buildah build -q -t "$3" -f - "$(dirname "$2")" ;;
+        *) engine "$1" import "$2" "$3" ;;
     esac
 }
 build() {
     local builder=$1 context=$2; shift 2
     case $builder in
-        dhow) engine dhow build -q --network none -t dhow-bench-out "$@" "$context" ;;
-        podman) engine podman build -q --layers --network none --isolation oci -t dhow-bench-out "$@" "$context" ;;
-        docker) engine docker build -q --network none -t dhow-bench-out "$@" "$context" ;;
+        podman | buildah) engine "$builder" build -q --layers --network none --isolation oci -t dhow-bench-out "$@" "$context" ;;
+        *) engine "$builder" build -q --network none -t dhow-bench-out "$@" "$context" ;;
     esac
 }
 milliseconds() {
@@ -51,7 +76,7 @@ median() { sort -n | awk '{v[NR] = $1} END {print (NR % 2) ? v[(NR + 1) / 2] : (
 
 # Name, what to do before each run (a function of the builder), context, flags.
 measure() {
-    local name=$1 before=$2 context=$3 builder line; shift 3
+    local name=$1 before=$2 context=$3 builder line one ours best; shift 3
     for builder in $builders; do : > "$work/$builder.ms"; build "$builder" "$context" "$@" >/dev/null 2>"$work/err" || { cat "$work/err" >&2; exit 1; }; done
     for _ in $(seq "$rounds"); do
         for builder in $builders; do
@@ -60,7 +85,14 @@ measure() {
         done
     done
     line="$name:"
-    for builder in $builders; do line="$line $builder $(median < "$work/$builder.ms") ms;"; done
+    best=
+    for builder in $builders; do
+        one=$(median < "$work/$builder.ms")
+        line="$line $builder $one ms;"
+        if [ "$builder" = dhow ]; then ours=$one
+        elif [ -z "$best" ] || awk -v one="$one" -v best="$best" 'BEGIN {exit !(one < best)}'; then best=$one; fi
+    done
+    [ -z "$best" ] || line="$line $(awk -v ours="$ours" -v best="$best" 'BEGIN {printf "%.3f", ours / best}') of the best"
     echo "${line%;}"
 }
 nothing() { :; }
@@ -69,7 +101,7 @@ mkdir -p "$work/base/bin" "$work/base/tmp"
 cp "$(command -v busybox)" "$work/base/bin/busybox"
 for applet in sh true echo cat; do ln -s busybox "$work/base/bin/$applet"; done
 tar -C "$work/base" -cf "$work/base.tar" .
-for builder in $builders; do engine "$builder" import "$work/base.tar" dhow-bench-base >/dev/null 2>&1; done
+for builder in $builders; do bring "$builder" "$work/base.tar" dhow-bench-base >/dev/null; done
 base=dhow-bench-base:latest
 
 twelve="$work/twelve"
@@ -93,6 +125,7 @@ RUN echo 7 > g
 CMD ["cat", "/app/e"]
 DOCKERFILE
 if [[ " $CASES " == *" cached "* ]]; then measure "12 steps in two stages, all cached" nothing "$twelve"; fi
+if [[ " $CASES " == *" cold "* ]]; then measure "the same, nothing cached" nothing "$twelve" --no-cache; fi
 
 one="$work/one"
 mkdir "$one"
@@ -126,4 +159,20 @@ if [[ " $CASES " == *" stages "* ]]; then
         for stage in $(seq "$STAGES"); do echo "COPY --from=s$stage /r$stage /"; done
     } > "$work/stages/Dockerfile"
     measure "$STAGES stages that one needs, without the cache" nothing "$work/stages" --no-cache
+fi
+
+if [[ " $CASES " == *" self "* ]]; then
+    engine dhow bootstrap -q --include gcc --include libc6-dev -t dhow-bench-debian debian:bookworm-slim >/dev/null
+    engine dhow create -q --name self dhow-bench-debian true >/dev/null
+    engine dhow export self > "$work/self.tar"
+    toolchain=$(rustc --print sysroot)
+    tar -C "$toolchain" --exclude=./share --transform 's,^\.,usr/local,' -rf "$work/self.tar" ./bin ./lib
+    for builder in $builders; do bring "$builder" "$work/self.tar" dhow-bench-self >/dev/null; done
+    rm "$work/self.tar"
+    mkdir "$work/self"
+    git archive HEAD | tar -C "$work/self" -x
+    (cd "$work/self" && mkdir -p .cargo && cargo vendor --locked --quiet vendor >> .cargo/config.toml)
+    printf 'FROM dhow-bench-self:latest\nWORKDIR /src\nCOPY . .\nRUN cargo build --offline --locked %s\n' "$SELF" > "$work/self/Dockerfile"
+    printf '.git\n' > "$work/self/.dockerignore"
+    measure "Dhow's own: cargo build $SELF, without the cache" nothing "$work/self" --no-cache
 fi
