@@ -96,6 +96,38 @@ fn vex_takes_away_what_it_says_is_none() {
 }
 
 #[test]
+fn an_image_of_suses_is_looked_up_by_its_release() {
+    let Some(world) = World::new() else { return };
+    let affected = |product: &str, fixed: &str| {
+        json!({"package": {"ecosystem": product, "name": "openssl-3"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": fixed}]}]})
+    };
+    let record = json!({"id": "SUSE-SU-2026:1", "modified": "2026-01-01T00:00:00Z", "upstream": ["CVE-2026-1"], "affected": [
+        affected("SUSE:Linux Enterprise Module for Basesystem 15 SP5", "3.0.8-2"),
+        affected("SUSE:Linux Enterprise Server 16.0", "3.5.0-2"),
+        affected("openSUSE:Tumbleweed", "3.6.0-2")]});
+    world.file("osv.json", record.to_string());
+    world
+        .dhow(&["scan", "import", &path(&world, "osv.json")])
+        .exits(0);
+    for (distro, version, found) in [
+        ("sles-15.5", "3.0.8-1", true),
+        ("sles-15.5", "3.0.8-2", false),
+        ("sles-16.0", "3.5.0-1", true),
+        ("opensuse-tumbleweed-20260101", "3.6.0-1", true),
+    ] {
+        let os = distro.rsplit_once('-').unwrap().0;
+        let purl = format!("pkg:rpm/{os}/openssl-3@{version}?arch=x86_64&distro={distro}");
+        let document = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [
+            {"type": "library", "name": "openssl-3", "version": version, "purl": purl}]});
+        world.file("sbom.json", document.to_string());
+        let scan = json_of(&world, &["scan", "--format", "json", &path(&world, "sbom.json")]);
+        assert_eq!(ids(&scan).len(), usize::from(found), "{distro} {version}: {scan}");
+    }
+    world.clean();
+}
+
+#[test]
 fn what_an_image_says_of_itself_counts_for_it_alone_when_it_is_asked_for() {
     let Some(world) = chain() else { return };
     let vex = openvex(&[

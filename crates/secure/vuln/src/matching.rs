@@ -80,14 +80,40 @@ pub fn key_of(ecosystem: &str, name: &str) -> (String, String) {
 }
 
 /// Releases with long support have a word more in some records (`Ubuntu:22.04:LTS`), and Red Hat's, which are pieces of CPE names, a
-/// minor version and the repository (`Red Hat:enterprise_linux:9::appstream`), which no image says it is of.
+/// minor version and the repository (`Red Hat:enterprise_linux:9::appstream`), which no image says it is of; so have SUSE's a product, a
+/// module, and how long it is supported (`SUSE:Linux Enterprise Module for Basesystem 15 SP5`, `SUSE:Linux Enterprise Server 15 SP4-LTSS`).
 fn release_of(ecosystem: &str) -> String {
     const RED_HAT: &str = "Red Hat:enterprise_linux:";
     if let Some(version) = ecosystem.strip_prefix(RED_HAT) {
         let major = version.split([':', '.']).next().unwrap_or(version);
         return format!("{RED_HAT}{major}");
     }
+    const SUSE: &str = "SUSE:Linux Enterprise ";
+    if let Some(release) = ecosystem.strip_prefix(SUSE).and_then(suse_release) {
+        return format!("{SUSE}{release}");
+    }
     ecosystem.strip_suffix(":LTS").unwrap_or(ecosystem).to_owned()
+}
+
+/// `15 SP5`, `12`, `16.0` at the end of a name of SUSE's; none for what has releases of its own (Micro).
+fn suse_release(product: &str) -> Option<String> {
+    if product.starts_with("Micro") {
+        return None;
+    }
+    let mut words = product.split(' ').rev();
+    // `15-LTSS`, `SP4-ESPOS`.
+    let plain = |word: &'_ str| word.split('-').next().unwrap_or_default().to_owned();
+    let is_number = |word: &str| {
+        word.starts_with(|first: char| first.is_ascii_digit())
+            && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    let last = plain(words.next()?);
+    if is_number(&last) {
+        return Some(last);
+    }
+    let pack = last.strip_prefix("SP").filter(|pack| is_number(pack))?;
+    let major = words.next().filter(|major| is_number(major))?;
+    Some(format!("{major} SP{pack}"))
 }
 
 /// PEP 503: runs of `-`, `_` and `.` are one `-`, and letters have no case.
@@ -118,6 +144,12 @@ pub fn concerns(affected: &Affected, version: &str) -> Result<Option<Option<Stri
     let mut found = false;
     let mut fix: Option<String> = None;
     for range in &affected.ranges {
+        let fixed = range.fixed.as_deref();
+        if ecosystem == Ecosystem::Rpm
+            && fixed.is_some_and(|fixed| is_of_module(fixed) != is_of_module(version))
+        {
+            continue;
+        }
         match within(ecosystem, range, version) {
             Ok(true) => found = true,
             Ok(false) => continue,
@@ -148,6 +180,13 @@ pub fn concerns(affected: &Affected, version: &str) -> Result<Option<Option<Stri
         Some(error) if !found => Err(error),
         _ => Ok(found.then_some(fix)),
     }
+}
+
+/// Whether a package was built as a part of a module (`1:20.9.0-1.module+el8.9.0+20473+c4e3d824`): modules have packages of the same names as the
+/// distribution itself, in other versions, and an advisory about those says nothing of these. Of which stream, no record says.
+fn is_of_module(version: &str) -> bool {
+    let release = version.rsplit_once('-').map_or("", |(_, release)| release);
+    release.contains(".module+") || release.contains(".module_")
 }
 
 fn within(ecosystem: Ecosystem, range: &Range, version: &str) -> Result<bool, Error> {

@@ -180,6 +180,74 @@ fn red_hats_repositories_are_of_one_release() {
 }
 
 #[test]
+fn suses_products_and_modules_are_of_one_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let affected = |product: &str, fixed: &str| {
+        json!({"package": {"ecosystem": format!("SUSE:Linux Enterprise {product}"), "name": "openssl-3"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": fixed}]}]})
+    };
+    let record = osv(
+        "SUSE-SU-2024:1",
+        &["CVE-2024-1"],
+        json!([
+            affected("Module for Basesystem 15 SP5", "3.0.8-1"),
+            affected("Server 15 SP4-LTSS", "3.0.8-2"),
+            affected("Module for Python 3 15 SP6", "3.0.8-3"),
+            affected("Server LTSS Extended Security 12 SP5", "3.0.8-4"),
+            affected("Server 16.0", "3.0.8-5"),
+            affected("Micro 5.3", "3.0.8-6"),
+            affected("Server 12-LTSS", "3.0.8-7"),
+        ]),
+    );
+    let database = compiled(&dir.path().join("db"), &[record]);
+    for (release, fixed) in [
+        ("15 SP5", Some("3.0.8-1")),
+        ("15 SP4", Some("3.0.8-2")),
+        ("15 SP6", Some("3.0.8-3")),
+        ("12 SP5", Some("3.0.8-4")),
+        ("16.0", Some("3.0.8-5")),
+        ("Micro 5.3", Some("3.0.8-6")),
+        ("12", Some("3.0.8-7")),
+        ("15", None),
+        ("5.3", None),
+    ] {
+        let release = format!("SUSE:Linux Enterprise {release}");
+        let wanted = fixed.map(|fixed| told_of("CVE-2024-1", "affected", Some(fixed)));
+        let found = find(&database, &release, "openssl-3", "3.0.7-9");
+        assert_eq!(told(&found), wanted.into_iter().collect::<Vec<_>>(), "{release}");
+    }
+}
+
+#[test]
+fn packages_of_modules_and_of_the_distribution_itself_are_not_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = |id: &str, fixed: &str| {
+        let ranges = json!([{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": fixed}]}]);
+        let package = json!({"ecosystem": "Rocky Linux:8", "name": "perl"});
+        osv(id, &[id], json!([{"package": package, "ranges": ranges}]))
+    };
+    let (plain, module) = ("4:5.26.3-422.el8", "4:5.30.1-453.module+el8.6.0+996+0ef5d8ca");
+    let records = [record("CVE-2024-1", plain), record("CVE-2024-2", module)];
+    let database = compiled(&dir.path().join("db"), &records);
+    for (version, found) in [
+        ("4:5.26.3-421.el8", Some(("CVE-2024-1", plain))),
+        ("4:5.26.3-422.el8", None),
+        (
+            "4:5.30.1-452.module+el8.4.0+646+4d1a6c2f",
+            Some(("CVE-2024-2", module)),
+        ),
+        (
+            "4:5.24.4-404.module_el8.6.0+2771+1a0a4f2e",
+            Some(("CVE-2024-2", module)),
+        ),
+    ] {
+        let wanted = found.map(|(id, fixed)| told_of(id, "affected", Some(fixed)));
+        let found = find(&database, "Rocky Linux:8", "perl", version);
+        assert_eq!(told(&found), wanted.into_iter().collect::<Vec<_>>(), "{version}");
+    }
+}
+
+#[test]
 fn withdrawn_records_find_nothing_and_a_newer_form_takes_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
