@@ -3,6 +3,7 @@
 //! What is only needed to work on the source (`dev`) is left out where the file says so.
 
 mod javascript;
+mod maven;
 mod python;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(crate) fn reader(name: &[u8]) -> Option<Parse> {
         b"go.mod" => go,
         b"gradle.lockfile" => gradle,
         b"build.sbt.lock" => sbt,
+        b"pom.xml" => maven::pom,
         b"packages.lock.json" => nuget,
         b"Directory.Packages.props" => props,
         name if name.starts_with(b"requirements") && name.ends_with(b".txt") => python::requirements,
@@ -50,6 +52,12 @@ fn said(packages: impl IntoIterator<Item = Option<Package>>) -> Said {
 
 fn package(kind: Kind, name: &str, version: &str) -> Option<Package> {
     Some(Package::new(kind, plain(name)?, plain(version)?))
+}
+
+/// The beginning of a foreign text, for a message.
+fn shown(text: &str) -> &str {
+    let end = text.char_indices().nth(40).map_or(text.len(), |(at, _)| at);
+    &text[..end]
 }
 
 fn json(bytes: &[u8]) -> Result<Value, String> {

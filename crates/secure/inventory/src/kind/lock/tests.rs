@@ -41,6 +41,57 @@ fn node_packages_are_read_without_what_is_for_development() {
 }
 
 #[test]
+fn a_project_of_mavens_says_what_it_asks_for_itself() {
+    let pom = r#"<?xml version="1.0"?>
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <parent><groupId>org.parent</groupId><artifactId>p</artifactId><version>7</version></parent>
+  <artifactId>app</artifactId>
+  <!-- <dependencies><dependency><groupId>no</groupId></dependency></dependencies> -->
+  <properties><log4j.version>2.14.1</log4j.version><alias>${log4j.version}</alias><loop>${loop}</loop></properties>
+  <dependencyManagement><dependencies>
+    <dependency><groupId>b</groupId><artifactId>managed</artifactId><version>1.5</version></dependency>
+    <dependency><groupId>b</groupId><artifactId>tests</artifactId><version>1</version><scope>test</scope></dependency>
+  </dependencies></dependencyManagement>
+  <dependencies>
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-core</artifactId><version>${alias}</version>
+      <exclusions><exclusion><groupId>x</groupId><artifactId>y</artifactId></exclusion></exclusions></dependency>
+    <dependency><groupId>b</groupId><artifactId>managed</artifactId></dependency>
+    <dependency><groupId>b</groupId><artifactId>tests</artifactId></dependency>
+    <dependency><groupId>${project.groupId}</groupId><artifactId>sibling</artifactId><version>${project.version}</version></dependency>
+    <dependency><groupId>c</groupId><artifactId>exact</artifactId><version>[3.1]</version><scope>runtime</scope></dependency>
+    <dependency><groupId>c</groupId><artifactId>range</artifactId><version>[3,4)</version></dependency>
+    <dependency><groupId>c</groupId><artifactId>looped</artifactId><version>${loop}</version></dependency>
+    <dependency><groupId>c</groupId><artifactId>unknown</artifactId><version>${elsewhere}</version></dependency>
+    <dependency><groupId>c</groupId><artifactId>given</artifactId><version>1</version><scope>provided</scope></dependency>
+  </dependencies>
+  <build><plugins><plugin><dependencies><dependency><groupId>d</groupId><artifactId>tool</artifactId><version>1</version></dependency></dependencies></plugin></plugins></build>
+</project>"#;
+    assert_eq!(
+        read("pom.xml", pom),
+        [
+            "b:managed 1.5",
+            "c:exact 3.1",
+            "org.apache.logging.log4j:log4j-core 2.14.1",
+            "org.parent:sibling 7"
+        ]
+    );
+    let pom = |text: &str| reader(b"pom.xml").unwrap()("pom.xml", text.as_bytes());
+    assert!(pom("<project/>").unwrap().packages.is_empty());
+    for bad in ["", "<a>", "<project></a>", "<project", &"<project>".repeat(100)] {
+        assert!(pom(bad).is_err(), "{bad}");
+    }
+    // What stands for ever more of itself has an end.
+    let bomb: String = (0..8)
+        .map(|n| format!("<p{n}>{}</p{n}>", format!("${{p{}}}", n + 1).repeat(100)))
+        .collect();
+    let text = format!(
+        "<project><properties>{bomb}</properties><dependencies><dependency><groupId>a</groupId><artifactId>b</artifactId>\
+         <version>${{p0}}</version></dependency></dependencies></project>"
+    );
+    assert!(pom(&text).unwrap().packages.is_empty());
+}
+
+#[test]
 fn the_others_are_read() {
     let go = "module x\n\ngo 1.17\n\nrequire (\n\ta.b/c v1.0.0\n\td.e/f v2.0.0 // indirect\n\tg.h/i v1.0.0\n)\nrequire j.k/l v0.1.0\n\
         replace d.e/f => n.o/p v3.0.0\nreplace (\n\tg.h/i v1.0.0 => ../i\n)\n";
@@ -96,7 +147,7 @@ proptest! {
     #[test]
     fn no_text_stops_a_reader(text in "\\PC{0,200}", lines in "([a-z@/=:\"' ()\\[\\]{}.0-9-]{0,20}\n){0,12}") {
         for name in ["Cargo.lock", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "poetry.lock", "pylock.toml", "Pipfile.lock", "Gemfile.lock",
-            "composer.lock", "go.mod", "gradle.lockfile", "build.sbt.lock", "packages.lock.json", "Directory.Packages.props", "requirements.txt"]
+            "composer.lock", "go.mod", "gradle.lockfile", "build.sbt.lock", "pom.xml", "packages.lock.json", "Directory.Packages.props", "requirements.txt"]
         {
             let parse = reader(name.as_bytes()).unwrap();
             for text in [&text, &lines, &format!("packages:\n  /{text}:\n  \"packages\": {{\n{lines}"), &format!("{{\"dependencies\":{{\"a\":{{\"version\":\"{lines}\"}}}}}}")] {
