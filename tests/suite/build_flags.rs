@@ -153,3 +153,29 @@ fn steps_may_use_no_more_than_they_were_given() {
     build(&world, &["--cpus", "-1"], &text).exits(125);
     build(&world, &["--cpu-quota", "some"], &text).exits(125);
 }
+
+#[test]
+fn nothing_of_the_steps_is_left_when_the_build_has_ended() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let left = || -> Vec<String> {
+        let names = std::fs::read_dir(world.root().join("run")).unwrap().flatten();
+        let names = names.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter(|name| name.contains("step-")).collect()
+    };
+    // One that has its whole output already when it ends, one that is still writing when it fails, and several at once.
+    for (text, code) in [
+        ("FROM busybox\nRUN true\nRUN seq 100000\n", 0),
+        ("FROM busybox\nRUN yes & sleep 0.2; exit 3\n", 1),
+        (
+            "FROM busybox AS a\nRUN sleep 0.1\nFROM busybox AS b\nRUN sleep 0.2\nFROM busybox\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n",
+            0,
+        ),
+        ("FROM busybox\nLABEL a=b\n", 0),
+    ] {
+        build(&world, &[], text).exits(code);
+        assert_eq!(left(), Vec::<String>::new(), "{text}");
+    }
+    world.clean();
+}

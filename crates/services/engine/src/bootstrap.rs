@@ -294,21 +294,8 @@ impl Configure for Inside<'_> {
             cgroup_parent: None,
             extra_hosts: Vec::new(),
         };
-        let mut run = || -> Result<i32, Error> {
-            let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
-            std::thread::scope(|scope| {
-                let code = scope.spawn(|| {
-                    let code = self
-                        .worker
-                        .run(&job, None, std::os::fd::AsFd::as_fd(&writer), None);
-                    drop(writer);
-                    code
-                });
-                std::io::copy(&mut reader, output).context(|| "read the script's output")?;
-                code.join()
-                    .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the step's thread ended")))
-            })
-        };
-        run().map_err(|error| dhow_bootstrap::Error::wrap(error, format!("run {}", argv.join(" "))))
+        let mut pass = |bytes: &[u8]| output.write_all(bytes);
+        let run = self.worker.run(&job, None, None, &mut pass);
+        run.map_err(|error| dhow_bootstrap::Error::wrap(error, format!("run {}", argv.join(" "))))
     }
 }

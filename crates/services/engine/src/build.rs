@@ -1,7 +1,6 @@
 //! `build`: the builder with this host's ways to run commands and to get base images.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use dhow_image::Image;
 use dhow_oci::ImageConfig;
 use dhow_policy::Point;
 use dhow_reference::Reference;
-use dhow_types::{Digest, ErrorKind, Observer, Platform, Silent};
+use dhow_types::{Digest, Observer, Platform, Silent};
 
 use crate::cache_artifact::{CachePlace, Imports};
 use crate::difference::Difference;
@@ -306,27 +305,12 @@ impl Steps {
             .mount_detached()
             .context(|| "mount the step's root file system")?;
         let job = job(step, &self.limits)?;
-        let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
-        let mut buffer = vec![0; 32 << 10];
-        std::thread::scope(|scope| {
-            let worker = &self.worker;
-            let (job, mount) = (&job, &mount);
-            let code = scope.spawn(move || {
-                let code = worker.run(job, Some(mount.as_fd()), writer.as_fd(), Some(step.cancel));
-                drop(writer);
-                code
-            });
-            loop {
-                match reader.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(count) => output(Stream::Stdout, &buffer[..count]),
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Error::wrap(error, "read the step's output")),
-                }
-            }
-            code.join()
-                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the step's thread ended")))
-        })
+        let mut pass = |bytes: &[u8]| {
+            output(Stream::Stdout, bytes);
+            Ok(())
+        };
+        self.worker
+            .run(&job, Some(mount.as_fd()), Some(step.cancel), &mut pass)
     }
 }
 

@@ -1,20 +1,21 @@
 //! A process, forked while there is still one thread, that runs programs in root file systems for threads that
 //! must not fork: the steps of a build, the configuration of a base image.
 //!
-//! The worker is a single-threaded loop. Each job comes as one message with descriptors (a socket for the answer,
-//! the output, perhaps the mounted root) and is done by a child of the worker, so that jobs run side by side. The
-//! worker ends when the last [`Worker`] handle is closed, and so does every job of a dead build.
+//! The worker is a single-threaded loop around children. Each job comes as one message with descriptors (a socket for the answer,
+//! the output, perhaps the mounted root) and is received by a child, which tells the worker that it has one. From the second
+//! job on the child is there before its job, with a folder and a network namespace for it, and jobs run side by side. The
+//! worker ends when [`Worker`] is dropped or its process dies, and so does every job of a dead build.
 //!
 //! A job tells how its program ended when nothing of it runs any more, and only then takes away its control group, endpoint
 //! and folder, while the build goes on with what the program wrote. [`Worker`] waits for that when it is dropped.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::io::{BufRead as _, BufReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use dhow_bundle::{GeneratedFile, NamespaceMode, Request};
 use dhow_cgroup::Group;
@@ -23,7 +24,9 @@ use dhow_rootpath::Root;
 use dhow_runtime::{Create, Namespace, Plan, Rootfs, Stdio};
 use dhow_types::{ContainerId, ErrorKind, Failure as _};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{random_bytes, write_file};
@@ -32,22 +35,24 @@ use crate::{Context as _, Engine, Error, Settings};
 
 /// Largest job, as one message. A socket's buffer holds 208 KiB by default.
 const MAX_JOB: usize = 128 << 10;
+/// How much of its output is read at a time.
+const OUTPUT: usize = 32 << 10;
 
-/// A handle of the worker process.
+/// The worker process.
 #[derive(Debug)]
 pub(crate) struct Worker {
     socket: OwnedFd,
-    /// Channels of jobs that have told how they ended and still clean up.
-    ending: Mutex<Vec<UnixStream>>,
+    process: Pid,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let ending = std::mem::take(&mut *self.ending.lock().unwrap_or_else(PoisonError::into_inner));
-        for mut job in ending {
-            // Its end is all that comes; a failure is one, too.
-            drop(job.read(&mut [0]));
-        }
+        // Closing is not enough: a process that this one made may have the socket, too.
+        let _gone = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        while matches!(
+            waitpid(Some(self.process), WaitOptions::empty()),
+            Err(Errno::INTR)
+        ) {}
     }
 }
 
@@ -113,10 +118,10 @@ impl Worker {
         )
         .map_err(std::io::Error::from)
         .context(what)?;
-        if dhow_sys::clone::fork().context(what)?.is_some() {
+        if let Some(process) = dhow_sys::clone::fork().context(what)? {
             return Ok(Self {
                 socket: ours,
-                ending: Mutex::default(),
+                process,
             });
         }
         drop(ours);
@@ -125,13 +130,16 @@ impl Worker {
         dhow_sys::background::exit_now(0)
     }
 
-    /// Runs one job, its output into `output`; the exit code. May be called from several threads.
+    /// Runs one job, and hands on what it says; the exit code. May be called from several threads.
+    ///
+    /// # Errors
+    /// What kept it from running, `Cancelled`, or that of `output`.
     pub(crate) fn run(
         &self,
         job: &Job,
         mount: Option<BorrowedFd<'_>>,
-        output: BorrowedFd<'_>,
         cancel: Option<&AtomicBool>,
+        output: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<i32, Error> {
         let text = serde_json::to_vec(job)
             .map_err(|error| Error::because(ErrorKind::Internal, "describe the step", error))?;
@@ -145,22 +153,39 @@ impl Worker {
             );
         }
         let (answer, theirs) = UnixStream::pair().context(|| "make the step's channel")?;
-        let mut fds = vec![theirs.as_fd(), output];
+        let (mut reader, writer) = std::io::pipe().context(|| "make a pipe")?;
+        let mut fds = vec![theirs.as_fd(), writer.as_fd()];
         fds.extend(mount);
         dhow_sys::fd::send(&self.socket, &text, &fds).context(|| "hand the step to the worker")?;
-        drop(theirs);
-        while !is_readable(&answer, 100) {
-            if cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
-                // Closing our end makes the job kill its program.
-                return Err(Error::new(ErrorKind::Cancelled, "the step was cancelled"));
+        drop((theirs, writer));
+        // Whoever gives up closes the channel by that, and the job kills its program.
+        let go_on = || match cancel {
+            Some(cancel) if cancel.load(Ordering::Relaxed) => {
+                Err(Error::new(ErrorKind::Cancelled, "the step was cancelled"))
+            }
+            _ => Ok(()),
+        };
+        let mut buffer = vec![0; OUTPUT];
+        // Its end comes before the answer: the job closes it first.
+        loop {
+            go_on()?;
+            if !is_readable(&reader) {
+                continue;
+            }
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => output(&buffer[..count]).context(|| "pass on the step's output")?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::wrap(error, "read the step's output")),
             }
         }
+        while !is_readable(&answer) {
+            go_on()?;
+        }
         let mut text = Vec::new();
-        let mut answer = BufReader::new(answer);
-        answer
+        BufReader::new(answer)
             .read_until(b'\n', &mut text)
             .context(|| "wait for the step")?;
-        self.let_end(answer.into_inner());
         match serde_json::from_slice(&text) {
             Ok(Answer::Code(code)) => Ok(code),
             Ok(Answer::Failed { kind, message, hint }) => {
@@ -177,54 +202,145 @@ impl Worker {
             )),
         }
     }
-
-    /// Keeps the channel of a job until it has cleaned up; those that have by now are let go.
-    fn let_end(&self, job: UnixStream) {
-        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        ending.retain(|job| !is_readable(job, 0));
-        ending.push(job);
-    }
 }
 
-/// Whether the answer, or its end, is there; waits so long for it, less than a second.
-fn is_readable(answer: &UnixStream, milliseconds: i64) -> bool {
-    let mut fds = [PollFd::new(answer, PollFlags::IN)];
+/// Whether there is something to read, or its end; waits a little for it.
+fn is_readable(from: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(from, PollFlags::IN)];
     let patience = Timespec {
         tv_sec: 0,
-        tv_nsec: milliseconds * 1_000_000,
+        tv_nsec: 100_000_000,
     };
     matches!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1))
 }
 
-/// The worker's loop.
+/// The worker's loop: a child for each job.
 fn serve(socket: &OwnedFd, settings: &Settings) {
-    let mut buffer = vec![0; MAX_JOB];
-    while let Ok((count @ 1.., mut fds)) = dhow_sys::fd::receive(socket, &mut buffer) {
+    // A build may have no job at all, and then nothing is made ready for one.
+    if !has_job(socket) {
+        return;
+    }
+    let mut is_first = true;
+    let mut connected = false;
+    while let Ok((mut took, tells)) = std::io::pipe() {
         // Jobs that ended since the last one.
-        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
-        if fds.len() < 2 {
-            continue;
-        }
-        let mount = (fds.len() > 2).then(|| fds.remove(2));
-        let output = fds.remove(1);
-        let mut answer = UnixStream::from(fds.remove(0));
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         match dhow_sys::clone::fork() {
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                let job = serde_json::from_slice::<Job>(&buffer[..count])
-                    .map_err(|error| Error::because(ErrorKind::Internal, "read the step", error));
-                match job {
-                    Ok(job) => perform(settings, job, mount, output, &mut answer),
-                    Err(error) => tell(&mut answer, Err(error)),
+            Ok(Some(_)) => {
+                drop(tells);
+                let mut word = [0];
+                // Without a word it has met the end of the build.
+                if !matches!(took.read(&mut word), Ok(1)) {
+                    break;
                 }
+                connected = word[0] != 0;
+            }
+            Ok(None) => {
+                drop(took);
+                // The first has its job already, which says whether a network namespace is wanted.
+                child(socket, settings, !is_first && connected, tells);
                 dhow_sys::background::exit_now(0)
             }
-            Err(error) => tell(
-                &mut answer,
-                Err(Error::wrap(error, "fork a process for the step")),
-            ),
+            Err(error) => {
+                let Some((_, mut answer, ..)) = receive(socket, &mut vec![0; MAX_JOB]) else {
+                    break;
+                };
+                tell(
+                    &mut answer,
+                    Err(Error::wrap(error, "fork a process for the step")),
+                );
+            }
+        }
+        is_first = false;
+    }
+    // They clean up, and the build waits for this process.
+    while matches!(
+        rustix::process::wait(WaitOptions::empty()),
+        Ok(Some(_)) | Err(Errno::INTR)
+    ) {}
+}
+
+/// Waits for the first message; false at the end.
+fn has_job(socket: &OwnedFd) -> bool {
+    loop {
+        match rustix::net::recv(socket, &mut [0][..], RecvFlags::PEEK) {
+            Ok((_, count)) => return count > 0,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
+}
+
+/// A job as it comes: its text, the channel for its answer, its output, its root.
+type Message<'a> = (&'a [u8], UnixStream, OwnedFd, Option<OwnedFd>);
+
+/// Waits for a message; none at the end of the build.
+fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Option<Message<'a>> {
+    let (count, fds) = dhow_sys::fd::receive(socket, buffer).ok()?;
+    let mut fds = fds.into_iter();
+    let (answer, output, mount) = (fds.next()?, fds.next()?, fds.next());
+    Some((buffer.get(..count)?, UnixStream::from(answer), output, mount))
+}
+
+/// Makes ready for a job, waits for it, tells the worker so, and does it.
+fn child(socket: &OwnedFd, settings: &Settings, connected: bool, mut tells: PipeWriter) {
+    let ready = Ready::new(settings, connected);
+    let mut buffer = vec![0; MAX_JOB];
+    let Some((text, mut answer, output, mount)) = receive(socket, &mut buffer) else {
+        return;
+    };
+    let job = serde_json::from_slice::<Job>(text)
+        .map_err(|error| Error::because(ErrorKind::Internal, "read the step", error));
+    let wants_namespace = job.as_ref().is_ok_and(|job| job.network != JobNetwork::Host);
+    // The worker makes the next child by that, beside this one's work.
+    drop(tells.write_all(&[u8::from(wants_namespace)]));
+    drop(tells);
+    match (job, ready) {
+        (Ok(job), Ok(ready)) => ready.perform(job, mount, output, &mut answer),
+        (Err(error), _) | (_, Err(error)) => tell(&mut answer, Err(error)),
+    }
+}
+
+/// What a job needs whatever it is.
+struct Ready {
+    engine: Engine,
+    id: ContainerId,
+    folder: StepFolder,
+    namespace: Option<OwnedFd>,
+}
+
+impl Ready {
+    /// With a network namespace for it, if one is wanted.
+    fn new(settings: &Settings, connected: bool) -> Result<Self, Error> {
+        let engine = Engine::open(settings.clone())?;
+        let id = ContainerId::from_random(random_bytes()?);
+        let folder = StepFolder::make(&settings.run, &id)?;
+        let namespace = connected.then(network_namespace).transpose()?;
+        Ok(Self {
+            engine,
+            id,
+            folder,
+            namespace,
+        })
+    }
+
+    /// Does a job, tells how its program ended, and cleans up.
+    fn perform(self, job: Job, mount: Option<OwnedFd>, output: OwnedFd, answer: &mut UnixStream) {
+        let mut made = Made {
+            engine: &self.engine,
+            endpoint: None,
+            group: None,
+            folder: self.folder,
+        };
+        // It closes the root and the output, whose end the build waits for.
+        let outcome = execute(&mut made, &self.id, self.namespace, job, mount, output, answer);
+        made.kill();
+        tell(answer, outcome);
+    }
+}
+
+fn network_namespace() -> Result<OwnedFd, Error> {
+    dhow_network::sandbox().context(|| "make the network namespace")
 }
 
 fn tell(answer: &mut UnixStream, outcome: Result<i32, Error>) {
@@ -287,34 +403,11 @@ impl Drop for Made<'_> {
     }
 }
 
-/// Does a job, tells how its program ended, and cleans up.
-fn perform(settings: &Settings, job: Job, mount: Option<OwnedFd>, output: OwnedFd, answer: &mut UnixStream) {
-    let made = || -> Result<_, Error> {
-        let engine = Engine::open(settings.clone())?;
-        let id = ContainerId::from_random(random_bytes()?);
-        let folder = StepFolder::make(&settings.run, &id)?;
-        Ok((engine, id, folder))
-    };
-    let (engine, id, folder) = match made() {
-        Ok(made) => made,
-        Err(error) => return tell(answer, Err(error)),
-    };
-    let mut made = Made {
-        engine: &engine,
-        endpoint: None,
-        group: None,
-        folder,
-    };
-    // It closes the root and the output, whose end the build waits for.
-    let outcome = execute(&mut made, &id, job, mount, output, answer);
-    made.kill();
-    tell(answer, outcome);
-}
-
 /// Runs the program of a job; its exit code.
 fn execute(
     made: &mut Made<'_>,
     id: &ContainerId,
+    namespace: Option<OwnedFd>,
     job: Job,
     mount: Option<OwnedFd>,
     output: OwnedFd,
@@ -341,7 +434,7 @@ fn execute(
     if request.privileged && crate::rootless::is_rootful() {
         request.devices = crate::container::host_devices(true);
     }
-    let netns = connect(made, id, job.network, &mut request)?;
+    let netns = connect(made, id, namespace, job.network, &mut request)?;
     request.files = files(made, &request, job.network, &job.extra_hosts, job.resolver)?;
     request.cgroup_path = group_path(made, id, job.cgroup_parent.as_deref())?;
     let spec = crate::system::runtime_spec(&request)?;
@@ -377,7 +470,7 @@ fn execute(
         PollFd::new(&running.pidfd, PollFlags::IN),
         PollFd::new(answer, PollFlags::IN),
     ];
-    while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
+    while matches!(rustix::event::poll(&mut fds, None), Err(Errno::INTR)) {}
     if fds[0].revents().is_empty() {
         drop(dhow_runtime::kill(running.pidfd.as_fd(), 9));
     }
@@ -399,6 +492,7 @@ fn group_path(made: &Made<'_>, id: &ContainerId, parent: Option<&str>) -> Result
 fn connect(
     made: &mut Made<'_>,
     id: &ContainerId,
+    namespace: Option<OwnedFd>,
     network: JobNetwork,
     request: &mut Request,
 ) -> Result<Option<OwnedFd>, Error> {
@@ -406,7 +500,7 @@ fn connect(
         request.namespaces.net = NamespaceMode::Host;
         return Ok(None);
     }
-    let netns = dhow_network::sandbox().context(|| "make the network namespace")?;
+    let netns = namespace.map_or_else(network_namespace, Ok)?;
     if network == JobNetwork::Bridge {
         let networks = made.engine.networks()?;
         let bridge = networks.default_bridge().context(|| "open the default network")?;
@@ -472,9 +566,13 @@ fn files(
     let hostname = format!("{}\n", request.hostname);
     for (name, content) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
         let source = made.folder.path.join(name);
-        write_file(&source, content.as_bytes())?;
-        std::fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .context(|| format!("make {} readable", source.display()))?;
+        // Nobody else knows the folder yet.
+        File::create_new(&source)
+            .and_then(|mut file| {
+                file.write_all(content.as_bytes())?;
+                file.set_permissions(std::fs::Permissions::from_mode(0o644))
+            })
+            .context(|| format!("write {}", source.display()))?;
         files.push(GeneratedFile {
             source,
             destination: Path::new("/etc").join(name),
