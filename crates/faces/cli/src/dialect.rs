@@ -128,9 +128,10 @@ impl Dialect {
 
     /// A whole name as it is shown.
     pub(crate) fn image_name(self, text: &str) -> String {
-        match (self, Reference::parse(text)) {
-            (Self::Podman, Ok(reference)) => reference.or_latest().canonical(),
-            _ => text.to_owned(),
+        match self {
+            Self::Podman => Reference::parse(text)
+                .map_or_else(|_| text.to_owned(), |reference| reference.or_latest().canonical()),
+            Self::Docker => text.to_owned(),
         }
     }
 

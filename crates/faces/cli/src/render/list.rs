@@ -1,5 +1,7 @@
 //! Lists of things: docker's table, `--quiet`, `--format`.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::table;
@@ -12,7 +14,8 @@ pub(crate) type Fields = &'static [(&'static str, &'static str)];
 /// One thing of a list, in docker's words.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
-    fields: Map<String, Value>,
+    /// Few: they are found by looking through them, and sorted by name only for JSON.
+    fields: Vec<(Cow<'static, str>, Value)>,
     labels: Map<String, Value>,
     /// The same thing in another dialect, whole.
     document: Option<Value>,
@@ -20,27 +23,46 @@ pub(crate) struct Row {
 
 impl Row {
     /// A row of these fields. They are named in alphabetical order, as docker's JSON has them.
-    pub(crate) fn new<const N: usize>(fields: [(&str, Value); N]) -> Self {
+    pub(crate) fn new<const N: usize>(fields: [(&'static str, Value); N]) -> Self {
+        Self::of(fields)
+    }
+
+    /// The same of any number of fields.
+    pub(crate) fn of(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
         let fields = fields
             .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+            .map(|(name, value)| (Cow::Borrowed(name), value));
         Self {
-            fields,
-            labels: Map::new(),
-            document: None,
+            fields: fields.collect(),
+            ..Self::default()
         }
     }
 
     /// The value of a field.
     pub(crate) fn field(&self, name: &str) -> Value {
-        self.fields.get(name).cloned().unwrap_or_default()
+        self.get(name).cloned().unwrap_or_default()
     }
 
     /// The same with one field more, or another value of it.
-    pub(crate) fn with_field(mut self, name: &str, value: Value) -> Self {
-        self.fields.insert(name.to_owned(), value);
+    pub(crate) fn with_field(mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Self {
+        let name = name.into();
+        match self.fields.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.fields.push((name, value)),
+        }
         self
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        let found = self.fields.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value)
+    }
+
+    fn map(&self) -> Map<String, Value> {
+        let fields = self.fields.iter();
+        fields
+            .map(|(name, value)| (name.clone().into_owned(), value.clone()))
+            .collect()
     }
 
     /// The same with labels for `{{.Label "name"}}`.
@@ -63,7 +85,7 @@ impl Row {
 
     /// What a template is filled with. Labels are a map there when the document has them so.
     fn data(&self) -> Value {
-        let mut fields = self.fields.clone();
+        let mut fields = self.map();
         if let Some(Value::Object(document)) = &self.document {
             for (name, value) in document {
                 if name == "Labels" || !fields.contains_key(name) {
@@ -75,13 +97,11 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        self.document
-            .clone()
-            .unwrap_or_else(|| self.fields.clone().into())
+        self.document.clone().unwrap_or_else(|| self.map().into())
     }
 
     fn cell(&self, field: &str) -> &str {
-        self.fields.get(field).and_then(Value::as_str).unwrap_or("")
+        self.get(field).and_then(Value::as_str).unwrap_or("")
     }
 
     /// One field's text.
