@@ -25,8 +25,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{
-    Container, CreateContainer, NetworkMode, OwnRoot, Shared, SharedKind, Status, UsersChoice, make_folder,
-    random_bytes, read_json, write_json,
+    Container, CreateContainer, Listed, NetworkMode, OwnRoot, Shared, SharedKind, Status, UsersChoice,
+    make_folder, random_bytes, read_json, write_json,
 };
 use crate::{Context as _, Engine, Error};
 
@@ -663,6 +663,6 @@ pub fn is_infra(container: &Container) -> bool {
 
 /// Whether a container's network is its pod's.
 #[must_use]
-pub fn shares_network(container: &Container) -> bool {
+pub fn shares_network(container: &Listed) -> bool {
     container.config.extras.pod.is_some() && matches!(container.config.network, NetworkMode::Container(_))
 }

@@ -194,7 +194,7 @@ impl Engine {
             .list()?
             .into_iter()
             .map(|container| {
-                let size = self.container_size(&container);
+                let size = self.container_size(&container.config.id);
                 (container, size)
             })
             .collect();

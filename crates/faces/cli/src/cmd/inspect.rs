@@ -182,7 +182,7 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
         Kind::Container => {
             let container = engine.containers().find(name)?;
             let sizes = if size {
-                let own = engine.container_size(&container);
+                let own = engine.container_size(&container.config.id);
                 let image = engine
                     .image(&container.config.image.to_string())
                     .map_or(0, |image| image.record.size);

@@ -585,7 +585,7 @@ fn confirmed(warning: &str, force: bool) -> Result<bool, CliError> {
 pub(crate) fn filtered(
     context: &Context,
     filters: &[String],
-) -> Result<Vec<dhow_engine::container::Container>, CliError> {
+) -> Result<Vec<dhow_engine::container::Listed>, CliError> {
     ps::filtered(context, filters)
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::container::{Container, Status};
+use dhow_engine::container::{Listed, Status};
 use jiff::Timestamp;
 
 use crate::flags::Filters;
@@ -103,7 +103,7 @@ const STATUSES: [&str; 8] = [
 ];
 
 /// All containers that these filters let through.
-pub(super) fn filtered(context: &Context, filters: &[String]) -> Result<Vec<Container>, CliError> {
+pub(super) fn filtered(context: &Context, filters: &[String]) -> Result<Vec<Listed>, CliError> {
     chosen(context, &Filters::parse(filters, &FILTERS)?, true)
 }
 
@@ -150,6 +150,16 @@ fn list(context: &Context, flags: &PsFlags) -> Result<String, CliError> {
             .as_ref()
             .is_some_and(|format| format.contains(".Size"));
     let mut pods = Pods::default();
+    let mut table = view::TABLE.to_vec();
+    if flags.size {
+        table.push("Size");
+    }
+    // A format may ask for any field; the others are not made.
+    let wanted = match (&flags.format, flags.quiet) {
+        (Some(_), _) => view::own_fields(),
+        (None, true) => vec!["ID"],
+        (None, false) => table.clone(),
+    };
     let mut rows = Vec::with_capacity(containers.len());
     for container in &containers {
         let size = if sizes {
@@ -157,7 +167,7 @@ fn list(context: &Context, flags: &PsFlags) -> Result<String, CliError> {
         } else {
             None
         };
-        let row = view::row(container, now, flags.no_trunc, size);
+        let row = view::row(container, &wanted, now, flags.no_trunc, size);
         let row = match &container.config.extras.pod {
             Some(id) => pods.of(context, container, id, flags.no_trunc)?.put(row),
             None if dialect::spoken().is_podman() => {
@@ -165,18 +175,16 @@ fn list(context: &Context, flags: &PsFlags) -> Result<String, CliError> {
             }
             None => row,
         };
-        rows.push(if dialect::spoken().is_podman() {
+        rows.push(if dialect::spoken().is_podman() && flags.format.is_some() {
             row.with_document(podman::container(container, now))
         } else {
             row
         });
     }
-    let mut table = view::TABLE.to_vec();
     if flags.pod {
+        let size = table.split_off(view::TABLE.len());
         table.extend(["Pod", "PodName"]);
-    }
-    if flags.size {
-        table.push("Size");
+        table.extend(size);
     }
     let look = Look {
         fields: view::FIELDS,
@@ -216,7 +224,7 @@ impl Pods {
     fn of(
         &mut self,
         context: &Context,
-        container: &Container,
+        container: &Listed,
         id: &str,
         whole: bool,
     ) -> Result<PodFields, CliError> {
@@ -231,13 +239,13 @@ impl Pods {
         Ok(PodFields {
             id: if whole { id } else { &id[..id.len().min(12)] }.to_owned(),
             name: pod.map_or_else(String::new, |pod| pod.name.clone()),
-            ports: ports.map(|infra| crate::view::port::displayed(&infra)),
+            ports: ports.map(|infra| crate::view::port::displayed(&(&infra).into())),
         })
     }
 }
 
 /// Puts them in podman's order by a field.
-fn sort(context: &Context, containers: &mut [Container], field: &str) {
+fn sort(context: &Context, containers: &mut [Listed], field: &str) {
     match field {
         "command" => containers.sort_by(|a, b| a.config.command.cmp(&b.config.command)),
         // Times of one form sort as texts.
@@ -251,9 +259,9 @@ fn sort(context: &Context, containers: &mut [Container], field: &str) {
 }
 
 /// Bytes of the container's own changes and of its image.
-pub(super) fn size(context: &Context, container: &Container) -> Result<(u64, u64), CliError> {
+pub(super) fn size(context: &Context, container: &Listed) -> Result<(u64, u64), CliError> {
     let engine = context.engine()?;
-    let own = engine.container_size(container);
+    let own = engine.container_size(&container.config.id);
     // An image that was removed by force has no size any more.
     let image = engine
         .image(&container.config.image.to_string())
@@ -262,7 +270,7 @@ pub(super) fn size(context: &Context, container: &Container) -> Result<(u64, u64
 }
 
 /// The containers that the filters let through, newest first.
-fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Container>, CliError> {
+fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Listed>, CliError> {
     let engine = context.engine()?;
     let all = all || filters.has("status") || filters.has("exited");
     known(filters, "status", &STATUSES)?;
@@ -298,7 +306,7 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Contain
     } else {
         Vec::new()
     };
-    let mut containers = engine.containers().list()?;
+    let mut containers = engine.containers().brief()?;
     containers.retain(|container| {
         let config = &container.config;
         let status = container.state.status;
@@ -345,7 +353,7 @@ const fn restart_word(policy: dhow_engine::RestartPolicy) -> &'static str {
     }
 }
 
-fn created_before(config: &dhow_engine::container::Config, moment: i64) -> bool {
+fn created_before(config: &dhow_engine::container::Brief, moment: i64) -> bool {
     crate::render::time::parse(&config.created).is_some_and(|created| created.as_second() < moment)
 }
 
@@ -357,8 +365,10 @@ fn known(filters: &Filters, name: &str, words: &[&str]) -> Result<(), CliError> 
     }
 }
 
-fn on_network(container: &Container, wanted: &str) -> bool {
-    view::networks(container).iter().any(|name| name == wanted)
+fn on_network(container: &Listed, wanted: &str) -> bool {
+    view::networks(&container.config.network, &container.config.networks)
+        .iter()
+        .any(|name| name == wanted)
         || container
             .state
             .endpoints
@@ -366,18 +376,18 @@ fn on_network(container: &Container, wanted: &str) -> bool {
             .any(|endpoint| endpoint.network_id.as_str().starts_with(wanted))
 }
 
-fn mounts(container: &Container, wanted: &str) -> bool {
+fn mounts(container: &Listed, wanted: &str) -> bool {
     container.config.mounts.iter().any(|mount| {
         mount.destination == wanted || mount.name.as_deref() == Some(wanted) || mount.source == wanted
     })
 }
 
-fn publishes(container: &Container, wanted: &str) -> bool {
+fn publishes(container: &Listed, wanted: &str) -> bool {
     let mut ports = container.config.ports.iter();
     ports.any(|port| same_port(wanted, port.container_port, &port.protocol.to_string()))
 }
 
-fn exposes(container: &Container, wanted: &str) -> bool {
+fn exposes(container: &Listed, wanted: &str) -> bool {
     let mut ports = container
         .config
         .exposed
@@ -399,7 +409,7 @@ fn same_port(wanted: &str, number: u16, protocol: &str) -> bool {
 }
 
 /// Whether a container is of an image or of one built on it.
-fn is_of(container: &Container, name: &str, image: Option<&dhow_engine::Image>) -> bool {
+fn is_of(container: &Listed, name: &str, image: Option<&dhow_engine::Image>) -> bool {
     let config = &container.config;
     if config.image_name == name || config.image.hex().starts_with(name.trim_start_matches("sha256:")) {
         return true;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use dhow_engine::container::Container;
+use dhow_engine::container::Listed;
 use dhow_types::ErrorKind;
 
 use crate::{CliError, Context};
@@ -37,7 +37,7 @@ impl Chosen {
     pub(crate) fn names(
         &self,
         context: &Context,
-        fits: impl Fn(&Container) -> bool,
+        fits: impl Fn(&Listed) -> bool,
     ) -> Result<Vec<String>, CliError> {
         if self.all && !self.containers.is_empty() {
             return Err(CliError::plain(
@@ -48,7 +48,7 @@ impl Chosen {
             return self.filtered(context, fits);
         }
         if self.all || self.latest {
-            let mut found = context.engine()?.containers().list()?;
+            let mut found = context.engine()?.containers().brief()?;
             if self.all {
                 found.retain(fits);
             } else {
@@ -81,11 +81,7 @@ impl Chosen {
     }
 
     /// Those that the filters let through: among the named, or among all for which the verb can be.
-    fn filtered(
-        &self,
-        context: &Context,
-        fits: impl Fn(&Container) -> bool,
-    ) -> Result<Vec<String>, CliError> {
+    fn filtered(&self, context: &Context, fits: impl Fn(&Listed) -> bool) -> Result<Vec<String>, CliError> {
         let found = crate::cmd::filtered(context, &self.filter)?;
         let engine = context.engine()?;
         if self.containers.is_empty() {

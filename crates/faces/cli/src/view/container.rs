@@ -1,7 +1,7 @@
 //! Containers as `ps` shows them.
 
 use dhow_engine::HealthStatus;
-use dhow_engine::container::{Container, NetworkMode, Status};
+use dhow_engine::container::{Attachment, Container, Listed, NetworkMode, Status};
 use dhow_types::human_size_short;
 use jiff::Timestamp;
 
@@ -39,74 +39,73 @@ pub(crate) const fn is_up(status: Status) -> bool {
     matches!(status, Status::Running | Status::Paused | Status::Restarting)
 }
 
-/// One container. `size` is its own changes and its image's bytes.
-pub(crate) fn row(container: &Container, now: Timestamp, whole: bool, size: Option<(u64, u64)>) -> Row {
-    let config = &container.config;
-    let command = command(&config.command);
-    let command = if whole { command } else { ellipsis(&command, 20) };
-    let mounts: Vec<String> = config
-        .mounts
+/// One container with these of [`FIELDS`]. `size` is its own changes and its image's bytes.
+pub(crate) fn row(
+    container: &Listed,
+    wanted: &[&'static str],
+    now: Timestamp,
+    whole: bool,
+    size: Option<(u64, u64)>,
+) -> Row {
+    let fields = wanted
         .iter()
-        .filter(|mount| mount.kind != "tmpfs")
-        .map(|mount| mount.name.clone().unwrap_or_else(|| mount.source.clone()))
-        .map(|name| if whole { name } else { ellipsis(&name, 15) })
-        .collect();
-    let created = time::parse(&config.created);
-    let platform = dhow_types::Platform::host();
-    Row::new([
-        (
-            "Command",
-            if crate::dialect::spoken().is_podman() {
+        .map(|name| (*name, field(container, name, now, whole, size).into()));
+    Row::of(fields).with_labels(&container.config.labels)
+}
+
+/// The names of all of [`FIELDS`] that are the container's own.
+pub(crate) fn own_fields() -> Vec<&'static str> {
+    let names = FIELDS.iter().map(|(name, _)| *name);
+    names.filter(|name| !name.starts_with("Pod")).collect()
+}
+
+fn field(container: &Listed, name: &str, now: Timestamp, whole: bool, size: Option<(u64, u64)>) -> String {
+    let config = &container.config;
+    match name {
+        "Command" => {
+            let command = command(&config.command);
+            let command = if whole { command } else { ellipsis(&command, 20) };
+            if dialect::spoken().is_podman() {
                 command
             } else {
                 quote(&command)
             }
-            .into(),
-        ),
-        ("CreatedAt", time::long_text(&config.created).into()),
-        (
-            "ID",
-            if whole {
-                config.id.as_str()
-            } else {
-                config.id.short()
-            }
-            .into(),
-        ),
-        (
-            "Image",
-            image(&crate::dialect::spoken().image_name(&config.image_name), whole).into(),
-        ),
-        ("Labels", labels(&config.labels).into()),
-        (
-            "LocalVolumes",
-            config
-                .mounts
-                .iter()
-                .filter(|mount| mount.kind == "volume")
-                .count()
-                .to_string()
-                .into(),
-        ),
-        ("Mounts", mounts.join(",").into()),
-        ("Names", config.name.as_str().into()),
-        ("Networks", networks(container).join(",").into()),
-        (
-            "Platform",
-            format!("{}/{}", platform.os, platform.architecture).into(),
-        ),
-        ("Ports", port::displayed(container).into()),
-        (
-            "RunningFor",
-            created
-                .map_or_else(String::new, |then| format!("{} ago", time::since(then, now)))
-                .into(),
-        ),
-        ("Size", size.map_or_else(|| "0B".to_owned(), size_text).into()),
-        ("State", container.state.status.as_str().into()),
-        ("Status", status(container, now).into()),
-    ])
-    .with_labels(&config.labels)
+        }
+        "CreatedAt" => time::long_text(&config.created),
+        "ID" if whole => config.id.to_string(),
+        "ID" => config.id.short().to_owned(),
+        "Image" => image(&dialect::spoken().image_name(&config.image_name), whole),
+        "Labels" => labels(&config.labels),
+        "LocalVolumes" => {
+            let mounts = config.mounts.iter();
+            mounts.filter(|mount| mount.kind == "volume").count().to_string()
+        }
+        "Mounts" => mounts(container, whole),
+        "Names" => config.name.clone(),
+        "Networks" => networks(&config.network, &config.networks).join(","),
+        "Platform" => {
+            let platform = dhow_types::Platform::host();
+            format!("{}/{}", platform.os, platform.architecture)
+        }
+        "Ports" => port::displayed(container),
+        "RunningFor" => time::parse(&config.created)
+            .map_or_else(String::new, |then| format!("{} ago", time::since(then, now))),
+        "Size" => size.map_or_else(|| "0B".to_owned(), size_text),
+        "State" => container.state.status.as_str().to_owned(),
+        "Status" => status(container, now),
+        // Of its pod: who lists pods with it puts that in.
+        _ => String::new(),
+    }
+}
+
+fn mounts(container: &Listed, whole: bool) -> String {
+    let mounts = container.config.mounts.iter();
+    let names: Vec<String> = mounts
+        .filter(|mount| mount.kind != "tmpfs")
+        .map(|mount| mount.name.clone().unwrap_or_else(|| mount.source.clone()))
+        .map(|name| if whole { name } else { ellipsis(&name, 15) })
+        .collect();
+    names.join(",")
 }
 
 fn size_text((own, image): (u64, u64)) -> String {
@@ -117,12 +116,10 @@ fn size_text((own, image): (u64, u64)) -> String {
     )
 }
 
-/// Names of the networks that it is on.
-pub(crate) fn networks(container: &Container) -> Vec<String> {
-    match &container.config.network {
-        NetworkMode::Networks => container
-            .config
-            .networks
+/// Names of the networks that a container is on.
+pub(crate) fn networks(mode: &NetworkMode, joined: &[Attachment]) -> Vec<String> {
+    match mode {
+        NetworkMode::Networks => joined
             .iter()
             .map(|network| dialect::spoken().network_name(&network.network).to_owned())
             .collect(),
@@ -157,7 +154,7 @@ fn image(name: &str, whole: bool) -> String {
 }
 
 /// Docker's sentence on how it stands (moby `container/state.go`, `State.String`).
-pub(crate) fn status(container: &Container, now: Timestamp) -> String {
+pub(crate) fn status<C>(container: &Container<C>, now: Timestamp) -> String {
     let state = &container.state;
     let since = |text: &Option<String>| {
         text.as_deref()
@@ -180,7 +177,7 @@ pub(crate) fn status(container: &Container, now: Timestamp) -> String {
 }
 
 /// Docker's word for its health: `none` without a check.
-pub(crate) fn health(container: &Container) -> &'static str {
+pub(crate) fn health<C>(container: &Container<C>) -> &'static str {
     match container.state.health.as_ref().map(|health| health.status) {
         None => "none",
         Some(HealthStatus::Starting) => "starting",

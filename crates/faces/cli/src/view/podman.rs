@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dhow_engine::container::{Container, NetworkMode, Status};
+use dhow_engine::container::{Container, Listed, NetworkMode, Status};
 use dhow_engine::{Network, NetworkView, Summary, Volume};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ fn seconds(text: Option<&str>) -> Option<i64> {
 }
 
 /// A container of `ps` (podman `entities.ListContainer`).
-pub(crate) fn container(container: &Container, now: Timestamp) -> Value {
+pub(crate) fn container(container: &Listed, now: Timestamp) -> Value {
     let (config, state) = (&container.config, &container.state);
     let exited = matches!(state.status, Status::Exited | Status::Dead);
     let mounts: Vec<&str> = config
@@ -55,7 +55,7 @@ pub(crate) fn container(container: &Container, now: Timestamp) -> Value {
         "Labels": config.labels,
         "Mounts": mounts,
         "Names": [config.name],
-        "Networks": words::networks(container),
+        "Networks": words::networks(&config.network, &config.networks),
         "Pid": state.pid,
         "Pod": config.extras.pod.as_deref().unwrap_or(""),
         "PodName": "",

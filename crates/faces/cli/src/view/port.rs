@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dhow_engine::PublishedPort;
-use dhow_engine::container::Container;
+use dhow_engine::container::{Container, Listed};
 
 use crate::view::container::is_up;
 
@@ -17,7 +17,7 @@ struct Shown {
 }
 
 /// What is published now.
-pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
+pub(crate) fn published<C>(container: &Container<C>) -> Vec<PublishedPort> {
     let mut ports: Vec<_> = container
         .state
         .endpoints
@@ -43,7 +43,7 @@ pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
 }
 
 /// `0.0.0.0:8080->80/tcp, 443/tcp`: runs of ports are one (docker/cli `formatter.DisplayablePorts`).
-pub(crate) fn displayed(container: &Container) -> String {
+pub(crate) fn displayed(container: &Listed) -> String {
     if !is_up(container.state.status) {
         return String::new();
     }

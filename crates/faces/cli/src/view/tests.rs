@@ -124,7 +124,7 @@ fn all() -> Vec<Container> {
 fn ps_looks_as_dockers() {
     let rows: Vec<Row> = all()
         .iter()
-        .map(|container| container::row(container, now(), false, None))
+        .map(|container| container::row(&container.into(), &container::own_fields(), now(), false, None))
         .collect();
     golden("ps.txt", &show(container::FIELDS, &container::TABLE, &rows, None));
     golden(
@@ -133,7 +133,13 @@ fn ps_looks_as_dockers() {
     );
     let mut table = container::TABLE.to_vec();
     table.push("Size");
-    let whole = [container::row(&running(), now(), true, Some((2_500, 74_000_000)))];
+    let whole = [container::row(
+        &(&running()).into(),
+        &container::own_fields(),
+        now(),
+        true,
+        Some((2_500, 74_000_000)),
+    )];
     golden(
         "ps-whole-size.txt",
         &show(container::FIELDS, &table, &whole, None),

@@ -13,7 +13,8 @@ use dhow_types::ErrorKind;
 
 use super::export::{Part, write_part};
 use super::extract::{self, Owner};
-use super::folder::{Container, process_start};
+use super::folder::Container;
+use super::program::lives;
 use super::stop::open_process;
 use super::users::{Ids, Users, is_mapped};
 use crate::{Context as _, Engine, Error};
@@ -254,7 +255,7 @@ impl Engine {
             let path = format!("/proc/{}/root", container.state.pid);
             let root = Root::open(Path::new(&path)).context(|| "open the container's root")?;
             // The number may have become another process's between the two.
-            if process_start(container.state.pid) == Some(container.state.pid_start) {
+            if lives(&container.state) {
                 return Ok((root, None));
             }
         }

@@ -15,9 +15,9 @@ use dhow_types::ErrorKind;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
-use super::folder::process_start;
 use super::forward::Forwarder;
 use super::pipes::{Pipes, pipe};
+use super::program::process_start;
 use super::record::{Config, NetworkMode, State, Status};
 use super::shared::Joined;
 use super::users::{Entered, Ids};
@@ -493,6 +493,7 @@ impl ContainerLife {
             state.restart_count = restarting.unwrap_or(state.restart_count);
             state.pid = 0;
             state.pid_start = 0;
+            state.mark = None;
             state.exit_code = exit.code;
             state.manually_stopped = exit.by_request;
             state.stopping = false;
@@ -561,6 +562,7 @@ impl Life for ContainerLife {
                 state.status = Status::Running;
                 state.pid = *pid;
                 state.pid_start = process_start(*pid).unwrap_or(0);
+                state.mark = super::program::mark(*pid);
                 state.started = Some(format_time(*at));
                 state.finished = None;
                 state.manually_stopped = false;

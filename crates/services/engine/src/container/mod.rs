@@ -1,5 +1,6 @@
 //! Containers: their records and every verb on them.
 
+mod brief;
 mod changes;
 mod conflicts;
 mod connect;
@@ -21,6 +22,7 @@ mod mounts;
 mod name;
 mod own_root;
 mod pipes;
+mod program;
 mod record;
 mod remove;
 mod replace;
@@ -36,6 +38,7 @@ mod users;
 mod volumes_from;
 mod wait;
 
+pub use brief::{Brief, BriefExtras, Listed};
 pub use changes::{Change, CommitRequest};
 pub use connect::ConnectRequest;
 pub use copy::{CopyPlace, CopyRequest};
@@ -45,14 +48,18 @@ pub use exec::{ExecRequest, ExecStarted};
 pub(crate) use export::{write as write_tree, write_named as write_named_tree};
 pub(crate) use extract::{check_out_tree, restore_tree, unpack_tree};
 pub use extras::{Extras, Names, StartupHealth};
-pub use folder::{Container, Containers, log_file, monitor_of};
-pub(crate) use folder::{make_folder, process_start, read_json, write_file, write_json};
+pub use folder::{Container, Containers, log_file};
+pub(crate) use folder::{make_folder, read_json, write_file, write_json};
 pub(crate) use implied::host_devices;
 pub use logs::LogRequest;
 pub use mounts::MountSpec;
 pub(crate) use name::random_bytes;
 pub use own_root::OwnRoot;
-pub use record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode, State, Status};
+pub use program::monitor_of;
+pub(crate) use program::process_start;
+pub use record::{
+    Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode, PidfsMark, State, Status,
+};
 pub use secrets::{SecretSpec, SecretUse};
 pub use shared::{IpcMode, Shared, SharedKind};
 pub use start::Started;

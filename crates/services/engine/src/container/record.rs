@@ -249,6 +249,9 @@ pub struct State {
     pub pid: i32,
     /// Start time of that process in clock ticks since boot: with it, a reused process id is told apart.
     pub pid_start: u64,
+    /// What tells it apart sooner, where the kernel has that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<PidfsMark>,
     /// When it was last started, RFC 3339.
     pub started: Option<String>,
     /// When it last ended.
@@ -273,6 +276,15 @@ pub struct State {
     /// Whether a stop waits for its end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
+}
+
+/// A process as pidfs numbers it (Linux 6.9): no two of one boot have the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PidfsMark {
+    /// The first 64 bits of the boot's id.
+    pub boot: u64,
+    /// The inode of the process.
+    pub inode: u64,
 }
 
 impl Config {

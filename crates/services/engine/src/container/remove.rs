@@ -182,7 +182,7 @@ impl Engine {
                 container.state.status,
                 Status::Created | Status::Exited | Status::Dead
             ) {
-                let bytes = self.container_size(&container);
+                let bytes = self.container_size(&container.config.id);
                 self.remove_container(container.config.id.as_str(), false, false)?;
                 removed.push((container, bytes));
             }
@@ -194,9 +194,9 @@ impl Engine {
 
     /// Bytes that a container's own changes take on disk; of a plain copy of its image, all of it.
     #[must_use]
-    pub fn container_size(&self, container: &Container) -> u64 {
+    pub fn container_size(&self, id: &ContainerId) -> u64 {
         let snapshots = self.settings().root.join("snapshots");
-        let folder = snapshots.join(container.config.id.as_str());
+        let folder = snapshots.join(id.as_str());
         ["upper", "tree"]
             .iter()
             .map(|part| crate::system::tree_size(&folder.join(part)))

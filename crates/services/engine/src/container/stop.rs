@@ -10,7 +10,8 @@ use dhow_types::{ContainerId, ErrorKind};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::folder::{Container, process_start};
+use super::folder::Container;
+use super::program::{lives, monitor_of};
 use super::record::Status;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
@@ -52,7 +53,7 @@ impl Engine {
         let signal = parse_signal(signal.unwrap_or(&container.config.stop_signal))?;
         self.note_stop(id, true);
         let monitor = monitor_to_wait_for(&container);
-        let watched = super::folder::monitor_of(&container).is_some();
+        let watched = monitor_of(&container).is_some();
         if container.state.status == Status::Paused {
             self.unpause(wanted)?;
         }
@@ -250,10 +251,10 @@ fn monitor_to_wait_for(container: &Container) -> Option<OwnedFd> {
         .config
         .extras
         .remove_image
-        .then(|| super::folder::monitor_of(container))??;
+        .then(|| monitor_of(container))??;
     let pidfd = rustix::process::pidfd_open(Pid::from_raw(monitor)?, PidfdFlags::empty()).ok()?;
     // Looked at again once the handle is open: from here on it cannot become another process.
-    (super::folder::monitor_of(container) == Some(monitor)).then_some(pidfd)
+    (monitor_of(container) == Some(monitor)).then_some(pidfd)
 }
 
 /// A handle of the container's program, if it still is that program.
@@ -272,7 +273,7 @@ pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Err
         }
     };
     // Checked after the handle is open: from here on it cannot become another process.
-    let same = process_start(container.state.pid) == Some(container.state.pid_start);
+    let same = lives(&container.state);
     Ok(same.then_some(pidfd))
 }
 

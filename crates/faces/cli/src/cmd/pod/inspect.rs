@@ -108,7 +108,7 @@ fn infra_config(infra: &Container) -> Value {
         "DNSOption": config.dns_options,
         "NoManageHosts": config.extras.no_hosts,
         "HostAdd": config.extra_hosts,
-        "Networks": crate::view::container::networks(infra),
+        "Networks": crate::view::container::networks(&infra.config.network, &infra.config.networks),
         "NetworkOptions": null,
         "pid_ns": "private",
         "userns": if config.extras.users.is_some() { "private" } else { "host" },

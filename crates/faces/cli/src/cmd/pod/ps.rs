@@ -146,7 +146,7 @@ fn chosen(engine: &Engine, filters: &Filters) -> Result<Vec<(Pod, Vec<Container>
             })
             && filters.any("network", |name| {
                 any(&|one| {
-                    crate::view::container::networks(one)
+                    crate::view::container::networks(&one.config.network, &one.config.networks)
                         .iter()
                         .any(|network| network == name)
                 })
@@ -167,7 +167,7 @@ fn row(pod: &Pod, containers: &[Container], now: Timestamp, whole: bool) -> Row 
     let networks: Vec<String> = containers
         .iter()
         .find(|one| pod.infra.as_ref() == Some(&one.config.id))
-        .map(crate::view::container::networks)
+        .map(|one| crate::view::container::networks(&one.config.network, &one.config.networks))
         .unwrap_or_default();
     let cut = |text: String| if whole { text } else { ellipsis(&text, 60) };
     Row::new([

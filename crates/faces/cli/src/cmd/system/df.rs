@@ -170,8 +170,9 @@ pub(crate) fn verbose(usage: &SystemUsage, now: Timestamp) -> String {
     out.push_str("\nContainers space usage:\n\n");
     let mut lines =
         vec!["CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES".to_owned()];
+    let fields = container::own_fields();
     for (container, size) in &usage.containers {
-        let row = container::row(container, now, false, None);
+        let row = container::row(&container.into(), &fields, now, false, None);
         let cells = ["ID", "Image", "Command", "LocalVolumes"].map(|field| row.text(field));
         let rest = ["RunningFor", "Status", "Names"].map(|field| row.text(field));
         lines.push(format!(
