@@ -120,6 +120,15 @@ fn what_is_in_an_image_is_said_beside_it() {
     }
 }
 
+/// The Dockerfile of `build`: bytes, as BuildKit has them.
+const DOCKERFILE_IN_BASE64: &str =
+    "RlJPTSBidXN5Ym94CkFSRyBDT0xPVVIKUlVOIC0tbW91bnQ9dHlwZT1zZWNyZXQsaWQ9cyBlY2hvICRDT0xPVVIgPiAvYwo=";
+
+fn recorded(statement: &Value) -> &Value {
+    let metadata = &statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"];
+    &metadata["source"]["infos"][0]["data"]
+}
+
 #[test]
 fn an_image_has_its_provenance_when_it_is_asked_for() {
     let Some(world) = World::with_busybox() else {
@@ -173,12 +182,7 @@ fn an_image_has_its_provenance_when_it_is_asked_for() {
         statement["predicate"]["runDetails"]["builder"]["id"],
         "https://ci.example/7"
     );
-    // Bytes, as BuildKit has them: the Dockerfile above in base64.
-    let metadata = &statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"];
-    assert_eq!(
-        metadata["source"]["infos"][0]["data"],
-        "RlJPTSBidXN5Ym94CkFSRyBDT0xPVVIKUlVOIC0tbW91bnQ9dHlwZT1zZWNyZXQsaWQ9cyBlY2hvICRDT0xPVVIgPiAvYwo="
-    );
+    assert_eq!(recorded(&statement), DOCKERFILE_IN_BASE64);
     assert!(!statement.to_string().contains("s3cr3t"));
     let told: Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
     let pulled = World::new().unwrap();
