@@ -29,10 +29,10 @@ fn read(layout: &std::path::Path) -> (Value, Value, Value) {
     said(layout, PROVENANCE)
 }
 
-const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+pub(crate) const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// The same with the statement of another kind.
-fn said(layout: &std::path::Path, predicate: &str) -> (Value, Value, Value) {
+pub(crate) fn said(layout: &std::path::Path, predicate: &str) -> (Value, Value, Value) {
     let json =
         |path: &std::path::Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     let blob = |digest: &Value| {

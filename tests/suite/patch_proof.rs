@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::build_provenance::{PROVENANCE, said};
 use crate::patch::{family, images, json_of, osv, run};
 use crate::served::Served;
 use crate::world::World;
@@ -96,6 +97,77 @@ fn an_image_whose_layers_cannot_follow_is_built_again_by_its_recorded_recipe() {
         tree.contains("── middle:latest") && tree.contains("── maker:latest"),
         "{tree}"
     );
+    world.clean();
+}
+
+#[test]
+fn what_can_be_built_again_is_when_that_is_asked_for_and_can_be_the_next_time() {
+    let Some(world) = family() else { return };
+    let served = Served::start(&world.path("registry"));
+    let name = |image: &str| served.name(&format!("house/{image}:1"));
+    for image in ["base", "middle", "app"] {
+        world.dhow(&["tag", image, &name(image)]).exits(0);
+    }
+    for image in ["base", "middle", "app", "twin", "pinned"] {
+        world.dhow(&["rmi", image]).exits(0);
+    }
+    let easy = name("easy");
+    let text = format!("FROM {}\nARG WORD\nRUN echo $WORD > /word\n", name("middle"));
+    build_recorded(&world, &easy, &text, &world.path("").display().to_string());
+    let patch = [
+        "patch",
+        "--cascade",
+        "--push",
+        "--rebuild",
+        "always",
+        "--format",
+        "json",
+        "CVE-2026-1",
+    ];
+    let done = json_of(&world, &patch);
+    let of = |image: &str| {
+        let mut patched = done["Patched"].as_array().unwrap().iter();
+        patched.find(|one| one["Image"] == image).unwrap().clone()
+    };
+    assert_eq!(of(&easy)["How"], "rebuilt", "{done}");
+    assert_eq!(of(&easy)["Conflicts"], json!([]));
+    let app = of(&name("app"));
+    assert_eq!(app["How"], "followed");
+    assert_eq!(app["Notes"][0], "not built again: it has no provenance");
+    world
+        .dhow(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            &easy,
+            "cat",
+            "/word",
+            "/usr/lib/libssl3.so",
+        ])
+        .exits(0)
+        .prints("kept\nlibssl3 3.0.18-1~deb12u1\n");
+    let layout = world.path("layout");
+    let (from, to) = (format!("docker://{easy}"), format!("oci:{}", layout.display()));
+    world.dhow(&["copy", "--all", &from, &to]).exits(0);
+    let (_, image, statement) = said(&layout, PROVENANCE);
+    let subject = statement["subject"][0]["digest"]["sha256"].as_str().unwrap();
+    assert_eq!(image["digest"], format!("sha256:{subject}"));
+    let definition = &statement["predicate"]["buildDefinition"];
+    let recipe = &definition["internalParameters"]["recipe"];
+    assert_eq!(recipe["request"]["args"], json!({"build-arg:WORD": "kept"}));
+    assert!(
+        recipe["dockerfile"].as_str().unwrap().len() >= text.len(),
+        "{recipe}"
+    );
+    let dependencies = definition["resolvedDependencies"].as_array().unwrap();
+    let names: Vec<&str> = dependencies
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names[..2], ["old image", "base"], "{definition}");
+    let base = dependencies[1]["uri"].as_str().unwrap();
+    assert!(base.contains("/house/middle@1"), "{base}");
     world.clean();
 }
 
@@ -252,6 +324,12 @@ fn what_a_patch_had_left_to_say_when_it_was_stopped_is_said_by_the_next_command(
     let Some(world) = family() else { return };
     let (statements, left) = (world.path("r/lifecycle"), world.path("r/patching"));
     let records = || -> Vec<_> { std::fs::read_dir(&left).unwrap().flatten().collect() };
+    // What is to be said cannot be written down: then nothing happens, and of the new images nothing stays.
+    let before = images(&world);
+    std::fs::write(&left, "").unwrap();
+    world.say("patch CVE-2026-1").one_error(1).says("patching");
+    std::fs::remove_file(&left).unwrap();
+    assert_eq!(images(&world), before);
     // Names have moved, and nothing can be said of the old images.
     std::fs::write(&statements, "").unwrap();
     world.say("patch CVE-2026-1").one_error(1).says("lifecycle");

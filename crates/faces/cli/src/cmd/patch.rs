@@ -114,11 +114,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             .flat_map(|one| one.names.iter().map(move |name| (one, name)))
         {
             note(&format!("pushing {image}"));
-            engine.push(image, &dhow_types::Silent)?;
-            if let Some(key) = &key {
-                note(&format!("signing {image}"));
-                engine.sign_patched(one, image, key)?;
-            }
+            engine.push_patched(&planned, one, image, key.as_ref())?;
         }
     }
     if left > 0 {

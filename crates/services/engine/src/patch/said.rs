@@ -8,7 +8,7 @@ use dhow_image::Image;
 use dhow_inventory::{Installed, Inventory, Kind};
 use dhow_reference::Reference;
 use dhow_sign::PrivateKey;
-use dhow_types::{Digest, ErrorKind};
+use dhow_types::{Digest, ErrorKind, Silent};
 use serde_json::{Value, json};
 
 use super::rebuild::Recipe;
@@ -373,11 +373,34 @@ impl Engine {
             .map(drop)
     }
 
-    /// Signs a patched image under a name in its registry, and what is said of it.
+    /// Pushes a patched image under a name, with what is said of it; with a key the image is signed there, and what is said of it, too.
     ///
     /// # Errors
-    /// As [`Engine::sign`]; `FailedPrecondition` when the registry has another image under that name.
-    pub fn sign_patched(&self, patched: &Patched, name: &str, key: &PrivateKey) -> Result<Digest, Error> {
+    /// As [`Engine::push`] and [`Engine::sign`]; `FailedPrecondition` when the registry has another image under that name by then.
+    pub fn push_patched(
+        &self,
+        planned: &PatchPlan,
+        patched: &Patched,
+        name: &str,
+        key: Option<&PrivateKey>,
+    ) -> Result<(), Error> {
+        let subject = || {
+            self.store()?
+                .subject(&patched.image)
+                .context(|| "describe the image")
+        };
+        let before = subject()?.digest;
+        self.push(name, &Silent)?;
+        // The registry has compressed layers, so another manifest is what was to be spoken of.
+        if subject()?.digest != before {
+            self.keep_said(planned, patched)?;
+            self.push(name, &Silent)?;
+        }
+        key.map(|key| self.sign_patched(patched, name, key)).transpose()?;
+        Ok(())
+    }
+
+    fn sign_patched(&self, patched: &Patched, name: &str, key: &PrivateKey) -> Result<Digest, Error> {
         let image = self.image(&patched.image.to_string())?;
         let reference = crate::image::parse(name)?.or_latest();
         let request = SignRequest {
