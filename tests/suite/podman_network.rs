@@ -153,6 +153,60 @@ fn published_ports_come_back_with_their_network() {
 }
 
 #[test]
+fn published_ports_go_on_with_another_network_and_an_address_that_was_left_is_not_given_again() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.podman("network create --subnet 10.209.17.0/24 first").ok();
+    world.podman("network create --subnet 10.209.18.0/24 second").ok();
+    let port = free_port();
+    let serve = "mkdir -p /www; echo ahoy > /www/index.html; exec httpd -f -p 80 -h /www";
+    let publish = format!("127.0.0.1:{port}:80");
+    let words = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "first",
+        "-p",
+        &publish,
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ];
+    world.dhow(&words).ok();
+    let address = format!("127.0.0.1:{port}");
+    let served = || http(&address, "/index.html").is_some();
+    eventually("it is served", served);
+    let place = |network: &str| {
+        let format = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+        world.inspect("web", &format).trim().to_owned()
+    };
+    assert_eq!(place("first"), "10.209.17.2");
+    world.podman("network disconnect first web").ok();
+    assert!(!served());
+    world.podman("network connect first web").ok();
+    assert_eq!(place("first"), "10.209.17.3");
+    eventually("it is served again", served);
+    // The ports go with the container from one network to the other, and the old one can be removed.
+    world.podman("network connect second web").ok();
+    world.podman("network disconnect first web").ok();
+    eventually("it is served by the other network", served);
+    world.podman("port web").prints(&address);
+    world.podman("network rm first").ok();
+    world.podman("network disconnect second web").ok();
+    assert!(!served());
+    world.podman("network connect second web").ok();
+    eventually("it is served by that one again", served);
+    world.podman("rm -f -t 0 web").ok();
+    let other = format!("run --rm --network second -p {publish} busybox true");
+    world.podman(&other).ok();
+    world.podman("network rm second").ok();
+}
+
+#[test]
 fn a_network_names_its_own_name_servers() {
     let Some(world) = World::with_busybox() else {
         return;

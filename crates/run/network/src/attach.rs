@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::bridge::{self, Bridge};
 use crate::firewall::Firewall;
-use crate::model::{Driver, Endpoint, EndpointRequest, MacAddress, Network, Subnet};
+use crate::model::{Driver, Endpoint, EndpointRequest, MacAddress, Network, PublishedPort, Subnet};
 use crate::netlink::{Batch, Socket, route};
 use crate::options::OPTION_HOST_IP;
 use crate::store::{
@@ -117,6 +117,44 @@ impl Networks {
                 Err(error)
             }
         }
+    }
+
+    /// Publishes ports of a place that the container left at one that it still has, as far as the packet filter can: what comes
+    /// by IPv6 may need a relay, and theirs knows the place that they were made for. Gives those that it took.
+    ///
+    /// # Errors
+    /// Those of the kernel and the disk.
+    pub fn move_ports(
+        &self,
+        endpoint: &Endpoint,
+        ports: &[PublishedPort],
+    ) -> Result<Vec<PublishedPort>, Error> {
+        let moved: Vec<_> = ports
+            .iter()
+            .filter(|port| port.host_ip.is_ipv4())
+            .cloned()
+            .collect();
+        if self.user.is_some() || endpoint.veth.is_empty() || moved.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _lock = self.lock()?;
+        let what = || format!("move published ports to network {}", endpoint.network);
+        let directory = self.path(&endpoint.network).join("endpoints");
+        let name = format!("{}.json", endpoint.container);
+        let Some(mut record) = read_record::<Endpoint>(&directory.join(&name))? else {
+            return Ok(Vec::new());
+        };
+        let alone = Endpoint {
+            ports: moved.clone(),
+            ..record.clone()
+        };
+        record.ports.extend(moved.iter().cloned());
+        // The record first: what is in the packet filter is taken back by it.
+        write_record(&directory, &name, &record, Durable::No)?;
+        let mut firewall = self.firewall()?;
+        firewall.publish(&alone).context(what)?;
+        firewall.forget_flows(&alone).context(what)?;
+        Ok(moved)
     }
 
     /// Takes the endpoint away: rules, record, link, addresses. All steps are tried; what is gone counts as done.

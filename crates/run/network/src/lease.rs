@@ -57,11 +57,28 @@ impl Leases {
         }
     }
 
-    /// Takes the lowest free address.
+    /// Takes a free address: where there is room, the one behind the last that was given, so that what still knows one that
+    /// was left (caches of names, open connections) does not meet another container there; else the lowest. Under the lock.
     pub(crate) fn next(&self, subnet: &Subnet, container: &ContainerId) -> Result<IpAddr, Error> {
         let range = subnet.ip_range.unwrap_or(subnet.subnet);
-        let mut candidates = hosts(range).filter(|ip| !is_reserved(subnet, *ip));
-        // The common case first: nothing is read when the lowest is free.
+        if !is_roomy(range) {
+            return self.first_free(subnet, range, hosts(range, None), container);
+        }
+        let last = Last::of(&self.directory, range);
+        let taken = self.first_free(subnet, range, hosts(range, last.read(range)), container)?;
+        last.write(taken)?;
+        Ok(taken)
+    }
+
+    fn first_free(
+        &self,
+        subnet: &Subnet,
+        range: IpNet,
+        hosts: impl Iterator<Item = IpAddr>,
+        container: &ContainerId,
+    ) -> Result<IpAddr, Error> {
+        let mut candidates = hosts.filter(|ip| !is_reserved(subnet, *ip));
+        // The common case first: nothing is read when the first is free.
         if let Some(first) = candidates.next()
             && self.take(first, container)?
         {
@@ -137,17 +154,56 @@ fn is_reserved(subnet: &Subnet, ip: IpAddr) -> bool {
         || subnet.reserved.values().any(|taken| *taken == ip)
 }
 
-/// Host addresses of a range, lowest first, without building a list (an IPv6 range has 2^64).
-fn hosts(range: IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+/// Host addresses of a range, those behind `after` first, then from the lowest on, without building a list (an IPv6 range has
+/// 2^64).
+fn hosts(range: IpNet, after: Option<IpAddr>) -> Box<dyn Iterator<Item = IpAddr>> {
+    let number = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)),
+        IpAddr::V6(ip) => u128::from(ip),
+    };
+    let (first, last) = (number(range.network()), number(range.broadcast()));
+    let begin = after.map_or(first, |after| number(after).saturating_add(1));
+    let all = (begin..=last).chain(first..begin.min(last.saturating_add(1)));
     match range {
-        IpNet::V4(net) => {
-            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
-            Box::new((first..=last).map(|raw| IpAddr::V4(raw.into())))
+        // A number of the range fits.
+        IpNet::V4(_) => Box::new(all.map(|raw| IpAddr::V4(u32::try_from(raw).unwrap_or(0).into()))),
+        IpNet::V6(_) => Box::new(all.map(|raw| IpAddr::V6(Ipv6Addr::from(raw)))),
+    }
+}
+
+/// Whether a range has room for addresses that nobody has for a while: from 254 on.
+fn is_roomy(range: IpNet) -> bool {
+    range.max_prefix_len() - range.prefix_len() >= 8
+}
+
+/// The last address that was given: a symbolic link beside the folder of leases. It is a hint: without it, or
+/// with a wrong one, other addresses are looked at first.
+struct Last(PathBuf);
+
+impl Last {
+    fn of(leases: &Path, range: IpNet) -> Self {
+        Self(leases.with_file_name(if range.addr().is_ipv4() { "last4" } else { "last6" }))
+    }
+
+    fn read(&self, range: IpNet) -> Option<IpAddr> {
+        let link = std::fs::read_link(&self.0).ok()?;
+        let last = link.to_str()?.parse().ok()?;
+        range.contains(&last).then_some(last)
+    }
+
+    fn write(&self, ip: IpAddr) -> Result<(), Error> {
+        let what = || format!("write {}", self.0.display());
+        let next = self.0.with_extension("next");
+        let made = || std::os::unix::fs::symlink(ip.to_string(), &next);
+        match made() {
+            // Of one who was killed.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&next).and_then(|()| made())
+            }
+            made => made,
         }
-        IpNet::V6(net) => {
-            let (first, last) = (u128::from(net.network()), u128::from(net.broadcast()));
-            Box::new((first..=last).map(|raw| IpAddr::V6(Ipv6Addr::from(raw))))
-        }
+        .context(what)?;
+        std::fs::rename(&next, &self.0).context(what)
     }
 }
 
@@ -182,6 +238,29 @@ mod tests {
         );
         leases.release("10.1.0.4".parse().unwrap(), &id).unwrap();
         assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "10.1.0.4");
+    }
+
+    #[test]
+    fn with_room_an_address_that_was_left_is_given_again_last() {
+        let (keep, leases, subnet) = fixture("10.1.0.0/24", "10.1.0.1", None);
+        let id = ContainerId::from_random([1; 32]);
+        let next = || leases.next(&subnet, &id).unwrap().to_string();
+        assert_eq!([next(), next()], ["10.1.0.2", "10.1.0.3"]);
+        leases.release("10.1.0.2".parse().unwrap(), &id).unwrap();
+        leases.release("10.1.0.3".parse().unwrap(), &id).unwrap();
+        assert_eq!(next(), "10.1.0.4");
+        // What a kill left is in nobody's way, and no wrong hint is.
+        std::os::unix::fs::symlink("x", keep.path().join("last4.next")).unwrap();
+        assert_eq!(next(), "10.1.0.5");
+        let hint = keep.path().join("last4");
+        std::fs::remove_file(&hint).unwrap();
+        std::os::unix::fs::symlink("10.9.9.9", &hint).unwrap();
+        assert_eq!(next(), "10.1.0.2");
+        // At the end it begins again.
+        std::fs::remove_file(&hint).unwrap();
+        std::os::unix::fs::symlink("10.1.0.254", &hint).unwrap();
+        assert_eq!(next(), "10.1.0.3");
+        assert_eq!(leases.all().unwrap().len(), 4);
     }
 
     #[test]

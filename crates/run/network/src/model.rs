@@ -225,8 +225,10 @@ impl fmt::Display for ParseMacError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "invalid mac address {:?}: write six bytes such as 02:42:ac:11:00:02, unicast",
-            self.0
+            "invalid mac address {:?}: {}: write six bytes such as 02:42:ac:11:00:02, unicast",
+            self.0,
+            // What the kernel would say.
+            std::io::Error::from(rustix::io::Errno::ADDRNOTAVAIL)
         )
     }
 }

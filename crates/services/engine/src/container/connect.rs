@@ -145,10 +145,35 @@ impl Engine {
             state.parked.extend(ports);
             state.endpoints.retain(|endpoint| endpoint.network != name);
         })?;
+        if running {
+            self.move_parked(id)?;
+        }
         if config.networks.is_empty() {
             config.network = NetworkMode::None;
         }
         self.containers().write_config(&config)
+    }
+
+    /// Publishes ports of a place that a running container left at the first of those that it has, as podman does.
+    fn move_parked(&self, id: &dhow_types::ContainerId) -> Result<(), Error> {
+        let state = self.containers().load_state(id)?;
+        for endpoint in &state.endpoints {
+            let moved = self
+                .networks()?
+                .move_ports(endpoint, &state.parked)
+                .context(|| "publish the container's ports")?;
+            if moved.is_empty() {
+                continue;
+            }
+            return self.containers().change_state(id, |state| {
+                state.parked.retain(|port| !moved.contains(port));
+                let same = |other: &&mut dhow_network::Endpoint| other.network == endpoint.network;
+                if let Some(place) = state.endpoints.iter_mut().find(same) {
+                    place.ports.extend(moved.iter().cloned());
+                }
+            });
+        }
+        Ok(())
     }
 
     fn network_for(&self, name: &str) -> Result<Network, Error> {
