@@ -34,6 +34,46 @@ fn a_file_and_a_directory_change_places_only_when_that_is_asked_for() {
 }
 
 #[test]
+fn the_names_that_an_image_had_are_remembered() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.podman("tag busybox one").ok();
+    world.podman("rmi one").ok();
+    world.podman("tag busybox two").ok();
+    world.podman("rmi two").ok();
+    let history = "localhost/two:latest, localhost/one:latest";
+    let own = world
+        .podman_of(&["images", "--format", "{{.Names}}", "busybox"])
+        .ok();
+    let own = own.trim().trim_matches(['[', ']']).to_owned();
+    let shown = world
+        .podman_of(&["images", "--format", "{{.History}}", "busybox"])
+        .ok();
+    assert_eq!(shown.trim(), format!("{own}, {history}"));
+    let shown = world
+        .podman_of(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{json .NamesHistory}}",
+            "busybox",
+        ])
+        .ok();
+    let shown: Vec<String> = serde_json::from_str(shown.trim()).unwrap();
+    assert_eq!(
+        shown,
+        [own.as_str(), "localhost/two:latest", "localhost/one:latest"]
+    );
+    // A name that is had again is not a past one.
+    world.podman("tag busybox one").ok();
+    let shown = world
+        .podman_of(&["images", "--format", "{{.History}}", "one"])
+        .ok();
+    assert!(shown.trim().ends_with(", localhost/two:latest"), "{shown}");
+}
+
+#[test]
 fn a_copy_follows_a_link_that_leads_nowhere_yet_and_never_out_of_the_container() {
     let Some(world) = World::with_busybox() else {
         return;

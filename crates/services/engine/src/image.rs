@@ -1,5 +1,6 @@
 //! Images: thin words over the store, with what only the engine knows (the client, who uses what).
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 
 use dhow_image::{
@@ -144,6 +145,16 @@ impl Engine {
     /// What the index said.
     pub fn images(&self) -> Result<Vec<Summary>, Error> {
         self.store()?.summaries().context(|| "list images")
+    }
+
+    /// The tags that each image has and had, canonical: first those that it has, then the others, the newest first.
+    ///
+    /// # Errors
+    /// What the index said.
+    pub fn names_history(&self) -> Result<HashMap<ImageId, Vec<String>>, Error> {
+        self.store()?
+            .names_history()
+            .context(|| "list the names of images")
     }
 
     /// Gives an image one more name.

@@ -146,6 +146,21 @@ impl Store {
         Ok(self.meta.images()?.into_iter().map(view).collect())
     }
 
+    /// The tags that each image has and had, canonical: first those that it has, then the others, the newest first.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn names_history(&self) -> Result<HashMap<ImageId, Vec<String>>, Error> {
+        let mut names: HashMap<ImageId, Vec<String>> = HashMap::new();
+        for (name, id) in self.meta.tags()?.into_iter().chain(self.meta.past_tags()?) {
+            let known = names.entry(id).or_default();
+            if !known.contains(&name) {
+                known.push(name);
+            }
+        }
+        Ok(names)
+    }
+
     /// How an image came to be, newest first.
     ///
     /// # Errors

@@ -266,6 +266,19 @@ impl Meta {
         self.read(|connection| find_tags(connection, id))
     }
 
+    /// The tags that images had or have, the newest first; of each image the last hundred.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn past_tags(&self) -> Result<Vec<(String, ImageId)>, Error> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT name, image FROM names ORDER BY at DESC")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, ImageId(digest(row, 1)?))))?;
+            rows.collect()
+        })
+    }
+
     /// Records under which manifest digest a repository has this image.
     ///
     /// # Errors

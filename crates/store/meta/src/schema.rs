@@ -24,7 +24,8 @@ impl From<rusqlite::Error> for Refused {
 }
 
 /// Step `n` brings format `n` to `n + 1`. Digests are 32 raw bytes, times are seconds since 1970.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE images (
     id BLOB NOT NULL PRIMARY KEY, manifest BLOB, media_type TEXT NOT NULL, created INTEGER NOT NULL,
     layers BLOB NOT NULL, size INTEGER NOT NULL, platform TEXT NOT NULL, parent BLOB
@@ -46,7 +47,31 @@ CREATE TABLE cache (
     seconds REAL NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE names (
+    at INTEGER PRIMARY KEY AUTOINCREMENT, image BLOB NOT NULL, name TEXT NOT NULL, UNIQUE (image, name)
+);
+INSERT INTO names (image, name) SELECT image, name FROM tags ORDER BY name;
+CREATE TRIGGER name_was_given AFTER INSERT ON tags BEGIN
+    DELETE FROM names WHERE image = NEW.image AND name = NEW.name;
+    INSERT INTO names (image, name) VALUES (NEW.image, NEW.name);
+    DELETE FROM names WHERE image = NEW.image AND at <= (
+        SELECT at FROM names WHERE image = NEW.image ORDER BY at DESC LIMIT 1 OFFSET 100
+    );
+END;
+CREATE TRIGGER name_was_moved AFTER UPDATE ON tags BEGIN
+    DELETE FROM names WHERE image = NEW.image AND name = NEW.name;
+    INSERT INTO names (image, name) VALUES (NEW.image, NEW.name);
+    DELETE FROM names WHERE image = NEW.image AND at <= (
+        SELECT at FROM names WHERE image = NEW.image ORDER BY at DESC LIMIT 1 OFFSET 100
+    );
+END;
+CREATE TRIGGER image_is_gone AFTER DELETE ON images BEGIN
+    DELETE FROM names WHERE image = OLD.id;
+END;
+",
+];
 
 /// Makes the tables, or changes older ones; one read when there is nothing to do.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Refused> {

@@ -133,6 +133,57 @@ fn a_cache_hit_is_noted_once_an_hour() {
 }
 
 #[test]
+fn the_names_that_an_image_had_are_known_until_it_is_gone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let meta = Meta::open(&scratch.path().join("meta.db")).unwrap();
+    let (one, two) = (image("one"), image("two"));
+    meta.put_image(&one).unwrap();
+    meta.put_image(&two).unwrap();
+    let past = || -> Vec<_> {
+        let all = meta.past_tags().unwrap();
+        all.into_iter()
+            .map(|(name, id)| format!("{name} {}", if id == one.id { 1 } else { 2 }))
+            .collect()
+    };
+    meta.tag("h/a:1", &one.id).unwrap();
+    meta.tag("h/b:1", &one.id).unwrap();
+    meta.untag("h/a:1").unwrap();
+    // One that goes on to another image is a name of both, and one that comes again the newest.
+    meta.tag("h/b:1", &two.id).unwrap();
+    meta.tag("h/a:1", &one.id).unwrap();
+    assert_eq!(past(), ["h/a:1 1", "h/b:1 2", "h/b:1 1"]);
+    // Forth and back.
+    meta.tag("h/b:1", &one.id).unwrap();
+    meta.tag("h/b:1", &two.id).unwrap();
+    assert_eq!(past(), ["h/b:1 2", "h/b:1 1", "h/a:1 1"]);
+    for number in 0..150 {
+        meta.tag(&format!("h/c:{number}"), &one.id).unwrap();
+    }
+    assert_eq!(past().iter().filter(|line| line.ends_with(" 1")).count(), 100);
+    meta.remove_image(&one.id).unwrap();
+    assert_eq!(past(), ["h/b:1 2"]);
+}
+
+#[test]
+fn an_older_format_keeps_the_names_that_there_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("meta.db");
+    let one = image("one");
+    {
+        let meta = Meta::open(&path).unwrap();
+        meta.put_image(&one).unwrap();
+        meta.tag("h/a:1", &one.id).unwrap();
+    }
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch("DROP TABLE names; DROP TRIGGER name_was_given; DROP TRIGGER name_was_moved; DROP TRIGGER image_is_gone;")
+        .unwrap();
+    raw.pragma_update(None, "user_version", 1).unwrap();
+    drop(raw);
+    let meta = Meta::open(&path).unwrap();
+    assert_eq!(meta.past_tags().unwrap(), [("h/a:1".to_owned(), one.id)]);
+}
+
+#[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let root = store();
     let path = root.path().join("meta.db");

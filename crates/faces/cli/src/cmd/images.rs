@@ -1,5 +1,6 @@
 //! `images`, `image ls`.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
@@ -173,6 +174,8 @@ struct Documents<'a> {
     podman: bool,
     labels: bool,
     containers: Vec<dhow_engine::container::Container>,
+    /// The names that images have and had.
+    history: HashMap<ImageId, Vec<String>>,
     /// Whether an image comes once, whatever names it has.
     once: bool,
 }
@@ -191,6 +194,11 @@ impl<'a> Documents<'a> {
                 context.engine()?.containers().list()?
             } else {
                 Vec::new()
+            },
+            history: if json || format.contains(".History") {
+                context.engine()?.names_history()?
+            } else {
+                HashMap::new()
             },
             once: json,
         })
@@ -214,7 +222,13 @@ impl<'a> Documents<'a> {
             .iter()
             .filter(|one| one.config.image == id)
             .count();
-        row.with_document(podman::image(line.image, &labels, users))
+        let names = self.history.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let history = match self.once {
+            true => names.into(),
+            // In a template it is a text.
+            false => names.join(", ").into(),
+        };
+        row.with_document(podman::image(line.image, &labels, users, history))
     }
 }
 

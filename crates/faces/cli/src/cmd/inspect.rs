@@ -206,7 +206,8 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
                 fields.insert("Manifests".to_owned(), image::manifests(&attestations));
             }
             if dialect::spoken().is_podman() {
-                podman::inspected_image(value, &found)
+                let history = engine.names_history()?.remove(&found.id).unwrap_or_default();
+                podman::inspected_image(value, &found, &history)
             } else {
                 value
             }

@@ -69,7 +69,12 @@ pub(crate) fn container(container: &Listed, now: Timestamp) -> Value {
 }
 
 /// An image of `images` (podman `entities.ImageSummary`); `labels` are read only when they are asked for.
-pub(crate) fn image(image: &Summary, labels: &BTreeMap<String, String>, containers: usize) -> Value {
+pub(crate) fn image(
+    image: &Summary,
+    labels: &BTreeMap<String, String>,
+    containers: usize,
+    history: Value,
+) -> Value {
     let record = &image.record;
     let digests: Vec<String> = image
         .digests
@@ -90,6 +95,7 @@ pub(crate) fn image(image: &Summary, labels: &BTreeMap<String, String>, containe
         "Labels": labels,
         "Containers": containers,
         "Names": image.names,
+        "History": history,
         "Digest": digest,
         "Dangling": image.names.is_empty(),
         "Created": record.created,
@@ -373,7 +379,7 @@ fn ulimits(limits: &[dhow_engine::Ulimit]) -> Value {
 }
 
 /// `inspect` of an image, from docker's document (containers/common `libimage.ImageData`).
-pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> Value {
+pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image, history: &[String]) -> Value {
     let digest = digest_of(&image.record, &image.digests);
     let digests: Vec<String> = image
         .digests
@@ -399,7 +405,7 @@ pub(crate) fn inspected_image(mut docker: Value, image: &dhow_engine::Image) -> 
             ("Id", image.id.hex().to_string().into()),
             ("Digest", digest.into()),
             ("RepoTags", image.names.clone().into()),
-            ("NamesHistory", image.names.clone().into()),
+            ("NamesHistory", history.into()),
             ("RepoDigests", digests.into()),
             ("Labels", json!(image.config.config.labels)),
             ("User", image.config.config.user.as_str().into()),
