@@ -28,6 +28,87 @@ fn a_run_that_takes_too_long_is_ended_with_255() {
 }
 
 #[test]
+fn hooks_of_the_host_run_when_a_container_begins_and_ends() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = world.path("hooks");
+    let log = world.path("log");
+    let hook = |name: &str, script: &str, when: &str, stages: &str| {
+        let program = world.file(&format!("hooks/{name}.sh"), format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let text = format!(
+            r#"{{"version": "1.0.0", "hook": {{"path": "{}", "args": ["{name}", "word"]}}, "when": {when}, "stages": [{stages}]}}"#,
+            program.display()
+        );
+        world.file(&format!("hooks/{name}.json"), text)
+    };
+    let told = format!("cat >>{0}; echo >>{0}", log.display());
+    hook(
+        "all",
+        &told,
+        r#"{"always": true}"#,
+        r#""prestart", "poststart", "poststop""#,
+    );
+    hook("other", &told, r#"{"commands": ["^/no/such$"]}"#, r#""prestart""#);
+    let line = format!(
+        "run --name con --network none --restart on-failure:1 --hooks-dir {} busybox false",
+        folder.display()
+    );
+    world.podman(&line).exits(1);
+    let lines = || -> Vec<String> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let states = text.lines().filter(|line| !line.is_empty());
+        states
+            .map(|line| {
+                let state: serde_json::Value = serde_json::from_str(line).unwrap();
+                let ended = state["pid"].as_i64() == Some(0);
+                assert_eq!(ended, state["status"] == "stopped", "{line}");
+                state["status"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    };
+    // Twice: it was started again with the same hooks.
+    eventually("the hooks have run", || lines().len() == 6);
+    assert_eq!(
+        lines(),
+        ["created", "running", "stopped", "created", "running", "stopped"]
+    );
+    world.podman("rm -f -t 0 con").ok();
+    // One that fails keeps the program from running.
+    let bad = hook(
+        "bad",
+        "echo no such luck >&2; exit 3",
+        r#"{"always": true}"#,
+        r#""createRuntime""#,
+    );
+    let line = format!(
+        "run --rm --network none --hooks-dir {} busybox echo ran",
+        folder.display()
+    );
+    world
+        .podman(&line)
+        .exits(126)
+        .silent()
+        .says("error running createRuntime hook #0")
+        .says("no such luck");
+    for (text, words) in [
+        (r#"{"version": "1.0.0"}"#, "it is no hook"),
+        (
+            r#"{"version": "0.1.0", "hook": {"path": "/x"}}"#,
+            "version \"0.1.0\" is not supported",
+        ),
+        (
+            r#"{"version": "1.0.0", "hook": {"path": "/x"}, "when": {"always": true}, "stages": ["startContainer"]}"#,
+            "stage \"startContainer\" is not supported",
+        ),
+    ] {
+        std::fs::write(&bad, text).unwrap();
+        world.podman(&line).silent().says(words);
+    }
+}
+
+#[test]
 fn the_image_goes_with_the_container_unless_another_has_it() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -83,6 +83,9 @@ pub(crate) struct PodmanFlags {
     /// The first word is a folder of the host that is the root file system, and no image; with :O changes are kept beside it
     #[arg(long)]
     pub(crate) rootfs: bool,
+    /// A folder with files that say which programs run when the container begins and ends (oci-hooks(5)); of several the last counts
+    #[arg(long, value_name = "FOLDER")]
+    hooks_dir: Vec<PathBuf>,
     /// What becomes of the image's volumes: anonymous, tmpfs or ignore
     #[arg(long, value_name = "MODE", value_parser = image_volumes)]
     image_volume: Option<ImageVolumes>,
@@ -157,6 +160,9 @@ impl PodmanFlags {
         extras.timeout = self.timeout;
         extras.pidfile = absolute(self.pidfile.as_ref())?;
         extras.monitor_pidfile = absolute(self.conmon_pidfile.as_ref())?;
+        for folder in &self.hooks_dir {
+            extras.hook_folders.extend(absolute(Some(folder))?);
+        }
         extras.no_hostname = self.no_hostname;
         extras.no_hosts = self.no_hosts;
         self.startup.add_to(extras)

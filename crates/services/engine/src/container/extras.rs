@@ -62,6 +62,8 @@ pub struct Extras {
     pub runtime: Option<String>,
     /// How podman writes the files of names; docker's way when absent.
     pub names: Option<Names>,
+    /// Folders that say which hooks it has (`--hooks-dir`).
+    pub hook_folders: Vec<PathBuf>,
     /// Its own user namespace; that of the engine when absent.
     pub users: Option<Users>,
     /// A folder that gets the results of health checks, too (`--health-log-destination`).

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use dhow_cgroup::Group;
@@ -12,14 +12,14 @@ use dhow_oci::runtime::Spec;
 use dhow_rootpath::Root;
 use dhow_runtime::{Create, Namespace, Plan, Rootfs, Running, Stdio};
 use dhow_types::ErrorKind;
-use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
 use super::forward::Forwarder;
+use super::hooks::Hooked;
 use super::pipes::{Pipes, pipe};
 use super::program::process_start;
 use super::record::{Config, NetworkMode, State, Status};
-use super::shared::Joined;
+use super::shared::{Joined, namespace_at};
 use super::users::{Entered, Ids};
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
@@ -45,6 +45,8 @@ pub(super) struct ContainerLife {
     retired: Vec<dhow_network::Retired>,
     /// Those places, until their end is told.
     left: Vec<Endpoint>,
+    /// What the host's hooks are to be told at the end.
+    hooked: Option<Hooked>,
 }
 
 /// What is there while the program runs.
@@ -88,6 +90,7 @@ impl ContainerLife {
             forwarder: None,
             retired: Vec::new(),
             left: Vec::new(),
+            hooked: None,
         }
     }
 
@@ -181,7 +184,7 @@ impl ContainerLife {
         match &self.config.network {
             NetworkMode::Host => return Ok(connection),
             NetworkMode::Namespace(path) => {
-                connection.netns = Some(network_at(path)?);
+                connection.netns = Some(namespace_at(path, UnshareFlags::NEWNET, "network")?);
                 return Ok(connection);
             }
             NetworkMode::Container(other) => {
@@ -357,7 +360,7 @@ impl ContainerLife {
     }
 
     fn run(
-        &self,
+        &mut self,
         spec: &Spec,
         mount: OwnedFd,
         group: Option<&Group>,
@@ -394,8 +397,15 @@ impl ContainerLife {
             namespaces,
             state: None,
         };
-        let Running { pid, pidfd, terminal } =
-            dhow_runtime::run(create).context(|| format!("start container {}", self.config.id.short()))?;
+        let what = || format!("start container {}", self.config.id.short());
+        let Running { pid, pidfd, terminal } = match self.config.extras.hook_folders.is_empty() {
+            true => dhow_runtime::run(create).context(what)?,
+            false => {
+                let folder = self.engine.containers().folder(&self.config.id);
+                let hooked = Hooked::find(&self.config, spec, &folder).map_err(before_program)?;
+                self.hooked.insert(hooked).run(create)?
+            }
+        };
         let init = pidfd.try_clone().context(|| "duplicate the process handle")?;
         let Pipes {
             stdin,
@@ -416,6 +426,13 @@ impl ContainerLife {
     }
 
     fn end(&mut self) {
+        self.end_held();
+        if let Some(hooked) = self.hooked.take() {
+            hooked.end();
+        }
+    }
+
+    fn end_held(&mut self) {
         let Some(held) = self.held.take() else {
             // The launch failed somewhere: take apart by the records.
             if let Ok(state) = self.engine.containers().load_state(&self.config.id) {
@@ -737,22 +754,6 @@ impl ContainerLife {
 /// The first process that the runtime brings along.
 fn spec_less_init(config: &Config) -> Option<&dhow_bundle::Init> {
     config.request.init.as_ref().filter(|init| init.program.is_none())
-}
-
-/// The network namespace that a file of the host is.
-fn network_at(path: &Path) -> Result<OwnedFd, Error> {
-    let what = || format!("join the network namespace {}", path.display());
-    // A pipe or a device would wait for somebody, or do something.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
-    let file = file.context(what)?;
-    match dhow_sys::namespace::kind(&file) {
-        Ok(kind) if kind == UnshareFlags::NEWNET => Ok(file),
-        _ => {
-            let message = format!("{}: it is no network namespace", what());
-            Err(Error::new(ErrorKind::InvalidArgument, message))
-        }
-    }
 }
 
 /// What a person wrote for one.

@@ -15,6 +15,7 @@ mod extras;
 mod files;
 mod folder;
 mod forward;
+mod hooks;
 mod implied;
 mod life;
 mod logs;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use dhow_bundle::{BindMount, MountRequest, NamespaceMode, Request, UserMode};
 use dhow_runtime::Namespace;
 use dhow_types::{ContainerId, ErrorKind};
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::create::CreateContainer;
@@ -284,4 +286,20 @@ impl Engine {
 fn lends_ipc(other: &Container) -> bool {
     let config = &other.config;
     config.extras.ipc == IpcMode::Shareable || config.request.namespaces.ipc != NamespaceMode::Private
+}
+
+/// The namespace of this kind that a file of the host is.
+pub(super) fn namespace_at(path: &Path, kind: UnshareFlags, name: &str) -> Result<OwnedFd, Error> {
+    let what = || format!("join the {name} namespace {}", path.display());
+    // A pipe or a device would wait for somebody, or do something.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
+    let file = file.context(what)?;
+    match dhow_sys::namespace::kind(&file) {
+        Ok(found) if found == kind => Ok(file),
+        _ => {
+            let message = format!("{}: it is no {name} namespace", what());
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+    }
 }

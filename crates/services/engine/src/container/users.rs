@@ -558,27 +558,14 @@ fn checked(maps: Vec<IdMapping>, what: &str) -> Result<Vec<IdMapping>, Error> {
 
 /// The user namespace that a file of the host is.
 fn user_namespace(path: &Path) -> Result<OwnedFd, Error> {
-    use rustix::fs::{Mode, OFlags};
+    let file = super::shared::namespace_at(path, UnshareFlags::NEWUSER, "user")?;
     let what = || format!("join the user namespace {}", path.display());
-    // A pipe or a device would wait for somebody, or do something.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
-    let file = file.context(what)?;
-    let refuse = |why: &str| {
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("{}: {why}", what()),
-        ))
-    };
-    match dhow_sys::namespace::kind(&file) {
-        Ok(kind) if kind == UnshareFlags::NEWUSER => {}
-        _ => return refuse("it is no user namespace"),
-    }
     let own = File::open("/proc/self/ns/user").context(what)?;
     let identity =
         |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
     if identity(file.as_fd()) == identity(own.as_fd()) {
-        return refuse("it is the host's own: that is --userns host");
+        let message = format!("{}: it is the host's own: that is --userns host", what());
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
     Ok(file)
 }
