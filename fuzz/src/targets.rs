@@ -403,6 +403,9 @@ const ADVISORIES: &[&str] = &[
     "until:2027-01-31",
     "package:*",
     " # ",
+    "vulnerabilities:\n- id: CVE-1\n",
+    "ignore:\n- package: {name: a}\n",
+    "&a [*a,*a]",
     "\n",
 ];
 
@@ -430,6 +433,7 @@ fn advisories(input: &[u8]) -> Shape {
         .both(Shape::result(&dhow_vuln::read_exploits(input)))
         .both(Shape::result(&dhow_vuln::vex::read(input)))
         .both(Shape::result(&dhow_vuln::ignore::read(&text)))
+        .both(Shape::result(&dhow_vuln::ignore::read_yaml(&text)))
         .both(Shape::result(&dhow_inventory::read_sbom(input)))
 }
 
