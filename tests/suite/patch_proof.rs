@@ -28,8 +28,9 @@ fn an_image_whose_layers_cannot_follow_is_built_again_by_its_recorded_recipe() {
     let Some(world) = family() else { return };
     let folder = world.path("").display().to_string();
     // They changed a file of the package, so their layers cannot follow.
-    let made = "FROM middle\nARG WORD\nRUN cp /usr/lib/libssl3.so /usr/lib/copy.so && chmod 600 /usr/lib/libssl3.so && \
-                echo $WORD > /word\nCMD [\"cat\", \"/usr/lib/copy.so\", \"/word\"]\n";
+    // The stage has the name of an image that is patched before it.
+    let made = "FROM middle AS base\nARG WORD\nRUN cp /usr/lib/libssl3.so /usr/lib/copy.so && chmod 600 /usr/lib/libssl3.so && \
+                echo $WORD > /word\nFROM base\nCMD [\"cat\", \"/usr/lib/copy.so\", \"/word\"]\n";
     build_recorded(&world, "maker", made, &folder);
     let needs =
         "FROM middle\nARG WORD\nCOPY own /own\nRUN chmod 600 /usr/lib/libssl3.so && echo $WORD > /word\n";

@@ -1,6 +1,6 @@
 //! An image built again by its recipe, on what its bases became: by the recipe that its provenance has, or by one that is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -134,6 +134,13 @@ impl Recipe {
             "source": source,
             "dockerfile": STANDARD.encode(&self.dockerfile),
         })
+    }
+
+    /// The names of its stages.
+    fn stages(&self) -> BTreeSet<String> {
+        let parsed = dhow_dockerfile::parse(&self.dockerfile);
+        let stages = parsed.map(|parsed| parsed.stages).unwrap_or_default();
+        stages.into_iter().filter_map(|stage| stage.name).collect()
     }
 
     /// What it needs that nobody recorded; nothing when it can be built as it is.
@@ -297,10 +304,14 @@ impl Engine {
         request.run_dir.clone_from(&self.settings().run);
         // What brought the old packages would come from the cache with them.
         request.no_cache = !packages.is_empty();
+        let stages = recipe.stages();
         for one in made {
             for name in &planned.graph.nodes()[one.node].names {
-                let context = NamedContext::Image(one.image.hex());
-                request.contexts.insert(NamedContext::key(name), context);
+                let key = NamedContext::key(name);
+                // A stage of that name is the recipe's own, and would be replaced, too. Where an image is meant, the proof fails.
+                if !stages.contains(&key) {
+                    request.contexts.insert(key, NamedContext::Image(one.image.hex()));
+                }
             }
         }
         let (built, _): (Built, Vec<Fetched>) = self
