@@ -240,11 +240,18 @@ pub(crate) fn parse(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
             Controllers::parse(options.split(','))
         };
         let label = if unified { String::new() } else { label(options) };
-        let known = |other: &Hierarchy| other.unified == unified && other.label == label;
-        if (!unified && label.is_empty()) || found.iter().any(known) {
+        if !unified && label.is_empty() {
             continue;
         }
         let root = PathBuf::from(unescape(point));
+        // Of several places the usual one counts, where programs look; else the first.
+        let same = |other: &Hierarchy| other.unified == unified && other.label == label;
+        let known = found.iter().position(same);
+        if let Some(known) = known.and_then(|at| found.get(at))
+            && (known.root.starts_with(USUAL) || !root.starts_with(USUAL))
+        {
+            continue;
+        }
         let own = own_path(membership, &label)
             .and_then(|own| {
                 own.strip_prefix(unescape(inside).trim_end_matches('/'))
@@ -252,14 +259,18 @@ pub(crate) fn parse(mountinfo: &str, membership: &str) -> Vec<Hierarchy> {
             })
             .unwrap_or_default();
         let own = below(&root, own.trim_start_matches('/'));
-        found.push(Hierarchy {
+        let hierarchy = Hierarchy {
             controllers,
             label,
             unified,
             root,
             inside: PathBuf::from(unescape(inside)),
             own,
-        });
+        };
+        match known.and_then(|at| found.get_mut(at)) {
+            Some(known) => *known = hierarchy,
+            None => found.push(hierarchy),
+        }
     }
     found
 }
@@ -354,6 +365,18 @@ nonsense
         );
         assert_eq!(of(0, "3:cpu,cpuacct:/docker/other\n"), None);
         assert_eq!(of(3, "0::/../up\n"), None);
+    }
+
+    #[test]
+    fn of_several_places_of_a_hierarchy_the_usual_one_counts() {
+        let table = "1 0 0:33 / /box/memory rw - cgroup cgroup rw,memory
+2 0 0:34 / /box/pids rw - cgroup cgroup rw,pids
+3 0 0:33 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+4 0 0:33 / /later/memory rw - cgroup cgroup rw,memory
+";
+        let found = parse(table, "4:memory:/a\n3:pids:/b\n");
+        let roots: Vec<_> = found.iter().map(|one| one.own.to_str().unwrap()).collect();
+        assert_eq!(roots, ["/sys/fs/cgroup/memory/a", "/box/pids/b"]);
     }
 
     #[test]
