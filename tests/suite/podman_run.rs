@@ -28,6 +28,45 @@ fn a_run_that_takes_too_long_is_ended_with_255() {
 }
 
 #[test]
+fn a_time_zone_that_the_image_has_is_a_link_to_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !std::fs::exists("/usr/share/zoneinfo/Europe/Berlin").unwrap() {
+        eprintln!("skipped: it needs the time zones of the host (package tzdata)");
+        return;
+    }
+    let fill = "mkdir -p /usr/share/zoneinfo/Europe; echo x >/usr/share/zoneinfo/Europe/Berlin; echo old >/etc/localtime";
+    world
+        .podman_of(&[
+            "run",
+            "--network",
+            "none",
+            "--name",
+            "made",
+            "busybox",
+            "sh",
+            "-c",
+            fill,
+        ])
+        .ok();
+    world.podman("commit -q made zoned").ok();
+    for users in ["", "--uidmap 0:200000:1000 "] {
+        let link = format!("{RUN} {users}--tz Europe/Berlin zoned readlink /etc/localtime");
+        assert_eq!(
+            world.podman(&link).ok().trim(),
+            "../usr/share/zoneinfo/Europe/Berlin"
+        );
+    }
+    // Without it, or where nothing can be written, it is the host's file.
+    for (flags, image) in [("", "busybox"), ("--read-only ", "zoned")] {
+        let kept = format!("{RUN} {flags}--tz Europe/Berlin {image} head -c 4 /etc/localtime");
+        assert_eq!(world.podman(&kept).ok(), "TZif");
+    }
+    world.podman("rm made").ok();
+}
+
+#[test]
 fn hooks_of_the_host_run_when_a_container_begins_and_ends() {
     let Some(world) = World::with_busybox() else {
         return;

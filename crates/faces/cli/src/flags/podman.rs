@@ -123,6 +123,7 @@ impl PodmanFlags {
     pub(crate) fn add_to(&self, request: &mut CreateContainer) -> Result<(), CliError> {
         if let Some(zone) = &self.tz {
             request.mounts.push(time_zone(zone)?);
+            request.extras.zone = Some(zone.clone()).filter(|zone| zone != "local");
         }
         // A name without a value takes the image's away.
         let unset = |name: &&String| !request.env.iter().any(|set| set.split('=').next() == Some(name));

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use dhow_bundle::Request;
 use dhow_monitor::HealthLog;
 use dhow_network::HostEntry;
 use dhow_oci::Healthcheck;
-use dhow_rootpath::Root;
+use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,8 @@ pub struct Extras {
     pub runtime: Option<String>,
     /// How podman writes the files of names; docker's way when absent.
     pub names: Option<Names>,
+    /// The time zone by its name (`--tz`): a mount shows its file, unless the image has it itself.
+    pub zone: Option<String>,
     /// Folders that say which hooks it has (`--hooks-dir`).
     pub hook_folders: Vec<PathBuf>,
     /// Its own user namespace; that of the engine when absent.
@@ -261,6 +264,47 @@ pub(super) fn make_mtab(config: &Config, root: &Root, users: Option<&Entered>) -
         None => make(),
     }
     .context(|| "make /etc/mtab")
+}
+
+/// Where the time zone of a program is.
+const LOCAL_TIME: &str = "/etc/localtime";
+
+/// Leads `/etc/localtime` to the time zone that is asked for, when the image has it: programs read its name there. Then nothing
+/// needs to be mounted.
+pub(super) fn link_zone(
+    config: &Config,
+    request: &mut Request,
+    root: &Root,
+    users: Option<&Entered>,
+) -> Result<(), Error> {
+    let Some(zone) = config.extras.zone.as_ref().filter(|_| !config.request.read_only) else {
+        return Ok(());
+    };
+    let what = || format!("link the time zone {zone}");
+    let file = Path::new("/usr/share/zoneinfo").join(zone);
+    let is_file = root
+        .metadata(&file)
+        .is_ok_and(|status| FileKind::of_mode(status.st_mode) == FileKind::File);
+    if !is_file {
+        return Ok(());
+    }
+    let (link, target) = (
+        Path::new(LOCAL_TIME),
+        Path::new("../usr/share/zoneinfo").join(zone),
+    );
+    let make = || match root.read_link(link) {
+        Ok(there) if there == target => Ok(()),
+        _ => root
+            .remove_all(link)
+            .and_then(|()| root.symlink(&target, link, None)),
+    };
+    match users {
+        Some(users) => users.as_root(make)?,
+        None => make(),
+    }
+    .context(what)?;
+    request.mounts.retain(|mount| mount.destination() != link);
+    Ok(())
 }
 
 /// Writes a process id where the person wants it.

@@ -324,6 +324,7 @@ impl ContainerLife {
         super::extras::check_workdir(&self.config, root)?;
         super::extras::make_mtab(&self.config, root, joined.users.as_ref())?;
         let mut request = self.config.request.clone();
+        super::extras::link_zone(&self.config, &mut request, root, joined.users.as_ref())?;
         request.identity = super::exec::identity(root, &self.config.user)?;
         let owner = (request.identity.uid, request.identity.gid);
         super::copy_up::give_mounts(&self.config, owner, joined.users.as_ref())?;
