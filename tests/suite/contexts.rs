@@ -50,6 +50,19 @@ fn unprivileged_contexts_are_kept_as_docker_keeps_them() {
     );
     let ran = person.say(&create).says("Successfully created context \"far\"");
     assert_eq!(ran.ok(), "far");
+    let connections = person.say("system connection ls").ok();
+    let rows: Vec<Vec<&str>> = connections
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[1..],
+        [["far", "tcp://far:2376", "false", "true"]],
+        "{connections}"
+    );
+    person
+        .say_with("system connection ls --format json", &[("DOCKER_CONTEXT", "far")])
+        .prints("\"Default\":true");
     // Docker's place of it: the sha256 of its name.
     let id = "512eea46ceb3921dff4363c7069d89d4964d1d9fccaa0f411851a7aa60a5c868";
     let meta = std::fs::read(person.folder.join("contexts/meta").join(id).join("meta.json")).unwrap();

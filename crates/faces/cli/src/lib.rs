@@ -135,6 +135,13 @@ const OUTSIDE: [&str; 11] = [
 /// A verb that does something on an engine is not for this host, when the person's context is another. What starts with the
 /// machine has no person.
 fn check_context(environment: &Environment, matches: &ArgMatches) -> Result<(), CliError> {
+    // It lists contexts.
+    let connection = |(verb, below): (&str, &ArgMatches)| {
+        verb == "system" && below.subcommand_name() == Some("connection")
+    };
+    if matches.subcommand().is_some_and(connection) {
+        return Ok(());
+    }
     match matches.subcommand_name() {
         // Podman's users have other words for other hosts.
         Some(verb) if !OUTSIDE.contains(&verb) && verb != "boot" && !dialect::spoken().is_podman() => {

@@ -391,6 +391,7 @@ const SYSTEM: &[Entry] = &[
     own(&events::VERB),
     own(&prune::SYSTEM),
     own(&system::check::VERB),
+    own(&system::connection::VERB),
     own(&version::INFO),
     own(&system::layers::VERB),
     own(&system::snapshots::VERB),

@@ -1,6 +1,7 @@
 //! The verbs of `system`.
 
 pub(crate) mod check;
+pub(crate) mod connection;
 pub(crate) mod df;
 pub(crate) mod layers;
 pub(crate) mod snapshots;
