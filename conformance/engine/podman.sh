@@ -43,13 +43,53 @@ SCRIPT
     chmod 755 "$home"/{healthcheck,pause}
 }
 
+# What the image with a systemd has besides: in its place, a program that runs until it is ended; a time zone. $1 archive.
+fill_systemd() {
+    local extra=$work/systemd
+    mkdir -p "$extra/usr/sbin" "$extra/usr/share/zoneinfo/Europe"
+    printf '#!/bin/sh\nwhile :; do sleep 1; done\n' >"$extra/usr/sbin/init"
+    chmod 755 "$extra/usr/sbin/init"
+    cp -L /usr/share/zoneinfo/Europe/Berlin "$extra/usr/share/zoneinfo/Europe/" 2>/dev/null
+    tar -C "$extra" -cf "$1" usr
+}
+
+# The tests' own images were made by buildah, years ago: their history has its words, and their age in a list does not change
+# while a test looks. $1 archive in, $2 archive out, $3 the day.
+as_buildahs() {
+    python3 - "$1" "$2" "$3" <<'SCRIPT'
+import hashlib, io, json, sys, tarfile
+with tarfile.open(sys.argv[1]) as old:
+    files = {one.name: old.extractfile(one).read() for one in old if one.isfile()}
+manifest = json.loads(files["manifest.json"])
+config = json.loads(files.pop(manifest[0]["Config"]))
+for line in config["history"]:
+    line["created_by"] = "/bin/sh -c #(nop) " + (line.get("created_by") or "ADD rootfs.tar in /")
+    line["created"] = sys.argv[3] + "T12:00:00Z"
+config["created"] = sys.argv[3] + "T12:00:00Z"
+text = json.dumps(config).encode()
+manifest[0]["Config"] = hashlib.sha256(text).hexdigest() + ".json"
+files[manifest[0]["Config"]], files["manifest.json"] = text, json.dumps(manifest).encode()
+kept = {manifest[0]["Config"], "manifest.json", *manifest[0]["Layers"]}
+with tarfile.open(sys.argv[2], "w") as new:
+    for name in kept:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(files[name])
+        new.addfile(entry, io.BytesIO(files[name]))
+SCRIPT
+}
+
 # The images under the names that the suite asks for, in a registry of ours. Each name is an image of its own.
 make_images() {
-    local root=$work/rootfs registry=127.0.0.1:$port kind
+    local root=$work/rootfs registry=127.0.0.1:$port kind day=10
     fill_root "$root"
+    # The image of Alpine has some eighty files, of which a test counts fifty.
+    mkdir -p "$root/usr/share/misc"
+    for kind in {10..69}; do echo "$kind" >"$root/usr/share/misc/$kind"; done
     tar -C "$root" -cf "$work/plain.tar" .
+    rm -r "$root/usr/share/misc"
     fill_home "$root"
     mkdir -p "$work/image"
+    fill_systemd "$work/image/systemd.tar"
     tar -C "$root" -cf "$work/home.tar" .
     # As it is, with the root folder's own mode, which an ADD would not take over.
     "$dhow" --root "$work/maker" import "$work/home.tar" "$registry/libpod/base:1" >/dev/null || return 1
@@ -64,7 +104,12 @@ ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 CMD ["/bin/echo", "This container is intended for podman CI testing"]
 DOCKERFILE
         [ "$kind" = testimage:20241011 ] || echo "ENV KIND=$kind" >>"$work/image/Dockerfile"
+        [[ $kind != systemd-image:* ]] || echo "ADD systemd.tar /" >>"$work/image/Dockerfile"
         "$dhow" --root "$work/maker" build -q -t "$registry/libpod/$kind" "$work/image" >/dev/null || return 1
+        "$dhow" --root "$work/maker" save -o "$work/made.tar" "$registry/libpod/$kind" || return 1
+        day=$((day + 1))
+        as_buildahs "$work/made.tar" "$work/own.tar" "2024-10-$day" || return 1
+        "$dhow" --root "$work/maker" load -q -i "$work/own.tar" >/dev/null || return 1
     done
     export DHOW_INSECURE_REGISTRIES=$registry
     "$dhow" --root "$work/maker" import -c 'CMD ["/bin/sh"]' -m alpine "$work/plain.tar" "$registry/libpod/alpine:latest" >/dev/null || return 1
