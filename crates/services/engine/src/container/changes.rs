@@ -153,7 +153,9 @@ impl Engine {
         lease.pin_everything().context(|| "keep the changes")?;
         let mut stack = container.config.layers.clone();
         stack.push(self.changed_layer(&container)?.diff_id());
-        self.with_view(&stack, "export", |root| super::export::write(root, output))
+        self.with_view(&stack, "export", |root| {
+            super::export::write_records(root, output)
+        })
     }
 
     /// The container's changes as a layer of the store. The caller holds a lease.

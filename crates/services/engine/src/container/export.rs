@@ -30,6 +30,39 @@ pub(crate) fn write(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
     write_part(&part, output)
 }
 
+/// As [`write`], with the end filled up to a whole record: to another one GNU tar 1.34 cannot always add when it has deleted
+/// something from it.
+pub(super) fn write_records(root: &Root, output: &mut dyn Write) -> Result<(), Error> {
+    let mut counted = Counted { output, bytes: 0 };
+    write(root, &mut counted)?;
+    let rest = usize::try_from(counted.bytes % RECORD as u64).unwrap_or(0);
+    let missing = (RECORD - rest) % RECORD;
+    counted
+        .write_all(&[0; RECORD][..missing])
+        .context(|| "end the archive")
+}
+
+/// Bytes of a record, the unit of reading and writing of tar(1).
+const RECORD: usize = 10_240;
+
+/// Knows how much went through it.
+struct Counted<'a> {
+    output: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.output.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
+}
+
 /// Writes everything below `root`, and it itself by this name, sorted by path.
 pub(crate) fn write_named(root: &Root, name: &str, output: &mut dyn Write) -> Result<(), Error> {
     let part = Part {
