@@ -13,6 +13,7 @@ use rustix::mount::MountPropagationFlags;
 use rustix::thread::UnshareFlags;
 
 use crate::agent::Agent;
+use crate::hooks::{Stage, Surroundings};
 use crate::init::staged::Staged;
 use crate::init::{self, Setup};
 use crate::parent::{self, Answer, Link, Visit};
@@ -25,6 +26,8 @@ use crate::{Context as _, Error, Plan, hooks, idmap, netdev, nodes};
 pub enum Rootfs {
     /// A detached mount, as `fsmount` and `open_tree` give it: the fast way, nothing of it is seen on the host.
     Mount(OwnedFd),
+    /// The same, which hooks find at an empty directory of the host, in the container's mount namespace alone.
+    Shown(OwnedFd, PathBuf),
     /// A directory of the host; what is mounted below it comes along.
     Path(PathBuf),
 }
@@ -145,9 +148,84 @@ pub fn run(create: Create<'_>) -> Result<Running, Error> {
     parent::running(child, &link, &plan.program, Some(plan), create.state)
 }
 
+/// [`run`] with hooks, which are told the state that `create` has; those that run after the end are for
+/// [`run_last_hooks`](crate::run_last_hooks).
+///
+/// # Errors
+/// As [`run`], and what a hook did, in runc's words: the process is reaped then. `Unsupported` beside a filter that asks
+/// an agent, which would be asked about the hooks.
+pub fn run_with_hooks(create: Create<'_>, surroundings: &Surroundings) -> Result<Running, Error> {
+    let plan = create.plan;
+    refuse_class(plan)?;
+    let Some(state) = create.state.cloned() else {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "hooks need a state to be told",
+        ));
+    };
+    if plan.program.agent.is_some() {
+        let message = "hooks beside a filter that asks an agent (SCMP_ACT_NOTIFY) are not supported";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    let staged = Staged {
+        state: &state,
+        around: surroundings.around(),
+        listener: None,
+        classes: &[],
+    };
+    let (child, link) = begin(&create, Some(&staged))?;
+    let state = State {
+        pid: child.pid.as_raw_pid(),
+        ..state.clone()
+    };
+    let outcome = follow(plan, &child, &link, &state, surroundings);
+    match outcome {
+        Ok(terminal) => Ok(Running {
+            pid: state.pid,
+            pidfd: child.pidfd,
+            terminal,
+        }),
+        Err(error) => {
+            parent::end(&child);
+            Err(error)
+        }
+    }
+}
+
+/// Answers the child of a container with hooks until its program runs, and runs those that are the parent's.
+fn follow(
+    plan: &Plan,
+    child: &Child,
+    link: &Link,
+    state: &State,
+    surroundings: &Surroundings,
+) -> Result<Option<OwnedFd>, Error> {
+    let run = |stage: Stage| hooks::run(stage, stage.of(&plan.hooks), state, surroundings.around(), None);
+    let terminal = loop {
+        match link.answer() {
+            Answer::Ready(terminal) => break terminal,
+            Answer::Hooks => {
+                run(Stage::Prestart)?;
+                run(Stage::CreateRuntime)?;
+                link.tell();
+            }
+            answer => return Err(answer.into_failure(&plan.program.name, Some(&plan.program), Some(plan))),
+        }
+    };
+    link.tell();
+    match parent::executed(link, state.pid, child.pidfd.as_fd(), None, Some(state))? {
+        Answer::Closed => run(Stage::Poststart).map(|()| terminal),
+        answer => Err(answer.into_failure(&plan.program.name, None, None)),
+    }
+}
+
 /// What is done by stages, or is written down to be taken back, is for [`container`](crate::container).
 fn refuse_what_needs_a_folder(plan: &Plan) -> Result<(), Error> {
     hooks::refuse(&plan.hooks)?;
+    refuse_class(plan)
+}
+
+fn refuse_class(plan: &Plan) -> Result<(), Error> {
     match plan.class {
         None => Ok(()),
         Some(_) => {

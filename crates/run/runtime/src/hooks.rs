@@ -252,6 +252,13 @@ pub(crate) fn run_last(hooks: &[Hook], state: &State, around: Around<'_>) -> Vec
     hooks.iter().enumerate().filter_map(failed).collect()
 }
 
+/// Runs the `poststop` hooks of a container that [`run_with_hooks`](crate::run_with_hooks) started, once it has ended. Returns
+/// those that failed: the others run all the same.
+#[must_use]
+pub fn run_last_hooks(hooks: &Hooks, state: &State, surroundings: &Surroundings) -> Vec<HookFailure> {
+    run_last(&hooks.poststop, state, surroundings.around())
+}
+
 /// The state as hooks of a stage read it.
 fn told(stage: Stage, state: &State) -> Result<Vec<u8>, Error> {
     let state = State {

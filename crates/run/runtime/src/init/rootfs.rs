@@ -32,6 +32,10 @@ pub(crate) fn enter(setup: &Setup<'_>, network: &Network<'_>) -> Result<Option<O
     let (directory, copy);
     let (root, place) = match setup.rootfs {
         Rootfs::Mount(mount) => (mount.as_fd(), None),
+        Rootfs::Shown(mount, path) => {
+            directory = open_root(path).at(Step::RootFilesystem)?;
+            (mount.as_fd(), Some(directory.as_fd()))
+        }
         Rootfs::Path(path) => {
             directory = open_root(path).at(Step::RootFilesystem)?;
             copy = target::copy_tree(directory.as_fd(), c"", true).at(Step::RootFilesystem)?;
@@ -176,7 +180,7 @@ fn open_root(path: &Path) -> rustix::io::Result<OwnedFd> {
 fn over_itself(rootfs: &Rootfs, root: BorrowedFd<'_>) -> std::io::Result<()> {
     match rootfs {
         Rootfs::Path(path) => dhow_sys::mount::attach(root, path),
-        Rootfs::Mount(_) => Err(Errno::INVAL.into()),
+        Rootfs::Mount(_) | Rootfs::Shown(..) => Err(Errno::INVAL.into()),
     }
 }
 
