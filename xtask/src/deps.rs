@@ -18,6 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "run+build+secure",
         &[
             "bundle",
+            "cdi",
             "runtime",
             "monitor",
             "logdriver",
