@@ -46,6 +46,7 @@ mod build_stages;
 mod contexts;
 mod copies;
 mod cp;
+mod devices;
 mod disk;
 mod events;
 mod exit;

@@ -215,6 +215,10 @@ fn follow(
     link.tell();
     match parent::executed(link, state.pid, child.pidfd.as_fd(), None, Some(state))? {
         Answer::Closed => run(Stage::Poststart).map(|()| terminal),
+        Answer::Said(words) => {
+            hooks::run_after_failure(&plan.hooks.poststart, state, surroundings.around());
+            Err(Answer::Said(words).into_failure(&plan.program.name, None, None))
+        }
         answer => Err(answer.into_failure(&plan.program.name, None, None)),
     }
 }

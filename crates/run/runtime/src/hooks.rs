@@ -204,35 +204,6 @@ pub(crate) fn run_after_failure(hooks: &[Hook], state: &State, around: Around<'_
     let _second = run(Stage::Poststart, hooks, state, around, None);
 }
 
-/// Runs the hooks of a container that is created, before its program begins: for a caller that has no state folder, and
-/// tells them what it knows. The caller must be single-threaded.
-///
-/// # Errors
-/// runc's words for the first that fails.
-pub fn run_before(hooks: &Hooks, state: &State, around: &Surroundings) -> Result<(), Error> {
-    run(Stage::Prestart, &hooks.prestart, state, around.around(), None)?;
-    run(
-        Stage::CreateRuntime,
-        &hooks.create_runtime,
-        state,
-        around.around(),
-        None,
-    )
-}
-
-/// The same once the program runs.
-///
-/// # Errors
-/// As [`run_before`].
-pub fn run_after(hooks: &Hooks, state: &State, around: &Surroundings) -> Result<(), Error> {
-    run(Stage::Poststart, &hooks.poststart, state, around.around(), None)
-}
-
-/// The same when it has ended: all of them, whatever becomes of the others. Returns those that failed.
-pub fn run_at_end(hooks: &Hooks, state: &State, around: &Surroundings) -> Vec<HookFailure> {
-    run_last(&hooks.poststop, state, around.around())
-}
-
 /// Runs the `poststop` hooks, all of them: "the remaining hooks and lifecycle continue as if the hook had succeeded"
 /// (runtime-spec, "Lifecycle", step 13). Returns those that failed.
 pub(crate) fn run_last(hooks: &[Hook], state: &State, around: Around<'_>) -> Vec<HookFailure> {

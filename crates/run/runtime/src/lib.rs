@@ -48,10 +48,7 @@ mod within;
 pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run, run_with_hooks};
 pub use exec::{Exec, exec};
 pub use given::{mounted_in, part_of};
-pub use hooks::{
-    HookFailure, Surroundings, run_after as run_hooks_after, run_at_end as run_hooks_at_end,
-    run_before as run_hooks_before, run_last_hooks,
-};
+pub use hooks::{HookFailure, Surroundings, run_last_hooks};
 pub use idmap::{namespace as user_namespace, of as id_maps_of, write as write_id_maps};
 pub use landlock::ANNOTATION as LANDLOCK;
 pub use plan::{Plan, Settings};

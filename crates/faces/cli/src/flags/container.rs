@@ -12,7 +12,7 @@ use dhow_engine::{Limits, NamespaceMode, OnUnhealthy, RestartPolicy, SeccompChoi
 use dhow_types::{ByteSize, parse_duration};
 
 use super::podman::{self, PodmanFlags};
-use super::{LimitFlags, env_pairs, key_value, labels, mount, network, port, restart_policy};
+use super::{DeviceFlags, LimitFlags, env_pairs, key_value, labels, mount, network, port, restart_policy};
 use crate::{CliError, dialect};
 
 // The flags of `run` and `create`, in docker's words. No doc comment: clap would take it for that of the verb.
@@ -146,12 +146,8 @@ pub(crate) struct ContainerFlags {
     /// Security options
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// Add a host device to the container
-    #[arg(long, value_name = "HOST[:CONTAINER[:ACCESS]]")]
-    device: Vec<String>,
-    /// Add a rule to the cgroup allowed devices list
-    #[arg(long, value_name = "RULE")]
-    device_cgroup_rule: Vec<String>,
+    #[command(flatten)]
+    devices: DeviceFlags,
     /// Sysctl options
     #[arg(long, value_name = "NAME=VALUE")]
     sysctl: Vec<String>,
@@ -346,8 +342,8 @@ impl ContainerFlags {
                 .iter()
                 .map(|text| security(text))
                 .collect::<Result<_, _>>()?,
-            devices: each(&self.device, device).map_err(bad)?,
-            device_rules: device_rules(&self.device_cgroup_rule).map_err(bad)?,
+            devices: self.devices.of_the_host().map_err(bad)?,
+            device_rules: self.devices.rules().map_err(bad)?,
             sysctls: self.sysctl.iter().map(|text| key_value(text)).collect(),
             oom_score_adj: self.oom_score_adj,
             namespaces: self.namespaces().map_err(bad)?,
@@ -363,7 +359,7 @@ impl ContainerFlags {
             auto_remove: self.rm || self.podman.rmi,
             log: self.log(),
             init: self.init.then(podman::init),
-            extras: self.extras(),
+            extras: self.extras().map_err(bad)?,
             ..CreateContainer::default()
         })
     }
@@ -394,9 +390,11 @@ impl ContainerFlags {
         Ok(self.no_healthcheck || self.health_cmd.as_deref() == Some("none"))
     }
 
-    fn extras(&self) -> Extras {
+    fn extras(&self) -> Result<Extras, String> {
         let podman = dialect::spoken().is_podman();
-        Extras {
+        Ok(Extras {
+            cdi: self.devices.by_interface()?,
+            cdi_folders: self.devices.folders()?,
             containerenv: podman,
             mtab: podman,
             command_line: command_line(std::env::args_os()),
@@ -410,7 +408,7 @@ impl ContainerFlags {
                 _ => IpcMode::Private,
             },
             ..Extras::default()
-        }
+        })
     }
 
     /// The namespaces of other containers.
@@ -648,17 +646,6 @@ fn with_protocol(port: &str) -> String {
     }
 }
 
-/// Device rules; podman's may leave out the minor number, and its words for a wrong one are others.
-fn device_rules(rules: &[String]) -> Result<Vec<String>, String> {
-    if !dialect::spoken().is_podman() {
-        return Ok(rules.to_vec());
-    }
-    rules
-        .iter()
-        .map(|rule| super::podman::device_rule(rule))
-        .collect()
-}
-
 pub(crate) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let bad = || format!("invalid ulimit {text:?}: write name=soft[:hard]");
     let (name, values) = text.split_once('=').ok_or_else(bad)?;
@@ -687,22 +674,6 @@ pub(crate) fn ulimit(text: &str) -> Result<Ulimit, String> {
         soft,
         hard,
     })
-}
-
-fn device(text: &str) -> Result<(PathBuf, PathBuf, String), String> {
-    let access = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'));
-    let parts: Vec<&str> = text.split(':').collect();
-    let (host, container, mode) = match parts.as_slice() {
-        [host] => (*host, *host, "rwm"),
-        [host, mode] if access(mode) => (*host, *host, *mode),
-        [host, container] => (*host, *container, "rwm"),
-        [host, container, mode] if access(mode) => (*host, *container, *mode),
-        _ => return Err(format!("invalid device {text:?}: write host[:container[:rwm]]")),
-    };
-    if !host.starts_with('/') || !container.starts_with('/') {
-        return Err(format!("invalid device {text:?}: paths must be absolute"));
-    }
-    Ok((host.into(), container.into(), mode.to_owned()))
 }
 
 /// Both `name=value` and docker's older `name:value`.

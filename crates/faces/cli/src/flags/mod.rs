@@ -2,6 +2,7 @@
 
 mod chosen;
 mod container;
+mod device;
 mod filter;
 mod health;
 mod limits;
@@ -17,6 +18,7 @@ mod value;
 
 pub(crate) use chosen::Chosen;
 pub(crate) use container::{ContainerFlags, ulimit};
+pub(crate) use device::DeviceFlags;
 pub(crate) use filter::Filters;
 pub(crate) use limits::LimitFlags;
 pub(crate) use mount::fields as csv;

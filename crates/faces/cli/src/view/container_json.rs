@@ -214,7 +214,7 @@ fn limits(container: &Container) -> Value {
         "CpusetMems": limits.cpuset_mems.as_deref().unwrap_or(""),
         "Devices": devices,
         "DeviceCgroupRules": or_null(&request.device_rules),
-        "DeviceRequests": null,
+        "DeviceRequests": device_requests(&container.config),
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
         "MemorySwap": limits.memory_swap.unwrap_or(0),
         "MemorySwappiness": limits.memory_swappiness,
@@ -524,4 +524,13 @@ pub(crate) fn layer_folder(root: &Path, layer: dhow_types::DiffId) -> String {
         .join("fs")
         .display()
         .to_string()
+}
+
+/// Devices by the Container Device Interface, as docker has them.
+fn device_requests(config: &Config) -> Value {
+    let names = &config.extras.cdi;
+    if names.is_empty() {
+        return Value::Null;
+    }
+    json!([{"Driver": "cdi", "Count": 0, "DeviceIDs": names, "Capabilities": null, "Options": null}])
 }

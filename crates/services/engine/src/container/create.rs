@@ -248,6 +248,7 @@ impl Engine {
         signal.map(super::stop::parse_signal).transpose()?;
         super::conflicts::check(wanted)?;
         wanted.extras.check()?;
+        super::cdi::check(&wanted.extras)?;
         let wanted = &self.take_volumes(super::implied::complete(wanted, image, id, &args))?;
         let (network, networks) = self.connection(wanted)?;
         let mounts = self.mounts(wanted, image, mounted)?;

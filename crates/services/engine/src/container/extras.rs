@@ -71,6 +71,10 @@ pub struct Extras {
     pub users: Option<Users>,
     /// A folder that gets the results of health checks, too (`--health-log-destination`).
     pub health_folder: Option<PathBuf>,
+    /// Devices by the Container Device Interface, `vendor.com/class=name`.
+    pub cdi: Vec<String>,
+    /// Where their files are looked for (`--cdi-spec-dir`); the usual folders when there are none.
+    pub cdi_folders: Vec<PathBuf>,
 }
 
 /// A check of the start, in an image's words, with how often it must be good.

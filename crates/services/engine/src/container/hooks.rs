@@ -1,21 +1,27 @@
-//! Hooks that folders of the host ask for (`--hooks-dir`, oci-hooks(5)): programs that run when a container begins and ends.
+//! Hooks of containers, programs that run when one begins and ends: those that folders of the host ask for (`--hooks-dir`,
+//! oci-hooks(5)), and those that come with devices.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use dhow_oci::runtime::{Hook, Hooks, Spec, State};
-use dhow_runtime::{Create, Running, Surroundings};
+use dhow_runtime::Surroundings;
 use dhow_types::ErrorKind;
 use regex_lite::Regex;
 use serde::Deserialize;
 
+use super::folder::{make_folder, write_json};
 use super::record::Config;
-use crate::{Context as _, Error};
+use crate::{Context as _, Engine, Error};
 
 /// Most files of a folder, and bytes of one.
 const MOST_FILES: usize = 1000;
 const LARGEST: usize = 1 << 20;
+
+/// What hooks find programs by that have no environment of their own.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// One file, version 1.0.0.
 #[derive(Deserialize)]
@@ -75,8 +81,12 @@ fn expression(text: &str) -> Result<Regex, Error> {
         .map_err(|error| Error::because(ErrorKind::InvalidArgument, format!("expression {text:?}"), error))
 }
 
-/// The hooks for a container: of each folder by the names of the files, of files of one name that of the last folder.
-fn find(config: &Config, spec: &Spec) -> Result<Hooks, Error> {
+/// Adds the hooks that the container's folders ask for: of each by the names of the files, of files of one name that of the last
+/// folder.
+pub(super) fn add(config: &Config, spec: &mut Spec) -> Result<(), Error> {
+    if config.extras.hook_folders.is_empty() {
+        return Ok(());
+    }
     let mut files = BTreeMap::new();
     for folder in &config.extras.hook_folders {
         let what = || format!("read the hooks in {}", folder.display());
@@ -91,12 +101,12 @@ fn find(config: &Config, spec: &Spec) -> Result<Hooks, Error> {
         }
     }
     let has_bind_mounts = config.mounts.iter().any(|mount| mount.kind == "bind");
-    let mut hooks = Hooks::default();
+    let mut hooks = spec.hooks.clone().unwrap_or_default();
     for path in files.values() {
         let text = dhow_sys::file::read_text(path, LARGEST).context(|| format!("read {}", path.display()))?;
         let added = serde_json::from_str::<Wanted>(&text)
             .map_err(|error| Error::because(ErrorKind::InvalidArgument, "it is no hook", error))
-            .and_then(|wanted| add(&mut hooks, wanted, spec, has_bind_mounts));
+            .and_then(|wanted| take(&mut hooks, wanted, spec, has_bind_mounts));
         added.map_err(|error| {
             Error::because(
                 ErrorKind::InvalidArgument,
@@ -105,10 +115,11 @@ fn find(config: &Config, spec: &Spec) -> Result<Hooks, Error> {
             )
         })?;
     }
-    Ok(hooks)
+    spec.hooks = Some(hooks).filter(|hooks| *hooks != Hooks::default());
+    Ok(())
 }
 
-fn add(hooks: &mut Hooks, wanted: Wanted, spec: &Spec, has_bind_mounts: bool) -> Result<(), Error> {
+fn take(hooks: &mut Hooks, wanted: Wanted, spec: &Spec, has_bind_mounts: bool) -> Result<(), Error> {
     let refuse = |why: String| Err(Error::new(ErrorKind::InvalidArgument, why));
     if wanted.version != "1.0.0" {
         return refuse(format!(
@@ -126,11 +137,13 @@ fn add(hooks: &mut Hooks, wanted: Wanted, spec: &Spec, has_bind_mounts: bool) ->
         let stage = match stage.as_str() {
             "prestart" => &mut hooks.prestart,
             "createRuntime" => &mut hooks.create_runtime,
+            "createContainer" => &mut hooks.create_container,
+            "startContainer" => &mut hooks.start_container,
             "poststart" => &mut hooks.poststart,
             "poststop" => &mut hooks.poststop,
             other => {
                 return refuse(format!(
-                    "stage {other:?} is not supported: use prestart, createRuntime, poststart or poststop"
+                    "there is no stage {other:?}: use prestart, createRuntime, createContainer, startContainer, poststart or poststop"
                 ));
             }
         };
@@ -139,62 +152,65 @@ fn add(hooks: &mut Hooks, wanted: Wanted, spec: &Spec, has_bind_mounts: bool) ->
     Ok(())
 }
 
-/// A container's hooks, and what they are told.
+/// What hooks of a running container are told, and where they look for its root.
 #[derive(Debug)]
-pub(super) struct Hooked {
+pub(super) struct Bundle {
+    folder: PathBuf,
     hooks: Hooks,
-    state: State,
+    pub(super) state: State,
 }
 
-impl Hooked {
-    /// Finds the hooks for a start.
-    pub(super) fn find(config: &Config, spec: &Spec, folder: &Path) -> Result<Self, Error> {
-        let state = State {
-            oci_version: spec.oci_version.clone(),
-            id: config.id.to_string(),
-            bundle: folder.to_owned(),
-            annotations: config.request.annotations.clone(),
-            ..State::default()
+impl Bundle {
+    /// The folder for a container with hooks; none for one without.
+    pub(super) fn make(engine: &Engine, config: &Config, spec: &Spec) -> Result<Option<Self>, Error> {
+        let Some(hooks) = spec.hooks.clone() else {
+            return Ok(None);
         };
-        Ok(Self {
-            hooks: find(config, spec)?,
-            state,
-        })
+        let folder = engine.containers().run_folder(&config.id).join("bundle");
+        make_folder(&folder.join("rootfs"))?;
+        write_json(&folder.join("config.json"), spec)?;
+        Ok(Some(Self {
+            state: State {
+                oci_version: spec.oci_version.clone(),
+                id: config.id.to_string(),
+                bundle: folder.clone(),
+                annotations: spec.annotations.clone(),
+                ..State::default()
+            },
+            folder,
+            hooks,
+        }))
     }
 
-    /// Starts the container: with the hooks before its program, which may refuse it, and those after.
-    pub(super) fn run(&mut self, create: Create<'_>) -> Result<Running, Error> {
-        let around = Surroundings::default();
-        let created = dhow_runtime::create(create).context(|| "create the container")?;
-        let pidfd = created
-            .pidfd
-            .try_clone()
-            .context(|| "duplicate the process handle")?;
-        self.state.pid = created.pid;
-        let failed = |error: dhow_runtime::Error| {
-            drop(dhow_runtime::kill(pidfd.as_fd(), 9));
-            drop(dhow_runtime::wait(pidfd.as_fd()));
-            Err(error).context(|| "run the hooks")
-        };
-        if let Err(error) = dhow_runtime::run_hooks_before(&self.hooks, &self.state, &around) {
-            return failed(error);
-        }
-        let running = created.start().context(|| "start the container")?;
-        match dhow_runtime::run_hooks_after(&self.hooks, &self.state, &around) {
-            Ok(()) => Ok(running),
-            Err(error) => failed(error),
-        }
+    /// Where hooks find the root, in the container's mount namespace.
+    pub(super) fn place(&self) -> PathBuf {
+        self.folder.join("rootfs")
     }
 
-    /// Runs those for the end. One that fails has nobody to tell: the container has ended.
-    pub(super) fn end(mut self) {
-        self.state.pid = 0;
-        drop(dhow_runtime::run_hooks_at_end(
+    /// Runs the hooks that come after the end. Of those that fail nobody is left to hear.
+    pub(super) fn finish(self) {
+        drop(dhow_runtime::run_last_hooks(
             &self.hooks,
             &self.state,
-            &Surroundings::default(),
+            &surroundings(),
         ));
+        remove(&self.folder);
     }
+}
+
+/// What a container's hooks run with.
+pub(super) fn surroundings() -> Surroundings {
+    Surroundings {
+        env: CString::new(PATH).into_iter().collect(),
+        ..Surroundings::default()
+    }
+}
+
+/// Not with all that is below: the root is empty, or it is not what was made.
+fn remove(folder: &Path) {
+    drop(fs::remove_file(folder.join("config.json")));
+    drop(fs::remove_dir(folder.join("rootfs")));
+    drop(fs::remove_dir(folder));
 }
 
 #[cfg(test)]
@@ -235,7 +251,7 @@ mod tests {
     fn what_is_no_hook_is_refused() {
         let read = |text: &str| -> Result<Hooks, Error> {
             let mut hooks = Hooks::default();
-            add(&mut hooks, serde_json::from_str(text).unwrap(), &spec(), false).map(|()| hooks)
+            take(&mut hooks, serde_json::from_str(text).unwrap(), &spec(), false).map(|()| hooks)
         };
         let hook = |version: &str, path: &str, stage: &str| {
             read(&format!(
@@ -245,7 +261,14 @@ mod tests {
         assert_eq!(hook("1.0.0", "/h", "prestart").unwrap().prestart.len(), 1);
         assert!(hook("0.1.0", "/h", "prestart").is_err());
         assert!(hook("1.0.0", "h", "prestart").is_err());
-        assert!(hook("1.0.0", "/h", "startContainer").is_err());
+        assert_eq!(
+            hook("1.0.0", "/h", "startContainer")
+                .unwrap()
+                .start_container
+                .len(),
+            1
+        );
+        assert!(hook("1.0.0", "/h", "afterwards").is_err());
         assert!(
             read(r#"{"version": "1.0.0", "hook": {"path": "/h"}, "when": {"commands": ["("]}}"#).is_err()
         );

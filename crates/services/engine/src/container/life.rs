@@ -15,7 +15,7 @@ use dhow_types::ErrorKind;
 use rustix::thread::UnshareFlags;
 
 use super::forward::Forwarder;
-use super::hooks::Hooked;
+use super::hooks::Bundle;
 use super::pipes::{Pipes, pipe};
 use super::program::process_start;
 use super::record::{Config, NetworkMode, State, Status};
@@ -45,8 +45,6 @@ pub(super) struct ContainerLife {
     retired: Vec<dhow_network::Retired>,
     /// Those places, until their end is told.
     left: Vec<Endpoint>,
-    /// What the host's hooks are to be told at the end.
-    hooked: Option<Hooked>,
 }
 
 /// What is there while the program runs.
@@ -58,6 +56,8 @@ struct Held {
     network: Connection,
     /// Kept only for health checks.
     spec: Option<Box<Spec>>,
+    /// Of one with hooks.
+    bundle: Option<Bundle>,
 }
 
 /// How the running container is connected.
@@ -90,7 +90,6 @@ impl ContainerLife {
             forwarder: None,
             retired: Vec::new(),
             left: Vec::new(),
-            hooked: None,
         }
     }
 
@@ -132,7 +131,15 @@ impl ContainerLife {
             self.forwarder = self.engine.forward_log(&self.config)?;
         }
         drop(entered);
-        let ran = self.run(&spec, mount, group.as_ref(), &network, &mut joined);
+        let bundle = Bundle::make(&self.engine, &self.config, &spec).map_err(before_program)?;
+        let ran = self.run(
+            &spec,
+            mount,
+            group.as_ref(),
+            &network,
+            &mut joined,
+            bundle.as_ref(),
+        );
         // Whoever waits for the other end of one waits for the program alone.
         dhow_sys::fd::close_kept(&std::mem::take(&mut self.kept));
         let (launched, init) = ran?;
@@ -148,6 +155,7 @@ impl ContainerLife {
             init: Some(init),
             network,
             spec,
+            bundle,
         });
         Ok(launched)
     }
@@ -357,7 +365,10 @@ impl ContainerLife {
             request.namespaces.net = dhow_bundle::NamespaceMode::Path(PathBuf::from("/proc/self/ns/net"));
         }
         joined.apply(&mut request);
-        crate::system::runtime_spec(&request)
+        let mut spec = crate::system::runtime_spec(&request)?;
+        super::cdi::add(&self.config.extras, &mut spec)?;
+        super::hooks::add(&self.config, &mut spec)?;
+        Ok(spec)
     }
 
     fn run(
@@ -367,6 +378,7 @@ impl ContainerLife {
         group: Option<&Group>,
         network: &Connection,
         joined: &mut Joined,
+        bundle: Option<&Bundle>,
     ) -> Result<(Launched, OwnedFd), Error> {
         let mut plan = Plan::prepare(spec, &self.engine.handing_settings(&self.kept))
             .context(|| "prepare the container")
@@ -392,21 +404,21 @@ impl ContainerLife {
         }
         let create = Create {
             plan: &plan,
-            rootfs: Rootfs::Mount(mount),
+            rootfs: match bundle {
+                Some(bundle) => Rootfs::Shown(mount, bundle.place()),
+                None => Rootfs::Mount(mount),
+            },
             stdio,
             group,
             namespaces,
-            state: None,
+            state: bundle.map(|bundle| &bundle.state),
         };
-        let what = || format!("start container {}", self.config.id.short());
-        let Running { pid, pidfd, terminal } = match self.config.extras.hook_folders.is_empty() {
-            true => dhow_runtime::run(create).context(what)?,
-            false => {
-                let folder = self.engine.containers().folder(&self.config.id);
-                let hooked = Hooked::find(&self.config, spec, &folder).map_err(before_program)?;
-                self.hooked.insert(hooked).run(create)?
-            }
+        let running = match bundle {
+            Some(_) => dhow_runtime::run_with_hooks(create, &super::hooks::surroundings()),
+            None => dhow_runtime::run(create),
         };
+        let Running { pid, pidfd, terminal } =
+            running.context(|| format!("start container {}", self.config.id.short()))?;
         let init = pidfd.try_clone().context(|| "duplicate the process handle")?;
         let Pipes {
             stdin,
@@ -428,9 +440,6 @@ impl ContainerLife {
 
     fn end(&mut self) {
         self.end_held();
-        if let Some(hooked) = self.hooked.take() {
-            hooked.end();
-        }
     }
 
     fn end_held(&mut self) {
@@ -455,6 +464,9 @@ impl ContainerLife {
             // Whatever shares the pid namespace of another may have left processes behind.
             drop(group.kill_all());
             drop(group.delete());
+        }
+        if let Some(bundle) = held.bundle {
+            bundle.finish();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Containers: their records and every verb on them.
 
 mod brief;
+mod cdi;
 mod changes;
 mod conflicts;
 mod connect;
@@ -40,6 +41,7 @@ mod volumes_from;
 mod wait;
 
 pub use brief::{Brief, BriefExtras, Listed};
+pub use cdi::is_cdi_device;
 pub use changes::{Change, CommitRequest};
 pub use connect::ConnectRequest;
 pub use copy::{CopyPlace, CopyRequest};
