@@ -245,3 +245,84 @@ fn ranges_of_ports_and_the_protocols_are_published() {
     world.say("rm -f three").ok();
     world.clean();
 }
+
+/// Rules of the host's administrator, gone with this.
+struct Closed(String);
+
+impl Closed {
+    /// Drops what comes in to a port of this host.
+    fn port(port: u16) -> Self {
+        let table = format!("test-closed-{port}");
+        let chain = format!("type filter hook input priority 0; tcp dport {port} drop");
+        let rules = format!("table inet {table} {{\nchain in {{\n{chain}\n}}\n}}");
+        let done = std::process::Command::new("nft").arg(&rules).status().unwrap();
+        assert!(done.success());
+        Self(table)
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let delete = ["delete", "table", "inet", &self.0];
+        drop(std::process::Command::new("nft").args(delete).status());
+    }
+}
+
+#[test]
+fn the_hosts_input_rules_guard_the_ports_of_a_network_that_asks_for_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    if !crate::world::program("nft") {
+        return;
+    }
+    world.say("network create -o com.dhow.firewall=host guarded").ok();
+    world
+        .say("network create -o com.dhow.firewall=maybe other")
+        .exits_any()
+        .says("com.dhow.firewall");
+    let (open, closed) = (free_port(), free_port());
+    serve(&world, &format!("--name open -p {open}:80"));
+    serve(
+        &world,
+        &format!("--name guarded --network guarded -p {closed}:80"),
+    );
+    let get = |port: u16| http(&format!("127.0.0.1:{port}"), "/");
+    eventually("both answer", || get(open).is_some() && get(closed).is_some());
+    let listed = world.say("network openings").ok();
+    let line = |port: u16| {
+        let place = format!("0.0.0.0:{port} ");
+        let line = listed.lines().find(|line| line.starts_with(&place));
+        line.unwrap_or_default().to_owned()
+    };
+    assert!(
+        line(open).ends_with("passed by") && line(open).contains("80/tcp"),
+        "{listed}"
+    );
+    assert!(line(closed).ends_with("obeyed"), "{listed}");
+    {
+        let _rules = (Closed::port(open), Closed::port(closed));
+        // What is led on by the filter never meets the rule; what the relay listens for does.
+        assert!(get(open).is_some());
+        assert!(get(closed).is_none());
+    }
+    eventually("it is open again", || get(closed).is_some());
+    // The packet filter knows nothing of it, also when the rules are written again.
+    world.say("network reload guarded").ok();
+    let rules = std::process::Command::new("nft")
+        .args(["list", "ruleset"])
+        .output()
+        .unwrap();
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    assert!(rules.contains(&format!(". {open} :")), "{rules}");
+    assert!(!rules.contains(&format!(". {closed} :")), "{rules}");
+    world
+        .sh(&format!("--network guarded -p {closed}:80/sctp"), "true")
+        .exits_any()
+        .says("sctp");
+    world.say("rm -f open guarded").ok();
+    assert!(get(closed).is_none());
+    assert_eq!(world.say("network openings --format {{.Host}}").ok(), "");
+    world.say("network rm guarded").ok();
+    world.clean();
+}

@@ -331,10 +331,10 @@ impl Networks {
         };
         let reach = port::Reach {
             dual: network.v6().is_some(),
-            filter: self.user.is_none(),
+            filter: self.user.is_none() && !network.is_filtered(),
         };
         let (mut ports, held) = port::reserve(request.ports, host_ip, reach)?;
-        if self.user.is_none() && !network.is_on_parent() {
+        if self.user.is_none() && !network.is_on_parent() && !network.is_filtered() {
             // What comes by IPv6 may need a relay, and theirs knows the place that they were made for.
             let kept = request.held.iter().filter(|port| port.host_ip.is_ipv4());
             ports.extend(kept.cloned());
@@ -423,6 +423,7 @@ impl Networks {
             gateway6: network.v6().and_then(gateway).map(v6_of),
             mac: request.mac.unwrap_or_else(|| MacAddress::of(ip)),
             ports: Vec::new(),
+            filtered: network.is_filtered(),
         })
     }
 

@@ -136,6 +136,13 @@ impl Network {
         self.names && !self.is_predefined()
     }
 
+    /// Whether what comes to published ports is to pass the host's input rules (`com.dhow.firewall=host`).
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        let chosen = self.options.get(crate::options::OPTION_FIREWALL);
+        chosen.is_some_and(|chosen| chosen == "host")
+    }
+
     /// Whether its containers have interfaces on an interface of the host, without a bridge and without rules.
     #[must_use]
     pub const fn is_on_parent(&self) -> bool {
@@ -427,6 +434,23 @@ pub struct Endpoint {
     /// What is published.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// Whether a relay carries them, so that the host's input rules decide who gets through ([`Network::is_filtered`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filtered: bool,
+}
+
+impl Endpoint {
+    /// Whether a relay of this host carries a port, and not the packet filter: what comes to it passes the host's input
+    /// rules. Nothing leaves by a wire from `::1`, and IPv6 has no `route_localnet`, so whoever asks for a published port
+    /// there needs a relay also for an endpoint with IPv6.
+    #[must_use]
+    pub fn relays(&self, port: &PublishedPort) -> bool {
+        let without_filter = match port.host_ip {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => self.ip6.is_none() || matches!(ip, Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST),
+        };
+        self.filtered || without_filter
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ const OPTION_MTU: &str = "com.docker.network.driver.mtu";
 const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
 const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 const OPTION_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+/// Whose rules published ports go by: `published` for ours alone, `host` for those of the host's input, too.
+pub(crate) const OPTION_FIREWALL: &str = "com.dhow.firewall";
 /// Address of the host for ports that name none.
 pub(crate) const OPTION_HOST_IP: &str = "com.docker.network.bridge.host_binding_ipv4";
 
@@ -84,6 +86,11 @@ impl Options {
                 OPTION_MASQUERADE if bridged => options.masquerade = parse_bool(value).ok_or_else(bad)?,
                 OPTION_HOST_IP if bridged => {
                     value.parse::<std::net::Ipv4Addr>().map_err(|_| bad())?;
+                }
+                OPTION_FIREWALL if bridged => {
+                    if !matches!(value.as_str(), "published" | "host") {
+                        return Err(bad());
+                    }
                 }
                 // Podman's word; networks are always apart here.
                 "isolate" if bridged && (value == "strict" || parse_bool(value) == Some(true)) => {}

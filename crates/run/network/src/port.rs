@@ -64,12 +64,11 @@ fn check(wish: &PortMapping, default_ip: Option<IpAddr>, reach: Reach) -> Result
     }
     if !reach.filter {
         let message = format!(
-            "cannot publish port {}/sctp: for a normal user tcp and udp are carried",
+            "cannot publish port {}/sctp: for a normal user, and past the host's input rules, tcp and udp are carried",
             wish.container_port
         );
-        return Err(
-            Error::new(ErrorKind::Unsupported, message).with_hint("run as root, or use --network host")
-        );
+        return Err(Error::new(ErrorKind::Unsupported, message)
+            .with_hint("as root use a network without com.dhow.firewall=host, or --network host"));
     }
     if !reach.dual && wish.host_ip.or(default_ip).is_some_and(|ip| ip.is_ipv6()) {
         let message = format!(

@@ -1,6 +1,5 @@
 //! The ports of a running container: the sockets that hold them, and the relay for those that need one.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use rustix::process::{Resource, WaitOptions, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::relay::Relay;
-use crate::{Context as _, Endpoint, Error, Networks, PublishedPort};
+use crate::{Context as _, Endpoint, Error, Networks};
 
 /// Published ports. They are free again when it is dropped.
 #[derive(Debug, Default)]
@@ -20,22 +19,13 @@ pub struct Published {
     held: Vec<OwnedFd>,
     /// Those that it cannot, carried by the loop that this is part of.
     relay: Option<Relay>,
-    /// Or by a process in the user's network namespace.
+    /// Or by a process of their own: in the user's network namespace, or where all of them are carried.
     process: Option<Child>,
-}
-
-/// Whether the packet filter cannot bring this port to the endpoint. Nothing leaves by a wire from `::1`, and IPv6 has no
-/// `route_localnet`, so whoever asks for a published port there needs a relay also for an endpoint with IPv6.
-fn is_relayed(endpoint: &Endpoint, port: &PublishedPort) -> bool {
-    match port.host_ip {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(ip) => endpoint.ip6.is_none() || matches!(ip, Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST),
-    }
 }
 
 impl Networks {
     /// Begins to carry what the packet filter does not. `held` are the sockets that [`Networks::attach`] gave with the
-    /// endpoint; of a normal user they go to a process of its own, that ends when `container`, a pidfd, does: it outlives
+    /// endpoint; of a normal user, and of a network whose ports obey the host's input rules, they go to a process of its own, that ends when `container`, a pidfd, does: it outlives
     /// the caller, as the rules of root do. Single-threaded callers only.
     ///
     /// # Errors
@@ -49,7 +39,7 @@ impl Networks {
         let mut published = Published::default();
         let mut relayed = Vec::new();
         for (port, socket) in endpoint.ports.iter().zip(held) {
-            if self.user.is_some() || is_relayed(endpoint, port) {
+            if self.user.is_some() || endpoint.relays(port) {
                 relayed.push((port.clone(), socket));
             } else {
                 published.held.push(socket);
@@ -60,6 +50,8 @@ impl Networks {
         }
         let relay = Relay::new(endpoint, relayed)?;
         match &self.user {
+            // All that comes is too much for a loop that has other work.
+            None if endpoint.filtered => published.process = Some(start(relay, None, container)?),
             None => published.relay = Some(relay),
             Some(user) => {
                 let lock = self.lock()?;
@@ -70,18 +62,20 @@ impl Networks {
                     )
                 })?;
                 drop(lock);
-                published.process = Some(start(relay, &netns, container)?);
+                published.process = Some(start(relay, Some(&netns), container)?);
             }
         }
         Ok(published)
     }
 }
 
-/// Gives the relay to a process of its own.
-fn start(mut relay: Relay, netns: &OwnedFd, container: BorrowedFd<'_>) -> Result<Child, Error> {
+/// Gives the relay to a process of its own, in that network namespace or in this one.
+fn start(mut relay: Relay, netns: Option<&OwnedFd>, container: BorrowedFd<'_>) -> Result<Child, Error> {
     // Of the child alone: the caller's copies go with the relay when this returns.
     dhow_sys::clone::spawn(&dhow_sys::clone::Options::default(), || {
-        let entered = move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
+        let enter =
+            |netns: &OwnedFd| move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
+        let entered = netns.map_or(Ok(()), enter);
         let mut kept = relay.descriptors();
         kept.push(container);
         if entered.is_err() || dhow_sys::fd::close_all_but(3, &kept).is_err() {
@@ -91,7 +85,9 @@ fn start(mut relay: Relay, netns: &OwnedFd, container: BorrowedFd<'_>) -> Result
         rustix::process::chdir("/").ok();
         more_descriptors();
         relay.take_all();
-        relay.keep_sources();
+        if netns.is_some() {
+            relay.keep_sources();
+        }
         dhow_sys::background::settle("dhow-ports");
         live(&mut relay, container)
     })

@@ -83,7 +83,7 @@ pub use doctor::{Check, Verdict};
 pub use engine::{Engine, Settings};
 pub use event::{EVENT_FILTERS, Event, EventFilter, EventKind, EventRequest};
 pub use lifecycle::{Expired, Retired, end_of, today};
-pub use network::{NetworkChoice, NetworkView};
+pub use network::{NetworkChoice, NetworkView, Opening};
 pub use origin::Origin;
 pub use patch::{
     Change, Fixed, GivenRecipe, How, Mend, PatchPlan, PatchTarget, PatchWays, Patched, Rebuild, Unmendable,

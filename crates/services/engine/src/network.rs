@@ -180,6 +180,48 @@ impl Engine {
     }
 }
 
+/// A port of the host that leads to a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opening {
+    /// The container's name.
+    pub container: String,
+    /// The network by which it is reached.
+    pub network: String,
+    /// The port.
+    pub port: dhow_network::PublishedPort,
+    /// Whether the host's input rules decide who gets through; else the container is reached past them.
+    pub filtered: bool,
+}
+
+impl Engine {
+    /// All ports of the host that lead to a container which runs.
+    ///
+    /// # Errors
+    /// When the containers cannot be listed.
+    pub fn openings(&self) -> Result<Vec<Opening>, Error> {
+        // A normal user's are carried by a process of theirs, which listens as any other does.
+        let user = !crate::rootless::is_rootful();
+        let mut openings = Vec::new();
+        for container in self
+            .containers()
+            .brief()?
+            .into_iter()
+            .filter(|one| one.state.pid != 0)
+        {
+            for endpoint in &container.state.endpoints {
+                openings.extend(endpoint.ports.iter().map(|port| Opening {
+                    container: container.config.name.clone(),
+                    network: endpoint.network.clone(),
+                    port: port.clone(),
+                    filtered: user || endpoint.relays(port),
+                }));
+            }
+        }
+        openings.sort_by_key(|one| (one.port.host_port, one.port.protocol, one.port.host_ip));
+        Ok(openings)
+    }
+}
+
 fn of_network(network: &Network, action: &str) -> Event {
     Event::now(EventKind::Network, action, network.id.to_string())
         .with("name", &network.name)

@@ -319,6 +319,7 @@ const NETWORK: &[Entry] = &[
     named("rm", &["remove"], &network::RM),
     own(&network::PRUNE),
     own(&network::RELOAD),
+    own(&network::OPENINGS),
     own(&exists::NETWORK),
 ];
 

@@ -55,12 +55,68 @@ pub(crate) const PRUNE: Verb = Verb {
     run: prune,
 };
 
+pub(crate) const OPENINGS: Verb = Verb {
+    name: "openings",
+    about: "List the ports of the host that lead to containers, and whether its input rules guard them",
+    flags: |command| OpeningFlags::augment_args(command),
+    run: openings,
+};
+
 pub(crate) const RELOAD: Verb = Verb {
     name: "reload",
     about: "Write the packet filter's rules for one or more containers again, where they are gone",
     flags: |command| ReloadFlags::augment_args(command),
     run: reload,
 };
+
+#[derive(Args, Debug)]
+struct OpeningFlags {
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or TEMPLATE
+    #[arg(long, allow_hyphen_values = true)]
+    format: Option<String>,
+}
+
+const OPENING_FIELDS: crate::render::Fields = &[
+    ("Host", "HOST"),
+    ("Container", "CONTAINER"),
+    ("Port", "PORT"),
+    ("Network", "NETWORK"),
+    ("Firewall", "HOST'S INPUT RULES"),
+];
+
+fn openings(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags: OpeningFlags = crate::flags::read(matches)?;
+    let rows: Vec<_> = context
+        .engine()?
+        .openings()?
+        .into_iter()
+        .map(|opening| {
+            let port = &opening.port;
+            let host = crate::view::port::joined(port.host_ip, &port.host_port.to_string());
+            crate::render::Row::new([
+                ("Host", host.into()),
+                ("Container", opening.container.into()),
+                (
+                    "Port",
+                    format!("{}/{}", port.container_port, port.protocol).into(),
+                ),
+                ("Network", dialect::spoken().network_name(&opening.network).into()),
+                (
+                    "Firewall",
+                    if opening.filtered { "obeyed" } else { "passed by" }.into(),
+                ),
+            ])
+        })
+        .collect();
+    let look = Look {
+        fields: OPENING_FIELDS,
+        table: &["Host", "Container", "Port", "Network", "Firewall"],
+        format: flags.format.as_deref(),
+        ..Look::default()
+    };
+    say(&look.show(&rows)?)?;
+    Ok(ExitCode::SUCCESS)
+}
 
 #[derive(Args, Debug)]
 struct CreateFlags {

@@ -16,6 +16,8 @@
 //! postrouting loopback sources and hairpins get the bridge's address; outbound traffic gets the host's
 //! forward     internal bridges are closed; into a bridge come only answers and what was published
 //! ```
+//! What the maps lead to a container goes the way of forwarded packets and meets no input chain of the host. The ports of a
+//! network with `com.dhow.firewall=host` are in no map: a relay listens for them, as any server of the host does.
 //! Table and sets have no owner flag: they outlive the process, and an administrator can see and flush them;
 //! whoever watches, or the next attach, writes everything again from the records. `iifname` in postrouting needs Linux 5.7.
 
@@ -279,6 +281,10 @@ fn range_elements(net: IpNet) -> Vec<Element> {
 }
 
 fn endpoint_elements(endpoint: &Endpoint) -> Vec<Element> {
+    if endpoint.filtered {
+        // Led to the container by the filter, what comes would pass the host's input chains by.
+        return Vec::new();
+    }
     endpoint
         .ports
         .iter()
