@@ -84,7 +84,8 @@ impl Leases {
         {
             return Ok(first);
         }
-        let taken: HashSet<IpAddr> = self.all()?.into_iter().map(|(ip, _)| ip).collect();
+        // Their names tell: whose they are would be a system call for each.
+        let taken: HashSet<IpAddr> = self.names()?.into_iter().collect();
         // At most one candidate more than there are leases is looked at; then a free one is found or there is none.
         for ip in candidates {
             if !taken.contains(&ip) && self.take(ip, container)? {
@@ -116,17 +117,19 @@ impl Leases {
 
     /// Every lease: address and container. Foreign files are skipped.
     pub(crate) fn all(&self) -> Result<Vec<(IpAddr, String)>, Error> {
-        let listing = std::fs::read_dir(&self.directory);
-        let mut all = Vec::new();
-        for entry in listing.context(|| format!("list {}", self.directory.display()))? {
-            let entry = entry.context(|| format!("list {}", self.directory.display()))?;
-            if let Some(ip) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-                && let Ok(owner) = std::fs::read_link(entry.path())
-            {
-                all.push((ip, owner.to_string_lossy().into_owned()));
-            }
+        let names = self.names()?.into_iter();
+        Ok(names.filter_map(|ip| Some((ip, self.owner(ip)?))).collect())
+    }
+
+    /// The addresses that somebody has.
+    fn names(&self) -> Result<Vec<IpAddr>, Error> {
+        let what = || format!("list {}", self.directory.display());
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.directory).context(what)? {
+            let name = entry.context(what)?.file_name();
+            names.extend(name.to_str().and_then(|name| name.parse::<IpAddr>().ok()));
         }
-        Ok(all)
+        Ok(names)
     }
 
     /// Gives back what containers hold that are gone: for which `claim` gives something, which is held meanwhile.
@@ -261,6 +264,25 @@ mod tests {
         std::os::unix::fs::symlink("10.1.0.254", &hint).unwrap();
         assert_eq!(next(), "10.1.0.3");
         assert_eq!(leases.all().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn what_no_lease_is_named_like_is_passed_over_also_without_an_owner() {
+        let (keep, leases, subnet) = fixture("10.1.0.0/29", "10.1.0.1", None);
+        let id = ContainerId::from_random([1; 32]);
+        leases.next(&subnet, &id).unwrap();
+        std::fs::write(keep.path().join("leases/README"), "").unwrap();
+        // Something else of that name: it is nobody's lease, and the address is not free.
+        std::fs::write(keep.path().join("leases/10.1.0.3"), "").unwrap();
+        assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "10.1.0.4");
+        let all: Vec<String> = leases
+            .all()
+            .unwrap()
+            .into_iter()
+            .map(|(ip, _)| ip.to_string())
+            .collect();
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(!all.contains(&"10.1.0.3".to_owned()));
     }
 
     #[test]
