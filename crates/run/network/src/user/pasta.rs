@@ -90,8 +90,22 @@ fn run(netns: OwnedFd, pid_file: &Path, more: &[&str]) -> Result<(), Error> {
         // Older ones have no socket to the system's log in a namespace, and say so for every line.
         .filter(|line| !line.trim().is_empty() && !line.ends_with("to syslog"))
         .collect();
-    let message = format!("pasta failed: {}", lines.join("; "));
-    Err(Error::new(ErrorKind::FailedPrecondition, message).with_hint(format!("see passt(1), or {WITHOUT}")))
+    Err(failed(&lines))
+}
+
+/// What pasta's last words mean to who wants a network.
+fn failed(lines: &[&str]) -> Error {
+    let said = lines.join("; ");
+    if lines
+        .iter()
+        .any(|line| line.contains("External interface not usable"))
+    {
+        let message = format!("this host has no default route, which pasta takes for the way out ({said})");
+        return Error::new(ErrorKind::FailedPrecondition, message)
+            .with_hint(format!("connect the host to a network, or {WITHOUT}"));
+    }
+    let message = format!("pasta failed: {said}");
+    Error::new(ErrorKind::FailedPrecondition, message).with_hint(format!("see passt(1), or {WITHOUT}"))
 }
 
 /// How it ended, what it wrote to its standard output, and what it said. The pasta that stays keeps the first of the two
@@ -128,4 +142,26 @@ pub(super) fn find(pid_file: &Path) -> Option<i32> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers.into_iter().find(|pid| is(*pid, pid_file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_a_default_route_is_called_that() {
+        let said = [
+            "No external routable interface for IPv4",
+            "No external routable interface for IPv6",
+            "External interface not usable",
+        ];
+        let error = failed(&said);
+        assert!(error.to_string().contains("no default route"));
+        assert!(error.to_string().contains(said[0]));
+        let other = failed(&["Failed to open tun socket in namespace"]);
+        assert_eq!(
+            other.to_string(),
+            "pasta failed: Failed to open tun socket in namespace"
+        );
+    }
 }

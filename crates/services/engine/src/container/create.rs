@@ -256,6 +256,9 @@ impl Engine {
         super::mounts::check_mapped(&mounts, users.as_ref())?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
         warnings.extend(foreign_platform(image));
+        if wanted.extras.systemd {
+            warnings.extend(super::implied::old_groups(crate::system::bundle_host().cgroup_v2));
+        }
         let exposed = super::defaults::exposed(wanted, defaults);
         let (health, idle_health) = health(wanted, defaults.healthcheck.as_ref())?;
         let mut labels = defaults.labels.clone();

@@ -86,6 +86,15 @@ pub(super) fn complete(
     wanted
 }
 
+/// What who runs a systemd should know of a host whose control groups are of version 1 (systemd 256, NEWS).
+pub(super) fn old_groups(version_2: bool) -> Option<String> {
+    (!version_2).then(|| {
+        "the control groups of this host are of version 1, with which a systemd of version 256 or later refuses to \
+         start; boot the host with systemd.unified_cgroup_hierarchy=1"
+            .to_owned()
+    })
+}
+
 /// Folders of `/dev` that are file systems of their own, and what no container is to have (moby `oci/devices_linux.go`).
 const NOT_DEVICES: [&str; 8] = [
     "pts",
@@ -137,6 +146,13 @@ pub(crate) fn host_devices(terminals: bool) -> Vec<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_control_groups_are_told_of_with_what_to_do() {
+        assert_eq!(old_groups(true), None);
+        let told = old_groups(false).unwrap();
+        assert!(told.contains("256") && told.contains("systemd.unified_cgroup_hierarchy=1"));
+    }
 
     #[test]
     fn the_hosts_devices_are_whole_and_without_what_a_container_has_itself() {
