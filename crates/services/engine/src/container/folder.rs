@@ -287,11 +287,11 @@ impl Containers {
             let container = self.load(id)?;
             // So it looks whose process is gone while its record says that it runs.
             let lost = container.state.status == Status::Exited && container.state.exit_code == LOST;
-            if !lost || self.load_state(id)?.status == Status::Exited || Instant::now() >= patience {
+            if !lost || Instant::now() >= patience {
                 return Ok(container);
             }
-            if !self.is_looked_after(id) {
-                // What is written now is the last word.
+            if self.load_state(id)?.status == Status::Exited || !self.is_looked_after(id) {
+                // What is written now is the last word; it may have been written since it was read.
                 return self.load(id);
             }
             std::thread::sleep(Duration::from_millis(1));
