@@ -189,6 +189,49 @@ pub fn pidfs_inode(pid: i32) -> io::Result<u64> {
     Ok(rustix::fs::fstat(&handle)?.st_ino)
 }
 
+/// How a process ended that is no child of the caller: its exit code, or 128 and the signal's number. None while it lives.
+/// The kernel keeps it for who has a handle (Linux 6.15), once whoever reaps the process has done that, for which this
+/// waits for so long; 255 when nobody can tell.
+#[must_use]
+pub fn end_of_another(pidfd: BorrowedFd<'_>, patience: std::time::Duration) -> Option<i32> {
+    /// `struct pidfd_info` as it was in 6.13, of 64 bytes.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const UNKNOWN: i32 = 255;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut ends = [PollFd::new(&pidfd, PollFlags::IN)];
+    match poll(&mut ends, Some(&Timespec::default())) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => return None,
+        _ => {}
+    }
+    // Said of one that was reaped, whatever is asked for.
+    let mut reaped = [PollFd::new(&pidfd, PollFlags::empty())];
+    let patience = Timespec::try_from(patience).ok();
+    // If it is not by now, nobody can tell; the question below says so.
+    _ = poll(&mut reaped, patience.as_ref());
+    let mut info = Info {
+        mask: PIDFD_INFO_EXIT,
+        ..Info::default()
+    };
+    // SAFETY: the request says that it reads and writes 64 bytes, which `info` has.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    if result != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+        return Some(UNKNOWN);
+    }
+    Some(match (info.exit_code & 0x7f, (info.exit_code >> 8) & 0xff) {
+        (0, code) => code,
+        (signal, _) => 128 + signal,
+    })
+}
+
 /// Has the kernel kill this process when its parent ends (`PR_SET_PDEATHSIG`): for a child that only waits for it.
 ///
 /// # Errors
@@ -245,6 +288,33 @@ pub fn with_fs_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_anothers_child_is_known_to_who_has_a_handle() {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        use std::os::fd::AsFd as _;
+        let ends = [("exit 7", 7), ("kill -9 $$", 137)];
+        for (script, code) in ends {
+            let mut child = std::process::Command::new("sh")
+                .args(["-c", &format!("read line; {script}")])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+            let patience = std::time::Duration::from_millis(50);
+            assert_eq!(end_of_another(handle.as_fd(), patience), None);
+            drop(child.stdin.take());
+            // As whoever reaps it does.
+            child.wait().unwrap();
+            let known = end_of_another(handle.as_fd(), patience).unwrap();
+            // A kernel before 6.15 keeps no exit codes.
+            assert!(known == code || known == 255, "{script}: {known}");
+            if known == 255 {
+                return;
+            }
+        }
+    }
 
     #[test]
     fn a_process_has_a_number_of_its_own_until_it_ends_also_as_a_zombie() {

@@ -16,6 +16,8 @@ use crate::stdin::Stdin;
 
 /// Bytes moved at once.
 const PIECE: usize = 32 << 10;
+/// How long whoever reaps strangers may take.
+const REAPED_WITHIN: Duration = Duration::from_secs(3);
 /// `SIGKILL`, on every architecture.
 const KILL: i32 = 9;
 /// Exit code of a program whose time was up (podman-run(1), `--timeout`).
@@ -483,6 +485,8 @@ fn ended(pidfd: &OwnedFd) -> Option<i32> {
             Some(status.exit_status().or(signal).unwrap_or(255))
         }
         Ok(None) | Err(Errno::INTR) => None,
+        // It was another's child, and is whoever's reaps now.
+        Err(Errno::CHILD) => dhow_sys::process::end_of_another(pidfd.as_fd(), REAPED_WITHIN),
         Err(_) => Some(255),
     }
 }
