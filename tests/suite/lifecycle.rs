@@ -406,6 +406,75 @@ fn a_killed_monitor_is_noticed_and_the_rest_can_be_stopped_and_removed() {
 }
 
 #[test]
+fn a_container_whose_monitor_was_killed_gets_another_that_goes_on_where_it_was() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("network create sea").ok();
+    world
+        .say("run -d --name peer --network sea busybox sleep 1000")
+        .ok();
+    let script = "trap 'echo bye; exit 7' TERM; while read line; do echo got $line; done < /pipe & while :; do sleep 0.1; done";
+    let orphan = |name: &str| {
+        let made = format!("mkfifo /pipe; exec 3<>/pipe; {script}");
+        world
+            .dhow(&[
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--network",
+                "sea",
+                "busybox",
+                "sh",
+                "-c",
+                &made,
+            ])
+            .ok();
+        let init: u32 = world.inspect(name, "{{.State.Pid}}").parse().unwrap();
+        let monitor = parent(init);
+        kill(monitor);
+        eventually("the monitor is gone", || {
+            !std::path::Path::new(&format!("/proc/{monitor}")).exists()
+        });
+        init
+    };
+    let init = orphan("one");
+    let before = world.inspect("one", "{{.State.StartedAt}}");
+    assert_eq!(world.say("start one").ok(), "one");
+    // The same program, as if nothing had been.
+    assert_eq!(world.inspect("one", "{{.State.Pid}}"), init.to_string());
+    assert_eq!(world.inspect("one", "{{.State.StartedAt}}"), before);
+    assert_eq!(status(&world, "one"), "running");
+    world.say("start one").ok();
+    // Its output is logged again, and it finds names.
+    world.dhow(&["exec", "one", "sh", "-c", "echo word > /pipe"]).ok();
+    eventually("the log goes on", || {
+        world.say("logs one").stdout.contains("got word")
+    });
+    world.say("exec one nslookup peer").ok();
+    world.say("stop one").ok();
+    assert_eq!(status(&world, "one"), "exited");
+    let code = world.inspect("one", "{{.State.ExitCode}}");
+    // Kernels before 6.15 tell an exit code to the parent alone.
+    assert!(code == "7" || code == "255", "{code}");
+    assert!(world.say("logs one").stdout.contains("bye"));
+    world.say("start one").ok();
+    world.say("rm -f one").ok();
+    // What comes back with the machine takes care of those that never went.
+    let init = orphan("two");
+    assert_eq!(world.say("boot").ok(), "two");
+    assert_eq!(world.say("boot").ok(), "", "it has a monitor now");
+    assert!(world.inspect("two", "{{.State.Pid}}") == init.to_string());
+    kill(init);
+    eventually("its end is noticed", || status(&world, "two") == "exited");
+    world.say("rm two").ok();
+    world.say("rm -f peer").ok();
+    world.say("network rm sea").ok();
+    world.clean();
+}
+
+#[test]
 fn a_killed_command_leaves_a_foreground_container_that_can_be_removed() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -81,6 +81,13 @@ fn check(wish: &PortMapping, default_ip: Option<IpAddr>, reach: Reach) -> Result
     Ok(())
 }
 
+/// Binds a port that was published before; none when somebody else has it.
+pub(crate) fn hold(port: &PublishedPort) -> Option<OwnedFd> {
+    bind(port.host_ip, port.host_port, port.protocol)
+        .ok()
+        .map(|(_, socket)| socket)
+}
+
 /// Whether the host's kernel knows IPv6 at all.
 fn has_ipv6() -> bool {
     std::path::Path::new("/proc/sys/net/ipv6").exists()

@@ -69,6 +69,29 @@ impl Networks {
     }
 }
 
+impl Networks {
+    /// [`Networks::carry`] for a container whose ports were carried until its monitor was killed. Those that processes of
+    /// their own carry go on; of the others one that somebody else has taken meanwhile is led to the container no less by
+    /// the packet filter, and cannot be carried by a relay.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn carry_again(&self, endpoint: &Endpoint, container: BorrowedFd<'_>) -> Result<Published, Error> {
+        if self.user.is_some() || endpoint.filtered {
+            return Ok(Published::default());
+        }
+        let again = endpoint.ports.iter().map(|port| (port, crate::port::hold(port)));
+        let (ports, held) = again
+            .filter_map(|(port, held)| Some((port.clone(), held?)))
+            .unzip();
+        let endpoint = Endpoint {
+            ports,
+            ..endpoint.clone()
+        };
+        self.carry(&endpoint, held, container)
+    }
+}
+
 /// Gives the relay to a process of its own, in that network namespace or in this one.
 fn start(mut relay: Relay, netns: Option<&OwnedFd>, container: BorrowedFd<'_>) -> Result<Child, Error> {
     // Of the child alone: the caller's copies go with the relay when this returns.

@@ -17,13 +17,14 @@ pub struct Booted {
 impl Engine {
     /// Starts the containers whose restart policy outlives a reboot: `always`, and `unless-stopped` of those that nobody
     /// stopped. One that runs, or never ran, is left alone. The oldest come first; what fails is tried once more when
-    /// the others run, since it may need one of them. The caller must be single-threaded.
+    /// the others run, since it may need one of them. A container that runs though its monitor was killed gets another.
+    /// The caller must be single-threaded.
     ///
     /// # Errors
     /// When the containers cannot be listed.
     pub fn boot(&self) -> Result<Vec<Booted>, Error> {
         let mut waiting = self.containers().list()?;
-        waiting.retain(wants_to_run);
+        waiting.retain(|one| wants_to_run(one) || lacks_a_monitor(one));
         waiting.sort_by(|a, b| a.config.created.cmp(&b.config.created));
         let (mut booted, mut again) = (Vec::new(), Vec::new());
         for container in waiting {
@@ -41,6 +42,11 @@ impl Engine {
         }
         Ok(booted)
     }
+}
+
+fn lacks_a_monitor(container: &Container) -> bool {
+    let runs = matches!(container.state.status, Status::Running | Status::Paused);
+    runs && crate::container::monitor_of(container).is_none()
 }
 
 fn wants_to_run(container: &Container) -> bool {

@@ -1,5 +1,8 @@
 //! What a container's monitor calls at each turn of the container's life.
 
+mod adopt;
+mod network;
+
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -7,12 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dhow_cgroup::Group;
 use dhow_monitor::{Change, Exit, Health, HealthStatus, Launched, Life, Probe, RestartPolicy, format_time};
-use dhow_network::{Endpoint, EndpointRequest};
+use dhow_network::Endpoint;
 use dhow_oci::runtime::Spec;
 use dhow_rootpath::Root;
 use dhow_runtime::{Create, Namespace, Plan, Rootfs, Running, Stdio};
 use dhow_types::ErrorKind;
-use rustix::thread::UnshareFlags;
 
 use super::forward::Forwarder;
 use super::hooks::Bundle;
@@ -41,6 +43,9 @@ pub(super) struct ContainerLife {
     health: HealthStatus,
     /// Who sends the log on; outlives a restart.
     forwarder: Option<Forwarder>,
+    /// Whether the next launch takes over a program that runs, and whether the last one did.
+    adopts: bool,
+    adopted: bool,
     /// Places in networks that are gone for everyone but the kernel.
     retired: Vec<dhow_network::Retired>,
     /// Those places, until their end is told.
@@ -88,6 +93,8 @@ impl ContainerLife {
             started: None,
             health: HealthStatus::Starting,
             forwarder: None,
+            adopts: false,
+            adopted: false,
             retired: Vec::new(),
             left: Vec::new(),
         }
@@ -185,130 +192,6 @@ impl ContainerLife {
         }
         let active = super::trees::labelled(active, labels).map_err(before_program)?;
         active.mount_detached().context(what).map_err(before_program)
-    }
-
-    fn connect(&self, users: Option<&Entered>) -> Result<Connection, Error> {
-        let mut connection = Connection::default();
-        match &self.config.network {
-            NetworkMode::Host => return Ok(connection),
-            NetworkMode::Namespace(path) => {
-                connection.netns = Some(namespace_at(path, UnshareFlags::NEWNET, "network")?);
-                return Ok(connection);
-            }
-            NetworkMode::Container(other) => {
-                connection.netns = Some(self.engine.namespace_of(other, "net")?);
-                return Ok(connection);
-            }
-            NetworkMode::None | NetworkMode::Networks => {}
-        }
-        let netns = match users {
-            Some(users) => dhow_network::sandbox_of(users.namespace.as_fd()),
-            None => dhow_network::sandbox(),
-        };
-        let netns = netns.context(|| "make the network namespace")?;
-        let joined = self.join(netns.as_fd(), &mut connection);
-        if let Err(error) = joined {
-            self.leave(&connection.endpoints);
-            return Err(error);
-        }
-        connection.netns = Some(netns);
-        Ok(connection)
-    }
-
-    fn join(&self, netns: BorrowedFd<'_>, connection: &mut Connection) -> Result<(), Error> {
-        let (mut names, mut servers) = (false, Vec::new());
-        for (index, attachment) in self.config.networks.iter().enumerate() {
-            let networks = self.engine.networks()?;
-            let network = if attachment.network == "bridge" {
-                networks.default_bridge()
-            } else {
-                networks.find(&attachment.network)
-            };
-            let network = network.context(|| "join the network")?;
-            names |= network.has_names();
-            servers.extend(network.dns.iter().copied());
-            let mac = hardware_address(attachment.mac.as_deref())?;
-            let request = EndpointRequest {
-                container: &self.config.id,
-                name: &self.config.name,
-                aliases: &attachment.aliases,
-                hostname: &self.config.request.hostname,
-                ip: attachment.ip,
-                ip6: attachment.ip6,
-                mac,
-                interface: attachment.interface.as_deref(),
-                ports: if index == 0 { &self.config.ports } else { &[] },
-                held: &[],
-            };
-            let join = || networks.attach(&network, netns, &request);
-            let joined = join().or_else(|error| {
-                // What is taken may be of one that was killed, and gone.
-                let taken = matches!(
-                    error.kind(),
-                    ErrorKind::AlreadyExists | ErrorKind::ResourceExhausted
-                );
-                if taken && self.engine.release_stale().is_ok() {
-                    join()
-                } else {
-                    Err(error)
-                }
-            });
-            let (endpoint, ports) = joined.context(|| format!("join the network {}", network.name))?;
-            connection.endpoints.push(endpoint);
-            connection.ports.extend(ports);
-        }
-        if names {
-            let own = self.config.dns.iter().filter_map(|ip| ip.parse().ok());
-            let mut chosen: Vec<std::net::IpAddr> = own.collect();
-            if chosen.is_empty() {
-                chosen = servers;
-            }
-            let address = |ip| std::net::SocketAddr::new(ip, 53);
-            let upstreams: Vec<_> = chosen.into_iter().map(address).collect();
-            let of_host = upstreams.is_empty();
-            let root = &self.engine.settings().root;
-            let mut server = dhow_network::dns::Server::open(netns, root, &self.config.id, upstreams)
-                .context(|| "serve names to the container")?;
-            if of_host {
-                server.follow("/etc/resolv.conf".into());
-            }
-            connection.resolver = Some(server);
-        }
-        Ok(())
-    }
-
-    /// Begins to carry what comes to the published ports, where the packet filter cannot.
-    fn publish(&self, network: &mut Connection, init: BorrowedFd<'_>) -> Result<(), Error> {
-        network.watch_at = (!network.endpoints.is_empty()).then(|| Instant::now() + SETTLED);
-        let held = std::mem::take(&mut network.ports);
-        if let Some(endpoint) = network.endpoints.first().filter(|_| !held.is_empty()) {
-            let networks = self.engine.networks()?;
-            network.published = networks
-                .carry(endpoint, held, init)
-                .context(|| "publish the container's ports")?;
-        }
-        Ok(())
-    }
-
-    fn leave(&self, endpoints: &[Endpoint]) {
-        if let Ok(networks) = self.engine.networks() {
-            for endpoint in endpoints {
-                // What cannot be taken back now is found as stale by the next attach or `system prune`.
-                drop(networks.detach(endpoint));
-            }
-        }
-    }
-
-    /// Takes the container off its networks for everyone else; the kernel's part is left for [`Life::bury`].
-    fn retire(&mut self, endpoints: &[Endpoint]) {
-        if let Ok(networks) = self.engine.networks() {
-            // As in `leave`.
-            self.retired.extend(
-                endpoints
-                    .iter()
-                    .filter_map(|endpoint| networks.retire(endpoint).ok()),
-            );
-        }
     }
 
     /// Writes down the places in networks before the program runs, so that a kill at any point leaves a record.
@@ -524,6 +407,7 @@ impl ContainerLife {
             state.pid = 0;
             state.pid_start = 0;
             state.mark = None;
+            state.adopter = None;
             state.exit_code = exit.code;
             state.manually_stopped = exit.by_request;
             state.stopping = false;
@@ -538,11 +422,14 @@ impl ContainerLife {
 
 impl Life for ContainerLife {
     fn launch(&mut self) -> Result<Launched, dhow_monitor::Error> {
-        self.start()
-            .map_err(|error| match std::error::Error::source(&error) {
-                // The runtime's own sentence is what docker's users know; our step before it adds nothing.
-                Some(_) | None => dhow_monitor::Error::wrap(error, "failed to start the container"),
-            })
+        let launched = match std::mem::take(&mut self.adopts) {
+            true => self.adopt(),
+            false => self.start(),
+        };
+        launched.map_err(|error| match std::error::Error::source(&error) {
+            // The runtime's own sentence is what docker's users know; our step before it adds nothing.
+            Some(_) | None => dhow_monitor::Error::wrap(error, "failed to start the container"),
+        })
     }
 
     fn ended(&mut self) {
@@ -577,6 +464,9 @@ impl Life for ContainerLife {
     }
 
     fn record(&mut self, change: &Change<'_>) {
+        if let (true, Change::Started { pid, .. }) = (std::mem::take(&mut self.adopted), change) {
+            return self.note_adoption(*pid);
+        }
         let events = self.events_of(change);
         // What goes away with its end tells that itself, after this.
         let going = self.config.auto_remove && matches!(change, Change::Ended { restarting: None, .. });
@@ -593,6 +483,7 @@ impl Life for ContainerLife {
                 state.pid = *pid;
                 state.pid_start = process_start(*pid).unwrap_or(0);
                 state.mark = super::program::mark(*pid);
+                state.adopter = None;
                 state.started = Some(format_time(*at));
                 state.finished = None;
                 state.manually_stopped = false;

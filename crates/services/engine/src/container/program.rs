@@ -63,7 +63,15 @@ pub fn monitor_of(container: &Container) -> Option<i32> {
     let parent: i32 = stat[stat.rfind(')')? + 2..].split(' ').nth(1)?.parse().ok()?;
     // Without its monitor it has been given to whoever reaps.
     let name = fs::read_to_string(format!("/proc/{parent}/comm")).ok()?;
-    name.starts_with("dhow-monitor").then_some(parent)
+    let adopter = || {
+        let (monitor, start) = container.state.adopter?;
+        (process_start(monitor) == Some(start)).then_some(monitor)
+    };
+    if name.starts_with("dhow-monitor") {
+        Some(parent)
+    } else {
+        adopter()
+    }
 }
 
 #[cfg(test)]

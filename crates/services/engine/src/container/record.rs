@@ -252,6 +252,9 @@ pub struct State {
     /// What tells it apart sooner, where the kernel has that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<PidfsMark>,
+    /// The monitor that took it over from one that was killed, with its start time: it is not the program's parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopter: Option<(i32, u64)>,
     /// When it was last started, RFC 3339.
     pub started: Option<String>,
     /// When it last ended.

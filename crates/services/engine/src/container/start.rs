@@ -89,13 +89,10 @@ impl Engine {
         };
         // The lock is free, so no monitor is there: if the record says that the program runs, its monitor was killed.
         let container = self.containers().load(&id)?;
-        if matches!(container.state.status, Status::Running | Status::Paused) {
-            let message = format!("container {} runs without its monitor", id.short());
-            return Err(
-                Error::new(ErrorKind::FailedPrecondition, message).with_hint("stop it, then start it again")
-            );
+        let adopts = matches!(container.state.status, Status::Running | Status::Paused);
+        if !adopts {
+            self.release(&container.config, &container.state)?;
         }
-        self.release(&container.config, &container.state)?;
         let launch = Launch {
             socket: self.containers().socket(&id),
             lock,
@@ -115,7 +112,10 @@ impl Engine {
             foreground,
         };
         let engine = Self::open(self.settings().clone())?;
-        let life = ContainerLife::new(engine, container.config.clone(), kept.to_vec());
+        let mut life = ContainerLife::new(engine, container.config.clone(), kept.to_vec());
+        if adopts {
+            life = life.adopting();
+        }
         match dhow_monitor::launch(launch, Box::new(life)) {
             Ok(started) => {
                 // With `--rm` and a short program it may be gone by now.
@@ -126,7 +126,9 @@ impl Engine {
                 })
             }
             Err(error) => {
-                self.note_failure(&container, &error)?;
+                if !adopts {
+                    self.note_failure(&container, &error)?;
+                }
                 Err(Error::wrap(
                     error,
                     format!("failed to start container {:?}", container.config.name),
