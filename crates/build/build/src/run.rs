@@ -100,7 +100,7 @@ impl Stage<'_, '_> {
                     ErrorKind::NotFound,
                     format!("required device {name:?} is not registered"),
                 )
-                .with_hint("devices by CDI (container device interface) are not supported by dhow");
+                .with_hint("a build has no devices by CDI; `dhow run --device` has them");
                 return Err(Trouble::from(error).at(at).into());
             }
             self.build
