@@ -138,13 +138,28 @@ fn hooks_of_the_host_run_when_a_container_begins_and_ends() {
             "version \"0.1.0\" is not supported",
         ),
         (
-            r#"{"version": "1.0.0", "hook": {"path": "/x"}, "when": {"always": true}, "stages": ["startContainer"]}"#,
-            "stage \"startContainer\" is not supported",
+            r#"{"version": "1.0.0", "hook": {"path": "/x"}, "when": {"always": true}, "stages": ["later"]}"#,
+            "there is no stage \"later\"",
         ),
     ] {
         std::fs::write(&bad, text).unwrap();
         world.podman(&line).silent().says(words);
     }
+}
+
+#[test]
+fn a_hook_may_be_a_program_of_the_image_that_runs_in_the_container() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let text = r#"{"version": "1.0.0", "hook": {"path": "/bin/sh", "args": ["sh", "-c", "echo inside > /made"]},
+        "when": {"always": true}, "stages": ["startContainer"]}"#;
+    let inside = world.file("inside/one.json", text);
+    let line = format!(
+        "run --rm --network none --hooks-dir {} busybox cat /made",
+        inside.parent().unwrap().display()
+    );
+    assert_eq!(world.podman(&line).ok(), "inside");
 }
 
 #[test]
