@@ -76,7 +76,7 @@ median() { sort -n | awk '{v[NR] = $1} END {print (NR % 2) ? v[(NR + 1) / 2] : (
 
 # Name, what to do before each run (a function of the builder), context, flags.
 measure() {
-    local name=$1 before=$2 context=$3 builder line one ours best; shift 3
+    local name=$1 before=$2 context=$3 builder line took ours best; shift 3
     for builder in $builders; do : > "$work/$builder.ms"; build "$builder" "$context" "$@" >/dev/null 2>"$work/err" || { cat "$work/err" >&2; exit 1; }; done
     for _ in $(seq "$rounds"); do
         for builder in $builders; do
@@ -87,10 +87,10 @@ measure() {
     line="$name:"
     best=
     for builder in $builders; do
-        one=$(median < "$work/$builder.ms")
-        line="$line $builder $one ms;"
-        if [ "$builder" = dhow ]; then ours=$one
-        elif [ -z "$best" ] || awk -v one="$one" -v best="$best" 'BEGIN {exit !(one < best)}'; then best=$one; fi
+        took=$(median < "$work/$builder.ms")
+        line="$line $builder $took ms;"
+        if [ "$builder" = dhow ]; then ours=$took
+        elif [ -z "$best" ] || awk -v took="$took" -v best="$best" 'BEGIN {exit !(took < best)}'; then best=$took; fi
     done
     [ -z "$best" ] || line="$line $(awk -v ours="$ours" -v best="$best" 'BEGIN {printf "%.3f", ours / best}') of the best"
     echo "${line%;}"

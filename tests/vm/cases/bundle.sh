@@ -118,8 +118,23 @@ selinux_labels_are_applied() {
     bundle /tmp/b8 "process['selinuxLabel'] = 'no:such:label:s0'" true
     if out=$(runtime run -b /tmp/b8 c8b 2>&1); then echo "an invalid label was passed over"; return 1; fi
 }
+labels_go_with_a_user_namespace_that_is_joined() {
+    [ -e /sys/fs/selinux/enforce ] || skip "no SELinux"
+    local files='system_u:object_r:container_file_t:s0:c1,c2' ids pid out
+    ids='[{"containerID": 0, "hostID": 100000, "size": 65536}]'
+    bundle /tmp/b11 "linux['namespaces'] += [{'type': 'user'}]; linux['uidMappings'] = linux['gidMappings'] = $ids" sleep 100
+    chown 100000:100000 /tmp/b11 /tmp/b11/rootfs
+    runtime run -d -b /tmp/b11 c11 </dev/null >/dev/null 2>&1
+    pid=$(runtime state c11 | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])')
+    bundle /tmp/b12 "linux['namespaces'] += [{'type': 'user', 'path': '/proc/$pid/ns/user'}]; linux['mountLabel'] = '$files'" \
+        sh -c 'cat /proc/self/uid_map; ls -Zd /dev/shm; ls -d /dev/mqueue'
+    chown 100000:100000 /tmp/b12 /tmp/b12/rootfs
+    out=$(runtime run -b /tmp/b12 c12 2>&1)
+    has "$out" 100000; has "$out" "$files"; has "$out" /dev/mqueue
+    runtime delete --force c11
+}
 
 for case in it_runs limits_are_set limits_are_cruns_by_its_name unified_keys_are_written groups_belong_to_who_may_write_them options_of_the_groups_mount_reach_the_kernel \
     exec_goes_where_the_container_made_room a_device_is_refused \
-    an_apparmor_profile_is_applied selinux_labels_are_applied; do check "$case" "$case"; done
+    an_apparmor_profile_is_applied selinux_labels_are_applied labels_go_with_a_user_namespace_that_is_joined; do check "$case" "$case"; done
 finish

@@ -344,7 +344,12 @@ fn new(plan: &Plan, root: BorrowedFd<'_>, mount: &MountPlan, index: usize) -> Re
         made => made.at_index(Step::Mount, index)?,
     };
     if kind == c"mqueue" {
-        label(&made, &plan.context).at_index(Step::Mount, index)?;
+        match label(&made, &plan.context) {
+            // Its root is from when the IPC namespace was made, by somebody whom a user namespace that is joined may not know, and
+            // who alone may label it. It keeps the policy's own label, which lets the container do less.
+            Err(Errno::PERM) if plan.has_users() => {}
+            labelled => labelled.at_index(Step::Mount, index)?,
+        }
     }
     if mount.copy_up {
         copyup::fill(&place, &made).at_index(Step::CopyUp, index)?;
