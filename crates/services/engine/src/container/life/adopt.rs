@@ -118,8 +118,13 @@ fn pipe_of(pid: i32, number: u32, flags: OFlags) -> Option<OwnedFd> {
         return None;
     }
     // Without waiting for the other end, which the program may be closing now.
-    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let end = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
+    let opening = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let end = rustix::fs::open(&path, opening, Mode::empty()).ok()?;
+    // The program may have put something else there meanwhile.
+    let opened = rustix::fs::fstat(&end).ok()?;
+    if FileType::from_raw_mode(opened.st_mode) != FileType::Fifo {
+        return None;
+    }
     rustix::fs::fcntl_setfl(&end, flags & (OFlags::RDONLY | OFlags::WRONLY)).ok()?;
     Some(end)
 }
