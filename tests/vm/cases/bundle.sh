@@ -127,7 +127,7 @@ labels_go_with_a_user_namespace_that_is_joined() {
     runtime run -d -b /tmp/b11 c11 </dev/null >/dev/null 2>&1
     pid=$(runtime state c11 | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])')
     bundle /tmp/b12 "linux['namespaces'] += [{'type': 'user', 'path': '/proc/$pid/ns/user'}]; linux['mountLabel'] = '$files'" \
-        sh -c 'cat /proc/self/uid_map; ls -Zd /dev/shm; ls -d /dev/mqueue'
+        sh -c 'cat /proc/self/uid_map; grep " /dev/shm " /proc/mounts; ls -d /dev/mqueue'
     chown 100000:100000 /tmp/b12 /tmp/b12/rootfs
     out=$(runtime run -b /tmp/b12 c12 2>&1)
     has "$out" 100000; has "$out" "$files"; has "$out" /dev/mqueue
