@@ -74,6 +74,18 @@ fn nothing_held(world: &World, port: u16) {
 }
 
 #[test]
+fn a_record_that_was_never_whole_goes_with_its_container() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.say("run --rm busybox true").ok();
+    let folder = world.root().join("networks/bridge/endpoints");
+    std::fs::write(folder.join(format!(".{}.json", "a".repeat(64))), "{").unwrap();
+    world.say("network prune -f").ok();
+    assert_eq!(names(&folder), Vec::<String>::new());
+}
+
+#[test]
 fn of_many_that_want_a_port_one_has_it() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -283,6 +283,10 @@ impl Networks {
                 }
             }
             failures.record(
+                "remove records that were never whole",
+                remove_unfinished(&path, &claim),
+            );
+            failures.record(
                 "release addresses of containers that are gone",
                 self.leases(&name).release_claimed(&claim),
             );
@@ -650,4 +654,25 @@ const fn v6_of(ip: IpAddr) -> Ipv6Addr {
         IpAddr::V6(ip) => ip,
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
     }
+}
+/// Removes what was being written for a container that is gone when its writer was killed ([`write_record`]).
+fn remove_unfinished<G>(network: &std::path::Path, claim: impl Fn(&str) -> Option<G>) -> Result<(), Error> {
+    let directory = network.join("endpoints");
+    let what = || format!("list {}", directory.display());
+    let entries = match std::fs::read_dir(&directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.context(what)?,
+    };
+    for entry in entries {
+        let entry = entry.context(what)?;
+        let name = entry.file_name();
+        let container = name
+            .to_str()
+            .and_then(|name| name.strip_prefix('.')?.strip_suffix(".json"));
+        // Claimed, nobody else can be writing it.
+        if let Some(_claimed) = container.and_then(&claim) {
+            std::fs::remove_file(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
