@@ -164,14 +164,20 @@ fi
 if [[ " $CASES " == *" self "* ]]; then
     engine dhow bootstrap -q --include gcc --include libc6-dev -t dhow-bench-debian debian:bookworm-slim >/dev/null
     engine dhow create -q --name self dhow-bench-debian true >/dev/null
-    engine dhow export self > "$work/self.tar"
+    # Through a folder: docker's import refuses an archive that names a folder twice.
+    mkdir "$work/root"
+    engine dhow export self | tar -C "$work/root" -x
     toolchain=$(rustc --print sysroot)
-    tar -C "$toolchain" --exclude=./share --transform 's,^\.,usr/local,' -rf "$work/self.tar" ./bin ./lib
+    cp -a "$toolchain/bin" "$toolchain/lib" "$work/root/usr/local/"
+    tar -C "$work/root" -cf "$work/self.tar" .
+    rm -rf "$work/root"
     for builder in $builders; do bring "$builder" "$work/self.tar" dhow-bench-self >/dev/null; done
     rm "$work/self.tar"
     mkdir "$work/self"
     git archive HEAD | tar -C "$work/self" -x
-    (cd "$work/self" && mkdir -p .cargo && cargo vendor --locked --quiet vendor >> .cargo/config.toml)
+    (cd "$work/self" && cargo vendor --locked --quiet vendor >/dev/null)
+    mkdir -p "$work/self/.cargo"
+    printf '[source.crates-io]\nreplace-with = "vendor"\n[source.vendor]\ndirectory = "vendor"\n' >> "$work/self/.cargo/config.toml"
     printf 'FROM dhow-bench-self:latest\nWORKDIR /src\nCOPY . .\nRUN cargo build --offline --locked %s\n' "$SELF" > "$work/self/Dockerfile"
     printf '.git\n' > "$work/self/.dockerignore"
     measure "Dhow's own: cargo build $SELF, without the cache" nothing "$work/self" --no-cache

@@ -445,7 +445,9 @@ fn a_killed_power_test_leaves_nothing_that_hangs() {
             "--exact",
             "crash::power::what_was_reported_survives_a_power_cut_on_ext4",
         ]);
+        // So many cuts that no machine is through with them before it is killed.
         test.env("TMPDIR", place)
+            .env("DHOW_POWER_CUTS", "200")
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let mut test = test.spawn().unwrap();
