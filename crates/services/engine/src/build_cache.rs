@@ -199,16 +199,15 @@ impl Engine {
             None => self.default_budget()?,
         };
         // Most of the time there is room, and then nobody has to know what is shared.
-        let records = self.store()?.meta.caches().context(|| "list the build cache")?;
-        let all: BTreeMap<&Vec<DiffId>, u64> = records
-            .iter()
-            .map(|record| (&record.layers, record.bytes))
-            .collect();
-        if all.values().sum::<u64>() <= budget {
+        let most = self.store()?.meta.most_cache_bytes();
+        if most.context(|| "measure the build cache")? <= budget {
             return Ok(());
         }
         let mut entries = self.cached_layers()?;
         let mut bytes: u64 = entries.iter().map(own_bytes).sum();
+        if bytes <= budget {
+            return Ok(());
+        }
         let now = now();
         entries.retain(|entry| !entry.shared);
         entries.sort_by(|one, other| other.expendable(now).total_cmp(&one.expendable(now)));

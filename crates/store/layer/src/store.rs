@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dhow_rootpath::Root;
 use dhow_sys::mount;
@@ -23,6 +24,8 @@ pub struct LayerStore {
     opened: Arc<Mutex<Option<(DiffId, Root)>>>,
     /// What was removed and is still where it was, under another name.
     removed: Arc<Mutex<Vec<PathBuf>>>,
+    /// What was written or met here and is not known to be on the disk.
+    fresh: Arc<Mutex<BTreeSet<DiffId>>>,
 }
 
 /// How new layers are kept. One store may hold layers of both kinds.
@@ -119,6 +122,7 @@ impl LayerStore {
             backend,
             opened: Arc::default(),
             removed: Arc::default(),
+            fresh: Arc::default(),
         })
     }
 
@@ -191,11 +195,16 @@ impl LayerStore {
     pub fn layer(&self, diff: &DiffId) -> Result<Layer, Error> {
         let path = self.path(diff);
         match State::read(&path) {
-            Ok(state) => Ok(Layer {
-                diff_id: *diff,
-                path,
-                state,
-            }),
+            Ok(state) => {
+                if !state.durable {
+                    self.fresh().insert(*diff);
+                }
+                Ok(Layer {
+                    diff_id: *diff,
+                    path,
+                    state,
+                })
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(Error::new(ErrorKind::NotFound, format!("no layer {diff}")))
             }
@@ -326,31 +335,40 @@ impl LayerStore {
             make_dir(parent)?;
         }
         if staging.publish(&path)? {
+            self.fresh().insert(diff_id);
             return Ok((Layer { diff_id, path, state }, true));
         }
         // Somebody else was faster, with the same bytes.
         Ok((self.layer(&diff_id)?, false))
     }
 
-    /// Makes every layer written so far durable: one `syncfs`, then the flag in each `state`.
+    fn fresh(&self) -> MutexGuard<'_, BTreeSet<DiffId>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes durable the layers that this store wrote, or was asked for, and that nobody has made durable yet: one
+    /// `syncfs`, then the flag in each `state`. Those of another boot stay as they are: whether they are whole is not
+    /// known (see [`LayerStore::suspects`]).
     ///
     /// # Errors
     /// Failures of the disk.
     pub fn sync(&self) -> Result<(), Error> {
+        // They are taken off the list when they are on the disk, not before: another thread may ask meanwhile.
+        let noted = self.fresh().clone();
+        let boot = boot_id()?;
         let mut fresh = Vec::new();
-        for diff in self.list()? {
-            match self.layer(&diff) {
-                Ok(layer) if !layer.state.durable => fresh.push(layer),
-                // Removed meanwhile, or damaged: `verify` tells of that.
+        for diff in &noted {
+            match self.layer(diff) {
+                Ok(layer) if !layer.state.durable && layer.state.boot == boot => fresh.push(layer),
+                // Somebody else was faster, or it was removed meanwhile, or is damaged: `verify` tells of that.
                 _ => (),
             }
         }
-        if fresh.is_empty() {
-            return Ok(());
+        if !fresh.is_empty() {
+            let what = || format!("sync {}", self.root.display());
+            let root = std::fs::File::open(self.root.as_path()).context(what)?;
+            rustix::fs::syncfs(&root).map_err(io::Error::from).context(what)?;
         }
-        let what = || format!("sync {}", self.root.display());
-        let root = std::fs::File::open(self.root.as_path()).context(what)?;
-        rustix::fs::syncfs(&root).map_err(io::Error::from).context(what)?;
         for layer in fresh {
             let state = State {
                 durable: true,
@@ -360,6 +378,7 @@ impl LayerStore {
             // the layer was removed meanwhile, it is looked at once more after the next boot.
             drop(state.replace(&layer.path, &self.root.join("tmp")));
         }
+        self.fresh().retain(|diff| !noted.contains(diff));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use dhow_layer::{EntryKind, LayerStore};
+use dhow_layer::{EntryKind, LayerStore, Unpack};
 use dhow_types::ErrorKind;
 
 use crate::Place;
@@ -304,4 +304,35 @@ fn sync_marks_layers_durable_and_others_of_an_earlier_boot_are_suspect() {
     assert!(std::fs::read_to_string(&state).unwrap().contains("durable 1"));
     let again = LayerStore::open(&place.dir.path().join("store")).unwrap();
     assert_eq!(again.layer(&layer.diff_id()).unwrap().size(), 1);
+}
+
+/// A sync is not for what others left: it does not look at them, and never says of another boot's layer that it is whole.
+#[test]
+fn a_sync_costs_what_it_is_asked_for_and_vouches_for_nothing_of_another_boot() {
+    let place = Place::new();
+    let old = place.unpack(&Maker::new().file("a", b"old").end()).unwrap();
+    let state = |layer: &dhow_layer::Layer| layer.fs().parent().unwrap().join("state");
+    let text = std::fs::read_to_string(state(&old)).unwrap();
+    let boot = text.lines().find(|line| line.starts_with("boot ")).unwrap();
+    std::fs::write(state(&old), text.replace(boot, "boot 00000000-earlier")).unwrap();
+    // One of a process of this boot that was killed before it came to its sync.
+    let left = place.unpack(&Maker::new().file("a", b"left").end()).unwrap();
+    let store = LayerStore::open(&place.dir.path().join("store")).unwrap();
+    let new = Maker::new().file("a", b"new").end();
+    let new = store.unpack(new.as_slice(), &Unpack::default()).unwrap().layer;
+    store.layer(&old.diff_id()).unwrap();
+    store.sync().unwrap();
+    let durable = |layer| {
+        std::fs::read_to_string(state(layer))
+            .unwrap()
+            .contains("durable 1")
+    };
+    assert!(durable(&new));
+    assert!(!durable(&left), "nobody asked for it");
+    assert!(!durable(&old), "whether it is whole is not known");
+    assert_eq!(store.suspects().unwrap(), [old.diff_id()]);
+    // Whoever takes up what is left makes it durable with what is its own.
+    store.layer(&left.diff_id()).unwrap();
+    store.sync().unwrap();
+    assert!(durable(&left));
 }

@@ -111,6 +111,18 @@ impl Meta {
         let sql = format!("SELECT {COLUMNS} FROM cache ORDER BY used, key");
         self.read(|connection| connection.prepare_cached(&sql)?.query_map([], record)?.collect())
     }
+
+    /// Bytes of all records, those of layers to which several keys lead counted for each: the cache has at most so many.
+    /// Costs one sum, where [`Meta::caches`] reads every record.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn most_cache_bytes(&self) -> Result<u64, Error> {
+        // A sum of integers that overflows is an error; one of floats is not.
+        let sql = "SELECT CAST(TOTAL(bytes) AS INTEGER) FROM cache";
+        self.read(|connection| connection.prepare_cached(sql)?.query_row([], |row| row.get(0)))
+            .map(unsigned)
+    }
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<CacheRecord> {

@@ -133,6 +133,31 @@ fn a_cache_hit_is_noted_once_an_hour() {
 }
 
 #[test]
+fn the_cache_is_measured_without_an_overflow() {
+    let root = store();
+    let meta = meta(root.path());
+    assert_eq!(meta.most_cache_bytes().unwrap(), 0);
+    let put = |key: &[u8], bytes| {
+        let record = CacheRecord {
+            key: Digest::of(key),
+            value: Vec::new(),
+            layers: Vec::new(),
+            bytes,
+            seconds: 0.0,
+            created: 1,
+            used: 1,
+        };
+        meta.put_cache(&record).unwrap();
+    };
+    put(b"one", 40);
+    put(b"two", 2);
+    assert_eq!(meta.most_cache_bytes().unwrap(), 42);
+    put(b"three", u64::MAX);
+    put(b"four", u64::MAX);
+    assert_eq!(meta.most_cache_bytes().unwrap(), i64::MAX as u64);
+}
+
+#[test]
 fn the_names_that_an_image_had_are_known_until_it_is_gone() {
     let scratch = tempfile::tempdir().unwrap();
     let meta = Meta::open(&scratch.path().join("meta.db")).unwrap();
