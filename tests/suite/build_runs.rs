@@ -364,3 +364,48 @@ fn a_step_has_the_rights_of_a_container() {
     );
     recipe.good(&["--allow", "security.insecure"], &text);
 }
+
+/// The index of the host's end of its link tells one connection from every other.
+#[test]
+fn a_step_hands_its_network_on_unless_something_of_it_is_left_there() {
+    let Some(recipe) = Recipe::new() else { return };
+    let note = |file: &str| format!("cat /sys/class/net/eth0/iflink > /{file}");
+    let talk = "nc -l -p 7777 -e true & while ! nc 127.0.0.1 7777 < /dev/null; do true; done";
+    let text = format!(
+        "FROM busybox\nRUN {}\nRUN {}\nRUN --network=none test ! -e /sys/class/net/eth0\nRUN {} && {talk}\n\
+         RUN {} && ! grep -q 1E61 /proc/net/tcp\nRUN --security=insecure {}\nRUN {}\nRUN cat /? | tr '\\n' ' ' > /all\n",
+        note("1"),
+        note("2"),
+        note("3"),
+        note("4"),
+        note("5"),
+        note("6"),
+    );
+    let options = [
+        "--network",
+        "default",
+        "--allow",
+        "security.insecure",
+        "-t",
+        "links",
+    ];
+    recipe.build(&options, &text).exits(0);
+    let ran = recipe.world.say("run --rm links cat /all").exits(0);
+    let links: Vec<&str> = ran.stdout.split_whitespace().collect();
+    let [first, second, third, fourth, fifth, sixth] = links[..] else {
+        panic!("{links:?}")
+    };
+    assert_eq!([first, second, third], [first; 3], "handed on");
+    assert_ne!(third, fourth, "a connection that was closed is left");
+    assert_eq!(fourth, fifth, "whoever may change it gets one, too");
+    assert_ne!(fifth, sixth, "and hands none on");
+    // Nothing of it stays at the end.
+    let endpoints = std::fs::read_dir(recipe.world.root().join("networks/bridge/endpoints")).unwrap();
+    assert_eq!(endpoints.count(), 0);
+    let run = std::fs::read_dir(recipe.world.root().join("run")).unwrap();
+    let names: Vec<_> = run.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        !names.iter().any(|name| name.to_string_lossy().contains("step-")),
+        "{names:?}"
+    );
+}

@@ -63,7 +63,7 @@ pub use model::{
     CreateNetwork, DEFAULT_BRIDGE, Driver, Endpoint, EndpointRequest, HOST, MacAddress, NONE, Network,
     ParseMacError, PortMapping, Protocol, PublishedPort, Subnet, SubnetRequest,
 };
-pub use namespace::{sandbox, sandbox_of};
+pub use namespace::{is_unused, sandbox, sandbox_of};
 pub use published::Published;
 pub use store::Networks;
 

@@ -40,6 +40,34 @@ pub(crate) fn sockets(
     crate::user::fetch(netns, || make().map(|made| ((), made))).map(|((), made)| made)
 }
 
+/// Whether nobody has a socket in the namespace, and no closed connection is left in it (`TIME_WAIT`, for a minute after its
+/// end), which would keep the next program there from listening where the last one did. False where nobody can look: a normal
+/// user's process may not come back from there.
+#[must_use]
+pub fn is_unused(netns: BorrowedFd<'_>) -> bool {
+    let read = |name: &str| match std::fs::read_to_string(format!("/proc/thread-self/net/{name}")) {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && name != "sockstat" => Ok(String::new()),
+        read => read.context(|| format!("read {name}")),
+    };
+    let texts = || Ok([read("sockstat")?, read("sockstat6")?]);
+    may_come_back() && within(netns, texts).is_ok_and(|texts| texts.iter().all(|text| has_no_socket(text)))
+}
+
+/// `/proc/net/sockstat` (kernel net/ipv4/proc.c): `TCP: inuse 0 orphan 0 tw 0 alloc 2 mem 0`; the others of its numbers are those of
+/// the whole machine.
+fn has_no_socket(text: &str) -> bool {
+    text.lines().all(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        while let (Some(name), Some(count)) = (words.next(), words.next()) {
+            if matches!(name, "inuse" | "tw") && count != "0" {
+                return false;
+            }
+        }
+        true
+    })
+}
+
 fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(
         netns,
@@ -121,4 +149,25 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let mut batch = Batch::new();
     route::set_up(&mut batch, LOOPBACK);
     Socket::route()?.demand(&mut batch, &mut |_, _| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_no_socket;
+
+    #[test]
+    fn a_socket_or_what_is_left_of_one_is_seen() {
+        let quiet = "sockets: used 3\nTCP: inuse 0 orphan 7 tw 0 alloc 9 mem 1\nUDP: inuse 0 mem 5\nUDPLITE: inuse 0\n\
+                     RAW: inuse 0\nFRAG: inuse 0 memory 0\n";
+        assert!(has_no_socket(quiet));
+        assert!(has_no_socket(""));
+        for (old, new) in [
+            ("TCP: inuse 0", "TCP: inuse 1"),
+            ("tw 0", "tw 3"),
+            ("UDP: inuse 0", "UDP: inuse 2"),
+            ("RAW: inuse 0", "RAW6: inuse 1"),
+        ] {
+            assert!(!has_no_socket(&quiet.replacen(old, new, 1)), "{new}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! and whatever still runs in the group of that id is to be killed.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use dhow_cgroup::Group;
@@ -30,7 +30,9 @@ pub(crate) const CGROUP: &str = "cgroup";
 #[derive(Debug)]
 pub(crate) struct StepFolder {
     pub(crate) path: PathBuf,
-    _lock: OwnedFd,
+    lock: OwnedFd,
+    /// Another process has it from here on.
+    handed_over: bool,
 }
 
 impl StepFolder {
@@ -42,12 +44,34 @@ impl StepFolder {
         make_folder(&hidden)?;
         let lock = lock(&hidden).context(what)?;
         std::fs::rename(&hidden, &path).context(what)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self::taken_over(path, lock))
+    }
+
+    /// One that another process made, and whose lock came from there.
+    pub(crate) fn taken_over(path: PathBuf, lock: OwnedFd) -> Self {
+        Self {
+            path,
+            lock,
+            handed_over: false,
+        }
+    }
+
+    /// Its lock, for another process.
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Leaves it to the process that got the lock.
+    pub(crate) fn hand_over(mut self) {
+        self.handed_over = true;
     }
 }
 
 impl Drop for StepFolder {
     fn drop(&mut self) {
+        if self.handed_over {
+            return;
+        }
         // What stays has lost its lock and is swept later.
         drop(std::fs::remove_dir_all(&self.path));
     }

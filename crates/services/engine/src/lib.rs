@@ -33,6 +33,7 @@ mod cache_artifact;
 mod change;
 mod confine;
 mod confined;
+mod connection;
 pub mod container;
 mod context;
 mod difference;

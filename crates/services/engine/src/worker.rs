@@ -3,11 +3,12 @@
 //!
 //! The worker is a single-threaded loop around children. Each job comes as one message with descriptors (a socket for the answer,
 //! the output, perhaps the mounted root) and is received by a child, which tells the worker that it has one. From the second
-//! job on the child is there before its job, with a folder and a network namespace for it, and jobs run side by side. The
-//! worker ends when [`Worker`] is dropped or its process dies, and so does every job of a dead build.
+//! job on the child is there before its job, with a folder for it, and jobs run side by side. The worker ends when [`Worker`]
+//! is dropped or its process dies, and so does every job of a dead build.
 //!
-//! A job tells how its program ended when nothing of it runs any more, and only then takes away its control group, endpoint
-//! and folder, while the build goes on with what the program wrote. [`Worker`] waits for that when it is dropped.
+//! A job tells how its program ended when nothing of it runs any more, and only then hands its connection on to the next and
+//! takes away its control group and folder, while the build goes on with what the program wrote. [`Worker`] waits for that
+//! when it is dropped.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, PipeWriter, Read as _, Write as _};
@@ -19,7 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dhow_bundle::{GeneratedFile, NamespaceMode, Request};
 use dhow_cgroup::Group;
-use dhow_network::{Endpoint, EndpointRequest};
 use dhow_rootpath::Root;
 use dhow_runtime::{Create, Namespace, Plan, Rootfs, Stdio};
 use dhow_types::{ContainerId, ErrorKind, Failure as _};
@@ -29,6 +29,7 @@ use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 
+use crate::connection::{Connection, Pool, network_namespace};
 use crate::container::{random_bytes, write_file};
 use crate::leftover::{CGROUP, StepFolder};
 use crate::{Context as _, Engine, Error, Settings};
@@ -118,6 +119,7 @@ impl Worker {
         )
         .map_err(std::io::Error::from)
         .context(what)?;
+        let pool = Pool::new()?;
         if let Some(process) = dhow_sys::clone::fork().context(what)? {
             return Ok(Self {
                 socket: ours,
@@ -126,7 +128,7 @@ impl Worker {
         }
         drop(ours);
         dhow_sys::background::settle("dhow-worker");
-        serve(&theirs, settings);
+        serve(&theirs, settings, &pool);
         dhow_sys::background::exit_now(0)
     }
 
@@ -215,13 +217,13 @@ fn is_readable(from: &impl AsFd) -> bool {
 }
 
 /// The worker's loop: a child for each job.
-fn serve(socket: &OwnedFd, settings: &Settings) {
+fn serve(socket: &OwnedFd, settings: &Settings, pool: &Pool) {
     // A build may have no job at all, and then nothing is made ready for one.
     if !has_job(socket) {
         return;
     }
     let mut is_first = true;
-    let mut connected = false;
+    let mut alone = false;
     while let Ok((mut took, tells)) = std::io::pipe() {
         // Jobs that ended since the last one.
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
@@ -233,12 +235,12 @@ fn serve(socket: &OwnedFd, settings: &Settings) {
                 if !matches!(took.read(&mut word), Ok(1)) {
                     break;
                 }
-                connected = word[0] != 0;
+                alone = word[0] != 0;
             }
             Ok(None) => {
                 drop(took);
                 // The first has its job already, which says whether a network namespace is wanted.
-                child(socket, settings, !is_first && connected, tells);
+                child(socket, settings, pool, !is_first && alone, tells);
                 dhow_sys::background::exit_now(0)
             }
             Err(error) => {
@@ -258,6 +260,9 @@ fn serve(socket: &OwnedFd, settings: &Settings) {
         rustix::process::wait(WaitOptions::empty()),
         Ok(Some(_)) | Err(Errno::INTR)
     ) {}
+    if let Ok(engine) = Engine::open(settings.clone()) {
+        pool.close(&engine);
+    }
 }
 
 /// Waits for the first message; false at the end.
@@ -283,20 +288,20 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Option<Message<'a>> {
 }
 
 /// Makes ready for a job, waits for it, tells the worker so, and does it.
-fn child(socket: &OwnedFd, settings: &Settings, connected: bool, mut tells: PipeWriter) {
-    let ready = Ready::new(settings, connected);
+fn child(socket: &OwnedFd, settings: &Settings, pool: &Pool, alone: bool, mut tells: PipeWriter) {
+    let ready = Ready::new(settings, alone);
     let mut buffer = vec![0; MAX_JOB];
     let Some((text, mut answer, output, mount)) = receive(socket, &mut buffer) else {
         return;
     };
     let job = serde_json::from_slice::<Job>(text)
         .map_err(|error| Error::because(ErrorKind::Internal, "read the step", error));
-    let wants_namespace = job.as_ref().is_ok_and(|job| job.network != JobNetwork::Host);
+    let is_alone = job.as_ref().is_ok_and(|job| job.network == JobNetwork::None);
     // The worker makes the next child by that, beside this one's work.
-    drop(tells.write_all(&[u8::from(wants_namespace)]));
+    drop(tells.write_all(&[u8::from(is_alone)]));
     drop(tells);
     match (job, ready) {
-        (Ok(job), Ok(ready)) => ready.perform(job, mount, output, &mut answer),
+        (Ok(job), Ok(ready)) => ready.perform(job, pool, mount, output, &mut answer),
         (Err(error), _) | (_, Err(error)) => tell(&mut answer, Err(error)),
     }
 }
@@ -310,12 +315,12 @@ struct Ready {
 }
 
 impl Ready {
-    /// With a network namespace for it, if one is wanted.
-    fn new(settings: &Settings, connected: bool) -> Result<Self, Error> {
+    /// With a network namespace of its own, if the last job had one and this is likely to want one, too.
+    fn new(settings: &Settings, alone: bool) -> Result<Self, Error> {
         let engine = Engine::open(settings.clone())?;
         let id = ContainerId::from_random(random_bytes()?);
         let folder = StepFolder::make(&settings.run, &id)?;
-        let namespace = connected.then(network_namespace).transpose()?;
+        let namespace = alone.then(network_namespace).transpose()?;
         Ok(Self {
             engine,
             id,
@@ -325,22 +330,34 @@ impl Ready {
     }
 
     /// Does a job, tells how its program ended, and cleans up.
-    fn perform(self, job: Job, mount: Option<OwnedFd>, output: OwnedFd, answer: &mut UnixStream) {
+    fn perform(
+        self,
+        job: Job,
+        pool: &Pool,
+        mount: Option<OwnedFd>,
+        output: OwnedFd,
+        answer: &mut UnixStream,
+    ) {
         let mut made = Made {
             engine: &self.engine,
-            endpoint: None,
+            pool,
+            connection: None,
+            may_hand_on: may_hand_on(&job.request),
             group: None,
             folder: self.folder,
         };
         // It closes the root and the output, whose end the build waits for.
         let outcome = execute(&mut made, &self.id, self.namespace, job, mount, output, answer);
         made.kill();
+        // Before the next step is told of, which looks for it.
+        made.hand_on();
         tell(answer, outcome);
     }
 }
 
-fn network_namespace() -> Result<OwnedFd, Error> {
-    dhow_network::sandbox().context(|| "make the network namespace")
+/// Whether a program leaves its network namespace as it found it: it may not change it.
+fn may_hand_on(request: &Request) -> bool {
+    !request.privileged && request.cap_add.is_empty()
 }
 
 fn tell(answer: &mut UnixStream, outcome: Result<i32, Error>) {
@@ -377,7 +394,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// What a job made outside of its process, undone when dropped; the folder last, since it says whose the rest is.
 struct Made<'a> {
     engine: &'a Engine,
-    endpoint: Option<Endpoint>,
+    pool: &'a Pool,
+    connection: Option<Connection>,
+    may_hand_on: bool,
     group: Option<Group>,
     folder: StepFolder,
 }
@@ -389,6 +408,14 @@ impl Made<'_> {
             drop(group.kill_all());
         }
     }
+
+    /// Hands the connection on, if that may be, when nothing runs of the job.
+    fn hand_on(&mut self) {
+        if self.may_hand_on {
+            let connection = self.connection.take();
+            self.connection = connection.and_then(|connection| self.pool.give(connection).err());
+        }
+    }
 }
 
 impl Drop for Made<'_> {
@@ -396,9 +423,8 @@ impl Drop for Made<'_> {
         if let Some(group) = self.group.take() {
             drop(group.delete());
         }
-        if let (Some(endpoint), Ok(networks)) = (self.endpoint.take(), self.engine.networks()) {
-            // An address that stays is taken back by the next `release_stale`.
-            drop(networks.detach(&endpoint));
+        if let Some(connection) = self.connection.take() {
+            connection.close(self.engine);
         }
     }
 }
@@ -434,7 +460,7 @@ fn execute(
     if request.privileged && crate::rootless::is_rootful() {
         request.devices = crate::container::host_devices(true);
     }
-    let netns = connect(made, id, namespace, job.network, &mut request)?;
+    let netns = connect(made, namespace, job.network, &mut request)?;
     request.files = files(made, &request, job.network, &job.extra_hosts, job.resolver)?;
     request.cgroup_path = group_path(made, id, job.cgroup_parent.as_deref())?;
     let spec = crate::system::runtime_spec(&request)?;
@@ -491,7 +517,6 @@ fn group_path(made: &Made<'_>, id: &ContainerId, parent: Option<&str>) -> Result
 
 fn connect(
     made: &mut Made<'_>,
-    id: &ContainerId,
     namespace: Option<OwnedFd>,
     network: JobNetwork,
     request: &mut Request,
@@ -500,16 +525,16 @@ fn connect(
         request.namespaces.net = NamespaceMode::Host;
         return Ok(None);
     }
-    let netns = namespace.map_or_else(network_namespace, Ok)?;
-    if network == JobNetwork::Bridge {
-        let networks = made.engine.networks()?;
-        let bridge = networks.default_bridge().context(|| "open the default network")?;
-        let (endpoint, _) = networks
-            .attach(&bridge, netns.as_fd(), &EndpointRequest::new(id))
-            .context(|| "join the default network")?;
-        made.endpoint = Some(endpoint);
+    if network == JobNetwork::None {
+        return namespace.map_or_else(network_namespace, Ok).map(Some);
     }
-    Ok(Some(netns))
+    let connection = match made.pool.take() {
+        Some(connection) => connection,
+        None => Connection::make(made.engine)?,
+    };
+    let connection = made.connection.insert(connection);
+    let netns = connection.namespace().try_clone_to_owned();
+    netns.context(|| "duplicate the network namespace").map(Some)
 }
 
 fn files(
@@ -554,9 +579,9 @@ fn files(
         let loopback = std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
         entries.push(dhow_network::HostEntry {
             ip: made
-                .endpoint
+                .connection
                 .as_ref()
-                .map_or(loopback, |endpoint| endpoint.ip.into()),
+                .map_or(loopback, |connection| connection.endpoint().ip.into()),
             names: vec![request.hostname.clone()],
         });
     }
