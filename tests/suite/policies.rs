@@ -265,6 +265,74 @@ fn an_image_at_the_end_of_its_life_is_refused_where_a_rule_says_so() {
 }
 
 #[test]
+fn an_image_that_somebody_who_may_has_called_back_is_refused_wherever_it_is_pulled() {
+    let Some(g) = Guarded::new() else { return };
+    let image = g.publish("a/app:1", None, "bundle");
+    let other = g.publish("b/app:1", None, "bundle");
+    for name in [&image, &other] {
+        g.world.dhow(&["pull", "-q", name]).exits(0);
+    }
+    let (ada, bob) = (g.file("ada.key"), g.file("bob.key"));
+    let retire = |key: &str, more: &[&str], name: &str| {
+        let mut args = vec!["retire", "--push", "--key", key];
+        args.extend(more);
+        args.push(name);
+        g.world.dhow(&args).exits(0).says("attached to");
+    };
+    let harm: &[&str] = &["--revoke", "--date", "2020-01-01", "--reason", "it steals"];
+    let Some(theirs) = World::new() else { return };
+    let policy = format!(
+        "version = 1\n[signer.ada]\nkeys = [\"{}\"]\n[[lifecycle]]\nimages = [\"{}/a/**\"]\nsigned-by = [\"ada\"]\n",
+        g.file("ada.pub"),
+        image.split('/').next().unwrap(),
+    );
+    let policy = theirs.file("policy.toml", policy);
+    let call = |args: &[&str]| {
+        let mut command = theirs.command(args);
+        command
+            .env("DHOW_POLICY", &policy)
+            .env("DHOW_CONTAINERS_POLICY", "");
+        crate::world::finish(command, Vec::new())
+    };
+    let run = |name: &str| {
+        call(&["pull", name]).exits(0);
+        call(&["run", "--rm", "--network", "none", name, "/bin/true"])
+    };
+    // Who may not say so warns, and so does who may, of an image that is not among those.
+    retire(&bob, harm, &image);
+    run(&image)
+        .exits(0)
+        .says("it has been revoked since 2020-01-01: it steals");
+    retire(&ada, harm, &other);
+    run(&other).exits(0).says("it has been revoked");
+    retire(&ada, harm, &image);
+    run(&image)
+        .exits(125)
+        .says("it has been revoked since 2020-01-01: it steals (signed by ada)");
+    // Whoever has the registry takes the statement away: it was seen.
+    let bare = format!("docker://{image}");
+    g.world
+        .dhow(&["copy", &bare, &format!("docker://{}", g.image("a/copy:1"))])
+        .exits(0);
+    let copy = g.image("a/copy:1");
+    run(&copy).exits(125).says("signed by ada");
+    // Who knows better here is not told the same again.
+    theirs.dhow(&["retire", "--undo", &image]).exits(0);
+    run(&image).exits(0);
+    // It is taken back where it was said, and the old statement does not count any more.
+    retire(&ada, harm, &image);
+    run(&image).exits(125);
+    g.world
+        .dhow(&["retire", "--undo", "--push", &image])
+        .exits(1)
+        .says("needs --key");
+    retire(&ada, &["--undo"], &image);
+    let ran = run(&image).exits(0);
+    assert!(!ran.stderr.contains("signed by"), "{ran:?}");
+    theirs.clean();
+}
+
+#[test]
 fn a_tag_that_is_moved_back_or_not_stated_any_more_is_not_pulled() {
     let Some(g) = Guarded::new() else { return };
     let rule = format!("{SIGNED}tag-stated = true\n");

@@ -44,6 +44,9 @@ pub struct Statement {
     /// anybody who can write to a registry could keep others from running their images.
     #[serde(default)]
     pub signed: bool,
+    /// Who signed it, by the name that the policy has for them; none for what was said on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// What a statement means on a day.
@@ -101,6 +104,11 @@ impl Statement {
             text.push_str(successor);
             text.push_str(" instead");
         }
+        if let Some(by) = &self.by {
+            text.push_str(" (signed by ");
+            text.push_str(by);
+            text.push(')');
+        }
         text
     }
 
@@ -156,6 +164,7 @@ impl Statement {
             reason: text(REASON),
             revoked: annotations.get(REVOKED).is_some_and(|value| value == "true"),
             signed: false,
+            by: None,
         })
     }
 }

@@ -18,6 +18,7 @@ fn statement() -> Statement {
         reason: Some("CVE-2026-1".to_owned()),
         revoked: false,
         signed: true,
+        by: None,
     }
 }
 

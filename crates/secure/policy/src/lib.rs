@@ -22,7 +22,7 @@ pub use containers::{Containers, IdentityMatch, Key, Requirement};
 pub use evaluate::{Decision, Verdict, evaluate};
 pub use facts::{Facts, Known, Licence, Lifecycle, Point, Severity, TagFact, TagFacts, Vulnerability};
 pub use pattern::ImagePattern;
-pub use policy::{Action, Exception, LifecycleState, Needs, Policy, Rule, SignerDocument};
+pub use policy::{Action, Exception, LifecycleState, Needs, Policy, Retirers, Rule, SignerDocument};
 
 /// Largest policy file.
 pub const MAX_FILE: u64 = 1 << 20;

@@ -1,6 +1,6 @@
 //! Our own policy file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use dhow_types::ErrorKind;
@@ -28,6 +28,9 @@ pub struct Policy {
     /// The rules; all that fit an image count.
     #[serde(default, rename = "rule")]
     pub rules: Vec<Rule>,
+    /// Who may say of images that they are not to be used any more.
+    #[serde(default, rename = "lifecycle")]
+    pub lifecycles: Vec<Retirers>,
     /// What is let through all the same.
     #[serde(default, rename = "exception")]
     pub exceptions: Vec<Exception>,
@@ -118,6 +121,17 @@ pub struct Rule {
     pub denied_licences: Option<Vec<String>>,
 }
 
+/// Whose signed statements about the end of images count, so that what they call back is refused.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Retirers {
+    /// The images that it is about; all when there is none.
+    #[serde(default)]
+    pub images: Vec<ImagePattern>,
+    /// Any of these.
+    pub signed_by: Vec<String>,
+}
+
 /// What is let through all the same, for a reason and until a day.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -195,8 +209,13 @@ impl Policy {
         if self.version != 1 {
             return bad(format!("has version {}, and only 1 is known", self.version));
         }
-        if self.rules.len() > MAX_RULES || self.exceptions.len() > MAX_RULES || self.signers.len() > MAX_RULES
-        {
+        let most = [
+            self.rules.len(),
+            self.exceptions.len(),
+            self.signers.len(),
+            self.lifecycles.len(),
+        ];
+        if most.into_iter().any(|count| count > MAX_RULES) {
             return bad(format!("has more than {MAX_RULES} of a kind"));
         }
         for (name, signer) in &self.signers {
@@ -221,6 +240,15 @@ impl Policy {
                     path.display()
                 ));
             }
+        }
+        let mut retirers = self.lifecycles.iter().flat_map(|one| &one.signed_by);
+        if let Some(unknown) = retirers.find(|name| !self.signers.contains_key(*name)) {
+            return bad(format!(
+                "has a lifecycle of a signer {unknown:?}, who is not in it"
+            ));
+        }
+        if self.lifecycles.iter().any(|one| one.signed_by.is_empty()) {
+            return bad("has a lifecycle that nobody may sign".to_owned());
         }
         for (at, rule) in self.rules.iter().enumerate() {
             let name = &rule.name;
@@ -257,6 +285,18 @@ impl Policy {
             let at = rule.at.is_empty() || rule.at.contains(&point);
             at && (rule.images.is_empty() || rule.images.iter().any(|pattern| pattern.fits(name)))
         })
+    }
+
+    /// Who may say of an image that it is not to be used any more.
+    #[must_use]
+    pub fn retirers(&self, name: &dhow_reference::Reference) -> BTreeSet<&str> {
+        let fitting = self
+            .lifecycles
+            .iter()
+            .filter(|one| one.images.is_empty() || one.images.iter().any(|pattern| pattern.fits(Some(name))));
+        fitting
+            .flat_map(|one| one.signed_by.iter().map(String::as_str))
+            .collect()
     }
 
     /// Which facts it looks at for an image, at a point.

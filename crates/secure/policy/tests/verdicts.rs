@@ -349,6 +349,14 @@ fn a_policy_that_protects_less_than_it_seems_to_is_none() {
         ),
         ("version = 1\n[signer.ada]".to_owned(), "without keys"),
         (
+            "version = 1\n[[lifecycle]]\nsigned-by = [\"bob\"]".to_owned(),
+            "who is not in it",
+        ),
+        (
+            "version = 1\n[[lifecycle]]\nsigned-by = []".to_owned(),
+            "nobody may sign",
+        ),
+        (
             "version = 1\n[signer.ada]\nkeys = [\"ada.pub\"]".to_owned(),
             "not absolute",
         ),
@@ -386,4 +394,23 @@ proptest! {
         drop(ImagePattern::parse(&stars).map(|pattern| pattern.fits(Some(&reference))));
         prop_assert!(started.elapsed().as_secs() < 5);
     }
+}
+
+#[test]
+fn whoever_may_retire_images_may_so_for_those_that_are_named() {
+    let policy = Policy::parse(
+        "version = 1\n[signer.ada]\nkeys = [\"/k/a\"]\n[signer.bob]\nkeys = [\"/k/b\"]\n\
+         [[lifecycle]]\nimages = [\"r.example/a/**\"]\nsigned-by = [\"ada\"]\n[[lifecycle]]\nsigned-by = [\"bob\"]\n",
+    )
+    .unwrap();
+    let may = |name: &str| {
+        let name = Reference::parse(name).unwrap();
+        policy
+            .retirers(&name)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(may("r.example/a/app:1"), ["ada", "bob"]);
+    assert_eq!(may("r.example/b/app:1"), ["bob"]);
 }

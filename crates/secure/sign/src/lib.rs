@@ -26,6 +26,7 @@ pub mod bundle;
 mod clock;
 mod der;
 mod key;
+mod life;
 mod log;
 pub mod notation;
 mod pem;
@@ -39,6 +40,7 @@ mod verify;
 mod x509;
 
 pub use key::{PrivateKey, PublicKey};
+pub use life::{LIFECYCLE, LifecycleStatement};
 pub use root::TrustedRoot;
 pub use statement::{SIGNED, Statement, predicate_type};
 pub use tag::{TAG, TagStatement};

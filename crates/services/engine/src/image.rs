@@ -44,7 +44,7 @@ impl Engine {
         };
         let pulled = pulled.context(|| format!("pull {}", reference.familiar()))?;
         self.store()?.sync().context(|| "write the image to disk")?;
-        self.fetch_statement(&reference, &pulled.digest, &pulled.image);
+        self.fetch_statement(&reference, &pulled.digest, &pulled.image)?;
         let name = reference.familiar();
         self.tell(&Event::of_image("pull", &name, repository(&name)));
         Ok(pulled)

@@ -281,7 +281,7 @@ impl Engine {
         }
     }
 
-    fn put_bundle(
+    pub(crate) fn put_bundle(
         &self,
         reference: &Reference,
         target: &Fetched,

@@ -74,8 +74,11 @@ struct RetireFlags {
     /// Tell the registries that have it, too
     #[arg(long)]
     push: bool,
-    /// Take back what was said here
-    #[arg(long, conflicts_with_all = ["date", "successor", "reason", "revoke", "push"])]
+    /// With --push: sign it with this private key, a PEM file, so that it is refused where a policy trusts the key
+    #[arg(short, long, value_name = "FILE", requires = "push")]
+    key: Option<PathBuf>,
+    /// Take back what was said here, and with --push and --key what was signed
+    #[arg(long, conflicts_with_all = ["date", "successor", "reason", "revoke"])]
     undo: bool,
     /// Images
     #[arg(value_name = "IMAGE", required = true)]
@@ -142,10 +145,25 @@ pub(super) fn warn(engine: &Engine, image: &ImageId, name: &str) {
 
 fn retire(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: RetireFlags = crate::flags::read(matches)?;
+    if flags.undo && flags.push && flags.key.is_none() {
+        let message =
+            "what a registry has without a signature cannot be taken back: --undo --push needs --key";
+        return Err(CliError::plain(message.to_owned()));
+    }
+    let key = flags.key.as_deref().map(super::sign::private_key).transpose()?;
     let engine = context.engine()?;
+    let publish = |image: &str, statement: Option<&Statement>| -> Result<(), CliError> {
+        for place in engine.publish_statement(image, statement, key.as_ref())? {
+            note(&format!("attached to {place}"));
+        }
+        Ok(())
+    };
     for image in &flags.images {
         if flags.undo {
-            if !engine.use_again(image)? {
+            if flags.push {
+                publish(image, None)?;
+            }
+            if !engine.use_again(image)? && !flags.push {
                 return Err(CliError::plain(format!("nothing is said of {image}")));
             }
             say(&format!("{image}: to be used again\n"))?;
@@ -157,12 +175,11 @@ fn retire(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
             reason: flags.reason.clone(),
             revoked: flags.revoke,
             signed: true,
+            by: None,
         };
         // The registries first: what they refuse is not said here either.
         if flags.push {
-            for place in engine.publish_statement(image, &statement)? {
-                note(&format!("attached to {place}"));
-            }
+            publish(image, Some(&statement))?;
         }
         engine.retire(image, &statement)?;
         say(&format!("{image}: {}\n", statement.told(today())))?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/lifecycle/<image id>    what is said of an image; made by rename
+//!               /<image id>.issued   when the last signed statement was made that was seen of it, seconds since 1970
 //!               /ends          until when releases get fixes, as imported
 //! ```
 
@@ -92,6 +93,13 @@ impl Engine {
 
     pub(crate) fn write_statement(&self, image: &ImageId, statement: &Statement) -> Result<(), Error> {
         self.write_in_lifecycle(&image.hex(), &statement.encode())
+    }
+
+    /// When the last signed statement about an image was made that was seen here.
+    fn issued(&self, image: &ImageId) -> i64 {
+        let path = self.lifecycle_folder().join(issued_name(image));
+        let text = read_within(&path, 20).map(|bytes| String::from_utf8_lossy(&bytes).trim().parse());
+        text.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     fn forget_statement(&self, image: &ImageId) {
@@ -235,13 +243,18 @@ impl Engine {
             for one in &found {
                 self.remove_image(&one.image.to_string(), true)
                     .context(|| format!("remove {}", one.image.short()))?;
-                drop(std::fs::remove_file(
-                    self.lifecycle_folder().join(one.image.hex()),
-                ));
+                for name in [one.image.hex(), issued_name(&one.image)] {
+                    drop(std::fs::remove_file(self.lifecycle_folder().join(name)));
+                }
             }
         }
         Ok(found)
     }
+}
+
+/// The file with the time of the last signed statement about an image.
+fn issued_name(image: &ImageId) -> String {
+    format!("{}.issued", image.hex())
 }
 
 /// The release of a distribution, and its end.

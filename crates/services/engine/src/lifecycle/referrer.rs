@@ -1,33 +1,56 @@
 //! Statements about images in registries: manifests that refer to the image's.
 
+use std::collections::BTreeSet;
+
 use dhow_image::Image;
 use dhow_lifecycle::{KIND_MICROSOFT, KIND_NEUTRAL, Statement};
 use dhow_oci::{Descriptor, Manifest, media_type};
+use dhow_policy::Policy;
 use dhow_reference::Reference;
+use dhow_sign::{LifecycleStatement, PrivateKey};
+use dhow_transport::Fetched;
 use dhow_types::{Digest, ErrorKind, ImageId};
 
+use super::issued_name;
+use crate::policy::trust;
+use crate::signature::{now, signatures_of};
 use crate::{Context as _, Engine, Error};
 
 /// Most statements about one image that are read.
 const MOST_READ: usize = 16;
 
 impl Engine {
-    /// Says in every registry that an image has a name in, or only in that of `name` when it is one, that it is not to be used any
-    /// more. What was said there before stays: of several statements the one with the earliest day counts.
+    /// Says in every registry that an image has a name in that it is not to be used any more, or, without a statement, that it may
+    /// be used again, which has to be signed. What was said there before stays: of several statements the one with the
+    /// earliest day counts, and of signed ones the newest.
     ///
     /// # Errors
     /// `FailedPrecondition` for an image that was never in a registry; what the registry said.
-    pub fn publish_statement(&self, name: &str, statement: &Statement) -> Result<Vec<String>, Error> {
+    pub fn publish_statement(
+        &self,
+        name: &str,
+        statement: Option<&Statement>,
+        key: Option<&PrivateKey>,
+    ) -> Result<Vec<String>, Error> {
         let image = self.image(name)?;
+        // Later than the last one, also of two in one second.
+        let issued = now().max(self.issued(&image.id).saturating_add(1));
         let mut told = Vec::new();
         for text in &image.names {
             let reference = Reference::parse(text).context(|| format!("read the name {text}"))?;
             let Some(subject) = self.subject(&image, &reference)? else {
                 continue;
             };
+            let what = || format!("attach the statement to {}", reference.familiar());
+            if let Some(key) = key {
+                self.attach_signed(&reference, &subject, &said(issued, statement), key)
+                    .context(what)?;
+            }
             for kind in [KIND_MICROSOFT, KIND_NEUTRAL] {
-                self.attach_statement(&reference, &subject, kind, statement)
-                    .context(|| format!("attach the statement to {}", reference.familiar()))?;
+                if let Some(statement) = statement {
+                    self.attach_statement(&reference, &subject.descriptor, kind, statement)
+                        .context(what)?;
+                }
             }
             told.push(reference.familiar());
         }
@@ -35,16 +58,33 @@ impl Engine {
             let message = format!("no registry has {name} as it is here");
             return Err(Error::new(ErrorKind::FailedPrecondition, message).with_hint("push it first"));
         }
+        if key.is_some() {
+            self.write_in_lifecycle(&issued_name(&image.id), issued.to_string().as_bytes())?;
+        }
         Ok(told)
     }
 
+    fn attach_signed(
+        &self,
+        reference: &Reference,
+        subject: &Fetched,
+        said: &LifecycleStatement,
+        key: &PrivateKey,
+    ) -> Result<(), Error> {
+        let about = said.about(&reference.name(), &subject.descriptor.digest);
+        self.put_bundle(reference, subject, key, &about.context(|| "write it")?)
+    }
+
     /// The manifest that a registry has of an image under a name, if it has this one.
-    fn subject(&self, image: &Image, reference: &Reference) -> Result<Option<Descriptor>, Error> {
+    fn subject(&self, image: &Image, reference: &Reference) -> Result<Option<Fetched>, Error> {
         let Some(manifest) = image.record.manifest else {
             return Ok(None);
         };
         match self.client()?.manifest_at(reference, &manifest) {
-            Ok(fetched) => Ok(Some(Descriptor::of(&image.record.media_type, &fetched.bytes))),
+            Ok(mut fetched) => {
+                fetched.descriptor = Descriptor::of(&image.record.media_type, &fetched.bytes);
+                Ok(Some(fetched))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::wrap(error, format!("ask for {}", reference.familiar()))),
         }
@@ -76,11 +116,91 @@ impl Engine {
 
     /// Asks the registry that an image was pulled from what is said of it, and keeps that: only what is here already from who
     /// administers this machine counts more. A registry that cannot be asked says nothing.
-    pub(crate) fn fetch_statement(&self, reference: &Reference, digest: &Digest, image: &ImageId) {
+    ///
+    /// # Errors
+    /// When what somebody signed whom the policy trusts cannot be looked for, or kept: without it the image might be used.
+    pub(crate) fn fetch_statement(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        image: &ImageId,
+    ) -> Result<(), Error> {
         let known = self.statement_about(image);
-        if known.is_some_and(|known| known.signed) {
-            return;
+        if known.is_some_and(|known| known.signed && known.by.is_none()) {
+            return Ok(());
         }
+        let trusted = self
+            .own_policy()?
+            .map(|own| (own, own.policy.retirers(reference)));
+        if let Some((own, names)) = trusted.filter(|(_, names)| !names.is_empty()) {
+            let mut about = vec![*digest];
+            // An index was pulled, and what is said may be about its part for this machine.
+            about.extend(
+                self.image(&image.to_string())?
+                    .record
+                    .manifest
+                    .filter(|own| own != digest),
+            );
+            for digest in about {
+                self.fetch_signed(&own.policy, &names, (reference, &digest), image)
+                    .context(|| format!("ask what is signed of the end of {}", reference.familiar()))?;
+            }
+            if self.statement_about(image).is_some_and(|known| known.signed) {
+                return Ok(());
+            }
+        }
+        self.fetch_unsigned(reference, digest, image);
+        Ok(())
+    }
+
+    /// The newest that one of these signers says of an image, when it is newer than what was seen here.
+    fn fetch_signed(
+        &self,
+        policy: &Policy,
+        names: &BTreeSet<&str>,
+        (reference, digest): (&Reference, &Digest),
+        image: &ImageId,
+    ) -> Result<(), Error> {
+        let client = self.client()?;
+        let top = client.manifest_at(reference, digest);
+        let found = signatures_of(client, reference, &top.context(|| "ask for it")?)?;
+        let mut newest: Option<(LifecycleStatement, &str)> = None;
+        for name in names {
+            let Some(document) = policy.signers.get(*name) else {
+                continue;
+            };
+            let trust = trust(document).context(|| format!("signer {name}"))?;
+            for verified in found.judge(&trust).verified {
+                let said = verified
+                    .statement
+                    .and_then(|statement| LifecycleStatement::of(&statement).ok().flatten());
+                let Some(said) = said else { continue };
+                if newest
+                    .as_ref()
+                    .is_none_or(|(known, _)| said.issued > known.issued)
+                {
+                    newest = Some((said, name));
+                }
+            }
+        }
+        let Some((said, name)) = newest.filter(|(said, _)| said.issued > self.issued(image)) else {
+            return Ok(());
+        };
+        if said.annotations.is_empty() {
+            self.forget_statement(image);
+        } else {
+            let statement = Statement {
+                signed: true,
+                by: Some(name.to_owned()),
+                ..Statement::of(&said.annotations).context(|| format!("read what {name} signed"))?
+            };
+            self.write_statement(image, &statement)?;
+        }
+        // After it: whoever dies before is told once more.
+        self.write_in_lifecycle(&issued_name(image), said.issued.to_string().as_bytes())
+    }
+
+    fn fetch_unsigned(&self, reference: &Reference, digest: &Digest, image: &ImageId) {
         let Ok(client) = self.client() else { return };
         let Ok(referrers) = client.referrers(reference, digest, None) else {
             return;
@@ -119,5 +239,14 @@ impl Engine {
             // What the registry said once, and says no more.
             None => self.forget_statement(image),
         }
+    }
+}
+
+/// What is signed of a statement, or of that there is none any more.
+fn said(issued: i64, statement: Option<&Statement>) -> LifecycleStatement {
+    let annotations = statement.map(|statement| statement.annotations(KIND_NEUTRAL));
+    LifecycleStatement {
+        issued,
+        annotations: annotations.unwrap_or_default(),
     }
 }

@@ -520,6 +520,7 @@ fn superseded_by(planned: &PatchPlan, one: &Patched) -> Statement {
         reason: Some(format!("it has {}", mended.join(", "))),
         revoked: false,
         signed: true,
+        by: None,
     }
 }
 

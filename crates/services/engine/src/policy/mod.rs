@@ -300,7 +300,7 @@ fn signers(policy: &Policy, found: &Signatures) -> Known<BTreeSet<String>> {
 }
 
 /// Whom a policy's signer is.
-fn trust(document: &SignerDocument) -> Result<Trust, Error> {
+pub(crate) fn trust(document: &SignerDocument) -> Result<Trust, Error> {
     let mut trust = Trust {
         now: now(),
         ..Trust::default()
