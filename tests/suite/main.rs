@@ -58,6 +58,7 @@ mod interop;
 mod kills;
 mod lifecycle;
 mod limits;
+mod lineage;
 mod logdrivers;
 mod lsm;
 mod mounts;

@@ -149,6 +149,7 @@ pub mod policies {
 
 /// Who derives from whom.
 pub mod tree {
+    pub use crate::lineage::RemoteLineage;
     pub use dhow_lineage::{Graph, Node};
 }
 pub use mounted::MountedImage;

@@ -10,7 +10,7 @@ use dhow_image::{Copy, Image, Location, copy};
 use dhow_oci::{Document, ImageConfig, MAX_DOCUMENT, Manifest};
 use dhow_reference::Reference;
 use dhow_transport::{Client, Fetched};
-use dhow_types::{ErrorKind, Platform, Silent};
+use dhow_types::{ErrorKind, ImageId, Platform, Silent};
 
 use crate::{Context as _, Engine, Error};
 
@@ -20,6 +20,15 @@ pub(crate) fn config(
     reference: &Reference,
     platform: &Platform,
 ) -> Result<ImageConfig, Error> {
+    config_and_id(client, reference, platform).map(|(config, _)| config)
+}
+
+/// The same, and the id of the image.
+pub(crate) fn config_and_id(
+    client: &Client,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<(ImageConfig, ImageId), Error> {
     let what = || format!("look at {}", reference.familiar());
     let top = client.manifest(reference).context(what)?;
     let manifest = match parse(&top).context(what)? {
@@ -39,7 +48,8 @@ pub(crate) fn config(
             }
         }
     };
-    read(client, reference, &manifest)
+    let config = read(client, reference, &manifest)?;
+    Ok((config, ImageId(manifest.config.digest)))
 }
 
 fn parse(fetched: &Fetched) -> Result<Document, dhow_oci::Error> {
