@@ -8,7 +8,7 @@ name=dockercli
 
 usage() {
     cat >&2 <<USAGE
-usage: conformance/engine/$name.sh [--dhow BIN] [--peer DOCKER] [--file NAME]... [--only REGEX] [--logs DIR] --sources DIR SUITE
+usage: conformance/engine/$name.sh [--dhow BIN] [--peer DOCKER] [--file NAME]... [--only REGEX] [--plugins DIR] [--logs DIR] --sources DIR SUITE
   SUITE          the folder of the test programs, each called after its package: e2e-container.test, e2e-image.test...
   --sources DIR  the checkout, for files beside the tests
   --dhow BIN     the binary (default: dist/dhow)
@@ -16,6 +16,7 @@ usage: conformance/engine/$name.sh [--dhow BIN] [--peer DOCKER] [--file NAME]...
                  registry must lead to 127.0.0.1
   --file NAME    only this program, as container; may be given again (default: all that there are)
   --only REGEX   only the tests whose name matches
+  --plugins DIR  the folder of the plugins that the program cli-plugins runs: docker-helloworld, docker-badmeta...
   --logs DIR     keep the output of every program there
 Run it as root.
 USAGE
@@ -70,6 +71,7 @@ main() {
             --file) files+=("${2:?}"); shift 2 ;;
             --only) only=${2:?}; shift 2 ;;
             --sources) sources=$(realpath "${2:?}"); shift 2 ;;
+            --plugins) DOCKER_CLI_E2E_PLUGINS_EXTRA_DIRS=$(realpath "${2:?}"); export DOCKER_CLI_E2E_PLUGINS_EXTRA_DIRS; shift 2 ;;
             --logs) keep=$(realpath -m "${2:?}"); shift 2 ;;
             -*) usage ;;
             *) [ -z "$suite" ] || usage; suite=$(realpath "$1"); shift ;;

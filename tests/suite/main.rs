@@ -48,6 +48,7 @@ mod copies;
 mod cp;
 mod devices;
 mod disk;
+mod docker_ways;
 mod events;
 mod exit;
 mod flags;

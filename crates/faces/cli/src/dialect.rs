@@ -40,6 +40,11 @@ pub(crate) fn spoken() -> Dialect {
     })
 }
 
+/// Whether the program is in docker's place: its words are compared by scripts that know docker alone.
+pub(crate) fn is_docker() -> bool {
+    is_called("docker")
+}
+
 /// Whether the program was called by this name.
 pub(crate) fn is_called(name: &str) -> bool {
     let called = std::env::args_os().next();
@@ -68,6 +73,7 @@ impl Dialect {
     /// An error's line.
     pub(crate) fn failure(self, message: &str) -> String {
         match self {
+            Self::Docker if is_docker() => format!("docker: {message}"),
             Self::Docker => format!("dhow: {message}"),
             Self::Podman => format!("Error: {}", podman_words(message)),
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -11,6 +11,21 @@ use crate::CliError;
 
 /// Largest file that is read.
 const MAX_CONFIG: u64 = 4 << 20;
+
+/// Where docker's client keeps its files: the folder that `--config` names, `DOCKER_CONFIG`, or one in the home; none without a
+/// home.
+pub(crate) fn folder(named: Option<&Path>) -> Option<PathBuf> {
+    let variable = || std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty());
+    let home = || {
+        std::env::var_os("HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let named = named
+        .map(Path::to_owned)
+        .or_else(|| variable().map(PathBuf::from));
+    named.or_else(|| Some(home()?.join(".docker")))
+}
 
 /// Everything that is in the file, ours or not.
 pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, CliError> {

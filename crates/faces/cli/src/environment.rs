@@ -260,10 +260,7 @@ impl Environment {
 
     /// Where docker's client keeps its files.
     fn docker_folder(&self) -> Option<PathBuf> {
-        let variable = || std::env::var_os("DOCKER_CONFIG").filter(|folder| !folder.is_empty());
-        let home = || Some(self.home.as_ref()?.join(".docker"));
-        let named = self.config.clone().or_else(|| variable().map(PathBuf::from));
-        named.or_else(home)
+        crate::docker_config::folder(self.config.as_deref())
     }
 
     /// Where docker keeps credentials.

@@ -1,5 +1,5 @@
-//! The flags that podman has before every verb, as far as they mean something here. What they name that this program is not
-//! (another runtime, a runtime's flags) is an error, and not passed over.
+//! The flags that podman, and docker, have before every verb, as far as they mean something here. What they name that this
+//! program is not (another runtime, a runtime's flags, TLS to this host) is an error, and not passed over.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use dhow_engine::{Engine, SnapshotForm};
 
 use crate::containers_conf::ContainersConf;
 use crate::render::note;
-use crate::{CliError, dialect};
+use crate::{CliError, dialect, docker_config};
 
 /// Those that have a value.
 pub(crate) const VALUED: [&str; 8] = [
@@ -53,6 +53,8 @@ pub(crate) struct Globals {
     storage: Option<SnapshotForm>,
     mounts: Option<PathBuf>,
     runtime: Option<String>,
+    /// The authority that another host is to show; none where nobody asked for TLS.
+    authority: Option<PathBuf>,
 }
 
 impl Default for Globals {
@@ -62,12 +64,51 @@ impl Default for Globals {
             storage: None,
             mounts: None,
             runtime: None,
+            authority: None,
         }
     }
 }
 
-/// Adds the flags to the root of all verbs, when the program is called podman.
+/// Docker's, when the program is in its place.
+fn dockers(root: Command) -> Command {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .help(help)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(["true", "false", "1", "0"])
+    };
+    let file =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("FILE").help(help);
+    root.arg(
+        Arg::new("log-level")
+            .long("log-level")
+            .short('l')
+            .value_name("LEVEL")
+            .value_parser(["debug", "info", "warn", "error", "fatal"])
+            .help("Tell what is done: debug; the others tell nothing more"),
+    )
+    .arg(
+        Arg::new("debug")
+            .long("debug")
+            .short('D')
+            .action(ArgAction::SetTrue)
+            .help("As --log-level=debug"),
+    )
+    .arg(switch("tls", "Use TLS; implied by --tlsverify"))
+    .arg(switch("tlsverify", "Use TLS and verify the remote"))
+    .arg(file("tlscacert", "Trust certs signed only by this CA"))
+    .arg(file("tlscert", "Path to TLS certificate file"))
+    .arg(file("tlskey", "Path to TLS key file"))
+}
+
+/// Adds the flags to the root of all verbs, when the program is called podman or docker.
 pub(crate) fn augment(root: Command) -> Command {
+    if dialect::is_docker() {
+        return dockers(root);
+    }
     if !dialect::spoken().is_podman() {
         return root;
     }
@@ -132,16 +173,25 @@ pub(crate) fn augment(root: Command) -> Command {
 impl Globals {
     /// Reads them.
     pub(crate) fn read(matches: &ArgMatches) -> Result<Self, CliError> {
+        let one = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+        if dialect::is_docker() {
+            let debug = matches.get_flag("debug") || one("log-level") == Some("debug");
+            return Ok(Self {
+                level: if debug { Level::Debug } else { Level::Rest },
+                authority: authority(&one),
+                ..Self::default()
+            });
+        }
         if !dialect::spoken().is_podman() {
             return Ok(Self::default());
         }
-        let one = |name: &str| matches.get_one::<String>(name).map(String::as_str);
         check_storage_options(matches)?;
         let globals = Self {
             level: level(one("log-level"), matches.get_flag("debug"))?,
             storage: one("storage-driver").map(storage).transpose()?,
             mounts: one("default-mounts-file").map(PathBuf::from),
             runtime: one("runtime").map(str::to_owned),
+            authority: None,
         };
         if let Some(verb) = matches.subcommand_name()
             && RUNNING.contains(&verb)
@@ -167,6 +217,25 @@ impl Globals {
             }
             Ok(())
         })
+    }
+
+    /// Refuses TLS to this host, which nobody is asked for over a network. In docker's words where its files are not there.
+    ///
+    /// # Errors
+    /// When TLS was asked for.
+    pub(crate) fn check_endpoint(&self) -> Result<(), CliError> {
+        let Some(file) = &self.authority else {
+            return Ok(());
+        };
+        let why = match std::fs::File::open(file) {
+            Err(error) => format!("open {}: {error}", file.display()),
+            Ok(_) => {
+                "TLS is for tcp:// addresses of other hosts, and dhow works on its own host alone".to_owned()
+            }
+        };
+        Err(CliError::plain(format!(
+            "unable to resolve docker endpoint: {why}"
+        )))
     }
 
     /// What the runtime is called.
@@ -236,6 +305,20 @@ impl Globals {
         };
         note(&dialect::logged(name, message));
     }
+}
+
+/// The file that is to be read when TLS is asked for: by `--tls`, and by `--tlsverify` whatever it says (docker/cli
+/// `cli/flags/options.go`, `SetDefaultOptions`).
+fn authority<'a>(one: &impl Fn(&str) -> Option<&'a str>) -> Option<PathBuf> {
+    let on = matches!(one("tls"), Some("true" | "1")) || one("tlsverify").is_some();
+    let usual = || {
+        let certificates = std::env::var_os("DOCKER_CERT_PATH").filter(|path| !path.is_empty());
+        let folder = certificates
+            .map(PathBuf::from)
+            .or_else(|| docker_config::folder(one("config").map(Path::new)));
+        folder.unwrap_or_default().join("ca.pem")
+    };
+    on.then(|| one("tlscacert").map_or_else(usual, PathBuf::from))
 }
 
 /// The level that is meant; wrong ones exit with 1, without the word that begins an error (podman `cmd/podman/root.go`).

@@ -19,9 +19,11 @@ mod docker_config;
 mod environment;
 mod error;
 mod flags;
+mod front;
 mod globals;
 mod interrupt;
 mod notify;
+mod plugins;
 mod render;
 mod terminal;
 mod view;
@@ -78,6 +80,11 @@ pub(crate) struct Verb {
 pub fn main() -> ExitCode {
     let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let words = cmd::quadlet::called(&words).unwrap_or(words);
+    match front::pass(&words) {
+        Ok(front::Way::Verb) => {}
+        Ok(front::Way::Done(code)) => return code,
+        Err(error) => return error.report(),
+    }
     let words = match with_defaults(words) {
         Ok(words) => words,
         Err(error) => return error.report(),
@@ -99,7 +106,7 @@ pub fn main() -> ExitCode {
         Ok(both) => both,
         Err(error) => return CliError::report(error),
     };
-    if let Err(error) = check_context(&environment, &matches) {
+    if let Err(error) = check_context(&environment, &globals, &matches) {
         return error.report();
     }
     if let Err(error) = enter_own_namespace(&environment, &matches) {
@@ -134,7 +141,11 @@ const OUTSIDE: [&str; 11] = [
 
 /// A verb that does something on an engine is not for this host, when the person's context is another. What starts with the
 /// machine has no person.
-fn check_context(environment: &Environment, matches: &ArgMatches) -> Result<(), CliError> {
+fn check_context(
+    environment: &Environment,
+    globals: &globals::Globals,
+    matches: &ArgMatches,
+) -> Result<(), CliError> {
     // It lists contexts.
     let connection = |(verb, below): (&str, &ArgMatches)| {
         verb == "system" && below.subcommand_name() == Some("connection")
@@ -145,7 +156,8 @@ fn check_context(environment: &Environment, matches: &ArgMatches) -> Result<(), 
     match matches.subcommand_name() {
         // Podman's users have other words for other hosts.
         Some(verb) if !OUTSIDE.contains(&verb) && verb != "boot" && !dialect::spoken().is_podman() => {
-            environment.contexts().check_here()
+            environment.contexts().check_here()?;
+            globals.check_endpoint()
         }
         _ => Ok(()),
     }
@@ -325,6 +337,9 @@ fn usage_error(error: &clap::Error) -> ExitCode {
 
 /// Wrong usage as an error of ours.
 pub(crate) fn usage_failure(error: &clap::Error) -> CliError {
+    if let Some(message) = front::too_many_words(error).filter(|_| dialect::is_docker()) {
+        return CliError::usage(message, 1);
+    }
     CliError::usage(usage_text(&error.render().to_string()), usage_code(error))
 }
 

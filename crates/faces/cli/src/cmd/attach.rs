@@ -51,7 +51,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     })? {
         End::Exit(code) => Ok(ExitCode::from(exit_byte(code))),
         // Who reads docker's exit code by docker's name learns that the container runs on.
-        End::Detached if dialect::is_called("docker") => {
+        End::Detached if dialect::is_docker() => {
             note("read escape sequence");
             Ok(ExitCode::FAILURE)
         }

@@ -114,7 +114,7 @@ fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
     } else {
         "This will remove all dangling build cache."
     };
-    if super::confirmed(warning, flags.force)? {
+    if super::confirm::confirmed(warning, flags.force)? {
         let gone = context.engine()?.prune_cache(&what)?;
         say(&format!(
             "{}Total:\t{}\n",

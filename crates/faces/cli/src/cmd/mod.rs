@@ -13,6 +13,7 @@ mod build_call;
 mod builder;
 mod commit;
 mod completion;
+mod confirm;
 mod context;
 mod copy;
 mod cp;
@@ -412,6 +413,21 @@ const SBOM: &[Entry] = &[own(&sbom::OWNER)];
 
 const REGISTRY: &[Entry] = &[own(&registry::VERB)];
 
+/// The verbs at the top, with what they do.
+pub(crate) fn verbs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TOP.iter().map(|entry| (entry.name, entry.verb.about))
+}
+
+/// The groups of verbs, with what they are for.
+pub(crate) fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
+    GROUPS.iter().map(|group| (group.name, group.about))
+}
+
+/// Whether a word is a verb or a group of them.
+pub(crate) fn is_verb(word: &str) -> bool {
+    word == "help" || verbs().chain(groups()).any(|(name, _)| name == word)
+}
+
 /// Puts every verb below `root`.
 pub(crate) fn tree(root: Command) -> Command {
     let mut root = fill(root, TOP);
@@ -562,25 +578,6 @@ fn listed(title: &str, names: &[String]) -> String {
 /// Docker's last line of every prune.
 fn reclaimed(bytes: u64) -> String {
     format!("Total reclaimed space: {}\n", dhow_types::human_size(bytes))
-}
-
-/// Asks on the terminal before something is lost; in a pipe only `--force` will do.
-fn confirmed(warning: &str, force: bool) -> Result<bool, CliError> {
-    use std::io::IsTerminal as _;
-    if force {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(
-            CliError::plain("this would remove things, and there is nobody to ask").with_hint("give --force"),
-        );
-    }
-    crate::render::note(&format!(
-        "WARNING! {warning}\nAre you sure you want to continue? [y/N] "
-    ));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
 /// The containers that these filters let through, as `ps` has them.

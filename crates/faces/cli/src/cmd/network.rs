@@ -502,7 +502,7 @@ struct PruneFlags {
 fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PruneFlags = crate::flags::read(matches)?;
     let warning = "This will remove all custom networks not used by at least one container.";
-    if super::confirmed(warning, flags.force)? {
+    if super::confirm::confirmed(warning, flags.force)? {
         let removed = context.engine()?.prune_networks(!dialect::spoken().is_podman())?;
         say(&super::listed("Deleted Networks:", &removed))?;
     }

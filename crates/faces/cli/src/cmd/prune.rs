@@ -66,7 +66,7 @@ struct SystemFlags {
 
 fn containers(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ForceFlags = crate::flags::read(matches)?;
-    if super::confirmed("This will remove all stopped containers.", flags.force)? {
+    if super::confirm::confirmed("This will remove all stopped containers.", flags.force)? {
         let (text, bytes) = prune_containers(context)?;
         say(&(text + &super::reclaimed(bytes)))?;
     }
@@ -94,7 +94,7 @@ fn images(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     } else {
         "This will remove all dangling images."
     };
-    if super::confirmed(warning, flags.force)? {
+    if super::confirm::confirmed(warning, flags.force)? {
         let what = Prune {
             all,
             until: super::until(&filters)?,
@@ -159,7 +159,7 @@ fn system(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
     } else {
         "  - all dangling images\n  - build cache that was not used for two days\n"
     });
-    if !super::confirmed(&warning, flags.force)? {
+    if !super::confirm::confirmed(&warning, flags.force)? {
         return Ok(ExitCode::SUCCESS);
     }
     let engine = context.engine()?;

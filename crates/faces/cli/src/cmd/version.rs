@@ -65,6 +65,18 @@ fn version(_: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         one(&json!({"Client": side, "Server": side}), format)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if dialect::is_docker() {
+        let side = format!(
+            "  Version:          {version}\n  API version:      {API}\n  OS/Arch:          {}/{}\n",
+            platform.os, platform.architecture
+        );
+        let client = side.replace("\n  ", "\n ");
+        say(&format!(
+            "Client:\n {}\nServer:\n Engine: Dhow\n{side}  Kernel Version:   {kernel}\n",
+            client.trim_start()
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     say(&format!(
         "Dhow:\n Version:           {version}\n API version:       {API}\n OS/Arch:           {}/{}\n Kernel Version:    {kernel}\n",
         platform.os, platform.architecture

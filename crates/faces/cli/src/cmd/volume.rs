@@ -315,7 +315,7 @@ fn prune(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
     }
     let kind = if flags.all { "" } else { "anonymous " };
     let warning = format!("This will remove {kind}local volumes not used by at least one container.");
-    if super::confirmed(&warning, flags.force)? {
+    if super::confirm::confirmed(&warning, flags.force)? {
         let (removed, bytes) = context.engine()?.prune_volumes(flags.all)?;
         say(&(super::listed("Deleted Volumes:", &removed) + &super::reclaimed(bytes)))?;
     }

@@ -237,7 +237,7 @@ pub(crate) const PRUNE: Verb = Verb {
     flags: |command| PruneFlags::augment_args(command),
     run: |context, matches| {
         let flags: PruneFlags = crate::flags::read(matches)?;
-        if !super::confirmed("This will remove all stopped pods.", flags.force)? {
+        if !super::confirm::confirmed("This will remove all stopped pods.", flags.force)? {
             return Ok(ExitCode::SUCCESS);
         }
         for id in context.engine()?.prune_pods()? {
