@@ -1,4 +1,4 @@
-//! Called by the name `docker`: help, wrong words, questions, programs that add verbs.
+//! Called by the name `docker`: help, wrong words, questions, programs that add verbs, the classic builder's lines.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,8 @@ impl World {
             .arg0("docker")
             .env("DOCKER_CONFIG", self.path("docker"))
             .env_remove("DOCKER_HOST")
-            .env_remove("DOCKER_CONTEXT");
+            .env_remove("DOCKER_CONTEXT")
+            .env_remove("DOCKER_BUILDKIT");
         command
     }
 
@@ -257,4 +258,60 @@ fn questions_are_asked_in_a_pipe_too_and_an_interrupt_is_a_no() {
     sure.stdin.as_mut().unwrap().write_all(b"y\n").unwrap();
     assert_eq!(ended(sure).1, 0);
     world.say("inspect con").exits(1);
+}
+
+#[test]
+fn without_buildkit_the_lines_are_the_classic_builders() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    world.file(
+        "c/Dockerfile",
+        "FROM busybox\nCOPY one /one\nRUN echo hello\nCOPY one /two\n",
+    );
+    world.file("c/one", "1");
+    let folder = world.path("c").display().to_string();
+    let build = |words: &[&str], mode: &str| {
+        let mut command = world.as_docker(words);
+        command.env("DOCKER_BUILDKIT", mode);
+        finish(command, Vec::new())
+    };
+    let words = ["build", "--network", "none", "-t", "made", &folder];
+    let ran = build(&words, "0").says("DEPRECATED: The legacy builder is deprecated");
+    let out = ran.ok();
+    let without_times = |out: &str| -> Vec<String> {
+        let lines = out
+            .lines()
+            .map(|line| line.split(" ---> done, ").next().unwrap_or(""));
+        lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
+    let id = world.inspect("made", "{{.Id}}");
+    let built = format!("Successfully built {}", &id["sha256:".len()..][..12]);
+    let expected = [
+        "Sending build context to Docker daemon: it is read in place",
+        "Step 1/4 : FROM docker.io/library/busybox:latest",
+        "Step 2/4 : COPY one /one",
+        "Step 3/4 : RUN echo hello",
+        " ---> Running in an intermediate container",
+        "hello",
+        " ---> Removed intermediate container",
+        "Step 4/4 : COPY one /two",
+        &built,
+        "Successfully tagged made:latest",
+    ];
+    assert_eq!(without_times(&out), expected);
+    assert_eq!(out.matches(" ---> done, ").count(), 4, "{out}");
+    let again = build(&words, "0").ok();
+    assert_eq!(again.matches(" ---> Using cache\n").count(), 3, "{again}");
+    assert!(!again.contains("Running in"), "{again}");
+    // Otherwise the lines are BuildKit's.
+    assert_eq!(build(&words, "1").says("naming to ").ok(), "");
+    world.file("c/Dockerfile", "FROM busybox\nRUN echo last words; exit 3\n");
+    let failed = build(&words, "0").exits(1);
+    assert!(
+        failed.stdout.contains("last words\n ---> Removed"),
+        "{}",
+        failed.stdout
+    );
+    failed.says("exit code: 3");
 }

@@ -3,6 +3,7 @@
 mod annotation;
 mod attest;
 mod cache;
+mod classic;
 mod named;
 mod output;
 mod packages;
@@ -28,7 +29,7 @@ use super::build_call::Call;
 use crate::flags::{LimitFlags, key_value, labels};
 use crate::interrupt::{CODE, Interrupt};
 use crate::render::build::call::warnings;
-use crate::render::build::{Live, Plain, RawJson, Stepwise, Why, Written, failure};
+use crate::render::build::{Classic, Live, Plain, RawJson, Stepwise, Why, Written, failure};
 use crate::render::{Progress, note, say_line};
 use crate::{CliError, Context, Verb};
 
@@ -211,7 +212,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     request.cancel = interrupt.flag();
     request.run_dir = context.environment.run().to_owned();
     let say = podman::stepwise(&flags)?;
-    let look = flags.look(say.as_ref());
+    let classic = classic::begin(&flags, &mut request);
+    let look = flags.look(say.as_ref(), classic.as_ref());
     let quiet = look.quiet;
     if outputs.rewrites_timestamps() && !has_epoch(&request) {
         return Err(CliError::plain("rewrite-timestamp=true needs a time")
@@ -257,7 +259,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         output::write_metadata(path, &told)?;
     }
     finish(&flags, &outputs, &look, &built)?;
-    if !quiet && say.is_none() {
+    if !quiet && say.is_none() && classic.is_none() {
         warn(&request, &built);
     }
     warn_of_bases(context, &built)?;
@@ -435,15 +437,18 @@ struct Look<'a> {
     why: bool,
     /// Buildah's words.
     stepwise: Option<&'a Stepwise>,
+    /// Those of docker's classic builder.
+    classic: Option<&'a Classic>,
 }
 
 impl BuildFlags {
-    fn look<'a>(&'a self, stepwise: Option<&'a Stepwise>) -> Look<'a> {
+    fn look<'a>(&'a self, stepwise: Option<&'a Stepwise>, classic: Option<&'a Classic>) -> Look<'a> {
         Look {
             progress: &self.progress,
             quiet: self.quiet || self.progress == "quiet",
             why: self.why,
             stepwise,
+            classic,
         }
     }
 }
@@ -461,6 +466,7 @@ pub(super) fn steps(context: &Context, mut requests: Vec<BuildRequest>) -> Resul
         quiet: false,
         why: false,
         stepwise: None,
+        classic: None,
     };
     show(context, &look, &requests, &interrupt, |engine, show, pulls| {
         let around = BuildAround {
@@ -500,6 +506,8 @@ fn show<T>(
         // Lines of a pull are not among those that the image's ID ends.
         let pulls = Progress::new(false);
         watching(stepwise, &pulls)
+    } else if let Some(classic) = look.classic {
+        watching(classic, &Progress::new(false))
     } else if look.quiet {
         // Kept, in case it fails.
         watching(&Muted(&live), &Silent)
@@ -522,6 +530,8 @@ fn show<T>(
             let step = failed.step.as_deref().unwrap_or("");
             let tail = if let Some(stepwise) = look.stepwise.filter(|_| !look.quiet) {
                 stepwise.tail(step)
+            } else if let Some(classic) = look.classic {
+                classic.tail(step)
             } else if look.quiet || lively {
                 live.tail(step)
             } else if look.progress == "rawjson" {
@@ -588,6 +598,8 @@ fn finish(flags: &BuildFlags, outputs: &Outputs, look: &Look<'_>, built: &Built)
         if !outputs.takes_stdout() || flags.podman.logfile.is_some() {
             podman::end(say, built, &outputs.recorded_names(), &flags.tag);
         }
+    } else if let Some(classic) = look.classic {
+        classic.end(built, &outputs.recorded_names());
     } else if outputs.recorded() {
         note(&format!("writing image {id}"));
         for name in outputs.recorded_names() {

@@ -1,6 +1,7 @@
 //! How a build looks: lines in a pipe, a tree on a terminal, an excerpt when it fails.
 
 pub(crate) mod call;
+mod classic;
 mod excerpt;
 mod live;
 mod plain;
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 pub(crate) use call::Written;
+pub(crate) use classic::Classic;
 pub(crate) use excerpt::failure;
 pub(crate) use live::Live;
 pub(crate) use plain::Plain;

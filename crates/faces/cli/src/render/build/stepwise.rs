@@ -82,16 +82,22 @@ impl BuildObserver for Stepwise {
 
 /// `[1/2] FROM a` is `STEP 1/2: FROM a`, and `[app 1/2] FROM a` is `[app] STEP 1/2: FROM a`.
 fn title(name: &str) -> String {
+    match split_title(name) {
+        (Some(stage), count, text) => format!("[{stage}] STEP {count}: {text}"),
+        (None, "", text) => format!("STEP: {text}"),
+        (None, count, text) => format!("STEP {count}: {text}"),
+    }
+}
+
+/// The stage, the count and the instruction of a step's name.
+pub(super) fn split_title(name: &str) -> (Option<&str>, &str, &str) {
     let Some((counted, text)) = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
-        return format!("STEP: {name}");
+        return (None, "", name);
     };
     match counted.rsplit_once(' ') {
         // A step below ten has a blank before its number, when there are more.
-        Some((stage, count)) if !stage.trim().is_empty() => {
-            format!("[{}] STEP {count}: {text}", stage.trim())
-        }
-        Some((_, count)) => format!("STEP {count}: {text}"),
-        None => format!("STEP {counted}: {text}"),
+        Some((stage, count)) => (Some(stage.trim()).filter(|stage| !stage.is_empty()), count, text),
+        None => (None, counted, text),
     }
 }
 
