@@ -315,3 +315,63 @@ fn without_buildkit_the_lines_are_the_classic_builders() {
     );
     failed.says("exit code: 3");
 }
+
+#[test]
+fn containers_and_builds_have_the_proxies_of_the_persons_config() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let config = r#"{"proxies": {"default": {"httpProxy": "http://p.test:1", "noProxy": "here"},
+        "unix:///other.sock": {"httpProxy": "http://other.test"}}}"#;
+    world.file("docker/config.json", config);
+    world.file(
+        "c/Dockerfile",
+        "FROM busybox\nRUN echo seen $HTTP_PROXY $no_proxy\n",
+    );
+    let folder = world.path("c").display().to_string();
+    let say = |name: &str, words: &[&str]| {
+        let mut command = world.as_docker(words);
+        command.arg0(name);
+        finish(command, Vec::new())
+    };
+    let run = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "-e",
+        "http_proxy=mine",
+        "busybox",
+        "sh",
+        "-c",
+    ];
+    let script = "echo $HTTP_PROXY $http_proxy $NO_PROXY $no_proxy";
+    for name in ["dhow", "docker"] {
+        let words: Vec<&str> = run.iter().copied().chain([script]).collect();
+        assert_eq!(say(name, &words).ok(), "http://p.test:1 mine here here");
+        let words = [
+            "build",
+            "--no-cache",
+            "--network",
+            "none",
+            "--progress",
+            "plain",
+            &folder,
+        ];
+        say(name, &words).says("seen http://p.test:1 here").ok();
+    }
+    // Of the address that is meant, if it has its own.
+    let words: Vec<&str> = ["-H", "unix:///other.sock"]
+        .into_iter()
+        .chain(run)
+        .chain([script])
+        .collect();
+    assert_eq!(say("dhow", &words).ok(), "http://other.test mine");
+    // Podman's users have --http-proxy.
+    let words: Vec<&str> = run.iter().copied().chain([script]).collect();
+    assert_eq!(say("podman", &words).ok(), "mine");
+    world.file("docker/config.json", "no json");
+    let words: Vec<&str> = run.iter().copied().chain([script]).collect();
+    let ran = say("docker", &words).says("WARNING: Error loading config file: read ");
+    assert_eq!(ran.ok(), "mine");
+}

@@ -142,6 +142,13 @@ impl Contexts {
         }
     }
 
+    /// The address of the engine that is meant; this host's usual one where a context says nothing.
+    pub(crate) fn engine(&self) -> String {
+        let found = self.find(&self.current());
+        let host = found.as_ref().map_or("", |context| context.host());
+        if host.is_empty() { SOCKET } else { host }.to_owned()
+    }
+
     /// The name of the context that counts, in docker's order (docker/cli `cli/command/cli.go`, `resolveContextName`).
     pub(crate) fn current(&self) -> String {
         if let Some(asked) = &self.asked {

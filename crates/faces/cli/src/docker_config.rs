@@ -27,6 +27,34 @@ pub(crate) fn folder(named: Option<&Path>) -> Option<PathBuf> {
     named.or_else(|| Some(home()?.join(".docker")))
 }
 
+/// The variables that `proxies` of the file sets in containers and builds, each in both spellings (docker/cli
+/// `cli/config/configfile/file.go`, `ParseProxyConfig`): those of the engine's address, else the default ones.
+pub(crate) fn proxies(config: &Map<String, Value>, host: &str) -> Vec<(String, String)> {
+    let all = config.get("proxies");
+    let of = |name: &str| all?.get(name)?.as_object();
+    let Some(chosen) = of(host).or_else(|| of("default")) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (key, name) in PROXIES {
+        let value = chosen.get(key).and_then(Value::as_str);
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            found.push((name.to_owned(), value.to_owned()));
+            found.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+    }
+    found
+}
+
+/// What it calls proxies, and the variables for them.
+const PROXIES: [(&str, &str); 5] = [
+    ("httpProxy", "HTTP_PROXY"),
+    ("httpsProxy", "HTTPS_PROXY"),
+    ("noProxy", "NO_PROXY"),
+    ("ftpProxy", "FTP_PROXY"),
+    ("allProxy", "ALL_PROXY"),
+];
+
 /// Everything that is in the file, ours or not.
 pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, CliError> {
     let what = |why: String| CliError::plain(format!("read {}: {why}", path.display()));
@@ -72,6 +100,23 @@ pub(crate) fn write(path: &Path, config: &Map<String, Value>) -> Result<(), CliE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_are_those_of_the_host_or_the_default_ones() {
+        let text = r#"{"proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "", "allProxy": 7},
+            "tcp://far:1": {"ftpProxy": "ftp://p"}}}"#;
+        let config: Map<String, Value> = serde_json::from_str(text).unwrap();
+        let of = |host: &str| -> Vec<String> {
+            let found = proxies(&config, host).into_iter();
+            found.map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        assert_eq!(
+            of("unix:///x"),
+            ["HTTP_PROXY=http://p:1", "http_proxy=http://p:1"]
+        );
+        assert_eq!(of("tcp://far:1"), ["FTP_PROXY=ftp://p", "ftp_proxy=ftp://p"]);
+        assert!(proxies(&Map::new(), "x").is_empty());
+    }
 
     #[test]
     fn what_others_wrote_stays_and_nobody_else_reads_it() {

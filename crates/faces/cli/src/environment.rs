@@ -258,6 +258,27 @@ impl Environment {
         crate::contexts::Contexts::new(self.docker_folder(), self.context.clone(), self.host.clone())
     }
 
+    /// The variables of proxies that docker's `config.json` sets in containers and builds; none for podman's users, who have
+    /// `--http-proxy`. A file that cannot be read is told, as docker tells it.
+    pub(crate) fn proxies(&self) -> Vec<(String, String)> {
+        let Some(folder) = self
+            .docker_folder()
+            .filter(|_| !crate::dialect::spoken().is_podman())
+        else {
+            return Vec::new();
+        };
+        match crate::docker_config::read(&folder.join("config.json")) {
+            Ok(config) => crate::docker_config::proxies(&config, &self.contexts().engine()),
+            Err(error) => {
+                crate::render::note(&format!(
+                    "WARNING: Error loading config file: {}",
+                    error.message()
+                ));
+                Vec::new()
+            }
+        }
+    }
+
     /// Where docker's client keeps its files.
     fn docker_folder(&self) -> Option<PathBuf> {
         crate::docker_config::folder(self.config.as_deref())

@@ -656,6 +656,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
             }
         }
     }
+    named::add_proxies(context, &mut request);
     request.labels = labels(&flags.label, &[])?;
     let layers = flags.layers.as_deref().map(|word| matches!(word, "true" | "1"));
     request.no_cache = flags.no_cache || !layers.unwrap_or_else(podman::usual_layers);

@@ -42,6 +42,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         };
     }
     flags.podman.add_to(&mut request)?;
+    add_proxies(context, &mut request.env);
     crate::notify::Notifier::new(flags.podman.sdnotify).add_to(&mut request);
     if dialect::spoken().is_podman() {
         let conf = crate::containers_conf::ContainersConf::usual()?;
@@ -105,6 +106,16 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         })?;
     }
     Ok(created.id)
+}
+
+/// The proxies that docker's `config.json` gives to containers, as far as nobody said otherwise.
+fn add_proxies(context: &Context, env: &mut Vec<String>) {
+    for (name, value) in context.environment.proxies() {
+        let said = |set: &String| set.split('=').next() == Some(name.as_str());
+        if !env.iter().any(said) {
+            env.push(format!("{name}={value}"));
+        }
+    }
 }
 
 /// Creates the container, after its image was pulled if it is not here.

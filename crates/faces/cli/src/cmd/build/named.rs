@@ -1,13 +1,20 @@
-//! `--ssh` and `--build-context`: what names in a Dockerfile lead to.
+//! `--ssh` and `--build-context`: what names in a Dockerfile lead to; and the arguments that nobody gave.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
-use dhow_engine::NamedContext;
+use dhow_engine::{BuildRequest, NamedContext};
 use dhow_types::Platform;
 
-use crate::CliError;
+use crate::{CliError, Context};
+
+/// The proxies that docker's `config.json` gives to builds, as far as nobody said otherwise.
+pub(super) fn add_proxies(context: &Context, request: &mut BuildRequest) {
+    for (name, value) in context.environment.proxies() {
+        request.build_args.entry(name).or_insert(value);
+    }
+}
 
 /// `id=socket`; an id alone is the agent of this command's environment.
 pub(super) fn agent(text: &str) -> Result<(String, PathBuf), CliError> {
