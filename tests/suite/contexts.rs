@@ -147,17 +147,17 @@ fn unprivileged_a_context_travels_as_an_archive() {
 #[test]
 fn unprivileged_another_host_is_not_this_one() {
     let person = Person::new();
-    person.say("context create far --docker host=ssh://me@far").ok();
+    person.say("context create far --docker host=tcp://far:2376").ok();
     person
         .say("context create near --docker host=unix:///run/some.sock")
         .ok();
     person.say("ps -a").exits(0);
-    let far = |ran: Ran| ran.exits(1).silent().says("ssh://me@far").says("not this host");
+    let far = |ran: Ran| ran.exits(1).silent().says("tcp://far:2376").says("not this host");
     far(person.say("--context far ps"));
     far(person.say("-c far volume prune -f"));
     far(person.say_with("ps", &[("DOCKER_CONTEXT", "far")]));
-    far(person.say_with("ps", &[("DOCKER_HOST", "ssh://me@far")])).says("DOCKER_HOST");
-    far(person.say("-H ssh://me@far ps"));
+    far(person.say_with("ps", &[("DOCKER_HOST", "tcp://far:2376")])).says("DOCKER_HOST");
+    far(person.say("-H tcp://far:2376 ps"));
     assert_eq!(person.say("context use far").ok(), "far");
     assert_eq!(person.say("context show").ok(), "far");
     far(person.say("ps")).says("dhow context use default");
@@ -165,12 +165,114 @@ fn unprivileged_another_host_is_not_this_one() {
     person.say("--context default ps").exits(0);
     person.say_with("ps", &[("DOCKER_CONTEXT", "near")]).exits(0);
     person.say("-c nosuch ps").exits(1).says("context not found");
-    // What asks no engine is the same everywhere.
-    person.say("version").exits(0);
+    // What asks no engine is the same everywhere; who is there can be asked.
+    person.say("completion bash").exits(0);
+    person
+        .say("version")
+        .exits(1)
+        .prints("Client:\n Version:")
+        .says("far");
     assert_eq!(person.say("context use default").ok(), "default");
     assert_eq!(
         person.say("context rm -f far near nosuch").ok(),
         "far\nnear\nnosuch"
     );
     person.say("ps").exits(0);
+}
+
+#[test]
+fn unprivileged_by_ssh_the_command_runs_on_the_other_host() {
+    let person = Person::new();
+    let world = &person.world;
+    // An ssh that shows its words, then does what the other host's shell would do.
+    let script = format!(
+        "#!/bin/sh\necho \"$1 $2 $3 $4 $5 $6 $7\" >&2\nwhile [ \"$1\" != -- ]; do shift; done; shift 2\n\
+         dhow() {{ (unset DOCKER_HOST; exec {} \"$@\"); }}\neval \"$*\"\n",
+        crate::world::binary().display()
+    );
+    let ssh = world.file("bin/ssh", script);
+    std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!(
+        "{}:{}",
+        world.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    let far = |line: &str, host: &str| person.say_with(line, &[("DOCKER_HOST", host), ("PATH", &path)]);
+    let ran = far("version --format {{.Client.Version}}-it's", "ssh://me@far:22");
+    assert_eq!(ran.stderr, "-o ConnectTimeout=30 -T -l me -p 22\n");
+    assert_eq!(ran.ok(), format!("{}-it's", env!("CARGO_PKG_VERSION")));
+    // The exit code is that of the other side, which is not sent on again.
+    let ran = far("inspect nothing", "ssh://far").exits(1);
+    assert!(ran.stderr.contains("dhow: "), "{}", ran.stderr);
+    person
+        .say("context create far --docker host=ssh://me@far.test")
+        .says("Successfully created");
+    person
+        .say_with(
+            "--context far version --format {{.Server.Os}}",
+            &[("PATH", &path)],
+        )
+        .says("-l me -- far.test")
+        .prints("linux");
+    // What reads files of this host.
+    for (line, what) in [
+        (
+            "cp a x:/b",
+            "cp is about files of this host, and the engine is ssh://far",
+        ),
+        ("run --env-file x y", "--env-file is about files of this host"),
+        ("build .", "build is about files of this host"),
+        ("secret ls", "secret ls is about files of this host"),
+    ] {
+        far(line, "ssh://far")
+            .exits(1)
+            .says(what)
+            .says("hint: run it there");
+    }
+    far("ps", "ssh://me:secret@far")
+        .exits(1)
+        .says("plain-text password is not supported");
+    far("ps", "ssh://-oProxyCommand=x")
+        .exits(1)
+        .says("there is no host in it");
+    let ran = person.say_with("ps", &[("DOCKER_HOST", "ssh://far"), ("PATH", "/nonexistent")]);
+    ran.exits(1).says("dhow: run ssh to ssh://far: ");
+}
+
+#[test]
+fn unprivileged_an_engine_at_a_tcp_address_is_asked_who_it_is() {
+    let person = Person::new();
+    let body = r#"{"Version": "99.9", "ApiVersion": "1.41", "Os": "linux", "Arch": "z80", "KernelVersion": "\u001b[31mred"}"#;
+    let serve = |bytes: &[u8]| {
+        let url = crate::world::served_once(bytes.to_vec());
+        url.trim_start_matches("http://")
+            .trim_end_matches("/file")
+            .to_owned()
+    };
+    // By a proxy, as docker has it.
+    let proxy = format!("http://{}", serve(body.as_bytes()));
+    let through = [
+        ("DOCKER_HOST", "tcp://far.test:2376"),
+        ("HTTP_PROXY", proxy.as_str()),
+    ];
+    let ran = person.say_with("version --format {{.Server.Version}}", &through);
+    assert_eq!(ran.ok(), "99.9");
+    let direct = format!("tcp://{}", serve(body.as_bytes()));
+    let shown = person
+        .say_with("version", &[("DOCKER_HOST", direct.as_str())])
+        .ok();
+    assert!(shown.contains("Server:\n Version:           99.9\n"), "{shown}");
+    assert!(shown.contains("linux/z80") && shown.ends_with("red"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+    let much = format!("tcp://{}", serve(&vec![b' '; 2 << 20]));
+    person
+        .say_with("version", &[("DOCKER_HOST", much.as_str())])
+        .exits_any()
+        .says("has more than 1048576 bytes");
+    person
+        .say_with("version", &[("DOCKER_HOST", "npipe://x")])
+        .exits(1)
+        .says("the engine at npipe://x cannot be asked for its version");
+    // All else is for this host alone.
+    person.say_with("ps", &through).exits(1).says("is not this host");
 }

@@ -5,8 +5,9 @@
 //! DOCKER_CONFIG/contexts/meta/<sha256 of the name>/meta.json
 //! DOCKER_CONFIG/contexts/tls/<sha256 of the name>/<endpoint>/{ca,cert,key}.pem
 //! ```
-//! What is in `meta.json` and not known here is kept. Dhow works on its own host: a context that leads to another one is an
-//! error for every verb that would do something there, and never silently this host (see [`Contexts::check_here`]).
+//! What is in `meta.json` and not known here is kept. A context that leads to another host by anything but ssh
+//! ([`crate::elsewhere`]) is an error for every verb that would do something there, and never silently this host (see
+//! [`Contexts::check_here`]).
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -238,6 +238,11 @@ impl Globals {
         )))
     }
 
+    /// Whether TLS was asked for.
+    pub(crate) const fn wants_tls(&self) -> bool {
+        self.authority.is_some()
+    }
+
     /// What the runtime is called.
     pub(crate) fn runtime(&self) -> Option<String> {
         self.runtime.clone()

@@ -16,6 +16,7 @@ mod containers_conf;
 mod contexts;
 mod dialect;
 mod docker_config;
+mod elsewhere;
 mod environment;
 mod error;
 mod flags;
@@ -89,7 +90,7 @@ pub fn main() -> ExitCode {
         Ok(words) => words,
         Err(error) => return error.report(),
     };
-    let matches = match matches(words) {
+    let matches = match matches(words.clone()) {
         Ok(matches) => matches,
         Err(error) => return usage_error(&error),
     };
@@ -106,7 +107,7 @@ pub fn main() -> ExitCode {
         Ok(both) => both,
         Err(error) => return CliError::report(error),
     };
-    if let Err(error) = check_context(&environment, &globals, &matches) {
+    if let Err(error) = check_context(&environment, &globals, &matches, &words) {
         return error.report();
     }
     if let Err(error) = enter_own_namespace(&environment, &matches) {
@@ -145,6 +146,7 @@ fn check_context(
     environment: &Environment,
     globals: &globals::Globals,
     matches: &ArgMatches,
+    words: &[std::ffi::OsString],
 ) -> Result<(), CliError> {
     // It lists contexts.
     let connection = |(verb, below): (&str, &ArgMatches)| {
@@ -153,9 +155,19 @@ fn check_context(
     if matches.subcommand().is_some_and(connection) {
         return Ok(());
     }
+    let podman = dialect::spoken().is_podman();
+    match matches.subcommand_name() {
+        Some(verb) if (verb == "version" || !OUTSIDE.contains(&verb)) && verb != "boot" && !podman => {
+            let engine = environment.contexts().engine();
+            if elsewhere::is_ssh(&engine) {
+                return elsewhere::by_ssh(&engine, words, matches);
+            }
+        }
+        _ => {}
+    }
     match matches.subcommand_name() {
         // Podman's users have other words for other hosts.
-        Some(verb) if !OUTSIDE.contains(&verb) && verb != "boot" && !dialect::spoken().is_podman() => {
+        Some(verb) if !OUTSIDE.contains(&verb) && verb != "boot" && !podman => {
             environment.contexts().check_here()?;
             globals.check_endpoint()
         }

@@ -119,6 +119,27 @@ impl Engine {
         format!("{data}\n{}", images.join("\n"))
     }
 
+    /// A small document of a web server, by the proxies that are set.
+    ///
+    /// # Errors
+    /// What the server said; `ResourceExhausted` when it has more bytes than `most`.
+    pub fn document_at(&self, url: &str, most: u64) -> Result<Vec<u8>, Error> {
+        use std::io::Read as _;
+        let what = || format!("read {url}");
+        let mut document = Vec::new();
+        let answer = self.client()?.get(url).context(what)?;
+        answer
+            .body
+            .take(most.saturating_add(1))
+            .read_to_end(&mut document)
+            .context(what)?;
+        if document.len() as u64 > most {
+            let message = format!("{url} has more than {most} bytes");
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
+        Ok(document)
+    }
+
     /// Sends JSON to a URL.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::render::{inspected, say};
 use crate::view::podman_info;
-use crate::{CliError, Context, Verb, dialect};
+use crate::{CliError, Context, Verb, dialect, elsewhere};
 
 pub(crate) const VERSION: Verb = Verb {
     name: "version",
@@ -35,10 +35,9 @@ struct FormatFlags {
 /// Docker's API version that the JSON of this program follows.
 const API: &str = "1.47";
 
-fn version(_: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+fn version(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: FormatFlags = crate::flags::read(matches)?;
     let platform = dhow_types::Platform::host();
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let version = env!("CARGO_PKG_VERSION");
     if dialect::spoken().is_podman() {
         let client = podman_info::version_fields();
@@ -52,36 +51,70 @@ fn version(_: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(format) = &flags.format {
+    let client = side(&platform);
+    let engine = context.environment.contexts().engine();
+    let server = match engine.starts_with("unix://") {
         // One program is both sides of docker's.
-        let side = json!({
-            "Version": version,
-            "ApiVersion": API,
-            "APIVersion": API,
-            "Os": platform.os,
-            "Arch": platform.architecture,
-            "KernelVersion": kernel,
-        });
-        one(&json!({"Client": side, "Server": side}), format)?;
+        true => client.clone(),
+        false => {
+            let said = elsewhere::version(context.engine()?, &engine, context.globals.wants_tls());
+            if said.is_err() && flags.format.is_none() {
+                say(&format!("Client:\n{}", lines(&client)))?;
+            }
+            said?
+        }
+    };
+    if let Some(format) = &flags.format {
+        one(&json!({"Client": client, "Server": server}), format)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if dialect::is_docker() {
-        let side = format!(
-            "  Version:          {version}\n  API version:      {API}\n  OS/Arch:          {}/{}\n",
-            platform.os, platform.architecture
-        );
-        let client = side.replace("\n  ", "\n ");
-        say(&format!(
-            "Client:\n {}\nServer:\n Engine: Dhow\n{side}  Kernel Version:   {kernel}\n",
-            client.trim_start()
-        ))?;
-        return Ok(ExitCode::SUCCESS);
+    if dialect::is_docker() || !engine.starts_with("unix://") {
+        let text = format!("Client:\n{}\nServer:\n{}", lines(&client), lines(&server));
+        say(&text)?;
+    } else {
+        say(&format!("Dhow:\n{}", lines(&client)))?;
     }
-    say(&format!(
-        "Dhow:\n Version:           {version}\n API version:       {API}\n OS/Arch:           {}/{}\n Kernel Version:    {kernel}\n",
-        platform.os, platform.architecture
-    ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of one side.
+fn side(platform: &dhow_types::Platform) -> Value {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    json!({
+        "Version": env!("CARGO_PKG_VERSION"),
+        "ApiVersion": API,
+        "APIVersion": API,
+        "Os": platform.os,
+        "Arch": platform.architecture,
+        "KernelVersion": kernel,
+    })
+}
+
+/// The same as lines; what the other side does not say is left out.
+fn lines(side: &Value) -> String {
+    let said = |name: &str| {
+        side.get(name)
+            .and_then(Value::as_str)
+            .filter(|said| !said.is_empty())
+    };
+    let system = said("Os")
+        .zip(said("Arch"))
+        .map(|(os, arch)| format!("{os}/{arch}"));
+    let all = [
+        ("Version", said("Version")),
+        ("API version", said("ApiVersion")),
+        ("OS/Arch", system.as_deref()),
+        ("Kernel Version", said("KernelVersion")),
+    ];
+    let told = all.iter().filter_map(|(title, said)| Some((title, (*said)?)));
+    told.map(|(title, said)| {
+        format!(
+            " {:<18} {}\n",
+            format!("{title}:"),
+            crate::render::build::harmless(said)
+        )
+    })
+    .collect()
 }
 
 fn one(value: &Value, format: &str) -> Result<(), CliError> {
