@@ -4,7 +4,7 @@ use dhow_monitor::RestartPolicy;
 use dhow_network::PortMapping;
 use dhow_oci::Labels;
 use dhow_types::{ContainerId, DiffId, ImageId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::folder::Container;
 use super::record::{Attachment, Config, MountRecord, NetworkMode};
@@ -13,7 +13,7 @@ use super::record::{Attachment, Config, MountRecord, NetworkMode};
 pub type Listed = Container<Brief>;
 
 /// A part of [`Config`], whose fields are explained there.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is the field of the same name of Config")]
 pub struct Brief {
     pub id: ContainerId,
@@ -22,28 +22,39 @@ pub struct Brief {
     pub image_name: String,
     pub image: ImageId,
     pub layers: Vec<DiffId>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
     pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountRecord>,
     pub network: NetworkMode,
     pub networks: Vec<Attachment>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exposed: Vec<String>,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     pub restart: RestartPolicy,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub auto_remove: bool,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BriefExtras::is_usual")]
     pub extras: BriefExtras,
 }
 
 /// A part of [`super::Extras`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "each is the field of the same name of Extras")]
 pub struct BriefExtras {
     pub pod: Option<String>,
     pub infra: bool,
+}
+
+impl BriefExtras {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl From<&Container> for Listed {
@@ -79,7 +90,7 @@ impl From<&Container> for Listed {
 }
 
 /// A container's record, or what is read of it.
-pub(super) trait Record: serde::de::DeserializeOwned + Send {
+pub(super) trait Record {
     /// When the container was created: RFC 3339, so that texts sort as times.
     fn created(&self) -> &str;
 }
@@ -97,7 +108,7 @@ impl Record for Brief {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use serde_json::json;
@@ -106,7 +117,7 @@ mod tests {
     use super::super::record::{State, Status};
     use super::*;
 
-    fn config(number: usize) -> Config {
+    pub(in super::super) fn config(number: usize) -> Config {
         let hex = "0123456789abcdef".repeat(4);
         serde_json::from_value(json!({
             "id": format!("{number:064x}"),
@@ -130,7 +141,7 @@ mod tests {
         .unwrap()
     }
 
-    fn containers(root: &Path, count: usize) -> Containers {
+    pub(in super::super) fn containers(root: &Path, count: usize) -> Containers {
         let containers = Containers::new(root, &root.join("run"));
         for number in 0..count {
             containers.create(&config(number), &|_| Ok(())).unwrap();

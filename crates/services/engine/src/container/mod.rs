@@ -34,6 +34,7 @@ mod split;
 mod start;
 mod stats;
 mod stop;
+mod summary;
 mod trees;
 mod update;
 mod users;
