@@ -567,6 +567,15 @@ fn add_pair(
         match socket.demand(&mut batch, &mut |_, _| ()) {
             Ok(()) => return Ok(number),
             Err(error) if route::is(&error, Errno::EXIST) && wished.is_none() => {}
+            Err(error) if route::is(&error, Errno::XFULL) => {
+                // `BR_PORT_BITS` 10, and no port has the number 0.
+                let message = format!(
+                    "network {} is full: a bridge of the kernel has 1023 ports",
+                    endpoint.network
+                );
+                return Err(Error::new(ErrorKind::ResourceExhausted, message)
+                    .with_hint("put further containers on another network: dhow network create NAME"));
+            }
             Err(error) => {
                 return Err(error)
                     .context(|| format!("create the pair {} and {}", endpoint.veth, endpoint.interface));

@@ -154,6 +154,39 @@ fn a_second_network_can_be_connected_and_disconnected_while_running() {
 }
 
 #[test]
+fn a_bridge_without_a_free_port_says_so_and_leaves_nothing() {
+    one_world("0", |world| {
+        let network = world.network("full", |_| ());
+        let first = world.container(&network, 1, &[]);
+        let device = network.device.clone();
+        inside(&world.host, move || {
+            sh(&format!(
+                "i=0; while [ $i -lt 511 ]; do echo link add a$i master {device} type veth peer name b$i; \
+                 echo link set b$i master {device}; i=$((i+1)); done | ip -batch -"
+            ))
+        });
+        let id = id(2);
+        let netns = dhow_network::sandbox().unwrap();
+        let request = EndpointRequest {
+            ports: &[publish(None, 8080, 80, Protocol::Tcp)],
+            ..EndpointRequest::new(&id)
+        };
+        let refused = world
+            .networks
+            .attach(&network, netns.as_fd(), &request)
+            .unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ResourceExhausted);
+        assert_eq!(
+            refused.to_string(),
+            "network full is full: a bridge of the kernel has 1023 ports"
+        );
+        assert_eq!(world.networks.endpoints(&network).unwrap(), [first.endpoint]);
+        inside(&world.host, || sh("ip link del a0"));
+        world.networks.attach(&network, netns.as_fd(), &request).unwrap();
+    });
+}
+
+#[test]
 fn two_hundred_attaches_and_detaches_leave_nothing() {
     with_world(|world| {
         let network = world.networks.default_bridge().unwrap();

@@ -37,7 +37,7 @@ pub(crate) fn with_world(test: impl Fn(&World) + Send + Sync + 'static) {
     }
 }
 
-fn one_world(bridge_netfilter: &'static str, test: impl FnOnce(&World) + Send + 'static) {
+pub(crate) fn one_world(bridge_netfilter: &'static str, test: impl FnOnce(&World) + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;
