@@ -326,3 +326,53 @@ fn the_hosts_input_rules_guard_the_ports_of_a_network_that_asks_for_it() {
     world.say("network rm guarded").ok();
     world.clean();
 }
+
+#[test]
+fn new_bridges_have_ipv6_unless_a_flag_or_dockers_file_says_no() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let file = world.file("daemon.json", "");
+    let create = |flags: &str, name: &str, says: &str| {
+        std::fs::write(&file, says).unwrap();
+        let line = format!("network create {flags} {name}");
+        let mut command = world.command(&line.split_whitespace().collect::<Vec<_>>());
+        command.env("DHOW_DOCKER_DAEMON_JSON", &file);
+        crate::world::finish(command, Vec::new())
+    };
+    let has = |name: &str| {
+        world
+            .say(&format!("network inspect --format {{{{.EnableIPv6}}}} {name}"))
+            .ok()
+    };
+    let option = |value: &str| {
+        format!(r#"{{"default-network-opts": {{"bridge": {{"com.docker.network.enable_ipv6": {value}}}}}}}"#)
+    };
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    for (flags, name, says, expected) in [
+        ("", "usual", String::new(), "true"),
+        ("", "other-words", r#"{"ipv6": false}"#.to_owned(), "true"),
+        ("", "refused", option("\"false\""), "false"),
+        ("", "wanted", option("\"true\""), "true"),
+        ("--ipv6", "flag", option("\"false\""), "true"),
+        ("--ipv6=false", "no-flag", String::new(), "false"),
+        ("--subnet 10.211.77.0/24", "named", String::new(), "false"),
+    ] {
+        create(flags, name, &says).ok();
+        assert_eq!(has(name), expected, "{name}");
+    }
+    create("", "bad", &option("7")).exits(1).says("enable_ipv6 is 7");
+    create("", "bad", "{").exits(1).says("daemon.json");
+    create("--ipv6=false --subnet fd00:77::/64", "bad", "")
+        .exits(1)
+        .says("IPv6 is refused");
+    assert_eq!(has("bridge"), "false");
+    // By name the address of the other family is found too.
+    serve(&world, "--name web --network usual");
+    let named = world.sh("--network usual", "nslookup web 127.0.0.11").all();
+    let own = world.inspect("web", "{{.NetworkSettings.Networks.usual.GlobalIPv6Address}}");
+    assert!(own.starts_with("fd") && named.contains(&own), "{own}: {named}");
+    world.say("rm -f web").ok();
+}

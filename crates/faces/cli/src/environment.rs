@@ -212,14 +212,21 @@ impl Environment {
             .flat_map(places)
             .collect(),
         };
-        let daemon =
-            named("DHOW_DOCKER_DAEMON_JSON").map_or_else(|| places("docker/daemon.json"), |file| vec![file]);
         RegistryFiles {
             conf,
             drop_ins,
             hosts,
-            daemon,
+            daemon: self.daemon_files(),
         }
+    }
+
+    /// Where docker's `daemon.json` may be: the first that is there counts.
+    pub(crate) fn daemon_files(&self) -> Vec<PathBuf> {
+        if let Some(file) = std::env::var_os("DHOW_DOCKER_DAEMON_JSON").filter(|file| !file.is_empty()) {
+            return vec![file.into()];
+        }
+        let folders = self.config_folder().into_iter().chain(["/etc".into()]);
+        folders.map(|folder| folder.join("docker/daemon.json")).collect()
     }
 
     /// Where policies are: the person's own before the system's, and the first that is there counts alone. A variable names

@@ -377,24 +377,33 @@ impl Networks {
         leased: &mut Vec<IpAddr>,
     ) -> Result<Endpoint, Error> {
         let leases = self.leases(&network.name);
-        let mut take = |subnet: &Subnet, wanted: Option<IpAddr>| -> Result<IpAddr, Error> {
-            let ip = match wanted {
-                Some(ip) => leases.claim(subnet, ip, request.container).map(|()| ip)?,
-                None => leases.next(subnet, request.container)?,
-            };
-            leased.push(ip);
-            Ok(ip)
-        };
         let v4 = network.v4().ok_or_else(|| {
             Error::new(
                 ErrorKind::DataLoss,
                 format!("network {} has no IPv4 range", network.name),
             )
         })?;
-        let ip = v4_of(take(v4, request.ip.map(IpAddr::V4))?);
-        let ip6 = match (network.v6(), request.ip6) {
+        let ip = match request.ip.map(IpAddr::V4) {
+            Some(ip) => leases.claim(v4, ip, request.container).map(|()| ip)?,
+            None => leases.next(v4, request.container)?,
+        };
+        leased.push(ip);
+        let ip = v4_of(ip);
+        // A host that was started without IPv6 has none for a network from before that.
+        let v6 = network.v6().filter(|_| sysctl::has_ipv6());
+        let ip6 = match (v6, request.ip6) {
             (None, None) => None,
-            (Some(subnet), wanted) => Some(v6_of(take(subnet, wanted.map(IpAddr::V6))?)),
+            (Some(subnet), None) => {
+                let twin = leases.claim_twin(subnet, ip, request.container)?;
+                let twin = twin.map_or_else(|| leases.next(subnet, request.container), Ok)?;
+                leased.push(twin);
+                Some(v6_of(twin))
+            }
+            (Some(subnet), Some(wanted)) => {
+                leases.claim(subnet, wanted.into(), request.container)?;
+                leased.push(wanted.into());
+                Some(wanted)
+            }
             (None, Some(ip)) => {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,
@@ -423,8 +432,8 @@ impl Networks {
             prefix: v4.subnet.prefix_len(),
             gateway: gateway(v4).map(v4_of),
             ip6,
-            prefix6: network.v6().map_or(0, |subnet| subnet.subnet.prefix_len()),
-            gateway6: network.v6().and_then(gateway).map(v6_of),
+            prefix6: v6.map_or(0, |subnet| subnet.subnet.prefix_len()),
+            gateway6: v6.and_then(gateway).map(v6_of),
             mac: request.mac.unwrap_or_else(|| MacAddress::of(ip)),
             ports: Vec::new(),
             filtered: network.is_filtered(),
@@ -435,7 +444,6 @@ impl Networks {
     fn prepare(&self, network: &Network, endpoint: &Endpoint) -> Result<(Socket, Bridge), Error> {
         let mut socket = Socket::route().context(|| "open a routing socket")?;
         let bridge = bridge::ensure(&mut socket, network)?;
-        bridge::ensure_forwarding(network)?;
         let mut firewall = self.firewall()?;
         if firewall
             .is_whole(Some(network))
@@ -454,6 +462,7 @@ impl Networks {
         } else {
             self.rebuild(&mut firewall)?;
         }
+        self.ensure_forwarding(network, &mut firewall)?;
         firewall
             .forget_flows(endpoint)
             .context(|| "forget what conntrack knows of the ports")?;
@@ -602,26 +611,40 @@ pub(crate) fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
             )
         })?
         .index;
-    let disabled = if endpoint.ip6.is_some() { "0" } else { "1" };
-    sysctl::write_if_there(&format!("ipv6/conf/{interface}/disable_ipv6"), disabled)?;
-    if endpoint.ip6.is_some() {
-        sysctl::write_if_there(&format!("ipv6/conf/{interface}/accept_ra"), "0")?;
-        sysctl::write_if_there(&format!("ipv6/conf/{interface}/accept_dad"), "0")?;
-    }
-    let mut batch = Batch::new();
-    let mut address = |ip: IpAddr, prefix: u8| -> Result<(), Error> {
-        let net = IpNet::new(ip, prefix)
-            .map_err(|error| Error::because(ErrorKind::Internal, "address and prefix do not fit", error))?;
-        route::add_address(&mut batch, index, net);
-        Ok(())
+    // Each of these is looked up anew in a new namespace, which takes as long as a request: only what is needed. A new namespace
+    // has IPv6 on, and the address of ours is not looked for among the neighbours.
+    let (key, value) = match endpoint.ip6 {
+        Some(_) => ("accept_ra", "0"),
+        None => ("disable_ipv6", "1"),
     };
-    address(endpoint.ip.into(), endpoint.prefix)?;
-    if let Some(ip) = endpoint.ip6 {
-        address(ip.into(), endpoint.prefix6)?;
-    }
-    route::set_up(&mut batch, index);
+    sysctl::write_if_there(&format!("ipv6/conf/{interface}/{key}"), value)?;
     let what = || format!("configure {interface} in the container");
-    socket.demand(&mut batch, &mut |_, _| ()).context(what)?;
+    let mut give_addresses = || -> Result<std::io::Result<()>, Error> {
+        let mut batch = Batch::new();
+        let own = [
+            Some((IpAddr::V4(endpoint.ip), endpoint.prefix)),
+            endpoint.ip6.map(|ip| (IpAddr::V6(ip), endpoint.prefix6)),
+        ];
+        for (ip, prefix) in own.into_iter().flatten() {
+            let net = IpNet::new(ip, prefix).map_err(|error| {
+                Error::because(ErrorKind::Internal, "address and prefix do not fit", error)
+            })?;
+            route::add_address(&mut batch, index, net);
+        }
+        route::set_up(&mut batch, index);
+        Ok(socket.demand(&mut batch, &mut |_, _| ()))
+    };
+    match give_addresses()? {
+        // In this namespace IPv6 was turned off (`addrconf_add_ifaddr`); the address of IPv4 is there already.
+        Err(error) if endpoint.ip6.is_some() && route::is(&error, Errno::ACCESS) => {
+            sysctl::write(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            match give_addresses()? {
+                Err(error) if !route::is(&error, Errno::EXIST) => return Err(error).context(what),
+                _ => {}
+            }
+        }
+        given => given.context(what)?,
+    }
     // 1024 is what the kernel gives an IPv6 route that names none.
     let gateways = [
         (endpoint.gateway.map(IpAddr::V4), number),

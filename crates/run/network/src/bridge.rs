@@ -68,10 +68,14 @@ fn make(socket: &mut Socket, network: &Network) -> Result<Bridge, Error> {
         .context(|| "look it up")?
         .ok_or_else(|| Error::new(ErrorKind::Internal, "the interface vanished"))?
         .index;
-    if network.v6().is_none() {
+    // A host that was started without IPv6 has none for a network from before that.
+    let has_v6 = network.v6().is_some() && sysctl::has_ipv6();
+    if !has_v6 {
         // No link-local address, no router solicitation, no reachability that nobody asked for (CVE-2024-32473).
         sysctl::write_if_there(&format!("ipv6/conf/{device}/disable_ipv6"), "1")?;
     } else {
+        // Also where the administrator turned IPv6 off for what is new: this network was asked to have it.
+        sysctl::write(&format!("ipv6/conf/{device}/disable_ipv6"), "0")?;
         // Until the search for duplicates of the link-local address ends (2 s) nothing can be forwarded to a container.
         sysctl::write_if_there(&format!("ipv6/conf/{device}/accept_dad"), "0")?;
     }
@@ -81,6 +85,9 @@ fn make(socket: &mut Socket, network: &Network) -> Result<Bridge, Error> {
     let mut batch = Batch::new();
     route::set_mtu(&mut batch, index, mtu);
     for subnet in &network.subnets {
+        if subnet.subnet.addr().is_ipv6() && !has_v6 {
+            continue;
+        }
         let net = IpNet::new(subnet.gateway, subnet.subnet.prefix_len())
             .map_err(|error| Error::because(ErrorKind::Internal, "gateway and prefix do not fit", error))?;
         route::add_address(&mut batch, index, net);
@@ -90,36 +97,4 @@ fn make(socket: &mut Socket, network: &Network) -> Result<Bridge, Error> {
         .demand(&mut batch, &mut |_, _| ())
         .context(|| "give it its addresses")?;
     Ok(Bridge { index, mtu })
-}
-
-/// Lets the host route for a network that has a way out.
-pub(crate) fn ensure_forwarding(network: &Network) -> Result<(), Error> {
-    if network.internal {
-        return Ok(());
-    }
-    sysctl::ensure("ipv4/ip_forward", "1")?;
-    if network.v6().is_some() {
-        keep_router_advertisements()?;
-        sysctl::ensure("ipv6/conf/all/forwarding", "1")?;
-    }
-    Ok(())
-}
-
-/// A host that forwards IPv6 stops to listen to router advertisements unless told otherwise, and may lose its own
-/// default route so (kernel `ip-sysctl.rst`, accept_ra: 2 overrules forwarding).
-fn keep_router_advertisements() -> Result<(), Error> {
-    let Ok(interfaces) = std::fs::read_dir("/proc/sys/net/ipv6/conf") else {
-        return Ok(());
-    };
-    for interface in interfaces.flatten() {
-        let Ok(name) = interface.file_name().into_string() else {
-            continue;
-        };
-        let key = format!("ipv6/conf/{name}/accept_ra");
-        if name != "all" && sysctl::is(&key, "1") && sysctl::is(&format!("ipv6/conf/{name}/forwarding"), "0")
-        {
-            sysctl::write_if_there(&key, "2")?;
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 //! and nothing half-written to repair.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use dhow_types::{ContainerId, ErrorKind};
@@ -55,6 +55,24 @@ impl Leases {
                 format!("address {ip} is already in use"),
             ))
         }
+    }
+
+    /// Takes the address of a wide IPv6 range that ends as this one of IPv4, which its lease makes free but for those who asked for
+    /// it by itself. Nothing has to be looked for, and who knows one address of a container knows the other.
+    pub(crate) fn claim_twin(
+        &self,
+        subnet: &Subnet,
+        ip: Ipv4Addr,
+        container: &ContainerId,
+    ) -> Result<Option<IpAddr>, Error> {
+        let IpNet::V6(range) = subnet.ip_range.unwrap_or(subnet.subnet) else {
+            return Ok(None);
+        };
+        if range.prefix_len() > 96 {
+            return Ok(None);
+        }
+        let twin = IpAddr::V6((u128::from(range.network()) | u128::from(u32::from(ip))).into());
+        Ok((!is_reserved(subnet, twin) && self.take(twin, container)?).then_some(twin))
     }
 
     /// Takes a free address: where there is room, the one behind the last that was given, so that what still knows one that
@@ -241,6 +259,26 @@ mod tests {
         );
         leases.release("10.1.0.4".parse().unwrap(), &id).unwrap();
         assert_eq!(leases.next(&subnet, &id).unwrap().to_string(), "10.1.0.4");
+    }
+
+    #[test]
+    fn the_address_of_ipv6_ends_as_that_of_ipv4_where_it_can() {
+        let (_keep, leases, subnet) = fixture("fd00:1::/64", "fd00:1::1", None);
+        let id = ContainerId::from_random([1; 32]);
+        let twin = |subnet: &Subnet, ip: [u8; 4]| leases.claim_twin(subnet, ip.into(), &id).unwrap();
+        assert_eq!(
+            twin(&subnet, [10, 1, 0, 2]),
+            Some("fd00:1::a01:2".parse().unwrap())
+        );
+        assert_eq!(twin(&subnet, [10, 1, 0, 2]), None, "somebody has it");
+        assert_eq!(twin(&subnet, [0, 0, 0, 1]), None, "the gateway's");
+        let narrow = Subnet {
+            ip_range: Some("fd00:1::/112".parse().unwrap()),
+            ..subnet
+        };
+        assert_eq!(twin(&narrow, [10, 1, 0, 3]), None);
+        let v4 = fixture("10.1.0.0/16", "10.1.0.1", None).2;
+        assert_eq!(twin(&v4, [10, 1, 0, 3]), None);
     }
 
     #[test]

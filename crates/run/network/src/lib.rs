@@ -17,7 +17,8 @@
 //! - Into a bridge come only answers and published ports; internal networks have no way out, not even by DNS
 //!   (`rules.rs`, `names.rs`; CVE-2024-29018).
 //! - Loopback addresses are never taken from a wire, though ports are published on them (`rules.rs`; CVE-2020-8558).
-//! - No IPv6 where none was asked for (`attach.rs`; CVE-2024-32473).
+//! - No IPv6 on a network without it (`attach.rs`; CVE-2024-32473); no router advertisements are heard in containers, and a
+//!   host that forwards IPv6 for them is no router between its other interfaces (`ipv6.rs`; CVE-2020-13401).
 //! - A flushed rule set is written again at once by who watches it ([`Networks::watch`]), else by the next attach or
 //!   [`Networks::repair`] (`rules.rs`; CVE-2025-54388).
 //! - A port in use is refused in docker's words, because the port is really held (`rules.rs`).
@@ -40,6 +41,7 @@ mod bridge;
 pub mod dns;
 mod files;
 mod firewall;
+mod forwarding;
 mod lease;
 mod model;
 mod namespace;

@@ -181,8 +181,9 @@ pub struct CreateNetwork {
     pub subnets: Vec<SubnetRequest>,
     /// No way out and none in.
     pub internal: bool,
-    /// Dual stack: an IPv6 range is chosen when none is given.
-    pub ipv6: bool,
+    /// Dual stack: an IPv6 range is chosen when none is given. Unsaid, a bridge for which no range is named has one where the
+    /// host has IPv6.
+    pub ipv6: Option<bool>,
     /// Kept for clients that set it.
     pub attachable: bool,
     /// No names of containers.

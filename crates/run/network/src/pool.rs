@@ -83,10 +83,10 @@ fn first_host(net: IpNet) -> IpAddr {
     }
 }
 
-/// The ranges of a new network: one of IPv4 and, when asked for, one of IPv6.
+/// The ranges of a new network: one of IPv4 and, when asked for, one of IPv6, below the host's own `prefix6`.
 pub(crate) fn choose(
     wishes: &[SubnetRequest],
-    ipv6: bool,
+    prefix6: Option<Prefix6>,
     id: &NetworkId,
     taken: &Taken,
     start: usize,
@@ -112,8 +112,8 @@ pub(crate) fn choose(
         chosen.insert(0, user_range(taken, start)?);
     }
     let has_v6 = chosen.iter().any(|subnet| subnet.subnet.addr().is_ipv6());
-    if ipv6 && !has_v6 {
-        let net = local_range(id)?;
+    if let Some(prefix6) = prefix6.filter(|_| !has_v6) {
+        let net = local_range(prefix6, id, taken)?;
         chosen.push(Subnet {
             subnet: net,
             gateway: first_host(net),
@@ -125,15 +125,29 @@ pub(crate) fn choose(
     Ok(chosen)
 }
 
-/// A unique local range (RFC 4193): 40 random bits, here those of the network's random id.
-fn local_range(id: &NetworkId) -> Result<IpNet, Error> {
+/// The 40 random bits of all unique local addresses of one host (RFC 4193, section 3.2).
+pub(crate) type Prefix6 = [u8; 5];
+
+/// A unique local range: `fd`, the host's bits and 16 for the network, first those of its random id.
+fn local_range(prefix: Prefix6, id: &NetworkId, taken: &Taken) -> Result<IpNet, Error> {
     let hash = Digest::of(id.as_str().as_bytes());
+    let first = u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]);
     let mut raw = [0; 16];
     raw[0] = 0xfd;
-    raw[1..8].copy_from_slice(&hash.as_bytes()[..7]);
-    Ipv6Net::new(raw.into(), 64)
-        .map(IpNet::V6)
-        .map_err(|error| Error::because(ErrorKind::Internal, "choose an IPv6 range", error))
+    raw[1..6].copy_from_slice(&prefix);
+    for number in 0..=u16::MAX {
+        raw[6..8].copy_from_slice(&first.wrapping_add(number).to_be_bytes());
+        let net = Ipv6Net::new(raw.into(), 64)
+            .map_err(|error| Error::because(ErrorKind::Internal, "choose an IPv6 range", error))?;
+        if taken.is_free(net.into()) {
+            return Ok(net.into());
+        }
+    }
+    Err(Error::new(
+        ErrorKind::ResourceExhausted,
+        "every unique local range of this host is taken by a network or a route",
+    )
+    .with_hint("name a free IPv6 range with --subnet"))
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -219,7 +233,7 @@ mod tests {
         };
         let chosen = choose(
             &[],
-            false,
+            None,
             &id(),
             &Taken {
                 routes: vec![net("10.89.1.0/25")],
@@ -254,7 +268,7 @@ mod tests {
                 ip_range: range.map(net),
                 ..SubnetRequest::default()
             };
-            choose(&[wish], false, &id(), &taken, 0).map_err(|error| error.kind())
+            choose(&[wish], None, &id(), &taken, 0).map_err(|error| error.kind())
         };
         for (subnet, gateway, range, kind) in [
             ("10.6.0.1/16", None, None, ErrorKind::InvalidArgument),
@@ -286,16 +300,28 @@ mod tests {
 
     #[test]
     fn dual_stack_puts_ipv4_first_and_chooses_a_unique_local_range() {
-        let chosen = choose(&[], true, &id(), &Taken::default(), 0).unwrap();
+        let prefix = Some([0x12, 0x34, 0x56, 0x78, 0x9a]);
+        let chosen = choose(&[], prefix, &id(), &Taken::default(), 0).unwrap();
         assert!(chosen[0].subnet.addr().is_ipv4());
-        assert!(net("fd00::/8").contains(&chosen[1].subnet));
+        assert!(net("fd12:3456:789a::/48").contains(&chosen[1].subnet));
+        assert_eq!(chosen[1].subnet.prefix_len(), 64);
+        // Of one that is taken the next; of all of them none.
+        let taken = |net| Taken {
+            networks: vec![net],
+            routes: Vec::new(),
+        };
+        let other = choose(&[], prefix, &id(), &taken(chosen[1].subnet), 0).unwrap();
+        assert_ne!(other[1].subnet, chosen[1].subnet);
+        assert!(net("fd12:3456:789a::/48").contains(&other[1].subnet));
+        let full = choose(&[], prefix, &id(), &taken(net("fd12:3456:789a::/48")), 0).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::ResourceExhausted);
         let wish = SubnetRequest {
             subnet: Some(net("fd01::/64")),
             ..SubnetRequest::default()
         };
-        let chosen = choose(std::slice::from_ref(&wish), false, &id(), &Taken::default(), 0).unwrap();
+        let chosen = choose(std::slice::from_ref(&wish), prefix, &id(), &Taken::default(), 0).unwrap();
         assert_eq!(chosen.len(), 2);
         assert_eq!(chosen[1].gateway.to_string(), "fd01::1");
-        assert!(choose(&[wish.clone(), wish], false, &id(), &Taken::default(), 0).is_err());
+        assert!(choose(&[wish.clone(), wish], None, &id(), &Taken::default(), 0).is_err());
     }
 }

@@ -11,6 +11,7 @@ use dhow_types::ErrorKind;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
+use crate::sysctl::has_ipv6;
 use crate::{Context as _, Error, PortMapping, Protocol, PublishedPort};
 
 /// How often an ephemeral port is drawn again when the other address family does not have it free.
@@ -86,11 +87,6 @@ pub(crate) fn hold(port: &PublishedPort) -> Option<OwnedFd> {
     bind(port.host_ip, port.host_port, port.protocol)
         .ok()
         .map(|(_, socket)| socket)
-}
-
-/// Whether the host's kernel knows IPv6 at all.
-fn has_ipv6() -> bool {
-    std::path::Path::new("/proc/sys/net/ipv6").exists()
 }
 
 fn reserve_one(hosts: &[IpAddr], wish: &PortMapping) -> Result<(u16, Vec<OwnedFd>), Error> {

@@ -14,15 +14,17 @@ use crate::lease::Leases;
 use crate::model::{CreateNetwork, DEFAULT_BRIDGE, Driver, Endpoint, HOST, NONE, Network};
 use crate::netlink::{Batch, Socket, route};
 use crate::options::{self, Options, driver};
-use crate::pool::{self, Taken};
+use crate::pool::{self, Prefix6, Taken};
 use crate::user::{UserNamespace, errand};
-use crate::{Context as _, Error};
+use crate::{Context as _, Error, sysctl};
 
 /// The root of which the devices and the table have plain names; others carry a hash, so that several roots can be
 /// used on one host.
 const DEFAULT_ROOT: &str = "/var/lib/dhow";
 /// Longest record that is read.
 const MAX_RECORD: u64 = 1 << 20;
+/// The bits that unique local ranges have in common.
+const PREFIX6: &str = ".prefix6";
 /// Version of the records.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -139,6 +141,10 @@ impl Networks {
             })?),
             None => options.interface,
         };
+        let prefix6 = match self.is_dual(driver, wanted)? {
+            true => Some(self.prefix6()?),
+            false => None,
+        };
         let mut taken = taken(&others)?;
         let (device, parent) = match driver {
             Driver::Bridge => (bridge_device(wished, &others, &id)?, String::new()),
@@ -158,7 +164,7 @@ impl Networks {
             names: !wanted.nameless,
             default_route: options.default_route,
             created: now(),
-            subnets: pool::choose(&wanted.subnets, wanted.ipv6, &id, &taken, self.start)?,
+            subnets: pool::choose(&wanted.subnets, prefix6, &id, &taken, self.start)?,
             internal: wanted.internal,
             attachable: wanted.attachable,
             labels: wanted.labels.clone(),
@@ -179,6 +185,31 @@ impl Networks {
         }
         self.publish(&network)?;
         Ok(network)
+    }
+
+    /// Whether a new network has an IPv6 range of our choice.
+    fn is_dual(&self, driver: Driver, wanted: &CreateNetwork) -> Result<bool, Error> {
+        let mut ranges = wanted.subnets.iter().filter_map(|wish| wish.subnet);
+        if wanted.ipv6 == Some(false) && ranges.any(|range| range.addr().is_ipv6()) {
+            let message = "an IPv6 subnet is named, and IPv6 is refused";
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .with_hint("leave out --ipv6=false, or the subnet"));
+        }
+        // Who names ranges counts on these alone: clients of docker look whether there is but one.
+        let usual = driver == Driver::Bridge && wanted.subnets.is_empty() && sysctl::host_wants_ipv6();
+        Ok(wanted.ipv6.unwrap_or(usual))
+    }
+
+    /// The bits that all unique local ranges of this root have in common: drawn once. Under the lock.
+    fn prefix6(&self) -> Result<Prefix6, Error> {
+        let path = self.directory.join(PREFIX6);
+        // What a power cut left of it is no reason to have no networks; those that there are keep their ranges.
+        if let Ok(Some(prefix)) = read_record(&path) {
+            return Ok(prefix);
+        }
+        let drawn: Prefix6 = random()?;
+        write_record(&self.directory, PREFIX6, &drawn, Durable::Yes)?;
+        Ok(drawn)
     }
 
     /// The host's interface for macvlan and ipvlan: that of the default route when none is named.
@@ -434,7 +465,7 @@ impl Networks {
             endpoints.extend(self.endpoints(network)?);
         }
         firewall
-            .rebuild(&networks, &endpoints)
+            .rebuild(&networks, &endpoints, &self.closed6())
             .context(|| format!("write nf_tables table inet {}", self.table))
             .map_err(|error| {
                 error.with_hint("the kernel needs nf_tables with nat, fib and masquerade (nft_chain_nat, nft_fib_inet, nft_masq)")

@@ -36,6 +36,16 @@ fn put(key: &str, value: &str) -> io::Result<()> {
         .write_all(value.as_bytes())
 }
 
+/// Whether the kernel knows IPv6 at all.
+pub(crate) fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Whether the administrator left it on.
+pub(crate) fn host_wants_ipv6() -> bool {
+    has_ipv6() && !is("ipv6/conf/all/disable_ipv6", "1")
+}
+
 /// Whether the key is there and has this short value.
 pub(crate) fn is(key: &str, value: &str) -> bool {
     let mut now = [0; 16];

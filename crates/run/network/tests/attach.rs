@@ -156,7 +156,7 @@ fn a_second_network_can_be_connected_and_disconnected_while_running() {
 #[test]
 fn a_bridge_without_a_free_port_says_so_and_leaves_nothing() {
     one_world("0", |world| {
-        let network = world.network("full", |_| ());
+        let network = world.network("full", |wanted| wanted.ipv6 = Some(false));
         let first = world.container(&network, 1, &[]);
         let device = network.device.clone();
         inside(&world.host, move || {
@@ -226,7 +226,7 @@ fn two_hundred_attaches_and_detaches_leave_nothing() {
 #[test]
 fn a_dual_stack_network_routes_ipv6_too() {
     with_world(|world| {
-        let network = world.network("dual", |wanted| wanted.ipv6 = true);
+        let network = world.network("dual", |wanted| wanted.ipv6 = Some(true));
         let (one, two) = (
             world.container(&network, 1, &[]),
             world.container(

@@ -11,6 +11,7 @@ mod world;
 
 mod attach;
 mod crash;
+mod ipv6;
 mod names;
 mod records;
 mod rules;

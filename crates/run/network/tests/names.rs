@@ -205,6 +205,17 @@ fn address(container: &Container) -> Option<(u8, Vec<Vec<u8>>)> {
 }
 
 #[test]
+fn a_container_without_ipv6_is_known_and_has_no_address_of_it() {
+    with_world(|world| {
+        let network = world.network("net1", |wanted| wanted.ipv6 = Some(false));
+        let one = attach(world, &network, 1, "one", &[]);
+        let _db = attach(world, &network, 2, "db", &[]);
+        let _server = run(world, &one, Vec::new());
+        assert_eq!(ask_udp(&one.netns, "db", AAAA), Some((0, vec![])));
+    });
+}
+
+#[test]
 fn containers_are_found_by_name_alias_short_id_and_address() {
     with_world(|world| {
         let network = world.network("net1", |_| ());
@@ -225,8 +236,7 @@ fn containers_are_found_by_name_alias_short_id_and_address() {
         assert_eq!(ask_tcp(&one.netns, "db", A), address(&db));
         assert_eq!(
             ask_udp(&one.netns, "db", AAAA),
-            Some((0, vec![])),
-            "known, but no IPv6"
+            Some((0, vec![db.endpoint.ip6.unwrap().octets().to_vec()]))
         );
         let [a, b, c, d] = db.endpoint.ip.octets();
         let (code, records) = ask_udp(&one.netns, &format!("{d}.{c}.{b}.{a}.in-addr.arpa"), PTR).unwrap();

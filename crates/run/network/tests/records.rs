@@ -42,7 +42,7 @@ fn networks_are_listed_found_by_name_and_prefix_and_removed() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, [".lock", "bridge"]);
+        assert_eq!(left, [".lock", ".prefix6", "bridge"]);
     });
 }
 

@@ -262,6 +262,7 @@ fn nft_reads_the_table_as_it_is_meant() {
             "oifname @internal drop",
             "ct state established,related accept",
             "oifname @bridges ct status ! dnat drop",
+            "iifname @closed6 oifname @closed6 meta nfproto ipv6 drop",
             &format!("tcp . 8080 : {ip} . 80"),
             &format!("udp . {HOST} . 5353 : {ip} . 53"),
             &format!("elements = {{ \"{}\" }}", network.device),

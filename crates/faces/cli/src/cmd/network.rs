@@ -135,9 +135,9 @@ struct CreateFlags {
     /// Restrict external access to the network
     #[arg(long)]
     internal: bool,
-    /// Enable IPv6 networking
-    #[arg(long)]
-    ipv6: bool,
+    /// Enable IPv6 networking: so it is for a bridge without --subnet where the host has IPv6, unless this is false
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    ipv6: Option<bool>,
     /// Enable manual container attachment
     #[arg(long)]
     attachable: bool,
@@ -177,12 +177,19 @@ struct CreateFlags {
 
 fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: CreateFlags = crate::flags::read(matches)?;
+    let is_bridge = flags
+        .driver
+        .as_deref()
+        .is_none_or(|driver| matches!(driver, "" | "default" | "bridge"));
     let wanted = CreateNetwork {
         name: flags.name.clone(),
         driver: flags.driver.clone(),
         subnets: subnets(&flags)?,
         internal: flags.internal,
-        ipv6: flags.ipv6,
+        ipv6: match flags.ipv6 {
+            None if is_bridge && flags.subnet.is_empty() => usual_ipv6(&context.environment.daemon_files())?,
+            said => said,
+        },
         attachable: flags.attachable,
         nameless: flags.disable_dns,
         dns: flags.dns.clone(),
@@ -204,6 +211,34 @@ fn create(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         )?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What docker's `daemon.json` says of IPv6 in new bridges: `default-network-opts`, `bridge`, this option.
+fn usual_ipv6(files: &[std::path::PathBuf]) -> Result<Option<bool>, CliError> {
+    use std::io::Read as _;
+    const OPTION: &str = "com.docker.network.enable_ipv6";
+    const MOST: u64 = 1 << 20;
+    let Some((path, file)) = files
+        .iter()
+        .find_map(|path| Some((path, std::fs::File::open(path).ok()?)))
+    else {
+        return Ok(None);
+    };
+    let bad = |why: String| CliError::plain(format!("{}: {why}", path.display()));
+    let mut text = String::new();
+    file.take(MOST)
+        .read_to_string(&mut text)
+        .map_err(|error| bad(error.to_string()))?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let document: serde_json::Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    match &document["default-network-opts"]["bridge"][OPTION] {
+        serde_json::Value::Null => Ok(None),
+        serde_json::Value::String(word) if matches!(word.as_str(), "true" | "1") => Ok(Some(true)),
+        serde_json::Value::String(word) if matches!(word.as_str(), "false" | "0") => Ok(Some(false)),
+        other => Err(bad(format!("{OPTION} is {other}: write \"true\" or \"false\""))),
+    }
 }
 
 /// A gateway and a range belong to the subnet of their own family.

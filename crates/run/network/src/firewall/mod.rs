@@ -7,6 +7,7 @@
 //!        internal     bridges without a way out
 //!        outbound     bridges whose packets get an address of the host when they leave
 //!        sources4     the ranges of the networks (and sources6)
+//!        closed6      interfaces of the host between which nothing forwarded IPv6 before us
 //! maps   published4   protocol . host address . port : container address . port      (and published6)
 //!        everywhere4  protocol . port : container address . port                     (and everywhere6)
 //! raw         drops 127/8 from any wire: with route_localnet a neighbour could else reach the host's loopback, and
@@ -14,7 +15,8 @@
 //! prerouting  what is for this host: look it up in the maps
 //! output      the same for the host's own connections
 //! postrouting loopback sources and hairpins get the bridge's address; outbound traffic gets the host's
-//! forward     internal bridges are closed; into a bridge come only answers and what was published
+//! forward     internal bridges are closed; into a bridge come only answers and what was published; IPv6 is not
+//!             forwarded between other interfaces only because it is for ours
 //! ```
 //! What the maps lead to a container goes the way of forwarded packets and meets no input chain of the host. The ports of a
 //! network with `com.dhow.firewall=host` are in no map: a relay listens for them, as any server of the host does.
@@ -85,7 +87,12 @@ impl Firewall {
     }
 
     /// Writes the whole table anew, in one transaction.
-    pub(crate) fn rebuild(&mut self, networks: &[Network], endpoints: &[Endpoint]) -> io::Result<()> {
+    pub(crate) fn rebuild(
+        &mut self,
+        networks: &[Network],
+        endpoints: &[Endpoint],
+        closed6: &[String],
+    ) -> io::Result<()> {
         let table = &self.table;
         let mut batch = Batch::new();
         encode::transaction(&mut batch, |batch| {
@@ -97,6 +104,7 @@ impl Firewall {
             write_rules(batch, table);
             let mut all: Vec<Element> = networks.iter().flat_map(network_elements).collect();
             all.extend(endpoints.iter().flat_map(endpoint_elements));
+            all.extend(closed_elements(closed6));
             all.sort();
             // Two records for one port cannot be (the port was reserved); if one is stale, either will do, but a
             // double key would fail the transaction.
@@ -105,6 +113,11 @@ impl Firewall {
         });
         self.socket.allow(batch.size())?;
         self.socket.demand(&mut batch, &mut |_, _| ())
+    }
+
+    /// Forwards no IPv6 from one of these interfaces to another.
+    pub(crate) fn close6(&mut self, interfaces: &[String]) -> io::Result<()> {
+        self.add(&closed_elements(interfaces))
     }
 
     /// Adds the network's bridge.
@@ -223,17 +236,32 @@ fn ifname(device: &str) -> [u8; IFNAMSIZ] {
     raw
 }
 
+/// One element of a set.
+fn element(set: &'static str, key: &[u8]) -> Element {
+    Element {
+        set,
+        key: key.to_vec(),
+        start: true,
+        data: Vec::new(),
+    }
+}
+
+fn closed_elements(interfaces: &[String]) -> Vec<Element> {
+    let both = |name: &String| {
+        let name = ifname(name);
+        // With br_netfilter a frame on its way through a bridge of the host's comes from where it goes.
+        [element("closed6", &name), element("same", &[name, name].concat())]
+    };
+    let mut all: Vec<Element> = interfaces.iter().flat_map(both).collect();
+    all.sort();
+    all
+}
+
 fn device_elements(network: &Network) -> Vec<Element> {
     if network.device.is_empty() {
         return Vec::new();
     }
     let name = ifname(&network.device);
-    let element = |set, key: &[u8]| Element {
-        set,
-        key: key.to_vec(),
-        start: true,
-        data: Vec::new(),
-    };
     let mut all = vec![element("bridges", &name), element("same", &[name, name].concat())];
     if network.internal {
         all.push(element("internal", &name));

@@ -4,7 +4,7 @@ use super::encode::{self, Ct, Hook, Meta, R1, R2, Set, Step, WORD1, WORD2, WORD5
 use crate::netlink::Batch;
 
 /// Name of an empty chain that says which rules are in the table; another layout of another version is replaced.
-pub(super) const LAYOUT: &str = "layout-2";
+pub(super) const LAYOUT: &str = "layout-3";
 /// `IPS_DST_NAT`.
 const STATUS_DNAT: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
@@ -56,6 +56,11 @@ const SETS: &[Layout] = &[
     Layout {
         name: "sources6",
         key: &[V6],
+        data: &[],
+    },
+    Layout {
+        name: "closed6",
+        key: &[NAME],
         data: &[],
     },
     Layout {
@@ -243,6 +248,16 @@ pub(super) const FORWARD: &[Rule] = &[
         Step::Ct(Ct::Status),
         Step::Mask(STATUS_DNAT),
         Step::Equal(&[0; 4]),
+        Step::Drop,
+    ],
+    // Last, so that it costs the first packet of a connection only.
+    &[
+        Step::Meta(Meta::InName, R1),
+        Step::In("closed6"),
+        Step::Meta(Meta::OutName, R1),
+        Step::In("closed6"),
+        Step::Meta(Meta::Family, R1),
+        Step::Equal(&[10]),
         Step::Drop,
     ],
 ];
