@@ -19,6 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "bundle",
             "cdi",
+            "cni",
             "runtime",
             "monitor",
             "logdriver",
