@@ -25,7 +25,8 @@
 //!   and goes with the next sweep; a name never points to something incomplete.
 //! - A blob that is stored under a digest has it, a layer under a diff id has it; a manifest is kept byte for
 //!   byte, so that what was pulled is pushed with the same digest.
-//! - Locks: none while bytes move. The sweeper's lock (see `dhow_meta`) is held for renames only.
+//! - Locks: none while bytes move. A sweep (see `dhow_meta`) is announced for renames only, and in the way of nobody who
+//!   needs nothing of it.
 
 #![forbid(unsafe_code)]
 

@@ -127,7 +127,7 @@ impl Store {
         &self.root
     }
 
-    /// Whose layers a sweep keeps besides those that its caller names: `ask` is called under the sweeper's lock, so that
+    /// Whose layers a sweep keeps besides those that its caller names: `ask` is called while the sweep is announced, so that
     /// it also sees a container that was made since the caller looked. The first to be set stays.
     pub fn ask_before_a_sweep(&self, ask: impl Fn() -> Result<Vec<DiffId>, Error> + Send + Sync + 'static) {
         drop(self.keepers.set(Keepers(Box::new(ask))));

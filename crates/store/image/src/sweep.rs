@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use dhow_content::ContentStore as _;
-use dhow_meta::{SweepLock, live_pins, sweep_leases};
+use dhow_meta::{Sweep, live_pins, sweep_leases};
 use dhow_types::{DiffId, Digest, ErrorKind};
 
 use crate::types::{DiskUsage, LayerUsage, Swept, Usage, Use};
@@ -12,10 +12,13 @@ use crate::{Context as _, Error, Store};
 /// Files that a sweep keeps open at most.
 const MOST_OPEN: usize = 256;
 
+/// How often a sweep looks again, since somebody came to need what it was about to take, before all others wait for it.
+const MOST_STOPPED: usize = 16;
+
 impl Store {
     /// Deletes the layers, configs and manifests that no image, container, snapshot, lease or build cache needs.
     ///
-    /// What goes is renamed away under the sweeper's lock, and deleted without it: nobody waits for a deletion.
+    /// What goes is announced and renamed away, and deleted after that: nobody waits for a deletion.
     ///
     /// # Errors
     /// When the store cannot be read or written; what is left goes next time.
@@ -23,8 +26,7 @@ impl Store {
         self.refresh()?;
         let swept = self.take_away(uses, &|_| true)?;
         if !swept.layers.is_empty() {
-            self.meta
-                .edit(|edit| swept.layers.iter().try_for_each(|diff| edit.forget_blobs(diff)))?;
+            self.forget_blobs(&swept.layers)?;
         }
         self.layers.sweep().context(|| "delete what was swept")?;
         sweep_leases(&self.root, true)?;
@@ -38,16 +40,24 @@ impl Store {
             return Ok(());
         }
         let swept = self.take_away(&[], &|digest| layers.iter().any(|diff| diff.0 == *digest))?;
-        self.meta
-            .edit(|edit| swept.layers.iter().try_for_each(|diff| edit.forget_blobs(diff)))?;
+        self.forget_blobs(&swept.layers)?;
         self.layers.sweep().context(|| "delete what was swept")?;
+        Ok(())
+    }
+
+    /// Forgets what blobs these layers had, unless somebody brought them again meanwhile.
+    fn forget_blobs(&self, layers: &[DiffId]) -> Result<(), Error> {
+        self.meta.edit(|edit| {
+            let mut gone = layers.iter().filter(|diff| !self.layers.contains(diff));
+            gone.try_for_each(|diff| edit.forget_blobs(diff))
+        })?;
         Ok(())
     }
 
     /// Renames away what nobody needs, as far as it is asked for.
     ///
-    /// Every directory of the store is listed before the lock is taken. Under it only the few that nobody seemed to need
-    /// are asked for again: whoever began to need one since has pinned it, or is in the records.
+    /// Every directory of the store is listed before anything is announced. After that only the few that nobody seemed to
+    /// need are asked for again: whoever began to need one since has pinned it, or is in the records.
     fn take_away(&self, uses: &[Use], asked: &dyn Fn(&Digest) -> bool) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         let mut layers = self.layers.list().context(|| "list the layers")?;
@@ -56,32 +66,54 @@ impl Store {
         documents.retain(|digest| asked(digest));
         let mut listed = HashMap::new();
         self.retain_unneeded(uses, &mut layers, &mut documents, &mut listed)?;
-        if layers.is_empty() && documents.is_empty() {
-            return Ok(swept);
-        }
-        let lock = SweepLock::acquire(&self.root)?;
-        self.retain_unneeded(uses, &mut layers, &mut documents, &mut listed)?;
+        let mut tries = 0;
+        let announced = loop {
+            if layers.is_empty() && documents.is_empty() {
+                return Ok(swept);
+            }
+            let all: Vec<Digest> = layers
+                .iter()
+                .map(|diff| diff.0)
+                .chain(documents.iter().copied())
+                .collect();
+            let mut announced = if tries < MOST_STOPPED {
+                Sweep::announce(&self.root, &all)?
+            } else {
+                Sweep::alone(&self.root)?
+            };
+            self.retain_unneeded(uses, &mut layers, &mut documents, &mut listed)?;
+            if announced.begin()? {
+                break announced;
+            }
+            tries += 1;
+        };
         let mut kept_open = Vec::new();
         for diff in layers {
             // A layer whose size cannot be read goes as well: it is of no use to anybody.
-            swept.bytes += self.layers.layer(&diff).map_or(0, |layer| layer.disk());
-            gone(self.layers.remove(&diff)).context(|| format!("remove layer {}", diff.short()))?;
-            swept.layers.push(diff);
+            let bytes = self.layers.layer(&diff).map_or(0, |layer| layer.disk());
+            let what = || format!("remove layer {}", diff.short());
+            if taken(self.layers.remove(&diff)).context(what)? {
+                swept.bytes += bytes;
+                swept.layers.push(diff);
+            }
         }
         for digest in documents {
             let open = match self.content.open(&digest) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other.context(|| "open a blob")?,
             };
-            swept.bytes += open.size();
+            let bytes = open.size();
             // The file system frees its blocks when it is closed: that may wait for a disk.
             if kept_open.len() < MOST_OPEN {
                 kept_open.push(open);
             }
-            gone(self.content.remove(&digest)).context(|| format!("remove blob {}", digest.short()))?;
-            swept.blobs.push(digest);
+            let what = || format!("remove blob {}", digest.short());
+            if taken(self.content.remove(&digest)).context(what)? {
+                swept.bytes += bytes;
+                swept.blobs.push(digest);
+            }
         }
-        drop(lock);
+        drop(announced);
         drop(kept_open);
         Ok(swept)
     }
@@ -223,10 +255,10 @@ impl Store {
     }
 }
 
-/// "Already gone" counts as done.
-fn gone<E: dhow_types::Failure>(outcome: Result<(), E>) -> Result<(), E> {
+/// Whether it was this one that took it away: another sweep may have been faster.
+fn taken<E: dhow_types::Failure>(outcome: Result<(), E>) -> Result<bool, E> {
     match outcome {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        other => other.map(|()| true),
     }
 }

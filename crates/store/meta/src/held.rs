@@ -29,16 +29,8 @@ impl Held {
     pub(crate) fn take(path: &Path, operation: FlockOperation) -> Result<Self, Error> {
         let file = open(path)?;
         let urgent = Urgent::begin();
-        loop {
-            match flock(file.as_fd(), operation) {
-                Err(Errno::INTR) => {}
-                outcome => {
-                    return outcome
-                        .map(|()| Self::new(file, urgent))
-                        .map_err(|e| failed(path, e));
-                }
-            }
-        }
+        lock(&file, path, operation)?;
+        Ok(Self::new(file, urgent))
     }
 
     /// The same alone and without a wait: nothing while somebody else has it.
@@ -56,6 +48,21 @@ impl Held {
         Self {
             _file: file,
             _urgent: urgent,
+        }
+    }
+}
+
+/// Locks a file that is open already, until it is closed.
+pub(crate) fn wait(file: &File, path: &Path, operation: FlockOperation) -> Result<(), Error> {
+    let _urgent = Urgent::begin();
+    lock(file, path, operation)
+}
+
+fn lock(file: &File, path: &Path, operation: FlockOperation) -> Result<(), Error> {
+    loop {
+        match flock(file.as_fd(), operation) {
+            Err(Errno::INTR) => {}
+            outcome => return outcome.map_err(|errno| failed(path, errno)),
         }
     }
 }

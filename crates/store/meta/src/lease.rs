@@ -9,17 +9,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_types::Digest;
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, getpid};
 
-use crate::held::Held;
+use crate::sweep::{self, stop_sweeps};
 use crate::{Context as _, Error};
 
 /// More than this is not read of one lease: 100,000 pins.
 const MAX_LEASE: u64 = 6_500_000;
-
-/// Below a store's root: held shared by who pins, alone by who sweeps.
-const GC: &str = "locks/gc";
 
 /// Keeps digests (of layers and of blobs) from the sweeper; dropped, it keeps nothing.
 #[derive(Debug)]
@@ -37,17 +33,7 @@ impl Lease {
     /// When `leases/` cannot be written.
     pub fn acquire(root: &Path) -> Result<Self, Error> {
         let owner = getpid();
-        let start = start_time(owner).context(|| "read the start time of this process")?;
-        let mut random = [0; 8];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(std::io::Error::from)
-            .context(|| "get random bytes")?;
-        let name = format!(
-            "{}-{start}-{}-{:016x}",
-            owner.as_raw_nonzero(),
-            boot()?,
-            u64::from_ne_bytes(random)
-        );
+        let name = own_name()?;
         let path = root.join("leases").join(name);
         let file = OpenOptions::new()
             .append(true)
@@ -68,7 +54,7 @@ impl Lease {
     /// # Errors
     /// When the lease cannot be written.
     pub fn pin(&self, digest: &Digest) -> Result<(), Error> {
-        self.append(&format!("{}\n", digest.hex()))
+        self.pin_many(std::slice::from_ref(digest))
     }
 
     /// Keeps all of these, at the price of one.
@@ -79,12 +65,10 @@ impl Lease {
         if digests.is_empty() {
             return Ok(());
         }
-        self.append(
-            &digests
-                .iter()
-                .map(|digest| digest.hex() + "\n")
-                .collect::<String>(),
-        )
+        self.append(&lines(digests))?;
+        stop_sweeps(&self.root, |swept| {
+            digests.iter().any(|digest| swept.contains(digest))
+        })
     }
 
     /// Keeps everything: for work whose digests are known only when it is done (load, import, a build's layers).
@@ -92,11 +76,11 @@ impl Lease {
     /// # Errors
     /// When the lease cannot be written.
     pub fn pin_everything(&self) -> Result<(), Error> {
-        self.append("*\n")
+        self.append("*\n")?;
+        stop_sweeps(&self.root, |_| true)
     }
 
     fn append(&self, lines: &str) -> Result<(), Error> {
-        let _held = Held::take(&self.root.join(GC), FlockOperation::LockShared)?;
         (&self.file)
             .write_all(lines.as_bytes())
             .context(|| format!("write {}", self.path.display()))
@@ -110,23 +94,6 @@ impl Drop for Lease {
             // When it cannot be removed now, it is void when the process ends.
             drop(std::fs::remove_file(&self.path));
         }
-    }
-}
-
-/// Held by the sweeper from before it reads the pins until it has renamed what nobody needs.
-#[derive(Debug)]
-pub struct SweepLock {
-    _held: Held,
-}
-
-impl SweepLock {
-    /// Waits until no pin is being made; new pins wait until this is dropped. Hold it for renames only.
-    ///
-    /// # Errors
-    /// When the lock file cannot be opened.
-    pub fn acquire(root: &Path) -> Result<Self, Error> {
-        let held = Held::take(&root.join(GC), FlockOperation::LockExclusive)?;
-        Ok(Self { _held: held })
     }
 }
 
@@ -145,9 +112,25 @@ impl Pins {
     pub fn contains(&self, digest: &Digest) -> bool {
         self.everything || self.digests.contains(digest)
     }
+
+    /// Adds what one file lists; one that is too long to read, or says something else, is everything: the safe side.
+    pub(crate) fn add(&mut self, text: Option<&str>) {
+        let Some(text) = text else {
+            self.everything = true;
+            return;
+        };
+        for line in text.lines() {
+            match Digest::from_hex(line) {
+                Ok(digest) => {
+                    self.digests.insert(digest);
+                }
+                Err(_) => self.everything = true,
+            }
+        }
+    }
 }
 
-/// Reads the leases of living processes. Decide by it only under a [`SweepLock`].
+/// Reads the leases of living processes. Decide by it only about what is announced (see [`Sweep`](crate::Sweep)).
 ///
 /// # Errors
 /// When `leases/` cannot be read.
@@ -162,30 +145,19 @@ pub fn live_pins(root: &Path) -> Result<Pins, Error> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error).context(|| format!("read {}", path.display())),
         };
-        // A lease too long to read keeps everything: the safe side.
-        let Some(text) = text else {
-            pins.everything = true;
-            continue;
-        };
-        for line in text.lines() {
-            match Digest::from_hex(line) {
-                Ok(digest) => {
-                    pins.digests.insert(digest);
-                }
-                Err(_) => pins.everything = true,
-            }
-        }
+        pins.add(text.as_deref());
     }
     Ok(pins)
 }
 
-/// Removes the leases of dead processes (or only counts them), and returns how many there were.
+/// Removes the leases of dead processes and what they announced (or only counts it), and returns how many there were.
 ///
 /// # Errors
-/// When `leases/` cannot be read.
+/// When `leases/` or the announcements cannot be read.
 pub fn sweep_leases(root: &Path, remove: bool) -> Result<usize, Error> {
     let dead: Vec<PathBuf> = leases(root)?
         .into_iter()
+        .chain(sweep::announced(root)?)
         .filter_map(|(path, alive)| (!alive).then_some(path))
         .collect();
     for path in dead.iter().filter(|_| remove) {
@@ -202,9 +174,15 @@ pub fn sweep_leases(root: &Path, remove: bool) -> Result<usize, Error> {
 /// All leases, and whether their processes live.
 fn leases(root: &Path) -> Result<Vec<(PathBuf, bool)>, Error> {
     let directory = root.join("leases");
+    let entries = std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))?;
+    owned(&directory, entries)
+}
+
+/// What is in a directory of files that processes named with [`own_name`], and whether these live.
+pub(crate) fn owned(directory: &Path, entries: std::fs::ReadDir) -> Result<Vec<(PathBuf, bool)>, Error> {
     let boot = boot()?;
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))? {
+    for entry in entries {
         let entry = entry.context(|| format!("list {}", directory.display()))?;
         let name = entry.file_name();
         let alive = name.to_str().is_some_and(|name| owner_lives(name, &boot));
@@ -213,8 +191,25 @@ fn leases(root: &Path) -> Result<Vec<(PathBuf, bool)>, Error> {
     Ok(found)
 }
 
+/// A name for a file of this process that nobody else has: `<pid>-<start time>-<boot>-<random>`.
+pub(crate) fn own_name() -> Result<String, Error> {
+    let owner = getpid();
+    let start = start_time(owner).context(|| "read the start time of this process")?;
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(std::io::Error::from)
+        .context(|| "get random bytes")?;
+    let (pid, random) = (owner.as_raw_nonzero(), u64::from_ne_bytes(random));
+    Ok(format!("{pid}-{start}-{}-{random:016x}", boot()?))
+}
+
+/// These digests as a lease has them: one in hexadecimal on each line.
+pub(crate) fn lines(digests: &[Digest]) -> String {
+    digests.iter().map(|digest| digest.hex() + "\n").collect()
+}
+
 fn owner_lives(name: &str, boot: &str) -> bool {
-    let mut parts = name.split('-');
+    let mut parts = name.trim_start_matches('.').split('-');
     let (Some(pid), Some(start), Some(of_boot)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
@@ -243,8 +238,13 @@ fn boot() -> Result<String, Error> {
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Option<String>> {
+    read_list(&File::open(path)?)
+}
+
+/// The text of a lease; nothing when it is too long.
+pub(crate) fn read_list(file: &File) -> std::io::Result<Option<String>> {
     use std::io::Read as _;
     let mut text = String::new();
-    let read = File::open(path)?.take(MAX_LEASE + 1).read_to_string(&mut text)?;
+    let read = file.take(MAX_LEASE + 1).read_to_string(&mut text)?;
     Ok((read as u64 <= MAX_LEASE).then_some(text))
 }

@@ -15,9 +15,9 @@
 //!
 //! [`Lease`] keeps digests from the sweeper while a pull, a build or a load is at work. Leases are files, since
 //! they must outlive nothing: the lease of a dead process (pid, start time, boot id) is void. The lock rule:
-//! a pin is appended under a shared `flock` of `locks/gc`, the sweeper reads the pins and renames what nobody
-//! needs under an exclusive one. A pin is therefore either seen by the sweeper, or made after it has finished;
-//! whoever pins first and looks second is safe.
+//! a sweeper announces what it is about to take, then reads the pins, then renames what nobody needs ([`Sweep`]); whoever
+//! pins writes the pin, then reads the announcements, and waits for one of the same thing. A pin is therefore either
+//! seen by the sweeper, or made after it has finished; whoever pins first and looks second is safe.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ mod held;
 mod images;
 mod lease;
 mod schema;
+mod sweep;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ use held::Held;
 pub use blobs::BlobRecord;
 pub use cache::CacheRecord;
 pub use images::ImageRecord;
-pub use lease::{Lease, Pins, SweepLock, live_pins, sweep_leases};
+pub use lease::{Lease, Pins, live_pins, sweep_leases};
+pub use sweep::Sweep;
 
 dhow_types::define_error! {
     /// The index cannot be read or written.

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use dhow_meta::{
-    BlobRecord, CacheRecord, Error, ImageRecord, Lease, Meta, SweepLock, live_pins, sweep_leases,
-};
+use dhow_meta::{BlobRecord, CacheRecord, Error, ImageRecord, Lease, Meta, Sweep, live_pins, sweep_leases};
 use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
 use proptest::prelude::*;
 
@@ -313,21 +313,108 @@ fn the_lease_of_a_dead_process_is_void_and_swept() {
     drop(mine);
 }
 
+/// Whether `pin` was done within a moment; what it pins, the sweeper sees at once.
+fn pinned(root: &Path, digest: &Digest, pin: impl Fn(&Lease) -> Result<(), Error> + Sync) -> bool {
+    let lease = Lease::acquire(root).unwrap();
+    std::thread::scope(|scope| {
+        let pinning = scope.spawn(|| pin(&lease).unwrap());
+        let moment = Instant::now() + Duration::from_millis(100);
+        while !pinning.is_finished() && Instant::now() < moment {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(live_pins(root).unwrap().contains(digest));
+        pinning.is_finished()
+    })
+}
+
 #[test]
-fn a_pin_waits_for_the_sweeper() {
+fn a_pin_waits_for_the_renames_of_a_sweep_of_the_same_thing() {
+    let root = store();
+    let digest = Digest::of(b"late");
+    let mut sweep = Sweep::announce(root.path(), &[Digest::of(b"other"), digest]).unwrap();
+    assert!(sweep.begin().unwrap(), "nobody needs it");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(!pinned(root.path(), &digest, |lease| lease.pin(&digest)));
+            assert!(over.load(Ordering::SeqCst), "went on before the end");
+        });
+        scope.spawn(|| assert!(!pinned(root.path(), &digest, Lease::pin_everything)));
+        std::thread::sleep(Duration::from_millis(250));
+        over.store(true, Ordering::SeqCst);
+        drop(sweep);
+    });
+    assert!(pinned(root.path(), &digest, |lease| lease.pin(&digest)));
+    assert_eq!(sweep_leases(root.path(), false).unwrap(), 0);
+}
+
+#[test]
+fn a_pin_of_what_a_sweep_is_about_to_take_puts_a_stop_to_it() {
+    let root = store();
+    let (digest, other) = (Digest::of(b"needed"), Digest::of(b"other"));
+    for pin in [
+        &(|lease: &Lease| lease.pin(&digest)) as &(dyn Fn(&Lease) -> _ + Sync),
+        &Lease::pin_everything,
+    ] {
+        let mut sweep = Sweep::announce(root.path(), &[other, digest]).unwrap();
+        let mut second = Sweep::announce(root.path(), &[digest]).unwrap();
+        let mut third = Sweep::announce(root.path(), &[]).unwrap();
+        assert!(pinned(root.path(), &digest, pin), "waits for who only looks");
+        assert!(!sweep.begin().unwrap() && !second.begin().unwrap());
+        assert_eq!(
+            third.begin().unwrap(),
+            std::fs::read_dir(root.path().join("locks/sweeps"))
+                .unwrap()
+                .count()
+                == 1
+        );
+    }
+}
+
+#[test]
+fn a_sweep_alone_stops_every_pin() {
+    let root = store();
+    let digest = Digest::of(b"needed");
+    let mut sweep = Sweep::alone(root.path()).unwrap();
+    assert!(sweep.begin().unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(!pinned(root.path(), &digest, |lease| lease.pin(&digest))));
+        std::thread::sleep(Duration::from_millis(250));
+        drop(sweep);
+    });
+    assert!(pinned(root.path(), &digest, |lease| lease.pin(&digest)));
+}
+
+#[test]
+fn a_pin_of_something_else_does_not_wait_for_a_sweep() {
     let root = store();
     let lease = Lease::acquire(root.path()).unwrap();
-    let lock = SweepLock::acquire(root.path()).unwrap();
-    let digest = Digest::of(b"late");
-    std::thread::scope(|scope| {
-        let pinning = scope.spawn(|| lease.pin(&digest).unwrap());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        assert!(!pinning.is_finished());
-        assert!(!live_pins(root.path()).unwrap().contains(&digest));
-        drop(lock);
-        pinning.join().unwrap();
+    let mut sweep = Sweep::announce(root.path(), &[Digest::of(b"swept")]).unwrap();
+    let mut other = Sweep::announce(root.path(), &[]).unwrap();
+    assert!(sweep.begin().unwrap());
+    let (done, pinned) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        lease.pin_many(&[Digest::of(b"a"), Digest::of(b"b")]).unwrap();
+        done.send(()).unwrap();
     });
-    assert!(live_pins(root.path()).unwrap().contains(&digest));
+    assert_eq!(pinned.recv_timeout(Duration::from_secs(10)), Ok(()));
+    assert!(other.begin().unwrap(), "was stopped for nothing");
+}
+
+#[test]
+fn the_sweep_of_a_dead_process_holds_nobody_up_and_is_forgotten() {
+    let root = store();
+    drop(Sweep::announce(root.path(), &[]).unwrap());
+    let sweeps = root.path().join("locks/sweeps");
+    let digest = Digest::of(b"x");
+    let dead = |name: &str, what: &str| std::fs::write(sweeps.join(name), format!("{what}\n")).unwrap();
+    dead("999999999-1-00000000-0", &digest.hex());
+    dead("999999999-1-00000000-1", &Digest::of(b"y").hex());
+    dead(".999999999-1-00000000-2", "*");
+    let lease = Lease::acquire(root.path()).unwrap();
+    lease.pin(&digest).unwrap();
+    assert_eq!(sweep_leases(root.path(), true).unwrap(), 2);
+    assert_eq!(std::fs::read_dir(&sweeps).unwrap().count(), 0);
 }
 
 proptest! {
