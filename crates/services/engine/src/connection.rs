@@ -110,9 +110,9 @@ impl Pool {
 
     /// Hands one on; gives it back when it cannot, or when its last user left a socket in it that the next would meet, such as
     /// one in `TIME_WAIT`.
-    pub(crate) fn give(&self, connection: Connection) -> Result<(), Connection> {
+    pub(crate) fn give(&self, connection: Connection) -> Option<Connection> {
         if !dhow_network::is_unused(connection.namespace()) {
-            return Err(connection);
+            return Some(connection);
         }
         let text = serde_json::to_vec(&Message {
             endpoint: connection.endpoint.clone(),
@@ -123,11 +123,11 @@ impl Pool {
             text.len() <= MAX_MESSAGE && dhow_sys::fd::send(&self.give, &text, &fds).is_ok()
         });
         if !sent {
-            return Err(connection);
+            return Some(connection);
         }
         // It lives on with the lock that is on its way.
         connection.folder.hand_over();
-        Ok(())
+        None
     }
 
     /// Closes all that are there.

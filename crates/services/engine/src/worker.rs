@@ -413,7 +413,7 @@ impl Made<'_> {
     fn hand_on(&mut self) {
         if self.may_hand_on {
             let connection = self.connection.take();
-            self.connection = connection.and_then(|connection| self.pool.give(connection).err());
+            self.connection = connection.and_then(|connection| self.pool.give(connection));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The inheritance as a picture: one line for each image, what derives from it below and to the right of it.
 
-use std::fmt::Write as _;
-
 use super::{DEEPEST, Drawn, label};
 
 /// Height of a line, width of a step to the right, and of a letter at most, in pixels.
@@ -32,19 +30,17 @@ pub(super) fn draw(drawn: &Drawn<'_>) -> String {
         let wide = label.chars().count() * LETTER + LETTER;
         let (x, y) = (left(one), middle(at));
         width = width.max(x + wide + MARGIN);
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            boxes,
-            "  <rect x=\"{x}\" y=\"{}\" width=\"{wide}\" height=\"{}\" rx=\"4\"/>\n  <text x=\"{}\" y=\"{}\">{}</text>",
+        boxes.push_str(&format!(
+            "  <rect x=\"{x}\" y=\"{}\" width=\"{wide}\" height=\"{}\" rx=\"4\"/>\n  <text x=\"{}\" y=\"{}\">{}</text>\n",
             y - LINE / 2 + 3,
             LINE - 6,
             x + LETTER / 2,
             y + 4,
             escaped(&label),
-        );
+        ));
         if let Some(parent) = one.parent {
             let (from, start) = (left(&placed[parent]) + STEP / 2, middle(parent) + LINE / 2 - 3);
-            let _ = writeln!(lines, "  <path d=\"M{from} {start} V{y} H{x}\"/>");
+            lines.push_str(&format!("  <path d=\"M{from} {start} V{y} H{x}\"/>\n"));
         }
     }
     let line_of = |node: usize| placed.iter().position(|one| one.node == node);
@@ -52,10 +48,9 @@ pub(super) fn draw(drawn: &Drawn<'_>) -> String {
         if let (Some(from), Some(into)) = (line_of(*from), line_of(*into)) {
             let (x, start) = (left(&placed[from]), middle(from));
             let (to, end) = (left(&placed[into]), middle(into));
-            let _ = writeln!(
-                lines,
-                "  <path class=\"copied\" d=\"M{x} {start} C0 {start} 0 {end} {to} {end}\"/>"
-            );
+            lines.push_str(&format!(
+                "  <path class=\"copied\" d=\"M{x} {start} C0 {start} 0 {end} {to} {end}\"/>\n"
+            ));
         }
     }
     let height = placed.len() * LINE + 2 * MARGIN;
