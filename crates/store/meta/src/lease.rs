@@ -231,7 +231,7 @@ fn start_time(pid: Pid) -> std::io::Result<u64> {
 }
 
 /// The first eight characters of the boot id.
-fn boot() -> Result<String, Error> {
+pub(crate) fn boot() -> Result<String, Error> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
     Ok(id.chars().filter(char::is_ascii_hexdigit).take(8).collect())

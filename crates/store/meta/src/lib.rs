@@ -7,7 +7,8 @@
 //! - Many processes, many readers, one writer, every write short. Writers wait in the kernel for `meta.db-lock` and are
 //!   woken at once: SQLite alone would look again after 1, 2, 5, ... 100 ms. No lock is held while a byte moves over
 //!   network, hash or disk.
-//! - The log is folded in by a writer after it has let the next one go on, since that waits for the disk.
+//! - The log is folded in by a writer after it has let the next one go on, since that waits for the disk; what was folded
+//!   in is noted, so that nobody waits for the disk to begin it anew (`log`).
 //! - The last process to close does not checkpoint: a short command pays for its own pages only.
 //! - Opened on first use: a command that asks nothing pays nothing.
 //!
@@ -26,12 +27,13 @@ mod cache;
 mod held;
 mod images;
 mod lease;
+mod log;
 mod schema;
 mod sweep;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -67,6 +69,8 @@ pub struct Meta {
     connection: Mutex<Option<Connection>>,
     /// Pages of the log after the last commit of this process.
     log: Arc<AtomicI32>,
+    /// Whether the connection syncs a log that it begins.
+    syncs: AtomicBool,
 }
 
 impl fmt::Debug for Meta {
@@ -89,6 +93,7 @@ impl Meta {
             path: path.to_owned(),
             connection: Mutex::new(None),
             log: Arc::default(),
+            syncs: AtomicBool::new(true),
         })
     }
 
@@ -133,6 +138,10 @@ impl Meta {
         connection: &mut Connection,
         work: impl FnOnce(&Edit<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        // With the lock: nobody begins the log anew between this and what is written.
+        let noted = log::Folded::read(&self.path);
+        let safe = noted.is_some_and(|noted| log::is_noted(&self.path, &noted));
+        self.sync_log(connection, !safe)?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| self.failure("begin a change of", error))?;
@@ -149,17 +158,86 @@ impl Meta {
 
     /// Who has the lock of this file may write. The kernel frees it at the end of whoever has it, also a bad one.
     fn turn(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
         // Never the database itself: closing it again would let go of SQLite's locks (fcntl_locking(2)).
-        path.push("-lock");
-        path.into()
+        log::beside(&self.path, "-lock")
     }
 
-    /// Writes the log back into the database, as far as no reader needs it, and never mind who else does the same.
+    /// Whether the connection is to sync the log where SQLite would.
+    fn sync_log(&self, connection: &Connection, sync: bool) -> Result<(), Error> {
+        if self.syncs.swap(sync, Ordering::Relaxed) == sync {
+            return Ok(());
+        }
+        let how = if sync { "NORMAL" } else { "OFF" };
+        let set = connection.pragma_update(None, "synchronous", how);
+        set.map_err(|error| self.failure("prepare", error))
+    }
+
+    /// Writes the log back into the database, as far as no reader needs it, unless another process does so.
     fn fold_in(&self, connection: &Connection) {
         self.log.store(0, Ordering::Relaxed);
         // What fails here does not fail the commit, which is in the log; the next writer tries again.
-        drop(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+        drop(self.try_fold_in(connection));
+    }
+
+    fn try_fold_in(&self, connection: &Connection) -> Result<(), Error> {
+        let Some(_folding) = Held::try_take(&log::beside(&self.path, "-fold"))? else {
+            return Ok(());
+        };
+        let failed = |error| self.failure("fold in the log of", error);
+        let before = log::salts(&self.path);
+        // A reader of the log: until it ends, the log is not begun anew.
+        let reader = Connection::open(&self.path).map_err(failed)?;
+        let begun = reader.execute_batch("BEGIN; SELECT value FROM facts LIMIT 1");
+        begun.map_err(failed)?;
+        self.sync_log(connection, true)?;
+        let last = changes(connection).map_err(failed)?;
+        let frames = checkpoint(connection, "PASSIVE").map_err(failed)?;
+        let salts = before.filter(|before| log::salts(&self.path).as_ref() == Some(before));
+        let (Some(frames), Some(salts)) = (frames, salts) else {
+            return Ok(());
+        };
+        let boot = lease::boot()?;
+        let what = || format!("note that the log of {} is folded in", self.path.display());
+        log::Folded { boot, salts, frames }
+            .write(&self.path)
+            .context(what)?;
+        drop(reader);
+        // Later, if others are at it.
+        let Some(_turn) = Held::try_take(&self.turn())? else {
+            return Ok(());
+        };
+        // Nor with anything left to fold in, for which all would wait.
+        if changes(connection).map_err(failed)? != last {
+            return Ok(());
+        }
+        connection.busy_timeout(Duration::ZERO).map_err(failed)?;
+        let unread = checkpoint(connection, "RESTART");
+        connection.busy_timeout(PATIENCE).map_err(failed)?;
+        if unread.map_err(failed)?.is_some() && log::salts(&self.path) == Some(salts) {
+            log::clear(&self.path).context(what)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the log that another boot left what it is to be; see `log`.
+    fn recover(&self) -> Result<(), Error> {
+        let stale = || -> Result<Option<log::Folded>, Error> {
+            let Some(noted) = log::Folded::read(&self.path) else {
+                return Ok(None);
+            };
+            Ok((noted.boot != lease::boot()?).then_some(noted))
+        };
+        if stale()?.is_none() {
+            return Ok(());
+        }
+        let _turn = Held::take(&self.turn(), FlockOperation::LockExclusive)?;
+        // Another process may have been faster; before that nobody has the database open.
+        if let Some(noted) = stale()? {
+            let what = || format!("look at the log of {}", self.path.display());
+            log::drop_stale(&self.path, &noted).context(what)?;
+            log::forget(&self.path).context(what)?;
+        }
+        Ok(())
     }
 
     /// Whether the file is a sound database (`PRAGMA quick_check`); reads all of it.
@@ -184,7 +262,7 @@ impl Meta {
     pub fn reset(&self) -> Result<(), Error> {
         let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         *guard = None;
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-folded"] {
             let mut name = self.path.clone().into_os_string();
             name.push(suffix);
             match std::fs::remove_file(&name) {
@@ -212,6 +290,7 @@ impl Meta {
     }
 
     fn connect(&self) -> Result<Connection, Error> {
+        self.recover()?;
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = Connection::open(&self.path)?;
             connection.busy_timeout(PATIENCE)?;
@@ -223,6 +302,7 @@ impl Meta {
                 Ok(())
             }))?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
+            self.syncs.store(true, Ordering::Relaxed);
             connection.set_prepared_statement_cache_capacity(64);
             Ok(connection)
         };
@@ -260,6 +340,21 @@ impl Meta {
             made
         }
     }
+}
+
+/// Folds the log in; how many frames it has if that is all of it.
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Option<u32>> {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    connection.query_row(&sql, [], |row| {
+        let (busy, frames, done): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let whole = busy == 0 && frames == done;
+        Ok(u32::try_from(frames).ok().filter(|_| whole))
+    })
+}
+
+/// A number that another connection's commit changes.
+fn changes(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
 /// One write transaction; see [`Meta::edit`].
