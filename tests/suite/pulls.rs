@@ -355,6 +355,36 @@ fn all_tags_of_a_repository_are_pulled() {
 }
 
 #[test]
+fn all_tags_of_a_repository_are_pushed() {
+    let Some(world) = World::new() else { return };
+    let (registry, image) = registry();
+    let (from, to) = (registry.name("box:1"), registry.name("other"));
+    world.dhow(&["pull", &from]).ok();
+    world
+        .dhow(&["push", "-a", &to])
+        .one_error(1)
+        .says(&format!("an image does not exist locally with the tag: {to}"));
+    for tag in ["one", "two"] {
+        world.dhow(&["tag", &from, &format!("{to}:{tag}")]).ok();
+    }
+    // Of another repository, whose name begins alike.
+    world.dhow(&["tag", &from, &format!("{to}wise:one")]).ok();
+    let ran = world.dhow(&["push", "-a", "-q", &to]).exits(0);
+    assert_eq!(ran.stdout, format!("{to}\n"));
+    world
+        .dhow(&["push", "-a", &format!("{to}:one")])
+        .one_error(1)
+        .says("tag can't be used with --all-tags/-a");
+    world.dhow(&["rmi", "-f", &image.id().to_string()]).ok();
+    for tag in ["one", "two"] {
+        let name = format!("{to}:{tag}");
+        world.dhow(&["pull", &name]).ok();
+        assert_eq!(world.inspect(&name, "{{.Id}}"), image.id().to_string());
+    }
+    world.dhow(&["pull", &format!("{to}wise:one")]).exits(1);
+}
+
+#[test]
 fn a_login_is_tried_before_it_is_stored() {
     use dhow_testkit::Auth;
     let world = World::anyone();

@@ -109,6 +109,25 @@ impl Engine {
             })
     }
 
+    /// Pushes all tags that a repository has here.
+    ///
+    /// # Errors
+    /// `NotFound` when it has none; as [`Engine::push`].
+    pub fn push_all(&self, name: &str, observer: &dyn Observer) -> Result<(), Error> {
+        let reference = parse(name)?;
+        let shown = reference.familiar();
+        let tags = self
+            .store()?
+            .tags_in(&reference.name())
+            .context(|| format!("list the tags of {shown}"))?;
+        if tags.is_empty() {
+            let message = format!("an image does not exist locally with the tag: {shown}");
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        tags.iter()
+            .try_for_each(|tag| self.push(&tag.canonical(), observer).map(drop))
+    }
+
     /// Finds out whether a registry takes this user and password, for the whole registry; nothing is stored.
     ///
     /// # Errors

@@ -346,8 +346,11 @@ impl Store {
         Ok(chosen)
     }
 
-    /// All tags of a repository.
-    fn tags_in(&self, repository: &str) -> Result<Vec<Reference>, Error> {
+    /// All tags that a repository (`host/path`) has here, by name.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn tags_in(&self, repository: &str) -> Result<Vec<Reference>, Error> {
         self.refresh()?;
         let tags = self.meta.tags()?.into_iter().map(|(name, _)| name);
         let own = tags.filter(|name| name.rsplit_once(':').is_some_and(|(repo, _)| repo == repository));

@@ -45,6 +45,9 @@ struct PullFlags {
 
 #[derive(Args, Debug)]
 struct PushFlags {
+    /// Push all tags that the repository has here
+    #[arg(short, long)]
+    all_tags: bool,
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
@@ -135,15 +138,23 @@ pub(super) fn trying(name: &Reference) -> String {
 fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: PushFlags = crate::flags::read(matches)?;
     let name = Reference::parse(&flags.image)?;
-    if !flags.quiet && name.tag().is_none() && name.digest().is_none() {
+    let tagged = name.tag().is_some() || name.digest().is_some();
+    if flags.all_tags && tagged {
+        return Err(CliError::plain("tag can't be used with --all-tags/-a"));
+    }
+    if !flags.quiet && !flags.all_tags && !tagged {
         say_line("Using default tag: latest")?;
     }
-    let name = name.or_latest();
     let engine = context.engine()?;
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
     let progress = Progress::on_output(flags.quiet);
-    let pushed = engine.push(&super::local_image(engine, &flags.image), &progress);
+    let local = super::local_image(engine, &flags.image);
+    let (name, pushed) = if flags.all_tags {
+        (name, engine.push_all(&local, &progress))
+    } else {
+        (name.or_latest(), engine.push(&local, &progress).map(drop))
+    };
     progress.finish();
     // Otherwise the last line of the progress names tag, digest and size.
     pushed?;
