@@ -372,7 +372,8 @@ fn a_step_hands_its_network_on_unless_something_of_it_is_left_there() {
     let note = |file: &str| format!("cat /sys/class/net/eth0/iflink > /{file}");
     let talk = "nc -l -p 7777 -e true & while ! nc 127.0.0.1 7777 < /dev/null; do true; done";
     let text = format!(
-        "FROM busybox\nRUN {}\nRUN {}\nRUN --network=none test ! -e /sys/class/net/eth0\nRUN {} && {talk}\n\
+        "FROM busybox\nRUN {}\nRUN {}\nRUN --network=none test ! -e /sys/class/net/eth0 && {talk}\n\
+         RUN --network=none ! grep -q 1E61 /proc/net/tcp && test ! -e /sys/class/net/eth0\nRUN {} && {talk}\n\
          RUN {} && ! grep -q 1E61 /proc/net/tcp\nRUN --security=insecure {}\nRUN {}\nRUN cat /? | tr '\\n' ' ' > /all\n",
         note("1"),
         note("2"),

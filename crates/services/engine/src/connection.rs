@@ -1,9 +1,9 @@
-//! The network of build steps: a namespace that is joined to the default network, handed on from step to step.
+//! The network of build steps: a namespace, alone or joined to the default network, handed on from step to step.
 //!
 //! To make one, to join a bridge and to take both away again costs more than most programs that a build runs, so a step
-//! that ends leaves its connection to the next one, as BuildKit does from a pool. A connection belongs to a folder in the
+//! that ends leaves its network to the next one, as BuildKit does from a pool. An address belongs to a folder in the
 //! run folder whose lock travels with it, as a step does: when the build is killed, whoever looks finds it unlocked, and
-//! takes its address back.
+//! takes the address back.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,15 +20,21 @@ use crate::{Context as _, Engine, Error};
 /// Largest connection as a message.
 const MAX_MESSAGE: usize = 16 << 10;
 
-/// A network namespace that is joined to the default network.
+/// A network namespace for a step.
 #[derive(Debug)]
 pub(crate) struct Connection {
     namespace: OwnedFd,
+    joined: Option<Joined>,
+}
+
+/// Its place in the default network.
+#[derive(Debug)]
+struct Joined {
     endpoint: Endpoint,
     folder: StepFolder,
 }
 
-/// What is said of a connection; the namespace and the lock of the folder come as descriptors.
+/// What is said of a place; the namespace and the lock of the folder come as descriptors.
 #[derive(Serialize, Deserialize)]
 struct Message {
     endpoint: Endpoint,
@@ -36,8 +42,16 @@ struct Message {
 }
 
 impl Connection {
-    /// A new one.
-    pub(crate) fn make(engine: &Engine) -> Result<Self, Error> {
+    /// A new one, joined to nothing.
+    pub(crate) fn alone() -> Result<Self, Error> {
+        Ok(Self {
+            namespace: network_namespace()?,
+            joined: None,
+        })
+    }
+
+    /// A new one, joined to the default network.
+    pub(crate) fn joined(engine: &Engine) -> Result<Self, Error> {
         let id = ContainerId::from_random(random_bytes()?);
         let folder = StepFolder::make(&engine.settings().run, &id)?;
         let namespace = network_namespace()?;
@@ -48,8 +62,7 @@ impl Connection {
             .context(|| "join the default network")?;
         Ok(Self {
             namespace,
-            endpoint,
-            folder,
+            joined: Some(Joined { endpoint, folder }),
         })
     }
 
@@ -57,24 +70,24 @@ impl Connection {
         self.namespace.as_fd()
     }
 
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        self.joined.as_ref().map(|joined| &joined.endpoint)
     }
 
     /// Leaves the network. An address that stays is taken back by the next `release_stale`.
     pub(crate) fn close(self, engine: &Engine) {
-        if let Ok(networks) = engine.networks() {
-            drop(networks.detach(&self.endpoint));
+        if let (Some(joined), Ok(networks)) = (&self.joined, engine.networks()) {
+            drop(networks.detach(&joined.endpoint));
         }
     }
 }
 
-/// A new network namespace, joined to nothing.
-pub(crate) fn network_namespace() -> Result<OwnedFd, Error> {
+fn network_namespace() -> Result<OwnedFd, Error> {
     dhow_network::sandbox().context(|| "make the network namespace")
 }
 
-/// Connections that nobody uses, in a socket's queue: every process of the worker that inherits it takes from it and adds to it.
+/// Connections of one kind that nobody uses, in a socket's queue: every process of the worker that inherits it takes from it and
+/// adds to it.
 #[derive(Debug)]
 pub(crate) struct Pool {
     give: OwnedFd,
@@ -98,14 +111,14 @@ impl Pool {
     pub(crate) fn take(&self) -> Option<Connection> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let (count, fds) = dhow_sys::fd::receive(&self.take, &mut buffer).ok()?;
-        let Message { endpoint, folder } = serde_json::from_slice(buffer.get(..count)?).ok()?;
+        let said: Option<Message> = serde_json::from_slice(buffer.get(..count)?).ok()?;
         let mut fds = fds.into_iter();
-        let (namespace, lock) = (fds.next()?, fds.next()?);
-        Some(Connection {
-            namespace,
-            endpoint,
-            folder: StepFolder::taken_over(folder, lock),
-        })
+        let (namespace, lock) = (fds.next()?, fds.next());
+        let joined = said.zip(lock).map(|(said, lock)| Joined {
+            endpoint: said.endpoint,
+            folder: StepFolder::taken_over(said.folder, lock),
+        });
+        Some(Connection { namespace, joined })
     }
 
     /// Hands one on; gives it back when it cannot, or when its last user left a socket in it that the next would meet, such as
@@ -114,11 +127,13 @@ impl Pool {
         if !dhow_network::is_unused(connection.namespace()) {
             return Some(connection);
         }
-        let text = serde_json::to_vec(&Message {
-            endpoint: connection.endpoint.clone(),
-            folder: connection.folder.path.clone(),
+        let said = connection.joined.as_ref().map(|joined| Message {
+            endpoint: joined.endpoint.clone(),
+            folder: joined.folder.path.clone(),
         });
-        let fds = [connection.namespace(), connection.folder.lock()];
+        let text = serde_json::to_vec(&said);
+        let mut fds = vec![connection.namespace()];
+        fds.extend(connection.joined.as_ref().map(|joined| joined.folder.lock()));
         let sent = text.is_ok_and(|text| {
             text.len() <= MAX_MESSAGE && dhow_sys::fd::send(&self.give, &text, &fds).is_ok()
         });
@@ -126,7 +141,9 @@ impl Pool {
             return Some(connection);
         }
         // It lives on with the lock that is on its way.
-        connection.folder.hand_over();
+        if let Some(joined) = connection.joined {
+            joined.folder.hand_over();
+        }
         None
     }
 

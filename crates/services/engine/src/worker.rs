@@ -29,7 +29,7 @@ use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Connection, Pool, network_namespace};
+use crate::connection::{Connection, Pool};
 use crate::container::{random_bytes, write_file};
 use crate::leftover::{CGROUP, StepFolder};
 use crate::{Context as _, Engine, Error, Settings};
@@ -119,7 +119,7 @@ impl Worker {
         )
         .map_err(std::io::Error::from)
         .context(what)?;
-        let pool = Pool::new()?;
+        let pools = Pools::new()?;
         if let Some(process) = dhow_sys::clone::fork().context(what)? {
             return Ok(Self {
                 socket: ours,
@@ -128,7 +128,7 @@ impl Worker {
         }
         drop(ours);
         dhow_sys::background::settle("dhow-worker");
-        serve(&theirs, settings, &pool);
+        serve(&theirs, settings, &pools);
         dhow_sys::background::exit_now(0)
     }
 
@@ -217,30 +217,25 @@ fn is_readable(from: &impl AsFd) -> bool {
 }
 
 /// The worker's loop: a child for each job.
-fn serve(socket: &OwnedFd, settings: &Settings, pool: &Pool) {
+fn serve(socket: &OwnedFd, settings: &Settings, pools: &Pools) {
     // A build may have no job at all, and then nothing is made ready for one.
     if !has_job(socket) {
         return;
     }
-    let mut is_first = true;
-    let mut alone = false;
     while let Ok((mut took, tells)) = std::io::pipe() {
         // Jobs that ended since the last one.
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         match dhow_sys::clone::fork() {
             Ok(Some(_)) => {
                 drop(tells);
-                let mut word = [0];
                 // Without a word it has met the end of the build.
-                if !matches!(took.read(&mut word), Ok(1)) {
+                if !matches!(took.read(&mut [0]), Ok(1)) {
                     break;
                 }
-                alone = word[0] != 0;
             }
             Ok(None) => {
                 drop(took);
-                // The first has its job already, which says whether a network namespace is wanted.
-                child(socket, settings, pool, !is_first && alone, tells);
+                child(socket, settings, pools, tells);
                 dhow_sys::background::exit_now(0)
             }
             Err(error) => {
@@ -253,7 +248,6 @@ fn serve(socket: &OwnedFd, settings: &Settings, pool: &Pool) {
                 );
             }
         }
-        is_first = false;
     }
     // They clean up, and the build waits for this process.
     while matches!(
@@ -261,7 +255,7 @@ fn serve(socket: &OwnedFd, settings: &Settings, pool: &Pool) {
         Ok(Some(_)) | Err(Errno::INTR)
     ) {}
     if let Ok(engine) = Engine::open(settings.clone()) {
-        pool.close(&engine);
+        pools.bridge.close(&engine);
     }
 }
 
@@ -288,21 +282,36 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Option<Message<'a>> {
 }
 
 /// Makes ready for a job, waits for it, tells the worker so, and does it.
-fn child(socket: &OwnedFd, settings: &Settings, pool: &Pool, alone: bool, mut tells: PipeWriter) {
-    let ready = Ready::new(settings, alone);
+fn child(socket: &OwnedFd, settings: &Settings, pools: &Pools, mut tells: PipeWriter) {
+    let ready = Ready::new(settings);
     let mut buffer = vec![0; MAX_JOB];
     let Some((text, mut answer, output, mount)) = receive(socket, &mut buffer) else {
         return;
     };
     let job = serde_json::from_slice::<Job>(text)
         .map_err(|error| Error::because(ErrorKind::Internal, "read the step", error));
-    let is_alone = job.as_ref().is_ok_and(|job| job.network == JobNetwork::None);
     // The worker makes the next child by that, beside this one's work.
-    drop(tells.write_all(&[u8::from(is_alone)]));
+    drop(tells.write_all(&[1]));
     drop(tells);
     match (job, ready) {
-        (Ok(job), Ok(ready)) => ready.perform(job, pool, mount, output, &mut answer),
+        (Ok(job), Ok(ready)) => ready.perform(job, pools, mount, output, &mut answer),
         (Err(error), _) | (_, Err(error)) => tell(&mut answer, Err(error)),
+    }
+}
+
+/// Networks that steps handed on.
+#[derive(Debug)]
+struct Pools {
+    bridge: Pool,
+    alone: Pool,
+}
+
+impl Pools {
+    fn new() -> Result<Self, Error> {
+        Ok(Self {
+            bridge: Pool::new()?,
+            alone: Pool::new()?,
+        })
     }
 }
 
@@ -311,43 +320,35 @@ struct Ready {
     engine: Engine,
     id: ContainerId,
     folder: StepFolder,
-    namespace: Option<OwnedFd>,
 }
 
 impl Ready {
-    /// With a network namespace of its own, if the last job had one and this is likely to want one, too.
-    fn new(settings: &Settings, alone: bool) -> Result<Self, Error> {
+    fn new(settings: &Settings) -> Result<Self, Error> {
         let engine = Engine::open(settings.clone())?;
         let id = ContainerId::from_random(random_bytes()?);
         let folder = StepFolder::make(&settings.run, &id)?;
-        let namespace = alone.then(network_namespace).transpose()?;
-        Ok(Self {
-            engine,
-            id,
-            folder,
-            namespace,
-        })
+        Ok(Self { engine, id, folder })
     }
 
     /// Does a job, tells how its program ended, and cleans up.
     fn perform(
         self,
         job: Job,
-        pool: &Pool,
+        pools: &Pools,
         mount: Option<OwnedFd>,
         output: OwnedFd,
         answer: &mut UnixStream,
     ) {
         let mut made = Made {
             engine: &self.engine,
-            pool,
+            pools,
             connection: None,
             may_hand_on: may_hand_on(&job.request),
             group: None,
             folder: self.folder,
         };
         // It closes the root and the output, whose end the build waits for.
-        let outcome = execute(&mut made, &self.id, self.namespace, job, mount, output, answer);
+        let outcome = execute(&mut made, &self.id, job, mount, output, answer);
         made.kill();
         // Before the next step is told of, which looks for it.
         made.hand_on();
@@ -394,7 +395,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// What a job made outside of its process, undone when dropped; the folder last, since it says whose the rest is.
 struct Made<'a> {
     engine: &'a Engine,
-    pool: &'a Pool,
+    pools: &'a Pools,
     connection: Option<Connection>,
     may_hand_on: bool,
     group: Option<Group>,
@@ -413,7 +414,10 @@ impl Made<'_> {
     fn hand_on(&mut self) {
         if self.may_hand_on {
             let connection = self.connection.take();
-            self.connection = connection.and_then(|connection| self.pool.give(connection));
+            self.connection = connection.and_then(|connection| match connection.endpoint() {
+                Some(_) => self.pools.bridge.give(connection),
+                None => self.pools.alone.give(connection),
+            });
         }
     }
 }
@@ -433,7 +437,6 @@ impl Drop for Made<'_> {
 fn execute(
     made: &mut Made<'_>,
     id: &ContainerId,
-    namespace: Option<OwnedFd>,
     job: Job,
     mount: Option<OwnedFd>,
     output: OwnedFd,
@@ -460,7 +463,7 @@ fn execute(
     if request.privileged && crate::rootless::is_rootful() {
         request.devices = crate::container::host_devices(true);
     }
-    let netns = connect(made, namespace, job.network, &mut request)?;
+    let netns = connect(made, job.network, &mut request)?;
     request.files = files(made, &request, job.network, &job.extra_hosts, job.resolver)?;
     request.cgroup_path = group_path(made, id, job.cgroup_parent.as_deref())?;
     let spec = crate::system::runtime_spec(&request)?;
@@ -517,20 +520,20 @@ fn group_path(made: &Made<'_>, id: &ContainerId, parent: Option<&str>) -> Result
 
 fn connect(
     made: &mut Made<'_>,
-    namespace: Option<OwnedFd>,
     network: JobNetwork,
     request: &mut Request,
 ) -> Result<Option<OwnedFd>, Error> {
-    if network == JobNetwork::Host {
-        request.namespaces.net = NamespaceMode::Host;
-        return Ok(None);
-    }
-    if network == JobNetwork::None {
-        return namespace.map_or_else(network_namespace, Ok).map(Some);
-    }
-    let connection = match made.pool.take() {
-        Some(connection) => connection,
-        None => Connection::make(made.engine)?,
+    let connection = match network {
+        JobNetwork::Host => {
+            request.namespaces.net = NamespaceMode::Host;
+            return Ok(None);
+        }
+        JobNetwork::Bridge => made
+            .pools
+            .bridge
+            .take()
+            .map_or_else(|| Connection::joined(made.engine), Ok)?,
+        JobNetwork::None => made.pools.alone.take().map_or_else(Connection::alone, Ok)?,
     };
     let connection = made.connection.insert(connection);
     let netns = connection.namespace().try_clone_to_owned();
@@ -581,7 +584,8 @@ fn files(
             ip: made
                 .connection
                 .as_ref()
-                .map_or(loopback, |connection| connection.endpoint().ip.into()),
+                .and_then(Connection::endpoint)
+                .map_or(loopback, |endpoint| endpoint.ip.into()),
             names: vec![request.hostname.clone()],
         });
     }
