@@ -314,6 +314,8 @@ fn health_is_checked_when_a_person_asks() {
     assert_eq!(world.inspect("hale", "{{.State.Health.Status}}"), "unhealthy");
     assert_eq!(world.inspect("hale", "{{.State.Running}}"), "true");
     world.say("kill hale").ok();
+    // As docker has it: what is not looked at any more is not healthy.
+    assert_eq!(world.inspect("hale", "{{.State.Health.Status}}"), "unhealthy");
     world
         .say("healthcheck run hale")
         .exits(125)
@@ -325,6 +327,44 @@ fn health_is_checked_when_a_person_asks() {
         .say("healthcheck run plain")
         .exits(125)
         .says("has no defined healthcheck");
+}
+
+#[test]
+fn a_check_that_dies_with_its_container_says_nothing_of_its_health() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let words = "run -d --name hale --network none --health-interval disable --health-retries 1 --health-cmd";
+    let mut args: Vec<&str> = words.split(' ').collect();
+    args.extend(["echo >/begun; exec sleep 61", "busybox", "sleep", "600"]);
+    world.dhow(&args).ok();
+    let check = std::thread::scope(|scope| {
+        let check = scope.spawn(|| world.say("healthcheck run hale"));
+        crate::world::eventually("the check runs", || world.say("exec hale cat /begun").code == 0);
+        world.say("stop -t 0 hale").ok();
+        check.join().unwrap()
+    });
+    assert_eq!(check.exits(1).stdout.trim(), "stopped");
+    let shown = "{{.State.Status}} {{.State.Health.Status}} {{.State.Health.FailingStreak}} {{len .State.Health.Log}}";
+    let podman = ["inspect", "--format", shown, "hale"];
+    assert_eq!(world.podman_of(&podman).ok(), "exited stopped 0 0");
+    assert_eq!(world.inspect("hale", shown), "exited unhealthy 0 0");
+    world.say("start hale").ok();
+    assert_eq!(world.inspect("hale", shown), "running starting 0 0");
+    // One that is killed while the container runs on has failed.
+    let check = std::thread::scope(|scope| {
+        let check = scope.spawn(|| world.say("healthcheck run hale"));
+        let kill = "for p in /proc/[0-9]*; do \
+                    case $(tr '\\0' ' ' <$p/cmdline) in 'sleep 61 ') kill -9 ${p#/proc/};; esac; done";
+        crate::world::eventually("the check is over", || {
+            // Until it is there to be killed.
+            drop(world.dhow(&["exec", "hale", "sh", "-c", kill]));
+            world.inspect("hale", "{{len .State.Health.Log}}") != "0"
+        });
+        check.join().unwrap()
+    });
+    check.exits(1).prints("unhealthy");
+    assert_eq!(world.inspect("hale", "{{.State.Status}}"), "running");
 }
 
 #[test]

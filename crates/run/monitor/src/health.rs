@@ -130,16 +130,19 @@ pub enum HealthStatus {
     Healthy,
     /// As many checks in a row as `retries` says were bad.
     Unhealthy,
+    /// The container ended while it was being checked.
+    Stopped,
 }
 
 impl HealthStatus {
-    /// Docker's word for it.
+    /// Docker's word for it, and podman's for the last.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -20,6 +20,10 @@ const PIECE: usize = 32 << 10;
 const REAPED_WITHIN: Duration = Duration::from_secs(3);
 /// `SIGKILL`, on every architecture.
 const KILL: i32 = 9;
+/// Exit code of a check that was killed, by its own container's end or by somebody.
+const KILLED: i32 = 128 + KILL;
+/// So long a container may take to end after the first of its programs is killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Exit code of a program whose time was up (podman-run(1), `--timeout`).
 const EXPIRED: i32 = -1;
 /// Clients at once; more are refused by closing.
@@ -47,6 +51,8 @@ struct RunningProbe {
     deadline: Instant,
     /// Bytes of output that are kept.
     room: usize,
+    /// Whether it is over, killed by somebody.
+    killed: bool,
 }
 
 /// One run of the program.
@@ -107,6 +113,7 @@ impl Session {
                 run.signal(KILL);
             }
         };
+        run.end_check(life);
         self.drain(&mut run);
         self.log.finish();
         code
@@ -381,7 +388,8 @@ impl Run {
         if let Some(fd) = self.stdin.wants_write() {
             push(fd, PollFlags::OUT);
         }
-        if let Some(running) = &self.probe {
+        // One that is over would be ready all the time.
+        if let Some(running) = self.probe.as_ref().filter(|running| !running.killed) {
             push(running.probe.pidfd.as_fd(), PollFlags::IN);
         }
     }
@@ -431,6 +439,7 @@ impl Run {
                             begun,
                             deadline,
                             room: checks.settings().log.room(),
+                            killed: false,
                         });
                         return None;
                     }
@@ -451,6 +460,14 @@ impl Run {
         Some(code)
     }
 
+    /// A check that died with the container says nothing of its health.
+    fn end_check(&mut self, life: &mut dyn Life) {
+        if let (Some(_), Some(checks)) = (self.probe.take(), &mut self.checks) {
+            checks.health.status = HealthStatus::Stopped;
+            life.record(&Change::Health(&checks.health));
+        }
+    }
+
     /// Sends the program a signal; one that has ended needs none.
     fn signal(&self, number: i32) {
         dhow_sys::process::send_signal(self.pidfd.as_fd(), number).ok();
@@ -458,8 +475,12 @@ impl Run {
 }
 
 impl RunningProbe {
-    /// Reads output; the exit code once the check is over. One that takes too long is killed.
+    /// Reads output; the exit code once the check is over. One that takes too long is killed. Of one that was killed by another
+    /// it is given later: if the container ends meanwhile, it was that.
     fn step(&mut self, now: Instant, buffer: &mut [u8]) -> Option<i32> {
+        if self.killed {
+            return (now >= self.deadline).then_some(KILLED);
+        }
         let code = ended(&self.probe.pidfd);
         while let Ok(count @ 1..) = rustix::io::read(&self.probe.output, &mut *buffer) {
             let room = self.room.saturating_sub(self.output.len());
@@ -471,6 +492,11 @@ impl RunningProbe {
             self.output
                 .extend_from_slice(b"health check took too long and was killed");
             return Some(-1);
+        }
+        if code == Some(KILLED) {
+            self.killed = true;
+            self.deadline = now + ENDS_WITHIN;
+            return None;
         }
         code
     }

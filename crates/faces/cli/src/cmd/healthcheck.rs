@@ -28,9 +28,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .engine()?
         .check_health(&flags.container)
         .map_err(|error| CliError::from(error).with_code(125))?;
-    if code == 0 {
+    if code == Some(0) {
         return Ok(ExitCode::SUCCESS);
     }
-    say_line("unhealthy")?;
+    say_line(code.map_or("stopped", |_| "unhealthy"))?;
     Ok(ExitCode::FAILURE)
 }

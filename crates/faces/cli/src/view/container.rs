@@ -168,7 +168,7 @@ pub(crate) fn status<C>(container: &Container<C>, now: Timestamp) -> String {
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(&state.finished)),
         Status::Paused => format!("Up {} (Paused)", since(&state.started)),
         Status::Running => match state.health.as_ref().map(|health| health.status) {
-            None => format!("Up {}", since(&state.started)),
+            None | Some(HealthStatus::Stopped) => format!("Up {}", since(&state.started)),
             Some(HealthStatus::Starting) => format!("Up {} (health: starting)", since(&state.started)),
             Some(HealthStatus::Healthy) => format!("Up {} (healthy)", since(&state.started)),
             Some(HealthStatus::Unhealthy) => format!("Up {} (unhealthy)", since(&state.started)),
@@ -183,5 +183,6 @@ pub(crate) fn health<C>(container: &Container<C>) -> &'static str {
         Some(HealthStatus::Starting) => "starting",
         Some(HealthStatus::Healthy) => "healthy",
         Some(HealthStatus::Unhealthy) => "unhealthy",
+        Some(HealthStatus::Stopped) => "stopped",
     }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use dhow_engine::container::{
     Attachment, Config, Container, IpcMode, NetworkMode, SharedKind, Status, UsersOrigin,
 };
-use dhow_engine::{IdMapping, NamespaceMode, RestartPolicy};
+use dhow_engine::{HealthStatus, IdMapping, NamespaceMode, RestartPolicy};
 use serde_json::{Map, Value, json};
 
 use super::port;
+use crate::dialect;
 
 /// Docker's time of what never happened.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -91,10 +92,12 @@ fn state(container: &Container) -> Value {
     });
     if let (Some(health), Some(fields)) = (&state.health, value.as_object_mut()) {
         // A record of strings and numbers always becomes JSON.
-        fields.insert(
-            "Health".to_owned(),
-            serde_json::to_value(health).unwrap_or_default(),
-        );
+        let mut shown = serde_json::to_value(health).unwrap_or_default();
+        // One that is not looked at any more is no healthy one there (moby `container/health.go`, `CloseMonitorChannel`).
+        if !dialect::spoken().is_podman() && !super::container::is_up(state.status) {
+            shown["Status"] = HealthStatus::Unhealthy.as_str().into();
+        }
+        fields.insert("Health".to_owned(), shown);
     }
     value
 }

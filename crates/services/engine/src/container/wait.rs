@@ -43,9 +43,8 @@ impl Engine {
     /// The result is written down when this returns.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` when it does not run or has nothing to check; `Unavailable` when it ended
-    /// meanwhile.
-    pub fn check_health(&self, wanted: &str) -> Result<i32, Error> {
+    /// `NotFound`; `FailedPrecondition` when it does not run or has nothing to check. None when it ended meanwhile.
+    pub fn check_health(&self, wanted: &str) -> Result<Option<i32>, Error> {
         let container = self.containers().find(wanted)?;
         let id = &container.config.id;
         let refuse = |message: String| Err(Error::new(ErrorKind::FailedPrecondition, message));
@@ -59,10 +58,7 @@ impl Engine {
         socket
             .write_all(&frame::frame(frame::CHECK, &[]))
             .context(|| "ask for a health check")?;
-        number(socket, &[frame::CHECKED]).ok_or_else(|| {
-            let message = format!("container {} ended before its health was known", id.short());
-            Error::new(ErrorKind::Unavailable, message)
-        })
+        Ok(number(socket, &[frame::CHECKED]))
     }
 
     /// Attaches to a running container's streams: frames of [`dhow_monitor::frame`].
