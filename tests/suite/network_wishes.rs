@@ -32,6 +32,14 @@ fn addresses_and_names_are_asked_for_in_dockers_words_and_podmans() {
             assert!(seen.contains(part), "{flags}: {part}: {seen}");
         }
     }
+    world
+        .say("pod create --name waves --network sea --ip 10.211.20.8 --ip6 fd00:d211::8")
+        .ok();
+    let seen = world.sh("--pod waves", show).ok();
+    for part in ["10.211.20.8/24", "fd00:d211::8/64"] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+    world.say("pod rm -f -t 0 waves").ok();
     let named = world
         .sh("--network sea:interface_name=wan0", "ls /sys/class/net")
         .ok();
@@ -300,6 +308,14 @@ fn the_hosts_input_rules_guard_the_ports_of_a_network_that_asks_for_it() {
         "{listed}"
     );
     assert!(line(closed).ends_with("obeyed"), "{listed}");
+    let doctor = world.say("doctor");
+    let told = format!("past the host's own input rules: {open}/tcp (open)");
+    assert!(doctor.stdout.contains(&told), "{}", doctor.stdout);
+    assert!(
+        doctor.stdout.contains("`dhow network openings` lists them"),
+        "{}",
+        doctor.stdout
+    );
     {
         let _rules = (Closed::port(open), Closed::port(closed));
         // What is led on by the filter never meets the rule; what the relay listens for does.

@@ -159,6 +159,7 @@ fn unprivileged_version_and_doctor_work() {
         "network of the user",
         "low ports",
         "ping",
+        "0 ports of this host lead to containers",
     ] {
         assert!(ran.stdout.to_lowercase().contains(word), "{word}: {ran:?}");
     }

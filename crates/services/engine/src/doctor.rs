@@ -5,7 +5,7 @@ mod rootless;
 use std::fs;
 use std::path::Path;
 
-use crate::Engine;
+use crate::{Engine, Opening};
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,37 @@ impl Engine {
             disk(&self.settings().root),
         ];
         checks.extend(rootless::checks());
+        checks.extend(self.openings().ok().map(|openings| opened(&openings)));
         checks
     }
+}
+
+/// The ports of the host that lead to containers; those that its input rules do not guard are for somebody to know.
+fn opened(openings: &[Opening]) -> Check {
+    /// Most that are named.
+    const NAMED: usize = 8;
+    let passed: Vec<String> = openings
+        .iter()
+        .filter(|one| !one.filtered)
+        .map(|one| {
+            let port = &one.port;
+            format!("{}/{} ({})", port.host_port, port.protocol, one.container)
+        })
+        .collect();
+    let all = format!("{} ports of this host lead to containers", openings.len());
+    if passed.is_empty() {
+        return Check::good("openings", all);
+    }
+    let more = match passed.len().checked_sub(NAMED) {
+        None | Some(0) => String::new(),
+        Some(more) => format!(" and {more} more"),
+    };
+    let named = passed.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    Check::limited(
+        "openings",
+        format!("{all}, past the host's own input rules: {named}{more}"),
+        "`dhow network openings` lists them; networks with `-o com.dhow.firewall=host` let those rules decide",
+    )
 }
 
 fn read(path: &str) -> Option<String> {

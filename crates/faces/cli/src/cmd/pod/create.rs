@@ -21,7 +21,7 @@ pub(crate) const CREATE: Verb = Verb {
 };
 
 /// Those of the flags of a container that its pod can have: for its network, its names, and all containers together.
-const SHARED: [&str; 36] = [
+const SHARED: [&str; 37] = [
     "name",
     "label",
     "label_file",
@@ -34,6 +34,7 @@ const SHARED: [&str; 36] = [
     "network",
     "network_alias",
     "ip",
+    "ip6",
     "mac_address",
     "publish",
     "cgroup_parent",
