@@ -179,3 +179,71 @@ fn nothing_of_the_steps_is_left_when_the_build_has_ended() {
     }
     world.clean();
 }
+
+#[test]
+fn variables_of_the_builder_are_in_the_image_unless_an_instruction_says_otherwise() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let text = "FROM busybox AS base\nENV B=file\nFROM base\nENV C=file\nRUN echo $A $B $C > /seen\n";
+    let flags = [
+        "--network",
+        "none",
+        "--env",
+        "A=one two",
+        "--env=B=flag",
+        "--env",
+        "C=flag",
+        "--env",
+        "NO_SUCH_NAME_",
+    ];
+    build(&world, &flags, text).exits(0);
+    assert_eq!(
+        world.sh_in("f", "cat /seen; echo $A"),
+        "one two flag file\none two"
+    );
+    assert_eq!(
+        world
+            .inspect("f", "{{join .Config.Env \"|\"}}")
+            .matches("A=")
+            .count(),
+        1
+    );
+    assert!(!world.say("history --no-trunc f").ok().contains("one two"));
+    // They are what the step depends on.
+    let flags = ["--network", "none", "--env", "A=other"];
+    build(&world, &flags, text).exits(0);
+    assert_eq!(world.sh_in("f", "cat /seen"), "other file file");
+    build(&world, &["--env", "=x"], text)
+        .exits(1)
+        .says("invalid environment variable");
+}
+
+#[test]
+fn steps_are_in_the_groups_that_were_asked_for() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let text = "FROM busybox\nRUN echo staff:x:50: >> /etc/group\nUSER 7:8\nRUN id -G > /tmp/groups\n";
+    let flags = ["--network", "none", "--group-add", "staff", "--group-add", "60"];
+    // The file of the step counts, as it is before it.
+    build(&world, &flags, text)
+        .exits(1)
+        .says("unable to find group staff");
+    let (before, after) = text.split_at(text.find("USER").unwrap());
+    build(&world, &["--network", "none"], before).exits(0);
+    world.say("tag f base").ok();
+    let text = format!("FROM base\n{after}");
+    build(&world, &flags, &text).exits(0);
+    assert_eq!(world.sh_in("f", "cat /tmp/groups"), "8 50 60");
+    build(&world, &["--network", "none"], &text).exits(0);
+    assert_eq!(world.sh_in("f", "cat /tmp/groups"), "8");
+    for flag in ["--rm", "--force-rm", "--rm=true", "--force-rm=true"] {
+        build(&world, &["--network", "none", flag], &text).exits(0);
+    }
+    for flag in ["--rm=false", "--force-rm=false"] {
+        build(&world, &[flag], &text).exits(1).says(&format!(
+            "{flag} is not supported: a build keeps no intermediate containers"
+        ));
+    }
+}

@@ -117,3 +117,65 @@ fn a_device_that_no_vendor_has_is_named_with_the_folders() {
         .says("createContainer hook #0: exit status 3");
     world.clean();
 }
+
+#[test]
+fn a_build_step_has_a_device_that_the_builder_allows() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let folder = vendor(&world);
+    let build = |flags: &[&str], options: &str| {
+        let text = format!(
+            "FROM busybox\nRUN --device=vendor.com/card={options} (cat /lib/card.so; echo; echo $CARDS; id -G; \
+             head -c 1 /dev/card0 | od -An -tx1) > /seen 2>&1; true\n"
+        );
+        let mut words = vec!["build", "--progress", "plain", "--network", "none", "-t", "made"];
+        words.extend(["--cdi-spec-dir", &folder]);
+        words.extend(flags);
+        words.push("-");
+        world.feed(&words, text)
+    };
+    let name = "device=vendor.com/card=zero";
+    for flags in [
+        &[][..],
+        &["--allow", "network.host"],
+        &["--allow", "device=vendor.com/card=other"],
+    ] {
+        build(flags, "zero")
+            .exits(1)
+            .says("device \"vendor.com/card=zero\" is requested by the build but not allowed")
+            .says("hint: allow it with --allow device=vendor.com/card=zero");
+    }
+    let seen = || world.sh_in("made", "cat /seen; ls /dev/card0 /lib/card.so 2>/dev/null; true");
+    build(&["--allow", name], "zero").exits(0);
+    assert_eq!(seen(), "library\nall\n0 4711\n 00");
+    // Its programs found the root of the step; what one made there is in the layer as what the command makes is.
+    let log = std::fs::read_to_string(world.path("cdi/log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "createRuntime none",
+            "createContainer root",
+            "poststart none",
+            "poststop none"
+        ]
+    );
+    assert_eq!(world.sh_in("made", "cat /by-hook"), "made");
+    // One that fails is told of.
+    build(&["--allow", "device"], "bad").exits(1).says("exit status");
+    // A step with it is another one than without.
+    build(&["--allow", "device"], "none")
+        .exits(0)
+        .says("device \"vendor.com/card=none\" is not registered, and left out");
+    assert!(!seen().contains("library"), "{}", seen());
+    build(&["--allow", "device"], "zero,required")
+        .says("CACHED")
+        .exits(0);
+    assert!(seen().contains("library"), "{}", seen());
+    build(&["--allow", "device"], "none,required")
+        .exits(1)
+        .says("required device \"vendor.com/card=none\" is not registered");
+    build(&["--allow", "device="], "zero").exits(125).says("--allow");
+    world.clean();
+}

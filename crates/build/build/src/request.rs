@@ -40,6 +40,8 @@ pub struct Request {
     pub tags: Vec<Reference>,
     /// Whether the store is to have the image. If not, only its layers are there as long as the cache wants them.
     pub record: bool,
+    /// Variables that the image has unless its instructions say otherwise, as if `ENV` came after each `FROM`, but in no history.
+    pub env: Vec<(String, String)>,
     /// What the image's manifest says of it.
     pub annotations: BTreeMap<String, String>,
     /// Take nothing from the cache.
@@ -231,6 +233,10 @@ pub struct Sandbox {
     pub cap_add: Vec<String>,
     /// Capabilities to drop, in the same form.
     pub cap_drop: Vec<String>,
+    /// Groups of the image, by name or number, that the steps' commands are in besides those of their user.
+    pub groups: Vec<String>,
+    /// Where files about devices are looked for (Container Device Interface); the usual folders when empty.
+    pub device_folders: Vec<PathBuf>,
     /// Folders and files of the host that every step has; what is in them is no part of a step's key.
     pub mounts: Vec<StepMount>,
 }
@@ -257,17 +263,22 @@ impl Sandbox {
         };
         let add = self.cap_add.iter().map(|name| format!("+{name}"));
         let drop = self.cap_drop.iter().map(|name| format!("-{name}"));
-        filter.into_iter().chain(add).chain(drop).collect()
+        let groups = self.groups.iter().map(|name| format!("group={name}"));
+        filter.into_iter().chain(add).chain(drop).chain(groups).collect()
     }
 }
 
 /// What a build may give to `RUN` steps that ask for it (BuildKit's entitlements).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
     /// `RUN --network=host`. A build whose own network is the host's has it.
     pub network_host: bool,
     /// `RUN --security=insecure`.
     pub security_insecure: bool,
+    /// `RUN --device` of any device.
+    pub every_device: bool,
+    /// `RUN --device` of these.
+    pub devices: Vec<String>,
 }
 
 /// A secret.
@@ -295,6 +306,7 @@ impl Request {
             target: None,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
+            env: Vec::new(),
             tags: Vec::new(),
             record: true,
             annotations: BTreeMap::new(),

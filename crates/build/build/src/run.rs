@@ -1,6 +1,6 @@
 //! `RUN` and `WORKDIR`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dhow_dockerfile::{Form, Instruction, Mount, MountKind, Network, Run};
 use dhow_layer::Layer;
@@ -39,13 +39,17 @@ struct Ready<'r> {
     /// A script to mount, and where: for a here-document that begins with `#!`.
     script: Option<Script>,
     network: Network,
+    /// By the Container Device Interface.
+    devices: Vec<String>,
+    /// Where those mount something.
+    device_mounts: Vec<PathBuf>,
     mounts: Vec<MountPlan>,
 }
 
 impl Stage<'_, '_> {
     /// `RUN`.
     pub(crate) fn run(&mut self, instruction: &Instruction, run: &Run) -> Result<(), Halt> {
-        self.check_devices(instruction, run)?;
+        let (devices, device_mounts) = self.devices(instruction, run)?;
         self.check_entitled(instruction, run)?;
         let (args, script) = self.run_args(run)?;
         let mut shown = self.shown_without(instruction, &self.secret_variables(run));
@@ -68,6 +72,8 @@ impl Stage<'_, '_> {
                     Network::Default => stage.build.request.network,
                     other => other,
                 },
+                devices,
+                device_mounts,
                 mounts: stage.plan_mounts(run)?,
             };
             let text = history::run(&stage.state.args_in_scope(), &ready.args);
@@ -88,25 +94,39 @@ impl Stage<'_, '_> {
             .collect()
     }
 
-    /// `--device=vendor/class=name[,required]`: there is no device of a container device interface here, so one that
-    /// is required is an error, and others are left out, as docker does with those that it does not find.
-    fn check_devices(&self, instruction: &Instruction, run: &Run) -> Result<(), Halt> {
+    /// `--device=vendor/class=name[,required]`: those of this host (Container Device Interface). One that is required and not
+    /// there is an error, and others are left out, as docker does with those that it does not find.
+    fn devices(&self, instruction: &Instruction, run: &Run) -> Result<(Vec<String>, Vec<PathBuf>), Halt> {
+        let request = self.build.request;
+        let (mut found, mut mounts) = (Vec::new(), Vec::new());
         for device in &run.devices {
             let at = instruction.flag_at("device");
             let text = self.expand(device)?;
             let (name, required) = device_flag(&text).map_err(|error| Trouble::from(error).at(at))?;
+            let refused = |kind, message: String, hint: String| -> Halt {
+                Trouble::from(Error::new(kind, message).with_hint(hint))
+                    .at(at)
+                    .into()
+            };
+            if let Some(targets) = self.build.executor.device(&name, &request.sandbox) {
+                if !request.allow.every_device && !request.allow.devices.contains(&name) {
+                    let message = format!("device {name:?} is requested by the build but not allowed");
+                    let hint = format!("allow it with --allow device={name} if you trust the Dockerfile");
+                    return Err(refused(ErrorKind::PermissionDenied, message, hint));
+                }
+                found.push(name);
+                mounts.extend(targets);
+                continue;
+            }
             if required {
-                let error = Error::new(
-                    ErrorKind::NotFound,
-                    format!("required device {name:?} is not registered"),
-                )
-                .with_hint("a build has no devices by CDI; `dhow run --device` has them");
-                return Err(Trouble::from(error).at(at).into());
+                let message = format!("required device {name:?} is not registered");
+                let hint = "a file of its vendor in /etc/cdi or /var/run/cdi says what it is".to_owned();
+                return Err(refused(ErrorKind::NotFound, message, hint));
             }
             self.build
                 .warn(&format!("device {name:?} is not registered, and left out"), at);
         }
-        Ok(())
+        Ok((found, mounts))
     }
 
     /// Words to run, and the script to mount.
@@ -185,6 +205,9 @@ impl Stage<'_, '_> {
         if !rights.is_empty() {
             key.text("rights").texts(&rights);
         }
+        if !ready.devices.is_empty() {
+            key.text("devices").texts(&ready.devices);
+        }
         key
     }
 
@@ -235,7 +258,8 @@ impl Stage<'_, '_> {
             .add("SOURCE_DATE_EPOCH", "", &epoch.unwrap_or_default())
             .add("host name", "", self.hostname())
             .add("list of hosts", "", &hosts.collect::<Vec<_>>().join(" "))
-            .add("rights", "", &build.request.sandbox.rights().join(" "));
+            .add("rights", "", &build.request.sandbox.rights().join(" "))
+            .add("devices", "", &ready.devices.join(" "));
         let body = ready.script.as_ref().map_or("", |(_, body)| body);
         inputs.add("script", "", body);
         for mount in &ready.mounts {
@@ -263,6 +287,7 @@ impl Stage<'_, '_> {
             user: &self.state.image.config.user,
             network: ready.network,
             security: ready.run.security,
+            devices: &ready.devices,
             mounts: &mounts,
             hostname: self.hostname(),
             shm_size: build.request.shm_size.unwrap_or(SHM_SIZE),
@@ -289,7 +314,9 @@ impl Stage<'_, '_> {
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, message).into());
         }
-        let points = step.mount_points();
+        let mut points = step.mount_points();
+        let below = |path: &PathBuf| path.strip_prefix("/").ok().map(Path::to_owned);
+        points.extend(ready.device_mounts.iter().filter_map(below));
         prepared.release()?;
         let active = scratch.active()?;
         if let Some(written) = active.written() {

@@ -80,6 +80,9 @@ fn begin<'a, 'b>(build: &'a Build<'b>, index: usize) -> Result<(Stage<'a, 'b>, V
         })?,
         Base::Named(context) => stage.begin_named(context, from.at)?,
     };
+    for (name, value) in &build.request.env {
+        stage.state.set_env(name, value);
+    }
     if let Some(epoch) = build.plan.epoch {
         stage.state.set_epoch(epoch)?;
     }

@@ -24,6 +24,12 @@ pub trait Executor: Sync {
     /// # Errors
     /// When the command could not be run at all; `Cancelled` when [`RunStep::cancel`] was seen.
     fn run(&self, step: &RunStep<'_>, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32, Error>;
+
+    /// What a device of this host mounts into a container (Container Device Interface); none when there is no such device.
+    /// `sandbox` says where the files about devices are.
+    fn device(&self, _name: &str, _sandbox: &Sandbox) -> Option<Vec<PathBuf>> {
+        None
+    }
 }
 
 /// Gets what is not in the store: base images, what `ADD` and named contexts take from elsewhere, and what other
@@ -207,6 +213,8 @@ pub struct RunStep<'a> {
     pub network: Network,
     /// Privileges.
     pub security: Security,
+    /// Devices of the host by the Container Device Interface.
+    pub devices: &'a [String],
     /// What to mount, in order.
     pub mounts: &'a [StepMount],
     /// Host name: `buildkitsandbox`, or what the build argument `BUILDKIT_SANDBOX_HOSTNAME` says.

@@ -14,7 +14,7 @@ use dhow_transport::Client;
 use dhow_types::{ErrorKind, Observer, Platform};
 
 use crate::container::make_folder;
-use crate::worker::{Job, JobNetwork, Resolver, Worker};
+use crate::worker::{Job, JobDevices, JobNetwork, Resolver, Worker};
 use crate::{Context as _, Engine, Error};
 
 /// What `bootstrap`'s flags say.
@@ -289,6 +289,8 @@ impl Configure for Inside<'_> {
             },
             user: "0:0".to_owned(),
             network: JobNetwork::None,
+            groups: Vec::new(),
+            devices: JobDevices::default(),
             resolver: Resolver::default(),
             folder: Some(root.to_owned()),
             cgroup_parent: None,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_build::{
     Answer, BuildObserver, Built, Checked, Download, Executor, Failed, Filter, GitAccess, GitSource, Images,
-    MountName, MountSource, Network, Outline, Request, RunStep, Security, StepResult, Stream,
+    MountName, MountSource, Network, Outline, Request, RunStep, Sandbox, Security, StepResult, Stream,
 };
 use dhow_bundle::{
     BindMount, Limits, MountRequest, Request as RunRequest, SeccompChoice, TmpfsMount, Ulimit,
@@ -20,7 +20,7 @@ use dhow_types::{Digest, Observer, Platform, Silent};
 use crate::cache_artifact::{CachePlace, Imports};
 use crate::difference::Difference;
 use crate::git::Git;
-use crate::worker::{Job, JobNetwork, Resolver, Worker};
+use crate::worker::{Job, JobDevices, JobNetwork, Resolver, Worker};
 use crate::{Context as _, Engine, Error};
 
 /// What of a build can fail: what is around it, or the build itself with its place in the Dockerfile.
@@ -294,6 +294,13 @@ impl Executor for Steps {
             dhow_build::Error::wrap(error, message)
         })
     }
+
+    fn device(&self, name: &str, sandbox: &Sandbox) -> Option<Vec<PathBuf>> {
+        let mut spec = dhow_oci::runtime::Spec::default();
+        let names = [name.to_owned()];
+        crate::container::add_devices(&names, &sandbox.device_folders, &mut spec).ok()?;
+        Some(spec.mounts.into_iter().map(|mount| mount.destination).collect())
+    }
 }
 
 impl Steps {
@@ -374,6 +381,11 @@ fn job(step: &RunStep<'_>, limits: &Limits) -> Result<Job, Error> {
             Network::None => JobNetwork::None,
         },
         folder: None,
+        groups: sandbox.groups.clone(),
+        devices: JobDevices {
+            names: step.devices.to_vec(),
+            folders: sandbox.device_folders.clone(),
+        },
         resolver: Resolver {
             servers: sandbox.dns.clone(),
             search: sandbox.dns_search.clone(),

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dhow_bundle::{GeneratedFile, NamespaceMode, Request};
 use dhow_cgroup::Group;
 use dhow_rootpath::Root;
-use dhow_runtime::{Create, Namespace, Plan, Rootfs, Stdio};
+use dhow_runtime::{Create, Namespace, Plan, Rootfs, Running, Stdio};
 use dhow_types::{ContainerId, ErrorKind, Failure as _};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -30,6 +30,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Connection, Pool};
+use crate::container::hooks::{self, Bundle};
 use crate::container::{random_bytes, write_file};
 use crate::leftover::{CGROUP, StepFolder};
 use crate::{Context as _, Engine, Error, Settings};
@@ -76,6 +77,10 @@ pub(crate) struct Job {
     pub(crate) request: Request,
     /// The user as text.
     pub(crate) user: String,
+    /// Groups of the root's own that it is in besides those of the user.
+    pub(crate) groups: Vec<String>,
+    /// Devices of the host.
+    pub(crate) devices: JobDevices,
     /// How it is connected.
     pub(crate) network: JobNetwork,
     /// The root as a folder, when no mount is sent along.
@@ -86,6 +91,13 @@ pub(crate) struct Job {
     pub(crate) resolver: Resolver,
     /// Control group below which its own is made, instead of this root's.
     pub(crate) cgroup_parent: Option<String>,
+}
+
+/// Devices by the Container Device Interface, and where the files about them are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct JobDevices {
+    pub(crate) names: Vec<String>,
+    pub(crate) folders: Vec<PathBuf>,
 }
 
 /// What a program asks for names.
@@ -343,7 +355,7 @@ impl Ready {
             engine: &self.engine,
             pools,
             connection: None,
-            may_hand_on: may_hand_on(&job.request),
+            may_hand_on: may_hand_on(&job),
             group: None,
             folder: self.folder,
         };
@@ -356,9 +368,10 @@ impl Ready {
     }
 }
 
-/// Whether a program leaves its network namespace as it found it: it may not change it.
-fn may_hand_on(request: &Request) -> bool {
-    !request.privileged && request.cap_add.is_empty()
+/// Whether a program leaves its network namespace as it found it: neither it nor hooks of a device may change it.
+fn may_hand_on(job: &Job) -> bool {
+    let request = &job.request;
+    !request.privileged && request.cap_add.is_empty() && job.devices.names.is_empty()
 }
 
 fn tell(answer: &mut UnixStream, outcome: Result<i32, Error>) {
@@ -460,13 +473,15 @@ fn execute(
     };
     let mut request = job.request;
     request.identity = crate::container::identity(&root, &job.user)?;
+    request.extra_groups = crate::container::groups(&root, &job.groups)?;
     if request.privileged && crate::rootless::is_rootful() {
         request.devices = crate::container::host_devices(true);
     }
     let netns = connect(made, job.network, &mut request)?;
     request.files = files(made, &request, job.network, &job.extra_hosts, job.resolver)?;
     request.cgroup_path = group_path(made, id, job.cgroup_parent.as_deref())?;
-    let spec = crate::system::runtime_spec(&request)?;
+    let mut spec = crate::system::runtime_spec(&request)?;
+    crate::container::add_devices(&job.devices.names, &job.devices.folders, &mut spec)?;
     let resources = spec
         .linux
         .as_ref()
@@ -475,25 +490,24 @@ fn execute(
     made.group = Group::create_if_allowed(Path::new(&request.cgroup_path), &resources)
         .context(|| "make the control group")?;
     let plan = Plan::prepare(&spec, &made.engine.runtime_settings()).context(|| "prepare the step")?;
-    let null = File::open("/dev/null").context(|| "open /dev/null")?;
-    let stdio = Stdio::Fds {
-        stdin: null.into(),
-        stdout: output.try_clone().context(|| "duplicate the output")?,
-        stderr: output,
-    };
+    let stdio = streams(output)?;
     let namespaces = netns
         .into_iter()
         .map(|netns| (Namespace::Network, netns))
         .collect();
-    let running = dhow_runtime::run(Create {
-        plan: &plan,
-        rootfs,
-        stdio,
-        group: made.group.as_ref(),
-        namespaces,
-        state: None,
-    })
-    .context(|| "start the step")?;
+    // Devices may come with programs that are to run beside it.
+    let bundle = Bundle::make(made.folder.path.join("bundle"), id, &spec)?;
+    let running = start(
+        Create {
+            plan: &plan,
+            rootfs,
+            stdio,
+            group: made.group.as_ref(),
+            namespaces,
+            state: None,
+        },
+        bundle.as_ref(),
+    )?;
     // Our side of the answer is never written to by the build: it becomes readable when the build is gone.
     let mut fds = [
         PollFd::new(&running.pidfd, PollFlags::IN),
@@ -504,7 +518,37 @@ fn execute(
         drop(dhow_runtime::kill(running.pidfd.as_fd(), 9));
     }
     let status = dhow_runtime::wait(running.pidfd.as_fd()).context(|| "wait for the step")?;
+    if let Some(bundle) = bundle {
+        bundle.finish();
+    }
     Ok(i32::from(status.code()))
+}
+
+/// Both outputs are one, and nothing is read.
+fn streams(output: OwnedFd) -> Result<Stdio, Error> {
+    let null = File::open("/dev/null").context(|| "open /dev/null")?;
+    Ok(Stdio::Fds {
+        stdin: null.into(),
+        stdout: output.try_clone().context(|| "duplicate the output")?,
+        stderr: output,
+    })
+}
+
+/// Starts the program; the root of one with hooks is where they look for it.
+fn start(create: Create<'_>, bundle: Option<&Bundle>) -> Result<Running, Error> {
+    let what = || "start the step";
+    let Some(bundle) = bundle else {
+        return dhow_runtime::run(create).context(what);
+    };
+    let create = Create {
+        rootfs: match create.rootfs {
+            Rootfs::Mount(mount) => Rootfs::Shown(mount, bundle.place()),
+            rootfs => rootfs,
+        },
+        state: Some(&bundle.state),
+        ..create
+    };
+    dhow_runtime::run_with_hooks(create, &hooks::surroundings()).context(what)
 }
 
 /// Where the control group of a step is.

@@ -19,8 +19,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 use dhow_engine::{
     AnnotationPlace, Annotations, BuildAround, BuildEvent, BuildFailure, BuildLimit, BuildNetwork,
-    BuildObserver, BuildRequest, BuildSecret, Built, ContextFolder, Difference, Engine, Entitlements, Failed,
-    Limits,
+    BuildObserver, BuildRequest, BuildSecret, Built, ContextFolder, Difference, Engine, Failed, Limits,
 };
 use dhow_reference::Reference;
 use dhow_types::{ByteSize, ErrorKind, Observer, Platform, Silent};
@@ -35,6 +34,7 @@ use crate::{CliError, Context, Verb};
 
 pub(super) use self::annotation::{check_of_one, parse as annotations};
 use self::attest::{Saying, Wanted};
+use self::named::entitlement;
 use self::output::Outputs;
 
 pub(crate) const VERB: Verb = Verb {
@@ -144,7 +144,7 @@ struct BuildFlags {
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
     /// Allow extra privileged entitlement
-    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', value_parser = ["network.host", "security.insecure"])]
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', value_parser = entitlement)]
     allow: Vec<String>,
     /// Attestation parameters (format: "type=provenance,mode=max")
     #[arg(long, value_name = "TYPE")]
@@ -703,12 +703,7 @@ fn request(context: &Context, flags: &BuildFlags) -> Result<(BuildRequest, Optio
     }
     request.cache_budget = cache_budget()?;
     request.cgroup_parent.clone_from(&flags.cgroup_parent);
-    let allowed = |name: &str| flags.allow.iter().any(|allowed| allowed == name);
-    request.allow = Entitlements {
-        // Buildah has no such question.
-        network_host: allowed("network.host") || crate::dialect::spoken().is_podman(),
-        security_insecure: allowed("security.insecure"),
-    };
+    request.allow = named::entitlements(&flags.allow);
     let stages = flags.no_cache_filter.iter().map(|stage| stage.to_lowercase());
     request.uncached_stages = stages.collect();
     flags.podman.add_to(&mut request)?;

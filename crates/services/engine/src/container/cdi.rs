@@ -15,7 +15,7 @@ pub fn is_cdi_device(word: &str) -> bool {
 }
 
 /// The devices of a host, from the folders of a person or from the usual ones.
-pub(crate) fn catalogue(folders: &[PathBuf]) -> Catalogue {
+fn catalogue(folders: &[PathBuf]) -> Catalogue {
     let usual = || dhow_cdi::FOLDERS.iter().map(PathBuf::from).collect();
     let folders = if folders.is_empty() {
         usual()
@@ -40,10 +40,15 @@ pub(super) fn check(extras: &Extras) -> Result<(), Error> {
 
 /// Puts what the container's devices need into its spec.
 pub(super) fn add(extras: &Extras, spec: &mut Spec) -> Result<(), Error> {
-    if extras.cdi.is_empty() {
+    add_devices(&extras.cdi, &extras.cdi_folders, spec)
+}
+
+/// Puts what devices need into a spec.
+pub(crate) fn add_devices(names: &[String], folders: &[PathBuf], spec: &mut Spec) -> Result<(), Error> {
+    if names.is_empty() {
         return Ok(());
     }
-    let catalogue = catalogue(&extras.cdi_folders);
-    let edits = catalogue.edits(&extras.cdi).context(|| "add the devices")?;
+    let catalogue = catalogue(folders);
+    let edits = catalogue.edits(names).context(|| "add the devices")?;
     dhow_cdi::apply(&edits, spec).context(|| "add the devices")
 }

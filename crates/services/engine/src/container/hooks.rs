@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use dhow_oci::runtime::{Hook, Hooks, Spec, State};
 use dhow_runtime::Surroundings;
-use dhow_types::ErrorKind;
+use dhow_types::{ContainerId, ErrorKind};
 use regex_lite::Regex;
 use serde::Deserialize;
 
 use super::folder::{make_folder, write_json};
 use super::record::Config;
-use crate::{Context as _, Engine, Error};
+use crate::{Context as _, Error};
 
 /// Most files of a folder, and bytes of one.
 const MOST_FILES: usize = 1000;
@@ -154,25 +154,24 @@ fn take(hooks: &mut Hooks, wanted: Wanted, spec: &Spec, has_bind_mounts: bool) -
 
 /// What hooks of a running container are told, and where they look for its root.
 #[derive(Debug)]
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     folder: PathBuf,
     hooks: Hooks,
-    pub(super) state: State,
+    pub(crate) state: State,
 }
 
 impl Bundle {
-    /// The folder for a container with hooks; none for one without.
-    pub(super) fn make(engine: &Engine, config: &Config, spec: &Spec) -> Result<Option<Self>, Error> {
+    /// Makes the folder for a container with hooks; none for one without.
+    pub(crate) fn make(folder: PathBuf, id: &ContainerId, spec: &Spec) -> Result<Option<Self>, Error> {
         let Some(hooks) = spec.hooks.clone() else {
             return Ok(None);
         };
-        let folder = engine.containers().run_folder(&config.id).join("bundle");
         make_folder(&folder.join("rootfs"))?;
         write_json(&folder.join("config.json"), spec)?;
         Ok(Some(Self {
             state: State {
                 oci_version: spec.oci_version.clone(),
-                id: config.id.to_string(),
+                id: id.to_string(),
                 bundle: folder.clone(),
                 annotations: spec.annotations.clone(),
                 ..State::default()
@@ -183,12 +182,12 @@ impl Bundle {
     }
 
     /// Where hooks find the root, in the container's mount namespace.
-    pub(super) fn place(&self) -> PathBuf {
+    pub(crate) fn place(&self) -> PathBuf {
         self.folder.join("rootfs")
     }
 
     /// Runs the hooks that come after the end. Of those that fail nobody is left to hear.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         drop(dhow_runtime::run_last_hooks(
             &self.hooks,
             &self.state,
@@ -199,7 +198,7 @@ impl Bundle {
 }
 
 /// What a container's hooks run with.
-pub(super) fn surroundings() -> Surroundings {
+pub(crate) fn surroundings() -> Surroundings {
     Surroundings {
         env: CString::new(PATH).into_iter().collect(),
         ..Surroundings::default()

@@ -138,7 +138,12 @@ impl ContainerLife {
             self.forwarder = self.engine.forward_log(&self.config)?;
         }
         drop(entered);
-        let bundle = Bundle::make(&self.engine, &self.config, &spec).map_err(before_program)?;
+        let folder = self
+            .engine
+            .containers()
+            .run_folder(&self.config.id)
+            .join("bundle");
+        let bundle = Bundle::make(folder, &self.config.id, &spec).map_err(before_program)?;
         let ran = self.run(
             &spec,
             mount,

@@ -4,10 +4,32 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
-use dhow_engine::{BuildRequest, NamedContext};
+use dhow_engine::{BuildRequest, Entitlements, NamedContext};
 use dhow_types::Platform;
 
 use crate::{CliError, Context};
+
+/// One of the entitlements that there are.
+pub(super) fn entitlement(text: &str) -> Result<String, String> {
+    match text {
+        "network.host" | "security.insecure" | "device" => Ok(text.to_owned()),
+        _ if text.strip_prefix("device=").is_some_and(|name| !name.is_empty()) => Ok(text.to_owned()),
+        _ => Err("it is none of network.host, security.insecure, device and device=NAME".to_owned()),
+    }
+}
+
+/// What steps may have that ask for it.
+pub(super) fn entitlements(allowed: &[String]) -> Entitlements {
+    let is_allowed = |name: &str| allowed.iter().any(|allowed| allowed == name);
+    let named = allowed.iter().filter_map(|text| text.strip_prefix("device="));
+    Entitlements {
+        // Buildah has no such question.
+        network_host: is_allowed("network.host") || crate::dialect::spoken().is_podman(),
+        security_insecure: is_allowed("security.insecure"),
+        every_device: is_allowed("device"),
+        devices: named.map(str::to_owned).collect(),
+    }
+}
 
 /// The proxies that docker's `config.json` gives to builds, as far as nobody said otherwise.
 pub(super) fn add_proxies(context: &Context, request: &mut BuildRequest) {

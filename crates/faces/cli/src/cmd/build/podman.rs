@@ -63,6 +63,21 @@ pub(super) struct PodmanFlags {
     /// Usual capabilities that the RUN instructions do not have
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     cap_drop: Vec<String>,
+    /// Groups of the image that the commands of RUN instructions are in, besides those of their user
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Set a variable in the image, unless its instructions say otherwise; a name alone takes the value of this command's own
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Remove intermediate containers also after a failure, as is always done
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    force_rm: Option<bool>,
+    /// Remove intermediate containers, as is always done
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    rm: Option<bool>,
+    /// Read CDI specs for RUN --device from this folder instead of /etc/cdi and /var/run/cdi
+    #[arg(long, value_name = "FOLDER")]
+    cdi_spec_dir: Vec<PathBuf>,
     /// Give the RUN instructions a folder or file of this host (HOST:CONTAINER[:ro|rw])
     #[arg(short, long, value_name = "VOLUME")]
     volume: Vec<String>,
@@ -82,6 +97,13 @@ impl PodmanFlags {
     pub(super) fn check(&self) -> Result<(), CliError> {
         if self.squash && self.squash_all {
             return Err(CliError::plain("cannot specify --squash-all with --squash"));
+        }
+        for (name, value) in [("--rm", self.rm), ("--force-rm", self.force_rm)] {
+            if value == Some(false) {
+                return Err(CliError::plain(format!(
+                    "{name}=false is not supported: a build keeps no intermediate containers"
+                )));
+            }
         }
         Ok(())
     }
@@ -120,12 +142,23 @@ impl PodmanFlags {
         } else if dialect::spoken().is_podman() && request.ignore == Ignore::InContext {
             request.ignore = Ignore::Containers;
         }
+        for text in crate::flags::env_pairs(&self.env, &[])? {
+            if let Some((name, value)) = text.split_once('=') {
+                request.env.push((name.to_owned(), value.to_owned()));
+            }
+        }
         let sandbox = &mut request.sandbox;
         sandbox.dns.clone_from(&self.dns);
         sandbox.dns_search.clone_from(&self.dns_search);
         sandbox.dns_options.clone_from(&self.dns_option);
         sandbox.cap_add.clone_from(&self.cap_add);
         sandbox.cap_drop.clone_from(&self.cap_drop);
+        sandbox.groups.clone_from(&self.group_add);
+        for folder in &self.cdi_spec_dir {
+            sandbox
+                .device_folders
+                .extend(crate::flags::absolute(Some(folder))?);
+        }
         for text in &self.volume {
             sandbox.mounts.push(volume(text)?);
         }
