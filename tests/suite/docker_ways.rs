@@ -78,6 +78,9 @@ fn unprivileged_words_that_are_no_verb_are_told_in_dockers_words() {
         .prints("Client:\n Version:")
         .prints("Server:\n")
         .ok();
+    let missing = world.docker("inspect nothing").exits(1);
+    assert_eq!(missing.stdout, "[]\n");
+    assert_eq!(missing.stderr, "error: no such object: nothing\n");
     // The verb's own flag is its own.
     world.docker("ps --version").exits(125);
 

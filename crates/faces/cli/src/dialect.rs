@@ -73,7 +73,7 @@ impl Dialect {
     /// An error's line.
     pub(crate) fn failure(self, message: &str) -> String {
         match self {
-            Self::Docker if is_docker() => format!("docker: {message}"),
+            Self::Docker if is_docker() => docker_words(message),
             Self::Docker => format!("dhow: {message}"),
             Self::Podman => format!("Error: {}", podman_words(message)),
         }
@@ -202,6 +202,14 @@ fn is_short(text: &str) -> bool {
             && !text.starts_with("docker.io/")
             && !text.starts_with("index.docker.io/")
     })
+}
+
+/// An error as docker writes it: by itself where scripts look for the whole of it, else after the program's name.
+fn docker_words(message: &str) -> String {
+    match message.strip_prefix("No such object: ") {
+        Some(name) => format!("error: no such object: {name}"),
+        None => format!("docker: {message}"),
+    }
 }
 
 /// The failures that scripts around podman look for, in its words (libpod `define/errors.go`).
@@ -394,6 +402,8 @@ mod tests {
             "Error: \"/x\" could not be found on the host"
         );
         assert_eq!(Dialect::Docker.failure("x"), "dhow: x");
+        assert_eq!(docker_words("No such object: x"), "error: no such object: x");
+        assert_eq!(docker_words("x"), "docker: x");
         assert_eq!(podman.failure_code(1), 125);
         assert_eq!(podman.failure_code(126), 126);
         assert_eq!(Dialect::Docker.failure_code(1), 1);
