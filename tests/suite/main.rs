@@ -43,6 +43,7 @@ mod build_remote;
 mod build_runs;
 mod build_sources;
 mod build_stages;
+mod cni;
 mod contexts;
 mod copies;
 mod cp;

@@ -138,6 +138,7 @@ impl World {
             .env("CONTAINERS_REGISTRIES_CONF", "/nonexistent/registries.conf")
             .env("DHOW_CERTS_D", "/nonexistent/certs.d")
             .env("DHOW_DOCKER_DAEMON_JSON", "/nonexistent/daemon.json")
+            .env("NETCONFPATH", "/nonexistent/net.d")
             .env("DHOW_CONTAINERS_POLICY", "")
             .env("DHOW_POLICY", "")
             .env("HOME", "/nonexistent");

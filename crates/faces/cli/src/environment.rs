@@ -24,6 +24,12 @@ pub struct Environment {
     registry: RegistryWords,
 }
 
+/// The folders that a variable names; none when it is empty or not set.
+fn folders(variable: &str) -> Vec<PathBuf> {
+    let named = std::env::var_os(variable).filter(|value| !value.is_empty());
+    named.map_or_else(Vec::new, |value| std::env::split_paths(&value).collect())
+}
+
 impl Environment {
     /// Reads flags and variables.
     ///
@@ -151,6 +157,10 @@ impl Environment {
             transport,
             apt: PathBuf::from("/etc/apt"),
             policies: self.policy_files(),
+            cni: dhow_engine::CniFolders {
+                lists: folders("NETCONFPATH"),
+                programs: folders("CNI_PATH"),
+            },
         }
     }
 

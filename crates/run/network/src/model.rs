@@ -21,6 +21,8 @@ pub enum Driver {
     Host,
     /// A namespace with a loopback interface only.
     Null,
+    /// What plugins of the Container Network Interface make of it: not ours to attach.
+    Cni,
 }
 
 impl fmt::Display for Driver {
@@ -31,6 +33,7 @@ impl fmt::Display for Driver {
             Self::Ipvlan => "ipvlan",
             Self::Host => "host",
             Self::Null => "null",
+            Self::Cni => "cni",
         })
     }
 }

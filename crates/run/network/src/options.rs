@@ -25,6 +25,11 @@ pub(crate) fn driver(word: Option<&str>) -> Result<Driver, Error> {
             ErrorKind::PermissionDenied,
             format!("only one instance of \"{driver}\" network is allowed"),
         )),
+        Some("cni") => Err(Error::new(
+            ErrorKind::Unsupported,
+            "networks of CNI plugins are made by their lists",
+        )
+        .with_hint("put a .conflist into /etc/cni/net.d, or a folder that NETCONFPATH names; containers join it by its name")),
         Some("overlay") => Err(
             Error::new(ErrorKind::Unsupported, "network driver overlay is not supported")
                 .with_hint("use --driver bridge, macvlan or ipvlan, or --network host"),

@@ -25,6 +25,8 @@ pub struct Settings {
     pub apt: PathBuf,
     /// Policies that images are judged by.
     pub policies: crate::PolicyFiles,
+    /// Where lists and plugins of the Container Network Interface are.
+    pub cni: crate::CniFolders,
 }
 
 /// One root folder and everything in it.

@@ -31,6 +31,7 @@ mod build;
 mod build_cache;
 mod cache_artifact;
 mod change;
+mod cni;
 mod confine;
 mod confined;
 mod connection;
@@ -76,6 +77,7 @@ pub use bootstrap::BootstrapRequest;
 pub use build::{BuildAround, BuildFailure};
 pub use build_cache::{CacheEntry, CacheKind, CachePrune};
 pub use cache_artifact::{CacheExport, CachePlace};
+pub use cni::CniFolders;
 
 pub use confine::{DEFAULT_PROFILE, profile_of};
 pub use context::{ContextAbout, ContextFolder, GitContext, is_context};

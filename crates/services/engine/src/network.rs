@@ -1,6 +1,6 @@
 //! Networks as the person sees them.
 
-use dhow_network::{CreateNetwork, Endpoint, Network};
+use dhow_network::{CreateNetwork, Driver, Endpoint, Network};
 use dhow_types::ContainerId;
 
 use crate::container::Status;
@@ -60,7 +60,10 @@ impl Engine {
     /// A record that cannot be read.
     pub fn list_networks(&self) -> Result<Vec<Network>, Error> {
         self.reapply_rules();
-        self.networks()?.list().context(|| "list networks")
+        let mut networks = self.networks()?.list().context(|| "list networks")?;
+        networks.extend(self.cni_networks(&networks));
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(networks)
     }
 
     /// One network and who is on it.
@@ -69,11 +72,9 @@ impl Engine {
     /// `NotFound`.
     pub fn network(&self, name: &str) -> Result<NetworkView, Error> {
         self.reapply_rules();
-        let networks = self.networks()?;
-        let network = networks
-            .find(name)
-            .context(|| format!("look at network {name}"))?;
-        let endpoints = networks
+        let network = self.any_network(name)?;
+        let endpoints = self
+            .networks()?
             .endpoints(&network)
             .context(|| "list the containers of the network")?;
         Ok(NetworkView { network, endpoints })
@@ -85,6 +86,16 @@ impl Engine {
     /// `FailedPrecondition` while someone is; `NotFound`.
     pub fn remove_network(&self, name: &str) -> Result<Network, Error> {
         self.release_stale()?;
+        if let Ok(network) = self.any_network(name)
+            && let Some(list) = network
+                .options
+                .get("list")
+                .filter(|_| network.driver == Driver::Cni)
+        {
+            let message = format!("network {name} is made by CNI plugins and described by {list}");
+            return Err(Error::new(dhow_types::ErrorKind::FailedPrecondition, message)
+                .with_hint(format!("remove the file {list}")));
+        }
         let network = self
             .networks()?
             .remove(name)
@@ -95,6 +106,7 @@ impl Engine {
 
     /// Takes back addresses, ports and rules that killed processes left.
     pub(crate) fn release_stale(&self) -> Result<usize, Error> {
+        self.leave_stale_cni(|id| self.claim(id));
         let released = self
             .networks()?
             .release_stale(|id| self.claim(id))
@@ -165,7 +177,7 @@ impl Engine {
                 .iter()
                 .flat_map(|container| &container.config.networks)
                 .any(|attachment| attachment.network == network.name);
-            if network.is_predefined() || wanted {
+            if network.is_predefined() || network.driver == Driver::Cni || wanted {
                 continue;
             }
             // One that is being started is on it already.
@@ -213,7 +225,8 @@ impl Engine {
                     container: container.config.name.clone(),
                     network: endpoint.network.clone(),
                     port: port.clone(),
-                    filtered: user || endpoint.relays(port),
+                    // Plugins lead them on as our own packet filter does.
+                    filtered: user || endpoint.relays(port) && !endpoint.device.is_empty(),
                 }));
             }
         }

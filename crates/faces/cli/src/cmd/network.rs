@@ -316,8 +316,12 @@ fn ls(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let dangling = filters.flag("dangling")?;
     let mut networks = engine.list_networks()?;
     if dialect::spoken().is_podman() {
-        // Host and none are no networks of its.
-        networks.retain(|network| !matches!(network.name.as_str(), "host" | "none"));
+        // Host and none are no networks of its, and its own list of old describes what `bridge` is here.
+        networks.retain(|network| {
+            let of_old = network.name == "podman" && network.driver.to_string() == "cni";
+            let hidden = of_old || matches!(network.name.as_str(), "host" | "none");
+            !hidden
+        });
         networks.sort_by(|a, b| shown(a).cmp(shown(b)));
     }
     if let Some(dangling) = dangling {

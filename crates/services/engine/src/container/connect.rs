@@ -178,13 +178,18 @@ impl Engine {
 
     fn network_for(&self, name: &str) -> Result<Network, Error> {
         self.reapply_rules();
-        let networks = self.networks()?;
-        let found = if name == DEFAULT_BRIDGE {
-            networks.default_bridge()
-        } else {
-            networks.find(name)
-        };
-        found.context(|| format!("look at network {name}"))
+        if name == DEFAULT_BRIDGE {
+            let bridge = self.networks()?.default_bridge();
+            return bridge.context(|| format!("look at network {name}"));
+        }
+        let network = self.any_network(name)?;
+        if network.driver == dhow_network::Driver::Cni {
+            let message =
+                format!("network {name} is made by CNI plugins: a container joins it when it starts");
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .with_hint("name it with --network of run or create"));
+        }
+        Ok(network)
     }
 
     /// Whether a name server was made for the container when it started.

@@ -377,7 +377,7 @@ impl Engine {
             // It may have been called by its id, and `default` is docker's other word for the default bridge.
             networks[at].network = match networks[at].network.as_str() {
                 "bridge" | "default" => "bridge".to_owned(),
-                name => self.networks()?.find(name).context(|| "create container")?.name,
+                name => self.any_network(name).context(|| "create container")?.name,
             };
             if networks[..at]
                 .iter()
@@ -396,7 +396,11 @@ impl Engine {
         if matches!(name, "bridge" | "default") {
             return Ok(());
         }
-        let network = self.networks()?.find(name).context(|| "create container")?;
+        let network = self.any_network(name).context(|| "create container")?;
+        if network.driver == dhow_network::Driver::Cni {
+            // Its plugins know, at the start.
+            return Ok(());
+        }
         let wanted = [
             (attachment.ip.map(std::net::IpAddr::V4), network.v4()),
             (attachment.ip6.map(std::net::IpAddr::V6), network.v6()),

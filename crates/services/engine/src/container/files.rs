@@ -25,6 +25,7 @@ impl Engine {
         config: &Config,
         endpoints: &[Endpoint],
         own_resolver: bool,
+        servers: &[String],
     ) -> Result<Vec<GeneratedFile>, Error> {
         let folder = self.containers().folder(&config.id);
         let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -33,6 +34,9 @@ impl Engine {
             networks.host(endpoint).context(|| "resolve host-gateway")
         })?;
         let mut options = resolv_options(config, own_resolver)?;
+        if options.servers.is_empty() {
+            options.servers = servers.iter().filter_map(|server| server.parse().ok()).collect();
+        }
         if config.network == NetworkMode::Networks {
             options.forwarder = self.networks()?.resolver();
         }
@@ -194,7 +198,12 @@ fn hosts(
             names: vec![name.to_owned()],
         });
     }
-    let own: Vec<IpAddr> = endpoints.iter().map(|endpoint| endpoint.ip.into()).collect();
+    // Plugins may have given none.
+    let own = endpoints
+        .iter()
+        .map(|endpoint| endpoint.ip)
+        .filter(|ip| !ip.is_unspecified());
+    let own: Vec<IpAddr> = own.map(IpAddr::from).collect();
     let names = own_names(config);
     if let Some(podman) = &config.extras.names {
         let own = own.into_iter().map(|ip| HostEntry {

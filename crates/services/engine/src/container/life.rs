@@ -74,6 +74,8 @@ struct Connection {
     ports: Vec<OwnedFd>,
     published: dhow_network::Published,
     resolver: Option<dhow_network::dns::Server>,
+    /// Name servers that plugins named.
+    servers: Vec<String>,
     /// When to see that somebody watches the packet filter: not for a container that is gone by then.
     watch_at: Option<Instant>,
 }
@@ -233,9 +235,12 @@ impl ContainerLife {
                 .extend(host.into_iter().filter(|device| !asked.contains(&device.path)));
         }
         request.env.extend(self.engine.secret_variables(&self.config)?);
-        request.files =
-            self.engine
-                .generate_files(&self.config, &network.endpoints, network.resolver.is_some())?;
+        request.files = self.engine.generate_files(
+            &self.config,
+            &network.endpoints,
+            network.resolver.is_some(),
+            &network.servers,
+        )?;
         if let Some(labels) = &request.selinux {
             let shared = crate::selinux::shared(&labels.mount);
             for file in &request.files {
@@ -346,6 +351,10 @@ impl ContainerLife {
         let state = self.engine.containers().load_state(&self.config.id);
         let endpoints = state.map_or_else(|_| held.network.endpoints.clone(), |state| state.endpoints);
         self.retire(&endpoints);
+        // While this process has the container's lock: a start beside it would join meanwhile. What a plugin did not like is told
+        // again when the container is started or removed.
+        let netns = held.network.netns.as_ref().map(|netns| netns.as_fd());
+        drop(self.engine.leave_cni(&self.config.id, netns));
         self.left = endpoints;
         drop(held.network);
         if let Some(group) = held.group {

@@ -124,6 +124,8 @@ impl Engine {
         if state.endpoints.is_empty() && config.networks.is_empty() {
             return Ok(());
         }
+        let mut failures = Failures::new();
+        failures.record("leave the networks of plugins", self.leave_cni(&config.id, None));
         let networks = self.networks()?;
         let mut endpoints = state.endpoints.clone();
         for found in networks.endpoints_of(&config.id).context(|| "find its places")? {
@@ -131,7 +133,6 @@ impl Engine {
                 endpoints.push(found);
             }
         }
-        let mut failures = Failures::new();
         for endpoint in &endpoints {
             let detached = networks.detach(endpoint).context(|| endpoint.network.clone());
             failures.record("leave the network", detached);

@@ -99,7 +99,9 @@ impl ContainerLife {
         if names {
             connection.resolver = Some(self.resolver(netns.as_fd(), servers)?);
         }
-        if let Some(endpoint) = connection.endpoints.first() {
+        // Those of plugins are carried by what they made.
+        let own = |endpoint: &&dhow_network::Endpoint| !endpoint.device.is_empty();
+        if let Some(endpoint) = connection.endpoints.first().filter(own) {
             connection.published = networks
                 .carry_again(endpoint, pidfd.as_fd())
                 .context(|| "publish the container's ports")?;

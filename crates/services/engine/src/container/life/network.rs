@@ -34,6 +34,8 @@ impl ContainerLife {
         let netns = netns.context(|| "make the network namespace")?;
         let joined = self.join(netns.as_fd(), &mut connection);
         if let Err(error) = joined {
+            // As in `leave`.
+            drop(self.engine.leave_cni(&self.config.id, Some(netns.as_fd())));
             self.leave(&connection.endpoints);
             return Err(error);
         }
@@ -46,11 +48,18 @@ impl ContainerLife {
         for (index, attachment) in self.config.networks.iter().enumerate() {
             let networks = self.engine.networks()?;
             let network = if attachment.network == "bridge" {
-                networks.default_bridge()
+                networks.default_bridge().context(|| "join the network")?
             } else {
-                networks.find(&attachment.network)
+                self.engine
+                    .any_network(&attachment.network)
+                    .context(|| "join the network")?
             };
-            let network = network.context(|| "join the network")?;
+            if network.driver == dhow_network::Driver::Cni {
+                let (endpoint, servers) = self.engine.join_cni(&self.config, attachment, index, netns)?;
+                connection.endpoints.push(endpoint);
+                connection.servers.extend(servers);
+                continue;
+            }
             names |= network.has_names();
             servers.extend(network.dns.iter().copied());
             let mac = hardware_address(attachment.mac.as_deref())?;
