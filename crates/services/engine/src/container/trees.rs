@@ -30,14 +30,33 @@ fn key(config: &Config, number: usize) -> String {
     format!("{}.image-{number}", config.id)
 }
 
+/// Whose the files of a plain copy are.
+#[derive(Debug, PartialEq, Eq)]
+enum Copied<'a> {
+    /// The container's.
+    Own(&'a Path),
+    /// The layers', of which they are further names: other containers read them, too.
+    Shared(&'a Path),
+}
+
+fn copied(active: &Active) -> Option<Copied<'_>> {
+    let copy = active.copy()?;
+    Some(match active.written() {
+        Some(_) => Copied::Own(copy),
+        None => Copied::Shared(copy),
+    })
+}
+
 /// A snapshot that the processes of a container may read by its SELinux labels.
 pub(super) fn labelled(active: Active, labels: Option<&SelinuxLabels>) -> Result<Active, Error> {
     let Some(labels) = labels else {
         return Ok(active);
     };
     crate::selinux::layers::make_readable(active.lower_dirs())?;
-    if let Some(copy) = active.copy() {
-        crate::selinux::layers::make_own(copy, &labels.mount)?;
+    match copied(&active) {
+        Some(Copied::Own(copy)) => crate::selinux::layers::make_own(copy, &labels.mount)?,
+        Some(Copied::Shared(view)) => crate::selinux::layers::make_readable(std::iter::once(view))?,
+        None => {}
     }
     Ok(active.labelled(&labels.mount))
 }
@@ -131,4 +150,25 @@ fn unreachable(
         format!("cannot access path {}", path.display()),
         error,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use dhow_layer::LayerStore;
+    use dhow_snapshot::{Form, Snapshots};
+
+    use super::*;
+
+    #[test]
+    fn a_read_only_copy_gets_no_label_of_one_container() {
+        let root = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(root.path(), LayerStore::open(root.path()).unwrap()).unwrap();
+        snapshots.make_as(Form::Copy).unwrap();
+        let written = snapshots.prepare("written", &[]).unwrap();
+        let tree = root.path().join("snapshots/written/tree");
+        assert_eq!(copied(&written), Some(Copied::Own(&tree)));
+        let view = snapshots.view("view", &[]).unwrap();
+        let tree = root.path().join("snapshots/view/view");
+        assert_eq!(copied(&view), Some(Copied::Shared(&tree)));
+    }
 }
