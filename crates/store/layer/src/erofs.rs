@@ -14,7 +14,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -160,6 +159,16 @@ struct Inode<'a> {
     size: u64,
 }
 
+/// The number of the inode at `path`: after the root they are sorted by path.
+fn find(inodes: &[Inode<'_>], path: &[u8]) -> Result<usize, Error> {
+    if path.is_empty() {
+        return Ok(0);
+    }
+    let named = inodes.get(1..).unwrap_or_default();
+    let found = named.binary_search_by(|inode| inode.entry.path.as_slice().cmp(path));
+    found.map(|at| at + 1).map_err(|_| inconsistent(path))
+}
+
 /// All inodes; the first is the root.
 struct Tree<'a> {
     inodes: Vec<Inode<'a>>,
@@ -194,33 +203,33 @@ fn inconsistent(path: &[u8]) -> Error {
 impl<'a> Tree<'a> {
     fn new(nodes: &'a [Node]) -> Result<Self, Error> {
         let mut inodes = Vec::with_capacity(nodes.len() + 1);
-        let mut numbers: HashMap<&[u8], usize> = HashMap::with_capacity(nodes.len() + 1);
         let root = nodes
             .first()
             .map(|node| &node.entry)
             .filter(|entry| entry.path.is_empty());
         inodes.push(Inode::new(root.unwrap_or(&PLAIN_ROOT), 0)?);
-        numbers.insert(b"", 0);
         let named = || nodes.iter().filter(|node| !node.entry.path.is_empty());
         for node in named().filter(|node| node.entry.kind != EntryKind::Hardlink) {
-            numbers.insert(&node.entry.path, inodes.len());
             inodes.push(Inode::new(&node.entry, node.data)?);
         }
+        let (mut last, mut here) = (0, (&b""[..], 0));
         for node in named() {
             let entry = &node.entry;
-            let original = if entry.kind == EntryKind::Hardlink {
-                &entry.link
+            let number = if entry.kind == EntryKind::Hardlink {
+                find(&inodes, &entry.link)?
             } else {
-                &entry.path
+                last += 1;
+                last
             };
-            let number = *numbers
-                .get(original.as_slice())
-                .ok_or_else(|| inconsistent(original))?;
             let slash = entry.path.iter().rposition(|byte| *byte == b'/');
             let (dir, name) = slash.map_or((&b""[..], &entry.path[..]), |at| {
                 (&entry.path[..at], &entry.path[at + 1..])
             });
-            let parent = *numbers.get(dir).ok_or_else(|| inconsistent(dir))?;
+            // Neighbours are mostly in one directory.
+            if here.0 != dir {
+                here = (dir, find(&inodes, dir)?);
+            }
+            let parent = here.1;
             inodes[parent].children.push((name, number));
             if inodes[number].entry.kind == EntryKind::Directory {
                 inodes[number].parent = parent;

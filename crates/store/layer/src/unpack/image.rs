@@ -263,10 +263,10 @@ impl Draft {
     /// Writes what is not the tar, whose `length` bytes are in the image already.
     pub(super) fn finish(self, image: &File, length: u64) -> Result<Drafted, Error> {
         let mut end = (TAR + length).next_multiple_of(512);
-        let mut nodes = Vec::new();
-        for (entry, body) in self.ledger.into_files() {
+        let bodies = self.bodies;
+        let nodes = self.ledger.into_files().into_iter().map(|(entry, body)| {
             let mut data = 0;
-            if let Some(body) = body.and_then(|number| self.bodies.get(number as usize)) {
+            if let Some(body) = body.and_then(|number| bodies.get(number as usize)) {
                 data = TAR + body.start;
                 if body.pieces.is_some() || data % 512 != 0 {
                     data = end;
@@ -274,8 +274,10 @@ impl Draft {
                     end = (end + body.size).next_multiple_of(512);
                 }
             }
-            nodes.push(Node { entry, data });
-        }
+            Ok(Node { entry, data })
+        });
+        let nodes = nodes.collect::<Result<Vec<Node>, Error>>()?;
+        drop(bodies);
         let meta = erofs::finish(image, &nodes, end)?;
         Ok(Drafted {
             entries: nodes.into_iter().map(|node| node.entry).collect(),

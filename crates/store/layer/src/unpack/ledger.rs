@@ -177,9 +177,12 @@ impl Ledger {
 
     /// The same, with the number of the content of each file; of one that inherited its content, that of the first.
     pub(super) fn into_files(self) -> Vec<(Entry, Option<u32>)> {
-        let opaque = self.opaque;
-        let mut entries: Vec<(Entry, Option<u32>)> = self
-            .slots
+        let Self {
+            slots, names, opaque, ..
+        } = self;
+        // As large as the rest, for a layer of many entries.
+        drop(names);
+        let mut entries: Vec<(Entry, Option<u32>)> = slots
             .into_iter()
             .filter(|slot| slot.alive)
             .map(|slot| (slot.entry, slot.body.or(slot.inherited)))
