@@ -1,11 +1,11 @@
 #!/bin/bash
 # What a container's network carries, beside the same topology made by hand: pairs of veth on a bridge, a DNAT rule of nft.
-# Usage: benches/network.sh [SECONDS [ROUNDS]], as root, with iperf3, ip, nft and jq; DHOW is the program (default dhow).
+# Usage: benches/network.sh [SECONDS [ROUNDS]], as root, with iperf3, ip, nft and jq; DHOW is the program (default dist/dhow).
 # Both sides of a row are measured in turn in every round; a row is the medians in Gbit/s and the median of the ratios.
 set -u
 SECONDS_OF_RUN=${1:-3}
 ROUNDS=${2:-5}
-DHOW=${DHOW:-dhow}
+DHOW=$(realpath "${DHOW:-$(dirname "$0")/../dist/dhow}")
 work=$(mktemp -d)
 root=$work/root
 dhow() { "$DHOW" --root "$root" "$@"; }
