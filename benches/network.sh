@@ -26,12 +26,19 @@ trap finish EXIT
 mkdir -p "$work/tree/bin" && cp "$(command -v busybox)" "$work/tree/bin/busybox" && ln -s busybox "$work/tree/bin/sleep"
 tar -C "$work/tree" -c . | dhow import - bench >/dev/null || exit 1
 
+dhow run -d --name one bench sleep 100000 >/dev/null || exit 1
+dhow run -d --name two -p 5401:5201 bench sleep 100000 >/dev/null || exit 1
+pid() { dhow inspect -f '{{.State.Pid}}' "$1"; }
+address=$(dhow inspect -f '{{.NetworkSettings.IPAddress}}' two)
+# It follows the uplink; packets of another size would be compared with it otherwise.
+mtu=$(nsenter -n -t "$(pid one)" ip -j link show eth0 | jq ".[0].mtu")
+
 # By hand: two namespaces on a bridge, as a container has it; forwarding, masquerading and one published port.
-ip link add bench-br type bridge && ip addr add 10.213.0.1/24 dev bench-br && ip link set bench-br up
+ip link add bench-br type bridge && ip addr add 10.213.0.1/24 dev bench-br && ip link set bench-br mtu "$mtu" up
 for end in a:2 b:3; do
     name=${end%:*}
     ip netns add "bench-hand-$name"
-    ip link add "bench-$name" type veth peer name eth0 netns "bench-hand-$name"
+    ip link add "bench-$name" mtu "$mtu" type veth peer name eth0 mtu "$mtu" netns "bench-hand-$name"
     ip link set "bench-$name" master bench-br up
     ip -n "bench-hand-$name" addr add "10.213.0.${end#*:}/24" dev eth0
     ip -n "bench-hand-$name" link set eth0 up
@@ -52,11 +59,6 @@ table inet bench-hand {
     chain post { type nat hook postrouting priority 100; ip saddr 10.213.0.0/24 oifname != "bench-br" masquerade; }
 }
 RULES
-
-dhow run -d --name one bench sleep 100000 >/dev/null || exit 1
-dhow run -d --name two -p 5401:5201 bench sleep 100000 >/dev/null || exit 1
-pid() { dhow inspect -f '{{.State.Pid}}' "$1"; }
-address=$(dhow inspect -f '{{.NetworkSettings.IPAddress}}' two)
 
 serve() { "$@" iperf3 -s -p 5201 >/dev/null 2>&1 & echo $! >> "$work/servers"; }
 serve nsenter -n -t "$(pid two)"
