@@ -2,7 +2,7 @@
 
 mod assess;
 mod documents;
-mod html;
+pub(super) mod html;
 mod report;
 mod watch;
 

@@ -117,7 +117,7 @@ fn row(cells: &[String], page: &mut String) {
 }
 
 /// Text of an image or an advisory, which may be anything.
-fn text(text: &str) -> String {
+pub(in crate::cmd) fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
         match char {

@@ -1,6 +1,7 @@
 //! The inheritance as a picture: one line for each image, what derives from it below and to the right of it.
 
 use super::{DEEPEST, Drawn, label};
+use crate::cmd::scan::html;
 
 /// Height of a line, width of a step to the right, and of a letter at most, in pixels.
 const LINE: usize = 28;
@@ -72,19 +73,16 @@ fn place(drawn: &Drawn<'_>, node: usize, parent: Option<usize>, depth: usize, pl
     }
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            // XML 1.0 has no other control characters, also not escaped.
-            character if character.is_control() => out.push('\u{fffd}'),
-            character => out.push(character),
+/// XML 1.0 has no control characters, also not escaped.
+fn escaped(label: &str) -> String {
+    let plain = |character: char| {
+        if character.is_control() {
+            '\u{fffd}'
+        } else {
+            character
         }
-    }
-    out
+    };
+    html::text(&label.chars().map(plain).collect::<String>())
 }
 
 #[cfg(test)]
