@@ -131,8 +131,12 @@ static void groups(void)
     if (!all)
         die(GROUPS);
     for (struct dirent *entry; (entry = readdir(all)) && count < 32;)
-        if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && strcmp(entry->d_name, "unified"))
-            hierarchies[count++] = strdup(entry->d_name);
+        if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && strcmp(entry->d_name, "unified")) {
+            char tasks[300];
+            snprintf(tasks, sizeof tasks, GROUPS "/%s/tasks", entry->d_name);
+            if (!access(tasks, F_OK)) /* else a folder without a hierarchy */
+                hierarchies[count++] = strdup(entry->d_name);
+        }
     closedir(all);
     for (size_t i = 0; i < count; i++) {
         if (mkdir(in_group(i, ""), 0755))

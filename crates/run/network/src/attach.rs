@@ -617,7 +617,8 @@ pub(crate) fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
         Some(_) => ("accept_ra", "0"),
         None => ("disable_ipv6", "1"),
     };
-    sysctl::write_if_there(&format!("ipv6/conf/{interface}/{key}"), value)?;
+    let sysctls = sysctl::View::new();
+    sysctls.write_if_there(&format!("ipv6/conf/{interface}/{key}"), value)?;
     let what = || format!("configure {interface} in the container");
     let mut give_addresses = || -> Result<std::io::Result<()>, Error> {
         let mut batch = Batch::new();
@@ -637,7 +638,7 @@ pub(crate) fn configure(endpoint: &Endpoint, number: u32) -> Result<(), Error> {
     match give_addresses()? {
         // In this namespace IPv6 was turned off (`addrconf_add_ifaddr`); the address of IPv4 is there already.
         Err(error) if endpoint.ip6.is_some() && route::is(&error, Errno::ACCESS) => {
-            sysctl::write(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            sysctls.write(&format!("ipv6/conf/{interface}/disable_ipv6"), "0")?;
             match give_addresses()? {
                 Err(error) if !route::is(&error, Errno::EXIST) => return Err(error).context(what),
                 _ => {}
