@@ -193,7 +193,12 @@ fn list(context: &Context, flags: &PsFlags) -> Result<String, CliError> {
         quiet: flags.quiet.then_some("ID"),
         bare: flags.noheading,
     };
-    look.show(&rows)
+    let shown = look.show(&rows);
+    if flags.watch.is_none() {
+        // The process ends with this: what a thousand containers hold is not given back piece by piece.
+        std::mem::forget((rows, containers));
+    }
+    shown
 }
 
 /// What a row has of its container's pod.

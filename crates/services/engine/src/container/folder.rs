@@ -328,14 +328,9 @@ impl Containers {
     /// # Errors
     /// As [`Containers::list`].
     pub fn brief(&self) -> Result<Vec<Listed>, Error> {
-        let ids = self.ids()?;
-        let many = ids.len() > LEAST_SHARE;
         let now = SystemTime::now();
-        let summary = if many {
-            Summary::read(&self.run)
-        } else {
-            Summary::default()
-        };
+        let (ids, summary) = self.ids_and_summary()?;
+        let many = ids.len() > LEAST_SHARE;
         let mut all = self.each(&ids, |id, records| {
             let stamps = if many { records.stamps(id) } else { None };
             let recalled = stamps.and_then(|stamps| summary.recall(id, &stamps));
@@ -365,6 +360,26 @@ impl Containers {
         Ok(all.into_iter().map(|one| one.container).collect())
     }
 
+    /// The ids, and what is kept of so many; both are read at once where that is much.
+    fn ids_and_summary(&self) -> Result<(Vec<ContainerId>, Summary), Error> {
+        if !Summary::is_long(&self.run) {
+            let ids = self.ids()?;
+            let summary = match ids.len() > LEAST_SHARE {
+                true => Summary::read(&self.run),
+                false => Summary::default(),
+            };
+            return Ok((ids, summary));
+        }
+        std::thread::scope(|scope| {
+            let ids = scope.spawn(|| self.ids());
+            let summary = Summary::read(&self.run);
+            let ids = ids
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((ids, summary))
+        })
+    }
+
     /// What `one` makes of each container, without those that vanish meanwhile or whose config a power cut took.
     fn each<T: Send>(
         &self,
@@ -378,9 +393,10 @@ impl Containers {
         let top = fs::File::open(&path).context(|| format!("open {}", path.display()))?;
         // A thread costs as much as a few containers. Each takes a few at a time, since others may have the processor.
         let next = AtomicUsize::new(0);
-        let work = || {
+        let work = |most: usize| {
             let mut records = Records::new(top.as_fd(), &path);
-            let mut all = Vec::new();
+            // They are large: none is moved to make room.
+            let mut all = Vec::with_capacity(most);
             loop {
                 let first = next.fetch_add(LEAST_SHARE / 4, Ordering::Relaxed);
                 let Some(rest) = ids.get(first..).filter(|rest| !rest.is_empty()) else {
@@ -402,8 +418,9 @@ impl Containers {
             threads.min(ids.len().div_ceil(LEAST_SHARE)) - 1
         };
         std::thread::scope(|scope| {
-            let parts: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-            let mut all = work()?;
+            let share = ids.len().div_ceil(helpers + 1);
+            let parts: Vec<_> = (0..helpers).map(|_| scope.spawn(move || work(share))).collect();
+            let mut all = work(ids.len())?;
             for part in parts {
                 match part.join() {
                     Ok(more) => all.extend(more?),

@@ -30,6 +30,8 @@ const NAME: &str = "listed";
 const NEXT: &str = ".listed.next";
 /// Largest file that is read: some 50,000 containers.
 const MOST: u64 = 64 << 20;
+/// From this size on a thread costs less than reading it: some 200 containers.
+const LONG: u64 = 256 << 10;
 /// A kernel before 6.13 gives changes within one tick of its clock, of at most 10 ms, the same time: a record that is not
 /// older than this may change and look the same.
 const TICK: Duration = Duration::from_millis(20);
@@ -112,13 +114,19 @@ pub(super) struct Summary {
 
 #[derive(Debug)]
 struct Entry {
-    id: String,
+    /// Where its container's id begins and ends in the bytes.
+    id: (usize, usize),
     stamps: Stamps,
     /// Where it begins and ends in the bytes.
     place: (usize, usize),
 }
 
 impl Summary {
+    /// Whether there is enough that a thread of its own may read it meanwhile.
+    pub(super) fn is_long(run: &Path) -> bool {
+        fs::symlink_metadata(run.join(NAME)).is_ok_and(|found| found.len() > LONG)
+    }
+
     /// Reads what there is, as far as it is whole.
     pub(super) fn read(run: &Path) -> Self {
         let found = || {
@@ -136,9 +144,10 @@ impl Summary {
 
     /// What it has of a container whose records have these stamps.
     pub(super) fn recall(&self, id: &ContainerId, stamps: &Stamps) -> Option<(Brief, State)> {
+        let named = |entry: &Entry| self.bytes.get(entry.id.0..entry.id.1).unwrap_or_default();
         let at = self
             .entries
-            .binary_search_by(|entry| entry.id.as_str().cmp(id.as_str()))
+            .binary_search_by(|entry| named(entry).cmp(id.as_str().as_bytes()))
             .ok()?;
         let entry = &self.entries[at];
         if entry.stamps != *stamps {
@@ -216,25 +225,30 @@ fn own_file(path: &Path) -> Option<Vec<u8>> {
 fn entries(bytes: &[u8], writer: &str) -> Option<Vec<Entry>> {
     let mut at = 0;
     let line = |at: &mut usize| {
-        let rest = bytes.get(*at..)?;
+        let (start, rest) = (*at, bytes.get(*at..)?);
         let end = rest.iter().position(|byte| *byte == b'\n')?;
         *at += end + 1;
-        std::str::from_utf8(&rest[..end]).ok()
+        Some((start, std::str::from_utf8(&rest[..end]).ok()?))
     };
-    if line(&mut at)? != writer {
+    if line(&mut at)?.1 != writer {
         return None;
     }
     let mut entries: Vec<Entry> = Vec::new();
+    let mut last = "";
     while at < bytes.len() {
-        let mut words = line(&mut at)?.split_ascii_whitespace();
-        let id = words.next()?.to_owned();
+        let (start, text) = line(&mut at)?;
+        let mut words = text.split_ascii_whitespace();
+        // A line begins with its id: it has no blank before it.
+        let id = words.next().filter(|id| text.starts_with(id))?;
         let stamps = Stamps::parse(&mut words)?;
         let length: usize = words.next()?.parse().ok()?;
         let place = (at, at.checked_add(length)?);
-        if bytes.get(place.1) != Some(&b'\n') || entries.last().is_some_and(|last| last.id >= id) {
+        if bytes.get(place.1) != Some(&b'\n') || last >= id {
             return None;
         }
+        last = id;
         at = place.1 + 1;
+        let id = (start, start + id.len());
         entries.push(Entry { id, stamps, place });
     }
     Some(entries)
