@@ -103,6 +103,41 @@ fn a_helper_keeps_what_login_gives_it_until_logout() {
 }
 
 #[test]
+fn logout_of_all_forgets_what_the_file_has_and_what_helpers_keep() {
+    let world = World::anyone();
+    let helper = world.file(
+        "bin/docker-credential-folder",
+        "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\ncase $1 in\nget) cat > /dev/null; echo '{\"Username\":\"me\",\"Secret\":\"s\"}' ;;\nerase) cat >> erased; echo >> erased ;;\nesac\n",
+    );
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = world.file(
+        "docker/config.json",
+        r#"{"auths": {"a.example": {"auth": "bWU6c2VjcmV0"}, "b.example:5000": {}},
+            "credHelpers": {"b.example:5000": "folder", "c.example": "folder"}, "detachKeys": "ctrl-x"}"#,
+    );
+    let with = |command: &mut Command| {
+        let path = format!("{}:/usr/bin:/bin", helper.parent().unwrap().display());
+        command
+            .env("DOCKER_CONFIG", config.parent().unwrap())
+            .env("PATH", path);
+    };
+    run(&world, &["logout", "--all", "a.example"], with).exits_any();
+    assert!(std::fs::read_to_string(&config).unwrap().contains("bWU6c2VjcmV0"));
+    run(&world, &["logout", "--all"], with)
+        .exits(0)
+        .prints("Removed login credentials for all registries");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(!text.contains("auth\""), "{text}");
+    assert!(text.contains("ctrl-x") && text.contains("credHelpers"), "{text}");
+    let erased = std::fs::read_to_string(helper.with_file_name("erased")).unwrap();
+    assert_eq!(
+        erased.lines().collect::<Vec<_>>(),
+        ["b.example:5000", "c.example"]
+    );
+    run(&world, &["logout", "-a"], with).exits(0);
+}
+
+#[test]
 fn an_image_is_copied_through_layout_and_archives_without_a_store() {
     let world = World::anyone();
     let (from, image) = with_image();

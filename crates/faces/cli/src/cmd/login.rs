@@ -44,6 +44,9 @@ struct LoginFlags {
 
 #[derive(Args, Debug)]
 struct LogoutFlags {
+    /// Remove the credentials of every registry
+    #[arg(short, long, conflicts_with = "server")]
+    all: bool,
     /// The registry; Docker Hub when there is none
     #[arg(value_name = "SERVER")]
     server: Option<String>,
@@ -127,6 +130,9 @@ fn login(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> 
 
 fn logout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: LogoutFlags = crate::flags::read(matches)?;
+    if flags.all {
+        return logout_everywhere(context);
+    }
     let server = server(flags.server.as_deref());
     let path = context.environment.docker_config()?;
     let mut config = docker_config::read(&path)?;
@@ -146,6 +152,27 @@ fn logout(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError>
         docker_config::write(&path, &config)?;
     }
     say_line(&format!("Removing login credentials for {server}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Forgets what the file has, and what programs keep for the registries that it names.
+fn logout_everywhere(context: &Context) -> Result<ExitCode, CliError> {
+    let path = context.environment.docker_config()?;
+    let mut config = docker_config::read(&path)?;
+    let mut servers = std::collections::BTreeSet::new();
+    for key in ["auths", "credHelpers"] {
+        let named = config.get(key).and_then(Value::as_object);
+        servers.extend(named.into_iter().flat_map(|named| named.keys().cloned()));
+    }
+    for server in &servers {
+        if let Some(helper) = helper(context, &config, server)? {
+            helper.erase(server)?;
+        }
+    }
+    if config.remove("auths").is_some() {
+        docker_config::write(&path, &config)?;
+    }
+    say_line("Removed login credentials for all registries")?;
     Ok(ExitCode::SUCCESS)
 }
 
