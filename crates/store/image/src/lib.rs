@@ -53,6 +53,7 @@ mod staged;
 mod store;
 mod sweep;
 mod types;
+mod variant;
 
 pub use annotation::{AnnotationPlace, Annotations};
 pub use attest::{Attestation, Saying, Statement};
@@ -63,8 +64,9 @@ pub use save::{ArchiveForm, PackedBlob};
 pub use store::Store;
 pub use types::{
     Check, DiskUsage, Finding, Import, Imported, LabelFilter, LayerUsage, Loaded, Packing, Prune, Pruned,
-    Pull, Pulled, PushForm, Pushed, Removed, Report, Swept, Usage, Use,
+    Pull, Pulled, PushForm, Pushed, Removal, Removed, Report, Swept, Usage, Use,
 };
+pub use variant::Variant;
 
 dhow_types::define_error! {
     /// What failed on which image.

@@ -12,7 +12,7 @@ use dhow_layer::{Compression, Entry, EntryKind, Unpack, decoder};
 use dhow_meta::{BlobRecord, Lease};
 use dhow_oci::MAX_DOCUMENT;
 use dhow_reference::Reference;
-use dhow_types::{DiffId, Digest, ErrorKind, Hasher, ImageId, Observer, Progress};
+use dhow_types::{DiffId, Digest, ErrorKind, Hasher, ImageId, Observer, Platform, Progress};
 
 use crate::archive::promised;
 use crate::documents::clip;
@@ -40,6 +40,8 @@ pub(crate) struct Found {
 pub(crate) struct Loader<'a> {
     store: &'a Store,
     observer: &'a dyn Observer,
+    /// The machine that images are wanted for; none means all that the archive names, and this machine's of those for several.
+    pub(crate) platform: Option<&'a Platform>,
     pub(crate) documents: HashMap<String, Vec<u8>>,
     bytes: u64,
     pub(crate) layers: HashMap<String, Found>,
@@ -56,12 +58,26 @@ impl Store {
     /// `InvalidArgument` for what is no such archive or is malformed, `DataLoss` when bytes do not have the digest
     /// that is promised, `ResourceExhausted` beyond bounds. Then no image of the archive is loaded.
     pub fn load(&self, input: impl Read + Send, observer: &dyn Observer) -> Result<Vec<Loaded>, Error> {
+        self.load_for(input, None, observer)
+    }
+
+    /// The same with the images for one platform alone.
+    ///
+    /// # Errors
+    /// As [`Store::load`]; `NotFound` when the archive has none for it.
+    pub fn load_for(
+        &self,
+        input: impl Read + Send,
+        platform: Option<&Platform>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Loaded>, Error> {
         let lease = Lease::acquire(&self.root)?;
         // What the archive holds is known only at its end.
         lease.pin_everything()?;
         let mut loader = Loader {
             store: self,
             observer,
+            platform,
             documents: HashMap::new(),
             bytes: 0,
             layers: HashMap::new(),

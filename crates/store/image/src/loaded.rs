@@ -6,8 +6,9 @@ use dhow_types::{Digest, ErrorKind, Platform};
 
 use crate::archive::{ArchiveImage, FULL_NAME, INDEX, MANIFEST, REF_NAME, REPOSITORIES, blob_path};
 use crate::attest::{about, index_of, is_attestation};
-use crate::documents::{check_config, check_manifest, clip, runs_on};
+use crate::documents::{check_config, check_manifest, clip};
 use crate::load::{Found, Loader, verify};
+use crate::variant::{fits, present};
 use crate::{Context as _, Error};
 
 /// Links from link to link: docker writes one.
@@ -42,7 +43,24 @@ impl Loader<'_> {
                     error,
                 )
             })?;
-            return list.iter().map(|image| self.docker_image(image)).collect();
+            let images: Vec<Complete> = list
+                .iter()
+                .map(|image| self.docker_image(image))
+                .collect::<Result<_, _>>()?;
+            let Some(wanted) = self.platform else {
+                return Ok(images);
+            };
+            let offered: Vec<Platform> = images.iter().map(|image| image.config.platform()).collect();
+            let (images, _): (Vec<_>, Vec<_>) = images
+                .into_iter()
+                .partition(|image| fits(&image.config.platform(), wanted));
+            // Docker lists one platform of an image there; the others are in the index alone.
+            if !images.is_empty() {
+                return Ok(images);
+            }
+            if !self.documents.contains_key(INDEX) {
+                return Err(self.has_none(wanted, offered));
+            }
         }
         if let Some(bytes) = self.documents.get(INDEX) {
             let Document::Index(index) = Document::parse(bytes, None).context(|| format!("read {INDEX}"))?
@@ -55,8 +73,10 @@ impl Loader<'_> {
                 images.extend(self.layout_image(descriptor)?);
             }
             if images.is_empty() {
-                let message = "the archive has no image for this machine";
-                return Err(Error::new(ErrorKind::NotFound, message));
+                return Err(match self.platform {
+                    Some(wanted) => self.has_none(wanted, Vec::new()),
+                    None => Error::new(ErrorKind::NotFound, "the archive has no image for this machine"),
+                });
             }
             return Ok(images);
         }
@@ -69,6 +89,23 @@ impl Loader<'_> {
         } else {
             error.with_hint("for the tar of a root file system use import")
         })
+    }
+
+    /// The error for a platform that the archive does not have, with those that it has.
+    fn has_none(&self, wanted: &Platform, mut offered: Vec<Platform>) -> Error {
+        for bytes in self.documents.values() {
+            if let Ok(Document::Index(index)) = Document::parse(bytes, None) {
+                let images = index.manifests.iter().filter(|entry| !is_attestation(entry));
+                offered.extend(images.filter_map(|entry| entry.platform.clone()));
+            }
+        }
+        offered.sort_by_key(ToString::to_string);
+        offered.dedup();
+        Error::new(
+            ErrorKind::NotFound,
+            format!("the archive has no image for {wanted}"),
+        )
+        .with_hint(present("it has", offered.iter()))
     }
 
     fn docker_image(&self, image: &ArchiveImage) -> Result<Complete, Error> {
@@ -201,6 +238,12 @@ impl Loader<'_> {
         check_manifest(&manifest, &what)?;
         let config_bytes = self.document(&blob_path(&manifest.config.digest))?;
         let config = check_config(config_bytes, manifest.layers.len(), &what)?;
+        if self
+            .platform
+            .is_some_and(|wanted| !fits(&config.platform(), wanted))
+        {
+            return Ok(None);
+        }
         let layers = manifest
             .layers
             .iter()
@@ -218,10 +261,12 @@ impl Loader<'_> {
         complete.check(&what).map(Some)
     }
 
-    /// The manifest for this machine in an index of the archive, if it is there.
+    /// The manifest for the wanted machine in an index of the archive, if it is there.
     fn chosen(&self, index: &Index) -> Result<Option<(Manifest, &[u8])>, Error> {
-        let host = Platform::host();
-        let Some(descriptor) = index.choose(&host) else {
+        let wanted = self
+            .platform
+            .map_or_else(Platform::host, |wanted| wanted.clone().normalized());
+        let Some(descriptor) = index.choose(&wanted) else {
             return Ok(None);
         };
         let bytes = self.document(&blob_path(&descriptor.digest))?;
@@ -232,7 +277,7 @@ impl Loader<'_> {
         };
         let config = self.document(&blob_path(&manifest.config.digest))?;
         let config = check_config(config, manifest.layers.len(), "an image of the archive")?;
-        Ok(runs_on(&config, &host).then_some((manifest, bytes)))
+        Ok(fits(&config.platform(), &wanted).then_some((manifest, bytes)))
     }
 
     fn document(&self, path: &str) -> Result<&[u8], Error> {

@@ -92,9 +92,12 @@ impl Store {
             );
             return Err(Error::new(ErrorKind::NotFound, message));
         };
-        let image = self.image(&id)?;
+        let mut image = self.image(&id)?;
+        if let Some(platform) = &form.platform {
+            image = self.image_for(image, Some(&target), platform)?;
+        }
         let lease = Lease::acquire(&self.root)?;
-        lease.pin_many(&crate::commit::pins_of(&id, &image.record.layers))?;
+        lease.pin_many(&crate::commit::pins_of(&image.id, &image.record.layers))?;
         if let Some(manifest) = &image.record.manifest {
             lease.pin(manifest)?;
         }
@@ -197,7 +200,10 @@ impl Pusher<'_> {
         let (kind, bytes) = self.manifest(layers)?;
         let manifest = Digest::of(&bytes);
         lease.pin(&manifest)?;
-        let index = self.push_attestations(&Descriptor::of(&kind, &bytes), lease)?;
+        let index = match self.form.platform {
+            Some(_) => None,
+            None => self.push_attestations(&Descriptor::of(&kind, &bytes), lease)?,
+        };
         let what = || format!("push the manifest of {}", self.target.familiar());
         if index.is_some() {
             self.push_beside(&kind, &bytes).context(what)?;

@@ -7,7 +7,7 @@ use dhow_reference::Reference;
 use dhow_types::{ErrorKind, ImageId};
 
 use crate::image::{Image, familiar};
-use crate::types::{Prune, Pruned, Removed, Use};
+use crate::types::{Prune, Pruned, Removal, Removed, Use};
 use crate::{Context as _, Error, LabelFilter, Store};
 
 impl Store {
@@ -17,13 +17,28 @@ impl Store {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` with docker's words when a container or another name is in the way.
     pub fn remove(&self, name: &str, force: bool, uses: &[Use]) -> Result<Vec<Removed>, Error> {
+        let how = Removal {
+            force,
+            ..Removal::default()
+        };
+        self.remove_as(name, how, uses)
+    }
+
+    /// The same as told.
+    ///
+    /// # Errors
+    /// As [`Store::remove`].
+    pub fn remove_as(&self, name: &str, how: Removal, uses: &[Use]) -> Result<Vec<Removed>, Error> {
         let (id, reference) = self.find(name)?;
         let image = self.image_or_damaged(&id)?;
         let users: Vec<&Use> = uses.iter().filter(|user| user.image == id).collect();
-        let removed = match reference {
-            Some(reference) => self.remove_by_name(&image, &reference, force, &users)?,
-            None => self.remove_by_id(&image, force, &users)?,
+        let mut removed = match reference {
+            Some(reference) => self.remove_by_name(&image, &reference, how.force, &users)?,
+            None => self.remove_by_id(&image, how.force, &users)?,
         };
+        if !how.keep_parents && removed.contains(&Removed::Deleted(id)) {
+            removed.extend(self.remove_parents(image.record.parent, uses)?);
+        }
         if removed.iter().any(|step| matches!(step, Removed::Deleted(_))) {
             self.sweep(uses)?;
         }
@@ -119,13 +134,36 @@ impl Store {
         })
     }
 
-    fn remove_by_name(
+    /// Removes an image that others were made on, and those that it was made on, as long as they have no name, no user and
+    /// nothing else that was made on them.
+    fn remove_parents(&self, parent: Option<ImageId>, uses: &[Use]) -> Result<Vec<Removed>, Error> {
+        if parent.is_none() {
+            return Ok(Vec::new());
+        }
+        self.edit(|edit| {
+            let (mut removed, mut next) = (Vec::new(), parent);
+            while let Some(id) = next {
+                let Some(record) = edit.image(&id)? else { break };
+                let named = !edit.tags_of(&id)?.is_empty() || !edit.digests_of(&id)?.is_empty();
+                if named || edit.has_children(&id)? || uses.iter().any(|user| user.image == id) {
+                    break;
+                }
+                edit.remove_image(&id)?;
+                removed.push(Removed::Deleted(id));
+                next = record.parent;
+            }
+            Ok(removed)
+        })
+    }
+
+    /// Whether a name may be taken from an image that containers use.
+    pub(crate) fn may_go_by_name(
         &self,
         image: &Image,
         name: &Reference,
         force: bool,
         users: &[&Use],
-    ) -> Result<Vec<Removed>, Error> {
+    ) -> Result<(), Error> {
         if !force
             && one_name_only(image)
             && let Some(user) = users.first()
@@ -138,6 +176,17 @@ impl Store {
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
+        Ok(())
+    }
+
+    pub(crate) fn remove_by_name(
+        &self,
+        image: &Image,
+        name: &Reference,
+        force: bool,
+        users: &[&Use],
+    ) -> Result<Vec<Removed>, Error> {
+        self.may_go_by_name(image, name, force, users)?;
         self.edit(|edit| {
             let mut removed = Vec::new();
             self.drop_name(edit, name, &mut removed)?;
@@ -162,7 +211,12 @@ impl Store {
         })
     }
 
-    fn remove_by_id(&self, image: &Image, force: bool, users: &[&Use]) -> Result<Vec<Removed>, Error> {
+    pub(crate) fn remove_by_id(
+        &self,
+        image: &Image,
+        force: bool,
+        users: &[&Use],
+    ) -> Result<Vec<Removed>, Error> {
         let conflict = |how: &str, why: String| {
             let message = format!("conflict: unable to delete {} ({how}) - {why}", image.id.short());
             Err(Error::new(ErrorKind::FailedPrecondition, message))

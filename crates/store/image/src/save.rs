@@ -13,7 +13,7 @@ use dhow_layer::{Compression, Entry, EntryKind, Layer, compress};
 use dhow_meta::Lease;
 use dhow_oci::{Descriptor, Extra, Index, Manifest, media_type};
 use dhow_reference::Reference;
-use dhow_types::{DiffId, Digest, ErrorKind, Hasher};
+use dhow_types::{DiffId, Digest, ErrorKind, Hasher, Platform};
 use serde::Serialize;
 
 use crate::annotation::{AnnotationPlace, Annotations};
@@ -120,13 +120,26 @@ impl Store {
     /// # Errors
     /// `NotFound` for an unknown name, `InvalidArgument` for none at all; failures of the output.
     pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<(), Error> {
+        self.save_for(names, None, output)
+    }
+
+    /// The same with the images that the names have for one platform.
+    ///
+    /// # Errors
+    /// As [`Store::save`]; `NotFound` when a name has none for it.
+    pub fn save_for(
+        &self,
+        names: &[&str],
+        platform: Option<&Platform>,
+        output: &mut dyn Write,
+    ) -> Result<(), Error> {
         if names.is_empty() {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "no image to save is named",
             ));
         }
-        let chosen = self.choose(names)?;
+        let chosen = self.choose(names, platform)?;
         let lease = Lease::acquire(&self.root)?;
         for one in &chosen {
             lease.pin_many(&crate::commit::pins_of(&one.image.id, &one.image.record.layers))?;
@@ -308,7 +321,7 @@ impl Store {
         })
     }
 
-    fn choose(&self, names: &[&str]) -> Result<Vec<Chosen>, Error> {
+    fn choose(&self, names: &[&str], platform: Option<&Platform>) -> Result<Vec<Chosen>, Error> {
         let mut chosen: Vec<Chosen> = Vec::new();
         let mut add = |image: Image, name: Option<Reference>| {
             let position = chosen
@@ -335,12 +348,13 @@ impl Store {
                 _ => Vec::new(),
             };
             if all.is_empty() {
-                let (id, name) = self.find(text)?;
+                let (_, name) = self.find(text)?;
                 // A digest is no name that a loader could give.
-                add(self.image(&id)?, name.filter(|name| name.tag().is_some()));
+                let image = self.resolve_for(text, platform)?;
+                add(image, name.filter(|name| name.tag().is_some()));
             }
             for name in all {
-                add(self.resolve(&name.canonical())?, Some(name));
+                add(self.resolve_for(&name.canonical(), platform)?, Some(name));
             }
         }
         Ok(chosen)

@@ -39,6 +39,9 @@ pub struct PushForm {
     pub compression: Compression,
     /// Whether the others are compressed again when they are compressed in another way.
     pub force: bool,
+    /// The one image of the name that is pushed, without what is said of it beside it; `None` means the image that has the
+    /// name, with all of that.
+    pub platform: Option<Platform>,
 }
 
 impl Default for PushForm {
@@ -47,6 +50,7 @@ impl Default for PushForm {
             annotations: Annotations::default(),
             compression: Compression::Gzip,
             force: false,
+            platform: None,
         }
     }
 }
@@ -86,6 +90,15 @@ pub struct Use {
     pub running: bool,
     /// Its stack: these layers stay even when the image goes.
     pub layers: Vec<DiffId>,
+}
+
+/// How an image is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Whether it goes although a stopped container or several names hold it.
+    pub force: bool,
+    /// Whether the images that it was made on stay, of which nothing else is left.
+    pub keep_parents: bool,
 }
 
 /// One thing that a removal did.

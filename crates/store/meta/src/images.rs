@@ -64,6 +64,18 @@ impl Edit<'_> {
         self.read(|connection| find_image(connection, id))
     }
 
+    /// Whether an image was committed on this one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn has_children(&self, id: &ImageId) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM images WHERE parent = ?1)";
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            statement.query_row([id.0.as_bytes()], |row| row.get(0))
+        })
+    }
+
     /// Forgets an image with its tags and repo digests; `false` when it was not known.
     ///
     /// # Errors
