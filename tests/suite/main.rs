@@ -69,6 +69,7 @@ mod network_faults;
 mod network_wishes;
 mod patch;
 mod patch_proof;
+mod platforms;
 mod podman;
 mod podman_build;
 mod podman_network;

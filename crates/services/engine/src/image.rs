@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use dhow_image::{
     Attestation, HistoryLine, Image, Import, Imported, Loaded, Prune, Pruned, Pull, Pulled, PushForm, Pushed,
-    Removed, Summary, Use,
+    Removal, Removed, Store, Summary, Use, Variant,
 };
 use dhow_policy::Point;
 use dhow_reference::Reference;
@@ -113,7 +113,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` when it has none; as [`Engine::push`].
-    pub fn push_all(&self, name: &str, observer: &dyn Observer) -> Result<(), Error> {
+    pub fn push_all(&self, name: &str, form: &PushForm, observer: &dyn Observer) -> Result<(), Error> {
         let reference = parse(name)?;
         let shown = reference.familiar();
         let tags = self
@@ -125,7 +125,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::NotFound, message));
         }
         tags.iter()
-            .try_for_each(|tag| self.push(&tag.canonical(), observer).map(drop))
+            .try_for_each(|tag| self.push_as(&tag.canonical(), form, observer).map(drop))
     }
 
     /// Finds out whether a registry takes this user and password, for the whole registry; nothing is stored.
@@ -146,6 +146,36 @@ impl Engine {
         self.store()?
             .resolve(name)
             .context(|| format!("look at image {name}"))
+    }
+
+    /// The image that a name has for a platform; any, without one.
+    ///
+    /// # Errors
+    /// As [`Engine::image`]; `NotFound` with the platforms that are here when it has none for this one.
+    pub fn image_for(&self, name: &str, platform: Option<&Platform>) -> Result<Image, Error> {
+        self.store()?
+            .resolve_for(name, platform)
+            .context(|| format!("look at image {name}"))
+    }
+
+    /// The images of the index that an image came by, one for each platform; of one that came by none, itself.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn variants(&self, image: &Image) -> Result<Vec<Variant>, Error> {
+        self.store()?
+            .variants(image)
+            .context(|| format!("look for the platforms of image {}", image.id.short()))
+    }
+
+    /// Bytes of the files of images together, with a layer that several have counted once.
+    ///
+    /// # Errors
+    /// What the store said.
+    pub fn size_together(&self, images: &[ImageId]) -> Result<u64, Error> {
+        self.store()?
+            .size_together(images)
+            .context(|| "add up the sizes of images")
     }
 
     /// What is said of an image beside it: provenance, bills of materials.
@@ -215,34 +245,74 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` when containers or other names hold it.
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, Error> {
+        let how = Removal {
+            force,
+            ..Removal::default()
+        };
+        self.remove_image_as(name, how)
+    }
+
+    /// The same as told.
+    ///
+    /// # Errors
+    /// As [`Engine::remove_image`].
+    pub fn remove_image_as(&self, name: &str, how: Removal) -> Result<Vec<Removed>, Error> {
+        self.removing(name, |store, uses| store.remove_as(name, how, uses))
+    }
+
+    /// Removes the images that a name has for these platforms, and leaves it with those that it has for others.
+    ///
+    /// # Errors
+    /// As [`Engine::remove_image`]; `NotFound` for a platform that is not here.
+    pub fn remove_image_for(
+        &self,
+        name: &str,
+        platforms: &[Platform],
+        force: bool,
+    ) -> Result<Vec<Removed>, Error> {
+        self.removing(name, |store, uses| store.remove_for(name, platforms, force, uses))
+    }
+
+    fn removing(
+        &self,
+        name: &str,
+        remove: impl FnOnce(&Store, &[Use]) -> Result<Vec<Removed>, dhow_image::Error>,
+    ) -> Result<Vec<Removed>, Error> {
         let id = self.store()?.resolve(name).map(|image| image.id.to_string());
-        let removed = self
-            .store()?
-            .remove(name, force, &self.uses()?)
+        let removed = remove(self.store()?, &self.uses()?)
             .context(|| format!("remove image {name}"))
             .map_err(|error| self.held_by_mount(name, error))?;
         self.tell_all(&removals(&removed, &id.unwrap_or_default()));
         Ok(removed)
     }
 
-    /// What made an image, newest first.
+    /// What made an image, newest first; the one that the name has for a platform when it is given.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>, Error> {
-        let image = self.image(name)?;
+    pub fn history(&self, name: &str, platform: Option<&Platform>) -> Result<Vec<HistoryLine>, Error> {
+        let image = self.image_for(name, platform)?;
         self.store()?
             .history(&image)
             .context(|| format!("read the history of {name}"))
     }
 
-    /// Writes images as one archive that docker loads.
+    /// Writes images as one archive that docker loads; those for one platform when it is given.
     ///
     /// # Errors
     /// `NotFound`, and what writing said.
-    pub fn save(&self, names: &[&str], output: &mut dyn Write) -> Result<(), Error> {
-        self.store()?.save(names, output).context(|| "save images")?;
-        let saved = names.iter().filter_map(|name| self.image(name).ok());
+    pub fn save(
+        &self,
+        names: &[&str],
+        platform: Option<&Platform>,
+        output: &mut dyn Write,
+    ) -> Result<(), Error> {
+        self.store()?
+            .save_for(names, platform, output)
+            .context(|| "save images")?;
+        let saved = names
+            .iter()
+            .filter_map(|name| self.image_for(name, platform).ok());
         let events: Vec<_> = saved
             .map(|image| Event::of_image("save", image.id, &image.id.to_string()))
             .collect();
@@ -250,12 +320,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads images from an archive.
+    /// Reads images from an archive; those for one platform when it is given.
     ///
     /// # Errors
     /// `InvalidArgument` or `DataLoss` for an archive that is none.
-    pub fn load(&self, input: impl Read + Send, observer: &dyn Observer) -> Result<Vec<Loaded>, Error> {
-        let loaded = self.store()?.load(input, observer).context(|| "load images")?;
+    pub fn load(
+        &self,
+        input: impl Read + Send,
+        platform: Option<&Platform>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Loaded>, Error> {
+        let loaded = self
+            .store()?
+            .load_for(input, platform, observer)
+            .context(|| "load images")?;
         self.store()?.sync().context(|| "write the images to disk")?;
         let events: Vec<_> = loaded
             .iter()
@@ -272,9 +350,14 @@ impl Engine {
     ///
     /// # Errors
     /// What the server said; as [`Engine::load`].
-    pub fn load_from(&self, url: &str, observer: &dyn dhow_types::Observer) -> Result<Vec<Loaded>, Error> {
+    pub fn load_from(
+        &self,
+        url: &str,
+        platform: Option<&Platform>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Loaded>, Error> {
         let body = self.client()?.get(url).context(|| format!("fetch {url}"))?.body;
-        self.load(body, observer)
+        self.load(body, platform, observer)
     }
 
     /// Makes an image of a root file system in a tar.

@@ -55,7 +55,7 @@ impl Engine {
                 continue;
             }
             let history = self
-                .history(&summary.record.id.to_string())?
+                .history(&summary.record.id.to_string(), None)?
                 .into_iter()
                 // Docker lists the newest first.
                 .rev()

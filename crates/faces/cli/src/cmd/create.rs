@@ -161,7 +161,7 @@ fn load(engine: &dhow_engine::Engine, path: &std::path::Path, quiet: bool) -> Re
         .map_err(|error| CliError::plain(format!("open {}: {error}", path.display())).with_code(125))?;
     // Apart, since this process must have one thread when the container starts.
     let image = engine.apart(|engine| {
-        let loaded = engine.load(file, &Silent)?;
+        let loaded = engine.load(file, None, &Silent)?;
         let first = loaded.first();
         Ok(first.map(|loaded| {
             let name = loaded.names.first().cloned();

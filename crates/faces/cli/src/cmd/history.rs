@@ -27,6 +27,9 @@ struct HistoryFlags {
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
+    /// Show the history for the given platform: os/arch[/variant]
+    #[arg(long)]
+    platform: Option<dhow_types::Platform>,
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
@@ -38,7 +41,7 @@ struct HistoryFlags {
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: HistoryFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
-    let lines = engine.history(&super::local_image(engine, &flags.image))?;
+    let lines = engine.history(&super::local_image(engine, &flags.image), flags.platform.as_ref())?;
     let now = Timestamp::now();
     let rows: Vec<_> = lines
         .iter()

@@ -1,5 +1,7 @@
 //! `images`, `image ls`.
 
+mod tree;
+
 use std::collections::HashMap;
 use std::process::ExitCode;
 
@@ -48,6 +50,9 @@ struct ImagesFlags {
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
+    /// List the platforms of each image, too, those that are not here with no size; U means used by a container
+    #[arg(long)]
+    tree: bool,
     /// Only images of this name
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
@@ -67,8 +72,14 @@ const FILTERS: [&str; 9] = [
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: ImagesFlags = crate::flags::read(matches)?;
+    if flags.tree {
+        tree::check(&flags)?;
+    }
     let filters = Filters::parse(&flags.filter, &FILTERS)?;
     let images = chosen(context, &filters, flags.all)?;
+    if flags.tree {
+        return tree::show(context, &named(&images, &flags, &filters));
+    }
     let now = Timestamp::now();
     let mut rows = Vec::with_capacity(images.len());
     let mut lines: Vec<Line<'_>> = images.iter().flat_map(view::lines).collect();
@@ -78,8 +89,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let documents = Documents::read(context, &flags)?;
     let mut seen = Vec::new();
     for line in lines {
-        let wanted = flags.name.as_deref().is_none_or(|name| fits(&line, name))
-            && filters.any("reference", |pattern| fits(&line, pattern))
+        let wanted = asked_for(&line, &flags, &filters)
             // A line without a tag is one that only its digest names.
             && (line.tag.is_some() || line.repository.is_none() || flags.digests || flags.all || line.image.names.is_empty());
         if !wanted {
@@ -109,6 +119,24 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     say(&look.show(&rows)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a line has the name that is asked for, and those of the filters.
+fn asked_for(line: &Line<'_>, flags: &ImagesFlags, filters: &Filters) -> bool {
+    flags.name.as_deref().is_none_or(|name| fits(line, name))
+        && filters.any("reference", |pattern| fits(line, pattern))
+}
+
+/// The images of which a line is asked for.
+fn named<'a>(images: &'a [Summary], flags: &ImagesFlags, filters: &Filters) -> Vec<&'a Summary> {
+    images
+        .iter()
+        .filter(|image| {
+            view::lines(image)
+                .iter()
+                .any(|line| asked_for(line, flags, filters))
+        })
+        .collect()
 }
 
 /// The images that the filters let through, newest first.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use dhow_types::ErrorKind;
+use dhow_types::{ErrorKind, Platform};
 use serde_json::{Value, json};
 
 use crate::render::{inspected, say};
@@ -24,7 +24,12 @@ pub(crate) const VERB: Verb = Verb {
             Some(_) => &[Kind::Volume],
         };
         let latest = latest(context, flags.latest)?;
-        inspect(context, kinds, &flags.common.with(latest), flags.size)
+        inspect(
+            context,
+            kinds,
+            &flags.common.with(latest),
+            &How::sized(flags.size),
+        )
     },
 };
 
@@ -39,7 +44,7 @@ pub(crate) const CONTAINER: Verb = Verb {
             context,
             &[Kind::Container],
             &flags.common.with(latest),
-            flags.size,
+            &How::sized(flags.size),
         )
     },
 };
@@ -47,22 +52,43 @@ pub(crate) const CONTAINER: Verb = Verb {
 pub(crate) const IMAGE: Verb = Verb {
     name: "inspect",
     about: "Display detailed information on one or more images",
-    flags: |command| CommonFlags::augment_args(command),
-    run: |context, matches| inspect(context, &[Kind::Image], &crate::flags::read(matches)?, false),
+    flags: |command| ImageFlags::augment_args(command),
+    run: |context, matches| {
+        let flags: ImageFlags = crate::flags::read(matches)?;
+        let how = How {
+            size: false,
+            platform: flags.platform,
+        };
+        inspect(context, &[Kind::Image], &flags.common, &how)
+    },
 };
 
 pub(crate) const NETWORK: Verb = Verb {
     name: "inspect",
     about: "Display detailed information on one or more networks",
     flags: |command| CommonFlags::augment_args(command),
-    run: |context, matches| inspect(context, &[Kind::Network], &crate::flags::read(matches)?, false),
+    run: |context, matches| {
+        inspect(
+            context,
+            &[Kind::Network],
+            &crate::flags::read(matches)?,
+            &How::sized(false),
+        )
+    },
 };
 
 pub(crate) const VOLUME: Verb = Verb {
     name: "inspect",
     about: "Display detailed information on one or more volumes",
     flags: |command| CommonFlags::augment_args(command),
-    run: |context, matches| inspect(context, &[Kind::Volume], &crate::flags::read(matches)?, false),
+    run: |context, matches| {
+        inspect(
+            context,
+            &[Kind::Volume],
+            &crate::flags::read(matches)?,
+            &How::sized(false),
+        )
+    },
 };
 
 #[derive(Args, Debug)]
@@ -112,6 +138,15 @@ struct SizedFlags {
 }
 
 #[derive(Args, Debug)]
+struct ImageFlags {
+    #[command(flatten)]
+    common: CommonFlags,
+    /// Inspect the image that the name has for this platform: os/arch[/variant]
+    #[arg(long)]
+    platform: Option<Platform>,
+}
+
+#[derive(Args, Debug)]
 struct InspectFlags {
     #[command(flatten)]
     common: CommonFlags,
@@ -134,11 +169,25 @@ enum Kind {
     Volume,
 }
 
-fn inspect(context: &Context, kinds: &[Kind], flags: &CommonFlags, size: bool) -> Result<ExitCode, CliError> {
+/// What is asked of the things that are found.
+struct How {
+    /// The sizes of containers.
+    size: bool,
+    /// The machine that images are for.
+    platform: Option<Platform>,
+}
+
+impl How {
+    fn sized(size: bool) -> Self {
+        Self { size, platform: None }
+    }
+}
+
+fn inspect(context: &Context, kinds: &[Kind], flags: &CommonFlags, how: &How) -> Result<ExitCode, CliError> {
     let mut objects = Vec::new();
     let mut failures = Vec::new();
     for name in &flags.names {
-        match find(context, kinds, name, size) {
+        match find(context, kinds, name, how) {
             Ok(object) => objects.push(object),
             Err(error) => failures.push(error),
         }
@@ -151,10 +200,10 @@ fn inspect(context: &Context, kinds: &[Kind], flags: &CommonFlags, size: bool) -
     super::each(&names, |_| failures.next().map_or(Ok(()), Err))
 }
 
-fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Value, CliError> {
+fn find(context: &Context, kinds: &[Kind], name: &str, how: &How) -> Result<Value, CliError> {
     let mut last = None;
     for kind in kinds {
-        match one(context, *kind, name, size) {
+        match one(context, *kind, name, how) {
             Err(error)
                 if error.kind() == ErrorKind::NotFound
                     || kinds.len() > 1 && error.kind() == ErrorKind::InvalidArgument =>
@@ -175,13 +224,13 @@ fn find(context: &Context, kinds: &[Kind], name: &str, size: bool) -> Result<Val
     }
 }
 
-fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, dhow_engine::Error> {
+fn one(context: &Context, kind: Kind, name: &str, how: &How) -> Result<Value, dhow_engine::Error> {
     let engine = context.opened()?;
     let root = &engine.settings().root;
     Ok(match kind {
         Kind::Container => {
             let container = engine.containers().find(name)?;
-            let sizes = if size {
+            let sizes = if how.size {
                 let own = engine.container_size(&container.config.id);
                 let image = engine
                     .image(&container.config.image.to_string())
@@ -199,7 +248,7 @@ fn one(context: &Context, kind: Kind, name: &str, size: bool) -> Result<Value, d
             }
         }
         Kind::Image => {
-            let found = engine.image(&super::local_image(engine, name))?;
+            let found = engine.image_for(&super::local_image(engine, name), how.platform.as_ref())?;
             let mut value = image::inspect(&found, root);
             let attestations = engine.attestations(&found)?;
             if let Some(fields) = value.as_object_mut().filter(|_| !attestations.is_empty()) {

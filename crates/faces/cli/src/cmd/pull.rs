@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
+use dhow_engine::PushForm;
 use dhow_reference::Reference;
+use dhow_types::Platform;
 
 use crate::flags::PlatformFlags;
 use crate::interrupt::Interrupt;
@@ -48,6 +50,9 @@ struct PushFlags {
     /// Push all tags that the repository has here
     #[arg(short, long)]
     all_tags: bool,
+    /// Push the image that the name has for this platform, without its index and what is attested of it: os/arch[/variant]
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Suppress verbose output
     #[arg(short, long)]
     quiet: bool,
@@ -150,10 +155,17 @@ fn push(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     interrupt.end_when_it_comes(|| {});
     let progress = Progress::on_output(flags.quiet);
     let local = super::local_image(engine, &flags.image);
+    let form = PushForm {
+        platform: flags.platform,
+        ..PushForm::default()
+    };
     let (name, pushed) = if flags.all_tags {
-        (name, engine.push_all(&local, &progress))
+        (name, engine.push_all(&local, &form, &progress))
     } else {
-        (name.or_latest(), engine.push(&local, &progress).map(drop))
+        (
+            name.or_latest(),
+            engine.push_as(&local, &form, &progress).map(drop),
+        )
     };
     progress.finish();
     // Otherwise the last line of the progress names tag, digest and size.

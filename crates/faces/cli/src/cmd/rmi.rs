@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::Removed;
-use dhow_types::ErrorKind;
+use dhow_engine::{Engine, Removal, Removed};
+use dhow_types::{ErrorKind, Platform};
 
 use crate::render::{note, say_line};
 use crate::{CliError, Context, Verb, dialect};
@@ -24,6 +24,12 @@ struct RmiFlags {
     /// Remove every image
     #[arg(short, long, conflicts_with = "images")]
     all: bool,
+    /// Do not delete untagged parents
+    #[arg(long)]
+    no_prune: bool,
+    /// Remove only the images that the name has for these platforms: os/arch[/variant], several with commas
+    #[arg(long, value_delimiter = ',', conflicts_with = "all")]
+    platform: Vec<Platform>,
     /// Pass over images that are not there
     #[arg(short, long)]
     ignore: bool,
@@ -50,7 +56,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     };
     super::each(&names, |name| {
         // By id, an image with several names goes only by force.
-        let removed = match engine.remove_image(name, flags.force || flags.all && !used(engine, name)?) {
+        let removed = match remove(engine, name, &flags) {
             Err(error) if (flags.ignore || flags.all) && error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) if flags.force && error.kind() == ErrorKind::NotFound => {
                 if !dialect::spoken().is_podman() {
@@ -68,8 +74,19 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     })
 }
 
+fn remove(engine: &Engine, name: &str, flags: &RmiFlags) -> Result<Vec<Removed>, dhow_engine::Error> {
+    if !flags.platform.is_empty() {
+        return engine.remove_image_for(name, &flags.platform, flags.force);
+    }
+    let how = Removal {
+        force: flags.force || flags.all && !used(engine, name)?,
+        keep_parents: flags.no_prune,
+    };
+    engine.remove_image_as(name, how)
+}
+
 /// Whether a container is of the image.
-fn used(engine: &dhow_engine::Engine, id: &str) -> Result<bool, CliError> {
+fn used(engine: &Engine, id: &str) -> Result<bool, dhow_engine::Error> {
     let containers = engine.containers().list()?;
     Ok(containers
         .iter()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
+use dhow_types::Platform;
 
 use crate::interrupt::Interrupt;
 use crate::render::{Progress, gone, say};
@@ -36,6 +37,9 @@ struct SaveFlags {
     /// Several images in one archive (podman wants to be told)
     #[arg(short, long)]
     multi_image_archive: bool,
+    /// Save only the given platform variant: os/arch[/variant]
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Say nothing: nothing is said anyway
     #[arg(short, long)]
     quiet: bool,
@@ -49,6 +53,9 @@ struct LoadFlags {
     /// Read from tar archive file, instead of STDIN
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
+    /// Load only the given platform variant: os/arch[/variant]
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Suppress the load output
     #[arg(short, long)]
     quiet: bool,
@@ -70,7 +77,9 @@ fn save(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         .map(|name| super::local_image(engine, name))
         .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    archive(flags.output.as_ref(), |output| Ok(engine.save(&names, output)?))
+    archive(flags.output.as_ref(), |output| {
+        Ok(engine.save(&names, flags.platform.as_ref(), output)?)
+    })
 }
 
 /// Writes an archive to standard output, or to a file that is there only when it is whole.
@@ -122,14 +131,15 @@ fn load(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let interrupt = Interrupt::watch()?;
     interrupt.end_when_it_comes(|| {});
     let progress = Progress::new(flags.quiet);
+    let platform = flags.platform.as_ref();
     let loaded = match &flags.input {
-        Some(path) if is_url(path) => engine.load_from(&path.to_string_lossy(), &progress),
+        Some(path) if is_url(path) => engine.load_from(&path.to_string_lossy(), platform, &progress),
         Some(path) => {
             let file = File::open(path)
                 .map_err(|error| CliError::plain(format!("open {}: {error}", path.display())))?;
-            engine.load(file, &progress)
+            engine.load(file, platform, &progress)
         }
-        None => engine.load(std::io::stdin(), &progress),
+        None => engine.load(std::io::stdin(), platform, &progress),
     };
     progress.finish();
     let mut text = String::new();
