@@ -41,6 +41,18 @@ fn one_wins(ran: &[Ran], word: &str) {
     assert_eq!(won, 1, "{ran:?}");
 }
 
+/// Seconds for which no other process sleeps.
+fn of_this_test(port: u16) -> String {
+    format!("1{port}{}", std::process::id())
+}
+
+fn sleeps(seconds: &str) -> bool {
+    let line = format!("sleep\0{seconds}\0");
+    names(std::path::Path::new("/proc"))
+        .into_iter()
+        .any(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|read| read == line.as_bytes()))
+}
+
 fn remove_all(world: &World) {
     let ids = world.say("ps -aq").ok();
     for id in ids.lines() {
@@ -216,7 +228,8 @@ fn unprivileged_a_kill_during_the_start_leaves_no_process() {
     };
     let port = free_port();
     let publish = format!("{port}:80");
-    let args = ["run", "-d", "-p", publish.as_str(), "box", "sleep", "1000"];
+    let seconds = of_this_test(port);
+    let args = ["run", "-d", "-p", publish.as_str(), "box", "sleep", &seconds];
     let remove = || {
         for id in nobody.say("ps -aq").ok().lines() {
             nobody.say(&format!("rm -f {id}")).exits_any();
@@ -240,10 +253,10 @@ fn unprivileged_a_kill_during_the_start_leaves_no_process() {
         std::thread::sleep(Duration::from_millis(300));
         remove();
         nobody.say("network prune -f").ok();
-        assert!(
-            std::net::TcpListener::bind(("0.0.0.0", port)).is_ok(),
-            "round {round}"
-        );
+        assert!(!sleeps(&seconds), "round {round}");
+        eventually("the port is free", || {
+            std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
+        });
     }
     // It works, and then there is nothing.
     nobody
@@ -271,6 +284,67 @@ fn unprivileged_a_kill_during_the_start_leaves_no_process() {
             assert_eq!(names(&folder.join(part)), Vec::<String>::new(), "{part}");
         }
     }
+}
+
+/// Nobody has written down yet that it runs, and a normal user may have no control group by which it is found.
+#[test]
+fn unprivileged_a_program_whose_monitor_is_killed_before_it_is_told_is_found() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    if !crate::world::program("strace") || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let seconds = of_this_test(port);
+    // Holds the network, whose own processes are not to be killed.
+    nobody.say("run -d --name first box sleep 1000").ok();
+    let says = || nobody.say("inspect --format {{.State.Status}} second").stdout;
+    for deed in ["rm -f second", "start second", "system check --repair"] {
+        let args = [
+            "run", "-d", "--name", "second", "-p", &publish, "box", "sleep", &seconds,
+        ];
+        let plain = nobody.command(&args);
+        let mut strace = std::process::Command::new("strace");
+        strace
+            .args(["-f", "-qq", "-I", "2", "-o", "/dev/null"])
+            // What the monitor does for the ports when the program is there.
+            .args(["-e", "trace=epoll_create1"])
+            .args(["-e", "inject=epoll_create1:signal=KILL"])
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .env("HOME", nobody.world.path("home"))
+            .env_remove("XDG_RUNTIME_DIR")
+            .current_dir(plain.get_current_dir().unwrap())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut strace = strace.spawn().unwrap();
+        let said = std::io::BufReader::new(strace.stderr.take().unwrap());
+        let lost = std::io::BufRead::lines(said).map_while(Result::ok).next();
+        assert!(
+            lost.as_ref().is_some_and(|line| line.contains("monitor ended")),
+            "{lost:?}"
+        );
+        // It goes on with the program.
+        let pid = rustix::process::Pid::from_child(&strace);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        crate::world::wait(&mut strace, crate::world::PATIENCE).expect("strace lets go");
+        assert_eq!(says().trim(), "created", "{deed}");
+        assert!(sleeps(&seconds), "{deed}: it ended by itself");
+        nobody.say(deed).ok();
+        if deed.starts_with("start") {
+            assert_eq!(says().trim(), "running");
+            nobody.say("rm -f second").ok();
+        }
+        assert!(!sleeps(&seconds), "{deed}");
+        nobody.say("rm -f second").exits_any();
+        eventually("the port is free", || {
+            std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
+        });
+    }
+    nobody.say("rm -f first").ok();
 }
 
 #[test]

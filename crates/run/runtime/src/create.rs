@@ -141,20 +141,34 @@ pub fn create(create: Create<'_>) -> Result<Created, Error> {
 /// # Errors
 /// As both.
 pub fn run(create: Create<'_>) -> Result<Running, Error> {
+    run_known(create, &mut |_| ())
+}
+
+/// [`run`] for a program that must not be there unknown: `born` hears its process id while it is set up, and it begins only after
+/// `born` has returned. A caller that is killed before leaves no process.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_known(create: Create<'_>, born: &mut dyn FnMut(i32)) -> Result<Running, Error> {
     let plan = create.plan;
     refuse_what_needs_a_folder(plan)?;
     let (child, link) = begin(&create, None)?;
+    born(child.pid.as_raw_pid());
     link.tell();
     parent::running(child, &link, &plan.program, Some(plan), create.state)
 }
 
-/// [`run`] with hooks, which are told the state that `create` has; those that run after the end are for
+/// [`run_known`] with hooks, which are told the state that `create` has; those that run after the end are for
 /// [`run_last_hooks`](crate::run_last_hooks).
 ///
 /// # Errors
 /// As [`run`], and what a hook did, in runc's words: the process is reaped then. `Unsupported` beside a filter that asks
 /// an agent, which would be asked about the hooks.
-pub fn run_with_hooks(create: Create<'_>, surroundings: &Surroundings) -> Result<Running, Error> {
+pub fn run_with_hooks(
+    create: Create<'_>,
+    surroundings: &Surroundings,
+    born: &mut dyn FnMut(i32),
+) -> Result<Running, Error> {
     let plan = create.plan;
     refuse_class(plan)?;
     let Some(state) = create.state.cloned() else {
@@ -178,6 +192,7 @@ pub fn run_with_hooks(create: Create<'_>, surroundings: &Surroundings) -> Result
         pid: child.pid.as_raw_pid(),
         ..state.clone()
     };
+    born(state.pid);
     let outcome = follow(plan, &child, &link, &state, surroundings);
     match outcome {
         Ok(terminal) => Ok(Running {

@@ -45,7 +45,9 @@ mod report;
 mod wait;
 mod within;
 
-pub use create::{Create, Created, Namespace, Rootfs, Running, Stdio, create, run, run_with_hooks};
+pub use create::{
+    Create, Created, Namespace, Rootfs, Running, Stdio, create, run, run_known, run_with_hooks,
+};
 pub use exec::{Exec, exec};
 pub use given::{mounted_in, part_of};
 pub use hooks::{HookFailure, Surroundings, run_last_hooks};

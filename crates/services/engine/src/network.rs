@@ -130,10 +130,11 @@ impl Engine {
         let lock = self.containers().try_lock(&id).ok().flatten()?;
         // Without its monitor the program may run all the same.
         let runs = self.containers().load(&id).is_ok_and(|container| {
-            !matches!(
+            let ended = matches!(
                 container.state.status,
                 Status::Exited | Status::Created | Status::Dead
-            )
+            );
+            !ended || container.state.pid != 0
         });
         (!runs).then_some(Some(lock))
     }

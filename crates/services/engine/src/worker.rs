@@ -548,7 +548,7 @@ fn start(create: Create<'_>, bundle: Option<&Bundle>) -> Result<Running, Error> 
         state: Some(&bundle.state),
         ..create
     };
-    dhow_runtime::run_with_hooks(create, &hooks::surroundings()).context(what)
+    dhow_runtime::run_with_hooks(create, &hooks::surroundings(), &mut |_| ()).context(what)
 }
 
 /// Where the control group of a step is.

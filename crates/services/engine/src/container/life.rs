@@ -19,7 +19,6 @@ use dhow_types::ErrorKind;
 use super::forward::Forwarder;
 use super::hooks::Bundle;
 use super::pipes::{Pipes, pipe};
-use super::program::process_start;
 use super::record::{Config, NetworkMode, State, Status};
 use super::shared::{Joined, namespace_at};
 use super::users::{Entered, Ids};
@@ -306,9 +305,15 @@ impl ContainerLife {
             namespaces,
             state: bundle.map(|bundle| &bundle.state),
         };
+        let mut born = |pid| match group {
+            // Whatever is in it is found by it.
+            Some(_) => {}
+            // A full disk must not keep it from its start.
+            None => drop(self.change(|state| super::program::note(state, pid))),
+        };
         let running = match bundle {
-            Some(_) => dhow_runtime::run_with_hooks(create, &super::hooks::surroundings()),
-            None => dhow_runtime::run(create),
+            Some(_) => dhow_runtime::run_with_hooks(create, &super::hooks::surroundings(), &mut born),
+            None => dhow_runtime::run_known(create, &mut born),
         };
         let Running { pid, pidfd, terminal } =
             running.context(|| format!("start container {}", self.config.id.short()))?;
@@ -494,9 +499,7 @@ impl Life for ContainerLife {
         let written = match change {
             Change::Started { pid, at } => self.change(|state| {
                 state.status = Status::Running;
-                state.pid = *pid;
-                state.pid_start = process_start(*pid).unwrap_or(0);
-                state.mark = super::program::mark(*pid);
+                super::program::note(state, *pid);
                 state.adopter = None;
                 state.started = Some(format_time(*at));
                 state.finished = None;

@@ -9,15 +9,26 @@ use super::record::{PidfsMark, State, Status};
 /// Exit code of a program of which nobody wrote down how it ended.
 pub(super) const LOST: i32 = 255;
 
-/// A record that says "running" of a process that is no more: the monitor was killed, or the machine was.
+/// A record that says "running" of a process that is no more: the monitor was killed, or the machine was. One that says less has
+/// a process as long as a start is at it, or was when its monitor was killed.
 pub(super) fn settle(mut state: State) -> State {
-    let alive = matches!(state.status, Status::Running | Status::Paused);
-    if alive && !lives(&state) {
-        state.status = Status::Exited;
-        state.exit_code = LOST;
+    if matches!(state.status, Status::Running | Status::Paused) {
+        if !lives(&state) {
+            state.status = Status::Exited;
+            state.exit_code = LOST;
+            state.pid = 0;
+        }
+    } else if state.pid != 0 && !lives(&state) {
         state.pid = 0;
     }
     state
+}
+
+/// Writes down which process is the container's.
+pub(super) fn note(state: &mut State, pid: i32) {
+    state.pid = pid;
+    state.pid_start = process_start(pid).unwrap_or(0);
+    state.mark = mark(pid);
 }
 
 /// Whether the process of a record is there, and not a later one of its number.

@@ -109,9 +109,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes apart what a launch made outside of processes: places in networks and the control group.
+    /// Takes apart what a launch made: a program that lost its monitor before its start was told, places in networks and the
+    /// control group.
     pub(super) fn release(&self, config: &Config, state: &State) -> Result<(), Error> {
         let mut failures = Failures::new();
+        failures.record("end its program", super::stop::end_orphan(state));
         failures.record("leave the networks", self.leave_networks(config, state));
         failures.record("remove the control group", self.remove_group(config));
         failures

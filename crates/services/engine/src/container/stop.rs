@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::folder::Container;
 use super::program::{lives, monitor_of};
-use super::record::Status;
+use super::record::{State, Status};
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
@@ -257,9 +257,26 @@ fn monitor_to_wait_for(container: &Container) -> Option<OwnedFd> {
     (monitor_of(container) == Some(monitor)).then_some(pidfd)
 }
 
+/// Ends the program of a record that nobody watches: its monitor was killed while it started.
+pub(super) fn end_orphan(state: &State) -> Result<(), Error> {
+    let Some(pidfd) = process_of(state)? else {
+        return Ok(());
+    };
+    send(&pidfd, KILL)?;
+    if ended_within(&pidfd, AFTERMATH) {
+        return Ok(());
+    }
+    let message = format!("process {} does not end, though it was killed", state.pid);
+    Err(Error::new(ErrorKind::Unavailable, message))
+}
+
 /// A handle of the container's program, if it still is that program.
 pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Error> {
-    let Some(pid) = Pid::from_raw(container.state.pid) else {
+    process_of(&container.state)
+}
+
+fn process_of(state: &State) -> Result<Option<OwnedFd>, Error> {
+    let Some(pid) = Pid::from_raw(state.pid) else {
         return Ok(None);
     };
     let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
@@ -273,8 +290,7 @@ pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Err
         }
     };
     // Checked after the handle is open: from here on it cannot become another process.
-    let same = lives(&container.state);
-    Ok(same.then_some(pidfd))
+    Ok(lives(state).then_some(pidfd))
 }
 
 pub(super) fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Error> {
