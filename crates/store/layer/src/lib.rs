@@ -48,6 +48,7 @@ pub use staging::MOUNT_POINT;
 pub use state::boot_id;
 pub use store::{Backend, Capture, Layer, LayerStore, Problem, Scratch, Unpack, Unpacked};
 pub use stream::TarStream;
+pub use unpack::{Extent, Survey, Surveyed};
 
 dhow_types::define_error! {
     /// What failed on which layer or archive.

@@ -17,7 +17,7 @@ pub use header::is_archive;
 pub(crate) use name::clean;
 pub(crate) use parser::{Parser, Source};
 pub use reader::Reader;
-pub(crate) use reader::into_io;
+pub(crate) use reader::{Body, Buffered, into_io};
 pub use writer::Writer;
 
 #[cfg(test)]

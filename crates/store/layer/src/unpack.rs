@@ -9,6 +9,7 @@ mod image;
 mod ledger;
 mod links;
 mod place;
+mod survey;
 mod tree;
 
 use std::fs::File;
@@ -28,6 +29,7 @@ use crate::tar::{Parser, Source};
 use crate::{Backend, Context, Error, Index, Inflated, Limits, Unpack, erofs};
 
 pub(crate) use self::place::{disk_of, make_whiteout};
+pub use self::survey::{Extent, Survey, Surveyed};
 
 /// Bytes of tar handed over at once.
 const CHUNK: usize = 256 << 10;
@@ -170,11 +172,6 @@ impl Chunks {
             image: None,
         }
     }
-
-    /// Bytes of the tar that were used.
-    fn position(&self) -> u64 {
-        self.before + self.used as u64
-    }
 }
 
 impl Source for Chunks {
@@ -217,6 +214,10 @@ impl Source for Chunks {
 
     fn consume(&mut self, count: usize) {
         self.used += count;
+    }
+
+    fn position(&self) -> u64 {
+        self.before + self.used as u64
     }
 }
 
@@ -271,7 +272,7 @@ fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error
     while let Some(entry) = parser.next_entry()? {
         let path = entry.path.clone();
         draft
-            .add(entry, &mut parser)
+            .add(entry, &mut parser, &mut image::hash_body)
             .context(|| format!("unpack {:?}", String::from_utf8_lossy(&path)))?;
     }
     while parser.trailer()? {}

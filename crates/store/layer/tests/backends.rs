@@ -15,7 +15,7 @@ use crate::Place;
 use crate::maker::{Header, Maker, header};
 
 /// Numbers that look random, the same every time.
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     fn below(&mut self, most: u64) -> u64 {
@@ -57,7 +57,7 @@ fn random_header(noise: &mut Noise, path: &str, flag: u8) -> Header {
     made
 }
 
-fn random_tar(noise: &mut Noise) -> Vec<u8> {
+pub(crate) fn random_tar(noise: &mut Noise) -> Vec<u8> {
     let mut tar = Maker::new();
     for _ in 0..2 + noise.below(14) {
         let path = name(noise);

@@ -9,8 +9,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use dhow_layer::{Layer, Limits, Unpack};
 use dhow_types::{DiffId, Digest, ErrorKind};
 
-use self::cases::refused;
-use self::odd::odd;
+pub(crate) use self::cases::refused;
+pub(crate) use self::odd::odd;
 use crate::Place;
 use crate::maker::{Header, Maker, header, seal};
 
@@ -186,7 +186,7 @@ fn odd_archives_have_the_same_index_on_every_back_end_and_for_everybody() {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|source| format!(": {}", chain(source)));
     format!("{error}{}", cause.unwrap_or_default())
 }

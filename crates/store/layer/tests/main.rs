@@ -12,6 +12,7 @@ mod crash;
 mod hostile;
 mod maker;
 mod rebuild;
+mod survey;
 mod unpack;
 
 /// The same corpus, without the right to make devices or to give files away: nothing is refused or kept differently.

@@ -12,6 +12,15 @@ pub(crate) trait Source {
     fn fill(&mut self) -> Result<&[u8], Error>;
     /// Marks bytes of the last `fill` as used.
     fn consume(&mut self, count: usize);
+    /// Bytes that were used so far.
+    fn position(&self) -> u64;
+    /// Goes over at most `count` bytes; over how many, none only at the end.
+    fn skip(&mut self, count: u64) -> Result<u64, Error> {
+        let bytes = self.fill()?.len();
+        let count = usize::try_from(count).map_or(bytes, |count| count.min(bytes));
+        self.consume(count);
+        Ok(count as u64)
+    }
 }
 
 /// A piece of the body of the current entry.
@@ -53,7 +62,7 @@ struct Extension {
     bytes: usize,
 }
 
-fn early_end() -> Error {
+pub(super) fn early_end() -> Error {
     Error::new(ErrorKind::DataLoss, "the archive ends in the middle of an entry")
 }
 
@@ -328,13 +337,11 @@ impl<S: Source> Parser<S> {
     /// Goes to the end of the current body and its padding.
     fn skip_body(&mut self) -> Result<(), Error> {
         while self.left > 0 {
-            let bytes = self.source.fill()?;
-            if bytes.is_empty() {
+            let count = self.source.skip(self.left)?;
+            if count == 0 {
                 return Err(early_end());
             }
-            let count = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-            self.source.consume(count);
-            self.left -= count as u64;
+            self.left -= count;
         }
         self.map = None;
         while self.padding > 0 {

@@ -1,12 +1,14 @@
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use dhow_types::ErrorKind;
 
-use super::parser::{Parser, Source};
+use super::parser::{Parser, Source, early_end};
 use crate::{Context, Entry, Error, Limits};
 
 /// Bytes read from the input at once.
 const BUFFER: usize = 64 << 10;
+/// The same where bodies are gone over without being read: a header, and small bodies after it.
+const SEEKING_BUFFER: usize = 8 << 10;
 
 /// Reads an archive entry by entry. Between two calls of [`Reader::next_entry`] it is a [`Read`] of the body of the
 /// current entry (holes of sparse files read as zeros); what is not read is skipped.
@@ -22,12 +24,56 @@ pub struct Reader<R> {
 }
 
 #[derive(Debug)]
-struct Buffered<R> {
+pub(crate) struct Buffered<R> {
     input: R,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     consumed: u64,
+    seeker: Option<Seeker<R>>,
+}
+
+/// How an input is gone over without being read.
+#[derive(Debug)]
+struct Seeker<R> {
+    length: u64,
+    seek: fn(&mut R, SeekFrom) -> io::Result<u64>,
+}
+
+impl<R: Read> Buffered<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Self::with(input, BUFFER)
+    }
+
+    fn with(input: R, buffer: usize) -> Self {
+        Self {
+            input,
+            buffer: vec![0; buffer],
+            start: 0,
+            end: 0,
+            consumed: 0,
+            seeker: None,
+        }
+    }
+
+    /// Reads the whole of `input`, and nothing of it that is skipped.
+    pub(crate) fn seeking(mut input: R) -> Result<Self, Error>
+    where
+        R: Seek,
+    {
+        let length = input
+            .seek(SeekFrom::End(0))
+            .and_then(|length| input.rewind().map(|()| length))
+            .context(|| "measure the archive")?;
+        let seeker = Seeker {
+            length,
+            seek: R::seek,
+        };
+        Ok(Self {
+            seeker: Some(seeker),
+            ..Self::with(input, SEEKING_BUFFER)
+        })
+    }
 }
 
 impl<R: Read> Source for Buffered<R> {
@@ -47,6 +93,31 @@ impl<R: Read> Source for Buffered<R> {
         self.start += count;
         self.consumed += count as u64;
     }
+
+    fn position(&self) -> u64 {
+        self.consumed
+    }
+
+    fn skip(&mut self, count: u64) -> Result<u64, Error> {
+        let at_hand = self.end - self.start;
+        match &self.seeker {
+            Some(seeker) if at_hand == 0 => {
+                let to = self.consumed.saturating_add(count);
+                if to > seeker.length {
+                    return Err(early_end());
+                }
+                (seeker.seek)(&mut self.input, SeekFrom::Start(to)).context(|| "seek in the archive")?;
+                self.consumed = to;
+                Ok(count)
+            }
+            _ => {
+                let bytes = self.fill()?.len();
+                let count = usize::try_from(count).map_or(bytes, |count| count.min(bytes));
+                self.consume(count);
+                Ok(count as u64)
+            }
+        }
+    }
 }
 
 impl<R: Read> Reader<R> {
@@ -57,13 +128,22 @@ impl<R: Read> Reader<R> {
 
     /// Reads the uncompressed archive `input` within `limits`.
     pub fn with_limits(input: R, limits: Limits) -> Self {
-        let source = Buffered {
-            input,
-            buffer: vec![0; BUFFER],
-            start: 0,
-            end: 0,
-            consumed: 0,
-        };
+        Self::of(Buffered::new(input), limits)
+    }
+
+    /// Reads the uncompressed archive that is the whole of `input`, within the default limits: what is not read of a body is
+    /// gone over.
+    ///
+    /// # Errors
+    /// When `input` cannot be sought in.
+    pub fn seeking(input: R) -> Result<Self, Error>
+    where
+        R: Seek,
+    {
+        Ok(Self::of(Buffered::seeking(input)?, Limits::default()))
+    }
+
+    fn of(source: Buffered<R>, limits: Limits) -> Self {
         Self {
             parser: Parser::new(source, limits),
             size: 0,
@@ -86,8 +166,8 @@ impl<R: Read> Reader<R> {
     /// Bytes of the archive before what is read next: after [`Reader::next_entry`], where the body of a file that is
     /// not sparse begins.
     #[must_use]
-    pub const fn offset(&self) -> u64 {
-        self.parser.source().consumed
+    pub fn offset(&self) -> u64 {
+        self.parser.source().position()
     }
 
     /// Reads the rest of the current body, which must be of at most `max` bytes.
@@ -110,6 +190,37 @@ impl<R: Read> Reader<R> {
 }
 
 impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut body = Body {
+            parser: &mut self.parser,
+            size: self.size,
+            position: self.position,
+        };
+        let count = body.read(buf)?;
+        self.position = body.position;
+        Ok(count)
+    }
+}
+
+/// The body of the current entry, holes included.
+pub(crate) struct Body<'a, S> {
+    parser: &'a mut Parser<S>,
+    size: u64,
+    position: u64,
+}
+
+impl<'a, S: Source> Body<'a, S> {
+    /// The body, of `size` bytes, from its beginning.
+    pub(crate) fn new(parser: &'a mut Parser<S>, size: u64) -> Self {
+        Self {
+            parser,
+            size,
+            position: 0,
+        }
+    }
+}
+
+impl<S: Source> Read for Body<'_, S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = self.size - self.position;
         let room = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));

@@ -4,13 +4,12 @@ use std::path::Path;
 
 use dhow_types::ErrorKind;
 
-use super::Chunks;
 use super::ledger::Ledger;
 use super::links::follow;
 use super::tree::{MOST_DEPTH, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path};
 use crate::erofs::{self, Meta, Node, TAR};
 use crate::hash::ContentHasher;
-use crate::tar::Parser;
+use crate::tar::{Parser, Source};
 use crate::{Context, Entry, EntryKind, Error, Limits};
 
 /// The same tree as `Tree` makes of a tar, kept in memory only: the contents stay where they are in the archive. What is
@@ -25,12 +24,32 @@ pub(super) struct Draft {
 }
 
 /// Content of a file.
-struct Body {
+#[derive(Clone, Debug)]
+pub(super) struct Body {
     /// Byte of the tar at which it begins.
-    start: u64,
-    size: u64,
+    pub(super) start: u64,
+    pub(super) size: u64,
     /// Of a sparse file: offset in the file and length of each piece, which follow each other in the tar.
-    pieces: Option<Vec<(u64, u64)>>,
+    pub(super) pieces: Option<Vec<(u64, u64)>>,
+}
+
+/// What is done with the body of a file when it comes by, by its number.
+pub(super) type See<'s, S> = dyn FnMut(u32, &mut Entry, &mut Parser<S>) -> Result<(), Error> + 's;
+
+/// Reads the body, and notes its hash.
+pub(super) fn hash_body<S: Source>(_: u32, entry: &mut Entry, parser: &mut Parser<S>) -> Result<(), Error> {
+    let mut hasher = ContentHasher::new();
+    let mut position = 0_u64;
+    while let Some(piece) = parser.piece()? {
+        hash_zeros(&mut hasher, piece.offset - position);
+        hasher.update(piece.bytes);
+        let count = piece.bytes.len();
+        position = piece.offset + count as u64;
+        parser.consume(count);
+    }
+    hash_zeros(&mut hasher, entry.size - position);
+    entry.content = Some(hasher.finish());
+    Ok(())
 }
 
 /// What a finished draft holds.
@@ -51,8 +70,13 @@ impl Draft {
         }
     }
 
-    /// Adds one entry, reading its body.
-    pub(super) fn add(&mut self, mut entry: Entry, parser: &mut Parser<Chunks>) -> Result<(), Error> {
+    /// Adds one entry; `see` gets the body of a file.
+    pub(super) fn add<S: Source>(
+        &mut self,
+        mut entry: Entry,
+        parser: &mut Parser<S>,
+        see: &mut See<'_, S>,
+    ) -> Result<(), Error> {
         if entry.path.is_empty() {
             if entry.kind == EntryKind::Directory {
                 return Ok(());
@@ -84,7 +108,7 @@ impl Draft {
             return self.whiteout(&real, &name, entry.mtime);
         }
         match entry.kind {
-            EntryKind::File => self.file(entry, parser),
+            EntryKind::File => self.file(entry, parser, see),
             EntryKind::Directory => {
                 if self
                     .kind(&entry.path)
@@ -128,24 +152,19 @@ impl Draft {
         self.enter(&parent, mtime).map(drop)
     }
 
-    fn file(&mut self, mut entry: Entry, parser: &mut Parser<Chunks>) -> Result<(), Error> {
+    fn file<S: Source>(
+        &mut self,
+        mut entry: Entry,
+        parser: &mut Parser<S>,
+        see: &mut See<'_, S>,
+    ) -> Result<(), Error> {
         self.vacate(&entry.path, entry.mtime)?;
         let start = parser.source().position();
         let sparse = parser.sparse().map(|map| map.data.clone());
-        let mut hasher = ContentHasher::new();
-        let mut position = 0_u64;
-        while let Some(piece) = parser.piece()? {
-            hash_zeros(&mut hasher, piece.offset - position);
-            hasher.update(piece.bytes);
-            let count = piece.bytes.len();
-            position = piece.offset + count as u64;
-            parser.consume(count);
-        }
-        hash_zeros(&mut hasher, entry.size - position);
-        entry.content = Some(hasher.finish());
-        self.size += entry.size;
         let number = u32::try_from(self.bodies.len())
             .map_err(|_| Error::new(ErrorKind::ResourceExhausted, "the layer has too many files"))?;
+        see(number, &mut entry, parser)?;
+        self.size += entry.size;
         self.bodies.push(Body {
             start,
             size: entry.size,
@@ -258,6 +277,11 @@ impl Draft {
             let link = entry.filter(|entry| entry.kind == EntryKind::Symlink);
             Ok(link.map(|entry| entry.link.clone()))
         })
+    }
+
+    /// The entries sorted by path, each file with its body's number.
+    pub(super) fn into_files(self) -> (Vec<(Entry, Option<u32>)>, Vec<Body>) {
+        (self.ledger.into_files(), self.bodies)
     }
 
     /// Writes what is not the tar, whose `length` bytes are in the image already.

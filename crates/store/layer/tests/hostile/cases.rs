@@ -7,7 +7,7 @@ use crate::maker::{Maker, header, octal, record, seal};
 
 /// Cases that must fail, with the kind of the failure.
 #[expect(clippy::too_many_lines, reason = "a table")]
-pub(super) fn refused() -> Vec<(&'static str, Vec<u8>, ErrorKind)> {
+pub(crate) fn refused() -> Vec<(&'static str, Vec<u8>, ErrorKind)> {
     use ErrorKind::{DataLoss, InvalidArgument, ResourceExhausted, Unsupported};
     let long = "x".repeat(300);
     let deep = "d/".repeat(3000);

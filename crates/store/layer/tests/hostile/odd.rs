@@ -5,7 +5,7 @@ use super::{make, with};
 use crate::maker::{Maker, header};
 
 /// One name in a tree, as [`super::shown`] writes it, for each line.
-pub(super) type Case = (&'static str, Vec<u8>, &'static str);
+pub(crate) type Case = (&'static str, Vec<u8>, &'static str);
 
 /// Names: absolute, climbing inside, of any bytes, long.
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -575,6 +575,6 @@ fn whiteouts() -> Vec<Case> {
     ]
 }
 
-pub(super) fn odd() -> Vec<Case> {
+pub(crate) fn odd() -> Vec<Case> {
     [names(), twice(), links(), whiteouts(), metadata(), streams()].concat()
 }
