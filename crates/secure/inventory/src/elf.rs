@@ -1,7 +1,6 @@
 //! Sections and segments of an ELF file, read where they are needed (System V ABI, "Object Files").
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use crate::ReadAt;
 
 /// Most sections that are looked at; a program has some forty.
 const MOST_SECTIONS: u64 = 4096;
@@ -9,9 +8,8 @@ const MOST_SECTIONS: u64 = 4096;
 const MOST_NAMES: u64 = 1 << 20;
 
 /// A program's layout.
-#[derive(Debug)]
 pub(crate) struct Elf<'a> {
-    file: &'a File,
+    file: &'a dyn ReadAt,
     wide: bool,
     big: bool,
     sections: Vec<(Vec<u8>, u64, u64)>,
@@ -19,12 +17,12 @@ pub(crate) struct Elf<'a> {
     segments: Vec<(u64, u64, u64)>,
 }
 
-fn bytes_at(file: &File, at: u64, most: u64, length: u64) -> Option<Vec<u8>> {
+fn bytes_at(file: &dyn ReadAt, at: u64, most: u64, length: u64) -> Option<Vec<u8>> {
     if length > most {
         return None;
     }
     let mut bytes = vec![0; usize::try_from(length).ok()?];
-    file.read_exact_at(&mut bytes, at).ok()?;
+    file.read_at(at, &mut bytes).ok()?;
     Some(bytes)
 }
 
@@ -41,9 +39,9 @@ fn number(bytes: &[u8], at: usize, width: usize, big: bool) -> Option<u64> {
 
 impl<'a> Elf<'a> {
     /// The layout of a file; none when it is no ELF file, or a damaged one.
-    pub(crate) fn read(file: &'a File) -> Option<Self> {
+    pub(crate) fn read(file: &'a dyn ReadAt) -> Option<Self> {
         let mut header = [0; 64];
-        file.read_exact_at(&mut header, 0).ok()?;
+        file.read_at(0, &mut header).ok()?;
         if !header.starts_with(b"\x7fELF") {
             return None;
         }

@@ -1,15 +1,14 @@
 //! Where files come from: a layer by its index, or a directory.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use dhow_layer::{EntryKind, Index};
+use dhow_layer::{Entry, EntryKind, Extent, Index, Survey};
 use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
 
-use crate::{Context as _, Error};
+use crate::{Context as _, Error, ReadAt};
 
 /// What an object in a tree is, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +40,22 @@ pub struct Found<'a> {
     pub mode: u32,
 }
 
+/// The content of a file, opened.
+pub struct Content<'a> {
+    /// Its bytes.
+    pub bytes: Box<dyn ReadAt + 'a>,
+    /// How many there are.
+    pub size: u64,
+}
+
+impl std::fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Content")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A tree of files to look through.
 pub trait Files {
     /// Shows every object, in an order that is the same for the same tree.
@@ -53,7 +68,7 @@ pub trait Files {
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` when it is no regular file.
-    fn open(&self, path: &[u8]) -> Result<File, Error>;
+    fn open(&self, path: &[u8]) -> Result<Content<'_>, Error>;
 }
 
 /// A stored layer.
@@ -68,26 +83,79 @@ pub struct Layer<'a> {
 impl Files for Layer<'_> {
     fn visit(&self, see: &mut dyn FnMut(Found<'_>) -> Result<(), Error>) -> Result<(), Error> {
         for entry in self.index.entries() {
-            let kind = match entry.kind {
-                EntryKind::File | EntryKind::Hardlink => FoundKind::File,
-                EntryKind::Directory if entry.opaque => FoundKind::Opaque,
-                EntryKind::Directory => FoundKind::Directory,
-                EntryKind::Symlink => FoundKind::Symlink,
-                EntryKind::Whiteout => FoundKind::Whiteout,
-                _ => FoundKind::Other,
-            };
-            see(Found {
-                path: &entry.path,
-                kind,
-                size: entry.size,
-                mode: entry.mode,
-            })?;
+            see(found(&entry))?;
         }
         Ok(())
     }
 
-    fn open(&self, path: &[u8]) -> Result<File, Error> {
+    fn open(&self, path: &[u8]) -> Result<Content<'_>, Error> {
         open(self.root, path)
+    }
+}
+
+/// An entry of a layer, as it is seen.
+pub(crate) fn found(entry: &Entry) -> Found<'_> {
+    let kind = match entry.kind {
+        EntryKind::File | EntryKind::Hardlink => FoundKind::File,
+        EntryKind::Directory if entry.opaque => FoundKind::Opaque,
+        EntryKind::Directory => FoundKind::Directory,
+        EntryKind::Symlink => FoundKind::Symlink,
+        EntryKind::Whiteout => FoundKind::Whiteout,
+        _ => FoundKind::Other,
+    };
+    Found {
+        path: &entry.path,
+        kind,
+        size: entry.size,
+        mode: entry.mode,
+    }
+}
+
+/// The number of the content of the file at a path, and its bytes: of a hard link those of what it is another name of.
+pub(crate) fn content_of(survey: &Survey, path: &[u8]) -> Option<(u32, u64)> {
+    let surveyed = survey.find(path)?;
+    let original = match surveyed.entry.kind {
+        EntryKind::Hardlink => survey.find(&surveyed.entry.link)?,
+        _ => surveyed,
+    };
+    Some((original.number?, original.entry.size))
+}
+
+/// A layer that is not compressed, where it lies.
+#[derive(Debug)]
+pub(crate) struct Lying<'a> {
+    pub(crate) survey: &'a Survey,
+    pub(crate) layer: &'a Extent,
+}
+
+impl Files for Lying<'_> {
+    fn visit(&self, see: &mut dyn FnMut(Found<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        self.survey
+            .entries
+            .iter()
+            .try_for_each(|surveyed| see(found(&surveyed.entry)))
+    }
+
+    fn open(&self, path: &[u8]) -> Result<Content<'_>, Error> {
+        let Some((number, size)) = content_of(self.survey, path) else {
+            let message = format!("open {}: it is no regular file", String::from_utf8_lossy(path));
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        };
+        let bytes = Box::new(Part { lying: self, number });
+        Ok(Content { bytes, size })
+    }
+}
+
+/// A file of a layer that lies somewhere.
+struct Part<'a> {
+    lying: &'a Lying<'a>,
+    number: u32,
+}
+
+impl ReadAt for Part<'_> {
+    fn some_at(&self, at: u64, into: &mut [u8]) -> std::io::Result<usize> {
+        let Lying { survey, layer } = self.lying;
+        survey.read_at(layer, self.number, at, into)
     }
 }
 
@@ -153,13 +221,18 @@ impl Files for Tree<'_> {
         Ok(())
     }
 
-    fn open(&self, path: &[u8]) -> Result<File, Error> {
+    fn open(&self, path: &[u8]) -> Result<Content<'_>, Error> {
         open(self.root, path)
     }
 }
 
-fn open(root: &Root, path: &[u8]) -> Result<File, Error> {
+fn open(root: &Root, path: &[u8]) -> Result<Content<'static>, Error> {
     let path = Path::new(OsStr::from_bytes(path));
-    root.open_file(path)
-        .context(|| format!("open {}", path.display()))
+    let what = || format!("open {}", path.display());
+    let file = root.open_file(path).context(what)?;
+    let size = file.metadata().context(what)?.len();
+    Ok(Content {
+        bytes: Box::new(file),
+        size,
+    })
 }

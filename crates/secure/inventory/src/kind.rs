@@ -16,7 +16,7 @@ pub(crate) mod python;
 pub(crate) mod rpm;
 pub(crate) mod ruby;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::{Os, Package};
 

@@ -15,18 +15,21 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod delta;
 mod elf;
 mod files;
 mod kind;
 mod package;
+mod passing;
 mod sbom;
 mod scan;
 mod stack;
 mod zip;
 
+pub use bytes::ReadAt;
 pub use delta::{Delta, Os, Record};
-pub use files::{Files, Found, FoundKind, Layer, Tree};
+pub use files::{Content, Files, Found, FoundKind, Layer, Tree};
 pub use package::{Kind, Package, Source};
 pub use sbom::{Subject, cyclonedx, read_sbom, spdx2, spdx3};
 pub use scan::{Scanner, read_file};

@@ -1,12 +1,14 @@
 //! Looks through a tree for files that say what is installed.
 
 use std::fs::File;
-use std::io::Read as _;
+
+use dhow_layer::{Extent, Limits, Survey};
 
 use crate::delta::{Delta, Record};
-use crate::files::{Files, Found, FoundKind};
+use crate::files::{Files, Found, FoundKind, Lying};
 use crate::kind::{self, Asked, Said};
-use crate::{Context as _, Error, MAX_DATABASE, MAX_METADATA, MAX_PACKAGES};
+use crate::passing::Passing;
+use crate::{Context as _, Error, MAX_DATABASE, MAX_METADATA, MAX_PACKAGES, ReadAt};
 
 /// Largest lock file.
 const MAX_LOCK: u64 = 32 << 20;
@@ -23,13 +25,15 @@ pub struct Scanner;
 
 /// What reads a file.
 #[derive(Clone, Copy)]
-enum Reader {
+pub(crate) enum Reader {
     /// All of it, up to that many bytes.
     Whole(Parse, u64),
     /// The same of one that also says which paths belong to whom.
     Owners(Owners, u64),
     /// Parts of it.
-    Parts(fn(&str, &File, u64) -> Result<Said, String>),
+    Parts(fn(&str, &dyn ReadAt, u64) -> Result<Said, String>),
+    /// The same of a program.
+    Program,
 }
 
 impl Scanner {
@@ -38,7 +42,33 @@ impl Scanner {
     /// # Errors
     /// When the tree cannot be listed. What a file does is in [`Delta::problems`].
     pub fn delta(self, files: &dyn Files) -> Result<Delta, Error> {
-        pass(files, &|_| true, &is_evidence, None)
+        pass(files, &|_| true, None, &mut opened(files, &is_evidence))
+    }
+
+    /// The same of a layer where it lies, in an archive: nothing is unpacked. Of a compressed one a program is in memory while it
+    /// is looked at.
+    ///
+    /// # Errors
+    /// When the layer is malformed or damaged.
+    pub fn lying_delta(self, layer: &Extent) -> Result<Delta, Error> {
+        let what = || "look at the layer";
+        let limits = Limits::default();
+        if Survey::is_packed(layer).context(what)? {
+            let mut passing = Passing::default();
+            let survey = passing.look(layer, &limits)?;
+            let files = Lying {
+                survey: &survey,
+                layer,
+            };
+            return pass(&files, &|_| true, None, &mut |found, _, _| {
+                passing.said(&survey, found.path)
+            });
+        }
+        let survey = Survey::of(layer, &limits).context(what)?;
+        self.delta(&Lying {
+            survey: &survey,
+            layer,
+        })
     }
 
     /// The same of a tree of source: lock files say what would be installed. A tree that says which system it is of is none.
@@ -46,7 +76,8 @@ impl Scanner {
     /// # Errors
     /// As [`Scanner::delta`].
     pub fn source_delta(self, files: &dyn Files) -> Result<Delta, Error> {
-        let mut delta = pass(files, &|_| true, &is_evidence, Some(kind::lock::reader))?;
+        let locks = Some(kind::lock::reader as fn(&[u8]) -> Option<Parse>);
+        let mut delta = pass(files, &|_| true, locks, &mut opened(files, &is_evidence))?;
         if delta.records.iter().any(|record| record.os.is_some()) {
             delta
                 .records
@@ -63,7 +94,8 @@ impl Scanner {
     /// As [`Scanner::delta`].
     pub fn claims(self, files: &dyn Files, path: &str) -> Result<Delta, Error> {
         let owners = |reader: &Reader| matches!(reader, Reader::Owners(..));
-        pass(files, &owners, &|own| is_same(own, path), None)
+        let asked = |own: &str| is_same(own, path);
+        pass(files, &owners, None, &mut opened(files, &asked))
     }
 }
 
@@ -85,11 +117,25 @@ fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// What a file says, by whoever reads it: its path as text is given, too.
+type Say<'s> = dyn FnMut(&Found<'_>, &str, Reader) -> Result<Said, String> + 's;
+
+/// What files say that can be opened.
+fn opened<'s>(
+    files: &'s dyn Files,
+    asked: Asked<'s>,
+) -> impl FnMut(&Found<'_>, &str, Reader) -> Result<Said, String> + 's {
+    move |found, path, reader| {
+        let content = files.open(found.path).map_err(|error| chain(&error))?;
+        parsed(content.bytes.as_ref(), path, content.size, reader, asked)
+    }
+}
+
 fn pass(
     files: &dyn Files,
     wanted: &dyn Fn(&Reader) -> bool,
-    asked: Asked<'_>,
     locks: Locks,
+    say: &mut Say<'_>,
 ) -> Result<Delta, Error> {
     let mut delta = Delta {
         form: Delta::FORM,
@@ -114,7 +160,7 @@ fn pass(
                     .unwrap_or(found.path);
                 let lock = || Some(Reader::Whole(locks?(name)?, MAX_LOCK));
                 if let Some(reader) = reader(&found).filter(wanted).or_else(lock) {
-                    look(files, &found, reader, asked, &mut packages, &mut delta);
+                    look(&found, reader, say, &mut packages, &mut delta);
                 }
             }
             _ => {}
@@ -169,16 +215,9 @@ fn may_hide(path: &[u8]) -> bool {
     !name.contains(&b'.') && !dull.iter().any(|dull| path.starts_with(dull))
 }
 
-fn look(
-    files: &dyn Files,
-    found: &Found<'_>,
-    reader: Reader,
-    asked: Asked<'_>,
-    packages: &mut usize,
-    delta: &mut Delta,
-) {
+fn look(found: &Found<'_>, reader: Reader, say: &mut Say<'_>, packages: &mut usize, delta: &mut Delta) {
     let path = text(found.path);
-    let said = match read(files, found, &path, reader, asked) {
+    let said = match say(found, &path, reader) {
         Ok(said) => said,
         Err(why) => {
             if delta.problems.len() < MAX_PROBLEMS {
@@ -188,7 +227,8 @@ fn look(
         }
     };
     // A program that says nothing is none of those that are looked for, nor is another file of a Java runtime's name.
-    if (matches!(reader, Reader::Parts(_)) || path.ends_with("/release")) && said.is_empty() {
+    let parts = matches!(reader, Reader::Parts(_) | Reader::Program);
+    if (parts || path.ends_with("/release")) && said.is_empty() {
         return;
     }
     *packages += said.packages.len();
@@ -208,24 +248,19 @@ fn look(
     });
 }
 
-fn read(
-    files: &dyn Files,
-    found: &Found<'_>,
+pub(crate) fn parsed(
+    file: &dyn ReadAt,
     path: &str,
+    size: u64,
     reader: Reader,
     asked: Asked<'_>,
 ) -> Result<Said, String> {
-    let file = files.open(found.path).map_err(|error| chain(&error))?;
-    let size = file.metadata().map_err(|error| error.to_string())?.len();
-    parsed(&file, path, size, reader, asked)
-}
-
-fn parsed(file: &File, path: &str, size: u64, reader: Reader, asked: Asked<'_>) -> Result<Said, String> {
-    let all = |most| whole(file, most).map_err(|error| chain(&error));
+    let all = |most| whole(file, size, most).map_err(|error| chain(&error));
     match reader {
         Reader::Whole(parse, most) => parse(path, &all(most)?),
         Reader::Owners(parse, most) => parse(path, &all(most)?, asked),
         Reader::Parts(parse) => parse(path, file, size),
+        Reader::Program => kind::program::program(path, file, size),
     }
 }
 
@@ -240,19 +275,22 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn whole(file: &File, most: u64) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let mut bounded = file.take(most + 1);
-    bounded.read_to_end(&mut bytes).context(|| "read it")?;
-    if bytes.len() as u64 > most {
-        let message = format!("it is larger than {most} bytes");
-        return Err(Error::new(dhow_types::ErrorKind::ResourceExhausted, message));
+fn whole(file: &dyn ReadAt, size: u64, most: u64) -> Result<Vec<u8>, Error> {
+    if size > most {
+        return Err(too_large(most));
     }
+    let mut bytes = vec![0; usize::try_from(size).map_err(|_| too_large(most))?];
+    file.read_at(0, &mut bytes).context(|| "read it")?;
     Ok(bytes)
 }
 
+fn too_large(most: u64) -> Error {
+    let message = format!("it is larger than {most} bytes");
+    Error::new(dhow_types::ErrorKind::ResourceExhausted, message)
+}
+
 /// Who reads this file, if anybody does.
-fn reader(found: &Found<'_>) -> Option<Reader> {
+pub(crate) fn reader(found: &Found<'_>) -> Option<Reader> {
     let path = found.path;
     let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -302,7 +340,7 @@ fn reader(found: &Found<'_>) -> Option<Reader> {
     }
     let executable = found.mode & 0o111 != 0 || kind::known::is_library(name);
     (found.kind == FoundKind::File && executable && found.size >= kind::program::LEAST)
-        .then_some(Reader::Parts(kind::program::program))
+        .then_some(Reader::Program)
 }
 
 pub(crate) type Parse = fn(&str, &[u8]) -> Result<Said, String>;

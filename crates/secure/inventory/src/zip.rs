@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+
+use crate::ReadAt;
 
 /// Largest central directory that is read.
 const MOST_DIRECTORY: u64 = 64 << 20;
@@ -11,27 +12,6 @@ const MOST_FILES: usize = 200_000;
 /// The same of an archive that is not of an image: osv.dev's largest has some 300,000 records.
 const MOST_GIVEN_FILES: usize = 5_000_000;
 const MOST_GIVEN_DIRECTORY: u64 = 1 << 30;
-
-/// Bytes at places.
-pub(crate) trait ReadAt {
-    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()>;
-}
-
-impl ReadAt for File {
-    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(into, at)
-    }
-}
-
-impl ReadAt for Vec<u8> {
-    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        let cut_off = || io::Error::from(io::ErrorKind::UnexpectedEof);
-        let start = usize::try_from(at).map_err(|_| cut_off())?;
-        let end = start.checked_add(into.len()).ok_or_else(cut_off)?;
-        into.copy_from_slice(self.get(start..end).ok_or_else(cut_off)?);
-        Ok(())
-    }
-}
 
 /// One file of an archive.
 #[derive(Clone, Debug)]

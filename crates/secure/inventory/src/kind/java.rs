@@ -1,10 +1,8 @@
 //! Java archives: `pom.properties` of Maven, else the manifest, else the name of the file. Archives in archives too.
 
-use std::fs::File;
-
 use crate::kind::{Said, plain, utf8};
-use crate::zip::{ReadAt, Zip};
-use crate::{Kind, Package};
+use crate::zip::Zip;
+use crate::{Kind, Package, ReadAt};
 
 /// How deep archives lie in archives: a war in an ear has jars.
 const DEEPEST: u32 = 4;
@@ -13,7 +11,7 @@ const MOST_INNER: u64 = 256 << 20;
 /// Largest `pom.properties` or manifest.
 const MOST_TEXT: u64 = 1 << 20;
 
-pub(crate) fn archive(path: &str, file: &File, size: u64) -> Result<Said, String> {
+pub(crate) fn archive(path: &str, file: &dyn ReadAt, size: u64) -> Result<Said, String> {
     let mut left = MOST_INNER;
     let mut packages = Vec::new();
     look(path, file, size, 0, &mut left, &mut packages)?;

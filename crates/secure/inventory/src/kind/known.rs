@@ -1,13 +1,10 @@
 //! Programs that no package manager brought, told by their name and by the version that is written in them. What a package of
 //! the system owns is not listed by this: see [`Inventory::of`](crate::Inventory::of).
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-
 use memchr::memmem;
 
 use crate::kind::plain;
-use crate::{Kind, Package};
+use crate::{Kind, Package, ReadAt};
 
 /// Most bytes of a program that are looked through.
 const MOST: u64 = 512 << 20;
@@ -96,14 +93,14 @@ fn python(name: &str) -> Option<Vec<u8>> {
 }
 
 /// What a program is.
-pub(crate) fn program(path: &str, file: &File, size: u64) -> Option<Package> {
+pub(crate) fn program(path: &str, file: &dyn ReadAt, size: u64) -> Option<Package> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let (package, mark) = fitting(name)?;
     let finder = memmem::Finder::new(&mark);
     let mut piece = vec![0; PIECE];
     let mut at = 0;
     while at < size.min(MOST) {
-        let count = file.read_at(&mut piece, at).ok().filter(|count| *count > 0)?;
+        let count = file.some_at(at, &mut piece).ok().filter(|count| *count > 0)?;
         for place in finder.find_iter(&piece[..count]) {
             // One that is cut off here is whole in the next piece.
             let behind = place + mark.len();

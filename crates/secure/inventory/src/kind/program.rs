@@ -1,13 +1,12 @@
 //! Programs that say what they were made of: Go's build information, and the list of crates that cargo-auditable adds.
 
-use std::fs::File;
 use std::io::Read as _;
 
 use serde::Deserialize;
 
 use crate::elf::Elf;
 use crate::kind::{Said, known, plain};
-use crate::{Kind, Package};
+use crate::{Kind, Package, ReadAt};
 
 /// Smallest program that may say something, in bytes: Go's have a megabyte.
 pub(crate) const LEAST: u64 = 16 << 10;
@@ -15,7 +14,7 @@ pub(crate) const LEAST: u64 = 16 << 10;
 /// Largest list of modules or crates, in bytes.
 const MOST: u64 = 16 << 20;
 
-pub(crate) fn program(path: &str, file: &File, size: u64) -> Result<Said, String> {
+pub(crate) fn program(path: &str, file: &dyn ReadAt, size: u64) -> Result<Said, String> {
     let Some(elf) = Elf::read(file) else {
         return Ok(Said::default());
     };

@@ -219,7 +219,7 @@ fn composer_and_dotnet_name_what_was_installed() {
 }
 
 /// A zip archive of stored and deflated files.
-fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     for (at, (name, content)) in files.iter().enumerate() {
         let packed = if at % 2 == 0 {
@@ -366,7 +366,7 @@ fn archives_without_end_are_an_error_and_not_a_loop() {
 }
 
 /// A 64-bit little-endian ELF file with these sections.
-fn elf(sections: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn elf(sections: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = vec![0; 64];
     out[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
     let mut names = vec![0];
@@ -405,7 +405,7 @@ fn program_says(bytes: &[u8]) -> Result<Said, String> {
     program::program("bin/x", &file, bytes.len() as u64)
 }
 
-fn go_info(version: &str, modules: &str) -> Vec<u8> {
+pub(crate) fn go_info(version: &str, modules: &str) -> Vec<u8> {
     let mut info = b"\xff Go buildinf:\x08\x02".to_vec();
     info.resize(32, 0);
     for text in [version.to_owned(), format!("{0}{modules}{0}", "0123456789abcdef")] {
