@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
@@ -81,8 +82,9 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let what = || format!("open the advisory data {}", path.display());
         fs::metadata(path).context(what)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(unchanging(path), flags)
             .map_err(|error| Error::because(ErrorKind::Internal, what(), error))?;
         let mut database = Self {
             path: path.to_owned(),
@@ -119,7 +121,11 @@ impl Database {
             Ok((strange, whole))
         })?;
         if strange == 0 && whole == "ok" {
-            return Ok(());
+            let said = self.facts()?;
+            let counted = self.ask(counted)?;
+            if (said.advisories, said.ecosystems) == counted {
+                return Ok(());
+            }
         }
         let message = format!("the advisory data {} is damaged", self.path.display());
         Err(Error::new(ErrorKind::DataLoss, message))
@@ -140,15 +146,14 @@ impl Database {
                 let found = statement.query_row([key], |row| row.get(0)).optional()?;
                 Ok(found.unwrap_or_default())
             };
-            let mut statement = connection
-                .prepare("SELECT ecosystem, count(DISTINCT package) FROM affected GROUP BY ecosystem")?;
-            let ecosystems = statement
-                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
-                .collect::<rusqlite::Result<_>>()?;
-            let count: i64 = connection.query_row("SELECT count(*) FROM advisory", [], |row| row.get(0))?;
+            // Older data does not say it, and has to be counted.
+            let (advisories, ecosystems) = match serde_json::from_str(&fact("counts")?) {
+                Ok(counts) => counts,
+                Err(_) => counted(connection)?,
+            };
             Ok(Facts {
                 built: fact("built")?,
-                advisories: count.unsigned_abs(),
+                advisories,
                 ecosystems,
                 sources: fact("sources")?.lines().map(str::to_owned).collect(),
             })
@@ -289,6 +294,38 @@ fn once(findings: Vec<Finding>) -> Vec<Finding> {
             !gathers && seen.insert(advisory.known_as().to_owned())
         })
         .collect()
+}
+
+/// Advisories, and packages that they concern by ecosystem.
+type Counts = (u64, Vec<(String, u64)>);
+
+fn counted(connection: &Connection) -> rusqlite::Result<Counts> {
+    let mut statement =
+        connection.prepare("SELECT ecosystem, count(DISTINCT package) FROM affected GROUP BY ecosystem")?;
+    let ecosystems = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .collect::<rusqlite::Result<_>>()?;
+    let count: i64 = connection.query_row("SELECT count(*) FROM advisory", [], |row| row.get(0))?;
+    Ok((count.unsigned_abs(), ecosystems))
+}
+
+/// The name of a database that nobody changes where it is (sqlite.org/uri.html): one is put in its place by a rename, so nothing has to be
+/// locked, nor looked at again before each query.
+fn unchanging(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    if path.is_absolute() {
+        // An authority, of which there is none.
+        uri.push_str("//");
+    }
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 fn failure(path: &Path, doing: &str, error: rusqlite::Error) -> Error {
@@ -508,6 +545,8 @@ impl Importer {
     pub fn finish(mut self, now: &str) -> Result<(), Error> {
         self.change(|connection| {
             connection.execute("INSERT OR REPLACE INTO fact VALUES ('built', ?1)", [now])?;
+            let counts = json(&counted(connection)?);
+            connection.execute("INSERT OR REPLACE INTO fact VALUES ('counts', ?1)", [counts])?;
             connection.execute_batch("COMMIT; VACUUM")
         })?;
         self.connection = None;

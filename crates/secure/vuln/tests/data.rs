@@ -475,6 +475,50 @@ fn what_is_known_of_attacks_stands_beside_a_finding() {
 }
 
 #[test]
+fn what_is_in_the_data_is_known_without_counting_it_and_a_lie_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    // A name that means something to who reads names of databases.
+    let path = dir.path().join("a?b#c%41 d&immutable=0");
+    let records = [
+        osv(
+            "CVE-2026-1",
+            &[],
+            json!([debian("12", "curl", json!([{"introduced": "0"}]))]),
+        ),
+        osv(
+            "CVE-2026-2",
+            &[],
+            json!([debian("12", "curl", json!([{"introduced": "0"}]))]),
+        ),
+        osv(
+            "CVE-2026-3",
+            &[],
+            json!([debian("13", "curl", json!([{"introduced": "0"}]))]),
+        ),
+    ];
+    let database = compiled(&path, &records);
+    let facts = database.facts().unwrap();
+    let ecosystems = [("Debian:12".to_owned(), 1), ("Debian:13".to_owned(), 1)];
+    assert_eq!((facts.advisories, &facts.ecosystems[..]), (3, &ecosystems[..]));
+    database.check().unwrap();
+    drop(database);
+    let change = |sql: &str| {
+        rusqlite::Connection::open(&path)
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
+        Database::open(&path).unwrap()
+    };
+    let lying = change("UPDATE fact SET value = '[9,[]]' WHERE key = 'counts'");
+    assert_eq!(lying.facts().unwrap().advisories, 9);
+    assert_eq!(lying.check().unwrap_err().kind(), ErrorKind::DataLoss);
+    // Data of an older program.
+    let older = change("DELETE FROM fact WHERE key = 'counts'");
+    assert_eq!(older.facts().unwrap(), facts);
+    older.check().unwrap();
+}
+
+#[test]
 fn an_import_that_fails_leaves_the_old_data_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
