@@ -57,7 +57,7 @@ mod variant;
 
 pub use annotation::{AnnotationPlace, Annotations};
 pub use attest::{Attestation, Saying, Statement};
-pub use copy::{Copied, Copy, LayoutFolder, Location, copy};
+pub use copy::{Copied, Copy, LayoutFolder, Location, LyingImage, copy};
 pub use image::{HistoryLine, Image, Summary};
 pub use manifest_list::{Annotate, ManifestList, ManifestLists, Member};
 pub use save::{ArchiveForm, PackedBlob};

@@ -338,7 +338,7 @@ fn archive_name(text: &str) -> Result<Reference, Error> {
 }
 
 /// The names of an image of an OCI layout. A bare tag ("latest") is no name: nobody knows of what.
-fn layout_names(descriptor: &Descriptor) -> Result<Vec<Reference>, Error> {
+pub(crate) fn layout_names(descriptor: &Descriptor) -> Result<Vec<Reference>, Error> {
     let full = descriptor.annotations.get(FULL_NAME);
     let short = descriptor
         .annotations

@@ -10,6 +10,7 @@ mod hostile;
 mod imports;
 mod kills;
 mod liars;
+mod lying;
 mod manifest_lists;
 mod names;
 mod power;

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use dhow_layer::tar::{Reader, Writer};
-use dhow_layer::{Compression, Entry, EntryKind};
+use dhow_layer::{Compression, Entry, EntryKind, Extent};
 use dhow_oci::{Descriptor, Document, ImageConfig, Manifest, media_type};
 use dhow_reference::Reference;
 use dhow_transport::Fetched;
@@ -58,7 +58,7 @@ impl Read for Part<'_> {
 }
 
 impl Tape {
-    fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let what = || format!("open the archive {}", path.display());
         let file = File::open(path).context(what)?;
         let mut head = [0; 6];
@@ -71,7 +71,7 @@ impl Tape {
         }
         let length = file.metadata().context(what)?.len();
         let (mut files, mut links) = (HashMap::new(), HashMap::new());
-        let mut tar = Reader::new(BufReader::with_capacity(BUFFER, &file));
+        let mut tar = Reader::seeking(&file).context(what)?;
         while let Some(entry) = tar.next_entry().context(what)? {
             if files.len() + links.len() >= MAX_FILES {
                 let message = format!("{} has more than {MAX_FILES} files", path.display());
@@ -101,19 +101,18 @@ impl Tape {
     }
 }
 
-impl Files for Tape {
-    fn open(&self, path: &str) -> Result<(Box<dyn Read + Send + '_>, u64), Error> {
+impl Tape {
+    /// Whether it has a file of this name.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// Where a file begins, and its length.
+    fn place(&self, path: &str) -> Result<(u64, u64), Error> {
         let mut real = path;
         for _ in 0..MAX_HOPS {
-            if let Some((at, size)) = self.files.get(real) {
-                return Ok((
-                    Box::new(Part {
-                        file: &self.file,
-                        at: *at,
-                        left: *size,
-                    }),
-                    *size,
-                ));
+            if let Some(place) = self.files.get(real) {
+                return Ok(*place);
             }
             match self.links.get(real) {
                 Some(target) => real = target,
@@ -122,6 +121,20 @@ impl Files for Tape {
         }
         let message = format!("the archive has no {}", clip(path));
         Err(Error::new(ErrorKind::NotFound, message))
+    }
+}
+
+impl Files for Tape {
+    fn open(&self, path: &str) -> Result<(Box<dyn Read + Send + '_>, u64), Error> {
+        let (at, left) = self.place(path)?;
+        let file = &self.file;
+        Ok((Box::new(Part { file, at, left }), left))
+    }
+
+    fn extent(&self, path: &str) -> Result<Extent, Error> {
+        let (at, size) = self.place(path)?;
+        let file = self.file.try_clone().context(|| "duplicate a file handle")?;
+        Ok(Extent::new(file, at, size))
     }
 }
 
@@ -169,7 +182,10 @@ pub(super) fn open_docker(path: &Path, name: Option<&Reference>) -> Result<Docke
     Ok(Docker { tape, top, places })
 }
 
-fn wanted<'a>(images: &'a [ArchiveImage], name: Option<&Reference>) -> Result<&'a ArchiveImage, Error> {
+pub(super) fn wanted<'a>(
+    images: &'a [ArchiveImage],
+    name: Option<&Reference>,
+) -> Result<&'a ArchiveImage, Error> {
     let names = |image: &'a ArchiveImage| image.repo_tags.as_deref().unwrap_or_default().iter();
     let found = match name {
         Some(name) => images

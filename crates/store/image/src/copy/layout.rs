@@ -5,6 +5,7 @@ use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use dhow_layer::Extent;
 use dhow_oci::{Descriptor, Document, Extra, Index, Labels, MAX_DOCUMENT, media_type};
 use dhow_reference::Reference;
 use dhow_rootpath::Root;
@@ -14,12 +15,15 @@ use dhow_types::{Digest, ErrorKind};
 use super::read::Verifying;
 use super::{Open, Sink, Source};
 use crate::archive::{FULL_NAME, INDEX, LAYOUT, LAYOUT_BYTES, REF_NAME, blob_path};
+use crate::loaded::layout_names;
 use crate::{Context as _, Error};
 
 /// Reads the files of a layout: of a folder, or of a tar.
 pub(super) trait Files: Sync {
     /// Opens a file, with its length.
     fn open(&self, path: &str) -> Result<(Box<dyn Read + Send + '_>, u64), Error>;
+    /// Where its bytes are.
+    fn extent(&self, path: &str) -> Result<Extent, Error>;
 }
 
 /// A layout to read.
@@ -38,6 +42,13 @@ impl Files for Tree {
         let file = self.0.open_file(Path::new(path)).context(what)?;
         let length = file.metadata().context(what)?.len();
         Ok((Box::new(file), length))
+    }
+
+    fn extent(&self, path: &str) -> Result<Extent, Error> {
+        let what = || format!("open {path} of the layout");
+        let file = self.0.open_file(Path::new(path)).context(what)?;
+        let length = file.metadata().context(what)?.len();
+        Ok(Extent::new(file, 0, length))
     }
 }
 
@@ -59,6 +70,22 @@ impl<F: Files> Layout<F> {
         };
         let top = named(&index, name)?.clone();
         Ok(Self { files, index, top })
+    }
+
+    pub(super) fn files(&self) -> &F {
+        &self.files
+    }
+
+    /// What its index calls an image.
+    pub(super) fn names_of(&self, digest: &Digest) -> Vec<Reference> {
+        let named = self
+            .index
+            .manifests
+            .iter()
+            .filter(|found| found.digest == *digest);
+        named
+            .flat_map(|found| layout_names(found).unwrap_or_default())
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@
 mod archive;
 mod layout;
 mod location;
+mod look;
 mod read;
 mod registry;
 
@@ -20,6 +21,7 @@ use dhow_types::{Digest, ErrorKind, Observer, Platform, Progress};
 
 pub use layout::Folder as LayoutFolder;
 pub use location::Location;
+pub use look::LyingImage;
 
 use crate::parallel::{Metered, Stop, each};
 use crate::{Context as _, Error};

@@ -3,10 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+use dhow_types::DiffId;
 
 use super::image::{Body, Draft};
-use crate::codec::Compression;
+use crate::codec::{self, Compression};
+use crate::hash::Hasher;
 use crate::tar::{Body as Passing, Buffered, Parser, Source};
 use crate::{Context as _, Entry, Error, Inflated, Limits};
 
@@ -39,6 +42,36 @@ impl Extent {
         let left = self.size.saturating_sub(at);
         let room = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
         self.file.read_at(&mut buf[..room], self.start + at)
+    }
+
+    /// What tells it from all others: device, inode, beginning, length.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn place(&self) -> io::Result<(u64, u64, u64, u64)> {
+        let found = self.file.metadata()?;
+        Ok((found.dev(), found.ino(), self.start, self.size))
+    }
+
+    /// The diff id of the layer that it is: all of it is read.
+    ///
+    /// # Errors
+    /// `DataLoss` when it is damaged, `ResourceExhausted` beyond a limit.
+    pub fn diff_id(&self, limits: &Limits) -> Result<DiffId, Error> {
+        let what = || "read the layer";
+        let mut tar = Inflated::new(self.reader(), "layer", Some(self.size), limits)?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = codec::fill(&mut tar, &mut buffer).map_err(|error| {
+                let other = |error| Error::wrap(error, what());
+                error.downcast().unwrap_or_else(other)
+            })?;
+            if count == 0 {
+                return Ok(DiffId(hasher.finish()));
+            }
+            hasher.update(&buffer[..count]);
+        }
     }
 
     fn reader(&self) -> Reading<'_> {
