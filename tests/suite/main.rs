@@ -63,6 +63,7 @@ mod limits;
 mod lineage;
 mod logdrivers;
 mod lsm;
+mod lying;
 mod mounts;
 mod network;
 mod network_faults;

@@ -66,12 +66,12 @@ pub(crate) struct Confined {
 }
 
 impl Confined {
-    /// Starts `work` on a tree of files. The process reads the tree and writes its answer, and may do nothing else:
-    /// Landlock leaves it that one directory (Linux 5.13), seccomp the calls above, and limits its memory and time. The
-    /// caller must be single-threaded.
+    /// Starts `work`, on a tree of files or on what is open already. The process reads the tree and writes its answer, and may do
+    /// nothing else: Landlock leaves it that one directory or none (Linux 5.13), seccomp the calls above, and limits its memory
+    /// and time. The caller must be single-threaded.
     pub(crate) fn start(
-        tree: &Root,
-        work: impl FnOnce(&Root) -> Result<Vec<u8>, Error>,
+        tree: Option<&Root>,
+        work: impl FnOnce() -> Result<Vec<u8>, Error>,
     ) -> Result<Self, Error> {
         let what = || "make a process that looks through files";
         let filter = filter()?;
@@ -82,7 +82,7 @@ impl Confined {
             let mut writer = File::from(std::os::fd::OwnedFd::from(writer));
             let ends_with_parent = dhow_sys::process::end_with(parent).context(what);
             let confined = ends_with_parent.and_then(|()| confine(tree, &filter));
-            let code = match confined.and_then(|()| work(tree)) {
+            let code = match confined.and_then(|()| work()) {
                 Ok(answer) => writer.write_all(&answer).map_or(2, |()| 0),
                 Err(error) => {
                     // Its reader tells it as the reason.
@@ -155,7 +155,7 @@ fn filter() -> Result<dhow_seccomp::Program, Error> {
 }
 
 /// Gives up, for good, all that reading the tree does not need.
-fn confine(tree: &Root, filter: &dhow_seccomp::Program) -> Result<(), Error> {
+fn confine(tree: Option<&Root>, filter: &dhow_seccomp::Program) -> Result<(), Error> {
     let what = || "confine a process";
     for (resource, most) in [
         (Resource::As, MEMORY),
@@ -185,9 +185,11 @@ fn confine(tree: &Root, filter: &dhow_seccomp::Program) -> Result<(), Error> {
             ..Default::default()
         };
         let rules = dhow_sys::landlock::Ruleset::new(&handled).context(what)?;
-        rules
-            .allow_beneath(READ_FILE | READ_DIR, tree.as_fd())
-            .context(what)?;
+        if let Some(tree) = tree {
+            rules
+                .allow_beneath(READ_FILE | READ_DIR, tree.as_fd())
+                .context(what)?;
+        }
         rules.restrict_self().context(what)?;
     }
     dhow_sys::process::install_filter(&filter.filter, filter.flags).context(what)?;

@@ -53,9 +53,9 @@ impl Engine {
     /// `NotFound`; otherwise as [`Engine::contents`].
     pub fn contents_of_folder(&self, folder: &Path) -> Result<Contents, Error> {
         let root = Root::open(folder).context(|| format!("open {}", folder.display()))?;
-        let answer = Confined::start(&root, |root| {
+        let answer = Confined::start(Some(&root), || {
             let delta = Scanner
-                .source_delta(&Tree { root })
+                .source_delta(&Tree { root: &root })
                 .context(|| "look through its files")?;
             Ok(delta.encode())
         })?
@@ -77,25 +77,18 @@ impl Engine {
                 missing.push(*diff);
             }
         }
-        let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        for some in missing.chunks(at_once) {
-            let started = some
-                .iter()
-                .map(|diff| Ok((diff, self.look_through(diff)?)))
-                .collect::<Result<Vec<_>, Error>>()?;
-            for (diff, process) in started {
-                let answer = process
-                    .wait()
-                    .context(|| format!("look through layer {}", diff.short()))?;
-                let delta = decoded(&answer)?;
-                self.keep_delta(diff, &answer)?;
-                for (wanted, slot) in layers.iter().zip(&mut known) {
-                    if wanted == diff {
-                        *slot = Some(delta.clone());
-                    }
+        let done = |diff: &DiffId, answer: Result<Vec<u8>, Error>| {
+            let answer = answer.context(|| format!("look through layer {}", diff.short()))?;
+            let delta = decoded(&answer)?;
+            self.keep_delta(diff, &answer)?;
+            for (wanted, slot) in layers.iter().zip(&mut known) {
+                if wanted == diff {
+                    *slot = Some(delta.clone());
                 }
             }
-        }
+            Ok(())
+        };
+        in_turns(&missing, |diff| self.look_through(diff), done)?;
         Ok(known.into_iter().flatten().collect())
     }
 
@@ -105,8 +98,11 @@ impl Engine {
         let layer: Layer = layers.layer(diff).context(what)?;
         let index = layer.index().context(what)?;
         let root = layers.tree(diff).context(what)?;
-        Confined::start(&root, move |root| {
-            let files = LayerFiles { index: &index, root };
+        Confined::start(Some(&root), || {
+            let files = LayerFiles {
+                index: &index,
+                root: &root,
+            };
             let delta = Scanner.delta(&files).context(|| "look through its files")?;
             Ok(delta.encode())
         })
@@ -171,6 +167,22 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Starts a process for each job, as many at once as there are processors, and hands over what each says.
+pub(crate) fn in_turns<J>(
+    jobs: &[J],
+    start: impl Fn(&J) -> Result<Confined, Error>,
+    mut done: impl FnMut(&J, Result<Vec<u8>, Error>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for some in jobs.chunks(at_once) {
+        let started = some.iter().map(|job| Ok((job, start(job)?)));
+        for (job, process) in started.collect::<Result<Vec<_>, Error>>()? {
+            done(job, process.wait())?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn decoded(answer: &[u8]) -> Result<Delta, Error> {

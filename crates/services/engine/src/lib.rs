@@ -47,6 +47,7 @@ mod inventory;
 mod leftover;
 mod lifecycle;
 mod lineage;
+mod lying;
 mod manifest;
 mod mounted;
 mod network;
@@ -159,8 +160,8 @@ pub use mounted::MountedImage;
 pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, Submounts, Ulimit};
 pub use dhow_image::{
     Annotate, AnnotationPlace, Annotations, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy,
-    Finding, HistoryLine, Image, Import, Imported, LabelFilter, Loaded, Location, ManifestList, Packing,
-    Prune, Pruned, Pulled, PushForm, Pushed, Removal, Removed, Summary, Variant,
+    Finding, HistoryLine, Image, Import, Imported, LabelFilter, Loaded, Location, LyingImage, ManifestList,
+    Packing, Prune, Pruned, Pulled, PushForm, Pushed, Removal, Removed, Summary, Variant,
 };
 pub use dhow_layer::{Backend, Compression};
 

@@ -50,8 +50,11 @@ impl Engine {
         for (diff, index) in image.record.layers.iter().zip(stack) {
             let root = layers.tree(diff).context(what)?;
             let wanted = path.clone();
-            let started = Confined::start(&root, move |root| {
-                let files = LayerFiles { index: &index, root };
+            let started = Confined::start(Some(&root), || {
+                let files = LayerFiles {
+                    index: &index,
+                    root: &root,
+                };
                 let claims = Scanner.claims(&files, &wanted);
                 Ok(claims.context(|| "look through its files")?.encode())
             })?;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::sbom::{Installed, Subject, cyclonedx, read_sbom, spdx2, spdx3};
-use dhow_engine::{Contents, Engine, Image, Origin};
+use dhow_engine::sbom::{Installed, Inventory, Subject, cyclonedx, read_sbom, spdx2, spdx3};
+use dhow_engine::{Contents, Engine, Image, Location, LyingImage, Origin};
+use dhow_types::Platform;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -28,9 +29,38 @@ struct SbomFlags {
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The image, a folder (a path with a slash), or a file with a bill of materials
-    #[arg(value_name = "IMAGE|FOLDER|SBOM", required = true)]
+    #[command(flatten)]
+    lying: LyingFlags,
+    /// The image, a folder (a path with a slash), a file with a bill of materials, or an image where it lies: a file of docker save or
+    /// an OCI archive, docker-archive:FILE[:NAME], oci-archive:FILE[:NAME], oci:FOLDER[:NAME]
+    #[arg(value_name = "IMAGE|FOLDER|SBOM|ARCHIVE", required = true)]
     target: String,
+}
+
+#[derive(Args, Debug, Default)]
+pub(super) struct LyingFlags {
+    /// Check that the layers of an image in an archive are those that its config names, as load does (images that are here were checked when
+    /// they came)
+    #[arg(long)]
+    pub(super) verify: bool,
+    /// Of several images in an OCI layout the one for this platform
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+impl LyingFlags {
+    fn platform(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(Platform::host)
+    }
+
+    fn are_for_no_image(&self, name: &str) -> Result<(), CliError> {
+        match self.verify || self.platform.is_some() {
+            true => Err(CliError::plain(format!(
+                "--verify and --platform are for images, and {name} is none"
+            ))),
+            false => Ok(()),
+        }
+    }
 }
 
 pub(crate) const OWNER: Verb = Verb {
@@ -58,29 +88,36 @@ pub(super) struct Target {
     pub(super) name: String,
     pub(super) image: Option<Image>,
     pub(super) contents: Contents,
+    /// The image is in no store: it lies in an archive or a layout.
+    pub(super) lying: bool,
 }
 
 impl Target {
-    /// An image by its name, or a folder or a file with a bill of materials: what begins as a path, and is one.
-    pub(super) fn find(engine: &Engine, name: &str) -> Result<Self, CliError> {
+    /// An image by its name; what begins as a path, and is one: a folder, an archive with an image, or a file with a bill of materials;
+    /// or an image in a place.
+    pub(super) fn find(engine: &Engine, name: &str, flags: &LyingFlags) -> Result<Self, CliError> {
+        if let Some(place) = place(name) {
+            let found = LyingImage::at(&place?, &flags.platform())?;
+            return Self::of_lying(engine, name, found, flags);
+        }
         let is_path =
             name == "." || name == ".." || ["/", "./", "../"].iter().any(|begin| name.starts_with(begin));
+        let path = Path::new(name);
+        if is_path && path.is_file() {
+            if let Some(found) = LyingImage::in_file(path, &flags.platform())? {
+                return Self::of_lying(engine, name, found, flags);
+            }
+            flags.are_for_no_image(name)?;
+            let inventory = read_sbom(&super::sign::read(path)?)?;
+            return Ok(Self::without_image(name, inventory));
+        }
         if is_path {
-            let path = Path::new(name);
-            let contents = if path.is_file() {
-                let inventory = read_sbom(&super::sign::read(path)?)?;
-                Contents {
-                    inventory,
-                    layers: Vec::new(),
-                }
-            } else {
-                engine.contents_of_folder(path)?
-            };
-            return Ok(Self {
-                name: name.to_owned(),
-                image: None,
-                contents,
-            });
+            flags.are_for_no_image(name)?;
+            let inventory = engine.contents_of_folder(path)?.inventory;
+            return Ok(Self::without_image(name, inventory));
+        }
+        if flags.platform.is_some() {
+            return Err(CliError::plain("--platform is for an image in an OCI layout"));
         }
         let local = super::local_image(engine, name);
         let image = engine.image(&local)?;
@@ -88,7 +125,32 @@ impl Target {
             name: name.to_owned(),
             contents: engine.contents(&image)?,
             image: Some(image),
+            lying: false,
         })
+    }
+
+    fn of_lying(
+        engine: &Engine,
+        name: &str,
+        found: LyingImage,
+        flags: &LyingFlags,
+    ) -> Result<Self, CliError> {
+        Ok(Self {
+            name: name.to_owned(),
+            contents: engine.contents_of_lying(&found, flags.verify)?,
+            image: Some(found.image),
+            lying: true,
+        })
+    }
+
+    fn without_image(name: &str, inventory: Inventory) -> Self {
+        let layers = Vec::new();
+        Self {
+            name: name.to_owned(),
+            image: None,
+            contents: Contents { inventory, layers },
+            lying: false,
+        }
     }
 
     /// What could not be read, as warnings.
@@ -123,9 +185,23 @@ impl Target {
     }
 }
 
+/// A place of an image in skopeo's words, but for registries. `oci:x` is the name of an image, too: there must be such a folder.
+fn place(name: &str) -> Option<Result<Location, CliError>> {
+    let archive = ["docker-archive:", "oci-archive:"];
+    let folder = || {
+        let rest = name.strip_prefix("oci:")?;
+        let folder = rest.split(':').next().unwrap_or(rest);
+        Path::new(folder).join("oci-layout").exists().then_some(())
+    };
+    if !archive.iter().any(|begin| name.starts_with(begin)) {
+        folder()?;
+    }
+    Some(name.parse::<Location>().map_err(CliError::from))
+}
+
 fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: SbomFlags = crate::flags::read(matches)?;
-    let target = Target::find(context.engine()?, &flags.target)?;
+    let target = Target::find(context.engine()?, &flags.target, &flags.lying)?;
     target.warn();
     let inventory = &target.contents.inventory;
     let text = match flags.format.as_str() {

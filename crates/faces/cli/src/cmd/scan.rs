@@ -21,7 +21,7 @@ use serde_json::json;
 
 use self::assess::{AssessFlags, Condition};
 use super::lifecycle::{ENDED, standing};
-use super::sbom::{Target, pretty};
+use super::sbom::{LyingFlags, Target, pretty};
 use crate::render::{note, say};
 use crate::{CliError, Context, Verb, dialect};
 
@@ -62,8 +62,11 @@ struct ScanFlags {
     assess: AssessFlags,
     #[command(flatten)]
     watch: watch::WatchFlags,
-    /// Images, folders (paths with a slash), or files with a bill of materials (CycloneDX or SPDX, JSON)
-    #[arg(value_name = "IMAGE|FOLDER|SBOM", required_unless_present = "all")]
+    #[command(flatten)]
+    lying: LyingFlags,
+    /// Images, folders (paths with a slash), files with a bill of materials (CycloneDX or SPDX, JSON), or images where they lie: files of
+    /// docker save or OCI archives, docker-archive:FILE[:NAME], oci-archive:FILE[:NAME], oci:FOLDER[:NAME]
+    #[arg(value_name = "IMAGE|FOLDER|SBOM|ARCHIVE", required_unless_present = "all")]
     targets: Vec<String>,
 }
 
@@ -148,8 +151,14 @@ fn scan(engine: &Engine, flags: &ScanFlags) -> Result<Vec<Scanned>, CliError> {
     };
     let looked: Vec<(Target, Scan)> = names
         .iter()
-        .map(|name| look_at(engine, &advisories, name))
+        .map(|name| look_at(engine, &advisories, name, &flags.lying))
         .collect::<Result<_, _>>()?;
+    if let Some((target, _)) = looked.iter().find(|(target, _)| target.lying)
+        && let Some(what) = flags.assess.asks_the_store()
+    {
+        let message = format!("--vex {what}: {} is not in the store", target.name);
+        return Err(CliError::plain(message).with_hint("load it first"));
+    }
     let images = looked.iter().filter_map(|(target, _)| target.image.as_ref());
     let stacks: Vec<&[DiffId]> = images.map(|image| image.record.layers.as_slice()).collect();
     let graph = engine.lineage_of(&stacks)?;
@@ -207,8 +216,9 @@ pub(super) fn look_at(
     engine: &Engine,
     advisories: &Advisories,
     name: &str,
+    lying: &LyingFlags,
 ) -> Result<(Target, Scan), CliError> {
-    let target = Target::find(engine, name)?;
+    let target = Target::find(engine, name, lying)?;
     let scan = engine.scan(&target.contents.inventory, advisories)?;
     Ok((target, scan))
 }

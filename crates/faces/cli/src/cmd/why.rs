@@ -9,7 +9,7 @@ use dhow_engine::tree::Graph;
 use dhow_engine::{Engine, Image, Vulnerable};
 use serde_json::{Value, json};
 
-use super::sbom::{Target, pretty};
+use super::sbom::{LyingFlags, Target, pretty};
 use super::tree::name;
 use crate::render::{say, table};
 use crate::{CliError, Context, Verb};
@@ -160,11 +160,18 @@ fn why(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
     let flags: WhyFlags = crate::flags::read(matches)?;
     let engine = context.engine()?;
     let subject = engine.advisories()?.about(&flags.vulnerability)?;
-    let target = Target::find(engine, &flags.image)?;
+    let target = Target::find(engine, &flags.image, &LyingFlags::default())?;
     target.warn();
     let Some(image) = &target.image else {
         return Err(CliError::plain("a folder has no layers to tell apart"));
     };
+    if target.lying {
+        let message = format!(
+            "{} is not in the store, so nobody knows whom it derives from",
+            target.name
+        );
+        return Err(CliError::plain(message).with_hint("load it first"));
+    }
     let graph = engine.lineage()?;
     let node = graph
         .find(&image.id)

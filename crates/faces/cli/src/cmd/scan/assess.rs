@@ -85,6 +85,14 @@ impl Condition {
 }
 
 impl AssessFlags {
+    /// A source of VEX that is asked about images of the store only.
+    pub(super) fn asks_the_store(&self) -> Option<&str> {
+        let asked = self.vex.iter().map(String::as_str);
+        asked
+            .into_iter()
+            .find(|file| matches!(*file, "attested" | "embedded"))
+    }
+
     /// What is told of the findings in these images.
     pub(super) fn assessment<'i>(
         &self,
