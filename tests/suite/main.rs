@@ -102,6 +102,7 @@ mod signatures;
 mod story;
 mod unprivileged;
 mod unprivileged_network;
+mod unprivileged_users;
 mod usage;
 mod users;
 mod volumes;

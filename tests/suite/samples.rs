@@ -99,16 +99,25 @@ pub(crate) fn busybox_tar() -> Vec<u8> {
     .clone()
 }
 
-/// A small image as `save` would write it, in docker's old form; `spoil` may change the manifest, config or layer.
+/// A small image as `save` would write it, in docker's old form.
 pub(crate) fn docker_archive(name: &str, layer: &[u8]) -> Vec<u8> {
-    let config = config(&[Digest::of(layer)]);
+    docker_archive_of(name, &[layer.to_vec()])
+}
+
+/// The same of several layers, lowest first.
+pub(crate) fn docker_archive_of(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
+    let digests: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+    let config = config(&digests);
     let id = Digest::of(&config).hex().clone();
-    let manifest = json!([{"Config": format!("{id}.json"), "RepoTags": [name], "Layers": ["layer.tar"]}]);
-    Tar::new()
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("{at}/layer.tar")).collect();
+    let manifest = json!([{"Config": format!("{id}.json"), "RepoTags": [name], "Layers": names}]);
+    let mut tar = Tar::new()
         .file("manifest.json", 0o644, manifest.to_string().as_bytes())
-        .file(&format!("{id}.json"), 0o644, &config)
-        .file("layer.tar", 0o644, layer)
-        .finish()
+        .file(&format!("{id}.json"), 0o644, &config);
+    for (name, layer) in names.iter().zip(layers) {
+        tar = tar.file(name, 0o644, layer);
+    }
+    tar.finish()
 }
 
 /// A config of these layers.

@@ -17,6 +17,8 @@ pub(crate) struct Nobody {
     tun: Option<PathBuf>,
     /// A file of the machine's for its `/etc/resolv.conf`.
     pub(crate) resolv_conf: Option<PathBuf>,
+    /// The same for `/etc/subuid` and `/etc/subgid`.
+    ranges: Option<PathBuf>,
 }
 
 impl Nobody {
@@ -48,7 +50,28 @@ impl Nobody {
             home,
             tun: None,
             resolv_conf: None,
+            ranges: None,
         }
+    }
+
+    /// With further ids, and busybox as the image `box`; none where they are not to be had.
+    pub(crate) fn with_ids() -> Option<Self> {
+        let mut nobody = Self::new();
+        let files = ["/etc/subuid", "/etc/subgid"]
+            .iter()
+            .all(|file| fs::exists(file).unwrap());
+        let programs = ["newuidmap", "unshare", "setpriv"]
+            .iter()
+            .all(|name| crate::world::program(name));
+        if !rustix::process::geteuid().is_root() || !files || !programs {
+            eprintln!("skipped: needs root, the package uidmap, /etc/subuid and /etc/subgid");
+            return None;
+        }
+        nobody.ranges = Some(nobody.world.file("ranges", "nobody:200000:65536\n"));
+        nobody
+            .feed(&["import", "-", "box"], crate::samples::busybox_tar())
+            .ok();
+        Some(nobody)
     }
 
     /// With what a network needs, and busybox as the image `box`; none where that is not to be had.
@@ -82,22 +105,29 @@ impl Nobody {
         self.dhow(&line.split_whitespace().collect::<Vec<_>>())
     }
 
-    fn feed(&self, args: &[&str], input: Vec<u8>) -> Ran {
+    pub(crate) fn feed(&self, args: &[&str], input: Vec<u8>) -> Ran {
         finish(self.command(args), input)
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = match &self.tun {
-            None => Command::new(&self.binary),
-            Some(tun) => {
+        let over = [
+            (&self.resolv_conf, "/etc/resolv.conf"),
+            (&self.tun, "/dev/net/tun"),
+            (&self.ranges, "/etc/subuid"),
+            (&self.ranges, "/etc/subgid"),
+        ];
+        let over: Vec<_> = over
+            .into_iter()
+            .filter_map(|(path, place)| Some((path.as_ref()?, place)))
+            .collect();
+        let mut command = match over.is_empty() {
+            true => Command::new(&self.binary),
+            false => {
                 let id = Self::ID;
-                let resolv_conf = self.resolv_conf.as_deref().map_or_else(String::new, |path| {
-                    format!("mount --bind {} /etc/resolv.conf && ", path.display())
-                });
-                let script = format!(
-                    "{resolv_conf}mount --bind {} /dev/net/tun && exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"",
-                    tun.display()
-                );
+                let bind =
+                    |(path, place): &(&PathBuf, &str)| format!("mount --bind {} {place} && ", path.display());
+                let binds: String = over.iter().map(bind).collect();
+                let script = format!("{binds}exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"");
                 let mut command = Command::new("unshare");
                 command.args(["-m", "sh", "-c", &script, "sh"]).arg(&self.binary);
                 command
@@ -107,7 +137,7 @@ impl Nobody {
         for name in ["DHOW_ROOT", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
             command.env_remove(name);
         }
-        if self.tun.is_none() && rustix::process::geteuid().is_root() {
+        if over.is_empty() && rustix::process::geteuid().is_root() {
             command.uid(Self::ID).gid(Self::ID);
         }
         command

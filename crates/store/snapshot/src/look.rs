@@ -43,6 +43,12 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// With the owner that the entry says also without the rights of root: who has further ids can give files to those.
+    pub(crate) fn given(mut self) -> Self {
+        self.owner = Some((self.entry.uid, self.entry.gid));
+        self
+    }
+
     /// As the file at `path` of a layer is, of which `entry` says how it is to be. Without the rights of root it may have
     /// another owner and lack attributes. Nothing when it is not there at all: a device that could not be made.
     pub(crate) fn of_stored(entry: &'a Entry, layer: &Root, path: &[u8]) -> Result<Option<Self>, Error> {

@@ -267,6 +267,7 @@ impl Patch<'_> {
         let what = || format!("dress {}", String::from_utf8_lossy(path));
         self.made.push((path.to_vec(), like.mtime));
         Look::of(like)
+            .given()
             .wear_dir(&made)
             .map_err(io::Error::from)
             .context(what)
