@@ -386,10 +386,11 @@ impl Engine {
     /// # Errors
     /// What a removal said.
     pub fn prune_images(&self, what: &Prune) -> Result<Pruned, Error> {
-        let pruned = self
+        let mut pruned = self
             .store()?
             .prune(what, &self.uses()?)
             .context(|| "prune images")?;
+        pruned.reclaimed += self.forget_copies()?;
         self.forget_deltas()?;
         self.forget_signatures()?;
         let mut events = removals(&pruned.removed, "");

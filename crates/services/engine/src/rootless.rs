@@ -112,12 +112,21 @@ fn living(engine: &Engine, members: &Path) -> Result<Vec<OwnedFd>, Error> {
     let namespaces = processes.into_iter().filter_map(|(pid, start)| {
         let namespace = File::open(format!("/proc/{pid}/ns/user")).ok()?;
         // Opened, it is still that process and not a later one of its number.
-        (process_start(pid) == Some(start) && is_child(&namespace, &own)).then(|| namespace.into())
+        if process_start(pid) != Some(start) {
+            return None;
+        }
+        if is_child(&namespace, &own) {
+            return Some(namespace.into());
+        }
+        // A container may be in one of its own, which was made in the user's.
+        let around = File::from(dhow_sys::namespace::parent(&namespace).ok()?);
+        is_child(&around, &own).then(|| around.into())
     });
     Ok(namespaces.collect())
 }
 
-/// Whether a user namespace was made in the own one. What a program in a container makes is further down, and no place for us.
+/// Whether a user namespace was made in the own one: then it is the user's. What a program in a container makes is further down,
+/// and no place for us.
 fn is_child(namespace: &File, own: &File) -> bool {
     let parent = dhow_sys::namespace::parent(namespace);
     let identity =

@@ -482,6 +482,11 @@ impl Layer {
         self.path.join("fs")
     }
 
+    /// Where all of it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.path
+    }
+
     /// Its erofs image, when it is kept as one.
     #[must_use]
     pub fn image(&self) -> Option<PathBuf> {
@@ -523,10 +528,10 @@ impl Layer {
         self.state.size
     }
 
-    /// Bytes of disk it takes, its index included; taken when it was made.
+    /// Bytes of disk it takes, its index and its copies for other owners included; taken when they were made.
     #[must_use]
     pub fn disk(&self) -> u64 {
-        self.state.disk
+        self.state.disk + crate::owners::disk(&self.path)
     }
 
     /// Bytes of its uncompressed tar.

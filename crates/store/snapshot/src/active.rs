@@ -3,7 +3,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dhow_layer::Layer;
+use dhow_layer::{Layer, LayerStore, Owners};
 use dhow_sys::mount;
 use dhow_types::ErrorKind;
 use rustix::mount::{UnmountFlags, unmount};
@@ -71,6 +71,10 @@ enum Shape {
 #[derive(Clone, Debug)]
 enum Lower {
     Dir(PathBuf),
+    /// A patch, which is the snapshot's own.
+    Patch(PathBuf),
+    /// A layer that is a directory.
+    Layer(Layer, PathBuf),
     /// A layer that must be mounted itself.
     Image(Layer),
 }
@@ -83,9 +87,17 @@ pub struct MountGuard {
 }
 
 impl Lower {
+    /// Its directory; an image has none.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Dir(path) | Self::Patch(path) | Self::Layer(_, path) => Some(path),
+            Self::Image(_) => None,
+        }
+    }
+
     fn mount(&self, label: Option<&str>) -> Result<Option<OwnedFd>, dhow_layer::Error> {
         match self {
-            Self::Dir(_) => Ok(None),
+            Self::Dir(_) | Self::Patch(_) | Self::Layer(..) => Ok(None),
             Self::Image(layer) => layer.mount(label),
         }
     }
@@ -102,10 +114,10 @@ impl Active {
     ) -> Self {
         let mut lower = Vec::with_capacity(layers.len() + 1);
         for (layer, patch) in layers.iter().zip(patches).rev() {
-            lower.extend(patch.clone().map(Lower::Dir));
+            lower.extend(patch.clone().map(Lower::Patch));
             lower.push(match layer.image() {
                 Some(_) => Lower::Image(layer.clone()),
-                None => Lower::Dir(layer.fs()),
+                None => Lower::Layer(layer.clone(), layer.fs()),
             });
         }
         // Overlayfs wants one lower directory below an upper one, and two without it.
@@ -186,10 +198,7 @@ impl Active {
             Shape::Overlay { lower, .. } => lower.as_slice(),
             Shape::Copy { .. } => &[],
         };
-        lower.iter().filter_map(|lower| match lower {
-            Lower::Dir(path) => Some(path.as_path()),
-            Lower::Image(_) => None,
-        })
+        lower.iter().filter_map(Lower::path)
     }
 
     /// The same snapshot, whose mounts never wait for the disk (overlayfs' `volatile`): for what may be lost with the
@@ -216,6 +225,32 @@ impl Active {
     pub fn mapped(mut self, ids: MountIds) -> Self {
         self.ids = Some(ids);
         self
+    }
+
+    /// The same snapshot with other owners, where the kernel maps no ids of mounts: its layers are copied, once for each mapping,
+    /// and what is written has the new owners on disk. What `(0, 0)` becomes owns the top.
+    ///
+    /// # Errors
+    /// Those of [`LayerStore::with_owners`]; `Unsupported` for a plain copy.
+    pub(crate) fn with_owners(mut self, layers: &LayerStore, owners: &Owners) -> Result<Self, Error> {
+        let what = || format!("give the snapshot {} other owners", self.key);
+        let Shape::Overlay { lower, upper } = &mut self.shape else {
+            let message = "a plain copy of an image cannot have other owners";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_hint(
+                "`dhow system snapshots overlay` makes overlays from now on, where the host can",
+            ));
+        };
+        for lower in lower.iter_mut() {
+            match lower {
+                Lower::Layer(layer, path) => *path = layers.with_owners(layer, owners).context(what)?,
+                Lower::Patch(path) => *path = own_patch(layers, path, owners).context(what)?,
+                Lower::Dir(_) | Lower::Image(_) => {}
+            }
+        }
+        if let Some(upper) = upper {
+            own_top(upper, owners).context(what)?;
+        }
+        Ok(self)
     }
 
     /// The mount, not attached to any tree yet: to be moved into place, or used through the descriptor.
@@ -251,9 +286,9 @@ impl Active {
         let lower: Vec<mount::Lower<'_>> = lower
             .iter()
             .zip(&mounts)
-            .filter_map(|(lower, mount)| match lower {
-                Lower::Dir(path) => Some(mount::Lower::Path(path)),
-                Lower::Image(_) => mount.as_ref().map(|mount| mount::Lower::Mount(mount.as_fd())),
+            .filter_map(|(lower, mount)| match lower.path() {
+                Some(path) => Some(mount::Lower::Path(path)),
+                None => mount.as_ref().map(|mount| mount::Lower::Mount(mount.as_fd())),
             })
             .collect();
         // What is in a layer must be whole by itself: no file without its data, no directory that is elsewhere. And no
@@ -307,6 +342,35 @@ impl Active {
             target: Some(target.to_owned()),
         })
     }
+}
+
+/// The copy of a patch, beside it: there are links to the layer's own files in it.
+fn own_patch(layers: &LayerStore, patch: &Path, owners: &Owners) -> Result<PathBuf, Error> {
+    let own = patch.with_extension(format!("owners-{}", owners.name()));
+    if !own.exists() {
+        let scratch = layers.scratch("owners").context(|| "make room for a patch")?;
+        let made = scratch.path().join("patch");
+        dhow_layer::owners::copy(patch, &made, owners).context(|| "copy a patch")?;
+        std::fs::rename(&made, &own).context(|| format!("move a patch to {}", own.display()))?;
+    }
+    Ok(own)
+}
+
+/// Gives a new directory for changes, which is the top of the tree, to whom it will belong.
+fn own_top(upper: &Path, owners: &Owners) -> Result<(), Error> {
+    let what = || format!("change the owner of {}", upper.display());
+    let Some((uid, gid)) = owners.of((0, 0)) else {
+        return Ok(());
+    };
+    let status = rustix::fs::stat(upper).map_err(io::Error::from).context(what)?;
+    let is_new = std::fs::read_dir(upper).context(what)?.next().is_none();
+    if !is_new || (status.st_uid, status.st_gid) != (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    rustix::fs::chown(upper, Some(uid), Some(gid))
+        .map_err(io::Error::from)
+        .context(what)
 }
 
 /// Says what it takes to map the ids of a mount.

@@ -9,6 +9,7 @@
 //! ROOT/snapshots/<key>/upper    changes; absent in a view
 //!                     /work     overlayfs' own; absent in a view
 //!                     /patch-N  what the layer number N of the stack implies but cannot know by itself (see `patch`)
+//!                     /patch-N.owners-X  the same with other owners (see `Active::with_owners`)
 //!                     /tree, view, copied    instead of these, of a plain copy (see `copy`)
 //!                     /stack    the diff ids, lowest first, one per line; written last: without it nothing is there
 //! ROOT/snapshots/.empty/{a,b}   lower directories for stacks that have none
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use dhow_layer::{Capture, Layer, LayerStore};
+use dhow_layer::{Capture, Layer, LayerStore, Owners};
 use dhow_rootpath::Root;
 use dhow_types::{DiffId, ErrorKind};
 
@@ -167,6 +168,14 @@ impl Snapshots {
             .map_err(|error| error.with_kind(ErrorKind::DataLoss))
             .context(|| format!("open the snapshot {key}"))?;
         Ok(self.opened(key, &dir, layers))
+    }
+
+    /// A snapshot of these with other owners ([`Active::with_owners`]).
+    ///
+    /// # Errors
+    /// As that.
+    pub fn with_owners(&self, active: Active, owners: &Owners) -> Result<Active, Error> {
+        active.with_owners(&self.layers, owners)
     }
 
     /// The layers that the snapshot `key` was made of, lowest first.

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use dhow_engine::IdMapping;
-use dhow_engine::container::{AutoUsers, UsersChoice};
+use dhow_engine::container::{AutoUsers, KeptId, UsersChoice};
 
 /// Of containers and pods.
 #[derive(Args, Debug)]
 pub(crate) struct UsersFlags {
-    /// User namespace: host, auto[:size=,uidmapping=,gidmapping=], keep-id, ns:PATH or container:NAME
+    /// User namespace: host, auto[:size=,uidmapping=,gidmapping=], keep-id[:uid=,gid=,size=], nomap, ns:PATH or container:NAME
     #[arg(long, value_name = "MODE", overrides_with = "userns")]
     userns: Option<String>,
     /// Map users of the container to users of the host: [FLAGS]CONTAINER:HOST[:COUNT]
@@ -62,18 +62,31 @@ fn choice(mode: &str) -> Result<UsersChoice, String> {
     match (name, rest) {
         ("" | "host", None) => Ok(UsersChoice::Host),
         ("auto", options) => auto(options.unwrap_or_default()).map(UsersChoice::Auto),
-        ("keep-id", None) => Ok(UsersChoice::KeepId),
-        ("keep-id", Some(options)) => Err(format!(
-            "--userns keep-id:{options} is not supported: root's own ids are kept as they are"
-        )),
+        ("keep-id", options) => kept(options.unwrap_or_default()).map(UsersChoice::KeepId),
         ("nomap", None) => Ok(UsersChoice::NoMap),
         ("ns", Some(path)) if path.starts_with('/') => Ok(UsersChoice::Namespace(path.into())),
         ("container", Some(other)) if !other.is_empty() => Ok(UsersChoice::Container(other.to_owned())),
         _ => Err(format!(
-            "--userns {mode} is not supported: use host, auto[:size=,uidmapping=,gidmapping=], keep-id, nomap, ns:PATH or \
+            "--userns {mode} is not supported: use host, auto[:size=,uidmapping=,gidmapping=], keep-id[:uid=,gid=,size=], nomap, ns:PATH or \
              container:NAME"
         )),
     }
+}
+
+fn kept(options: &str) -> Result<KeptId, String> {
+    let mut kept = KeptId::default();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let bad = || format!("--userns keep-id: {option:?} is none of uid=N, gid=N and size=N");
+        let (key, value) = option.split_once('=').ok_or_else(bad)?;
+        let value = Some(value.parse().map_err(|_| bad())?);
+        match key {
+            "uid" => kept.uid = value,
+            "gid" => kept.gid = value,
+            "size" => kept.size = value,
+            _ => return Err(bad()),
+        }
+    }
+    Ok(kept)
 }
 
 fn auto(options: &str) -> Result<AutoUsers, String> {
@@ -252,7 +265,9 @@ mod tests {
             "auto:size=0",
             "auto:size",
             "auto:uid=1",
-            "keep-id:uid=5",
+            "keep-id:uid=x",
+            "keep-id:uid",
+            "keep-id:name=x",
             "ns:relative",
             "container:",
             "nomap:x",
@@ -260,6 +275,14 @@ mod tests {
         ] {
             assert!(choice(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(
+            choice("keep-id:uid=5,gid=6").unwrap(),
+            UsersChoice::KeepId(KeptId {
+                uid: Some(5),
+                gid: Some(6),
+                size: None,
+            })
+        );
         assert_eq!(
             choice("auto:size=10,uidmapping=5:7:1").unwrap(),
             UsersChoice::Auto(AutoUsers {

@@ -19,6 +19,7 @@ use rustix::fs::{FileType, Stat, XattrFlags};
 use super::copy_up::{restore, restore_file};
 use super::folder::Container;
 use super::record::Status;
+use super::users::Ids;
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
@@ -175,6 +176,7 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             active => {
                 let active = active.context(what)?;
+                let ids = self.ids_on_disk(container);
                 let changes = active.changes().context(what)?;
                 if let Some(written) = active.written() {
                     let mut copy = Copy {
@@ -183,6 +185,7 @@ impl Engine {
                         links: HashMap::new(),
                         mounted: mounted_paths(container),
                         only: changes.as_ref().map(|changes| &changes.written),
+                        ids: ids.as_ref(),
                     };
                     copy.folder(Path::new(""), 0).context(what)?;
                 }
@@ -276,6 +279,8 @@ struct Copy<'a> {
     mounted: Vec<PathBuf>,
     /// Paths of which the rest is no change; without it all is one.
     only: Option<&'a BTreeSet<Vec<u8>>>,
+    /// The user namespace whose ids the owners are, as seen from outside.
+    ids: Option<&'a Ids>,
 }
 
 impl Copy<'_> {
@@ -314,6 +319,7 @@ impl Copy<'_> {
             return Ok(());
         }
         let owner = (status.st_uid, status.st_gid);
+        let owner = self.ids.map_or(owner, |ids| ids.inside(owner));
         let permissions = status.st_mode & 0o7777;
         let kind = FileType::from_raw_mode(status.st_mode);
         if kind != FileType::Directory && status.st_nlink > 1 {

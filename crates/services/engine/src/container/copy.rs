@@ -228,8 +228,8 @@ impl Engine {
                 let found = self.containers().find(container)?;
                 let text = path.as_bytes();
                 let (root, lock) = self.container_root(&found)?;
-                // On disk its own files have the ids inside.
-                let ids = if lock.is_none() {
+                // On disk its own files have the ids inside, unless nobody could have mounted them with others.
+                let ids = if lock.is_none() || super::users::keeps_ids_outside() {
                     self.ids_of(&found)?
                 } else {
                     None
@@ -271,9 +271,12 @@ impl Engine {
             }
             active => active,
         };
-        let mount = active
-            .and_then(|active| active.mount_detached())
-            .context(|| "mount the container's root file system")?;
+        let what = || "mount the container's root file system";
+        let mut active = active.context(what)?;
+        if let Some(ids) = self.ids_on_disk(container) {
+            active = ids.see(&snapshots, active)?;
+        }
+        let mount = active.mount_detached().context(what)?;
         Ok((Root::from_fd(mount), Some(lock)))
     }
 }

@@ -270,7 +270,7 @@ impl Engine {
             image_name: wanted.image.clone(),
             image: image.id,
             layers: image.config.rootfs.diff_ids.clone(),
-            user: user_of(wanted, defaults),
+            user: user_of(wanted, defaults)?,
             group_add: wanted.group_add.clone(),
             request,
             entrypoint: entrypoint(wanted, defaults),
@@ -540,14 +540,11 @@ impl Engine {
 }
 
 /// Who the program runs as: the caller, where the caller is to be who they are (podman-run(1), `--userns=keep-id`).
-fn user_of(wanted: &CreateContainer, image: &RunConfig) -> String {
+fn user_of(wanted: &CreateContainer, image: &RunConfig) -> Result<String, Error> {
     match (&wanted.user, &wanted.users) {
-        (Some(user), _) => user.clone(),
-        (None, UsersChoice::KeepId) => {
-            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            format!("{}:{}", uid.as_raw(), gid.as_raw())
-        }
-        (None, _) => image.user.clone(),
+        (Some(user), _) => Ok(user.clone()),
+        (None, UsersChoice::KeepId(kept)) => super::own_ids::kept_user(kept),
+        (None, _) => Ok(image.user.clone()),
     }
 }
 

@@ -194,7 +194,7 @@ impl ContainerLife {
             active = active.volatile();
         }
         if let Some(users) = users {
-            active = active.mapped(users.mount_ids()?);
+            active = users.see(&snapshots, active).map_err(before_program)?;
         }
         let active = super::trees::labelled(active, labels).map_err(before_program)?;
         active.mount_detached().context(what).map_err(before_program)
@@ -240,6 +240,9 @@ impl ContainerLife {
             network.resolver.is_some(),
             &network.servers,
         )?;
+        if let Some(users) = &joined.users {
+            users.give_files(&self.engine.containers().folder(&self.config.id), &request.files)?;
+        }
         if let Some(labels) = &request.selinux {
             let shared = crate::selinux::shared(&labels.mount);
             for file in &request.files {

@@ -288,6 +288,14 @@ pub(super) fn check_mapped(records: &[MountRecord], users: Option<&Users>) -> Re
             );
             Err(Error::new(ErrorKind::InvalidArgument, message).with_hint("such as with --userns auto"))
         }
+        Some(record) if super::users::keeps_ids_outside() => {
+            let message = format!(
+                "mount {}: idmap needs rights over the whole file system, which only the host's root has",
+                record.destination
+            );
+            Err(Error::new(ErrorKind::Unsupported, message)
+                .with_hint("U gives the files to the container's user instead"))
+        }
         _ => Ok(()),
     }
 }

@@ -149,7 +149,7 @@ impl Joined {
             });
             request.uid_mappings.clone_from(&users.ids.uids);
             request.gid_mappings.clone_from(&users.ids.gids);
-            request.mapped_files = true;
+            request.mapped_files = !super::users::keeps_ids_outside();
         }
         let asked = |mount: &MountRequest| mount.destination() == Path::new(SHM);
         if self.shm.is_some() && !request.mounts.iter().any(asked) {

@@ -105,7 +105,7 @@ impl Engine {
         };
         let mut active = active.context(what)?;
         if let Some(users) = users {
-            active = active.mapped(users.mount_ids()?);
+            active = users.see(&snapshots, active)?;
         }
         let active = labelled(active, config.request.selinux.as_ref())?;
         let tree = active.mount_detached().context(what)?;

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dhow_image::Image;
+use dhow_layer::{IdRow, Owners};
 use dhow_oci::runtime::{IdMapping, Process};
 use dhow_rootpath::Root;
 use dhow_runtime::Stdio;
-use dhow_snapshot::MountIds;
+use dhow_snapshot::{Active, MountIds, Snapshots};
 use dhow_types::{ContainerId, ErrorKind};
 use rustix::fs::{FileType, FlockOperation, flock};
 use rustix::thread::UnshareFlags;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::create::CreateContainer;
 use super::folder::Container;
+use super::own_ids::own_ids;
+use super::own_root::OwnRoot;
 use super::record::MountRecord;
 use crate::rootless::{Subordinate, subordinate};
 use crate::{Context as _, Engine, Error};
@@ -42,7 +45,7 @@ pub enum UsersChoice {
     /// A new one with ids that no other container has.
     Auto(AutoUsers),
     /// A new one in which the caller is who they are.
-    KeepId,
+    KeepId(KeptId),
     /// A new one without the caller, who is no root.
     NoMap,
     /// The one that a file is.
@@ -63,6 +66,17 @@ pub enum UsersChoice {
         /// The name in `/etc/subgid`.
         groups: String,
     },
+}
+
+/// What may be said of `keep-id`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptId {
+    /// Which user the caller is inside; the same as outside when absent.
+    pub uid: Option<u32>,
+    /// Which group.
+    pub gid: Option<u32>,
+    /// How many ids beside the caller's own; all when absent.
+    pub size: Option<u32>,
 }
 
 /// What may be said of `auto`.
@@ -138,12 +152,37 @@ impl Ids {
         (inward(&self.uids, uid), inward(&self.gids, gid))
     }
 
+    /// What the owners of an image's files are outside.
+    pub(super) fn owners(&self) -> Owners {
+        let rows = |maps: &[IdMapping]| {
+            maps.iter()
+                .map(|map| IdRow {
+                    from: map.container_id,
+                    to: map.host_id,
+                    count: map.size,
+                })
+                .collect()
+        };
+        Owners {
+            uids: rows(&self.uids),
+            gids: rows(&self.gids),
+        }
+    }
+
     /// What root inside is outside.
     pub(super) fn root(&self) -> Result<(u32, u32), Error> {
         self.outside((0, 0)).ok_or_else(|| {
             let message = "the user namespace of a container must have a user 0 and a group 0";
             Error::new(ErrorKind::InvalidArgument, message).with_hint("such as --uidmap 0:100000:65536")
         })
+    }
+}
+
+impl Ids {
+    /// The same without the namespace, for what has the ids outside on disk.
+    pub(super) fn see(&self, snapshots: &Snapshots, active: Active) -> Result<Active, Error> {
+        let seen = snapshots.with_owners(active, &self.owners());
+        seen.context(|| "prepare the container's files for its user namespace")
     }
 }
 
@@ -183,14 +222,40 @@ impl Entered {
         }
     }
 
-    /// For the mounts of the container's own files.
-    pub(super) fn mount_ids(&self) -> Result<MountIds, Error> {
+    /// The container's own files as its users see them: mapped when they are mounted, or copied where the engine is a normal
+    /// user's, whose kernel maps none.
+    pub(super) fn see(&self, snapshots: &Snapshots, active: Active) -> Result<Active, Error> {
+        if keeps_ids_outside() {
+            return self.ids.see(snapshots, active);
+        }
         let (uid, gid) = self.ids.root()?;
-        Ok(MountIds {
+        Ok(active.mapped(MountIds {
             users: Arc::clone(&self.namespace),
             uid,
             gid,
-        })
+        }))
+    }
+
+    /// Gives the files that the engine wrote for the container, in its folder, to their owners inside, where no mount does.
+    pub(super) fn give_files(
+        &self,
+        folder: &Path,
+        files: &[dhow_bundle::GeneratedFile],
+    ) -> Result<(), Error> {
+        if !keeps_ids_outside() {
+            return Ok(());
+        }
+        // Another container's are that one's.
+        for file in files.iter().filter(|file| file.source.starts_with(folder)) {
+            let what = || format!("give {} to the container", file.source.display());
+            let status = rustix::fs::stat(&file.source)
+                .map_err(std::io::Error::from)
+                .context(what)?;
+            if let Some((uid, gid)) = self.ids.outside((status.st_uid, status.st_gid)) {
+                std::os::unix::fs::chown(&file.source, Some(uid), Some(gid)).context(what)?;
+            }
+        }
+        Ok(())
     }
 
     /// Does something to files as the namespace's root, which has a name on its mounts, where the host's has none.
@@ -229,17 +294,28 @@ impl Engine {
             let message = "nomap is only supported in rootless mode";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        if !crate::rootless::is_rootful() {
-            let message = "a container of a normal user has no user namespace of its own: it is in that of the user, whose \
-                           files nobody but the host's root can give other owners";
-            return Err(
-                Error::new(ErrorKind::Unsupported, message).with_hint("leave --userns and --uidmap away")
-            );
+        if keeps_ids_outside() {
+            refuse_what_wants_mapped_mounts(wanted)?;
         }
         match choice {
-            UsersChoice::Host | UsersChoice::NoMap => Ok(None),
+            UsersChoice::Host => Ok(None),
+            UsersChoice::NoMap => {
+                let own = |file| own_ids(file, "nomap").map(|own| own.without_caller());
+                Users::new(own("uid_map")?, own("gid_map")?).map(Some)
+            }
             UsersChoice::Auto(auto) => self.auto_users(auto, wanted, image).map(Some),
-            UsersChoice::KeepId => {
+            UsersChoice::KeepId(kept) if !crate::rootless::is_rootful() => {
+                let own = |file, id: Option<u32>| {
+                    own_ids(file, "keep-id").map(|own| own.with_caller(id.unwrap_or(own.caller), kept.size))
+                };
+                Users::new(own("uid_map", kept.uid)?, own("gid_map", kept.gid)?).map(Some)
+            }
+            UsersChoice::KeepId(kept) if *kept != KeptId::default() => {
+                let message =
+                    "keep-id takes no uid, gid and size of root, whose own ids are kept as they are";
+                Err(Error::new(ErrorKind::InvalidArgument, message))
+            }
+            UsersChoice::KeepId(_) => {
                 let own = |name: &str| {
                     let path = Path::new("/proc/self").join(name);
                     let text =
@@ -249,6 +325,11 @@ impl Engine {
                 Users::new(own("uid_map")?, own("gid_map")?).map(Some)
             }
             UsersChoice::Mapped { uids, gids } => Users::new(uids.clone(), gids.clone()).map(Some),
+            UsersChoice::Subordinate { .. } if keeps_ids_outside() => {
+                let message = "the ids that /etc/subuid and /etc/subgid give a normal user are all in the user's own namespace";
+                Err(Error::new(ErrorKind::Unsupported, message)
+                    .with_hint("map them with --uidmap: 0 is the user, 1 the first of them"))
+            }
             UsersChoice::Subordinate { users, groups } => {
                 let all = |file: &str, name: &str| Ok::<_, Error>(one_by_one(&ranges_of(file, name)?));
                 Users::new(all("/etc/subuid", users)?, all("/etc/subgid", groups)?).map(Some)
@@ -306,12 +387,29 @@ impl Engine {
             .list()?
             .into_iter()
             .filter_map(|container| container.config.extras.users)
+            // One with all ids of a normal user, such as by `keep-id`, leaves none to be apart from it.
+            .filter(|users| crate::rootless::is_rootful() || !has_all(users))
             .collect();
         let of = |users: fn(&Users) -> &Vec<IdMapping>| -> Vec<IdMapping> {
             taken.iter().flat_map(|one| users(one).iter().cloned()).collect()
         };
-        let uids = allot("/etc/subuid", size, &auto.uids, &of(|users| &users.uids))?;
-        let gids = allot("/etc/subgid", size, &auto.gids, &of(|users| &users.gids))?;
+        let ranges = |file: &str, own: &str| {
+            match crate::rootless::is_rootful() {
+            true => ranges_of(file, CONTAINERS).map_err(|error| {
+                error.with_hint(format!(
+                    "--userns auto takes its ids from there: add a line such as {CONTAINERS}:2147483647:2147483648 to {file}"
+                ))
+            }),
+            // All but the caller's own.
+            false => own_ids(own, "auto").map(|own| vec![Subordinate { first: 1, count: own.others }]),
+        }
+        };
+        let (users, groups) = (
+            ranges("/etc/subuid", "uid_map")?,
+            ranges("/etc/subgid", "gid_map")?,
+        );
+        let uids = allot(&users, size, &auto.uids, &of(|users| &users.uids))?;
+        let gids = allot(&groups, size, &auto.gids, &of(|users| &users.gids))?;
         Users::new(uids, gids)
     }
 
@@ -353,6 +451,12 @@ impl Engine {
 }
 
 impl Engine {
+    /// The ids that a container's own files have on disk in place of those inside, if they have.
+    pub(super) fn ids_on_disk(&self, container: &Container) -> Option<Ids> {
+        let users = container.config.extras.users.as_ref();
+        users.filter(|_| keeps_ids_outside()).map(Users::ids)
+    }
+
     /// The ids of a running container's user namespace.
     pub(super) fn ids_of(&self, container: &Container) -> Result<Option<Ids>, Error> {
         let Some(users) = &container.config.extras.users else {
@@ -409,13 +513,42 @@ fn highest_account(root: &Root) -> u32 {
         .unwrap_or(0)
 }
 
+/// Whether a container has all ids of the user's namespace, but the user's own perhaps.
+fn has_all(users: &Users) -> bool {
+    let all = |maps: &[IdMapping], file: &str| {
+        let count: u64 = maps.iter().map(|map| u64::from(map.size)).sum();
+        own_ids(file, "auto").is_ok_and(|own| count >= u64::from(own.others))
+    };
+    all(&users.uids, "uid_map") || all(&users.gids, "gid_map")
+}
+
+/// Whether a container's own files have the ids outside on disk: nobody but the host's root can mount them with others.
+pub(super) fn keeps_ids_outside() -> bool {
+    !crate::rootless::is_rootful()
+}
+
+/// Refuses what only mounts with mapped ids can do.
+fn refuse_what_wants_mapped_mounts(wanted: &CreateContainer) -> Result<(), Error> {
+    let asked = matches!(
+        &wanted.extras.root,
+        Some(OwnRoot::Folder { overlay, mapped, .. }) if *overlay || *mapped
+    );
+    if !asked {
+        return Ok(());
+    }
+    let message = "--rootfs FOLDER:idmap and FOLDER:O in a user namespace of its own need mounts whose ids are mapped, which only \
+                   the host's root can make";
+    Err(Error::new(ErrorKind::Unsupported, message)
+        .with_hint("give the folder's files the owners that they are to have, and leave the option away"))
+}
+
 /// Takes ids that nobody has from those of `containers`. `forced` mappings are kept, and their ids given to nobody else.
-fn allot(file: &str, size: u32, forced: &[IdMapping], taken: &[IdMapping]) -> Result<Vec<IdMapping>, Error> {
-    let ranges = ranges_of(file, CONTAINERS).map_err(|error| {
-        error.with_hint(format!(
-            "--userns auto takes its ids from there: add a line such as {CONTAINERS}:2147483647:2147483648 to {file}"
-        ))
-    })?;
+fn allot(
+    ranges: &[Subordinate],
+    size: u32,
+    forced: &[IdMapping],
+    taken: &[IdMapping],
+) -> Result<Vec<IdMapping>, Error> {
     let forced_inside = |id: u32| {
         forced
             .iter()
@@ -439,12 +572,12 @@ fn allot(file: &str, size: u32, forced: &[IdMapping], taken: &[IdMapping]) -> Re
     }
     let needed = runs.iter().map(|(_, length)| length).sum();
     let busy: Vec<&IdMapping> = taken.iter().chain(forced).collect();
-    let mut first = free_range(&ranges, &busy, needed).ok_or_else(|| {
+    let mut first = free_range(ranges, &busy, needed).ok_or_else(|| {
         let message = format!(
-            "not enough unused IDs in user namespace: {file} has no {needed} in a row for {CONTAINERS}"
+            "not enough unused IDs in user namespace: there are no {needed} in a row that no container has"
         );
         Error::new(ErrorKind::ResourceExhausted, message).with_hint(
-            "remove containers that have some, ask for fewer with auto:size=, or give them more there",
+            "remove containers that have some, ask for fewer with auto:size=, or give more in /etc/subuid and /etc/subgid",
         )
     })?;
     let mut maps = forced.to_vec();
