@@ -192,6 +192,65 @@ fn the_containers_tools_policy_counts_for_pulls() {
         .says("absent.json");
 }
 
+/// What a signer makes with certificates is verified in the unit tests of the crate `sign`, and by cosign in conformance/secure/sign.sh: here, that the
+/// policy's words reach it.
+#[test]
+fn the_containers_tools_policy_asks_for_logs_persons_and_certificates() {
+    let Some(g) = Guarded::new() else { return };
+    let good = g.publish("a/good:1", Some("ada"), "cosign");
+    let (key, certificate, none) = (g.file("ada.pub"), g.file("ca.crt"), g.file("none"));
+    let ca = g.file("ca");
+    g.world
+        .dhow(&[
+            "sign",
+            "--generate-key",
+            &ca,
+            "--certificate",
+            &certificate,
+            "--subject",
+            "CN=ca",
+        ])
+        .exits(0);
+    let asked = |words: &str, says: &str| {
+        let text = format!(r#"{{"default": [{{"type": "sigstoreSigned", {words}}}]}}"#);
+        let policy = g.world.file("policy.json", text);
+        g.under(Some(&policy), None, &["pull", &good]).exits(1).says(says);
+    };
+    let log = format!(r#""rekorPublicKeyPath": "{key}""#);
+    asked(
+        &format!(r#""keyPath": "{key}", {log}"#),
+        "the signature is in no log",
+    );
+    let person = r#""oidcIssuer": "https://i", "subjectEmail": "a@b""#;
+    let by_nobody = "the signature is by a key, and no key is trusted";
+    asked(
+        &format!(r#""fulcio": {{"caPath": "{certificate}", {person}}}, {log}"#),
+        by_nobody,
+    );
+    asked(
+        &format!(r#""fulcio": {{"caPath": "{none}", {person}}}, {log}"#),
+        "none",
+    );
+    asked(
+        &format!(r#""fulcio": {{"caPath": "{key}", {person}}}, {log}"#),
+        "has no certificate",
+    );
+    asked(
+        &format!(r#""fulcio": {{"caPath": "{certificate}", {person}}}"#),
+        "without a rekorPublicKey",
+    );
+    asked(
+        &format!(r#""pki": {{"caRootsPath": "{certificate}", "subjectEmail": "a@b"}}"#),
+        by_nobody,
+    );
+    asked(
+        &format!(
+            r#""pki": {{"caRootsPath": "{certificate}", "caIntermediatesPath": "{none}", "subjectEmail": "a@b"}}"#
+        ),
+        "none",
+    );
+}
+
 #[test]
 fn a_policy_is_tested_and_shown() {
     let Some(g) = Guarded::new() else { return };

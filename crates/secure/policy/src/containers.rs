@@ -1,8 +1,7 @@
 //! `policy.json` of podman, skopeo, buildah and CRI-O: containers-policy.json(5).
 //!
 //! Read whole, and strictly as they do: a word that is not known is an error, since it may have been the one that protects.
-//! Requirements that are read and cannot be judged here (GPG's `signedBy`; `fulcio` and `pki` of `sigstoreSigned`) refuse an
-//! image that they are asked of, and say so.
+//! A requirement that is read and cannot be judged here (GPG's `signedBy`) refuses an image that it is asked of, and says so.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 use dhow_reference::Reference;
 use dhow_types::ErrorKind;
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::{Error, MAX_FILE};
 
@@ -72,10 +70,10 @@ pub enum Requirement {
         key_datas: Option<Vec<String>>,
         /// Short-lived certificates.
         #[serde(default)]
-        fulcio: Option<Value>,
+        fulcio: Option<Fulcio>,
         /// Certificates of one's own.
         #[serde(default)]
-        pki: Option<Value>,
+        pki: Option<Pki>,
         /// A file with the key of a log that must have the signature.
         #[serde(default)]
         rekor_public_key_path: Option<PathBuf>,
@@ -94,7 +92,113 @@ pub enum Requirement {
     },
 }
 
-/// Where a key is.
+/// Who may sign with short-lived certificates: one person.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fulcio {
+    ca_path: Option<PathBuf>,
+    ca_data: Option<String>,
+    /// Who must have vouched for the person.
+    pub oidc_issuer: String,
+    /// The person's address.
+    pub subject_email: String,
+}
+
+impl Fulcio {
+    /// The file of the authorities.
+    ///
+    /// # Errors
+    /// A text for data that is no base64.
+    pub fn authorities(&self) -> Result<Vec<Key>, String> {
+        sources(&self.ca_path, &None, &self.ca_data, &None)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.authorities()?.len() != 1 {
+            return Err("has a fulcio with not exactly one of caPath and caData".to_owned());
+        }
+        if self.oidc_issuer.is_empty() || self.subject_email.is_empty() {
+            return Err("has a fulcio without oidcIssuer or subjectEmail".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Who may sign with certificates of one's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pki {
+    ca_roots_path: Option<PathBuf>,
+    ca_roots_data: Option<String>,
+    ca_intermediates_path: Option<PathBuf>,
+    ca_intermediates_data: Option<String>,
+    /// The address that a certificate must be for.
+    pub subject_email: Option<String>,
+    /// The host that it must be for.
+    pub subject_hostname: Option<String>,
+}
+
+impl Pki {
+    /// The file of the roots.
+    ///
+    /// # Errors
+    /// A text for data that is no base64.
+    pub fn roots(&self) -> Result<Vec<Key>, String> {
+        sources(&self.ca_roots_path, &None, &self.ca_roots_data, &None)
+    }
+
+    /// The file of those between, if there is one.
+    ///
+    /// # Errors
+    /// A text for data that is no base64.
+    pub fn between(&self) -> Result<Vec<Key>, String> {
+        sources(
+            &self.ca_intermediates_path,
+            &None,
+            &self.ca_intermediates_data,
+            &None,
+        )
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.roots()?.len() != 1 || self.between()?.len() > 1 {
+            return Err(
+                "has a pki with not exactly one of caRootsPath and caRootsData, or both caIntermediatesPath and caIntermediatesData"
+                    .to_owned(),
+            );
+        }
+        let names = [&self.subject_email, &self.subject_hostname];
+        if names.iter().all(|name| name.is_none()) || names.into_iter().flatten().any(String::is_empty) {
+            return Err(
+                "has a pki with neither subjectEmail nor subjectHostname, or an empty one".to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Where something is that may be named by a path, by paths, or stand here in base64, once or several times.
+fn sources(
+    path: &Option<PathBuf>,
+    paths: &Option<Vec<PathBuf>>,
+    data: &Option<String>,
+    datas: &Option<Vec<String>>,
+) -> Result<Vec<Key>, String> {
+    let files = path.iter().chain(paths.iter().flatten());
+    let mut keys: Vec<Key> = files.map(|path| Key::File(path.clone())).collect();
+    for data in data.iter().chain(datas.iter().flatten()) {
+        let pem = STANDARD
+            .decode(data)
+            .map_err(|_| "has key data that is no base64".to_owned())?;
+        keys.push(Key::Pem(pem));
+    }
+    if keys.is_empty() && (paths.is_some() || datas.is_some()) {
+        return Err("has an empty list of keys".to_owned());
+    }
+    Ok(keys)
+}
+
+/// Where a key or a file of certificates is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// In a file.
@@ -269,6 +373,18 @@ impl Requirement {
                     );
                 }
                 self.sigstore_keys().map(drop)?;
+                let logs = self.log_keys()?;
+                fulcio.iter().try_for_each(Fulcio::check)?;
+                pki.iter().try_for_each(Pki::check)?;
+                if self.log_sources() > 1 {
+                    return Err("has a sigstoreSigned with more than one kind of rekorPublicKey".to_owned());
+                }
+                if fulcio.is_some() && logs.is_empty() {
+                    return Err("has a fulcio without a rekorPublicKey".to_owned());
+                }
+                if pki.is_some() && !logs.is_empty() {
+                    return Err("has a pki with a rekorPublicKey, which does not count there".to_owned());
+                }
                 signed_identity.iter().try_for_each(IdentityMatch::check)
             }
         }
@@ -289,30 +405,33 @@ impl Requirement {
         else {
             return Ok(Vec::new());
         };
-        let files = key_path.iter().chain(key_paths.iter().flatten());
-        let mut keys: Vec<Key> = files.map(|path| Key::File(path.clone())).collect();
-        for data in key_data.iter().chain(key_datas.iter().flatten()) {
-            let pem = STANDARD
-                .decode(data)
-                .map_err(|_| "has key data that is no base64".to_owned())?;
-            keys.push(Key::Pem(pem));
-        }
-        if keys.is_empty() && (key_paths.is_some() || key_datas.is_some()) {
-            return Err("has an empty list of keys".to_owned());
-        }
-        Ok(keys)
+        sources(key_path, key_paths, key_data, key_datas)
     }
 
-    /// What of it cannot be judged here.
-    #[must_use]
-    pub fn unsupported(&self) -> Option<&'static str> {
+    /// The keys of the logs of which one must have the signature; none where none is asked for.
+    ///
+    /// # Errors
+    /// A text for what is not understood.
+    pub fn log_keys(&self) -> Result<Vec<Key>, String> {
         match self {
-            Self::InsecureAcceptAnything {} | Self::Reject {} => None,
-            Self::SignedBy { .. } => Some("signedBy (GPG) is not judged here: use sigstoreSigned"),
-            Self::SigstoreSigned { fulcio: Some(_), .. } => Some(
-                "sigstoreSigned with fulcio is not judged here: a signer of /etc/dhow/policy.toml with a trusted root is",
+            Self::SigstoreSigned {
+                rekor_public_key_path,
+                rekor_public_key_paths,
+                rekor_public_key_data,
+                rekor_public_key_datas,
+                ..
+            } => sources(
+                rekor_public_key_path,
+                rekor_public_key_paths,
+                rekor_public_key_data,
+                rekor_public_key_datas,
             ),
-            Self::SigstoreSigned { pki: Some(_), .. } => Some("sigstoreSigned with pki is not judged here"),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn log_sources(&self) -> usize {
+        match self {
             Self::SigstoreSigned {
                 rekor_public_key_path,
                 rekor_public_key_paths,
@@ -320,12 +439,24 @@ impl Requirement {
                 rekor_public_key_datas,
                 ..
             } => {
-                let log = rekor_public_key_path.is_some()
-                    || rekor_public_key_paths.is_some()
-                    || rekor_public_key_data.is_some()
-                    || rekor_public_key_datas.is_some();
-                log.then_some("sigstoreSigned with a Rekor key is not judged here: a signer of /etc/dhow/policy.toml with a trusted root is")
+                let given = [
+                    rekor_public_key_path.is_some(),
+                    rekor_public_key_paths.is_some(),
+                    rekor_public_key_data.is_some(),
+                    rekor_public_key_datas.is_some(),
+                ];
+                given.into_iter().filter(|given| *given).count()
             }
+            _ => 0,
+        }
+    }
+
+    /// What of it cannot be judged here.
+    #[must_use]
+    pub fn unsupported(&self) -> Option<&'static str> {
+        match self {
+            Self::SignedBy { .. } => Some("signedBy (GPG) is not judged here: use sigstoreSigned"),
+            Self::InsecureAcceptAnything {} | Self::Reject {} | Self::SigstoreSigned { .. } => None,
         }
     }
 

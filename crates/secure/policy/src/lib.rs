@@ -18,7 +18,7 @@ mod facts;
 mod pattern;
 mod policy;
 
-pub use containers::{Containers, IdentityMatch, Key, Requirement};
+pub use containers::{Containers, Fulcio, IdentityMatch, Key, Pki, Requirement};
 pub use evaluate::{Decision, Verdict, evaluate};
 pub use facts::{Facts, Known, Licence, Lifecycle, Point, Severity, TagFact, TagFacts, Vulnerability};
 pub use pattern::ImagePattern;

@@ -83,6 +83,9 @@ fn a_policy_with_a_word_that_is_not_known_or_nothing_to_ask_is_none() {
         r#"{"default": [{"type": "sigstoreSigned", "keyPath": "/a", "signedIdentity": {"type": "matchAny"}}]}"#,
         r#"{"default": [{"type": "sigstoreSigned", "keyPath": "/a", "signedIdentity": {"type": "exactReference", "dockerReference": "x/y"}}]}"#,
         r#"{"default": [{"type": "signedBy", "keyType": "GPGKeys"}]}"#,
+        r#"{"default": [{"type": "sigstoreSigned", "keyPath": "/a", "rekorPublicKeyPath": "/r", "rekorPublicKeyData": "QQ=="}]}"#,
+        r#"{"default": [{"type": "sigstoreSigned", "keyPath": "/a", "rekorPublicKeyPaths": []}]}"#,
+        r#"{"default": [{"type": "sigstoreSigned", "keyPath": "/a", "rekorPublicKeyData": "!"}]}"#,
         r#"{"default": [{"type": "reject"}], "transports": {"docker": {"x": []}}}"#,
     ] {
         assert!(Containers::parse(bad).is_err(), "{bad}");
@@ -130,6 +133,78 @@ fn the_signed_name_counts_as_containers_policy_says() {
             fits,
             "{rule:?} {wanted} {signed}"
         );
+    }
+}
+
+/// A policy of one `sigstoreSigned` with these words.
+fn sigstore(words: &str) -> Result<Requirement, String> {
+    let text = format!(r#"{{"default": [{{"type": "sigstoreSigned", {words}}}]}}"#);
+    let policy = Containers::parse(&text).map_err(|error| error.to_string())?;
+    let (_, list) = policy.requirements(&reference("debian"));
+    Ok(list[0].clone())
+}
+
+#[test]
+fn fulcio_needs_one_authority_a_person_and_a_log() {
+    let fulcio = r#""fulcio": {"caPath": "/ca", "oidcIssuer": "https://i", "subjectEmail": "a@b"}"#;
+    let read = sigstore(&format!(r#"{fulcio}, "rekorPublicKeyDatas": ["QUJD", "REVG"]"#)).unwrap();
+    assert_eq!(read.unsupported(), None);
+    let logs = [b"ABC".to_vec(), b"DEF".to_vec()].map(Key::Pem);
+    assert_eq!(read.log_keys().unwrap(), logs);
+    let Requirement::SigstoreSigned {
+        fulcio: Some(person), ..
+    } = &read
+    else {
+        panic!("{read:?}");
+    };
+    assert_eq!(person.authorities().unwrap(), [Key::File("/ca".into())]);
+    assert_eq!(
+        (&*person.oidc_issuer, &*person.subject_email),
+        ("https://i", "a@b")
+    );
+    let log = r#""rekorPublicKeyPath": "/r""#;
+    for bad in [
+        fulcio.to_owned(),
+        format!(r#"{fulcio}, {log}, "keyPath": "/k""#),
+        format!(r#""fulcio": {{"oidcIssuer": "i", "subjectEmail": "a@b"}}, {log}"#),
+        format!(
+            r#""fulcio": {{"caPath": "/c", "caData": "QQ==", "oidcIssuer": "i", "subjectEmail": "a@b"}}, {log}"#
+        ),
+        format!(r#""fulcio": {{"caData": "!", "oidcIssuer": "i", "subjectEmail": "a@b"}}, {log}"#),
+        format!(r#""fulcio": {{"caPath": "/c", "oidcIssuer": "", "subjectEmail": "a@b"}}, {log}"#),
+        format!(r#""fulcio": {{"caPath": "/c", "oidcIssuer": "i"}}, {log}"#),
+        format!(r#""fulcio": {{"caPath": "/c", "oidcIssuer": "i", "subjectEmail": "a@b", "any": 1}}, {log}"#),
+    ] {
+        assert!(sigstore(&bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn pki_needs_one_root_somebody_and_no_log() {
+    let read = sigstore(
+        r#""pki": {"caRootsData": "QUJD", "caIntermediatesPath": "/between", "subjectHostname": "h.example"}"#,
+    );
+    let read = read.unwrap();
+    assert_eq!(read.unsupported(), None);
+    let Requirement::SigstoreSigned { pki: Some(pki), .. } = &read else {
+        panic!("{read:?}");
+    };
+    assert_eq!(pki.roots().unwrap(), [Key::Pem(b"ABC".to_vec())]);
+    assert_eq!(pki.between().unwrap(), [Key::File("/between".into())]);
+    assert_eq!(
+        (pki.subject_email.as_deref(), pki.subject_hostname.as_deref()),
+        (None, Some("h.example"))
+    );
+    for bad in [
+        r#""pki": {"caRootsPath": "/r"}"#,
+        r#""pki": {"subjectEmail": "a@b"}"#,
+        r#""pki": {"caRootsPath": "/r", "caRootsData": "QQ==", "subjectEmail": "a@b"}"#,
+        r#""pki": {"caRootsPath": "/r", "subjectEmail": ""}"#,
+        r#""pki": {"caRootsPath": "/r", "subjectEmail": "a@b", "caIntermediatesPath": "/i", "caIntermediatesData": "QQ=="}"#,
+        r#""pki": {"caRootsPath": "/r", "subjectEmail": "a@b"}, "rekorPublicKeyPath": "/k""#,
+        r#""pki": {"caRootsPath": "/r", "subjectEmail": "a@b"}, "keyPath": "/k""#,
+    ] {
+        assert!(sigstore(bad).is_err(), "{bad}");
     }
 }
 

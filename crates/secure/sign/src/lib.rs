@@ -44,7 +44,7 @@ pub use life::{LIFECYCLE, LifecycleStatement};
 pub use root::TrustedRoot;
 pub use statement::{SIGNED, Statement, predicate_type};
 pub use tag::{TAG, TagStatement};
-pub use verify::{Form, Found, Identity, Pattern, Signer, Target, Trust, Verified, keys};
+pub use verify::{Form, Found, Identity, Pattern, Pki, Signer, Target, Trust, Verified, keys};
 pub use x509::Certificate;
 
 dhow_types::define_error! {

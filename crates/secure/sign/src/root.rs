@@ -91,6 +91,27 @@ pub struct TrustedRoot {
 }
 
 impl TrustedRoot {
+    /// Logs by their keys, and certificates of authorities that are each trusted by themselves, whenever they are good.
+    #[must_use]
+    pub fn of(authorities: Vec<Certificate>, logs: Vec<PublicKey>) -> Self {
+        let authority = |root| Authority {
+            root,
+            between: Vec::new(),
+            valid: Period::default(),
+        };
+        let log = |key: PublicKey| Log {
+            id: key.fingerprint().as_bytes().to_vec(),
+            key,
+            valid: Period::default(),
+        };
+        Self {
+            logs: logs.into_iter().map(log).collect(),
+            certificate_logs: Vec::new(),
+            authorities: authorities.into_iter().map(authority).collect(),
+            clocks: Vec::new(),
+        }
+    }
+
     /// Reads the file.
     ///
     /// # Errors

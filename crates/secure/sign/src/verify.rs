@@ -11,7 +11,7 @@ use crate::key::Scheme;
 use crate::log::{self, Evidence};
 use crate::root::TrustedRoot;
 use crate::statement::{Envelope, STATEMENT, Statement};
-use crate::x509::{Purpose, shown};
+use crate::x509::{MAX_CHAIN, Purpose, shown};
 use crate::{Certificate, Error, PublicKey, notation, pem, simple};
 
 /// Largest document of each form: a bundle may carry a bill of materials.
@@ -22,6 +22,7 @@ const MAX_KEYS: usize = 64;
 const MAX_PATTERN: usize = 1024;
 
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+const CHAIN: &str = "dev.sigstore.cosign/chain";
 const PROMISE: &str = "dev.sigstore.cosign/bundle";
 
 /// In which form something is signed.
@@ -77,6 +78,8 @@ pub enum Pattern {
     Exactly(String),
     /// One that this expression fits as a whole.
     Like(Box<Regex>),
+    /// This one, and it must be an address of mail.
+    Email(String),
 }
 
 impl Pattern {
@@ -104,7 +107,7 @@ impl Pattern {
 
     fn fits(&self, name: &str) -> bool {
         match self {
-            Self::Exactly(wanted) => wanted == name,
+            Self::Exactly(wanted) | Self::Email(wanted) => wanted == name,
             Self::Like(regex) => regex.is_match(name),
         }
     }
@@ -128,10 +131,25 @@ pub struct Trust {
     pub authorities: Vec<Certificate>,
     /// Logs and authorities for signatures with short-lived certificates. Beside keys, it asks for a log entry of them, too.
     pub root: Option<TrustedRoot>,
+    /// Authorities for certificates of those who sign as cosign does, without a log.
+    pub pki: Option<Pki>,
     /// The names that certificates must have one of. None are needed for notation: its authorities are trusted whole.
     pub identities: Vec<Identity>,
     /// The time, in seconds since 1970.
     pub now: i64,
+}
+
+/// Certificates that live as long as others do, and count as long as they are good.
+#[derive(Clone, Debug, Default)]
+pub struct Pki {
+    /// Who is trusted.
+    pub roots: Vec<Certificate>,
+    /// Who may stand between a root and a signer, beside those that a signature brings.
+    pub between: Vec<Certificate>,
+    /// The address of mail that a signer's certificate must be for.
+    pub email: Option<String>,
+    /// The host that it must be for. Of the two one must be named at least: else it counts for nobody.
+    pub host: Option<String>,
 }
 
 /// Who signed.
@@ -218,12 +236,12 @@ impl Trust {
             .decode(signature)
             .map_err(|_| Error::new(ErrorKind::InvalidArgument, "the signature is no base64"))?;
         let payload = simple::read(&found.content, &target.digest)?;
-        let (certificate, entry) = beside(found)?;
+        let (chain, entry) = beside(found)?;
         let signed = Signed {
             message: &found.content,
             signature: &signature,
             content: Digest::of(&found.content),
-            certificate: certificate.as_ref(),
+            chain: &chain,
             entries: entry.as_slice(),
             stamps: &[],
         };
@@ -268,7 +286,7 @@ impl Trust {
             message: &message,
             signature: &signature,
             content,
-            certificate: certificate.as_ref(),
+            chain: certificate.as_slice(),
             entries: &material.tlog_entries,
             stamps,
         })?;
@@ -291,12 +309,12 @@ impl Trust {
             .map_err(|error| Error::because(ErrorKind::InvalidArgument, "read the envelope", error))?;
         let (statement, payload, signature) = envelope.open()?;
         statement.check_subject(&target.digest)?;
-        let (certificate, entry) = beside(found)?;
+        let (chain, entry) = beside(found)?;
         let (signer, signed_at, logged) = self.who(&Signed {
             message: &Envelope::signed_bytes(STATEMENT, &payload),
             signature: &signature,
             content: Digest::of(&payload),
-            certificate: certificate.as_ref(),
+            chain: &chain,
             entries: entry.as_slice(),
             stamps: &[],
         })?;
@@ -341,10 +359,21 @@ impl Trust {
 
     /// Who signed, since when it is known, and whether a log has it.
     fn who(&self, signed: &Signed<'_>) -> Result<(Signer, Option<i64>, bool), Error> {
-        match signed.certificate {
-            Some(certificate) => self.by_certificate(signed, certificate),
-            None => self.by_key(signed),
+        let Some((certificate, between)) = signed.chain.split_first() else {
+            return self.by_key(signed);
+        };
+        if let Some(pki) = &self.pki {
+            return self.by_pki(signed, certificate, between, pki);
         }
+        // Who trusts keys alone has no use for what a certificate says.
+        let has_authorities = self
+            .root
+            .as_ref()
+            .is_some_and(|root| !root.authorities.is_empty());
+        if has_authorities || self.keys.is_empty() {
+            return self.by_certificate(signed, certificate, between);
+        }
+        self.by_key(signed)
     }
 
     fn by_key(&self, signed: &Signed<'_>) -> Result<(Signer, Option<i64>, bool), Error> {
@@ -376,6 +405,7 @@ impl Trust {
         &self,
         signed: &Signed<'_>,
         certificate: &Certificate,
+        between: &[Certificate],
     ) -> Result<(Signer, Option<i64>, bool), Error> {
         let missing = |what: &str, hint: &str| {
             let message = format!("the signature has a certificate, and {what}");
@@ -391,14 +421,7 @@ impl Trust {
             let hint = "name the signer with --certificate-identity and --certificate-oidc-issuer";
             return missing("nobody is named who may have signed: anybody can have one", hint);
         }
-        if !certificate
-            .key()
-            .verify(Scheme::Plain, signed.message, signed.signature)
-        {
-            let message =
-                "the signature is not that of its certificate's key, or what was signed has changed";
-            return Err(Error::new(ErrorKind::PermissionDenied, message));
-        }
+        signed.is_by(certificate)?;
         let evidence = Evidence {
             signature: signed.signature,
             verifier: certificate.der(),
@@ -426,7 +449,8 @@ impl Trust {
             .filter(|authority| authority.valid.has(at))
         {
             let anchors = std::slice::from_ref(&authority.root);
-            match certificate.check_chain(&authority.between, anchors, Purpose::Code, at) {
+            let between = [&authority.between, between].concat();
+            match certificate.check_chain(&between, anchors, Purpose::Code, at) {
                 Ok(()) => {
                     crate::transparency::check(certificate, authority, root)?;
                     return Ok((self.known(certificate)?, Some(at), true));
@@ -443,12 +467,43 @@ impl Trust {
         }))
     }
 
+    /// By a certificate that must be good now: nobody says when it was made.
+    fn by_pki(
+        &self,
+        signed: &Signed<'_>,
+        certificate: &Certificate,
+        between: &[Certificate],
+        pki: &Pki,
+    ) -> Result<(Signer, Option<i64>, bool), Error> {
+        signed.is_by(certificate)?;
+        let between = [&pki.between, between].concat();
+        certificate.check_chain(&between, &pki.roots, Purpose::OwnCode, self.now)?;
+        let email = pki
+            .email
+            .as_ref()
+            .map(|email| certificate.emails().contains(email));
+        let host = pki.host.as_ref().map(|host| certificate.is_for_host(host));
+        if [email, host].contains(&Some(false)) || (email, host) == (None, None) {
+            let message = format!(
+                "the signature is by {}, who is not asked for",
+                certificate.named()
+            );
+            return Err(Error::new(ErrorKind::PermissionDenied, message));
+        }
+        let signer = Signer::Certificate(certificate.named(), certificate.thumbprint());
+        Ok((signer, None, false))
+    }
+
     /// Who a certificate is of, when that is somebody who is asked for.
     fn known(&self, certificate: &Certificate) -> Result<Signer, Error> {
         let issuer = certificate.oidc_issuer().unwrap_or_default();
         for name in certificate.names() {
             let fits = |identity: &Identity| {
-                identity.name.fits(name) && identity.issuer.as_ref().is_some_and(|wanted| wanted.fits(issuer))
+                let right =
+                    !matches!(identity.name, Pattern::Email(_)) || certificate.emails().contains(name);
+                right
+                    && identity.name.fits(name)
+                    && identity.issuer.as_ref().is_some_and(|wanted| wanted.fits(issuer))
             };
             if self.identities.iter().any(fits) {
                 return Ok(Signer::Identity(name.clone(), issuer.to_owned()));
@@ -466,20 +521,45 @@ struct Signed<'a> {
     signature: &'a [u8],
     /// Digest of what a log would have.
     content: Digest,
-    certificate: Option<&'a Certificate>,
+    /// The certificate of who signed, then what it comes with: none of a key.
+    chain: &'a [Certificate],
     entries: &'a [LogEntry],
     stamps: &'a [crate::bundle::Timestamp],
 }
 
-/// The certificate and the log's promise that cosign keeps in annotations.
-fn beside(found: &Found) -> Result<(Option<Certificate>, Option<LogEntry>), Error> {
+impl Signed<'_> {
+    fn is_by(&self, certificate: &Certificate) -> Result<(), Error> {
+        if certificate
+            .key()
+            .verify(Scheme::Plain, self.message, self.signature)
+        {
+            return Ok(());
+        }
+        let message = "the signature is not that of its certificate's key, or what was signed has changed";
+        Err(Error::new(ErrorKind::PermissionDenied, message))
+    }
+}
+
+/// The certificate with what stands between it and an authority, and the log's promise, that cosign keeps in annotations.
+fn beside(found: &Found) -> Result<(Vec<Certificate>, Option<LogEntry>), Error> {
     let entry = found.annotations.get(PROMISE);
     let entry = entry.map(|text| log::from_annotation(text)).transpose()?;
     let certificate = found.annotations.get(CERTIFICATE).filter(|pem| !pem.is_empty());
-    let chain = certificate
-        .map(|pem| Certificate::all_from_pem(pem.as_bytes()))
-        .transpose()?;
-    Ok((chain.and_then(|chain| chain.into_iter().next()), entry))
+    let Some(leaf) = certificate else {
+        return Ok((Vec::new(), entry));
+    };
+    let mut chain = Certificate::all_from_pem(leaf.as_bytes())?;
+    chain.truncate(1);
+    if let Some(between) = found.annotations.get(CHAIN).filter(|pem| !pem.is_empty()) {
+        let between = Certificate::all_from_pem(between.as_bytes())?;
+        if between.len() > MAX_CHAIN {
+            let message = "the signature has a chain of certificates that is too long";
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
+        // A root is trusted for being named, not for being brought.
+        chain.extend(between.into_iter().filter(|one| !one.is_self_issued()));
+    }
+    Ok((chain, entry))
 }
 
 /// Checks all entries: one that does not hold is no smaller matter because another does.

@@ -5,7 +5,7 @@
 
 use dhow_types::{Digest, ErrorKind};
 use jiff::tz::TimeZone;
-use pki_types::{CertificateDer, UnixTime};
+use pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::der::{self, Reader};
 use crate::key::{Kind, Scheme};
@@ -35,8 +35,10 @@ const OID_ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02
 /// What a certificate must be good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Code signing is said of it.
+    /// Code signing is said of it, and of whoever stands between (Fulcio).
     Code,
+    /// Code signing is said of it; of who stands between that, or nothing (containers-policy.json, `pki`).
+    OwnCode,
     /// Code signing is said of it, or nothing (Notary Project).
     CodeOrAny,
     /// Time stamping is said of it (RFC 3161, section 2.3).
@@ -53,9 +55,13 @@ pub struct Certificate {
     /// From and until when it is good, in seconds since 1970.
     validity: (i64, i64),
     names: Vec<String>,
+    /// Those of the names that are addresses of mail.
+    emails: Vec<String>,
     oidc_issuer: Option<String>,
     is_authority: bool,
     signs_documents: bool,
+    /// Whether code signing is said of it.
+    signs_code: bool,
 }
 
 impl std::fmt::Debug for Certificate {
@@ -99,10 +105,12 @@ impl Certificate {
             issuer,
             validity,
             names: Vec::new(),
+            emails: Vec::new(),
             oidc_issuer: None,
             is_authority: false,
             // What says nothing of its use may be used for all (RFC 5280, section 4.2.1.3).
             signs_documents: true,
+            signs_code: false,
         };
         // Unique identifiers, which nobody has.
         body.optional(0x81)?;
@@ -127,10 +135,16 @@ impl Certificate {
             let value = extension.expect(der::OCTETS)?;
             extension.end()?;
             match oid {
-                OID_SAN => self.names = names(value)?,
+                OID_SAN => (self.names, self.emails) = names(value)?,
                 OID_BASIC => {
                     let mut basic = Reader::only(value, der::SEQUENCE)?;
                     self.is_authority = basic.optional(der::BOOLEAN)?.is_some_and(|flag| flag != [0]);
+                }
+                OID_EXTENDED => {
+                    let mut purposes = Reader::only(value, der::SEQUENCE)?;
+                    while !purposes.is_empty() {
+                        self.signs_code |= purposes.expect(der::OID)? == OID_CODE_SIGNING;
+                    }
                 }
                 OID_USAGE => {
                     // Bit 0 is `digitalSignature`, the first from the left.
@@ -206,6 +220,19 @@ impl Certificate {
         &self.names
     }
 
+    /// Those of the names that are addresses of mail.
+    #[must_use]
+    pub fn emails(&self) -> &[String] {
+        &self.emails
+    }
+
+    /// Whether it is for a host, by its name or address (RFC 9525): names of subjects do not count.
+    pub(crate) fn is_for_host(&self, host: &str) -> bool {
+        let der = CertificateDer::from(self.der.as_slice());
+        let (leaf, name) = (webpki::EndEntityCert::try_from(&der), ServerName::try_from(host));
+        matches!((leaf, name), (Ok(leaf), Ok(name)) if leaf.verify_is_valid_for_subject_name(&name).is_ok())
+    }
+
     /// Who vouched for the name to Fulcio.
     #[must_use]
     pub fn oidc_issuer(&self) -> Option<&str> {
@@ -263,6 +290,9 @@ impl Certificate {
         if !self.signs_documents {
             return no("its key usage does not have digitalSignature".to_owned());
         }
+        if purpose == Purpose::OwnCode && !self.signs_code {
+            return no("code signing is not said of it".to_owned());
+        }
         let leaf = CertificateDer::from(self.der.as_slice());
         let leaf = webpki::EndEntityCert::try_from(&leaf).map_err(|error| bad(&error.to_string()))?;
         // webpki takes anchors as they are: what is out of its time is none.
@@ -284,7 +314,7 @@ impl Certificate {
         let seconds = u64::try_from(at).unwrap_or_default();
         let usage = match purpose {
             Purpose::Code => webpki::KeyUsage::required(OID_CODE_SIGNING),
-            Purpose::CodeOrAny => webpki::KeyUsage::required_if_present(OID_CODE_SIGNING),
+            Purpose::CodeOrAny | Purpose::OwnCode => webpki::KeyUsage::required_if_present(OID_CODE_SIGNING),
             Purpose::Clock => webpki::KeyUsage::required(OID_TIME_STAMPING),
         };
         let judged = leaf.verify_for_usage(
@@ -425,14 +455,18 @@ fn text(bytes: &[u8]) -> Result<String, Error> {
     Ok(text.to_owned())
 }
 
-/// Addresses, URIs and Fulcio's user names (RFC 5280, section 4.2.1.6).
-fn names(value: &[u8]) -> Result<Vec<String>, Error> {
+/// Addresses, URIs and Fulcio's user names (RFC 5280, section 4.2.1.6); and the addresses alone.
+fn names(value: &[u8]) -> Result<(Vec<String>, Vec<String>), Error> {
     let mut all = Reader::only(value, der::SEQUENCE)?;
-    let mut names = Vec::new();
+    let (mut names, mut emails) = (Vec::new(), Vec::new());
     while !all.is_empty() {
         let name = all.any()?;
         match name.tag {
-            0x81 | 0x86 => names.push(text(name.content)?),
+            0x81 => {
+                names.push(text(name.content)?);
+                emails.push(text(name.content)?);
+            }
+            0x86 => names.push(text(name.content)?),
             0xa0 => {
                 let mut other = Reader::new(name.content);
                 let oid = other.expect(der::OID)?;
@@ -447,7 +481,7 @@ fn names(value: &[u8]) -> Result<Vec<String>, Error> {
             return Err(bad("it has too many names"));
         }
     }
-    Ok(names)
+    Ok((names, emails))
 }
 
 fn time(reader: &mut Reader<'_>) -> Result<i64, Error> {

@@ -105,7 +105,7 @@ pub(super) struct World {
     pub(super) ca: PrivateKey,
     pub(super) log: PrivateKey,
     pub(super) clock: PrivateKey,
-    root: Certificate,
+    pub(super) root: Certificate,
     clock_root: Certificate,
 }
 

@@ -1,5 +1,6 @@
 //! Keys, all forms, and what an attacker would try with each.
 
+mod containers;
 mod fixture;
 mod forms;
 mod hostile;

@@ -2,7 +2,7 @@
 
 use dhow_policy::{Key, Requirement};
 use dhow_reference::Reference;
-use dhow_sign::{Form, PublicKey, Target, Trust};
+use dhow_sign::{Certificate, Form, Identity, Pattern, Pki, PublicKey, Target, Trust, TrustedRoot};
 
 use crate::signature::{Signatures, now};
 
@@ -36,25 +36,10 @@ pub(super) fn judge(
     Ok(())
 }
 
-/// Whether one simple signature is by one of the keys and of the name that counts. Bundles have no name in them, and the
+/// Whether one simple signature is by somebody whom the requirement trusts, and of the name that counts. Bundles have no name in them, and the
 /// tools whose policy this is do not read them: our own policy does.
 fn signed(requirement: &Requirement, reference: &Reference, found: &Signatures) -> Result<(), String> {
-    let mut trust = Trust {
-        now: now(),
-        ..Trust::default()
-    };
-    for key in requirement.sigstore_keys()? {
-        let (what, pem) = match &key {
-            Key::File(path) => {
-                let text = super::read(path).map_err(|error| crate::worker::chain(&error))?;
-                (path.display().to_string(), text)
-            }
-            Key::Pem(pem) => ("key data".to_owned(), pem.clone()),
-        };
-        let read =
-            PublicKey::from_pem(&pem).map_err(|error| format!("{what}: {}", crate::worker::chain(&error)))?;
-        trust.keys.push(read);
-    }
+    let trust = trust_of(requirement)?;
     let target = Target {
         digest: found.digest,
         bytes: &found.manifest,
@@ -78,4 +63,56 @@ fn signed(requirement: &Requirement, reference: &Reference, found: &Signatures) 
     }
     whys.truncate(5);
     Err(whys.join("; "))
+}
+
+/// Whom a requirement trusts.
+fn trust_of(requirement: &Requirement) -> Result<Trust, String> {
+    let keys = |sources: Vec<Key>| {
+        let all = sources.iter().map(|source| read(source, PublicKey::from_pem));
+        all.collect::<Result<Vec<_>, String>>()
+    };
+    let certificates = |sources: Vec<Key>| {
+        let all = sources
+            .iter()
+            .map(|source| read(source, Certificate::all_from_pem));
+        all.collect::<Result<Vec<_>, String>>().map(|all| all.concat())
+    };
+    let logs = keys(requirement.log_keys()?)?;
+    let mut trust = Trust {
+        keys: keys(requirement.sigstore_keys()?)?,
+        now: now(),
+        ..Trust::default()
+    };
+    let Requirement::SigstoreSigned { fulcio, pki, .. } = requirement else {
+        return Ok(trust);
+    };
+    if let Some(pki) = pki {
+        trust.pki = Some(Pki {
+            roots: certificates(pki.roots()?)?,
+            between: certificates(pki.between()?)?,
+            email: pki.subject_email.clone(),
+            host: pki.subject_hostname.clone(),
+        });
+    }
+    if let Some(fulcio) = fulcio {
+        trust.root = Some(TrustedRoot::of(certificates(fulcio.authorities()?)?, logs));
+        trust.identities.push(Identity {
+            name: Pattern::Email(fulcio.subject_email.clone()),
+            issuer: Some(Pattern::Exactly(fulcio.oidc_issuer.clone())),
+        });
+    } else if !logs.is_empty() {
+        trust.root = Some(TrustedRoot::of(Vec::new(), logs));
+    }
+    Ok(trust)
+}
+
+fn read<T>(source: &Key, parse: impl Fn(&[u8]) -> Result<T, dhow_sign::Error>) -> Result<T, String> {
+    let (what, pem) = match source {
+        Key::File(path) => {
+            let text = super::read(path).map_err(|error| crate::worker::chain(&error))?;
+            (path.display().to_string(), text)
+        }
+        Key::Pem(pem) => ("key data".to_owned(), pem.clone()),
+    };
+    parse(&pem).map_err(|error| format!("{what}: {}", crate::worker::chain(&error)))
 }
