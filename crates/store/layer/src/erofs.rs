@@ -11,6 +11,7 @@
 //! ```
 //! Nothing of it depends on who writes it, or when: one tar gives one image.
 
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,9 @@ use std::os::unix::fs::FileExt as _;
 
 use dhow_types::{Digest, ErrorKind};
 
+use self::plan::{Output, Plan};
 use crate::hash::ContentHasher;
+use crate::index::Stored;
 use crate::{Context, Entry, EntryKind, Error};
 
 /// Size of a block: that of a tar, so that bodies need not move.
@@ -39,18 +42,42 @@ const SUPERBLOCK: usize = 1024;
 const INODE: u64 = 64;
 const SLOT: u64 = 32;
 
+/// Bytes that are written, or read, at once.
+const PIECE: usize = 256 << 10;
+
 /// Bytes of a directory entry without its name.
 const DIRENT: usize = 12;
 
 /// `struct erofs_xattr_ibody_header`.
 const XATTR_HEADER: usize = 12;
 
-/// A file of the layer in the image.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) entry: Entry,
-    /// Byte of the image at which its content begins, a multiple of [`BLOCK`]; for files with content only.
-    pub(crate) data: u64,
+/// The entries of a layer, sorted by path.
+pub(crate) trait Sorted {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// The entry with this number.
+    fn entry(&mut self, at: usize) -> Result<Entry, Error>;
+}
+
+/// Few of them.
+impl Sorted for Vec<Entry> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn entry(&mut self, at: usize) -> Result<Entry, Error> {
+        self.get(at).cloned().ok_or_else(|| inconsistent(b"an entry"))
+    }
+}
+
+impl Sorted for Stored {
+    fn len(&self) -> usize {
+        Self::len(self)
+    }
+
+    fn entry(&mut self, at: usize) -> Result<Entry, Error> {
+        Self::entry(self, at)
+    }
 }
 
 /// The metadata of an image: what is not the tar or the content of files.
@@ -62,19 +89,27 @@ pub(crate) struct Meta {
     pub(crate) hash: Digest,
 }
 
-/// Writes superblock and metadata to `image`, whose contents end at `end`. The nodes are sorted by path, and every
-/// directory on the way to one is among them.
-pub(crate) fn finish(image: &File, nodes: &[Node], end: u64) -> Result<Meta, Error> {
+/// Writes superblock and metadata to `image`, whose contents end at `end`. Every directory on the way to an entry is among
+/// them. `data` has for each the block at which its content begins (0 for what has none), `links` for each hard link the
+/// number of what it is another name of.
+///
+/// Layers may have millions of entries: what is in memory of each is some 20 bytes.
+pub(crate) fn finish(
+    image: &File,
+    entries: &mut impl Sorted,
+    data: &[u32],
+    links: &[(u32, u32)],
+    end: u64,
+) -> Result<Meta, Error> {
     let start = end.next_multiple_of(BLOCK);
-    let mut tree = Tree::new(nodes)?;
-    let data = tree.place()?;
-    let mut bytes = vec![0; usize::try_from(data).map_err(|_| too_big())?];
-    tree.fill(&mut bytes, start)?;
-    let total = (start + bytes.len() as u64).next_multiple_of(PAGE);
-    bytes.resize(usize::try_from(total - start).map_err(|_| too_big())?, 0);
-    let uuid = ContentHasher::of(&bytes);
+    let mut plan = Plan::new(entries, links)?;
+    plan.place_outside()?;
+    let mut output = Output::new(image, start);
+    plan.write_inodes(entries, data, &mut output)?;
+    plan.write_outside(entries, &mut output)?;
+    let (total, uuid) = output.finish()?;
     let mut first = vec![0; 4096];
-    let inodes = tree.inodes.len() as u64;
+    let inodes = plan.at.len() as u64;
     superblock(
         &mut first[SUPERBLOCK..],
         inodes,
@@ -82,38 +117,35 @@ pub(crate) fn finish(image: &File, nodes: &[Node], end: u64) -> Result<Meta, Err
         blocks(start)?,
         &uuid,
     );
-    let write = |bytes: &[u8], at| {
-        image
-            .write_all_at(bytes, at)
-            .context(|| "write the image of a layer")
-    };
-    write(&first, 0)?;
-    write(&bytes, start)?;
+    put(image, &first, 0)?;
     Ok(Meta {
         start,
-        hash: hash_of(&first, &bytes),
+        hash: hash(image, start)?,
     })
+}
+
+fn put(image: &File, bytes: &[u8], at: u64) -> Result<(), Error> {
+    let put = image.write_all_at(bytes, at);
+    put.context(|| "write the image of a layer")
 }
 
 /// The hash that [`Meta`] has of the metadata of a stored image that begins at `start`.
 pub(crate) fn hash(image: &File, start: u64) -> Result<Digest, Error> {
-    let read = |from: u64, to: u64| {
-        let length = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
-        let mut bytes = vec![0; length];
-        image
-            .read_exact_at(&mut bytes, from)
-            .context(|| "read the image of a layer")
-            .map(|()| bytes)
-    };
     let end = image.metadata().context(|| "look at the image of a layer")?.len();
-    Ok(hash_of(&read(0, TAR)?, &read(start, end)?))
-}
-
-fn hash_of(first: &[u8], meta: &[u8]) -> Digest {
     let mut hasher = ContentHasher::new();
-    hasher.update(first);
-    hasher.update(meta);
-    hasher.finish()
+    let mut buffer = vec![0; PIECE];
+    for (mut from, to) in [(0, TAR), (start, end)] {
+        while from < to {
+            let count = usize::try_from(to - from).map_or(PIECE, |left| left.min(PIECE));
+            let part = &mut buffer[..count];
+            image
+                .read_exact_at(part, from)
+                .context(|| "read the image of a layer")?;
+            hasher.update(part);
+            from += count as u64;
+        }
+    }
+    Ok(hasher.finish())
 }
 
 fn too_big() -> Error {
@@ -125,7 +157,10 @@ fn too_big() -> Error {
 }
 
 /// Number of the block that begins at the byte `at`.
-fn blocks(at: u64) -> Result<u32, Error> {
+///
+/// # Errors
+/// `ResourceExhausted` when it has none.
+pub(crate) fn blocks(at: u64) -> Result<u32, Error> {
     u32::try_from(at / BLOCK).map_err(|_| too_big())
 }
 
@@ -143,36 +178,6 @@ fn superblock(out: &mut [u8], inodes: u64, blocks: u32, meta: u32, uuid: &Digest
 
 /// Number of the root's inode: not 0, which says "no such file" to who reads directories.
 const ROOT: u16 = 2;
-
-/// One inode, and where it goes.
-struct Inode<'a> {
-    entry: &'a Entry,
-    /// Byte of its content in the image; of directories and long links, from the start of the metadata.
-    data: u64,
-    xattrs: Vec<u8>,
-    links: u32,
-    /// Inodes in it, by name; in the order of the names.
-    children: Vec<(&'a [u8], usize)>,
-    parent: usize,
-    /// From the start of the metadata.
-    at: u64,
-    size: u64,
-}
-
-/// The number of the inode at `path`: after the root they are sorted by path.
-fn find(inodes: &[Inode<'_>], path: &[u8]) -> Result<usize, Error> {
-    if path.is_empty() {
-        return Ok(0);
-    }
-    let named = inodes.get(1..).unwrap_or_default();
-    let found = named.binary_search_by(|inode| inode.entry.path.as_slice().cmp(path));
-    found.map(|at| at + 1).map_err(|_| inconsistent(path))
-}
-
-/// All inodes; the first is the root.
-struct Tree<'a> {
-    inodes: Vec<Inode<'a>>,
-}
 
 /// The root when the layer says nothing about it.
 static PLAIN_ROOT: Entry = Entry {
@@ -198,216 +203,6 @@ fn inconsistent(path: &[u8]) -> Error {
         ErrorKind::Internal,
         format!("{shown} has no place in the image of its layer"),
     )
-}
-
-impl<'a> Tree<'a> {
-    fn new(nodes: &'a [Node]) -> Result<Self, Error> {
-        let mut inodes = Vec::with_capacity(nodes.len() + 1);
-        let root = nodes
-            .first()
-            .map(|node| &node.entry)
-            .filter(|entry| entry.path.is_empty());
-        inodes.push(Inode::new(root.unwrap_or(&PLAIN_ROOT), 0)?);
-        let named = || nodes.iter().filter(|node| !node.entry.path.is_empty());
-        for node in named().filter(|node| node.entry.kind != EntryKind::Hardlink) {
-            inodes.push(Inode::new(&node.entry, node.data)?);
-        }
-        let (mut last, mut here) = (0, (&b""[..], 0));
-        for node in named() {
-            let entry = &node.entry;
-            let number = if entry.kind == EntryKind::Hardlink {
-                find(&inodes, &entry.link)?
-            } else {
-                last += 1;
-                last
-            };
-            let slash = entry.path.iter().rposition(|byte| *byte == b'/');
-            let (dir, name) = slash.map_or((&b""[..], &entry.path[..]), |at| {
-                (&entry.path[..at], &entry.path[at + 1..])
-            });
-            // Neighbours are mostly in one directory.
-            if here.0 != dir {
-                here = (dir, find(&inodes, dir)?);
-            }
-            let parent = here.1;
-            inodes[parent].children.push((name, number));
-            if inodes[number].entry.kind == EntryKind::Directory {
-                inodes[number].parent = parent;
-                inodes[parent].links += 1;
-            } else {
-                inodes[number].links += 1;
-            }
-        }
-        Ok(Self { inodes })
-    }
-
-    /// Gives every inode, directory and long link its place; the length of the metadata.
-    fn place(&mut self) -> Result<u64, Error> {
-        let mut at = u64::from(ROOT) * SLOT;
-        for inode in &mut self.inodes {
-            // An inode lies in one block; so does the target of a link that is beside it.
-            at = at.next_multiple_of(INODE);
-            if let Some(length) = inode.inline()
-                && at % BLOCK + INODE + length > BLOCK
-            {
-                at = at.next_multiple_of(BLOCK);
-            }
-            inode.at = at;
-            at += INODE + inode.xattrs.len() as u64 + inode.inline().unwrap_or(0);
-        }
-        at = at.next_multiple_of(BLOCK);
-        for inode in &mut self.inodes {
-            let size = match inode.entry.kind {
-                EntryKind::Directory => inode.directory_size(),
-                EntryKind::Symlink if inode.inline().is_none() => inode.entry.link.len() as u64,
-                _ => continue,
-            };
-            (inode.data, inode.size) = (at, size);
-            at = (at + size).next_multiple_of(BLOCK);
-        }
-        Ok(at)
-    }
-
-    /// Writes all into `out`, which is at `start` of the image.
-    fn fill(&self, out: &mut [u8], start: u64) -> Result<(), Error> {
-        for (number, inode) in self.inodes.iter().enumerate() {
-            let at = usize::try_from(inode.at).map_err(|_| too_big())?;
-            inode.encode(&mut out[at..at + 64], number, start)?;
-            let tail = at + 64 + inode.xattrs.len();
-            out[at + 64..tail].copy_from_slice(&inode.xattrs);
-            let data = usize::try_from(inode.data).map_err(|_| too_big())?;
-            match inode.entry.kind {
-                EntryKind::Symlink => {
-                    let link = &inode.entry.link;
-                    let place = if inode.inline().is_some() { tail } else { data };
-                    out[place..place + link.len()].copy_from_slice(link);
-                }
-                EntryKind::Directory => self.directory(number, &mut out[data..]),
-                _ => (),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the entries of a directory: blocks, each with a table and the names behind it.
-    fn directory(&self, number: usize, out: &mut [u8]) {
-        for (block, names) in self.inodes[number].names().iter().enumerate() {
-            let block = &mut out[block * 512..];
-            let mut name_at = names.len() * DIRENT;
-            for (at, (name, child)) in names.iter().enumerate() {
-                let child = match child {
-                    Child::Own => number,
-                    Child::Parent => self.inodes[number].parent,
-                    Child::Inode(child) => *child,
-                };
-                let inode = &self.inodes[child];
-                let record = &mut block[at * DIRENT..(at + 1) * DIRENT];
-                record[..8].copy_from_slice(&(inode.at / SLOT).to_le_bytes());
-                // A block has 512 bytes.
-                record[8..10].copy_from_slice(&u16::try_from(name_at).unwrap_or(0).to_le_bytes());
-                record[10] = file_type(inode.entry.kind);
-                block[name_at..name_at + name.len()].copy_from_slice(name);
-                name_at += name.len();
-            }
-        }
-    }
-}
-
-/// What a name in a directory stands for.
-#[derive(Clone, Copy)]
-enum Child {
-    Own,
-    Parent,
-    Inode(usize),
-}
-
-impl<'a> Inode<'a> {
-    fn new(entry: &'a Entry, data: u64) -> Result<Self, Error> {
-        let directory = entry.kind == EntryKind::Directory;
-        Ok(Self {
-            entry,
-            data,
-            xattrs: xattrs(entry)?,
-            links: if directory { 2 } else { 0 },
-            children: Vec::new(),
-            parent: 0,
-            at: 0,
-            size: if entry.kind == EntryKind::Symlink {
-                entry.link.len() as u64
-            } else {
-                entry.size
-            },
-        })
-    }
-
-    /// Bytes of the link target that lie beside the inode, when they fit its block.
-    fn inline(&self) -> Option<u64> {
-        let length = self.entry.link.len() as u64;
-        let fits = INODE + self.xattrs.len() as u64 + length <= BLOCK;
-        (self.entry.kind == EntryKind::Symlink && fits).then_some(length)
-    }
-
-    /// All names, with `.` and `..` where they sort, a block at a time.
-    fn names(&self) -> Vec<Vec<(&'a [u8], Child)>> {
-        let mut all: Vec<(&[u8], Child)> = vec![(b".", Child::Own), (b"..", Child::Parent)];
-        all.extend(
-            self.children
-                .iter()
-                .map(|(name, child)| (*name, Child::Inode(*child))),
-        );
-        all.sort_unstable_by_key(|(name, _)| *name);
-        let mut blocks = vec![Vec::new()];
-        let mut used = 0;
-        for (name, child) in all {
-            let size = DIRENT + name.len();
-            if used + size > 512 {
-                blocks.push(Vec::new());
-                used = 0;
-            }
-            used += size;
-            if let Some(block) = blocks.last_mut() {
-                block.push((name, child));
-            }
-        }
-        blocks
-    }
-
-    fn directory_size(&self) -> u64 {
-        let blocks = self.names();
-        let last = blocks.last().map_or(0, |block| {
-            block.iter().map(|(name, _)| (DIRENT + name.len()) as u64).sum()
-        });
-        (blocks.len() as u64 - 1) * BLOCK + last
-    }
-
-    /// `struct erofs_inode_extended`, in `out`; the metadata is at `start` of the image.
-    fn encode(&self, out: &mut [u8], number: usize, start: u64) -> Result<(), Error> {
-        let entry = self.entry;
-        // Extended; flat, with the tail beside the inode for short links.
-        let layout: u16 = if self.inline().is_some() { 2 } else { 0 };
-        out[0..2].copy_from_slice(&(1 | layout << 1).to_le_bytes());
-        if !self.xattrs.is_empty() {
-            let words = u16::try_from((self.xattrs.len() - XATTR_HEADER) / 4 + 1).map_err(|_| too_big())?;
-            out[2..4].copy_from_slice(&words.to_le_bytes());
-        }
-        let mode = file_mode(entry);
-        out[4..6].copy_from_slice(&mode.to_le_bytes());
-        out[8..16].copy_from_slice(&self.size.to_le_bytes());
-        let place = match entry.kind {
-            EntryKind::CharDevice | EntryKind::BlockDevice => device(entry.major, entry.minor),
-            EntryKind::Directory => blocks(start + self.data)?,
-            EntryKind::Symlink if self.inline().is_none() => blocks(start + self.data)?,
-            EntryKind::File if entry.size > 0 => blocks(self.data)?,
-            _ => 0,
-        };
-        out[16..20].copy_from_slice(&place.to_le_bytes());
-        out[20..24].copy_from_slice(&u32::try_from(number + 1).map_err(|_| too_big())?.to_le_bytes());
-        out[24..28].copy_from_slice(&entry.uid.to_le_bytes());
-        out[28..32].copy_from_slice(&entry.gid.to_le_bytes());
-        out[32..40].copy_from_slice(&entry.mtime.to_le_bytes());
-        out[44..48].copy_from_slice(&self.links.to_le_bytes());
-        Ok(())
-    }
 }
 
 /// Type and permission bits, as in `st_mode`.

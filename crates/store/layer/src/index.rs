@@ -1,9 +1,11 @@
-mod format;
+pub(crate) mod format;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use dhow_types::ErrorKind;
 
+pub(crate) use self::writer::{Stored, Writer};
 use crate::{Entry, Error};
 
 /// Every entry of one layer, sorted by path.

@@ -39,6 +39,7 @@ pub mod tar;
 mod unpack;
 mod varint;
 mod verify;
+mod window;
 
 pub use codec::{Compression, compress, decoder};
 pub use entry::{Entry, EntryKind};

@@ -145,7 +145,7 @@ impl LayerStore {
             .create_new(true)
             .open(&path);
         let image = image.context(|| format!("create {}", path.display()))?;
-        erofs::finish(&image, &[], erofs::TAR)?;
+        erofs::finish(&image, &mut Vec::new(), &[], &[], erofs::TAR)?;
         let mount = mount_image(&path, None)?;
         let empty = scratch.path().join("empty");
         make_dir(&empty)?;

@@ -8,7 +8,10 @@
 mod image;
 mod ledger;
 mod links;
+mod names;
 mod place;
+mod sorted;
+mod spool;
 mod survey;
 mod tree;
 
@@ -26,7 +29,7 @@ use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
-use crate::{Backend, Context, Error, Index, Inflated, Limits, Unpack, erofs};
+use crate::{Backend, Context, Error, Inflated, Limits, Unpack, erofs};
 
 pub(crate) use self::place::{disk_of, make_whiteout};
 pub use self::survey::{Extent, Survey, Surveyed};
@@ -245,9 +248,8 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
     }
     split.finish()?;
     let finished = tree.finish()?;
-    let index = Index::encode(&finished.entries)?;
-    std::fs::write(dir.join("index"), &index).context(|| "write the index of a layer")?;
-    let own_files = disk_of(index.len() as u64)
+    let sorted = finished.sorted;
+    let own_files = disk_of(sorted.index.size())
         + std::fs::metadata(dir.join("split")).map_or(0, |file| disk_of(file.len()));
     Ok(State {
         boot: boot_id()?.to_owned(),
@@ -256,8 +258,8 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
         size: finished.size,
         disk: finished.disk + own_files,
         tar: 0,
-        implied: implied(&finished.entries),
-        opaque_root: hides_all(&finished.entries),
+        implied: sorted.implied,
+        opaque_root: sorted.opaque_root,
         owners: finished.owners,
         marks: finished.marks,
     })
@@ -268,7 +270,7 @@ fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error
     let file = image::create(dir)?;
     chunks.image = Some(file.try_clone().context(|| "duplicate a file handle")?);
     let mut parser = Parser::new(chunks, limits.clone());
-    let mut draft = image::Draft::new(limits.clone());
+    let mut draft = image::Draft::new(dir, limits.clone());
     while let Some(entry) = parser.next_entry()? {
         let path = entry.path.clone();
         draft
@@ -277,8 +279,6 @@ fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error
     }
     while parser.trailer()? {}
     let drafted = draft.finish(&file, parser.source().position())?;
-    let index = Index::encode(&drafted.entries)?;
-    std::fs::write(dir.join("index"), &index).context(|| "write the index of a layer")?;
     let blocks = file
         .metadata()
         .context(|| "look at the image of a layer")?
@@ -288,23 +288,13 @@ fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error
         durable: false,
         form: Form::Image(drafted.meta),
         size: drafted.size,
-        disk: blocks * 512 + disk_of(index.len() as u64) + 4096,
+        disk: blocks * 512 + disk_of(drafted.sorted.index.size()) + 4096,
         tar: 0,
-        implied: implied(&drafted.entries),
-        opaque_root: hides_all(&drafted.entries),
+        implied: drafted.sorted.implied,
+        opaque_root: drafted.sorted.opaque_root,
         owners: true,
         marks: true,
     })
-}
-
-fn implied(entries: &[crate::Entry]) -> u64 {
-    entries.iter().filter(|entry| entry.implied).count() as u64
-}
-
-fn hides_all(entries: &[crate::Entry]) -> bool {
-    entries
-        .first()
-        .is_some_and(|entry| entry.path.is_empty() && entry.opaque)
 }
 
 /// The error of a write that did not go through; a full disk is told from others.

@@ -41,6 +41,11 @@ impl<'a> Bytes<'a> {
         self.0.is_empty()
     }
 
+    /// All that was not taken.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;

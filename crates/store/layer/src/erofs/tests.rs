@@ -1,16 +1,57 @@
 use super::*;
 
-fn node(path: &str, kind: EntryKind) -> Node {
-    Node {
-        entry: Entry::new(path, kind, 0o644),
-        data: 0,
-    }
+fn node(path: &str, kind: EntryKind) -> Entry {
+    Entry::new(path, kind, 0o644)
 }
 
-fn image(nodes: &[Node]) -> (File, Meta) {
+fn try_image(nodes: &[Entry], links: &[(u32, u32)]) -> Result<(File, Meta), Error> {
     let file = tempfile::tempfile().unwrap();
-    let meta = finish(&file, nodes, TAR).unwrap();
-    (file, meta)
+    let meta = finish(&file, &mut nodes.to_vec(), &[], links, TAR)?;
+    Ok((file, meta))
+}
+
+fn image(nodes: &[Entry]) -> (File, Meta) {
+    try_image(nodes, &[]).unwrap()
+}
+
+fn read(file: &File, at: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, at).unwrap();
+    bytes
+}
+
+fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
+    let mut number = [0; 8];
+    number[..length].copy_from_slice(&bytes[at..at + length]);
+    u64::from_le_bytes(number)
+}
+
+/// The inode with this number: size, first block, links.
+fn inode(file: &File, meta: Meta, at: u64) -> (u64, u64, u64) {
+    let bytes = read(file, meta.start + at * SLOT, 64);
+    (number(&bytes, 8, 8), number(&bytes, 16, 4), number(&bytes, 44, 4))
+}
+
+/// The names in a directory, with the number and type of each.
+fn listed(file: &File, meta: Meta, at: u64) -> Vec<(String, u64, u8)> {
+    let (size, block, _) = inode(file, meta, at);
+    let bytes = read(file, block * BLOCK, usize::try_from(size).unwrap());
+    let mut found = Vec::new();
+    for block in bytes.chunks(512) {
+        let place = |at: usize| usize::try_from(number(block, at * DIRENT + 8, 2)).unwrap();
+        let count = place(0) / DIRENT;
+        for at in 0..count {
+            let end = if at + 1 < count {
+                place(at + 1)
+            } else {
+                block.len()
+            };
+            let name = String::from_utf8_lossy(&block[place(at)..end]);
+            let name = name.trim_end_matches('\0').to_owned();
+            found.push((name, number(block, at * DIRENT, 8), block[at * DIRENT + 10]));
+        }
+    }
+    found
 }
 
 #[test]
@@ -33,46 +74,100 @@ fn no_inode_and_no_short_link_crosses_a_block() {
     let mut nodes = Vec::new();
     for length in 1..600 {
         let mut link = node(&format!("{length:04}"), EntryKind::Symlink);
-        link.entry.link = vec![b'x'; length];
+        link.link = vec![b'x'; length];
         nodes.push(link);
     }
-    let mut tree = Tree::new(&nodes).unwrap();
-    tree.place().unwrap();
+    let (file, meta) = image(&nodes);
     let mut before = 0;
-    for inode in &tree.inodes {
-        assert!(inode.at >= before, "inodes overlap");
-        let length = INODE + inode.xattrs.len() as u64 + inode.inline().unwrap_or(0);
-        assert!(
-            inode.at % BLOCK + length <= BLOCK,
-            "{} at {}",
-            inode.size,
-            inode.at
-        );
-        before = inode.at + length;
+    let names = listed(&file, meta, ROOT.into());
+    for (name, at, _) in names.iter().filter(|(name, ..)| !name.starts_with('.')) {
+        let at = at * SLOT;
+        assert!(at >= before, "inodes overlap");
+        let length: u64 = name.parse().unwrap();
+        let target = if INODE + length <= BLOCK {
+            before = at + INODE + length;
+            assert!(at % BLOCK + INODE + length <= BLOCK, "{length} at {at}");
+            meta.start + at + INODE
+        } else {
+            before = at + INODE;
+            inode(&file, meta, at / SLOT).1 * BLOCK
+        };
+        let target = read(&file, target, usize::try_from(length).unwrap());
+        assert!(target.iter().all(|byte| *byte == b'x'), "{length}");
     }
+    assert_eq!(names.len(), 599 + 2);
 }
 
 #[test]
 fn directories_are_sorted_with_the_dots_among_the_names() {
-    let names = ["!", "-", "a", "b-", "b/x", "b"];
-    let mut nodes: Vec<Node> = names
+    let mut nodes: Vec<Entry> = ["!", "-", "a", "a-", "a-/y", "a/x", "b-", "b/x", "b", "b/x/z"]
         .iter()
         .map(|name| node(name, EntryKind::Directory))
         .collect();
-    nodes.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-    let tree = Tree::new(&nodes).unwrap();
-    let blocks = tree.inodes[0].names();
-    let found: Vec<&[u8]> = blocks.iter().flatten().map(|(name, _)| *name).collect();
-    assert_eq!(found, [&b"!"[..], b"-", b".", b"..", b"a", b"b", b"b-"]);
-    // Itself twice, and the `..` of the five directories in it.
-    assert_eq!(tree.inodes[0].links, 2 + 5);
+    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    let (file, meta) = image(&nodes);
+    let root: u64 = ROOT.into();
+    let found = listed(&file, meta, root);
+    let names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["!", "-", ".", "..", "a", "a-", "b", "b-"]);
+    // Itself twice, and the `..` of the six directories in it.
+    assert_eq!(inode(&file, meta, root).2, 2 + 6);
+    for (dir, child) in [("a", "x"), ("a-", "y"), ("b", "x")] {
+        let (_, at, kind) = found.iter().find(|(name, ..)| name == dir).unwrap();
+        let inside = listed(&file, meta, *at);
+        let names: Vec<&str> = inside.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!((names, *kind), (vec![".", "..", child], 2));
+        assert_eq!((inside[0].1, inside[1].1), (*at, root));
+    }
+}
+
+#[test]
+fn a_directory_of_many_blocks_has_all_its_names() {
+    let nodes: Vec<Entry> = (0..5000)
+        .map(|number| {
+            node(
+                &format!("{number:05}-{}", "n".repeat(number % 200)),
+                EntryKind::File,
+            )
+        })
+        .collect();
+    let (file, meta) = image(&nodes);
+    let found = listed(&file, meta, ROOT.into());
+    let names: Vec<&[u8]> = found[2..].iter().map(|(name, ..)| name.as_bytes()).collect();
+    let wanted: Vec<&[u8]> = nodes.iter().map(|node| node.path.as_slice()).collect();
+    assert!(names == wanted);
+}
+
+#[test]
+fn a_hard_link_is_a_name_of_the_inode_that_it_leads_to() {
+    let nodes = [
+        node("a", EntryKind::Hardlink),
+        node("b", EntryKind::Fifo),
+        node("c", EntryKind::Hardlink),
+    ];
+    let (file, meta) = try_image(&nodes, &[(0, 1), (2, 1)]).unwrap();
+    let found = listed(&file, meta, ROOT.into());
+    let (_, at, kind) = found[3];
+    assert_eq!(found[2], ("a".to_owned(), at, kind));
+    assert_eq!(found[4], ("c".to_owned(), at, 5));
+    assert_eq!(inode(&file, meta, at).2, 3);
 }
 
 #[test]
 fn a_name_without_its_directory_is_refused() {
-    let file = tempfile::tempfile().unwrap();
-    assert!(finish(&file, &[node("d/f", EntryKind::File)], TAR).is_err());
-    let mut link = node("l", EntryKind::Hardlink);
-    link.entry.link = b"gone".to_vec();
-    assert!(finish(&file, &[link], TAR).is_err());
+    assert!(try_image(&[node("d/f", EntryKind::File)], &[]).is_err());
+    let nodes = [node("e", EntryKind::File), node("l", EntryKind::Hardlink)];
+    for links in [&[][..], &[(1, 2)], &[(1, 1)], &[(9, 0)]] {
+        assert!(try_image(&nodes, links).is_err(), "{links:?}");
+    }
+    assert!(try_image(&nodes, &[(1, 0)]).is_ok());
+}
+
+#[test]
+fn an_entry_of_a_large_layer_takes_little_memory_while_its_image_is_written() {
+    let nodes = (0..50_000).map(|number| node(&format!("a-name-of-a-file-{number:06}"), EntryKind::File));
+    let mut nodes: Vec<Entry> = nodes.collect();
+    let plan = Plan::new(&mut nodes, &[]).unwrap();
+    let each = plan.size() / nodes.len();
+    assert!(each <= 24, "{each} bytes for each entry");
 }

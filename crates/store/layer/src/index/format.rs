@@ -11,8 +11,8 @@ use crate::{Entry, EntryKind, Error};
 const MAGIC: &[u8; 8] = b"DHOWIDX\0";
 const VERSION: u32 = 1;
 /// Magic, version, number of entries, length of the whole.
-const HEADER: usize = 24;
-const CHECKSUM: usize = 4;
+pub(super) const HEADER: usize = 24;
+pub(super) const CHECKSUM: usize = 4;
 
 const OPAQUE: u8 = 1;
 const IMPLIED: u8 = 2;
@@ -32,27 +32,15 @@ const KINDS: [EntryKind; 8] = [
 ];
 
 pub(super) fn encode(entries: &[Entry]) -> Result<Vec<u8>, Error> {
-    let too_big = || {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            "the layer has too many entries for an index",
-        )
-    };
     let count = u32::try_from(entries.len()).map_err(|_| too_big())?;
     let table = HEADER + entries.len() * 4;
     let mut bytes = Vec::with_capacity(table + entries.len() * 128);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&header(count, 0));
     bytes.resize(table, 0);
     let mut before: Option<&[u8]> = None;
     for (at, entry) in entries.iter().enumerate() {
         if before.is_some_and(|before| before >= entry.path.as_slice()) {
-            let path = String::from_utf8_lossy(&entry.path);
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("index entry {path} is out of order"),
-            ));
+            return Err(out_of_order(&entry.path));
         }
         before = Some(&entry.path);
         let offset = u32::try_from(bytes.len() - table).map_err(|_| too_big())?;
@@ -67,7 +55,43 @@ pub(super) fn encode(entries: &[Entry]) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn put(out: &mut Vec<u8>, entry: &Entry) {
+pub(super) fn too_big() -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "the layer has too many entries for an index",
+    )
+}
+
+pub(super) fn out_of_order(path: &[u8]) -> Error {
+    let path = String::from_utf8_lossy(path);
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("index entry {path} is out of order"),
+    )
+}
+
+/// What an index of `count` entries begins with that is `total` bytes long.
+pub(super) fn header(count: u32, total: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&total.to_le_bytes());
+    bytes
+}
+
+/// The path of a record.
+pub(crate) fn path(record: &[u8]) -> Option<&[u8]> {
+    Record(record).path()
+}
+
+/// The entry of a record.
+pub(crate) fn entry(record: &[u8]) -> Option<Entry> {
+    Record(record).entry()
+}
+
+/// Appends the record of an entry.
+pub(crate) fn put(out: &mut Vec<u8>, entry: &Entry) {
     let has_device = (entry.major, entry.minor) != (0, 0);
     let mut flags = 0;
     for (bit, set) in [

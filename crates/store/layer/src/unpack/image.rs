@@ -1,43 +1,42 @@
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
 
 use super::ledger::Ledger;
 use super::links::follow;
+use super::sorted::Sorted;
 use super::tree::{MOST_DEPTH, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path};
-use crate::erofs::{self, Meta, Node, TAR};
+use crate::erofs::{self, Meta, TAR};
 use crate::hash::ContentHasher;
 use crate::tar::{Parser, Source};
 use crate::{Context, Entry, EntryKind, Error, Limits};
 
-/// The same tree as `Tree` makes of a tar, kept in memory only: the contents stay where they are in the archive. What is
+/// The same tree as `Tree` makes of a tar, which nobody can see: the contents stay where they are in the archive. What is
 /// said there about names, links and whiteouts holds here; both unpack the hostile corpus alike.
 pub(super) struct Draft {
+    dir: PathBuf,
     limits: Limits,
+    /// The body of a file is the byte of the tar at which it begins.
     ledger: Ledger,
     /// The directory of the last entry.
     here: Vec<u8>,
-    bodies: Vec<Body>,
+    /// Of sparse files, by where they begin: offset in the file and length of each piece, which follow each other in the
+    /// tar.
+    sparse: BTreeMap<u64, Pieces>,
     size: u64,
 }
 
-/// Content of a file.
-#[derive(Clone, Debug)]
-pub(super) struct Body {
-    /// Byte of the tar at which it begins.
-    pub(super) start: u64,
-    pub(super) size: u64,
-    /// Of a sparse file: offset in the file and length of each piece, which follow each other in the tar.
-    pub(super) pieces: Option<Vec<(u64, u64)>>,
-}
+/// Offset in the file and length of each piece of a sparse file, which follow each other in the tar.
+pub(super) type Pieces = Vec<(u64, u64)>;
 
-/// What is done with the body of a file when it comes by, by its number.
-pub(super) type See<'s, S> = dyn FnMut(u32, &mut Entry, &mut Parser<S>) -> Result<(), Error> + 's;
+/// What is done with the body of a file when it comes by, by the byte of the tar at which it begins.
+pub(super) type See<'s, S> = dyn FnMut(u64, &mut Entry, &mut Parser<S>) -> Result<(), Error> + 's;
 
 /// Reads the body, and notes its hash.
-pub(super) fn hash_body<S: Source>(_: u32, entry: &mut Entry, parser: &mut Parser<S>) -> Result<(), Error> {
+pub(super) fn hash_body<S: Source>(_: u64, entry: &mut Entry, parser: &mut Parser<S>) -> Result<(), Error> {
     let mut hasher = ContentHasher::new();
     let mut position = 0_u64;
     while let Some(piece) = parser.piece()? {
@@ -54,18 +53,28 @@ pub(super) fn hash_body<S: Source>(_: u32, entry: &mut Entry, parser: &mut Parse
 
 /// What a finished draft holds.
 pub(super) struct Drafted {
-    pub(super) entries: Vec<Entry>,
+    pub(super) sorted: Sorted,
     pub(super) size: u64,
     pub(super) meta: Meta,
 }
 
 impl Draft {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(dir: &Path, limits: Limits) -> Self {
+        Self::with(Ledger::new(dir), dir, limits)
+    }
+
+    /// One that makes no file, for who may make none.
+    pub(super) fn in_memory(limits: Limits) -> Self {
+        Self::with(Ledger::in_memory(), Path::new(""), limits)
+    }
+
+    fn with(ledger: Ledger, dir: &Path, limits: Limits) -> Self {
         Self {
+            dir: dir.to_owned(),
             limits,
-            ledger: Ledger::default(),
+            ledger,
             here: Vec::new(),
-            bodies: Vec::new(),
+            sparse: BTreeMap::new(),
             size: 0,
         }
     }
@@ -111,29 +120,29 @@ impl Draft {
             EntryKind::File => self.file(entry, parser, see),
             EntryKind::Directory => {
                 if self
-                    .kind(&entry.path)
+                    .kind(&entry.path)?
                     .is_some_and(|kind| kind != EntryKind::Directory)
                 {
                     self.clear(&entry.path, entry.mtime)?;
                 }
-                self.ledger.push(entry, None)
+                self.ledger.push(&entry, None)
             }
             EntryKind::Hardlink => self.hard_link(entry),
             _ => {
                 self.vacate(&entry.path, entry.mtime)?;
-                self.ledger.push(entry, None)
+                self.ledger.push(&entry, None)
             }
         }
     }
 
     /// What is at `path`.
-    fn kind(&mut self, path: &[u8]) -> Option<EntryKind> {
-        self.ledger.original(path).map(|entry| entry.kind)
+    fn kind(&mut self, path: &[u8]) -> Result<Option<EntryKind>, Error> {
+        Ok(self.ledger.original(path)?.map(|entry| entry.kind))
     }
 
     /// Makes room at `path`.
     fn vacate(&mut self, path: &[u8], mtime: i64) -> Result<(), Error> {
-        if self.ledger.find(path).is_some() {
+        if self.ledger.find(path)?.is_some() {
             self.clear(path, mtime)?;
         }
         Ok(())
@@ -142,11 +151,11 @@ impl Draft {
     /// Takes away what is at `path`; its directory is there afterwards.
     fn clear(&mut self, path: &[u8], mtime: i64) -> Result<(), Error> {
         self.here.clear();
-        let was_whiteout = self.kind(path) == Some(EntryKind::Whiteout);
+        let was_whiteout = self.kind(path)? == Some(EntryKind::Whiteout);
         self.ledger.forget(path)?;
         if was_whiteout {
             // What is made here now must go on hiding what is below; only a directory has to be told.
-            self.ledger.mark_opaque(path.to_vec());
+            self.ledger.mark_opaque(path.to_vec())?;
         }
         let parent = split_path(path).0.to_vec();
         self.enter(&parent, mtime).map(drop)
@@ -161,34 +170,30 @@ impl Draft {
         self.vacate(&entry.path, entry.mtime)?;
         let start = parser.source().position();
         let sparse = parser.sparse().map(|map| map.data.clone());
-        let number = u32::try_from(self.bodies.len())
-            .map_err(|_| Error::new(ErrorKind::ResourceExhausted, "the layer has too many files"))?;
-        see(number, &mut entry, parser)?;
+        see(start, &mut entry, parser)?;
         self.size += entry.size;
-        self.bodies.push(Body {
-            start,
-            size: entry.size,
-            pieces: sparse,
-        });
-        self.ledger.push(entry, Some(number))
+        if let Some(pieces) = sparse {
+            self.sparse.insert(start, pieces);
+        }
+        self.ledger.push(&entry, Some(start))
     }
 
     fn hard_link(&mut self, mut entry: Entry) -> Result<(), Error> {
         let (dir, name) = split_path(&entry.link);
         let target = join(&self.follow(dir)?, name);
-        let Some(original) = self.ledger.original(&target) else {
+        let Some(original) = self.ledger.original(&target)? else {
             let shown = String::from_utf8_lossy(&entry.link).into_owned();
             return Err(super::tree::lower_link(&shown));
         };
         if matches!(original.kind, EntryKind::Directory | EntryKind::Whiteout) {
             return Err(refused("it is a hard link to a directory"));
         }
-        entry.link.clone_from(&original.path);
+        entry.link = original.path;
         if target == entry.path || entry.link == entry.path {
             return Err(refused("it is a hard link to itself"));
         }
         self.vacate(&entry.path, entry.mtime)?;
-        if self.ledger.find(&entry.link).is_none() {
+        if self.ledger.find(&entry.link)?.is_none() {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 "it is a hard link to what it replaces",
@@ -196,7 +201,7 @@ impl Draft {
         }
         entry.size = 0;
         entry.xattrs.clear();
-        self.ledger.push(entry, None)
+        self.ledger.push(&entry, None)
     }
 
     fn whiteout(&mut self, dir: &[u8], hidden: &[u8], mtime: i64) -> Result<(), Error> {
@@ -205,22 +210,18 @@ impl Draft {
             if real.is_empty() {
                 let mut root = Entry::new(Vec::new(), EntryKind::Directory, 0o755);
                 root.implied = true;
-                self.ledger.push(root, None)?;
+                self.ledger.push(&root, None)?;
             }
-            self.ledger.mark_opaque(real);
-            return Ok(());
+            return self.ledger.mark_opaque(real);
         }
         if matches!(hidden, b"" | b"." | b"..") || hidden.starts_with(WHITEOUT) {
             return Err(refused("it is a whiteout of nothing that can be"));
         }
         let mut entry = Entry::new(join(&real, hidden), EntryKind::Whiteout, 0);
         entry.mtime = mtime;
-        match self.ledger.find(&entry.path).map(|there| there.kind) {
-            None => self.ledger.push(entry, None),
-            Some(EntryKind::Directory) => {
-                self.ledger.mark_opaque(entry.path);
-                Ok(())
-            }
+        match self.ledger.find(&entry.path)?.map(|there| there.kind) {
+            None => self.ledger.push(&entry, None),
+            Some(EntryKind::Directory) => self.ledger.mark_opaque(entry.path),
             Some(_) => Ok(()),
         }
     }
@@ -236,7 +237,7 @@ impl Draft {
         }
         // A whiteout on the way: the layer deletes something and puts a directory in its place.
         for at in ends(&real) {
-            if self.kind(&real[..at]) == Some(EntryKind::Whiteout) {
+            if self.kind(&real[..at])? == Some(EntryKind::Whiteout) {
                 self.clear(&real[..at], mtime)?;
             }
         }
@@ -253,15 +254,17 @@ impl Draft {
         if dir.split(|byte| *byte == b'/').count() > MOST_DEPTH {
             return Err(refused("open its directory: it is too deep"));
         }
-        for at in ends(dir) {
-            match self.kind(&dir[..at]) {
+        // Up to where it parts from the directory before, all are directories.
+        let known = common(&self.here, dir);
+        for at in ends(dir).filter(|at| *at > known) {
+            match self.kind(&dir[..at])? {
                 Some(EntryKind::Directory) => (),
                 Some(_) => return Ok(false),
                 None => {
                     let mut entry = Entry::new(&dir[..at], EntryKind::Directory, 0o755);
                     entry.implied = true;
                     entry.mtime = mtime;
-                    self.ledger.push(entry, None)?;
+                    self.ledger.push(&entry, None)?;
                 }
             }
         }
@@ -273,50 +276,52 @@ impl Draft {
     fn follow(&mut self, dir: &[u8]) -> Result<Vec<u8>, Error> {
         let ledger = &mut self.ledger;
         follow(dir, self.limits.path, |path| {
-            let entry = ledger.original(path);
+            let entry = ledger.original(path)?;
             let link = entry.filter(|entry| entry.kind == EntryKind::Symlink);
-            Ok(link.map(|entry| entry.link.clone()))
+            Ok(link.map(|entry| entry.link))
         })
     }
 
-    /// The entries sorted by path, each file with its body's number.
-    pub(super) fn into_files(self) -> (Vec<(Entry, Option<u32>)>, Vec<Body>) {
-        (self.ledger.into_files(), self.bodies)
+    /// The entries sorted by path, each file with where its body begins.
+    pub(super) fn into_files(self) -> Result<Vec<(Entry, Option<u64>)>, Error> {
+        self.ledger.into_files()
     }
 
     /// Writes what is not the tar, whose `length` bytes are in the image already.
     pub(super) fn finish(self, image: &File, length: u64) -> Result<Drafted, Error> {
         let mut end = (TAR + length).next_multiple_of(512);
-        let bodies = self.bodies;
-        let nodes = self.ledger.into_files().into_iter().map(|(entry, body)| {
-            let mut data = 0;
-            if let Some(body) = body.and_then(|number| bodies.get(number as usize)) {
-                data = TAR + body.start;
-                if body.pieces.is_some() || data % 512 != 0 {
-                    data = end;
-                    unfold(image, body, data)?;
-                    end = (end + body.size).next_multiple_of(512);
+        let mut data = Vec::new();
+        let sparse = self.sparse;
+        let mut sorted = self.ledger.sort(&self.dir, |entry, body| {
+            let mut place = 0;
+            if let Some(start) = body {
+                let pieces = sparse.get(&start);
+                place = TAR + start;
+                if pieces.is_some() || place % 512 != 0 {
+                    place = end;
+                    let whole = [(0, entry.size)];
+                    unfold(image, start, pieces.map_or(&whole[..], Vec::as_slice), place)?;
+                    end = (end + entry.size).next_multiple_of(512);
                 }
             }
-            Ok(Node { entry, data })
-        });
-        let nodes = nodes.collect::<Result<Vec<Node>, Error>>()?;
-        drop(bodies);
-        let meta = erofs::finish(image, &nodes, end)?;
+            data.push(erofs::blocks(place)?);
+            Ok(())
+        })?;
+        drop(sparse);
+        let meta = erofs::finish(image, &mut sorted.index, &data, &sorted.links, end)?;
         Ok(Drafted {
-            entries: nodes.into_iter().map(|node| node.entry).collect(),
+            sorted,
             size: self.size,
             meta,
         })
     }
 }
 
-/// Writes the content of a sparse file in one piece at `to`, holes left out.
-fn unfold(image: &File, body: &Body, to: u64) -> Result<(), Error> {
-    let whole = [(0, body.size)];
-    let mut from = TAR + body.start;
+/// Writes the content of a file that begins at `start` of the tar in one piece at `to`, holes left out.
+fn unfold(image: &File, start: u64, pieces: &[(u64, u64)], to: u64) -> Result<(), Error> {
+    let mut from = TAR + start;
     let mut buffer = vec![0; 128 << 10];
-    for (offset, length) in body.pieces.as_deref().unwrap_or(&whole) {
+    for (offset, length) in pieces {
         let mut done = 0;
         while done < *length {
             let count = usize::try_from(length - done).map_or(buffer.len(), |left| left.min(buffer.len()));
@@ -332,6 +337,16 @@ fn unfold(image: &File, body: &Body, to: u64) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Length of the longest path that is both paths or leads to both.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let ends = |path: &[u8]| path.get(same).is_none_or(|byte| *byte == b'/');
+    if ends(a) && ends(b) {
+        return same;
+    }
+    a[..same].iter().rposition(|byte| *byte == b'/').unwrap_or(0)
 }
 
 /// Ends of the prefixes of a path that are whole paths, shortest first.

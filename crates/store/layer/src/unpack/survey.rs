@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
-use dhow_types::DiffId;
+use dhow_types::{DiffId, ErrorKind};
 
-use super::image::{Body, Draft};
+use super::image::{Draft, Pieces};
 use crate::codec::{self, Compression};
 use crate::hash::Hasher;
 use crate::tar::{Body as Passing, Buffered, Parser, Source};
@@ -113,16 +113,30 @@ pub struct Surveyed {
     pub number: Option<u32>,
 }
 
+/// Content of a file.
+#[derive(Clone, Debug)]
+struct Content {
+    /// Byte of the tar at which it begins.
+    start: u64,
+    size: u64,
+    /// Of a sparse file.
+    pieces: Option<Pieces>,
+}
+
 /// What a layer would be when unpacked.
 #[derive(Debug)]
 pub struct Survey {
     /// Its entries, sorted by path.
     pub entries: Vec<Surveyed>,
-    bodies: Vec<Body>,
+    /// By number, which is the order of the tar.
+    bodies: Vec<Content>,
 }
 
 /// What is done with the content of a file that comes by, by its number: it need not be read.
 type SeeBody<'s> = dyn FnMut(u32, &Entry, &mut dyn Read) -> Result<(), Error> + 's;
+
+/// The same where the archive is at hand.
+type SeeContent<'s, S> = dyn FnMut(u32, &mut Entry, &mut Parser<S>) -> Result<(), Error> + 's;
 
 impl Survey {
     /// Whether a layer is compressed: then its files can be read only as they come by.
@@ -164,20 +178,35 @@ impl Survey {
     fn made<S: Source>(
         parser: &mut Parser<S>,
         limits: &Limits,
-        see: &mut super::image::See<'_, S>,
+        see: &mut SeeContent<'_, S>,
     ) -> Result<Self, Error> {
-        let mut draft = Draft::new(limits.clone());
+        let mut draft = Draft::in_memory(limits.clone());
+        let mut bodies: Vec<Content> = Vec::new();
+        let mut numbered = |start: u64, entry: &mut Entry, parser: &mut Parser<S>| {
+            let number = u32::try_from(bodies.len())
+                .map_err(|_| Error::new(ErrorKind::ResourceExhausted, "the layer has too many files"))?;
+            bodies.push(Content {
+                start,
+                size: entry.size,
+                pieces: parser.sparse().map(|map| map.data.clone()),
+            });
+            see(number, entry, parser)
+        };
         while let Some(entry) = parser.next_entry()? {
             let path = entry.path.clone();
             draft
-                .add(entry, parser, see)
+                .add(entry, parser, &mut numbered)
                 .context(|| format!("look at {:?}", String::from_utf8_lossy(&path)))?;
         }
-        let (files, bodies) = draft.into_files();
-        let entries = files
-            .into_iter()
-            .map(|(entry, number)| Surveyed { entry, number })
-            .collect();
+        let number = |start: u64| {
+            let at = bodies.binary_search_by_key(&start, |body| body.start).ok()?;
+            u32::try_from(at).ok()
+        };
+        let surveyed = |(entry, start): (Entry, Option<u64>)| Surveyed {
+            entry,
+            number: start.and_then(number),
+        };
+        let entries = draft.into_files()?.into_iter().map(surveyed).collect();
         Ok(Self { entries, bodies })
     }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::ledger::Ledger;
 use super::links::follow;
 use super::place::{Host, disk_of, failure, make_whiteout, open_dir, open_host, times};
+use super::sorted::Sorted;
 use crate::hash::ContentHasher;
 use crate::split::SplitWriter;
 use crate::tar::{Parser, Source};
@@ -59,7 +60,7 @@ struct Level {
 
 /// What a finished tree holds.
 pub(super) struct Finished {
-    pub(super) entries: Vec<Entry>,
+    pub(super) sorted: Sorted,
     pub(super) size: u64,
     pub(super) disk: u64,
     pub(super) owners: bool,
@@ -110,7 +111,7 @@ impl Tree {
             marks: true,
             host,
             limits,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(dir),
             here: Vec::new(),
             levels: Vec::new(),
             size: 0,
@@ -224,7 +225,7 @@ impl Tree {
         } else {
             disk_of(entry.size)
         };
-        self.ledger.push(entry, body)
+        self.ledger.push(&entry, body.map(u64::from))
     }
 
     fn directory(&mut self, entry: Entry) -> Result<(), Error> {
@@ -238,7 +239,7 @@ impl Tree {
                     // Named twice, or implied before: the last word on owner, mode and attributes wins.
                     self.host
                         .chmod(self.current(), name, self.host.first_dir_mode(entry.mode))?;
-                    let before = self.ledger.find(&entry.path).map(|before| before.xattrs.clone());
+                    let before = self.ledger.find(&entry.path)?.map(|before| before.xattrs);
                     for (key, _) in before.unwrap_or_default() {
                         self.host.take_attribute(self.current(), name, &key)?;
                     }
@@ -253,13 +254,13 @@ impl Tree {
         let name = split_path(&entry.path).1;
         self.host.own(self.current(), name, &entry)?;
         self.host.attributes(self.current(), name, &entry)?;
-        self.ledger.push(entry, None)
+        self.ledger.push(&entry, None)
     }
 
     fn hard_link(&mut self, mut entry: Entry) -> Result<(), Error> {
         let (dir, name) = split_path(&entry.link);
         let target = join(&self.follow(dir)?, name);
-        let Some(original) = self.ledger.original(&target) else {
+        let Some(original) = self.ledger.original(&target)? else {
             let shown = String::from_utf8_lossy(&entry.link).into_owned();
             return Err(lower_link(&shown));
         };
@@ -268,7 +269,7 @@ impl Tree {
                 return Err(refused("it is a hard link to a directory"));
             }
             kind => {
-                entry.link.clone_from(&original.path);
+                entry.link = original.path;
                 kind
             }
         };
@@ -291,7 +292,7 @@ impl Tree {
         }
         entry.size = 0;
         entry.xattrs.clear();
-        self.ledger.push(entry, None)
+        self.ledger.push(&entry, None)
     }
 
     fn other(&mut self, entry: Entry) -> Result<(), Error> {
@@ -307,7 +308,7 @@ impl Tree {
             // Longer ones do not fit the inode of ext4.
             self.disk += 4096;
         }
-        self.ledger.push(entry, None)
+        self.ledger.push(&entry, None)
     }
 
     /// A `.wh.` entry for `hidden` in `dir`.
@@ -318,17 +319,16 @@ impl Tree {
                 // The root is in the index only when there is something to say about it.
                 let mut root = Entry::new(Vec::new(), EntryKind::Directory, 0o755);
                 root.implied = true;
-                self.ledger.push(root, None)?;
+                self.ledger.push(&root, None)?;
             }
-            self.ledger.mark_opaque(real);
-            return Ok(());
+            return self.ledger.mark_opaque(real);
         }
         if matches!(hidden, b"" | b"." | b"..") || hidden.starts_with(WHITEOUT) {
             return Err(refused("it is a whiteout of nothing that can be"));
         }
         let mut entry = Entry::new(join(&real, hidden), EntryKind::Whiteout, 0);
         entry.mtime = mtime;
-        let made = if self.is_unmade(&entry.path) {
+        let made = if self.is_unmade(&entry.path)? {
             Err(Errno::EXIST)
         } else {
             make_whiteout(self.current(), hidden)
@@ -336,17 +336,14 @@ impl Tree {
         match made {
             Ok(marked) => {
                 self.marks &= marked;
-                self.ledger.push(entry, None)
+                self.ledger.push(&entry, None)
             }
             // The layer has something of its own there, which hides what is below by itself
             // ("can only be hidden by whiteout files in subsequent layers"); a directory must be told to.
             Err(Errno::EXIST) => {
-                if self
-                    .ledger
-                    .find(&entry.path)
-                    .is_some_and(|there| there.kind == EntryKind::Directory)
-                {
-                    self.ledger.mark_opaque(entry.path);
+                let there = self.ledger.find(&entry.path)?;
+                if there.is_some_and(|there| there.kind == EntryKind::Directory) {
+                    self.ledger.mark_opaque(entry.path)?;
                 }
                 Ok(())
             }
@@ -361,7 +358,7 @@ impl Tree {
         self.levels.clear();
         let was_whiteout = self
             .ledger
-            .find(path)
+            .find(path)?
             .is_some_and(|entry| entry.kind == EntryKind::Whiteout);
         let lost = self.dir.join("lost");
         for (number, path) in self.ledger.forget(path)? {
@@ -379,7 +376,7 @@ impl Tree {
             .context(|| "replace what was there")?;
         if was_whiteout {
             // What is made here now must go on hiding what is below; only a directory has to be told.
-            self.ledger.mark_opaque(path.to_vec());
+            self.ledger.mark_opaque(path.to_vec())?;
         }
         Ok(())
     }
@@ -418,7 +415,7 @@ impl Tree {
             let part = &real[..at];
             if self
                 .ledger
-                .find(part)
+                .find(part)?
                 .is_some_and(|entry| entry.kind == EntryKind::Whiteout)
             {
                 self.clear(part)?;
@@ -481,25 +478,25 @@ impl Tree {
             Err(Errno::NOENT) => (),
             other => return other,
         }
-        if self.is_unmade(&path[..end]) {
+        if self.is_unmade(&path[..end]).map_err(|_| Errno::NOSPC)? {
             return Err(Errno::NOTDIR);
         }
         self.host.make_dir(self.current(), name, 0o755)?;
         let mut entry = Entry::new(&path[..end], EntryKind::Directory, 0o755);
         entry.implied = true;
         entry.mtime = mtime;
-        self.ledger.push(entry, None).map_err(|_| Errno::NOSPC)?;
+        self.ledger.push(&entry, None).map_err(|_| Errno::NOSPC)?;
         open_dir(self.current(), name)
     }
 
     /// Whether the layer has something at `path` that this process may not make, where nothing is on the disk: a device, or
     /// a hard link to one.
-    fn is_unmade(&mut self, path: &[u8]) -> bool {
+    fn is_unmade(&mut self, path: &[u8]) -> Result<bool, Error> {
         let device = |entry: &Entry| {
             let kinds = [EntryKind::CharDevice, EntryKind::BlockDevice, EntryKind::Hardlink];
             kinds.contains(&entry.kind)
         };
-        !self.host.privileged && self.ledger.find(path).is_some_and(device)
+        Ok(!self.host.privileged && self.ledger.find(path)?.as_ref().is_some_and(device))
     }
 
     /// The real path of the directory `dir` after all links in it; what is missing stays as it is named.
@@ -516,18 +513,23 @@ impl Tree {
     /// Sets what had to wait, and gives the entries.
     pub(super) fn finish(mut self) -> Result<Finished, Error> {
         self.levels.clear();
-        let entries = std::mem::take(&mut self.ledger).into_entries();
+        let ledger = std::mem::replace(&mut self.ledger, Ledger::new(&self.dir));
+        let (mut number, mut directories) = (0_usize, Vec::new());
+        let mut sorted = ledger.sort(&self.dir, |entry, _| {
+            if entry.kind == EntryKind::Directory {
+                directories.push(number);
+            }
+            number += 1;
+            Ok(())
+        })?;
         // Deepest first: when we are not root, a directory closed to us would hide those in it.
-        for entry in entries
-            .iter()
-            .rev()
-            .filter(|entry| entry.kind == EntryKind::Directory)
-        {
-            self.finish_dir(entry)
+        for number in directories.into_iter().rev() {
+            let entry = sorted.index.entry(number)?;
+            self.finish_dir(&entry)
                 .context(|| format!("finish {:?}", String::from_utf8_lossy(&entry.path)))?;
         }
         Ok(Finished {
-            entries,
+            sorted,
             size: self.size,
             disk: self.disk,
             owners: self.owners,
