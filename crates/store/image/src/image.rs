@@ -100,11 +100,25 @@ impl Store {
             .ok_or_else(|| no_such_image(&id.to_string()))?;
         Ok(Image {
             id: *id,
-            config: self.config(id)?,
+            config: self.config_of_recorded(id)?,
             names: self.meta.tags_of(id)?,
             digests: self.meta.digests_of(id)?,
             record,
         })
+    }
+
+    /// The config of an image whose record was just seen. Another command may have removed the image since: then that is
+    /// the answer, and not that the store is damaged.
+    fn config_of_recorded(&self, id: &ImageId) -> Result<ImageConfig, Error> {
+        let config = self.config(id);
+        match config {
+            Err(error) if error.kind() == ErrorKind::DataLoss => match self.meta.image(id)? {
+                None => Err(no_such_image(&id.to_string())),
+                // Removed and here again, or damaged indeed.
+                Some(_) => self.config(id),
+            },
+            other => other,
+        }
     }
 
     /// All images with their configs, newest first.
@@ -112,16 +126,21 @@ impl Store {
     /// # Errors
     /// `DataLoss` when a config is damaged.
     pub fn list(&self) -> Result<Vec<Image>, Error> {
-        let view = |summary: Summary| {
-            Ok(Image {
+        let mut images = Vec::new();
+        for summary in self.summaries()? {
+            let config = match self.config_of_recorded(&summary.record.id) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            images.push(Image {
                 id: summary.record.id,
-                config: self.config(&summary.record.id)?,
+                config,
                 record: summary.record,
                 names: summary.names,
                 digests: summary.digests,
-            })
-        };
-        self.summaries()?.into_iter().map(view).collect()
+            });
+        }
+        Ok(images)
     }
 
     /// All images, newest first, from the index alone: three queries, however many there are.

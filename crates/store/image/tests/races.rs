@@ -109,3 +109,35 @@ fn two_stores_of_one_process_give_names_at_once() {
     });
     assert_eq!(world.store.summaries().unwrap()[0].names.len(), 801);
 }
+
+/// An image goes between a look at the index and one at its config: it is not damaged, it is gone.
+#[test]
+fn who_looks_at_an_image_that_is_removed_meanwhile_hears_that_it_is_not_there() {
+    let world = World::new();
+    world.registry.put_image("app", "1", &crate::image("app"));
+    world.pull("app:1").unwrap();
+    let name = world.registry.name("app:1");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let store = dhow_image::Store::open(world.root()).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                store.remove(&name, true, &[]).unwrap();
+                world.pull("app:1").unwrap();
+            }
+        });
+        let store = dhow_image::Store::open(world.root()).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(3);
+        let mut wrong = None;
+        while wrong.is_none() && std::time::Instant::now() < until {
+            let resolved = store.resolve(&name).map(drop);
+            let listed = store.list().map(drop);
+            let failures = [resolved, listed].into_iter().filter_map(Result::err);
+            wrong = failures
+                .map(|error| crate::chain(&error))
+                .find(|error| !error.contains("no such image"));
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, None);
+    });
+}
