@@ -110,6 +110,20 @@ impl Nobody {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        self.command_of(&self.binary, args)
+    }
+
+    /// The program under podman's name.
+    pub(crate) fn podman(&self, line: &str) -> Ran {
+        let name = self.binary.with_file_name("podman");
+        if !name.exists() {
+            std::os::unix::fs::symlink(&self.binary, &name).unwrap();
+        }
+        let args: Vec<&str> = line.split_whitespace().collect();
+        finish(self.command_of(&name, &args), Vec::new())
+    }
+
+    fn command_of(&self, binary: &std::path::Path, args: &[&str]) -> Command {
         let over = [
             (&self.resolv_conf, "/etc/resolv.conf"),
             (&self.tun, "/dev/net/tun"),
@@ -121,7 +135,7 @@ impl Nobody {
             .filter_map(|(path, place)| Some((path.as_ref()?, place)))
             .collect();
         let mut command = match over.is_empty() {
-            true => Command::new(&self.binary),
+            true => Command::new(binary),
             false => {
                 let id = Self::ID;
                 let bind =
@@ -129,7 +143,7 @@ impl Nobody {
                 let binds: String = over.iter().map(bind).collect();
                 let script = format!("{binds}exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"");
                 let mut command = Command::new("unshare");
-                command.args(["-m", "sh", "-c", &script, "sh"]).arg(&self.binary);
+                command.args(["-m", "sh", "-c", &script, "sh"]).arg(binary);
                 command
             }
         };

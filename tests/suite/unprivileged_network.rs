@@ -32,6 +32,23 @@ pub(crate) fn processes(nobody: &Nobody) -> Vec<String> {
     all.iter().map(line).filter(of_pasta).collect()
 }
 
+/// The host's own name is podman's addition: where pasta is too old to lead there, only who asks for it hears of that.
+#[test]
+fn unprivileged_podmans_containers_start_with_every_pasta() {
+    let Some(nobody) = Nobody::with_network() else {
+        return;
+    };
+    let asked = sh(&nobody, "--add-host there:host-gateway", "grep there /etc/hosts");
+    let ran = nobody.podman("run --rm box grep -c host.containers.internal /etc/hosts");
+    match asked.code {
+        0 => assert_eq!(ran.ok(), "1"),
+        _ => {
+            asked.one_error(125).says("too old to lead");
+            assert_eq!((ran.code, ran.stdout.trim()), (1, "0"), "{ran:?}");
+        }
+    }
+}
+
 #[test]
 fn unprivileged_containers_have_a_network_and_reach_each_other() {
     let Some(nobody) = Nobody::with_network() else {

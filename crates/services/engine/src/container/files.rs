@@ -212,7 +212,11 @@ fn hosts(
         });
         let outward = endpoints.iter().find(|endpoint| endpoint.gateway.is_some());
         let there = match (outward, &config.network) {
-            (Some(endpoint), _) => host(endpoint)?.or(endpoint.gateway.map(IpAddr::from)),
+            (Some(endpoint), _) => match host(endpoint) {
+                // Nobody asked for it by name.
+                Err(error) if error.kind() == ErrorKind::Unsupported => None,
+                there => there?.or(endpoint.gateway.map(IpAddr::from)),
+            },
             (None, NetworkMode::Host) => Some(std::net::Ipv4Addr::LOCALHOST.into()),
             _ => None,
         };
