@@ -135,6 +135,12 @@ fn unprivileged_a_container_has_a_user_namespace_of_its_own() {
             "{flags}"
         );
     }
+    nobody
+        .feed(&["secret", "create", "word", "-"], b"x".to_vec())
+        .ok();
+    let secret = "--userns keep-id --secret word --secret word,target=other,uid=7,gid=8,mode=0400";
+    let seen_secret = sh(&nobody, secret, "cd /run/secrets; stat -c '%a %u:%g' word other");
+    assert_eq!(seen_secret.ok(), "444 0:0\n400 7:8");
     // What is written to a folder of the host belongs to whom the user is inside.
     let user = format!("{bind} --userns keep-id:uid=1000,gid=50");
     sh(&nobody, &user, "touch /mine/new").ok();

@@ -241,7 +241,11 @@ impl ContainerLife {
             &network.servers,
         )?;
         if let Some(users) = &joined.users {
-            users.give_files(&self.engine.containers().folder(&self.config.id), &request.files)?;
+            let (containers, id) = (self.engine.containers(), &self.config.id);
+            users.give_files(
+                &[containers.folder(id), containers.run_folder(id)],
+                &request.files,
+            )?;
         }
         if let Some(labels) = &request.selinux {
             let shared = crate::selinux::shared(&labels.mount);

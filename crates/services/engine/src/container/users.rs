@@ -239,14 +239,16 @@ impl Entered {
     /// Gives the files that the engine wrote for the container, in its folder, to their owners inside, where no mount does.
     pub(super) fn give_files(
         &self,
-        folder: &Path,
+        folders: &[PathBuf],
         files: &[dhow_bundle::GeneratedFile],
     ) -> Result<(), Error> {
         if !keeps_ids_outside() {
             return Ok(());
         }
         // Another container's are that one's.
-        for file in files.iter().filter(|file| file.source.starts_with(folder)) {
+        let own =
+            |file: &&dhow_bundle::GeneratedFile| folders.iter().any(|folder| file.source.starts_with(folder));
+        for file in files.iter().filter(own) {
             let what = || format!("give {} to the container", file.source.display());
             let status = rustix::fs::stat(&file.source)
                 .map_err(std::io::Error::from)
