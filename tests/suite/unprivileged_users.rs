@@ -149,6 +149,47 @@ fn unprivileged_a_container_has_a_user_namespace_of_its_own() {
     nobody.say("system check").ok();
 }
 
+/// Programs ask for the name of their user: where the image knows none, the host's is added.
+#[test]
+fn unprivileged_who_is_kept_has_a_name() {
+    let Some(nobody) = Nobody::with_ids() else { return };
+    let name = |id: &str| {
+        let ran = std::process::Command::new("getent").args([id, "65534"]).output();
+        let line = String::from_utf8(ran.unwrap().stdout).unwrap();
+        line.split(':').next().unwrap().to_owned()
+    };
+    let (user, group) = (name("passwd"), name("group"));
+    let script = "id -un; id -gn; echo $HOME; stat -c '%a %u:%g' /etc/passwd /etc/group";
+    let seen = sh(&nobody, "--userns keep-id -w /tmp", script).ok();
+    assert_eq!(seen, format!("{user}\n{group}\n/tmp\n644 0:0\n644 0:0"));
+    let line = "grep -c :65534: /etc/passwd";
+    nobody
+        .dhow(&[
+            "run",
+            "--name",
+            "con",
+            "--network",
+            "none",
+            "--userns",
+            "keep-id",
+            "box",
+            "sh",
+            "-c",
+            line,
+        ])
+        .prints("1");
+    assert_eq!(nobody.say("start -a con").ok(), "1");
+    // Whom the image has keeps that name; others are nobody's to name.
+    assert_eq!(
+        sh(&nobody, "--userns keep-id:uid=1000,gid=1000", "id -un").ok(),
+        "ada"
+    );
+    assert_eq!(
+        sh(&nobody, "--userns nomap", &format!("{line} || true")).ok(),
+        "0"
+    );
+}
+
 #[test]
 fn unprivileged_what_a_mapped_container_wrote_has_the_ids_inside_wherever_it_goes() {
     let Some(nobody) = Nobody::with_ids() else { return };

@@ -303,6 +303,7 @@ impl Engine {
             extras: Extras {
                 shared: self.resolve_shared(&wanted.extras.shared)?,
                 users,
+                account: super::account::Account::of_caller(&wanted.users)?,
                 ..wanted.extras.clone()
             },
         })

@@ -218,7 +218,8 @@ pub(crate) fn groups(root: &Root, wanted: &[String]) -> Result<Vec<u32>, Error> 
         .collect()
 }
 
-fn accounts(root: &Root) -> Result<(Vec<u8>, Vec<u8>), Error> {
+/// The container's own `passwd` and `group`; empty where it has none.
+pub(super) fn accounts(root: &Root) -> Result<(Vec<u8>, Vec<u8>), Error> {
     let read = |path: &str| match root.read(Path::new(path), MAX_ACCOUNTS) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         read => read.context(|| format!("read the container's {path}")),

@@ -11,6 +11,7 @@ use dhow_rootpath::{FileKind, Root};
 use dhow_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
+use super::account::Account;
 use super::own_root::OwnRoot;
 use super::record::Config;
 use super::shared::{IpcMode, Shared};
@@ -69,6 +70,8 @@ pub struct Extras {
     pub hook_folders: Vec<PathBuf>,
     /// Its own user namespace; that of the engine when absent.
     pub users: Option<Users>,
+    /// Who the caller is in it, when they are who they are.
+    pub account: Option<Account>,
     /// A folder that gets the results of health checks, too (`--health-log-destination`).
     pub health_folder: Option<PathBuf>,
     /// Devices by the Container Device Interface, `vendor.com/class=name`.

@@ -220,6 +220,7 @@ impl ContainerLife {
     fn spec(&self, root: &Root, network: &Connection, joined: &Joined) -> Result<Spec, Error> {
         super::extras::check_workdir(&self.config, root)?;
         super::extras::make_mtab(&self.config, root, joined.users.as_ref())?;
+        super::account::enter(&self.config, root, joined.users.as_ref())?;
         let mut request = self.config.request.clone();
         super::extras::link_zone(&self.config, &mut request, root, joined.users.as_ref())?;
         request.identity = super::exec::identity(root, &self.config.user)?;

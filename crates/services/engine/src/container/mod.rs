@@ -1,5 +1,6 @@
 //! Containers: their records and every verb on them.
 
+mod account;
 mod brief;
 mod cdi;
 mod changes;
@@ -43,6 +44,7 @@ mod users;
 mod volumes_from;
 mod wait;
 
+pub use account::Account;
 pub use brief::{Brief, BriefExtras, Listed};
 pub(crate) use cdi::add_devices;
 pub use cdi::is_cdi_device;

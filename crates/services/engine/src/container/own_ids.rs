@@ -78,18 +78,21 @@ impl OwnIds {
     }
 }
 
+/// The user and group that the caller is outside of every namespace of ours.
+pub(super) fn caller() -> Result<(u32, u32), Error> {
+    if crate::rootless::is_rootful() {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        return Ok((uid.as_raw(), gid.as_raw()));
+    }
+    Ok((
+        own_ids("uid_map", "keep-id")?.caller,
+        own_ids("gid_map", "keep-id")?.caller,
+    ))
+}
+
 /// The user and group that the caller is inside, as `UID:GID`.
 pub(super) fn kept_user(kept: &KeptId) -> Result<String, Error> {
-    let (uid, gid) = match crate::rootless::is_rootful() {
-        true => (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        ),
-        false => (
-            own_ids("uid_map", "keep-id")?.caller,
-            own_ids("gid_map", "keep-id")?.caller,
-        ),
-    };
+    let (uid, gid) = caller()?;
     Ok(format!("{}:{}", kept.uid.unwrap_or(uid), kept.gid.unwrap_or(gid)))
 }
 
