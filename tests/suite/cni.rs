@@ -22,6 +22,11 @@ ADD)
     echo '{"cniVersion":"1.0.0","interfaces":[{"name":"'"$CNI_IFNAME"'","mac":"02:00:00:00:00:09","sandbox":"'"$CNI_NETNS"'"}],
         "ips":[{"address":"10.213.9.2/24","interface":0}],"dns":{"nameservers":["10.213.9.53"]}}'
     ;;
+CHECK)
+    nsenter --net="$CNI_NETNS" ip addr show dev "$CNI_IFNAME" | grep -q 10.213.9.2 && exit 0
+    echo '{"cniVersion":"1.0.0","code":101,"msg":"its address is gone"}'
+    exit 1
+    ;;
 DEL)
     [ -z "$CNI_NETNS" ] || nsenter --net="$CNI_NETNS" true || exit 1
     ip link del "$host" 2>/dev/null || true
@@ -149,6 +154,38 @@ fn a_plugin_that_fails_is_told_to_take_back_and_its_words_are_shown() {
     toy.say("run --rm --network toynet busybox true")
         .exits(125)
         .says("failed to find CNI plugin");
+}
+
+#[test]
+fn a_check_of_the_system_asks_plugins_whether_all_is_as_they_made_it() {
+    let Some(toy) = Toy::new() else { return };
+    toy.say("run -d --name web --network toynet busybox sleep 1000")
+        .ok();
+    toy.told();
+    toy.say("system check").ok();
+    let (commands, config) = toy.told();
+    assert_eq!(commands, ["CHECK:here"]);
+    assert_eq!(config["prevResult"]["ips"][0]["address"], "10.213.9.2/24");
+    let pid = toy.world.inspect("web", "{{.State.Pid}}");
+    let gone = std::process::Command::new("nsenter")
+        .args(["--net", "-t", pid.trim(), "ip", "addr", "flush", "dev", "eth0"])
+        .status();
+    assert!(gone.unwrap().success());
+    let ran = toy.say("system check");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stdout
+            .contains("interface eth0 is not as its plugins made it")
+            && ran.stdout.contains("its address is gone"),
+        "{ran:?}"
+    );
+    // One that does not run has none.
+    toy.say("stop -t 0 web").ok();
+    toy.say("system check").ok();
+    toy.say("start web").ok();
+    toy.say("system check").ok();
+    toy.say("rm -f web").ok();
+    toy.world.clean();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Networks that plugins of the Container Network Interface make, beside our own.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use dhow_network::{Driver, Endpoint, MacAddress, Network, PortMapping, Published
 use dhow_types::{ContainerId, Digest, ErrorKind, Failures, NetworkId};
 use serde_json::{Map, Value, json};
 
-use crate::container::{Attachment, Config};
+use crate::container::{Attachment, Config, Container, Status};
 use crate::{Context as _, Engine, Error};
 
 /// How long one plugin may take.
@@ -134,7 +134,38 @@ impl Engine {
             .map_err(|failures| Error::wrap(failures, "leave the networks of plugins"))
     }
 
-    /// The same for containers that are gone: for which `claim` gives something, which is held meanwhile.
+    /// What plugins say of a running container's interfaces that are not as they made them (`CHECK`).
+    pub(crate) fn check_cni(&self, container: &Container) -> Vec<String> {
+        let (plugins, id) = (self.cni(), &container.config.id);
+        let interfaces = plugins.interfaces(id);
+        if interfaces.is_empty() || container.state.status != Status::Running {
+            return Vec::new();
+        }
+        let runs = || {
+            let now = self.containers().load(id);
+            now.is_ok_and(|now| now.state.pid == container.state.pid && now.state.status == Status::Running)
+        };
+        let Ok(netns) = self.namespace_of(id, "net") else {
+            return Vec::new();
+        };
+        let path = path_of(netns.as_fd());
+        let mut found = Vec::new();
+        for interface in interfaces {
+            if let Err(error) = plugins.check(id, &interface, &path)
+                // What ended meanwhile has left.
+                && runs()
+            {
+                found.push(format!(
+                    "container {}: interface {interface} is not as its plugins made it: {}",
+                    id.short(),
+                    said(&error)
+                ));
+            }
+        }
+        found
+    }
+
+    /// [`Engine::leave_cni`] for containers that are gone: for which `claim` gives something, which is held meanwhile.
     pub(crate) fn leave_stale_cni<G>(&self, claim: impl Fn(&str) -> Option<G>) {
         let entries = std::fs::read_dir(self.cni().records)
             .into_iter()

@@ -274,7 +274,14 @@ impl Engine {
                     id.short(),
                     crate::worker::chain(&error)
                 )),
-                Ok(container) => self.half_dead(&container)?,
+                Ok(container) => {
+                    let plugins = self.check_cni(&container).into_iter();
+                    // Only its next start makes it anew.
+                    found
+                        .findings
+                        .extend(plugins.map(|what| Finding { what, healed: None }));
+                    self.half_dead(&container)?
+                }
             };
             let Some(what) = problem else { continue };
             let healed = if repair { self.heal_container(id)? } else { None };

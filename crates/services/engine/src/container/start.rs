@@ -234,7 +234,7 @@ impl Engine {
     }
 
     /// Opens a namespace of a running container.
-    pub(super) fn namespace_of(&self, id: &ContainerId, kind: &str) -> Result<std::os::fd::OwnedFd, Error> {
+    pub(crate) fn namespace_of(&self, id: &ContainerId, kind: &str) -> Result<std::os::fd::OwnedFd, Error> {
         let container = self.containers().load(id)?;
         if container.state.pid == 0 {
             let message = format!(
