@@ -376,3 +376,18 @@ fn the_longest_names_are_files_too() {
         [Removed::Untagged(long)]
     );
 }
+
+/// A directory of one block keeps who searches it waiting for the disk (see `widen` of the store).
+#[test]
+fn ext4_finds_names_by_an_index() {
+    let world = World::new();
+    let refs = world.root().join("refs");
+    assert_eq!(std::fs::read_dir(&refs).unwrap().count(), 0);
+    let file_system = rustix::fs::statfs(&refs).unwrap();
+    if file_system.f_type != 0xef53 {
+        eprintln!("skipped: the store of this test is not on ext4");
+        return;
+    }
+    let size = std::fs::metadata(&refs).unwrap().len();
+    assert!(size > file_system.f_bsize.unsigned_abs(), "{size} bytes");
+}
