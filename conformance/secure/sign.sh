@@ -119,6 +119,33 @@ if [ -n "$COSIGN" ]; then
     check "cosign3 attests" "$COSIGN" attest --use-signing-config=false --tlog-upload=false --allow-http-registry --yes --key "$work/cosign3.key" --type spdxjson --predicate "$work/sbom.json" "$image"
     check "dhow verifies the attestation" dhow verify --key "$work/cosign3.pub" --type spdx "$image"
     refuses "dhow takes it for no signature" "asked for" dhow verify --key "$work/cosign3.pub" "$image"
+    push retired
+    lifecycle=https://github.com/dhow-project/dhow/blob/main/docs/signatures.md#lifecycle/v1
+    check "dhow says of an image that it is not to be used any more" dhow retire --push --key "$work/ours.key" --reason gone "$registry/fleet/retired:1"
+    check "cosign3 verifies that" ca --type "$lifecycle" --key "$work/ours.pub" "$image"
+    refuses "cosign3 refuses it by another key" "signature|verif|match" ca --type "$lifecycle" --key "$work/stranger.pub" "$image"
+    # A certificate of one's own, which `pki` of policy.json asks for.
+    certified() ( # name, address
+        cd "$work"
+        openssl ecparam -name prime256v1 -genkey -noout -out "$1.pem"
+        openssl req -new -key "$1.pem" -subj "/CN=$1" -out "$1.csr"
+        printf 'keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nsubjectAltName=email:%s\n' "$2" >"$1.ext"
+        openssl x509 -req -in "$1.csr" -CA pki-root.crt -CAkey pki-root.key -CAcreateserial -days 1 -extfile "$1.ext" -out "$1.crt"
+        "$COSIGN" import-key-pair --key "$1.pem" --output-key-prefix "$1" --yes
+    ) >/dev/null 2>&1
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=pki-root -days 2 -keyout "$work/pki-root.key" -out "$work/pki-root.crt" 2>/dev/null
+    certified builder builder@example.org
+    push pki
+    check "cosign3 signs with a certificate of one's own" "$COSIGN" sign --use-signing-config=false --tlog-upload=false --new-bundle-format=false --allow-http-registry --yes \
+        --key "$work/builder.key" --certificate "$work/builder.crt" --certificate-chain "$work/pki-root.crt" "$image"
+    by_pki() { # root, address: pulls the image under a policy of them
+        echo "{\"default\":[{\"type\":\"sigstoreSigned\",\"pki\":{\"caRootsPath\":\"$1\",\"subjectEmail\":\"$2\"}}]}" >"$work/pki.json"
+        dhow rmi "$image" >/dev/null 2>&1 || true
+        DHOW_CONTAINERS_POLICY=$work/pki.json "$DHOW" --root "$work/dhow" pull "$image"
+    }
+    check "dhow pulls it under a policy that asks for that" by_pki "$work/pki-root.crt" builder@example.org
+    refuses "and not under one that asks for somebody else" "not asked for" by_pki "$work/pki-root.crt" other@example.org
+    refuses "nor for another root" "not trusted" by_pki "$work/ours.crt" builder@example.org
     push tampered
     dhow sign --key "$work/ours.key" "$image" >/dev/null
     bundle=$(curl -fsS "http://$registry/v2/fleet/tampered/referrers/$digest" | jq -r '.manifests[0].digest')
@@ -196,7 +223,21 @@ POLICY
     refuses "dhow refuses a signature of another image" "is of $from" dhow verify --certificate-authority "$work/ours.crt" "$image"
     push notation-cose
     check "notation signs with COSE" "$NOTATION" sign --insecure-registry --signature-format cose --key theirs "$image"
-    refuses "dhow says that it does not read that" "application/cose is not read" dhow verify --certificate-authority "$theirs" "$image"
+    check "dhow verifies it" dhow verify --certificate-authority "$theirs" "$image"
+    refuses "and refuses it under another certificate" "not trusted" dhow verify --certificate-authority "$work/ours.crt" "$image"
+    push notation-cose-ours; from=$digest
+    check "dhow signs with COSE" dhow sign --key "$work/ours.key" --format notation-cose --certificate "$work/ours.crt" --expiry 1h -a by=dhow "$image"
+    check "notation verifies it" "$NOTATION" verify --insecure-registry --user-metadata by=dhow "$image"
+    check "dhow verifies it, too" dhow verify --certificate-authority "$work/ours.crt" "$image"
+    push notation-cose-other
+    transplant notation-cose-ours "$from" notation-cose-other "$digest"
+    refuses "notation refuses a COSE signature of another image" "digest|signature|mismatch|fail" "$NOTATION" verify --insecure-registry "$image"
+    refuses "so does dhow" "is of $from" dhow verify --certificate-authority "$work/ours.crt" "$image"
+    push notation-cose-expired
+    check "dhow signs with COSE for a second" dhow sign --key "$work/ours.key" --format notation-cose --certificate "$work/ours.crt" --expiry 1s "$image"
+    sleep 2
+    refuses "notation refuses the expired COSE signature" "expired" "$NOTATION" verify --insecure-registry "$image"
+    refuses "so does dhow" "expired" dhow verify --certificate-authority "$work/ours.crt" "$image"
     push notation-expired
     check "dhow signs for a second" dhow sign --key "$work/ours.key" --format notation --certificate "$work/ours.crt" --expiry 1s "$image"
     sleep 2

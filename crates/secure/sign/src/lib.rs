@@ -4,7 +4,7 @@
 //! - cosign's *simple signing* ([`simple`]): a payload that names the manifest, its signature in an annotation;
 //! - Sigstore's *bundle* 0.3 ([`bundle`]): an in-toto [`Statement`] in a DSSE envelope, with the key's hint, or with a
 //!   certificate and what a log says of it;
-//! - the Notary Project's *JWS* ([`notation`]), with a chain of certificates.
+//! - the Notary Project's *JWS* and *COSE* ([`notation`]), with a chain of certificates.
 //!
 //! A [`TagStatement`] says, with an end, what a tag points to.
 //!
@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+mod cbor;
 mod clock;
 mod der;
 mod key;

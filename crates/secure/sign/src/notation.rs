@@ -1,5 +1,7 @@
-//! The Notary Project's signatures (notaryproject/specifications, `signature-envelope-jws.md`): a JWS in JSON with the
-//! certificates of whoever signed.
+//! The Notary Project's signatures (notaryproject/specifications, `signature-envelope-jws.md` and `signature-envelope-cose.md`): a
+//! JWS in JSON, or COSE, with the certificates of whoever signed.
+
+mod cose;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -14,19 +16,43 @@ use crate::{Certificate, Error, PrivateKey};
 
 /// What such a manifest is.
 pub const ARTIFACT: &str = "application/vnd.cncf.notary.signature";
-/// The envelope, as a layer.
-pub const ENVELOPE: &str = "application/jose+json";
-/// The other envelope that the project has, which is not read here.
+/// The envelopes, as layers.
+pub const JWS: &str = "application/jose+json";
+/// See [`JWS`].
 pub const COSE: &str = "application/cose";
 /// Names the certificates, as an annotation of the manifest.
 pub const THUMBPRINTS: &str = "io.cncf.notary.x509chain.thumbprint#S256";
 const PAYLOAD: &str = "application/vnd.cncf.notary.payload.v1+json";
 const X509: &str = "notary.x509";
 const SIGNING_SCHEME: &str = "io.cncf.notary.signingScheme";
+const SIGNING_TIME: &str = "io.cncf.notary.signingTime";
 const EXPIRY: &str = "io.cncf.notary.expiry";
+const AGENT: &str = "io.cncf.notary.signingAgent";
+const OURS: &str = concat!("dhow/", env!("CARGO_PKG_VERSION"));
+
+/// In which envelope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Envelope {
+    /// JSON Web Signature.
+    #[default]
+    Jws,
+    /// CBOR Object Signing and Encryption (RFC 9052).
+    Cose,
+}
+
+impl Envelope {
+    /// What such a layer is.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Jws => JWS,
+            Self::Cose => COSE,
+        }
+    }
+}
 
 #[derive(Serialize, Deserialize)]
-struct Envelope {
+struct Jws {
     payload: String,
     protected: String,
     header: Header,
@@ -87,6 +113,8 @@ struct Target {
 pub struct Request<'a> {
     /// The certificates, that of the key first.
     pub chain: &'a [Certificate],
+    /// The envelope.
+    pub envelope: Envelope,
     /// The time of signing, in seconds since 1970.
     pub now: i64,
     /// When the signature ends to count.
@@ -137,17 +165,10 @@ pub fn sign(key: &PrivateKey, target: &Descriptor, how: &Request<'_>) -> Result<
             annotations: how.annotations.clone(),
         },
     };
-    let protected = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&protected).map_err(json)?);
-    let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&payload).map_err(json)?);
-    let signature = key.sign(Scheme::Jose, format!("{protected}.{payload}").as_bytes())?;
-    let envelope = Envelope {
-        payload,
-        protected,
-        header: Header {
-            x5c: how.chain.iter().map(|one| STANDARD.encode(one.der())).collect(),
-            agent: Some(concat!("dhow/", env!("CARGO_PKG_VERSION")).to_owned()),
-        },
-        signature: URL_SAFE_NO_PAD.encode(signature),
+    let payload = serde_json::to_vec(&payload).map_err(json)?;
+    let envelope = match how.envelope {
+        Envelope::Jws => signed_jws(key, &protected, &payload, how.chain)?,
+        Envelope::Cose => cose::sign(key, &protected, &payload, how.chain)?,
     };
     let thumbprints: Vec<String> = how.chain.iter().map(|one| one.thumbprint().hex()).collect();
     let thumbprints = serde_json::to_string(&thumbprints).map_err(json)?;
@@ -158,7 +179,29 @@ pub fn sign(key: &PrivateKey, target: &Descriptor, how: &Request<'_>) -> Result<
             crate::x509::shown(how.now),
         ),
     ]);
-    Ok((serde_json::to_vec(&envelope).map_err(json)?, annotations))
+    Ok((envelope, annotations))
+}
+
+fn signed_jws(
+    key: &PrivateKey,
+    protected: &Protected,
+    payload: &[u8],
+    chain: &[Certificate],
+) -> Result<Vec<u8>, Error> {
+    let json = |error| Error::because(ErrorKind::Internal, "write a signature", error);
+    let protected = URL_SAFE_NO_PAD.encode(serde_json::to_vec(protected).map_err(json)?);
+    let payload = URL_SAFE_NO_PAD.encode(payload);
+    let signature = key.sign(Scheme::Jose, format!("{protected}.{payload}").as_bytes())?;
+    let envelope = Jws {
+        payload,
+        protected,
+        header: Header {
+            x5c: chain.iter().map(|one| STANDARD.encode(one.der())).collect(),
+            agent: Some(OURS.to_owned()),
+        },
+        signature: URL_SAFE_NO_PAD.encode(signature),
+    };
+    serde_json::to_vec(&envelope).map_err(json)
 }
 
 /// What a signature says.
@@ -176,14 +219,18 @@ fn bad(why: &str) -> Error {
     )
 }
 
-/// Checks an envelope against certificate authorities, at a time.
-pub(crate) fn check(
-    envelope: &[u8],
-    digest: &Digest,
-    authorities: &[Certificate],
-    now: i64,
-) -> Result<Signed, Error> {
-    let envelope: Envelope = serde_json::from_slice(envelope).map_err(|error| {
+/// What is in an envelope: nothing of it is known to be true.
+struct Opened {
+    protected: Protected,
+    chain: Vec<Certificate>,
+    /// The bytes that are signed.
+    message: Vec<u8>,
+    signature: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+fn open_jws(envelope: &[u8]) -> Result<Opened, Error> {
+    let envelope: Jws = serde_json::from_slice(envelope).map_err(|error| {
         Error::because(ErrorKind::InvalidArgument, "read the signature's envelope", error)
     })?;
     let decoded = |text: &str, what: &str| {
@@ -191,30 +238,55 @@ pub(crate) fn check(
             .decode(text)
             .map_err(|_| bad(&format!("has a {what} that is no base64")))
     };
-    let protected: Protected = serde_json::from_slice(&decoded(&envelope.protected, "header")?)
+    let protected = serde_json::from_slice(&decoded(&envelope.protected, "header")?)
         .map_err(|error| Error::because(ErrorKind::InvalidArgument, "read the signature's header", error))?;
-    let x5c = &envelope.header.x5c;
-    if x5c.is_empty() || x5c.len() > MAX_CHAIN {
+    let mut ders = Vec::new();
+    for one in envelope.header.x5c.iter().take(MAX_CHAIN + 1) {
+        let der = STANDARD.decode(one);
+        ders.push(der.map_err(|_| bad("has a certificate that is no base64"))?);
+    }
+    Ok(Opened {
+        protected,
+        chain: chain_of(&ders.iter().map(Vec::as_slice).collect::<Vec<_>>())?,
+        message: format!("{}.{}", envelope.protected, envelope.payload).into_bytes(),
+        signature: decoded(&envelope.signature, "signature")?,
+        payload: decoded(&envelope.payload, "payload")?,
+    })
+}
+
+fn chain_of(ders: &[&[u8]]) -> Result<Vec<Certificate>, Error> {
+    if ders.is_empty() || ders.len() > MAX_CHAIN {
         return Err(bad(&format!("has not 1 to {MAX_CHAIN} certificates")));
     }
-    let mut chain = Vec::new();
-    for one in x5c {
-        let der = STANDARD
-            .decode(one)
-            .map_err(|_| bad("has a certificate that is no base64"))?;
-        chain.push(Certificate::parse(&der)?);
-    }
+    ders.iter().map(|der| Certificate::parse(der)).collect()
+}
+
+/// Checks an envelope of either kind against certificate authorities, at a time.
+pub(crate) fn check(
+    envelope: &[u8],
+    digest: &Digest,
+    authorities: &[Certificate],
+    now: i64,
+) -> Result<Signed, Error> {
+    let opened = if cose::is_one(envelope) {
+        cose::open(envelope)?
+    } else {
+        open_jws(envelope)?
+    };
+    let mut chain = opened.chain;
     let leaf = chain.remove(0);
+    let protected = opened.protected;
     check_header(&protected, &leaf, now)?;
-    let signature = decoded(&envelope.signature, "signature")?;
-    let signed = format!("{}.{}", envelope.protected, envelope.payload);
-    if !leaf.key().verify(Scheme::Jose, signed.as_bytes(), &signature) {
+    if !leaf
+        .key()
+        .verify(Scheme::Jose, &opened.message, &opened.signature)
+    {
         return Err(Error::new(
             ErrorKind::PermissionDenied,
             "the signature is not that of its certificate's key",
         ));
     }
-    let payload: Payload = serde_json::from_slice(&decoded(&envelope.payload, "payload")?)
+    let payload: Payload = serde_json::from_slice(&opened.payload)
         .map_err(|error| Error::because(ErrorKind::InvalidArgument, "read the signature's payload", error))?;
     let target = payload.target_artifact;
     if target.digest != digest.to_string() {

@@ -135,6 +135,7 @@ pub mod life {
 /// Signatures: keys and certificates, whom to trust, what was verified.
 pub mod signing {
     pub use crate::signature::{SignAs, SignRequest};
+    pub use dhow_sign::notation::Envelope;
     pub use dhow_sign::{
         Certificate, Form, Identity, Pattern, PrivateKey, PublicKey, Signer, Statement, Trust, TrustedRoot,
         Verified, keys, predicate_type,

@@ -40,8 +40,8 @@ pub enum SignAs {
     Cosign,
     /// The same, referring to the image.
     CosignReferrer,
-    /// The Notary Project's, referring to the image.
-    Notation,
+    /// The Notary Project's, in one of its envelopes, referring to the image.
+    Notation(notation::Envelope),
 }
 
 /// A signature to make.
@@ -263,19 +263,20 @@ impl Engine {
                 }
                 add_to_tag(client, reference, &digest, layer)
             }
-            SignAs::Notation => {
+            SignAs::Notation(envelope) => {
                 let how = notation::Request {
                     chain: request.chain,
+                    envelope,
                     now: now(),
                     expiry: request.expiry,
                     annotations: request.annotations,
                 };
                 let mut subject = target.descriptor.clone();
                 kind_of(target).clone_into(&mut subject.media_type);
-                let (envelope, annotations) =
+                let (bytes, annotations) =
                     notation::sign(request.key, &subject, &how).context(|| "make a signature")?;
-                let layer = Descriptor::of(notation::ENVELOPE, &envelope);
-                push(client, reference, &layer, &envelope)?;
+                let layer = Descriptor::of(envelope.media_type(), &bytes);
+                push(client, reference, &layer, &bytes)?;
                 refer(client, reference, target, notation::ARTIFACT, layer, annotations)
             }
         }
@@ -479,7 +480,7 @@ fn is_signature(kind: &str) -> bool {
 fn form_of(layer: &Descriptor) -> Option<Form> {
     match layer.media_type.as_str() {
         simple::PAYLOAD => Some(Form::Simple),
-        notation::ENVELOPE => Some(Form::Notation),
+        notation::JWS | notation::COSE => Some(Form::Notation),
         ENVELOPE => Some(Form::Envelope),
         kind if kind.starts_with("application/vnd.dev.sigstore.bundle") => Some(Form::Bundle),
         _ => None,
@@ -532,12 +533,6 @@ impl Gathered<'_> {
     fn layers(&mut self, manifest: &Manifest) {
         for layer in &manifest.layers {
             let Some(form) = form_of(layer) else {
-                if layer.media_type == notation::COSE {
-                    self.problems.push(format!(
-                        "notation: {} is not read: sign with the JWS envelope",
-                        notation::COSE
-                    ));
-                }
                 continue;
             };
             let beside = layer.annotations.get(simple::SIGNATURE).cloned();

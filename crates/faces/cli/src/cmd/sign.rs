@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, ValueEnum};
-use dhow_engine::signing::{Certificate, PrivateKey, SignAs, SignRequest, predicate_type};
+use dhow_engine::signing::{Certificate, Envelope, PrivateKey, SignAs, SignRequest, predicate_type};
 use dhow_types::parse_duration;
 use jiff::Timestamp;
 
@@ -46,8 +46,10 @@ enum Format {
     Cosign,
     /// The same, referring to the image
     CosignReferrer,
-    /// The Notary Project's signature, as notation makes it
+    /// The Notary Project's signature, as notation makes it: in a JWS envelope
     Notation,
+    /// The same in a COSE envelope
+    NotationCose,
 }
 
 #[derive(Args, Debug)]
@@ -163,9 +165,10 @@ fn sign(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         Format::Bundle => SignAs::Bundle,
         Format::Cosign => SignAs::Cosign,
         Format::CosignReferrer => SignAs::CosignReferrer,
-        Format::Notation => SignAs::Notation,
+        Format::Notation => SignAs::Notation(Envelope::Jws),
+        Format::NotationCose => SignAs::Notation(Envelope::Cose),
     };
-    let notation = form == SignAs::Notation;
+    let notation = matches!(form, SignAs::Notation(_));
     for (name, given) in [
         ("expiry", flags.expiry.is_some() && !flags.tag_statement),
         ("certificate", flags.certificate.is_some()),

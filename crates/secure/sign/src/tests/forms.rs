@@ -5,6 +5,7 @@ use dhow_types::{Digest, ErrorKind};
 use serde_json::{Value, json};
 
 use super::fixture::{MANIFEST, NOW, by_key, found, target};
+use crate::notation::Envelope;
 use crate::{
     Certificate, Form, Found, Identity, Pattern, PrivateKey, Signer, Statement, Target, Trust, bundle,
     notation, simple,
@@ -29,9 +30,14 @@ fn statement(kind: &str) -> Statement {
 }
 
 fn with_certificate(key: &PrivateKey) -> (Certificate, Found) {
+    with_certificate_in(Envelope::Jws, key)
+}
+
+fn with_certificate_in(envelope: Envelope, key: &PrivateKey) -> (Certificate, Found) {
     let certificate = Certificate::self_made(key, "CN=Ada,C=GB", NOW - 10, NOW + 1000).unwrap();
     let how = notation::Request {
         chain: std::slice::from_ref(&certificate),
+        envelope,
         now: NOW,
         expiry: Some(NOW + 500),
         annotations: &said(),
@@ -77,13 +83,15 @@ fn every_form_is_verified_as_it_was_signed() {
     assert!(!verified.is_signature());
     assert_eq!(verified.statement.unwrap().predicate, json!({"a": 1}));
 
-    let (certificate, signed) = with_certificate(&key);
-    let verified = trusting(&certificate).verify(&signed, &target()).unwrap();
-    assert_eq!(
-        verified.signer,
-        Signer::Certificate("CN=Ada,C=GB".to_owned(), certificate.thumbprint())
-    );
-    assert_eq!(verified.annotations, said());
+    for envelope in [Envelope::Jws, Envelope::Cose] {
+        let (certificate, signed) = with_certificate_in(envelope, &key);
+        let verified = trusting(&certificate).verify(&signed, &target()).unwrap();
+        assert_eq!(
+            verified.signer,
+            Signer::Certificate("CN=Ada,C=GB".to_owned(), certificate.thumbprint())
+        );
+        assert_eq!((verified.annotations, verified.signed_at), (said(), Some(NOW)));
+    }
 }
 
 #[test]
@@ -104,9 +112,12 @@ fn an_envelope_alone_is_read_as_cosign_2_wrote_it() {
 fn a_signature_of_another_image_is_refused_in_every_form() {
     let key = PrivateKey::generate().unwrap();
     let (certificate, signed) = with_certificate(&key);
+    let (other, cose) = with_certificate_in(Envelope::Cose, &key);
     let trust = Trust {
         keys: vec![key.public().clone()],
-        ..trusting(&certificate)
+        authorities: vec![certificate, other],
+        now: NOW,
+        ..Trust::default()
     };
     let other = Target {
         digest: Digest::of(b"other"),
@@ -116,7 +127,7 @@ fn a_signature_of_another_image_is_refused_in_every_form() {
         Form::Bundle,
         bundle::sign(&key, &statement(crate::SIGNED)).unwrap(),
     );
-    for replayed in [simple(&key), bundle, signed] {
+    for replayed in [simple(&key), bundle, signed, cose] {
         assert!(trust.verify(&replayed, &target()).is_ok());
         let error = trust.verify(&replayed, &other).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
@@ -127,16 +138,19 @@ fn a_signature_of_another_image_is_refused_in_every_form() {
 fn any_byte_that_changes_makes_it_no_signature() {
     let key = PrivateKey::generate().unwrap();
     let (certificate, signed) = with_certificate(&key);
+    let (other, cose) = with_certificate_in(Envelope::Cose, &key);
     let trust = Trust {
         keys: vec![key.public().clone()],
-        ..trusting(&certificate)
+        authorities: vec![certificate, other],
+        now: NOW,
+        ..Trust::default()
     };
     let base = trust.verify(&signed, &target()).unwrap();
     let bundle = found(
         Form::Bundle,
         bundle::sign(&key, &statement(crate::SIGNED)).unwrap(),
     );
-    for whole in [simple(&key), bundle, signed] {
+    for whole in [simple(&key), bundle, signed, cose] {
         for at in 0..whole.content.len() {
             let mut changed = whole.clone();
             changed.content[at] ^= 1;
@@ -206,17 +220,21 @@ fn a_header_that_asks_for_no_algorithm_or_another_is_refused() {
 #[test]
 fn a_certificate_out_of_its_time_or_an_expired_signature_does_not_count() {
     let key = PrivateKey::generate().unwrap();
-    let (certificate, signed) = with_certificate(&key);
-    for (now, why) in [
+    let envelopes = [Envelope::Jws, Envelope::Cose].map(|envelope| with_certificate_in(envelope, &key));
+    let times = [
         (NOW + 501, "expired"),
         (NOW + 1001, "expired"),
         (NOW - 11, "not valid before"),
-    ] {
+    ];
+    for ((certificate, signed), (now, why)) in envelopes
+        .iter()
+        .flat_map(|envelope| times.map(|time| (envelope, time)))
+    {
         let trust = Trust {
             now,
-            ..trusting(&certificate)
+            ..trusting(certificate)
         };
-        let error = trust.verify(&signed, &target()).unwrap_err();
+        let error = trust.verify(signed, &target()).unwrap_err();
         assert!(
             error.kind() == ErrorKind::PermissionDenied && error.to_string().contains(why),
             "{error}"

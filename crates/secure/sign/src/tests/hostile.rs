@@ -96,6 +96,8 @@ proptest! {
         let trust = World::new().trust();
         for form in [Form::Simple, Form::Bundle, Form::Envelope, Form::Notation] {
             prop_assert!(trust.verify(&found(form, bytes.clone()), &target()).is_err());
+            let as_cose = [&[0xd2, 0x84][..], &bytes].concat();
+            prop_assert!(trust.verify(&found(form, as_cose), &target()).is_err());
             prop_assert!(trust.verify(&found(form, text.clone().into_bytes()), &target()).is_err());
         }
     }
