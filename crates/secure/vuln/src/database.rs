@@ -91,6 +91,11 @@ impl Database {
             connection,
             has_exploits: false,
         };
+        // Otherwise a statement is compiled again whenever it is asked for another package, since its plan may depend on the name.
+        database.ask(|connection| {
+            let stable = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+            connection.set_db_config(stable, true).map(drop)
+        })?;
         let form: i64 =
             database.ask(|connection| connection.query_row("PRAGMA user_version", [], |row| row.get(0)))?;
         if form != FORM {
