@@ -357,9 +357,10 @@ fn a_systemd_has_its_memory_and_its_signal() {
     let Some(world) = World::with_busybox() else {
         return;
     };
-    world
-        .podman("create --network none --name init --systemd always busybox sleep 1")
-        .ok();
+    let made = world.podman("create --network none --name init --systemd always busybox sleep 1");
+    // Also where the host's control groups are too old for it: podman's clients take every line for an answer.
+    assert_eq!(made.stderr, "");
+    made.ok();
     let told = world.podman("inspect --format {{.Config.StopSignal}} init").ok();
     assert_eq!(told, "SIGRTMIN+3");
     let mounts = world

@@ -97,7 +97,9 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
             super::pod::forget(engine, pod);
         }
     })?;
-    for warning in &created.warnings {
+    // What podman says in its place can be turned off, and its tests take every line for the program's.
+    let lacks = created.lacks.iter().filter(|_| !dialect::spoken().is_podman());
+    for warning in created.warnings.iter().chain(lacks) {
         note(&format!("WARNING: {warning}"));
     }
     if let Some(path) = &flags.cidfile {

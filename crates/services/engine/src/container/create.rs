@@ -189,6 +189,8 @@ pub struct Created {
     pub id: ContainerId,
     /// What the person should know.
     pub warnings: Vec<String>,
+    /// What the host lacks for a systemd in it.
+    pub lacks: Option<String>,
 }
 
 impl Engine {
@@ -213,6 +215,10 @@ impl Engine {
         }
         let _ids = self.lock_ids(wanted)?;
         let mut config = self.config(wanted, &image, &mounted, &id, &mut warnings)?;
+        let lacks = match config.extras.systemd {
+            true => super::implied::old_groups(crate::system::bundle_host().cgroup_v2),
+            false => None,
+        };
         let make = |config: &Config| {
             let fill = |folder: &Path| self.copy_secrets(config, folder);
             self.containers().create(config, &fill)
@@ -226,7 +232,7 @@ impl Engine {
             created => created?,
         }
         self.tell(&Event::of(&config, "create"));
-        Ok(Created { id, warnings })
+        Ok(Created { id, warnings, lacks })
     }
 
     fn config(
@@ -256,9 +262,6 @@ impl Engine {
         super::mounts::check_mapped(&mounts, users.as_ref())?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
         warnings.extend(foreign_platform(image));
-        if wanted.extras.systemd {
-            warnings.extend(super::implied::old_groups(crate::system::bundle_host().cgroup_v2));
-        }
         let exposed = super::defaults::exposed(wanted, defaults);
         let (health, idle_health) = health(wanted, defaults.healthcheck.as_ref())?;
         let mut labels = defaults.labels.clone();
