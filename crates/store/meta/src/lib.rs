@@ -37,6 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dhow_sys::sched::Urgent;
 use dhow_types::ErrorKind;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
@@ -291,6 +292,9 @@ impl Meta {
 
     fn connect(&self) -> Result<Connection, Error> {
         self.recover()?;
+        // As root SQLite gives the log to the owner of the database each time it opens it (`robustFchown` of its os_unix.c),
+        // with the inode locked. Set aside there for the turns of others, this thread would keep the next writer waiting.
+        let _urgent = Urgent::begin();
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = Connection::open(&self.path)?;
             connection.busy_timeout(PATIENCE)?;
