@@ -134,7 +134,7 @@ impl Engine {
                 container.state.status,
                 Status::Exited | Status::Created | Status::Dead
             );
-            !ended || container.state.pid != 0
+            !ended || container.state.newborn.is_some()
         });
         (!runs).then_some(Some(lock))
     }

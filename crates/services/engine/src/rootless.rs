@@ -108,6 +108,9 @@ fn living(engine: &Engine, members: &Path) -> Result<Vec<OwnedFd>, Error> {
     let containers = engine.containers().list().unwrap_or_default();
     let inits = containers.iter().map(|one| (one.state.pid, one.state.pid_start));
     processes.extend(inits.filter(|(pid, _)| *pid != 0));
+    // What was to become a program and has lost its monitor can only be ended by who is in its namespace.
+    let newborn = containers.iter().filter_map(|one| one.state.newborn);
+    processes.extend(newborn.map(|newborn| (newborn.pid, newborn.pid_start)));
     let own = File::open("/proc/self/ns/user").context(|| "open the own user namespace")?;
     let namespaces = processes.into_iter().filter_map(|(pid, start)| {
         let namespace = File::open(format!("/proc/{pid}/ns/user")).ok()?;

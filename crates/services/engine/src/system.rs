@@ -342,7 +342,7 @@ impl Engine {
         let running = matches!(
             container.state.status,
             Status::Running | Status::Paused | Status::Restarting
-        ) || container.state.pid != 0;
+        ) || container.state.newborn.is_some();
         if self.containers().try_lock(id)?.is_none() {
             return Ok(None);
         }

@@ -19,7 +19,8 @@ use dhow_types::ErrorKind;
 use super::forward::Forwarder;
 use super::hooks::Bundle;
 use super::pipes::{Pipes, pipe};
-use super::record::{Config, NetworkMode, State, Status};
+use super::program::process_start;
+use super::record::{Config, NetworkMode, Newborn, State, Status};
 use super::shared::{Joined, namespace_at};
 use super::users::{Entered, Ids};
 use crate::event::Event;
@@ -317,7 +318,7 @@ impl ContainerLife {
             // Whatever is in it is found by it.
             Some(_) => {}
             // A full disk must not keep it from its start.
-            None => drop(self.change(|state| super::program::note(state, pid))),
+            None => drop(self.change(|state| state.newborn = Some(Newborn::of(pid)))),
         };
         let running = match bundle {
             Some(_) => dhow_runtime::run_with_hooks(create, &super::hooks::surroundings(), &mut born),
@@ -434,6 +435,7 @@ impl ContainerLife {
             state.pid = 0;
             state.pid_start = 0;
             state.mark = None;
+            state.newborn = None;
             state.adopter = None;
             state.exit_code = exit.code;
             state.manually_stopped = exit.by_request;
@@ -507,7 +509,10 @@ impl Life for ContainerLife {
         let written = match change {
             Change::Started { pid, at } => self.change(|state| {
                 state.status = Status::Running;
-                super::program::note(state, *pid);
+                state.pid = *pid;
+                state.pid_start = process_start(*pid).unwrap_or(0);
+                state.mark = super::program::mark(*pid);
+                state.newborn = None;
                 state.adopter = None;
                 state.started = Some(format_time(*at));
                 state.finished = None;

@@ -4,44 +4,54 @@ use std::fs;
 use std::io::ErrorKind;
 
 use super::folder::Container;
-use super::record::{PidfsMark, State, Status};
+use super::record::{Newborn, PidfsMark, State, Status};
 
 /// Exit code of a program of which nobody wrote down how it ended.
 pub(super) const LOST: i32 = 255;
 
-/// A record that says "running" of a process that is no more: the monitor was killed, or the machine was. One that says less has
-/// a process as long as a start is at it, or was when its monitor was killed.
+/// A record that says "running" of a process that is no more: the monitor was killed, or the machine was.
 pub(super) fn settle(mut state: State) -> State {
-    if matches!(state.status, Status::Running | Status::Paused) {
-        if !lives(&state) {
-            state.status = Status::Exited;
-            state.exit_code = LOST;
-            state.pid = 0;
-        }
-    } else if state.pid != 0 && !lives(&state) {
+    let alive = matches!(state.status, Status::Running | Status::Paused);
+    if alive && !lives(&state) {
+        state.status = Status::Exited;
+        state.exit_code = LOST;
         state.pid = 0;
+    }
+    if state.newborn.is_some_and(|newborn| !newborn.lives()) {
+        state.newborn = None;
     }
     state
 }
 
-/// Writes down which process is the container's.
-pub(super) fn note(state: &mut State, pid: i32) {
-    state.pid = pid;
-    state.pid_start = process_start(pid).unwrap_or(0);
-    state.mark = mark(pid);
-}
-
 /// Whether the process of a record is there, and not a later one of its number.
 pub(super) fn lives(state: &State) -> bool {
-    if let Some(mark) = state.mark.filter(|mark| boot() == Some(mark.boot)) {
-        match dhow_sys::process::pidfs_inode(state.pid) {
+    is_there(state.pid, state.pid_start, state.mark)
+}
+
+impl Newborn {
+    pub(super) fn of(pid: i32) -> Self {
+        Self {
+            pid,
+            pid_start: process_start(pid).unwrap_or(0),
+            mark: mark(pid),
+        }
+    }
+
+    pub(super) fn lives(&self) -> bool {
+        is_there(self.pid, self.pid_start, self.mark)
+    }
+}
+
+fn is_there(pid: i32, start: u64, mark: Option<PidfsMark>) -> bool {
+    if let Some(mark) = mark.filter(|mark| boot() == Some(mark.boot)) {
+        match dhow_sys::process::pidfs_inode(pid) {
             Ok(inode) => return inode == mark.inode,
             Err(error) if error.kind() == ErrorKind::NotFound => return false,
             // Another kernel than the one that wrote it down, or no descriptors left: procfs knows as well.
             Err(_) => {}
         }
     }
-    process_start(state.pid) == Some(state.pid_start)
+    process_start(pid) == Some(start)
 }
 
 /// What [`lives`] compares; none where the kernel has no such numbers.
@@ -117,6 +127,20 @@ mod tests {
             (settled.status, settled.exit_code, settled.pid),
             (Status::Exited, LOST, 0)
         );
+    }
+
+    #[test]
+    fn what_is_to_become_a_program_is_known_as_long_as_it_lives_and_runs_nothing() {
+        let newborn = |pid| {
+            settle(State {
+                newborn: Some(Newborn::of(pid)),
+                ..State::default()
+            })
+        };
+        let there = newborn(own());
+        assert!(there.newborn.is_some_and(|newborn| newborn.pid == own()));
+        assert_eq!((there.pid, there.status), (0, Status::Created));
+        assert_eq!(newborn(i32::MAX).newborn, None);
     }
 
     #[test]

@@ -252,6 +252,10 @@ pub struct State {
     /// What tells it apart sooner, where the kernel has that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<PidfsMark>,
+    /// The process that is to become its program, while it is set up: it is in none of its namespaces yet, perhaps, and nobody may
+    /// take it for the container. Of one whose monitor was killed then, until somebody ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newborn: Option<Newborn>,
     /// The monitor that took it over from one that was killed, with its start time: it is not the program's parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopter: Option<(i32, u64)>,
@@ -279,6 +283,18 @@ pub struct State {
     /// Whether a stop waits for its end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
+}
+
+/// A process that is to become a program, as [`State`] knows the program itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newborn {
+    /// Process id on the host.
+    pub pid: i32,
+    /// Its start time.
+    pub pid_start: u64,
+    /// What tells it apart sooner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<PidfsMark>,
 }
 
 /// A process as pidfs numbers it (Linux 6.9): no two of one boot have the same number.

@@ -113,7 +113,7 @@ impl Engine {
     /// control group.
     pub(super) fn release(&self, config: &Config, state: &State) -> Result<(), Error> {
         let mut failures = Failures::new();
-        failures.record("end its program", super::stop::end_orphan(state));
+        failures.record("end its program", super::stop::end_newborn(state));
         failures.record("leave the networks", self.leave_networks(config, state));
         failures.record("remove the control group", self.remove_group(config));
         failures

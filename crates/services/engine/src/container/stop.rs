@@ -223,6 +223,7 @@ impl Engine {
             state.status = Status::Exited;
         }
         state.pid = 0;
+        state.newborn = None;
         state.stopping = false;
         state.endpoints.clear();
         self.containers().write_state(id, &state)
@@ -257,26 +258,29 @@ fn monitor_to_wait_for(container: &Container) -> Option<OwnedFd> {
     (monitor_of(container) == Some(monitor)).then_some(pidfd)
 }
 
-/// Ends the program of a record that nobody watches: its monitor was killed while it started.
-pub(super) fn end_orphan(state: &State) -> Result<(), Error> {
-    let Some(pidfd) = process_of(state)? else {
+/// Ends what was to become a program when its monitor was killed, and may have become it.
+pub(super) fn end_newborn(state: &State) -> Result<(), Error> {
+    let Some(newborn) = &state.newborn else {
+        return Ok(());
+    };
+    let Some(pidfd) = opened(newborn.pid, || newborn.lives())? else {
         return Ok(());
     };
     send(&pidfd, KILL)?;
     if ended_within(&pidfd, AFTERMATH) {
         return Ok(());
     }
-    let message = format!("process {} does not end, though it was killed", state.pid);
+    let message = format!("process {} does not end, though it was killed", newborn.pid);
     Err(Error::new(ErrorKind::Unavailable, message))
 }
 
 /// A handle of the container's program, if it still is that program.
 pub(super) fn open_process(container: &Container) -> Result<Option<OwnedFd>, Error> {
-    process_of(&container.state)
+    opened(container.state.pid, || lives(&container.state))
 }
 
-fn process_of(state: &State) -> Result<Option<OwnedFd>, Error> {
-    let Some(pid) = Pid::from_raw(state.pid) else {
+fn opened(pid: i32, is_meant: impl Fn() -> bool) -> Result<Option<OwnedFd>, Error> {
+    let Some(pid) = Pid::from_raw(pid) else {
         return Ok(None);
     };
     let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
@@ -290,7 +294,7 @@ fn process_of(state: &State) -> Result<Option<OwnedFd>, Error> {
         }
     };
     // Checked after the handle is open: from here on it cannot become another process.
-    Ok(lives(state).then_some(pidfd))
+    Ok(is_meant().then_some(pidfd))
 }
 
 pub(super) fn send(pidfd: &OwnedFd, signal: i32) -> Result<(), Error> {
