@@ -392,6 +392,57 @@ fn an_image_that_somebody_who_may_has_called_back_is_refused_wherever_it_is_pull
 }
 
 #[test]
+fn a_statement_of_the_future_keeps_no_later_one_from_counting() {
+    let Some(g) = Guarded::new() else { return };
+    let image = g.publish("a/app:1", None, "bundle");
+    let key = g.file("ada.key");
+    let kind = "https://github.com/dhow-project/dhow/blob/main/docs/signatures.md#lifecycle/v1";
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let predicate = format!(r#"{{"issued": {}, "annotations": {{}}}}"#, now + 2 * 86_400);
+    let predicate = g.world.file("predicate.json", predicate).display().to_string();
+    g.world
+        .dhow(&[
+            "attest",
+            "--key",
+            &key,
+            "--type",
+            kind,
+            "--predicate",
+            &predicate,
+            &image,
+        ])
+        .exits(0);
+    let policy = format!(
+        "[[lifecycle]]\nimages = [\"{}/a/**\"]\nsigned-by = [\"ada\"]\n",
+        g.served.host()
+    );
+    g.ruled(&policy, &["pull", &image])
+        .exits(1)
+        .says("what ada signed of the end of the image is of the future");
+    // What is said today counts.
+    g.world.dhow(&["pull", "-q", &image]).exits(0);
+    let harm = ["--revoke", "--date", "2020-01-01", "--reason", "it steals"];
+    let retire = [&["retire", "--push", "--key", &key][..], &harm, &[&image]].concat();
+    g.world.dhow(&retire).exits(0);
+    g.world.dhow(&["retire", "--undo", &image]).exits(0);
+    g.world.dhow(&["rmi", &image]).exits(0);
+    let Some(theirs) = World::new() else { return };
+    let policy = g.world.path("policy.toml");
+    let call = |args: &[&str]| {
+        let mut command = theirs.command(args);
+        command
+            .env("DHOW_POLICY", &policy)
+            .env("DHOW_CONTAINERS_POLICY", "");
+        crate::world::finish(command, Vec::new())
+    };
+    call(&["pull", &image]).exits(0);
+    call(&["run", "--rm", "--network", "none", &image, "/bin/true"])
+        .exits(125)
+        .says("it steals (signed by ada)");
+    theirs.clean();
+}
+
+#[test]
 fn a_tag_that_is_moved_back_or_not_stated_any_more_is_not_pulled() {
     let Some(g) = Guarded::new() else { return };
     let rule = format!("{SIGNED}tag-stated = true\n");

@@ -19,6 +19,9 @@ use crate::{Context as _, Engine, Error};
 /// Most statements about one image that are read.
 const MOST_READ: usize = 16;
 
+/// How far another clock may be ahead of ours, in seconds.
+const MOST_AHEAD: i64 = 24 * 3600;
+
 impl Engine {
     /// Says in every registry that an image has a name in that it is not to be used any more, or, without a statement, that it may
     /// be used again, which has to be signed. What was said there before stays: of several statements the one with the
@@ -153,7 +156,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The newest that one of these signers says of an image, when it is newer than what was seen here.
+    /// The newest that one of these signers says of an image, when it is newer than what was seen here. What is said to be of the future
+    /// does not count: else nothing that is said until then would.
     fn fetch_signed(
         &self,
         policy: &Policy,
@@ -165,6 +169,8 @@ impl Engine {
         let top = client.manifest_at(reference, digest);
         let found = signatures_of(client, reference, &top.context(|| "ask for it")?)?;
         let mut newest: Option<(LifecycleStatement, &str)> = None;
+        let mut ahead = None;
+        let last = now().saturating_add(MOST_AHEAD);
         for name in names {
             let Some(document) = policy.signers.get(*name) else {
                 continue;
@@ -175,6 +181,10 @@ impl Engine {
                     .statement
                     .and_then(|statement| LifecycleStatement::of(&statement).ok().flatten());
                 let Some(said) = said else { continue };
+                if said.issued > last {
+                    ahead = Some(*name);
+                    continue;
+                }
                 if newest
                     .as_ref()
                     .is_none_or(|(known, _)| said.issued > known.issued)
@@ -182,6 +192,12 @@ impl Engine {
                     newest = Some((said, name));
                 }
             }
+        }
+        if let (None, Some(name)) = (&newest, ahead) {
+            let message = format!("what {name} signed of the end of the image is of the future");
+            return Err(Error::new(ErrorKind::FailedPrecondition, message).with_hint(
+                "one of the two clocks is wrong: this machine's, or that of who signed, who can sign it again",
+            ));
         }
         let Some((said, name)) = newest.filter(|(said, _)| said.issued > self.issued(image)) else {
             return Ok(());
