@@ -711,6 +711,7 @@ fn signature(input: &[u8]) -> Shape {
     let root = TrustedRoot::parse(include_bytes!("../corpus/trustedroot/root")).ok();
     let trust = Trust {
         root,
+        pki: None,
         identities: vec![Identity {
             name: Pattern::Exactly("nobody@example.org".to_owned()),
             issuer: Some(Pattern::Exactly("https://nobody.example.org".to_owned())),
