@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::brief::{Listed, Record};
-use super::program::{LOST, process_start, settle};
+use super::program::{LOST, lives, process_start, settle};
 use super::record::{Config, State, Status};
 use super::summary::{Stamps, Summary};
 use crate::{Context as _, Error};
@@ -300,6 +300,18 @@ impl Containers {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Whether more may be written to a container's log: its program runs, or has ended and its monitor has not said so yet, which it does
+    /// when it has written all that there was.
+    pub(super) fn is_logging(&self, id: &ContainerId) -> bool {
+        self.load_state(id).is_ok_and(|state| {
+            let over = !matches!(
+                state.status,
+                Status::Running | Status::Paused | Status::Restarting
+            );
+            !over && (lives(&state) || self.is_looked_after(id))
+        })
     }
 
     /// Whether somebody has the container's lock. Who only looks makes nothing: it may be going at this moment.
@@ -725,5 +737,31 @@ mod tests {
         fs::write(&path, "{").unwrap();
         assert_eq!(read_json::<State>(&path).unwrap_err().kind(), ErrorKind::DataLoss);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_log_goes_on_until_the_monitor_has_said_how_the_program_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let containers = super::super::brief::tests::containers(root.path(), 1);
+        let id = super::super::brief::tests::config(0).id;
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let mut state = State {
+            status: Status::Running,
+            pid,
+            pid_start: process_start(pid).unwrap(),
+            ..State::default()
+        };
+        child.wait().unwrap();
+        containers.write_state(&id, &state).unwrap();
+        // Nobody is there who could write.
+        assert!(!containers.is_logging(&id));
+        let lock = containers.try_lock(&id).unwrap().unwrap();
+        assert!(containers.is_logging(&id));
+        assert_eq!(containers.load(&id).unwrap().state.status, Status::Exited);
+        state.status = Status::Exited;
+        containers.write_state(&id, &state).unwrap();
+        assert!(!containers.is_logging(&id));
+        drop(lock);
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use dhow_monitor::{LogFollower, LogReader, Record, log_files};
 use dhow_types::ErrorKind;
 
-use super::record::Status;
 use crate::{Context as _, Engine, Error};
 
 /// How often a followed log is looked at where no change is seen: a monitor that was killed writes nothing.
@@ -109,11 +108,6 @@ impl Engine {
 
     /// Whether more may be written to its log.
     pub(super) fn is_alive(&self, id: &dhow_types::ContainerId) -> bool {
-        self.containers().load(id).is_ok_and(|container| {
-            matches!(
-                container.state.status,
-                Status::Running | Status::Paused | Status::Restarting
-            )
-        })
+        self.containers().is_logging(id)
     }
 }
