@@ -4,6 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`beside`] | two pieces of work at once, between forks |
 //! | [`clone`] | fork and clone3 of a single-threaded process, with pidfd, new namespaces and a cgroup |
 //! | [`exec`], [`stub`] | execve with vectors that were built before the clone, never from this program directly |
 //! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
@@ -27,6 +28,7 @@
 )]
 
 pub mod background;
+pub mod beside;
 pub mod bpf;
 pub mod clone;
 pub mod exec;

@@ -76,7 +76,7 @@ fn own_raw() -> io::Result<Raw> {
 
 /// While it lives, the thread that made it runs before all that are not urgent: for what others wait for, and what takes
 /// microseconds. Only who may (`CAP_SYS_NICE`, `RLIMIT_RTPRIO`); for others, and for who is urgent anyway, it does nothing.
-/// It must not live over a fork, whose child would stay so.
+/// A child that is forked while it lives is so, too, until it says [`end`](Self::end).
 #[derive(Debug)]
 pub struct Urgent {
     /// How the thread was scheduled before; none when nothing was changed.
@@ -111,6 +111,13 @@ impl Urgent {
 
 impl Drop for Urgent {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Urgent {
+    /// What its end does; for the child of a fork, whose copy nobody drops.
+    pub fn end(&self) {
         let Some(before) = self.before else { return };
         if set_raw(&Raw { size: RAW, ..before }).is_err() {
             // What every thread may be, if it may not be what it was.
