@@ -310,19 +310,21 @@ fn make_parents(base: &Path, path: &Path, mode: Mode, cpuset: bool) -> io::Resul
 fn inherit_cpuset(base: &Path, leaf: &Path) -> io::Result<()> {
     const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
     let read = |at: &Path, file: &str| dhow_sys::file::read_text(at.join(file), MOST_BYTES);
-    let mut empty = false;
+    let mut empty = Vec::with_capacity(FILES.len());
     for file in FILES {
-        empty |= read(leaf, file)?.trim().is_empty();
+        if read(leaf, file)?.trim().is_empty() {
+            empty.push(file);
+        }
     }
-    let Some(below) = leaf.strip_prefix(base).ok().filter(|_| empty) else {
+    let Ok(below) = leaf.strip_prefix(base) else {
         return Ok(());
     };
-    let mut at = base.to_owned();
-    for part in below {
-        let parent = at.clone();
-        at.push(part);
-        for file in FILES {
-            if read(&at, file)?.trim().is_empty() {
+    for file in empty {
+        let mut at = base.to_owned();
+        for part in below {
+            let parent = at.clone();
+            at.push(part);
+            if at == leaf || read(&at, file)?.trim().is_empty() {
                 std::fs::write(at.join(file), read(&parent, file)?.trim())?;
             }
         }

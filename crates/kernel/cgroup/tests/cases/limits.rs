@@ -124,7 +124,7 @@ fn limits_that_the_host_cannot_hold_are_refused_by_name() {
                 }],
                 ..Resources::default()
             },
-            "3MB",
+            "hugetlb",
         ),
     ];
     for (there, wanted, word) in cases {
