@@ -220,3 +220,16 @@ fn a_process_is_read_from_a_pipe_whose_writer_is_late() {
     yard.say("delete --force a").ok();
     yard.nothing_left();
 }
+
+/// The filter is compiled while the folder and the control group are made.
+#[test]
+fn a_filter_that_cannot_be_compiled_leaves_nothing() {
+    let Some(yard) = Yard::new() else { return };
+    yard.config(|config| {
+        config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_NOPE", "syscalls": [] });
+    });
+    for verb in ["create a", "run a"] {
+        yard.say(verb).exits(1).says("SCMP_ACT_NOPE");
+        yard.nothing_left();
+    }
+}

@@ -7,6 +7,7 @@ use dhow_cgroup::Group;
 use dhow_oci::runtime::State;
 use dhow_sys::clone::Child;
 use dhow_sys::mount::{Attributes, set_attributes};
+use dhow_sys::sched::Urgent;
 use dhow_types::ErrorKind;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
@@ -119,7 +120,7 @@ pub struct Running {
 pub fn create(create: Create<'_>) -> Result<Created, Error> {
     let plan = create.plan;
     refuse_what_needs_a_folder(plan)?;
-    let (child, link) = begin(&create, None)?;
+    let (child, link) = begin(&create, None, None)?;
     let terminal = match link.answer() {
         Answer::Ready(terminal) => terminal,
         answer => return Err(answer.into_error(&child, &plan.program.name, Some(&plan.program), Some(plan))),
@@ -152,7 +153,7 @@ pub fn run(create: Create<'_>) -> Result<Running, Error> {
 pub fn run_known(create: Create<'_>, born: &mut dyn FnMut(i32)) -> Result<Running, Error> {
     let plan = create.plan;
     refuse_what_needs_a_folder(plan)?;
-    let (child, link) = begin(&create, None)?;
+    let (child, link) = begin(&create, None, None)?;
     born(child.pid.as_raw_pid());
     link.tell();
     parent::running(child, &link, &plan.program, Some(plan), create.state)
@@ -187,7 +188,7 @@ pub fn run_with_hooks(
         listener: None,
         classes: &[],
     };
-    let (child, link) = begin(&create, Some(&staged))?;
+    let (child, link) = begin(&create, Some(&staged), None)?;
     let state = State {
         pid: child.pid.as_raw_pid(),
         ..state.clone()
@@ -280,8 +281,13 @@ impl Created {
     }
 }
 
-/// Clones the child and does what only the parent can: groups, id maps.
-pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<(Child, Link), Error> {
+/// Clones the child and does what only the parent can: groups, id maps. `ready` is the network namespace if it is made already
+/// ([`Plan::lends_network`]).
+pub(crate) fn begin(
+    create: &Create<'_>,
+    staged: Option<&Staged<'_>>,
+    ready: Option<OwnedFd>,
+) -> Result<(Child, Link), Error> {
     let plan = create.plan;
     let streams = parent::streams(&create.stdio, plan.program.terminal)?;
     let joins = joins(create)?;
@@ -305,23 +311,12 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
     let clocks = new.contains(UnshareFlags::NEWTIME);
     new.remove(UnshareFlags::NEWTIME);
     // Making a network namespace is a third of the work of clone3. The parent, which would only wait, does it beside the
-    // child's own work; in a new user namespace it would have the wrong owner.
-    let network = new.contains(UnshareFlags::NEWNET) && !plan.has_users();
+    // child's own work, or did it beside its own before.
+    let network = new.contains(UnshareFlags::NEWNET) && plan.lends_network();
     if network {
         new.remove(UnshareFlags::NEWNET);
     }
-    // The child of a new user namespace has no right to enter namespaces of the host, so its parent does.
-    // A user or mount namespace it could not come back from: a process between the two enters all of them.
-    let between = joins_users || joins.iter().any(|(kind, _)| *kind == Namespace::Mount);
-    let (between, joins) = if between {
-        (joins, Vec::new())
-    } else {
-        (Vec::new(), joins)
-    };
-    let (visits, join): (Vec<_>, Vec<_>) = joins
-        .into_iter()
-        .partition(|(kind, _)| *kind == Namespace::Pid || plan.has_users());
-    let join: Vec<OwnedFd> = join.into_iter().map(|(_, fd)| fd).collect();
+    let entered = Entered::of(plan, joins);
     let classes = staged.map_or(&[][..], |staged| staged.classes);
     let placed = parent::Place::of(create.group)?.and(classes)?;
     let (link, other) = Link::pair()?;
@@ -331,7 +326,7 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         rootfs: &create.rootfs,
         streams,
         entrances: placed.entrances(),
-        join: &join,
+        join: &entered.child,
         taken: &sources.taken,
         ids: &sources.ids,
         nodes: nodes.as_ref(),
@@ -343,29 +338,66 @@ pub(crate) fn begin(create: &Create<'_>, staged: Option<&Staged<'_>>) -> Result<
         staged,
         link: other.as_fd(),
     };
-    let visit = Visit::enter(&visits)?;
+    let visit = Visit::enter(&entered.parent)?;
     let protection = parent::protect(!maps_users)?;
-    let spawned = placed.spawn(new, &between, |by_parent| {
+    let urgent = placed.urgent();
+    let spawned = placed.spawn(new, &entered.between, |by_parent| {
+        urgent.iter().for_each(Urgent::end);
         setup.wait_for_parent |= by_parent;
         // Closes the child's copy of the parent's end: only so does the end of the parent reach it.
         drop(link.take());
         init::begin(&setup)
     });
+    drop(urgent);
     drop(protection);
     visit.leave()?;
     let (child, by_parent) = spawned?;
     drop(other);
+    let network = network.then_some(ready);
     provide(create, child, link, by_parent, maps_users, network)
 }
 
-/// What only the parent can do for the child, which waits for it.
+/// Who enters which of the namespaces that are joined.
+#[derive(Default)]
+struct Entered {
+    /// A process between the parent and the child, which enters all of them.
+    between: Vec<(Namespace, OwnedFd)>,
+    /// The parent, for the moment of the clone.
+    parent: Vec<(Namespace, OwnedFd)>,
+    /// The child itself.
+    child: Vec<OwnedFd>,
+}
+
+impl Entered {
+    fn of(plan: &Plan, joins: Vec<(Namespace, OwnedFd)>) -> Self {
+        // From a user or mount namespace the parent could not come back.
+        let no_return = |kind: Namespace| matches!(kind, Namespace::User | Namespace::Mount);
+        if joins.iter().any(|(kind, _)| no_return(*kind)) {
+            return Self {
+                between: joins,
+                ..Self::default()
+            };
+        }
+        // The child of a new user namespace has no right to enter namespaces of the host, so its parent does.
+        let by_parent = |kind: Namespace| kind == Namespace::Pid || plan.has_users();
+        let (parent, child): (Vec<_>, Vec<_>) = joins.into_iter().partition(|(kind, _)| by_parent(*kind));
+        Self {
+            parent,
+            child: child.into_iter().map(|(_, fd)| fd).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What only the parent can do for the child, which waits for it. `network` is there for a child whose network namespace comes
+/// from here, and holds it if it is made already.
 fn provide(
     create: &Create<'_>,
     child: Child,
     link: Option<Link>,
     by_parent: bool,
     maps_users: bool,
-    network: bool,
+    network: Option<Option<OwnedFd>>,
 ) -> Result<(Child, Link), Error> {
     let outcome = place(create, &child, by_parent, maps_users);
     let Some(link) = link.filter(|_| outcome.is_ok()) else {
@@ -374,19 +406,19 @@ fn provide(
             .err()
             .unwrap_or_else(|| Error::new(ErrorKind::Internal, "no link to the child")));
     };
-    let moved = match network {
-        true => Ok(()),
-        false => move_devices(create, &child),
+    let moved = match &network {
+        Some(_) => Ok(()),
+        None => move_devices(create, &child),
     };
     if maps_users || by_parent {
         link.tell();
     }
     let handed = moved.and_then(|()| match network {
-        true => parent::network().and_then(|network| {
+        Some(ready) => ready.map_or_else(parent::network, Ok).and_then(|network| {
             netdev::take(&create.plan.devices, &network)?;
             link.hand(&network)
         }),
-        false => Ok(()),
+        None => Ok(()),
     });
     if let Err(error) = handed {
         parent::end(&child);

@@ -17,7 +17,7 @@ use rustix::thread::{ThreadNameSpaceType as Kinds, UnshareFlags, move_into_threa
 use crate::init::identity::{self, SetGroups};
 use crate::init::{self, staged, terminal};
 use crate::parent::{self, Answer, Link, Place, Visit};
-use crate::plan::{Program, Share};
+use crate::plan::{Filtered, Program, Share};
 use crate::report::{At, Failure, HANDED_OVER, Step};
 use crate::within::number;
 use crate::{Context as _, Error, Running, Settings, Stdio};
@@ -71,7 +71,8 @@ pub(crate) struct Joined {
 pub(crate) fn exec_in(exec: &Exec<'_>, joined: &Joined) -> Result<Running, Error> {
     let nothing = Linux::default();
     let share = Share::parse(exec.process, exec.linux.unwrap_or(&nothing), true)?;
-    let mut program = Program::prepare(exec.process, exec.seccomp, exec.settings)?.with_share(share);
+    let mut program = Program::prepare(exec.process, exec.settings)?.with_share(share);
+    program.put_filter(Filtered::compile(exec.seccomp, exec.settings)?);
     if let Some(annotations) = exec.annotations {
         program = program.with_landlock(annotations)?;
     }

@@ -7,6 +7,7 @@ use dhow_cgroup::Group;
 use dhow_oci::runtime::State;
 use dhow_sys::clone::{Child, Options};
 use dhow_sys::process::{block_signals, restore_signals};
+use dhow_sys::sched::Urgent;
 use dhow_types::ErrorKind;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -330,6 +331,13 @@ impl<'a> Place<'a> {
         self.by_parent
     }
 
+    /// A child that begins at once, on a processor of its own, beside what its parent has still to do: some kernels leave it
+    /// behind the parent until that one sleeps. None for one that is born into its group or moved there by the parent: a group
+    /// without a share of realtime takes no urgent process in (`sched_rt_can_attach`).
+    pub(crate) fn urgent(&self) -> Option<Urgent> {
+        (self.born.is_none() && !self.by_parent).then(Urgent::begin)
+    }
+
     /// Clones the child with all signals blocked, so that none is delivered to code of the parent in it. Says whether
     /// the parent has to move the child into the group: the kernel may refuse the birth in it (Linux before 5.7, a
     /// threaded or populated inner group), and what the child is told by its argument is the same.
@@ -442,6 +450,13 @@ pub(crate) fn network() -> Result<OwnedFd, Error> {
     let network = dhow_sys::namespace::unshare_net().context(|| "make a network namespace")?;
     let up = dhow_sys::namespace::loopback_up().context(|| "bring the loopback device up");
     dhow_sys::namespace::enter(&home).context(|| "return to the host's network namespace")?;
+    up.map(|()| network)
+}
+
+/// The same by a thread that does not come back: its end is near.
+pub(crate) fn network_of_a_thread() -> Result<OwnedFd, Error> {
+    let network = dhow_sys::namespace::unshare_net().context(|| "make a network namespace")?;
+    let up = dhow_sys::namespace::loopback_up().context(|| "bring the loopback device up");
     up.map(|()| network)
 }
 

@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dhow_oci::runtime::{Hooks, IdMapping, Linux, Process, Spec};
+use dhow_oci::runtime::{Hooks, IdMapping, Linux, Process, Seccomp, Spec};
 use dhow_sys::stub::Handover;
 use dhow_types::ErrorKind;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags as Propagation};
@@ -25,7 +25,7 @@ use rustix::thread::UnshareFlags;
 pub(crate) use device::Node;
 pub(crate) use mount::{Attributes, Bind, Ids, MountPlan, Parameter, Places, Source};
 use namespace::Namespaces;
-pub(crate) use program::Program;
+pub(crate) use program::{Filtered, Program};
 pub(crate) use share::Share;
 pub(crate) use sysctl::Sysctl;
 
@@ -112,6 +112,18 @@ impl Plan {
 
     /// The same with another process in place of the spec's.
     pub(crate) fn of(spec: &Spec, process: Option<&Process>, settings: &Settings) -> Result<Self, Error> {
+        let mut plan = Self::without_filter(spec, process, settings)?;
+        plan.program
+            .put_filter(Filtered::compile(profile(spec), settings)?);
+        Ok(plan)
+    }
+
+    /// The same without the filter, which can be compiled meanwhile.
+    pub(crate) fn without_filter(
+        spec: &Spec,
+        process: Option<&Process>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
         let Some(process) = process else {
             return Err(Error::new(ErrorKind::InvalidArgument, "spec has no process"));
         };
@@ -145,7 +157,7 @@ impl Plan {
                 .map(|path| mount::target(path))
                 .collect::<Result<Vec<_>, _>>()
         };
-        let mut program = Program::prepare(process, linux.seccomp.as_ref(), settings)?
+        let mut program = Program::prepare(process, settings)?
             .with_share(Share::parse(process, linux, false)?)
             .with_landlock(&spec.annotations)?;
         program.warnings.extend(
@@ -221,10 +233,21 @@ impl Plan {
         })
     }
 
+    /// Whether a network namespace of this process' making can be the container's new one: in a new user namespace it would
+    /// have the wrong owner.
+    pub(crate) fn lends_network(&self) -> bool {
+        self.new.contains(UnshareFlags::NEWNET) && !self.has_users()
+    }
+
     /// Whether the container has a user namespace of its own, new or joined.
     pub(crate) fn has_users(&self) -> bool {
         self.users
     }
+}
+
+/// The profile of the spec's filter.
+pub(crate) fn profile(spec: &Spec) -> Option<&Seccomp> {
+    spec.linux.as_ref()?.seccomp.as_ref()
 }
 
 fn mounts(

@@ -286,6 +286,8 @@ pub(super) fn carry(
         Some(foreground)
     };
     let begun = begin(&request.id, &request.bundle, request.options)?;
+    // While the container is at work: at the end somebody waits for this process.
+    drop(request.bundle);
     warn(context, &begun);
     let handed = crun::write_status(context, &begun, request.terminal, detached).and_then(|()| {
         hand_over(

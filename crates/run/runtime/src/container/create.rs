@@ -21,6 +21,7 @@ use crate::create::{Create, Rootfs, Stdio, begin};
 use crate::hooks::{self, Stage, Surroundings};
 use crate::init::staged::Staged;
 use crate::parent::{self, Answer, Link};
+use crate::plan::{self, Filtered};
 use crate::report::Name;
 use crate::{Context as _, Error, Plan, Settings};
 
@@ -90,9 +91,11 @@ pub struct Begun {
 /// # Errors
 /// The step that failed. Nothing of the container is left then.
 pub fn create(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<Begun, Error> {
-    let plan = prepare(root, id, bundle, &options)?;
-    let (mut birth, stdio) = Birth::reserve(root, id, bundle, &plan, options)?;
-    let outcome = birth.folder.listen().and_then(|listener| {
+    let mut plan = prepare(root, id, bundle, &options)?;
+    let (reserved, rest) = reserve(root, id, bundle, &mut plan, &options)?;
+    let (mut birth, stdio) = Birth::of(id, bundle, &plan, reserved, options);
+    let listener = birth.take(rest).and_then(|()| birth.folder.listen());
+    let outcome = listener.and_then(|listener| {
         let terminal = birth.bear(stdio, Some(&listener))?;
         birth.publish()?;
         // From here on the process waits for a start, whatever becomes of this one.
@@ -107,10 +110,12 @@ pub fn create(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Resul
 /// # Errors
 /// The step that failed; `NotFound` and `PermissionDenied` for the program. Nothing of the container is left then.
 pub fn run(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<Begun, Error> {
-    let plan = prepare(root, id, bundle, &options)?;
-    let (mut birth, stdio) = Birth::reserve(root, id, bundle, &plan, options)?;
+    let mut plan = prepare(root, id, bundle, &options)?;
+    let (reserved, rest) = reserve(root, id, bundle, &mut plan, &options)?;
+    let (mut birth, stdio) = Birth::of(id, bundle, &plan, reserved, options);
     let outcome = birth
-        .hear()
+        .take(rest)
+        .and_then(|()| birth.hear())
         .and_then(|()| birth.bear(stdio, None))
         .and_then(|terminal| {
             if !birth.begun_early {
@@ -123,7 +128,8 @@ pub fn run(root: &Path, id: &str, bundle: &Bundle, options: Options) -> Result<B
     birth.finish(outcome)
 }
 
-pub(super) fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
+/// The plan without its filter.
+fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options) -> Result<Plan, Error> {
     check_version(&bundle.spec.oci_version)?;
     if bundle
         .spec
@@ -149,7 +155,86 @@ pub(super) fn prepare(root: &Path, id: &str, bundle: &Bundle, options: &Options)
         bundle: Some(path),
         ..options.settings.clone()
     };
-    Plan::of(spec, process.as_ref(), &settings)
+    Plan::without_filter(spec, process.as_ref(), &settings)
+}
+
+/// The whole plan.
+pub(super) fn prepare_whole(
+    root: &Path,
+    id: &str,
+    bundle: &Bundle,
+    options: &Options,
+) -> Result<Plan, Error> {
+    let mut plan = prepare(root, id, bundle, options)?;
+    let filtered = Filtered::compile(plan::profile(&bundle.spec), &options.settings)?;
+    plan.program.put_filter(filtered);
+    Ok(plan)
+}
+
+/// What a container has of the host before it is born.
+struct Reserved {
+    folder: Folder,
+    lock: Lock,
+    group: Option<Group>,
+    /// In the unit until the first process is.
+    stand_in: Option<StandIn>,
+}
+
+/// What a second thread makes meanwhile: the network namespace. A failure is that of what it makes besides, too.
+type Rest = Result<Option<OwnedFd>, Error>;
+
+/// Reserves the id, keeps the spec, makes the control group; and what needs none of these, the filter of the plan and the network
+/// namespace, on another processor meanwhile.
+fn reserve(
+    root: &Path,
+    id: &str,
+    bundle: &Bundle,
+    plan: &mut Plan,
+    options: &Options,
+) -> Result<(Reserved, Rest), Error> {
+    let filtered = || Filtered::compile(plan::profile(&bundle.spec), &options.settings);
+    // The stand-in in a unit of systemd is a fork, which is not for a process with threads.
+    if !plan.lends_network() || options.systemd.is_some() {
+        plan.program.put_filter(filtered()?);
+        return Ok((Reserved::make(root, id, bundle, plan, options)?, Ok(None)));
+    }
+    let here = || Reserved::make(root, id, bundle, plan, options);
+    let there = || filtered().and_then(|filtered| Ok((filtered, parent::network_of_a_thread()?)));
+    let (reserved, rest) = dhow_sys::beside::both(here, there).context(|| "make a container's parts")?;
+    let reserved = reserved?;
+    let rest = rest.map(|(filtered, network)| {
+        plan.program.put_filter(filtered);
+        Some(network)
+    });
+    Ok((reserved, rest))
+}
+
+impl Reserved {
+    fn make(root: &Path, id: &str, bundle: &Bundle, plan: &Plan, options: &Options) -> Result<Self, Error> {
+        let (folder, lock) = Folder::make(root, id)?;
+        let made = folder
+            .write_config(&bundle.config)
+            .and_then(|()| {
+                if options.notify.is_some() {
+                    notify::make(&folder)
+                } else {
+                    Ok(())
+                }
+            })
+            .and_then(|()| driver::make(&bundle.spec, id, plan, options));
+        match made {
+            Ok(Made { group, stand_in }) => Ok(Self {
+                folder,
+                lock,
+                group,
+                stand_in,
+            }),
+            // The first failure is the one to tell; what cannot be removed is seen by `delete`.
+            Err(error) => match folder.remove() {
+                Ok(()) | Err(_) => Err(error),
+            },
+        }
+    }
 }
 
 /// The version of the spec is one of semver, and of this major number (runtime-spec, "Specification version").
@@ -191,6 +276,8 @@ struct Birth<'a> {
     notify: Option<OwnedFd>,
     spec: &'a Spec,
     record: Record,
+    /// Its network namespace, if it is made already.
+    network: Option<OwnedFd>,
     /// As hooks get it.
     state: State,
     /// What they run with.
@@ -201,34 +288,19 @@ struct Birth<'a> {
 }
 
 impl<'a> Birth<'a> {
-    /// Reserves the id, keeps the spec, makes the control group.
-    fn reserve(
-        root: &Path,
+    fn of(
         id: &str,
         bundle: &'a Bundle,
         plan: &'a Plan,
+        reserved: Reserved,
         options: Options,
-    ) -> Result<(Self, Stdio), Error> {
-        let (folder, lock) = Folder::make(root, id)?;
-        let made = folder
-            .write_config(&bundle.config)
-            .and_then(|()| {
-                if options.notify.is_some() {
-                    notify::make(&folder)
-                } else {
-                    Ok(())
-                }
-            })
-            .and_then(|()| driver::make(&bundle.spec, id, plan, &options));
-        let Made { group, stand_in } = match made {
-            Ok(made) => made,
-            Err(error) => {
-                // The first failure is the one to tell; what cannot be removed is seen by `delete`.
-                return match folder.remove() {
-                    Ok(()) | Err(_) => Err(error),
-                };
-            }
-        };
+    ) -> (Self, Stdio) {
+        let Reserved {
+            folder,
+            lock,
+            group,
+            stand_in,
+        } = reserved;
         let record = Record {
             oci_version: bundle.spec.oci_version.clone(),
             created: now(),
@@ -256,10 +328,16 @@ impl<'a> Birth<'a> {
             },
             record,
             hooks: options.hooks,
+            network: None,
             born: None,
             begun_early: false,
         };
-        Ok((birth, options.stdio))
+        (birth, options.stdio)
+    }
+
+    /// What was made besides.
+    fn take(&mut self, rest: Rest) -> Result<(), Error> {
+        rest.map(|network| self.network = network)
     }
 
     /// Makes the socket on which the program says that it is ready, if it is to.
@@ -275,6 +353,7 @@ impl<'a> Birth<'a> {
     /// Clones the first process and waits until it is set up; returns the master of its terminal.
     fn bear(&mut self, stdio: Stdio, listener: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Error> {
         let classes = resctrl::enter(&self.folder, self.plan.class.as_ref())?;
+        let ready = self.network.take();
         let create = Create {
             plan: self.plan,
             rootfs: Rootfs::Path(self.rootfs.clone()),
@@ -289,7 +368,7 @@ impl<'a> Birth<'a> {
             listener: listener.map(|listener| listener.as_fd()),
             classes: &classes,
         };
-        let (child, link) = begin(&create, Some(&staged))?;
+        let (child, link) = begin(&create, Some(&staged), ready)?;
         drop(create);
         drop(self.stand_in.take());
         drop(classes);

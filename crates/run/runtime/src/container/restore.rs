@@ -20,7 +20,7 @@ use rustix::thread::UnshareFlags;
 
 use super::Container;
 use super::checkpoint::{DESCRIPTORS, absolute, hierarchies, namespace_key};
-use super::create::{Begun, Bundle, Options, now, prepare, rootfs, warnings};
+use super::create::{Begun, Bundle, Options, now, prepare_whole, rootfs, warnings};
 use super::criu::{self, Folders, Images, Kind, Message, Response, Session, external_mount};
 use super::driver::{self, Made as MadeGroup};
 use super::folder::{Folder, Lock};
@@ -67,7 +67,7 @@ pub fn restore(
         notify: None,
         ..options
     };
-    let plan = prepare(root, id, bundle, &options)?;
+    let plan = prepare_whole(root, id, bundle, &options)?;
     let pipes = {
         let folders = Folders::open(&asked.images, LOG)?;
         pipes(folders.images.as_fd())?

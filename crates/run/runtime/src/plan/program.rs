@@ -70,11 +70,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn prepare(
-        process: &Process,
-        seccomp: Option<&Seccomp>,
-        settings: &Settings,
-    ) -> Result<Self, Error> {
+    /// The process without a filter for its system calls.
+    pub(crate) fn prepare(process: &Process, settings: &Settings) -> Result<Self, Error> {
         let Some(name) = process.args.first().filter(|name| !name.is_empty()) else {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -90,9 +87,6 @@ impl Program {
             identity(process.user.uid, "uid")?,
             identity(process.user.gid, "gid")?,
         );
-        let filter = seccomp
-            .and_then(|profile| filter(profile, settings))
-            .transpose()?;
         let mut warnings = Vec::new();
         let masks = Masks::parse(
             process.capabilities.as_ref(),
@@ -124,11 +118,8 @@ impl Program {
             oom_score_adj: process.oom_score_adj.map(oom_score_adj).transpose()?,
             share: None,
             handover: dhow_sys::stub::Handover::None,
-            agent: match (&filter, seccomp) {
-                (Some(filter), Some(profile)) if filter.notify => Some(Agent::of(profile)?.behind(filter)),
-                _ => None,
-            },
-            filter,
+            agent: None,
+            filter: None,
             labels: lsm::Labels::prepare(process)?,
             landlock: None,
             terminal: process.terminal,
@@ -144,6 +135,11 @@ impl Program {
         })
     }
 
+    /// Gives it a filter.
+    pub(crate) fn put_filter(&mut self, filtered: Filtered) {
+        (self.filter, self.agent) = (filtered.filter, filtered.agent);
+    }
+
     pub(crate) fn with_share(mut self, share: Option<Box<Share>>) -> Self {
         self.share = share;
         self
@@ -153,6 +149,28 @@ impl Program {
     pub(crate) fn with_landlock(mut self, annotations: &Labels) -> Result<Self, Error> {
         self.landlock = Landlock::prepare(annotations, self.no_new_privileges)?;
         Ok(self)
+    }
+}
+
+/// What becomes of a process' system calls.
+#[derive(Debug, Default)]
+pub(crate) struct Filtered {
+    filter: Option<Filter>,
+    agent: Option<Agent>,
+}
+
+impl Filtered {
+    /// Compiles a profile.
+    pub(crate) fn compile(seccomp: Option<&Seccomp>, settings: &Settings) -> Result<Self, Error> {
+        let Some(profile) = seccomp else {
+            return Ok(Self::default());
+        };
+        let filter = filter(profile, settings).transpose()?;
+        let agent = match &filter {
+            Some(filter) if filter.notify => Some(Agent::of(profile)?.behind(filter)),
+            _ => None,
+        };
+        Ok(Self { filter, agent })
     }
 }
 
