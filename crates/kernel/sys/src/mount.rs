@@ -210,9 +210,26 @@ pub fn overlay_of(
         explained(&context, "overlay", key, done)?;
     }
     lower_and_create(&context, lower)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    mounted(&context, work)
+}
+
+/// The mount of an overlay, which is writable if it has a work directory. The kernel makes one read-only when it cannot fill that
+/// directory, such as for want of room, and says so in its log alone (`ovl_make_workdir` in fs/overlayfs/super.c): what is
+/// wrong there is asked again.
+fn mounted(context: &OwnedFd, work: Option<&Path>) -> Result<OwnedFd, Error> {
+    let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(io::Error::from)
-        .context(|| "fsmount overlay")
+        .context(|| "fsmount overlay")?;
+    let Some(work) = work else { return Ok(mount) };
+    let flags = rustix::fs::fstatvfs(&mount).map_err(io::Error::from);
+    let flags = flags.context(|| "ask whether the overlay is writable")?.f_flag;
+    if !flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Ok(mount);
+    }
+    let probe = work.join("probe");
+    let made = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
+    let why = made.err().unwrap_or_else(|| Errno::ROFS.into());
+    Err(why).context(|| format!("make the overlay's work directory in {}", work.display()))
 }
 
 /// As [`overlay_of`], with the ids of all layers mapped (Linux 5.19): what is owned by user 0 on disk is owned by user 0 of
@@ -297,9 +314,7 @@ pub fn overlay_mapped(
         fsconfig_create(&context)
     });
     explained(&context, "overlay", "create", done)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(io::Error::from)
-        .context(|| "fsmount overlay")
+    mounted(&context, changes.map(|(_, _, work)| work))
 }
 
 /// A key of fsconfig with its string, or a flag.
@@ -602,6 +617,27 @@ mod tests {
         assert_eq!((read("both"), read("below")), ("top".into(), "bottom".into()));
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!table.contains(upper.to_str().unwrap()), "the mount is attached");
+    }
+
+    #[test]
+    fn an_overlay_without_room_for_its_work_is_an_error_and_not_read_only() {
+        if !privileged() {
+            return;
+        }
+        let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        // The root, the two directories, and none for what the kernel puts into the second.
+        fsconfig_set_string(&context, c"nr_inodes", c"4").unwrap();
+        fsconfig_create(&context).unwrap();
+        let small = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        let place = std::path::PathBuf::from(format!("/proc/self/fd/{}", small.as_raw_fd()));
+        let (upper, work) = (place.join("upper"), place.join("work"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        let full = (0..100).any(|number| std::fs::create_dir(upper.join(number.to_string())).is_err());
+        assert!(full);
+        let error = overlay(&[Path::new("/usr")], Some(&upper), Some(&work), &[]).unwrap_err();
+        let text = format!("{error}: {:?}", std::error::Error::source(&error));
+        assert!(text.contains("No space left"), "{text}");
     }
 
     #[test]
