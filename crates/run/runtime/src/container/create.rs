@@ -180,7 +180,7 @@ struct Reserved {
     stand_in: Option<StandIn>,
 }
 
-/// What a second thread makes meanwhile: the network namespace. A failure is that of what it makes besides, too.
+/// What a second thread makes meanwhile: the network namespace, if it can. A failure is that of the filter.
 type Rest = Result<Option<OwnedFd>, Error>;
 
 /// Reserves the id, keeps the spec, makes the control group; and what needs none of these, the filter of the plan and the network
@@ -199,12 +199,13 @@ fn reserve(
         return Ok((Reserved::make(root, id, bundle, plan, options)?, Ok(None)));
     }
     let here = || Reserved::make(root, id, bundle, plan, options);
-    let there = || filtered().and_then(|filtered| Ok((filtered, parent::network_of_a_thread()?)));
+    // A network namespace that cannot be made is asked for again when the others are, and told with them.
+    let there = || Ok((filtered()?, parent::network_of_a_thread().ok()));
     let (reserved, rest) = dhow_sys::beside::both(here, there).context(|| "make a container's parts")?;
     let reserved = reserved?;
     let rest = rest.map(|(filtered, network)| {
         plan.program.put_filter(filtered);
-        Some(network)
+        network
     });
     Ok((reserved, rest))
 }
