@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use dhow_types::ErrorKind;
 use flate2::Crc;
 
-use super::deflate::{Deflate, MOST};
+use super::deflate::Deflate;
 use super::fill;
 use crate::{Context, Error};
 
@@ -14,8 +14,6 @@ const BLOCK: usize = 256 << 10;
 
 /// How much of the block before is the dictionary of a block: the whole window of deflate.
 const WINDOW: usize = 32 << 10;
-
-const _: () = assert!(WINDOW + BLOCK <= MOST);
 
 /// Method deflate, no flags, no time, no extra flags, "unknown" operating system: nothing of this machine.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];

@@ -202,6 +202,78 @@ fn mixture() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Deflates `bytes` from `start` on and inflates them again by zlib; how many bytes they were between.
+fn there_and_back(bytes: &[u8], start: usize) -> usize {
+    let mut deflate = deflate::Deflate::new();
+    let out = deflate.compress(bytes, start, true);
+    let mut inflate = flate2::Decompress::new(false);
+    inflate
+        .set_dictionary(&bytes[start.saturating_sub(32 << 10)..start])
+        .unwrap();
+    let mut back = Vec::with_capacity(bytes.len() - start + 64);
+    let status = inflate.decompress_vec(&out, &mut back, flate2::FlushDecompress::Finish);
+    assert_eq!(status.unwrap(), flate2::Status::StreamEnd);
+    assert!(back == bytes[start..], "{} bytes from {start} on", bytes.len());
+    out.len()
+}
+
+#[test]
+fn copies_are_found_wherever_the_bytes_that_are_held_end() {
+    let noise: Vec<u8> = {
+        let mut state = 0x2545_f491_u32;
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state.to_le_bytes()[1]
+        })
+        .take(40 << 10)
+        .collect()
+    };
+    let text = sample(40 << 10);
+    let cycle = |bytes: &[u8], period: usize, length: usize| -> Vec<u8> {
+        bytes[..period].iter().copied().cycle().take(length).collect()
+    };
+    let (held, window) = (64 << 10, 32 << 10);
+    for length in [
+        held - 513,
+        held - 512,
+        held - 511,
+        held - 1,
+        held,
+        held + 1,
+        held + 12,
+        held + 258,
+        held + window - 512,
+        5 * held + 3,
+    ] {
+        for start in [0, 1, 1000, window] {
+            for period in [1, 3, 259, 5000, window] {
+                let bytes = cycle(&text, period, length);
+                let size = there_and_back(&bytes, start);
+                // All but the first round is copies of 258 bytes, each of a few bytes at most.
+                let new = period.saturating_sub(start);
+                assert!(
+                    size <= new + (length - start) / 60 + 700,
+                    "{length} {start} {period}: {size}"
+                );
+            }
+            // Out of reach: noise, and stored as it is.
+            let bytes = cycle(&noise, window + 1, length);
+            let size = there_and_back(&bytes, start);
+            assert!(size >= length - start, "{length} {start}: {size}");
+            there_and_back(&sample(length), start);
+        }
+    }
+}
+
+#[test]
+fn the_input_of_one_block_has_no_bound() {
+    let bytes = sample(3 << 20);
+    assert!(there_and_back(&bytes, 0) < bytes.len() * 3 / 4);
+    assert!(there_and_back(&bytes, 1 << 20) < bytes.len() / 2);
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(200))]
 

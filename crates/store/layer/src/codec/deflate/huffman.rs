@@ -9,30 +9,35 @@ pub(super) struct Code<const N: usize> {
 /// Longest code that deflate has.
 const LONGEST: usize = 15;
 
+/// Bits of a symbol; the others of a word are for its count, which is below 2^23 in any block.
+const SYMBOL: u32 = 9;
+
 impl<const N: usize> Code<N> {
     /// A code no longer than `limit` for the symbols that occur. At least two symbols get one: some readers refuse a code
     /// of one symbol, which would be of one bit and incomplete.
     pub(super) fn of(counts: &[u32; N], limit: usize) -> Self {
-        let mut used: Vec<(u32, usize)> = Vec::with_capacity(N);
+        // Count and symbol in one number, by which they are sorted.
+        let key = |symbol: usize, count: u32| count << SYMBOL | u32::try_from(symbol).unwrap_or(0);
+        let mut used: Vec<u32> = Vec::with_capacity(N);
         used.extend(
             counts
                 .iter()
                 .enumerate()
                 .filter(|(_, count)| **count > 0)
-                .map(|(symbol, count)| (*count, symbol)),
+                .map(|(symbol, count)| key(symbol, *count)),
         );
         let mut spare = 0..2;
         while used.len() < 2
             && let Some(symbol) = spare.next()
         {
             if counts[symbol] == 0 {
-                used.push((1, symbol));
+                used.push(key(symbol, 1));
             }
         }
         used.sort_unstable();
         let per_length = bounded(&depths(&used), limit.min(LONGEST));
         let mut lengths = [0_u8; N];
-        let mut symbols = used.iter().map(|(_, symbol)| *symbol);
+        let mut symbols = used.iter().map(|key| (key & ((1 << SYMBOL) - 1)) as usize);
         // The rarest get the longest.
         for length in (1..=LONGEST).rev() {
             for symbol in symbols.by_ref().take(per_length[length] as usize) {
@@ -67,8 +72,8 @@ impl<const N: usize> Code<N> {
 
 /// Lengths of an optimal code for symbols sorted by count, the rarest first (Moffat and Katajainen, "In-place calculation
 /// of minimum-redundancy codes", 1995): the parent of each node takes the place of its weight, then its depth does.
-fn depths(sorted: &[(u32, usize)]) -> Vec<u32> {
-    let mut tree: Vec<u32> = sorted.iter().map(|(count, _)| *count).collect();
+fn depths(sorted: &[u32]) -> Vec<u32> {
+    let mut tree: Vec<u32> = sorted.iter().map(|key| key >> SYMBOL).collect();
     let many = tree.len();
     let index = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     let (mut leaf, mut node) = (0, 0);

@@ -58,15 +58,39 @@ pub(super) fn length_symbol(length: u32) -> usize {
     257 + usize::from(LENGTH_SYMBOL[(length as usize - LEAST) & 0xff])
 }
 
-/// Symbol of a distance from 1 to 32768: two to each power of two.
+/// Symbol of a distance from 1 to 32768.
 #[inline(always)]
 pub(super) fn distance_symbol(distance: u32) -> usize {
-    let from_zero = distance - 1;
-    if from_zero < 2 {
-        return from_zero as usize;
+    let from_zero = distance as usize - 1;
+    let at = if from_zero < 256 {
+        from_zero
+    } else {
+        256 + (from_zero >> 7)
+    };
+    usize::from(DISTANCE_SYMBOL[at & 511])
+}
+
+/// Symbol of each distance less one up to 255, then of every 128th.
+const DISTANCE_SYMBOL: [u8; 512] = distance_symbols();
+
+/// Two to each power of two.
+const fn distance_symbols() -> [u8; 512] {
+    let mut symbols = [0; 512];
+    let (mut symbol, mut first) = (0_u8, 0);
+    while (symbol as usize) < DISTANCES {
+        let next = first + (1 << DISTANCE_EXTRA[symbol as usize]);
+        while first < next {
+            if first < 256 {
+                symbols[first] = symbol;
+                first += 1;
+            } else {
+                symbols[256 + (first >> 7)] = symbol;
+                first += 128;
+            }
+        }
+        symbol += 1;
     }
-    let power = from_zero.ilog2();
-    (2 * power + (from_zero >> (power - 1) & 1)) as usize
+    symbols
 }
 
 /// Extra bits of a distance.
@@ -96,29 +120,44 @@ pub(super) fn extra_bits(literals: &[u32; LITERALS], distances: &[u32; DISTANCES
         .sum()
 }
 
+/// Code of each byte, and how many bits it has from bit 16 on.
+pub(super) fn by_byte(code: &Code<LITERALS>) -> [u32; 256] {
+    std::array::from_fn(|byte| {
+        let (bits, count) = code.of_symbol(byte);
+        u32::from(bits) | count << 16
+    })
+}
+
 /// Code and extra bits of each length less three, as they are written, and how many bits these are.
-pub(super) fn by_length(code: &Code<LITERALS>) -> [(u32, u32); 256] {
+pub(super) fn by_length(code: &Code<LITERALS>) -> [(u32, u8); 256] {
     std::array::from_fn(|at| {
         let symbol = usize::from(LENGTH_SYMBOL[at]);
         let (bits, count) = code.of_symbol(257 + symbol);
         let more = u32::try_from(at).unwrap_or(0) - u32::from(LENGTH_BASE[symbol]);
-        (u32::from(bits) | more << count, count + LENGTH_EXTRA[symbol])
+        (
+            u32::from(bits) | more << count,
+            byte(count + LENGTH_EXTRA[symbol]),
+        )
     })
 }
 
 /// Code of each distance, its bits, those of it and its extra bits together, and the first distance less one.
-pub(super) fn by_distance(code: &Code<DISTANCES>) -> [(u32, u32, u32, u32); 32] {
+pub(super) fn by_distance(code: &Code<DISTANCES>) -> [(u16, u8, u8, u16); 32] {
     let mut all = [(0, 0, 0, 0); 32];
     for (symbol, place) in all.iter_mut().take(DISTANCES).enumerate() {
         let (bits, count) = code.of_symbol(symbol);
         *place = (
-            u32::from(bits),
-            count,
-            count + distance_extra(symbol),
-            distance_base(symbol),
+            bits,
+            byte(count),
+            byte(count + distance_extra(symbol)),
+            u16::try_from(distance_base(symbol)).unwrap_or(u16::MAX),
         );
     }
     all
+}
+
+fn byte(bits: u32) -> u8 {
+    u8::try_from(bits).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]
