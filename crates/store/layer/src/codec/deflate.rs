@@ -31,11 +31,22 @@ const LITERAL: usize = 14;
 /// Order in which the lengths of the code of lengths come (RFC 1951, 3.2.7).
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
+/// Where to compress to, again and again.
+#[derive(Default)]
+pub(super) struct Compressed {
+    room: Vec<u8>,
+    length: usize,
+}
+
+impl Compressed {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.room[..self.length]
+    }
+}
+
 /// A compressor, with room that it uses again.
 pub(super) struct Deflate {
     search: Search,
-    /// What was written to before, to be written to again.
-    room: Vec<u8>,
     runs: Vec<Run>,
     /// The literals of a block, one after the other, and how many they are.
     plain: Box<[u8; PLAIN + 16]>,
@@ -48,7 +59,6 @@ impl Deflate {
     pub(super) fn new() -> Self {
         Self {
             search: Search::new(),
-            room: Vec::new(),
             runs: Vec::with_capacity(TOKENS),
             plain: Box::new([0; PLAIN + 16]),
             many: 0,
@@ -59,10 +69,10 @@ impl Deflate {
 
     /// Compresses `bytes` from `start` on, what is before being known to the other side. The output ends on a byte border:
     /// with the last block of the stream, or with the empty block that zlib calls a synchronous flush.
-    pub(super) fn compress(&mut self, bytes: &[u8], start: usize, last: bool) -> Vec<u8> {
+    pub(super) fn compress(&mut self, bytes: &[u8], start: usize, last: bool, to: &mut Compressed) {
         let bytes = &bytes[start.saturating_sub(WINDOW)..];
         let start = start.min(WINDOW);
-        let mut out = Bits::in_room(std::mem::take(&mut self.room));
+        let mut out = Bits::in_room(std::mem::take(&mut to.room));
         self.search.begin(bytes, start);
         let mut at = start;
         while at < bytes.len() {
@@ -75,9 +85,7 @@ impl Deflate {
             out.align();
             out.bytes(&[0, 0, 0xff, 0xff]);
         }
-        let (compressed, room) = out.finish();
-        self.room = room;
-        compressed
+        (to.room, to.length) = out.finish();
     }
 
     /// Fills the runs of one block, and counts their symbols; the position behind them.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use dhow_types::ErrorKind;
 use flate2::Crc;
 
-use super::deflate::Deflate;
+use super::deflate::{Compressed, Deflate};
 use super::fill;
 use crate::{Context, Error};
 
@@ -18,20 +18,40 @@ const WINDOW: usize = 32 << 10;
 /// Method deflate, no flags, no time, no extra flags, "unknown" operating system: nothing of this machine.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// A block on its way through.
+/// A block on its way through, and the buffers that go with it: they come back, since the kernel clears each page of a
+/// new one when it is touched first.
+#[derive(Default)]
 struct Job {
     number: usize,
-    /// The window before, then the block.
+    /// The window before, then the block, then whatever an earlier one left.
     bytes: Vec<u8>,
     dictionary: usize,
+    /// Bytes of the block.
+    length: usize,
     last: bool,
+    /// What it was compressed to, once it was.
+    compressed: Compressed,
+    crc: Crc,
 }
 
-/// A block that is done.
-struct Done {
-    number: usize,
-    compressed: Vec<u8>,
-    crc: Crc,
+impl Job {
+    fn block(&self) -> &[u8] {
+        &self.bytes[self.dictionary..self.dictionary + self.length]
+    }
+
+    /// Reads the block that follows the one of `before`; none at the end.
+    fn following(mut self, before: Option<&Self>, input: &mut impl Read) -> Result<Option<Self>, Error> {
+        self.bytes.resize(WINDOW + BLOCK, 0);
+        let window = before.map_or(&[][..], |job| {
+            let block = job.block();
+            &block[block.len().saturating_sub(WINDOW)..]
+        });
+        self.dictionary = window.len();
+        self.bytes[..window.len()].copy_from_slice(window);
+        let room = &mut self.bytes[window.len()..window.len() + BLOCK];
+        self.length = fill(input, room).context(|| "read what is to be compressed")?;
+        Ok((self.length > 0).then_some(self))
+    }
 }
 
 /// One gzip member, its blocks deflated at the same time; each block ends on a byte border and sees the end of the
@@ -42,7 +62,7 @@ pub(super) fn compress(
     output: &mut impl Write,
 ) -> Result<u64, Error> {
     let (job_sender, job_receiver) = mpsc::sync_channel::<Job>(threads);
-    let (done_sender, done_receiver) = mpsc::channel::<Done>();
+    let (done_sender, done_receiver) = mpsc::channel::<Job>();
     let job_receiver = Mutex::new(job_receiver);
     std::thread::scope(|scope| {
         let jobs = &job_receiver;
@@ -56,25 +76,20 @@ pub(super) fn compress(
     })
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, done: &mpsc::Sender<Done>) {
+fn work(jobs: &Mutex<Receiver<Job>>, done: &mpsc::Sender<Job>) {
     let mut deflate = Deflate::new();
     loop {
         let job = match jobs.lock() {
             Ok(receiver) => receiver.recv(),
             Err(_) => return,
         };
-        let Ok(job) = job else { return };
-        let mut crc = Crc::new();
-        crc.update(&job.bytes[job.dictionary..]);
-        let compressed = deflate.compress(&job.bytes, job.dictionary, job.last);
-        if done
-            .send(Done {
-                number: job.number,
-                compressed,
-                crc,
-            })
-            .is_err()
-        {
+        let Ok(mut job) = job else { return };
+        job.crc = Crc::new();
+        job.crc
+            .update(&job.bytes[job.dictionary..job.dictionary + job.length]);
+        let bytes = &job.bytes[..job.dictionary + job.length];
+        deflate.compress(bytes, job.dictionary, job.last, &mut job.compressed);
+        if done.send(job).is_err() {
             return;
         }
     }
@@ -85,51 +100,39 @@ fn run(
     input: &mut impl Read,
     output: &mut impl Write,
     jobs: SyncSender<Job>,
-    done: &Receiver<Done>,
+    done: &Receiver<Job>,
 ) -> Result<u64, Error> {
     let mut sink = Ordered {
         output,
         waiting: Vec::new(),
+        spare: Vec::new(),
         next: 0,
         crc: Crc::new(),
         bytes: 0,
     };
     sink.write(&HEADER)?;
-    let mut window = Vec::new();
-    let mut block = read_block(input)?;
+    // A stream of nothing is one block of nothing.
+    let mut job = Job::default().following(None, input)?.unwrap_or_default();
     let mut sent = 0;
     loop {
         // The last block must know that it is the last.
-        let following = if block.len() < BLOCK {
-            Vec::new()
+        let following = if job.length < BLOCK {
+            None
         } else {
-            read_block(input)?
+            sink.spare().following(Some(&job), input)?
         };
-        let last = following.is_empty();
-        let dictionary = window.len();
-        let tail = block.len().saturating_sub(WINDOW);
-        let mut bytes = window;
-        bytes.extend_from_slice(&block);
-        window = block[tail..].to_vec();
-        if jobs
-            .send(Job {
-                number: sent,
-                bytes,
-                dictionary,
-                last,
-            })
-            .is_err()
-        {
-            return Err(Error::new(ErrorKind::Internal, "the compression threads ended"));
-        }
+        job.number = sent;
+        job.last = following.is_none();
+        jobs.send(job)
+            .map_err(|_| Error::new(ErrorKind::Internal, "the compression threads ended"))?;
         sent += 1;
         while sent - sink.next >= most {
             sink.take(done)?;
         }
-        if last {
-            break;
+        match following {
+            Some(following) => job = following,
+            None => break,
         }
-        block = following;
     }
     drop(jobs);
     while sink.next < sent {
@@ -141,17 +144,12 @@ fn run(
     Ok(sink.bytes)
 }
 
-fn read_block(input: &mut impl Read) -> Result<Vec<u8>, Error> {
-    let mut block = vec![0; BLOCK];
-    let count = fill(input, &mut block).context(|| "read what is to be compressed")?;
-    block.truncate(count);
-    Ok(block)
-}
-
 /// Writes blocks in their order.
 struct Ordered<'a, W> {
     output: &'a mut W,
-    waiting: Vec<Done>,
+    waiting: Vec<Job>,
+    /// Blocks that were written, for their buffers.
+    spare: Vec<Job>,
     next: usize,
     crc: Crc,
     bytes: u64,
@@ -159,16 +157,21 @@ struct Ordered<'a, W> {
 
 impl<W: Write> Ordered<'_, W> {
     /// Waits for one more block, then writes all that are due.
-    fn take(&mut self, done: &Receiver<Done>) -> Result<(), Error> {
+    fn take(&mut self, done: &Receiver<Job>) -> Result<(), Error> {
         let ended = || Error::new(ErrorKind::Internal, "the compression threads ended");
         self.waiting.push(done.recv().map_err(|_| ended())?);
         while let Some(at) = self.waiting.iter().position(|block| block.number == self.next) {
             let block = self.waiting.swap_remove(at);
-            self.write(&block.compressed)?;
+            self.write(block.compressed.bytes())?;
             self.crc.combine(&block.crc);
             self.next += 1;
+            self.spare.push(block);
         }
         Ok(())
+    }
+
+    fn spare(&mut self) -> Job {
+        self.spare.pop().unwrap_or_default()
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -97,10 +97,10 @@ impl Bits {
         }
     }
 
-    /// What was written, and the room it was written in.
-    pub(super) fn finish(mut self) -> (Vec<u8>, Vec<u8>) {
+    /// The room it was written in, and how much of it was.
+    pub(super) fn finish(mut self) -> (Vec<u8>, usize) {
         self.align();
-        (self.bytes[..self.at].to_vec(), self.bytes)
+        (self.bytes, self.at)
     }
 }
 
