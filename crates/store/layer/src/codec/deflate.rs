@@ -5,7 +5,7 @@
 //! longest copy is taken, and each block gets codes of its own. What it spends most on is branches that go wrong, so there are few:
 //! both places are looked at together, and up to four literals are written as if they were four.
 //!
-//! Measured by `bench_deflate` on 956 MB of Debian packages (18 archives, one thread of a busy machine, in turn with the form
+//! Measured by `bench_deflate` on 956 MB of Debian packages (17 archives, one thread of a busy machine, in turn with the form
 //! before, which looked at one place at a time): 4.6 s where it was 5.4, for 0.2 % fewer bytes; libdeflate 1.14's first level takes 5.1
 //! for 0.5 % fewer. On the first form's own measure, a Debian base: zlib-rs took more than twice as long at level 6 for 4 % fewer bytes.
 
