@@ -1,6 +1,7 @@
 use std::io::{self, BufRead, Read};
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use crc32fast::Hasher;
+use flate2::{Decompress, FlushDecompress, Status};
 
 /// Most bytes of the optional fields of a member's header (name, comment, extra).
 const MOST_HEADER: usize = 128 << 10;
@@ -12,7 +13,9 @@ const MOST_HEADER: usize = 128 << 10;
 pub(super) struct Gunzip<R> {
     input: R,
     inflate: Decompress,
-    crc: Crc,
+    crc: Hasher,
+    /// Bytes of the member so far.
+    length: u64,
     state: State,
 }
 
@@ -40,7 +43,8 @@ impl<R: BufRead> Gunzip<R> {
         Self {
             input,
             inflate: Decompress::new(false),
-            crc: Crc::new(),
+            crc: Hasher::new(),
+            length: 0,
             state: State::First,
         }
     }
@@ -94,6 +98,7 @@ impl<R: BufRead> Gunzip<R> {
         }
         self.inflate.reset(false);
         self.crc.reset();
+        self.length = 0;
         self.state = State::Body;
         Ok(())
     }
@@ -101,7 +106,7 @@ impl<R: BufRead> Gunzip<R> {
     fn trailer(&mut self) -> io::Result<()> {
         let crc = u32::from_le_bytes(self.bytes()?);
         let length = u32::from_le_bytes(self.bytes()?);
-        if crc != self.crc.sum() || length != self.crc.amount() {
+        if crc != self.crc.clone().finalize() || u64::from(length) != self.length & u64::from(u32::MAX) {
             return Err(damaged("a checksum is wrong"));
         }
         self.state = State::Between;
@@ -148,6 +153,7 @@ impl<R: BufRead> Gunzip<R> {
             let made = usize::try_from(self.inflate.total_out() - before_out).unwrap_or(0);
             self.input.consume(used);
             self.crc.update(&buf[..made]);
+            self.length += made as u64;
             if status == Status::StreamEnd {
                 self.trailer()?;
                 return Ok(made);
