@@ -4,22 +4,27 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
 
 use crate::process::{block_signals, restore_signals};
 use crate::sched::Urgent;
 
 /// Bytes of the second thread's stack.
 const STACK: usize = 256 << 10;
+/// How long the end of a thread that was waited for may take: on a busy machine it waits for a processor once more.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Does `here` on this thread and `there` on another one, and returns when both are done. The process may fork then
-/// ([`crate::clone`]) if it had no other thread before.
+/// Does `here` on this thread and `there` on another one, and returns when both are done and the other is gone. The process may
+/// fork then ([`crate::clone`]) if it had no other thread before.
 ///
 /// The second thread begins at once, on a processor of its own if there is one: all its life it is as urgent as [`Urgent`] makes
 /// it, because some kernels leave a new thread behind the one that made it until that one sleeps. So `there` is for work of a
 /// millisecond. No signal is delivered to it. Where no thread can be made, the two are done one after the other.
 ///
 /// # Errors
-/// Never in practice: when the mask of signals cannot be changed.
+/// Never in practice: when the mask of signals cannot be changed, or the thread does not end within a minute.
 ///
 /// # Panics
 /// As `here` and `there`.
@@ -36,12 +41,15 @@ pub fn both<A, B: Send>(here: impl FnOnce() -> A, there: impl FnOnce() -> B + Se
         let mask = block_signals()?;
         let urgent = Urgent::begin();
         let thread = thread::Builder::new().stack_size(STACK);
-        let thread = thread.spawn_scoped(scope, || take().map(|work| work()));
+        let thread = thread.spawn_scoped(scope, || (rustix::thread::gettid(), take().map(|work| work())));
         drop(urgent);
         restore_signals(mask)?;
         let first = here();
         let second = match thread.map(thread::ScopedJoinHandle::join) {
-            Ok(Ok(second)) => second,
+            Ok(Ok((id, second))) => {
+                gone(id)?;
+                second
+            }
             Ok(Err(panic)) => resume_unwind(panic),
             Err(_) => take().map(|work| work()),
         };
@@ -50,10 +58,36 @@ pub fn both<A, B: Send>(here: impl FnOnce() -> A, there: impl FnOnce() -> B + Se
     })
 }
 
+/// Waits until a thread that was joined is none of the process' any more: the kernel wakes who joins it before it takes it off
+/// the list (`mm_release` and `release_task`).
+fn gone(id: Pid) -> io::Result<()> {
+    let began = Instant::now();
+    let mut asked = 0_u32;
+    while is_there(id) {
+        if began.elapsed() > PATIENCE {
+            return Err(io::Error::other("a thread does not end"));
+        }
+        asked += 1;
+        if asked < 100 {
+            thread::yield_now();
+        } else {
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the process has this thread.
+fn is_there(id: Pid) -> bool {
+    let process = rustix::process::getpid().as_raw_pid();
+    // SAFETY: integers only; signal 0 is none, and asks whether there is a thread to send one to.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, process, id.as_raw_pid(), 0) };
+    result == 0
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
-    use std::time::Duration;
 
     use super::*;
 
@@ -71,6 +105,14 @@ mod tests {
             "done"
         };
         assert_eq!(both(here, there).unwrap(), (21, "done"));
+    }
+
+    #[test]
+    fn the_other_thread_is_gone_afterwards() {
+        for _ in 0..2000 {
+            let ((), id) = both(|| (), rustix::thread::gettid).unwrap();
+            assert!(!is_there(id));
+        }
     }
 
     #[test]

@@ -64,18 +64,12 @@ pub fn threads() -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
-/// How often a process with threads is asked again: the kernel counts one that was waited for a moment longer.
-const ASKED: u32 = 1000;
-
 fn refuse_threads() -> io::Result<()> {
-    for _ in 0..ASKED {
-        // Unsharing the memory does nothing but to ask whether it is shared: EINVAL for a process with threads (unshare(2)).
-        // It works where no procfs is, such as in a container's root file system.
-        // SAFETY: the flag neither moves nor closes anything.
-        if unsafe { libc::unshare(libc::CLONE_VM) } == 0 {
-            return Ok(());
-        }
-        std::thread::yield_now();
+    // Unsharing the memory does nothing but to ask whether it is shared: EINVAL for a process with threads (unshare(2)).
+    // It works where no procfs is, such as in a container's root file system.
+    // SAFETY: the flag neither moves nor closes anything.
+    if unsafe { libc::unshare(libc::CLONE_VM) } == 0 {
+        return Ok(());
     }
     match threads()? {
         1 => Ok(()),
