@@ -447,10 +447,9 @@ impl Visit {
 /// Makes a network namespace with its loopback device up, and comes back.
 pub(crate) fn network() -> Result<OwnedFd, Error> {
     let home = home(Namespace::Network)?;
-    let network = dhow_sys::namespace::unshare_net().context(|| "make a network namespace")?;
-    let up = dhow_sys::namespace::loopback_up().context(|| "bring the loopback device up");
+    let network = network_of_a_thread();
     dhow_sys::namespace::enter(&home).context(|| "return to the host's network namespace")?;
-    up.map(|()| network)
+    network
 }
 
 /// The same by a thread that does not come back: its end is near.
