@@ -48,16 +48,9 @@ impl Guarded {
         image
     }
 
-    /// Runs a command under a policy of the containers tools, ours, or both.
+    /// [`under`] of this world.
     fn under(&self, containers: Option<&Path>, own: Option<&Path>, args: &[&str]) -> Ran {
-        let mut command = self.world.command(args);
-        for (variable, file) in [("DHOW_CONTAINERS_POLICY", containers), ("DHOW_POLICY", own)] {
-            command.env(
-                variable,
-                file.map_or_else(|| std::ffi::OsStr::new(""), Path::as_os_str),
-            );
-        }
-        crate::world::finish(command, Vec::new())
+        under(&self.world, containers, own, args)
     }
 
     /// The same under our policy with this text.
@@ -72,6 +65,18 @@ impl Guarded {
         let file = self.world.file("policy.toml", text);
         self.under(None, Some(&file), args)
     }
+}
+
+/// Runs a command under a policy of the containers tools, ours, or both.
+fn under(world: &World, containers: Option<&Path>, own: Option<&Path>, args: &[&str]) -> Ran {
+    let mut command = world.command(args);
+    for (variable, file) in [("DHOW_CONTAINERS_POLICY", containers), ("DHOW_POLICY", own)] {
+        command.env(
+            variable,
+            file.map_or_else(|| std::ffi::OsStr::new(""), Path::as_os_str),
+        );
+    }
+    crate::world::finish(command, Vec::new())
 }
 
 const SIGNED: &str = "[[rule]]\nname = \"signed\"\naction = \"deny\"\nsigned-by = [\"ada\"]\n";
@@ -346,13 +351,7 @@ fn an_image_that_somebody_who_may_has_called_back_is_refused_wherever_it_is_pull
         image.split('/').next().unwrap(),
     );
     let policy = theirs.file("policy.toml", policy);
-    let call = |args: &[&str]| {
-        let mut command = theirs.command(args);
-        command
-            .env("DHOW_POLICY", &policy)
-            .env("DHOW_CONTAINERS_POLICY", "");
-        crate::world::finish(command, Vec::new())
-    };
+    let call = |args: &[&str]| under(&theirs, None, Some(&policy), args);
     let run = |name: &str| {
         call(&["pull", name]).exits(0);
         call(&["run", "--rm", "--network", "none", name, "/bin/true"])
@@ -428,13 +427,7 @@ fn a_statement_of_the_future_keeps_no_later_one_from_counting() {
     g.world.dhow(&["rmi", &image]).exits(0);
     let Some(theirs) = World::new() else { return };
     let policy = g.world.path("policy.toml");
-    let call = |args: &[&str]| {
-        let mut command = theirs.command(args);
-        command
-            .env("DHOW_POLICY", &policy)
-            .env("DHOW_CONTAINERS_POLICY", "");
-        crate::world::finish(command, Vec::new())
-    };
+    let call = |args: &[&str]| under(&theirs, None, Some(&policy), args);
     call(&["pull", &image]).exits(0);
     call(&["run", "--rm", "--network", "none", &image, "/bin/true"])
         .exits(125)
