@@ -15,6 +15,7 @@
 //! | [`pattern`] | POSIX regular expressions |
 //! | [`process`] | signals, session keyring, seccomp filter |
 //! | [`sched`] | CPUs, scheduling, I/O priority, memory policy, execution domain |
+//! | [`sha256`] | two streams hashed at once by SHA instructions |
 //! | [`signal`] | signals read from a descriptor |
 //! | [`background`] | what stays behind after a fork |
 //!
@@ -41,6 +42,7 @@ pub mod pattern;
 pub mod pause;
 pub mod process;
 pub mod sched;
+pub mod sha256;
 pub mod signal;
 pub mod socket;
 pub mod stub;
