@@ -12,7 +12,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("kernel", &["sys", "rootpath", "cgroup", "seccomp"]),
     (
         "store",
-        &["content", "layer", "snapshot", "meta", "transport", "image"],
+        &[
+            "hash",
+            "content",
+            "layer",
+            "snapshot",
+            "meta",
+            "transport",
+            "image",
+        ],
     ),
     (
         "run+build+secure",

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dhow_hash::Hasher;
 use dhow_rootpath::Root;
 use dhow_types::{DiffId, Digest, ErrorKind};
 use rustix::fs::{
@@ -19,7 +20,7 @@ use rustix::fs::{
 };
 
 use self::walk::Found;
-use crate::hash::{ContentHasher, Hasher};
+use crate::hash::ContentHasher;
 use crate::state::{Form, State, boot_id};
 use crate::tar::Writer;
 use crate::unpack::{disk_of, make_whiteout};

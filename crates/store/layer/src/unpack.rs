@@ -1,9 +1,9 @@
 //! Unpacking: three threads, one pass.
 //!
-//! The calling thread pulls the stream and inflates it, the second hashes the tar (the diff id), the third parses the tar,
-//! writes the files, or the one file of an image, and hashes their contents. Inflating takes about half of the time, so
-//! that two processors are kept busy by one layer. Buffers go round between them, so memory is bounded and nothing is
-//! copied.
+//! The calling thread pulls the stream and inflates it, the second hashes the tar (the diff id) beside other streams
+//! ([`dhow_hash`]), the third parses the tar, writes the files, or the one file of an image, and hashes their contents.
+//! Inflating takes about half of the time, so that two processors are kept busy by one layer. Buffers go round between them,
+//! so memory is bounded and nothing is copied.
 
 mod image;
 mod ledger;
@@ -19,13 +19,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
+use dhow_hash::{Piece, Stream};
 use dhow_types::{DiffId, ErrorKind};
 
 use self::tree::Tree;
 use crate::codec::{self, Compression};
-use crate::hash::Hasher;
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
@@ -37,8 +37,9 @@ pub use self::survey::{Extent, Survey, Surveyed};
 /// Bytes of tar handed over at once.
 const CHUNK: usize = 256 << 10;
 
-/// Chunks before each of the other threads.
-const CHUNKS: usize = 6;
+/// Chunks of a layer on their way, and how many of them wait to be hashed.
+const CHUNKS: usize = 14;
+const UNHASHED: usize = 6;
 
 /// Bytes of an image that begin to go to the disk together.
 const FLUSHED: u64 = 8 << 20;
@@ -70,11 +71,10 @@ pub(crate) fn unpack(
     let limits = &how.limits;
     let tar = Inflated::new(stream, "layer", how.size, limits)?;
     let compression = tar.compression();
-    let (inflated, to_hash) = sync_channel(CHUNKS);
-    let (hashed, to_write) = sync_channel(CHUNKS);
+    let tar_hash = Stream::begin().context(|| "start a thread")?;
+    let (hashed, to_write) = channel();
     let (back, recycled) = channel();
-    let (hash, written) = std::thread::scope(|scope| {
-        let hash = scope.spawn(move || hash(&to_hash, &hashed));
+    let (pumped, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             let chunks = Chunks::new(to_write, back);
             match backend {
@@ -82,16 +82,21 @@ pub(crate) fn unpack(
                 Backend::Erofs => draft(chunks, dir, limits),
             }
         });
-        pump(tar, &inflated, &recycled);
-        // The end of the tar, for the other two.
-        drop(inflated);
+        let whole = pump(tar, &tar_hash, &hashed, &recycled);
+        // Also an error comes to the writer by this way.
+        let hash = tar_hash.finish();
+        let pumped = whole.then_some(hash);
+        // The end of the tar, for the writer.
+        drop(hashed);
         let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
-        (hash.join(), writer.join().unwrap_or_else(|_| died()))
+        (pumped, writer.join().unwrap_or_else(|_| died()))
     });
-    // When the writer fails, the others stop for want of a receiver: its word comes first. It has had theirs.
+    // When the writer fails, the other stops for want of somebody who takes its chunks: its word comes first. It has had the
+    // other's.
     let mut state = written?;
     let ended = || Error::new(ErrorKind::Internal, "the unpacking thread ended early");
-    let (diff_id, length) = hash.ok().flatten().ok_or_else(ended)?;
+    let (digest, length) = pumped.ok_or_else(ended)?;
+    let diff_id = DiffId(digest);
     if let Some(expected) = how.expected
         && expected != diff_id
     {
@@ -107,12 +112,48 @@ pub(crate) fn unpack(
     })
 }
 
-/// Inflates and hands over, until the end of the stream or until nobody takes it.
-fn pump(mut tar: Inflated<'_>, inflated: &SyncSender<Passed>, recycled: &Receiver<Chunk>) {
+/// A chunk on its way to the writer, by the thread that hashes.
+struct Passing {
+    chunk: Passed,
+    to: Sender<Passed>,
+}
+
+impl Piece for Passing {
+    fn bytes(&self) -> &[u8] {
+        self.chunk
+            .as_ref()
+            .map_or(&[], |chunk| &chunk.bytes[..chunk.length])
+    }
+
+    fn hashed(self: Box<Self>) {
+        // Nobody takes it when the writer has failed.
+        drop(self.to.send(self.chunk));
+    }
+}
+
+/// Inflates and hands over, until the end of the stream or until nobody takes it; whether it came to the end.
+fn pump(mut tar: Inflated<'_>, hash: &Stream, to: &Sender<Passed>, recycled: &Receiver<Chunk>) -> bool {
+    let pass = |chunk| {
+        let to = to.clone();
+        hash.push(Box::new(Passing { chunk, to }), UNHASHED);
+    };
+    let mut made = 0;
     loop {
-        let mut chunk = recycled.try_recv().unwrap_or_else(|_| Chunk {
-            bytes: vec![0; CHUNK].into_boxed_slice(),
-            length: 0,
+        let used = if made < CHUNKS {
+            recycled.try_recv().ok()
+        } else {
+            match recycled.recv() {
+                Ok(used) => Some(used),
+                // The writer has failed.
+                Err(_) => return false,
+            }
+        };
+        let mut chunk = used.unwrap_or_else(|| {
+            made += 1;
+            Chunk {
+                bytes: vec![0; CHUNK].into_boxed_slice(),
+                length: 0,
+            }
         });
         let filled = codec::fill(&mut tar, &mut chunk.bytes).map(|length| {
             chunk.length = length;
@@ -124,32 +165,15 @@ fn pump(mut tar: Inflated<'_>, inflated: &SyncSender<Passed>, recycled: &Receive
             error.downcast().unwrap_or_else(other)
         };
         match filled.map_err(refused) {
-            Ok(chunk) if chunk.length == 0 => return,
-            Ok(chunk) => {
-                if inflated.send(Ok(chunk)).is_err() {
-                    return;
-                }
-            }
+            Ok(chunk) if chunk.length == 0 => return true,
+            Ok(chunk) => pass(Ok(chunk)),
             // Either the writer reports it, or it has failed by itself before.
-            Err(error) => return drop(inflated.send(Err(error))),
+            Err(error) => {
+                pass(Err(error));
+                return false;
+            }
         }
     }
-}
-
-/// Hashes and hands on; the diff id and the length of the tar, or nothing when it did not come to its end.
-fn hash(inflated: &Receiver<Passed>, hashed: &SyncSender<Passed>) -> Option<(DiffId, u64)> {
-    let mut hasher = Hasher::new();
-    let mut total = 0;
-    for chunk in inflated {
-        let whole = chunk.is_ok();
-        if let Ok(chunk) = &chunk {
-            hasher.update(&chunk.bytes[..chunk.length]);
-            total += chunk.length as u64;
-        }
-        hashed.send(chunk).ok()?;
-        whole.then_some(())?;
-    }
-    Some((DiffId(hasher.finish()), total))
 }
 
 /// The receiving end as a source of the parser.

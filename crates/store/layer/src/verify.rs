@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
+use dhow_hash::Hasher;
 use dhow_rootpath::{FileKind, Root};
 use dhow_types::{Digest, ErrorKind};
 use rustix::fs::Stat;
 
 use crate::erofs::{self, Meta};
-use crate::hash::{ContentHasher, Hasher};
+use crate::hash::ContentHasher;
 use crate::state::State;
 use crate::{Context, Entry, EntryKind, Error, Index, Layer, Problem};
 

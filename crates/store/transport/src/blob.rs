@@ -3,13 +3,13 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
+use dhow_hash::{Hasher, Piece, Stream};
 use dhow_oci::Descriptor;
 use dhow_types::{Digest, ErrorKind};
 use tokio::sync::mpsc;
 
 use crate::Error;
 use crate::client::Shared;
-use crate::hash::Hasher;
 
 /// A manifest or index as a registry served it.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Read for Body {
 pub struct BlobReader {
     body: Body,
     current: Bytes,
-    hasher: Hasher,
+    hash: Hash,
     seen: u64,
     size: u64,
     digest: Digest,
@@ -125,12 +125,61 @@ impl fmt::Debug for BlobReader {
     }
 }
 
+/// Bytes of a blob from which on another thread hashes it.
+const LARGE: u64 = 1 << 20;
+
+/// Pieces of a blob that wait to be hashed. They are what the network gave at once, some 10 to 100 KiB.
+const UNHASHED: usize = 16;
+
+/// How a blob is hashed.
+enum Hash {
+    /// By who reads it.
+    Here(Hasher),
+    /// By another thread, beside the tar in it.
+    Beside(Stream),
+}
+
+impl Hash {
+    fn of(size: u64) -> Self {
+        // Without another thread this one does it.
+        match (size >= LARGE).then(Stream::begin) {
+            Some(Ok(stream)) => Self::Beside(stream),
+            _ => Self::Here(Hasher::new()),
+        }
+    }
+
+    fn update(&mut self, bytes: &Bytes) {
+        match self {
+            Self::Here(hasher) => hasher.update(bytes),
+            Self::Beside(stream) => stream.push(Box::new(Received(bytes.clone())), UNHASHED),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Here(hasher) => hasher.finish(),
+            Self::Beside(stream) => stream.finish().0,
+        }
+    }
+}
+
+/// A piece of a blob that its reader has, too.
+struct Received(Bytes);
+
+impl Piece for Received {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn hashed(self: Box<Self>) {}
+}
+
 impl BlobReader {
     pub(crate) fn new(body: Body, descriptor: &Descriptor) -> Self {
         Self {
             body,
             current: Bytes::new(),
-            hasher: Hasher::new(),
+            hash: Hash::of(descriptor.size),
             seen: 0,
             size: descriptor.size,
             digest: descriptor.digest,
@@ -148,7 +197,7 @@ impl BlobReader {
             let message = format!("blob {} is longer than its {} bytes", self.digest, self.size);
             return Err(into_io(Error::new(ErrorKind::DataLoss, message)));
         }
-        self.hasher.update(&bytes);
+        self.hash.update(&bytes);
         self.current = bytes;
         Ok(())
     }
@@ -162,16 +211,16 @@ impl BlobReader {
             );
             return Err(into_io(Error::new(ErrorKind::DataLoss, message)));
         }
-        let found = self.hasher.clone().finish();
-        if found != self.digest {
-            let message = format!(
-                "blob {} has the digest {found}: it was changed or damaged",
-                self.digest
-            );
-            return Err(into_io(Error::new(ErrorKind::DataLoss, message)));
+        let found = std::mem::replace(&mut self.hash, Hash::of(0)).finish();
+        if found == self.digest {
+            self.state = State::Verified;
+            return Ok(());
         }
-        self.state = State::Verified;
-        Ok(())
+        let message = format!(
+            "blob {} has the digest {found}: it was changed or damaged",
+            self.digest
+        );
+        Err(into_io(Error::new(ErrorKind::DataLoss, message)))
     }
 }
 

@@ -34,7 +34,6 @@ mod download;
 mod exchange;
 mod failure;
 mod files;
-mod hash;
 mod helper;
 mod host;
 mod lists;

@@ -15,10 +15,10 @@ use crate::ask::Place;
 use crate::client::CONTENT_DIGEST;
 use crate::core::Core;
 use crate::exchange::{Answer, Call, Identity};
-use crate::hash::Hasher;
 use crate::outgoing::{Outgoing, Pieces};
 use crate::registries::Want;
 use crate::{Client, Context as _, Error, place};
+use dhow_hash::Hasher;
 
 /// What a registry with a referrers API answers to a manifest with a subject.
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");

@@ -137,6 +137,18 @@ fn a_blob_with_the_wrong_digest_is_data_loss_at_its_end() {
 }
 
 #[test]
+fn a_large_blob_with_one_wrong_byte_is_data_loss_at_its_end() {
+    let body = content(3_000_000);
+    let mut served = body.clone();
+    served[2_345_678] ^= 1;
+    let found = layer(&served).digest;
+    let server = registry(move |_, _, out| answer(out, "200 OK", "", &served));
+    let (kind, message) = pull(&client(), &server, &layer(&body)).unwrap_err();
+    assert_eq!(kind, ErrorKind::DataLoss, "{message}");
+    assert!(message.contains(&found.to_string()), "{message}");
+}
+
+#[test]
 fn a_blob_of_another_length_is_data_loss_before_a_byte_is_read() {
     let server = registry(|_, _, out| answer(out, "200 OK", "", b"longer"));
     let (kind, message) = pull(&client(), &server, &layer(b"long")).unwrap_err();

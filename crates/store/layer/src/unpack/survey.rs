@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
+use dhow_hash::Hasher;
 use dhow_types::{DiffId, ErrorKind};
 
 use super::image::{Draft, Pieces};
 use crate::codec::{self, Compression};
-use crate::hash::Hasher;
 use crate::tar::{Body as Passing, Buffered, Parser, Source};
 use crate::{Context as _, Entry, Error, Inflated, Limits};
 

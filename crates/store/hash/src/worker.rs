@@ -1,0 +1,215 @@
+//! A thread with some streams. Of those that have pieces it takes two in turn and hashes as much of both as they have in
+//! common; so a slow stream never holds up another.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use dhow_types::Digest;
+
+use crate::lane::{self, Lane};
+use crate::stream::{Entry, Piece};
+
+/// Bytes of a stream that are hashed by themselves before the worker looks whether another has some now.
+const ALONE: usize = 64 << 10;
+
+#[derive(Default)]
+pub(crate) struct Worker {
+    inner: Mutex<Inner>,
+    /// Said to the thread: a piece has come, or there will be none.
+    ready: Condvar,
+    /// Said by the thread: pieces were hashed.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    streams: BTreeMap<u64, Entry>,
+    /// Streams that there were.
+    begun: u64,
+    /// Who had the last turn.
+    last: u64,
+    closed: bool,
+    /// The thread died of a piece.
+    dead: bool,
+}
+
+/// A stream that the thread has in hand.
+struct Held {
+    id: u64,
+    lane: Lane,
+    /// What is hashed, until it is given back.
+    piece: Option<Box<dyn Piece>>,
+    /// Bytes of it that are done.
+    at: usize,
+    /// Its length, once it was given back.
+    given: u64,
+}
+
+impl Worker {
+    pub(crate) fn add(&self, lane: Lane) -> u64 {
+        let mut inner = self.lock();
+        inner.begun += 1;
+        let id = inner.begun;
+        inner.streams.insert(id, Entry::new(lane));
+        id
+    }
+
+    pub(crate) fn push(&self, id: u64, piece: Box<dyn Piece>, most: usize) {
+        let mut inner = self.lock();
+        loop {
+            let dead = inner.dead;
+            assert!(!dead, "a piece of a stream has panicked");
+            match inner.streams.get_mut(&id) {
+                Some(entry) if entry.queue.len() >= most => inner = wait(&self.done, inner),
+                Some(entry) => break entry.queue.push_back(piece),
+                // Only its own end takes a stream away.
+                None => return,
+            }
+        }
+        drop(inner);
+        self.ready.notify_one();
+    }
+
+    pub(crate) fn finish(&self, id: u64) -> (Digest, u64) {
+        let mut inner = self.lock();
+        loop {
+            let dead = inner.dead;
+            assert!(!dead, "a piece of a stream has panicked");
+            if let Some(entry) = inner.streams.get_mut(&id)
+                && entry.queue.is_empty()
+                && entry.begun.is_none()
+                && let Some(lane) = entry.lane.take()
+            {
+                return (lane.finish(), entry.total);
+            }
+            inner = wait(&self.done, inner);
+        }
+    }
+
+    /// Drops a stream, with what the thread has not in hand.
+    pub(crate) fn forget(&self, id: u64) {
+        let entry = self.lock().streams.remove(&id);
+        // Its pieces are somebody's: not under the lock.
+        drop(entry);
+    }
+
+    /// No stream will come any more.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.ready.notify_one();
+    }
+
+    /// What the thread does.
+    pub(crate) fn run(&self) {
+        let _died = Died(self);
+        let mut inner = self.lock();
+        loop {
+            let mut hand = inner.take_turns();
+            if hand.is_empty() {
+                if inner.closed {
+                    return;
+                }
+                inner = wait(&self.ready, inner);
+                continue;
+            }
+            drop(inner);
+            hash(&mut hand);
+            inner = self.lock();
+            let mut gone = Vec::new();
+            for held in hand {
+                gone.extend(inner.put_back(held));
+            }
+            if !gone.is_empty() {
+                drop(inner);
+                gone.clear();
+                inner = self.lock();
+            }
+            self.done.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Up to two streams that have something to hash, beginning behind who was last.
+    fn take_turns(&mut self) -> Vec<Held> {
+        let behind = self.streams.range(self.last + 1..);
+        let turns = behind.chain(self.streams.range(..=self.last));
+        let ready = turns.filter(|(_, entry)| entry.begun.is_some() || !entry.queue.is_empty());
+        let ready: Vec<u64> = ready.map(|(id, _)| *id).take(2).collect();
+        self.last = ready.last().copied().unwrap_or(self.last);
+        ready.into_iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    fn take(&mut self, id: u64) -> Option<Held> {
+        let entry = self.streams.get_mut(&id)?;
+        let next = || Some((entry.queue.pop_front()?, 0));
+        let (piece, at) = entry.begun.take().or_else(next)?;
+        Some(Held {
+            id,
+            lane: entry.lane.take()?,
+            piece: Some(piece),
+            at,
+            given: 0,
+        })
+    }
+
+    /// Puts back what was in hand; whatever nobody wants any more is returned.
+    fn put_back(&mut self, held: Held) -> Option<Held> {
+        let Some(entry) = self.streams.get_mut(&held.id) else {
+            return Some(held);
+        };
+        entry.lane = Some(held.lane);
+        entry.begun = held.piece.map(|piece| (piece, held.at));
+        entry.total += held.given;
+        None
+    }
+}
+
+/// Hashes of one stream a part, of two as much as both have; gives back the pieces that are done.
+fn hash(hand: &mut [Held]) {
+    if let [first, second] = hand {
+        let bytes = [
+            left(first.piece.as_deref(), first.at),
+            left(second.piece.as_deref(), second.at),
+        ];
+        let done = lane::both([&mut first.lane, &mut second.lane], bytes);
+        first.at += done[0];
+        second.at += done[1];
+    } else {
+        for held in &mut *hand {
+            let bytes = left(held.piece.as_deref(), held.at);
+            let bytes = &bytes[..bytes.len().min(ALONE)];
+            held.lane.update(bytes);
+            held.at += bytes.len();
+        }
+    }
+    for held in hand {
+        if let Some(piece) = held.piece.take_if(|piece| piece.bytes().len() == held.at) {
+            held.given = held.at as u64;
+            piece.hashed();
+        }
+    }
+}
+
+/// What is left of a piece.
+fn left(piece: Option<&dyn Piece>, at: usize) -> &[u8] {
+    piece.map_or(&[], |piece| &piece.bytes()[at..])
+}
+
+fn wait<'a>(on: &Condvar, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+    on.wait(inner).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells those who wait that nothing comes any more, when the thread dies of a piece.
+struct Died<'a>(&'a Worker);
+
+impl Drop for Died<'_> {
+    fn drop(&mut self) {
+        self.0.lock().dead = std::thread::panicking();
+        self.0.done.notify_all();
+    }
+}
