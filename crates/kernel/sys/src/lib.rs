@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`beside`] | two pieces of work at once, between forks |
 //! | [`clone`] | fork and clone3 of a single-threaded process, with pidfd, new namespaces and a cgroup |
+//! | [`cpu`] | code compiled for what the processor has |
 //! | [`exec`], [`stub`] | execve with vectors that were built before the clone, never from this program directly |
 //! | [`fd`] | close-on-exec for everything, file descriptors over a socket |
 //! | [`landlock`] | rulesets of files, ports and scopes |
@@ -32,6 +33,7 @@ pub mod background;
 pub mod beside;
 pub mod bpf;
 pub mod clone;
+pub mod cpu;
 pub mod exec;
 pub mod fd;
 pub mod file;
