@@ -98,6 +98,7 @@ mod seccomp;
 mod secrets;
 mod security;
 mod shared;
+mod siblings;
 mod signatures;
 mod story;
 mod unprivileged;

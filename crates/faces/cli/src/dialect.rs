@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use dhow_reference::Reference;
-use dhow_types::ErrorKind;
+use dhow_types::{ErrorKind, Platform};
 use serde_json::Value;
 
 use crate::CliError;
@@ -53,6 +53,20 @@ pub(crate) fn is_called(name: &str) -> bool {
 }
 
 impl Dialect {
+    /// What is said of an image for a machine that is not this one, when nobody asked for it (moby `daemon/create.go`,
+    /// containers/common `libimage/image.go`).
+    pub(crate) fn foreign_image(self, platform: &Platform) -> String {
+        let host = Platform::host();
+        match self {
+            Self::Docker => format!(
+                "The requested image's platform ({platform}) does not match the detected host platform ({host}) and no specific platform was requested"
+            ),
+            Self::Podman => {
+                format!("image platform ({platform}) does not match the expected platform ({host})")
+            }
+        }
+    }
+
     /// An image or volume that was not removed. Podman's exit code: 1 when there is none, 2 when it is in use (podman-rmi(1),
     /// podman-volume-rm(1)).
     pub(crate) fn not_removed(self, error: dhow_engine::Error) -> CliError {

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::container::{CreateContainer, MountSpec, OwnRoot};
-use dhow_types::{ErrorKind, Silent};
+use dhow_engine::container::{CreateContainer, Created, MountSpec, OwnRoot};
+use dhow_types::{ErrorKind, Platform, Silent};
 
 use crate::dialect::{self, Dialect};
 use crate::flags::ContainerFlags;
@@ -37,7 +37,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
         request.extras.root = Some(host_root(&std::mem::take(&mut request.image))?);
     } else {
         request.image = match archive(&request.image) {
-            Some(path) => load(engine, &path, flags.quiet)?,
+            Some(path) => load(engine, &path, request.platform.as_ref(), flags.quiet)?,
             None => super::local_image(engine, &request.image),
         };
     }
@@ -71,7 +71,7 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
     }
     if flags.pull == "newer" && !flags.podman.rootfs {
         match pull(context, flags) {
-            Err(error) if !has_image(context, flags) => return Err(error),
+            Err(error) if is_missing(engine, &request) => return Err(error),
             _ => {}
         }
     }
@@ -97,17 +97,24 @@ pub(crate) fn create(context: &Context, flags: &ContainerFlags) -> Result<dhow_t
             super::pod::forget(engine, pod);
         }
     })?;
-    // What podman says in its place can be turned off, and its tests take every line for the program's.
-    let lacks = created.lacks.iter().filter(|_| !dialect::spoken().is_podman());
-    for warning in created.warnings.iter().chain(lacks) {
-        note(&format!("WARNING: {warning}"));
-    }
+    warn(&created);
     if let Some(path) = &flags.cidfile {
         std::fs::write(path, created.id.as_str()).map_err(|error| {
             CliError::plain(format!("write the container ID to {}: {error}", path.display())).with_code(125)
         })?;
     }
     Ok(created.id)
+}
+
+/// What the person should know of the container.
+fn warn(created: &Created) {
+    // What podman says in its place can be turned off, and its tests take every line for the program's.
+    let lacks = created.lacks.iter().filter(|_| !dialect::spoken().is_podman());
+    let foreign = created.foreign.as_ref();
+    let foreign = foreign.map(|platform| dialect::spoken().foreign_image(platform));
+    for warning in created.warnings.iter().chain(lacks).chain(&foreign) {
+        note(&format!("WARNING: {warning}"));
+    }
 }
 
 /// The proxies that docker's `config.json` gives to containers, as far as nobody said otherwise.
@@ -125,14 +132,14 @@ fn with_image(
     context: &Context,
     flags: &ContainerFlags,
     request: &CreateContainer,
-) -> Result<dhow_engine::container::Created, CliError> {
+) -> Result<Created, CliError> {
     let engine = context.engine()?;
     let created = match engine.create(request) {
         Err(error)
             if error.kind() == ErrorKind::NotFound
                 && !flags.podman.rootfs
                 && flags.pull == "missing"
-                && !has_image(context, flags) =>
+                && is_missing(engine, request) =>
         {
             if !flags.quiet {
                 note(
@@ -158,12 +165,17 @@ fn archive(image: &str) -> Option<std::path::PathBuf> {
 }
 
 /// Reads the archive; the name of its image, or its ID.
-fn load(engine: &dhow_engine::Engine, path: &std::path::Path, quiet: bool) -> Result<String, CliError> {
+fn load(
+    engine: &dhow_engine::Engine,
+    path: &std::path::Path,
+    platform: Option<&Platform>,
+    quiet: bool,
+) -> Result<String, CliError> {
     let file = std::fs::File::open(path)
         .map_err(|error| CliError::plain(format!("open {}: {error}", path.display())).with_code(125))?;
     // Apart, since this process must have one thread when the container starts.
     let image = engine.apart(|engine| {
-        let loaded = engine.load(file, None, &Silent)?;
+        let loaded = engine.load(file, platform, &Silent)?;
         let first = loaded.first();
         Ok(first.map(|loaded| {
             let name = loaded.names.first().cloned();
@@ -335,10 +347,14 @@ fn in_podmans_way(request: &mut CreateContainer) {
     }
 }
 
-fn has_image(context: &Context, flags: &ContainerFlags) -> bool {
-    context
-        .engine()
-        .is_ok_and(|engine| engine.image(flags.image()).is_ok())
+/// Whether a registry may have the image: its name is not here, or not for the platform. Of an ID there is no other.
+fn is_missing(engine: &dhow_engine::Engine, request: &CreateContainer) -> bool {
+    let name = request.image.as_str();
+    let Ok(image) = engine.image(name) else {
+        return true;
+    };
+    let is_id = image.id.hex().starts_with(name) || image.id.to_string().starts_with(name);
+    !is_id && engine.image_for(name, request.platform.as_ref()).is_err()
 }
 
 /// Pulls the images that are to be mounted, where `--pull` says so.

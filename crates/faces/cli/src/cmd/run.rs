@@ -94,7 +94,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         drop(engine.kill(id.as_str(), &number.to_string()));
     })?;
     if container.podman.rmi {
-        warn_of_image(engine, container.image());
+        warn_of_image(engine, container);
     }
     match end {
         // With `--rm` the container was gone before its exit was told.
@@ -114,9 +114,13 @@ fn refuse_kept_fds(flags: &RunFlags) -> Result<(), CliError> {
 }
 
 /// The image went with the container, unless somebody else has it.
-fn warn_of_image(engine: &dhow_engine::Engine, name: &str) {
-    let name = super::local_image(engine, name);
-    match engine.remove_image(&name, false) {
+fn warn_of_image(engine: &dhow_engine::Engine, flags: &ContainerFlags) {
+    let name = super::local_image(engine, flags.image());
+    let removed = match flags.platform.platform() {
+        Ok(Some(platform)) => engine.remove_image_for(&name, &[platform], false),
+        _ => engine.remove_image(&name, false),
+    };
+    match removed {
         Err(error) if error.kind() == dhow_types::ErrorKind::FailedPrecondition => {
             note(&dialect::warning(&format!(
                 "image {name} was not removed: image is in use by a container"

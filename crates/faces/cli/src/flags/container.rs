@@ -299,13 +299,11 @@ impl ContainerFlags {
         for text in &self.publish {
             ports.extend(port::parse(text).map_err(bad)?);
         }
-        let secrets = self
-            .secret
-            .iter()
-            .map(|text| super::secret::parse(text))
-            .collect::<Result<_, _>>();
+        let secrets = self.secret.iter().map(|text| super::secret::parse(text));
+        let secrets = secrets.collect::<Result<_, _>>();
         Ok(CreateContainer {
             image: self.image().to_owned(),
+            platform: self.platform.platform()?,
             name: self.name.clone(),
             command: self.words.iter().skip(1).cloned().collect(),
             entrypoint: self.entrypoint.as_deref().map(entrypoint),

@@ -9,7 +9,7 @@ use dhow_meta::Lease;
 use dhow_monitor::{OnUnhealthy, RestartPolicy};
 use dhow_network::PortMapping;
 use dhow_oci::{Healthcheck, Labels, RunConfig};
-use dhow_types::{ContainerId, Digest, ErrorKind};
+use dhow_types::{ContainerId, Digest, ErrorKind, Platform};
 
 use super::defaults::{all_ports, entrypoint, health};
 use super::extras::Extras;
@@ -25,6 +25,8 @@ use crate::{Context as _, Engine, Error, Relabel};
 pub struct CreateContainer {
     /// The image.
     pub image: String,
+    /// The machine that the image is for, of those that the name has here; the one that has the name when absent.
+    pub platform: Option<Platform>,
     /// The name; made up when absent.
     pub name: Option<String>,
     /// Arguments after the image.
@@ -191,6 +193,8 @@ pub struct Created {
     pub warnings: Vec<String>,
     /// What the host lacks for a systemd in it.
     pub lacks: Option<String>,
+    /// The machine that its image is for, when it is another than this one and nobody asked for that.
+    pub foreign: Option<Platform>,
 }
 
 impl Engine {
@@ -203,7 +207,7 @@ impl Engine {
         let (image, _lease) = match &wanted.extras.root {
             Some(root) => (root.image(), None),
             None => self
-                .image_to_run(&wanted.image)
+                .image_to_run(&wanted.image, wanted.platform.as_ref())
                 .map(|(image, lease)| (image, Some(lease)))?,
         };
         let mounted = self.images_to_mount(&wanted.mounts)?;
@@ -214,7 +218,7 @@ impl Engine {
             warnings.extend(self.admit(dhow_policy::Point::Run, &image, &wanted.image)?);
         }
         let _ids = self.lock_ids(wanted)?;
-        let mut config = self.config(wanted, &image, &mounted, &id, &mut warnings)?;
+        let mut config = self.config(wanted, &image, &mounted, &id)?;
         let lacks = match config.extras.systemd {
             true => super::implied::old_groups(crate::system::bundle_host().cgroup_v2),
             false => None,
@@ -232,7 +236,12 @@ impl Engine {
             created => created?,
         }
         self.tell(&Event::of(&config, "create"));
-        Ok(Created { id, warnings, lacks })
+        Ok(Created {
+            id,
+            warnings,
+            lacks,
+            foreign: foreign(wanted, &image),
+        })
     }
 
     fn config(
@@ -241,7 +250,6 @@ impl Engine {
         image: &Image,
         mounted: &[Mounted],
         id: &ContainerId,
-        warnings: &mut Vec<String>,
     ) -> Result<Config, Error> {
         let defaults = &image.config.config;
         let args = dhow_bundle::command(defaults, wanted.entrypoint.as_deref(), &wanted.command);
@@ -261,7 +269,6 @@ impl Engine {
         let users = self.resolve_users(wanted, image)?;
         super::mounts::check_mapped(&mounts, users.as_ref())?;
         let request = self.request(wanted, image, id, args.clone(), &mounts, &network)?;
-        warnings.extend(foreign_platform(image));
         let exposed = super::defaults::exposed(wanted, defaults);
         let (health, idle_health) = health(wanted, defaults.healthcheck.as_ref())?;
         let mut labels = defaults.labels.clone();
@@ -322,14 +329,18 @@ impl Engine {
 
     /// Looks the image up in a database that is closed again: the container's monitor would else carry its memory along.
     /// The lease keeps it from whoever removes it at the same time.
-    pub(super) fn image_to_run(&self, name: &str) -> Result<(Image, Lease), Error> {
+    pub(super) fn image_to_run(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<(Image, Lease), Error> {
         let root = &self.settings().root;
         let store =
             dhow_image::Store::open(root).context(|| format!("open the store in {}", root.display()))?;
         let keep = || "keep the image's layers";
         let lease = Lease::acquire(root).context(keep)?;
         loop {
-            let image = store.resolve(name).context(|| "create container")?;
+            let image = store.resolve_for(name, platform).context(|| "create container")?;
             let layers: Vec<Digest> = image.config.rootfs.diff_ids.iter().map(|diff| diff.0).collect();
             lease.pin_many(&layers).context(keep)?;
             // Pinned first, looked at second: if it is gone, or the name is another image's, that is the answer.
@@ -552,15 +563,11 @@ fn user_of(wanted: &CreateContainer, image: &RunConfig) -> Result<String, Error>
     }
 }
 
-/// What is said of an image that is made for another machine.
-fn foreign_platform(image: &Image) -> Option<String> {
-    let (platform, host) = (image.config.platform(), dhow_types::Platform::host());
+/// The machine of an image that is for another than this one, when none was asked for. An image that names none runs anywhere.
+fn foreign(wanted: &CreateContainer, image: &Image) -> Option<Platform> {
     let known = !image.config.architecture.is_empty();
-    (known && !host.accepts(&platform)).then(|| {
-        format!(
-            "The requested image's platform ({platform}) does not match the detected host platform ({host})"
-        )
-    })
+    let platform = image.config.platform();
+    (wanted.platform.is_none() && known && !Platform::host().accepts(&platform)).then_some(platform)
 }
 
 fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {

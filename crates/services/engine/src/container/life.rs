@@ -387,9 +387,12 @@ impl ContainerLife {
         if !self.config.extras.remove_image {
             return Ok(());
         }
-        let image = &self.config.image_name;
+        let (name, id) = (&self.config.image_name, self.config.image);
         self.engine.apart(|engine| {
-            match engine.remove_image(image, false) {
+            // The name may be another image's: of another platform, or a newer one.
+            let its = engine.image(name).is_ok_and(|image| image.id == id);
+            let image = if its { name.clone() } else { id.to_string() };
+            match engine.remove_image(&image, false) {
                 // Another container has it, or it is gone.
                 Err(error) if matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::NotFound) => {
                     Ok(())

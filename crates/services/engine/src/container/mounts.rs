@@ -204,7 +204,7 @@ impl Engine {
         });
         images
             .map(|name| {
-                let (image, lease) = self.image_to_run(name)?;
+                let (image, lease) = self.image_to_run(name, None)?;
                 Ok((name.clone(), image, lease))
             })
             .collect()

@@ -1,0 +1,242 @@
+//! Containers of a name that has images for several machines here, by one index.
+//!
+//! The programs of all are this machine's, so that each can run and tells by a file which image it is of.
+
+use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage, index};
+use dhow_types::Platform;
+
+use crate::samples::busybox_tar;
+use crate::world::{Ran, World};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A platform that no machine of the tests is.
+const FOREIGN: &str = "linux/s390x";
+
+/// `app:1` in a registry that notes who asks: an index of an image for this machine and one for another.
+struct Published {
+    registry: FakeRegistry,
+    name: String,
+    /// This machine's platform.
+    host: String,
+    own: TinyImage,
+    foreign: TinyImage,
+}
+
+impl Published {
+    fn new() -> Self {
+        let registry = FakeRegistry::start();
+        let host = Platform::host().to_string();
+        let [own, foreign] = [host.as_str(), FOREIGN].map(|platform| made(platform, "1"));
+        let published = Self {
+            name: registry.name("app:1"),
+            registry,
+            host,
+            own,
+            foreign,
+        };
+        published.put("1", &published.own, &published.foreign);
+        published
+    }
+
+    /// An index of these under a tag of `app`.
+    fn put(&self, tag: &str, own: &TinyImage, foreign: &TinyImage) {
+        for image in [own, foreign] {
+            self.registry.put_image("app", &image.digest().hex()[..12], image);
+        }
+        let list = index(&[(foreign, FOREIGN), (own, &self.host)]);
+        self.registry.put_manifest("app", tag, INDEX, &list);
+    }
+
+    fn pull(&self, world: &World, platform: &str) {
+        world
+            .dhow(&["pull", "-q", "--platform", platform, &self.name])
+            .ok();
+    }
+
+    /// A root that has both images, and a registry that was asked nothing since.
+    fn both(&self) -> Option<World> {
+        let world = World::new()?;
+        for platform in [FOREIGN, &self.host] {
+            self.pull(&world, platform);
+        }
+        self.registry.forget_requests();
+        Some(world)
+    }
+
+    fn asked(&self) -> usize {
+        self.registry.requests().len()
+    }
+}
+
+/// An image for a machine, with a file that says which it is.
+fn made(platform: &str, version: &str) -> TinyImage {
+    let text = format!("{platform} {version}\n");
+    let own = Tar::new().file("machine", 0o644, text.as_bytes()).finish();
+    TinyImage::on(vec![Layer::gzip(busybox_tar()), Layer::gzip(own)], platform)
+}
+
+/// Which image a container runs that is made with these flags.
+fn ran(world: &World, flags: &str, name: &str) -> Ran {
+    let mut args = vec!["run", "--rm", "--network", "none"];
+    args.extend(flags.split_whitespace());
+    args.extend([name, "cat", "/machine"]);
+    world.dhow(&args)
+}
+
+/// The same, fails unless it ran and nothing was said.
+#[track_caller]
+fn quietly(world: &World, flags: &str, name: &str) -> String {
+    let ran = ran(world, flags, name);
+    assert_eq!(ran.stderr, "", "{ran:?}");
+    ran.ok()
+}
+
+#[test]
+fn a_container_is_of_the_stored_image_for_the_platform_that_is_asked_for() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let (name, host) = (&published.name, &published.host);
+    assert_eq!(
+        quietly(&world, &format!("--platform {host}"), name),
+        format!("{host} 1")
+    );
+    assert_eq!(
+        quietly(&world, &format!("--platform {FOREIGN}"), name),
+        format!("{FOREIGN} 1")
+    );
+    assert_eq!(
+        quietly(&world, "--os linux --arch s390x", name),
+        format!("{FOREIGN} 1")
+    );
+    for (container, platform, image) in [
+        ("own", host.as_str(), &published.own),
+        ("other", FOREIGN, &published.foreign),
+    ] {
+        let args = [
+            "create",
+            "--name",
+            container,
+            "--platform",
+            platform,
+            name,
+            "cat",
+            "/machine",
+        ];
+        world.dhow(&args).ok();
+        assert_eq!(
+            world.inspect(container, "{{.Image}} {{.Config.Image}}"),
+            format!("{} {name}", image.id())
+        );
+        assert_eq!(
+            world.say(&format!("start -a {container}")).ok(),
+            format!("{platform} 1")
+        );
+    }
+    assert_eq!(published.asked(), 0, "all of it was here");
+    world.clean();
+}
+
+#[test]
+fn an_image_that_is_not_here_for_the_platform_is_pulled_unless_it_must_not_be() {
+    let published = Published::new();
+    let Some(world) = World::new() else { return };
+    let (name, host) = (&published.name, &published.host);
+    published.pull(&world, host);
+    let never = |platform: &str| ran(&world, &format!("--pull never --platform {platform}"), name);
+    never(FOREIGN)
+        .exits(125)
+        .says(&format!(
+            "image with reference {name} was found but does not provide the specified platform ({FOREIGN})"
+        ))
+        .says(&format!("it is here for {host}"));
+    // An ID is one image: no registry has another by it.
+    published.registry.forget_requests();
+    let id = published.own.id().to_string();
+    for id in [id.as_str(), &id[7..19]] {
+        ran(&world, &format!("--platform {FOREIGN}"), id)
+            .exits(125)
+            .says("does not provide the specified platform");
+    }
+    assert_eq!(published.asked(), 0);
+
+    assert_eq!(
+        ran(&world, &format!("--platform {FOREIGN}"), name)
+            .says(&format!("Unable to find image '{name}' locally"))
+            .ok(),
+        format!("{FOREIGN} 1")
+    );
+    // Neither takes the other away.
+    published.registry.forget_requests();
+    for platform in [host.as_str(), FOREIGN] {
+        for pull in ["never", "missing"] {
+            assert_eq!(
+                quietly(&world, &format!("--pull {pull} --platform {platform}"), name),
+                format!("{platform} 1")
+            );
+        }
+    }
+    assert_eq!(published.asked(), 0);
+    ran(&world, "--platform linux/riscv64", name)
+        .exits(125)
+        .says("no matching manifest for linux/riscv64")
+        .says(&format!("it has {FOREIGN}, {host}"));
+    world.clean();
+}
+
+#[test]
+fn always_asks_the_registry_for_the_platform() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let name = &published.name;
+    let [own, foreign] = [published.host.as_str(), FOREIGN].map(|platform| made(platform, "2"));
+    published.put("1", &own, &foreign);
+    let always = format!("-q --pull always --platform {FOREIGN}");
+    assert_eq!(ran(&world, &always, name).ok(), format!("{FOREIGN} 2"));
+    assert_ne!(published.asked(), 0);
+    world.clean();
+}
+
+#[test]
+fn another_machines_image_is_warned_of_unless_it_was_asked_for() {
+    let published = Published::new();
+    let Some(world) = World::new() else { return };
+    published.pull(&world, FOREIGN);
+    let warned = ran(&world, "", &published.name);
+    let host = &published.host;
+    assert_eq!(
+        warned.stderr,
+        format!(
+            "WARNING: The requested image's platform ({FOREIGN}) does not match the detected host platform ({host}) and no specific platform was requested\n"
+        )
+    );
+    assert_eq!(warned.ok(), format!("{FOREIGN} 1"));
+    let warned = world.podman_of(&["run", "--rm", "--network", "none", &published.name, "true"]);
+    assert_eq!(
+        warned.exits(0).stderr,
+        format!("WARNING: image platform ({FOREIGN}) does not match the expected platform ({host})\n")
+    );
+    quietly(&world, &format!("--platform {FOREIGN}"), &published.name);
+    world.clean();
+}
+
+#[test]
+fn the_image_that_goes_with_its_container_is_the_one_of_its_platform() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let name = &published.name;
+    let run = [
+        "run",
+        "--rmi",
+        "--network",
+        "none",
+        "--platform",
+        FOREIGN,
+        name,
+        "true",
+    ];
+    world.podman_of(&run).exits(0);
+    let ids = world.say("images -aq --no-trunc").ok();
+    assert_eq!(ids, published.own.id().to_string());
+    world.clean();
+}
