@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Images on their way, beside podman, containerd and docker: pull, push, save, load, import, export, commit and rmi of
+# Images on their way, beside podman, containerd and docker: pull, first run, push, save, load, import, export, commit and rmi of
 # three images from a registry on loopback. As root:
 #   benches/pull.sh [rounds]
 # deb is a Debian base in one layer, big some 900 MB in 20 layers, small50k 50,000 files in one layer. They are made once
@@ -33,6 +33,8 @@ registry="127.0.0.1:$port"
 # Has no layer of the images: what is pushed there is compressed and sent.
 empty="127.0.0.1:$((port + 1))"
 work=$(mktemp -d "${WORK:-/var/tmp}/dhow-bench.XXXXXX")
+once=(run --rm --network none -v /bin/busybox:/busybox:ro)
+program=(/busybox true)
 servers=()
 daemon=
 trap 'for pid in $daemon "${servers[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT
@@ -42,13 +44,14 @@ if [ -z "${PEERS+set}" ]; then
     if command -v containerd >/dev/null && command -v ctr >/dev/null; then PEERS+=" containerd"; fi
     if command -v dockerd >/dev/null && command -v docker >/dev/null; then PEERS+=" docker"; fi
 fi
+[ -x /bin/busybox ] || apt-get install -y -q --no-install-recommends busybox-static >/dev/null
 [ -x /usr/bin/time ] || apt-get install -y -q --no-install-recommends time >/dev/null
 
 # A file system of many Debian packages, its files in 20 archives of about the same size.
 big_layers() {
     command -v debootstrap >/dev/null || apt-get install -y -q --no-install-recommends debootstrap >/dev/null
     local packages=python3,perl,gcc,g++,git,ruby,nodejs,php-cli,vim,gdb,cmake,clang,golang-go
-    debootstrap --variant=minbase --include=$packages bookworm "$work/root" >/dev/null
+    debootstrap --variant=minbase --include=$packages bookworm "$work/root" >"$work/err" || { tail -n 5 "$work/err" >&2; exit 1; }
     (cd "$work/root" && find . \( -path ./dev -o -path ./proc -o -path ./sys \) -prune -o -type f -printf '%s\t%p\n') |
         sort -k2 > "$work/files"
     awk -F'\t' -v to="$work/part" '{all += $1; size[NR] = $1; name[NR] = $2}
@@ -126,6 +129,14 @@ measure() {
     fi
 }
 
+# The first run, and both together.
+first() {
+    local image=$1 who=$2; shift 2
+    measure "run $image $who" "$@"
+    tail -n 2 "$work/figures" | awk -v name="first $image $who" \
+        '{wall += $4; spent += $5; if ($6 > peak) peak = $6} END {print name, wall, spent, peak}' >> "$work/figures"
+}
+
 serial=0
 fresh() { serial=$((serial + 1)); store="$work/s$serial"; mkdir "$store"; }
 
@@ -135,6 +146,7 @@ with_dhow() {
     run=("$DHOW" --root "$store")
     "${run[@]}" system layers "$form"
     measure "pull $image dhow-$form" "${run[@]}" pull -q "$registry/$image:1"
+    first "$image" "dhow-$form" "${run[@]}" "${once[@]}" "$registry/$image:1" "${program[@]}"
     [ "$ONLY" = pull ] || others "dhow-$form" "$image" "${run[@]}"
 }
 
@@ -143,6 +155,7 @@ with_podman() {
     fresh
     run=("${PODMAN[@]}" --root "$store" --runroot "$store-run")
     measure "pull $image podman" "${run[@]}" pull -q --tls-verify=false "$registry/$image:1"
+    first "$image" podman "${run[@]}" "${once[@]}" "$registry/$image:1" "${program[@]}"
     [ "$ONLY" = pull ] || others podman "$image" "${run[@]}"
 }
 
@@ -155,6 +168,8 @@ with_containerd() {
     run=("${CTR[@]}" --address "$store/run/c.sock")
     wait_for "${run[@]}" version
     measure "pull $image containerd" "${run[@]}" image pull --plain-http "$registry/$image:1"
+    first "$image" containerd "${run[@]}" run --rm --mount "type=bind,src=/bin/busybox,dst=/busybox,options=rbind:ro" \
+        "$registry/$image:1" "first-$serial" "${program[@]}"
     stop
 }
 
@@ -167,6 +182,7 @@ with_docker() {
     run=("${DOCKER[@]}" -H "unix://$store/d.sock")
     wait_for "${run[@]}" info
     measure "pull $image docker" "${run[@]}" pull -q "$registry/$image:1"
+    first "$image" docker "${run[@]}" "${once[@]}" "$registry/$image:1" "${program[@]}"
     [ "$ONLY" = pull ] || others docker "$image" "${run[@]}"
     stop
 }
