@@ -1,6 +1,7 @@
 mod deflate;
 mod gunzip;
 mod gzip;
+mod inflate;
 #[cfg(test)]
 mod tests;
 mod zstandard;

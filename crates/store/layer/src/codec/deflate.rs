@@ -12,7 +12,7 @@
 mod bits;
 mod huffman;
 mod search;
-mod symbols;
+pub(super) mod symbols;
 
 use self::bits::{Bits, Pen, STORED};
 use self::huffman::Code;
@@ -29,7 +29,7 @@ const PLAIN: usize = 1 << 14;
 const LITERAL: usize = 14;
 
 /// Order in which the lengths of the code of lengths come (RFC 1951, 3.2.7).
-const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+pub(super) const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 /// Where to compress to, again and again.
 #[derive(Default)]

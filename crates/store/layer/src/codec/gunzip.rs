@@ -1,7 +1,8 @@
 use std::io::{self, BufRead, Read};
 
 use crc32fast::Hasher;
-use flate2::{Decompress, FlushDecompress, Status};
+
+use super::inflate::{END, Inflate, Out, Room, Stop, WINDOW, new_room};
 
 /// Most bytes of the optional fields of a member's header (name, comment, extra).
 const MOST_HEADER: usize = 128 << 10;
@@ -12,11 +13,18 @@ const MOST_HEADER: usize = 128 << 10;
 /// follows is no member; here both are told apart.
 pub(super) struct Gunzip<R> {
     input: R,
-    inflate: Decompress,
+    inflate: Inflate,
     crc: Hasher,
-    /// Bytes of the member so far.
-    length: u64,
+    /// Bytes of the member, modulo 2^32.
+    length: u32,
     state: State,
+    room: Box<Room>,
+    /// What of the room was made.
+    out: Out,
+    /// What of it was read.
+    taken: usize,
+    /// What is told when all that was made before was read.
+    failed: Option<io::Error>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,10 +50,14 @@ impl<R: BufRead> Gunzip<R> {
     pub(super) fn new(input: R) -> Self {
         Self {
             input,
-            inflate: Decompress::new(false),
+            inflate: Inflate::new(),
             crc: Hasher::new(),
             length: 0,
             state: State::First,
+            room: new_room(),
+            out: Out { base: 0, at: 0 },
+            taken: 0,
+            failed: None,
         }
     }
 
@@ -96,7 +108,9 @@ impl<R: BufRead> Gunzip<R> {
         if flags & 2 != 0 {
             self.bytes::<2>()?;
         }
-        self.inflate.reset(false);
+        self.inflate.reset();
+        // A member reaches back to its own beginning only.
+        self.out.base = self.out.at;
         self.crc.reset();
         self.length = 0;
         self.state = State::Body;
@@ -106,7 +120,7 @@ impl<R: BufRead> Gunzip<R> {
     fn trailer(&mut self) -> io::Result<()> {
         let crc = u32::from_le_bytes(self.bytes()?);
         let length = u32::from_le_bytes(self.bytes()?);
-        if crc != self.crc.clone().finalize() || u64::from(length) != self.length & u64::from(u32::MAX) {
+        if crc != self.crc.clone().finalize() || length != self.length {
             return Err(damaged("a checksum is wrong"));
         }
         self.state = State::Between;
@@ -138,33 +152,60 @@ impl<R: BufRead> Gunzip<R> {
         Ok(())
     }
 
-    fn body(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
+    /// Inflates to the end of the member or of the room, or what could be read at once.
+    fn body(&mut self) -> io::Result<()> {
+        let from = self.out.at;
+        let ended = loop {
             let input = fill(&mut self.input)?;
             if input.is_empty() {
-                return Err(truncated());
+                break Err(truncated());
             }
-            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
-            let status = self
-                .inflate
-                .decompress(input, buf, FlushDecompress::None)
-                .map_err(|_| damaged("its data cannot be inflated"))?;
-            let used = usize::try_from(self.inflate.total_in() - before_in).unwrap_or(0);
-            let made = usize::try_from(self.inflate.total_out() - before_out).unwrap_or(0);
+            let mut rest = input;
+            let stopped = self.inflate.inflate(&mut rest, &mut self.room, &mut self.out);
+            let used = input.len() - rest.len();
             self.input.consume(used);
-            self.crc.update(&buf[..made]);
-            self.length += made as u64;
-            if status == Status::StreamEnd {
-                self.trailer()?;
-                return Ok(made);
+            match stopped {
+                Ok(()) => break Ok(true),
+                Err(Stop::Damaged) => break Err(damaged("its data cannot be inflated")),
+                Err(Stop::Starved) if self.out.at == from => (),
+                Err(Stop::Starved | Stop::Full) => break Ok(false),
             }
-            if made > 0 {
-                return Ok(made);
-            }
-            if used == 0 {
-                return Err(damaged("its data cannot be inflated"));
+        };
+        let made = &self.room[from..self.out.at];
+        self.crc.update(made);
+        self.length = self.length.wrapping_add(u32::try_from(made.len()).unwrap_or(0));
+        if ended? {
+            self.trailer()?;
+        }
+        Ok(())
+    }
+
+    /// Makes more, when all that was made is read; nothing at the end.
+    fn make(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if self.out.at == END {
+            let window = (END - self.out.base).min(WINDOW);
+            self.room.copy_within(END - window..END, 0);
+            self.out = Out { base: 0, at: window };
+            self.taken = window;
+        }
+        while self.taken == self.out.at {
+            let step = match self.state {
+                State::First => self.header(),
+                State::Between => self.between(),
+                State::Done => break,
+                State::Body => self.body(),
+            };
+            if let Err(error) = step {
+                if self.taken == self.out.at {
+                    return Err(error);
+                }
+                self.failed = Some(error);
             }
         }
+        Ok(())
     }
 }
 
@@ -185,18 +226,13 @@ impl<R: BufRead> Read for Gunzip<R> {
         if buf.is_empty() {
             return Ok(0);
         }
-        loop {
-            match self.state {
-                State::First => self.header()?,
-                State::Between => self.between()?,
-                State::Done => return Ok(0),
-                State::Body => {
-                    let made = self.body(buf)?;
-                    if made > 0 {
-                        return Ok(made);
-                    }
-                }
-            }
+        if self.taken == self.out.at {
+            self.make()?;
         }
+        let made = &self.room[self.taken..self.out.at];
+        let count = buf.len().min(made.len());
+        buf[..count].copy_from_slice(&made[..count]);
+        self.taken += count;
+        Ok(count)
     }
 }

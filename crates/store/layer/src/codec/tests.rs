@@ -177,7 +177,7 @@ mod arbitrary {
 }
 
 /// What a layer may hold: noise, fill, numbers, text, and the same again from near and far.
-fn mixture() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+pub(super) fn mixture() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     use proptest::prelude::*;
     let numbers = |(step, count): (u8, u16)| {
         let all = (0..count).map(|n| n.leading_zeros().to_le_bytes()[0].wrapping_mul(step));

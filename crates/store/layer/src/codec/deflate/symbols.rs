@@ -3,10 +3,10 @@
 use super::huffman::Code;
 
 /// Literals, the end of a block, lengths.
-pub(super) const LITERALS: usize = 286;
-pub(super) const DISTANCES: usize = 30;
+pub(in crate::codec) const LITERALS: usize = 286;
+pub(in crate::codec) const DISTANCES: usize = 30;
 /// The end of a block.
-pub(super) const END: usize = 256;
+pub(in crate::codec) const END: usize = 256;
 /// Shortest copy.
 pub(super) const LEAST: usize = 3;
 
@@ -91,6 +91,17 @@ const fn distance_symbols() -> [u8; 512] {
         symbol += 1;
     }
     symbols
+}
+
+/// First length of a symbol from 257 on, and its extra bits; nothing for the two that stand for no length.
+pub(in crate::codec) fn length_of(symbol: usize) -> Option<(u32, u32)> {
+    let base = LENGTH_BASE.get(symbol - 257)?;
+    Some((u32::from(*base) + 3, LENGTH_EXTRA[symbol - 257]))
+}
+
+/// First distance of a symbol, and its extra bits; nothing for the two that stand for no distance.
+pub(in crate::codec) fn distance_of(symbol: usize) -> Option<(u32, u32)> {
+    (symbol < DISTANCES).then(|| (distance_base(symbol) + 1, DISTANCE_EXTRA[symbol]))
 }
 
 /// Extra bits of a distance.
