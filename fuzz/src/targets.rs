@@ -1,8 +1,12 @@
 //! The readers, each with what their formats are made of.
 
+mod inflate;
+
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
+
+use self::inflate::inflate;
 
 /// What an outcome looks like: inputs that give a new one are worth more changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -318,6 +322,7 @@ pub(crate) const ALL: &[Target] = &[
     target!("manifest", manifest, JSON, 500),
     target!("config", config, JSON, 500),
     target!("tar", tar, BINARY, 200),
+    target!("inflate", inflate, BINARY, 1000),
     target!("stream", stream, BINARY, 50),
     target!("index", index, BINARY, 500),
     target!("dockerfile", dockerfile, DOCKERFILE, 300),
