@@ -121,8 +121,11 @@ impl Puller<'_> {
             }
         };
         let id = record.id;
-        let updated = self.publish(&top.descriptor.digest, record, fetched)?;
-        let status = if updated {
+        let holder = self.holder(&top, &record)?;
+        // The name stays where it is, and something was downloaded all the same.
+        let beside = holder != id && fetched.is_some();
+        let updated = self.publish(&top.descriptor.digest, record, fetched, holder)?;
+        let status = if updated || beside {
             format!("Downloaded newer image for {shown}")
         } else {
             format!("Image is up to date for {shown}")
@@ -141,26 +144,63 @@ impl Puller<'_> {
         self.observer.observe(Progress::Message(line));
     }
 
-    /// The image that this repository has under this digest, when it is here, whole, and for the right machine.
+    /// The image that is meant, when it is here by what the name points to, whole, and for the right machine.
     fn known(&self, top: &Fetched, lease: &Lease) -> Result<Option<ImageRecord>, Error> {
-        let meta = &self.store.meta;
-        let Some(id) = meta.by_digest(&self.name.name(), &top.descriptor.digest)? else {
+        let of = self
+            .store
+            .meta
+            .by_digest(&self.name.name(), &top.descriptor.digest)?;
+        let Some(id) = of else {
             return Ok(None);
         };
-        let Some(mut record) = meta.image(&id)? else {
+        if let Some(record) = self.whole(&id, lease)? {
+            return Ok(Some(record));
+        }
+        match self.listed(top, &self.wanted()) {
+            Some(other) if other != id => self.whole(&other, lease),
+            _ => Ok(None),
+        }
+    }
+
+    /// An image that is here with all of its layers, and for the right machine.
+    fn whole(&self, id: &ImageId, lease: &Lease) -> Result<Option<ImageRecord>, Error> {
+        let Some(mut record) = self.store.meta.image(id)? else {
             return Ok(None);
         };
-        lease.pin_many(&pins_of(&id, &record.layers))?;
+        lease.pin_many(&pins_of(id, &record.layers))?;
         if let Some(manifest) = record.manifest {
             lease.pin(&manifest)?;
             let size = self.store.content.size(&manifest);
             record.manifest = size.context(|| "look for the manifest")?.map(|_| manifest);
         }
         let whole = record.layers.iter().all(|diff| self.store.layers.contains(diff));
-        let Ok(config) = self.store.config(&id) else {
+        let Ok(config) = self.store.config(id) else {
             return Ok(None);
         };
         Ok((whole && runs_on(&config, &self.wanted())).then_some(record))
+    }
+
+    /// The image that an index lists for a platform, as far as its manifest is here.
+    fn listed(&self, top: &Fetched, platform: &Platform) -> Option<ImageId> {
+        let declared = Some(top.descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
+        let Ok(Document::Index(index)) = Document::parse(&top.bytes, declared) else {
+            return None;
+        };
+        let manifest = self.store.manifest_of(index.choose(platform)?)?;
+        Some(ImageId(manifest.config.digest))
+    }
+
+    /// The image that the name is to be of: what was pulled, unless that is for another machine and this one's is here, too.
+    fn holder(&self, top: &Fetched, pulled: &ImageRecord) -> Result<ImageId, Error> {
+        let host = Platform::host();
+        let own = match &self.how.platform {
+            Some(wanted) if !self.how.takes_name && !host.accepts(wanted) => self.listed(top, &host),
+            _ => None,
+        };
+        match own {
+            Some(own) if self.store.meta.image(&own)?.is_some() => Ok(own),
+            _ => Ok(pulled.id),
+        }
     }
 
     fn wanted(&self) -> Platform {
@@ -416,29 +456,18 @@ impl Puller<'_> {
         top: &Digest,
         mut record: ImageRecord,
         fetched: Option<Vec<BlobRecord>>,
+        holder: ImageId,
     ) -> Result<bool, Error> {
-        let id = &record.id.clone();
+        let id = record.id;
         let repo = self.name.name();
-        let pinned = self.name.clone().without_tag().with_digest(*top);
-        let before = match self.name.tag() {
-            Some(_) => self.store.meta.tagged(&self.name.canonical())?,
-            None => self.store.meta.by_digest(&repo, top)?,
-        };
-        let updated = before != Some(*id);
-        let noted = self.store.meta.by_digest(&repo, top)? == Some(*id);
-        if !updated && noted && fetched.is_none() {
+        let names = self.to_give(top, &holder)?;
+        let updated = names.contains(&self.name);
+        if names.is_empty() && fetched.is_none() {
             return Ok(false);
         }
-        let mut names = Vec::with_capacity(2);
-        if !noted {
-            names.push(pinned);
-        }
-        if updated && self.name.tag().is_some() {
-            names.push(self.name.clone());
-        }
-        let staged = self.store.stage_names(&names, id)?;
+        let staged = self.store.stage_names(&names, &holder)?;
         self.store.edit(|edit| {
-            let old = edit.image(id)?;
+            let old = edit.image(&id)?;
             // One that was here when it was looked for may have been removed since; all of it is pinned.
             if fetched.is_some() || old.is_none() {
                 record.parent = old.and_then(|old| old.parent);
@@ -447,9 +476,29 @@ impl Puller<'_> {
             for blob in fetched.iter().flatten() {
                 edit.record_blob(blob, Some(&repo))?;
             }
-            self.store.give_names(edit, &staged)
+            match edit.image(&holder)? {
+                Some(_) => self.store.give_names(edit, &staged),
+                // This machine's image was removed meanwhile.
+                None => names
+                    .iter()
+                    .try_for_each(|name| self.store.write_name(edit, name, &id)),
+            }
         })?;
         Ok(updated)
+    }
+
+    /// Of the name and its digest, what does not lead to this image yet.
+    fn to_give(&self, top: &Digest, holder: &ImageId) -> Result<Vec<Reference>, Error> {
+        let meta = &self.store.meta;
+        let pinned = self.name.clone().without_tag().with_digest(*top);
+        let mut names = Vec::with_capacity(2);
+        if meta.by_digest(&self.name.name(), top)? != Some(*holder) {
+            names.push(pinned);
+        }
+        if self.name.tag().is_some() && meta.tagged(&self.name.canonical())? != Some(*holder) {
+            names.push(self.name.clone());
+        }
+        Ok(names)
     }
 }
 

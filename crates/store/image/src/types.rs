@@ -13,6 +13,9 @@ pub struct Pull {
     /// The machine that the image must be for; `None` means this one, and then a single image for another machine
     /// is taken with a warning.
     pub platform: Option<Platform>,
+    /// Whether the name goes to an image for another machine, too, when the one for this machine is here by the same index.
+    /// Otherwise it stays with that, as in docker's image store of containerd.
+    pub takes_name: bool,
     /// Bounds on what a layer may hold.
     pub limits: dhow_layer::Limits,
 }

@@ -249,7 +249,7 @@ impl Store {
         })
     }
 
-    fn manifest_of(&self, descriptor: &Descriptor) -> Option<Manifest> {
+    pub(crate) fn manifest_of(&self, descriptor: &Descriptor) -> Option<Manifest> {
         match self.parsed(&descriptor.digest)? {
             Document::Manifest(manifest) => Some(manifest),
             Document::Index(_) => None,

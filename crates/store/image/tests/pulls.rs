@@ -2,7 +2,7 @@ use dhow_content::ContentStore as _;
 use dhow_image::{Pull, Store};
 use dhow_oci::media_type;
 use dhow_testkit::{Auth, Layer, Recorder, Tar, TinyImage, index};
-use dhow_types::{ErrorKind, Silent};
+use dhow_types::{ErrorKind, ImageId, Silent};
 
 use crate::{World, base, chain, image, layer};
 
@@ -140,6 +140,126 @@ fn of_an_index_the_image_for_this_machine_or_the_wanted_one_is_pulled() {
         "{}",
         chain(&error)
     );
+    world.assert_clean();
+}
+
+/// `app:1` and `app:2`, one index of an image for this machine and one for another.
+fn published(world: &World) -> (TinyImage, TinyImage) {
+    let host = dhow_types::Platform::host().to_string();
+    let here = image("here");
+    let there = TinyImage::on(vec![layer("there", b"there")], "linux/s390x");
+    world.registry.put_image("app", "here", &here);
+    world.registry.put_image("app", "there", &there);
+    let list = index(&[(&there, "linux/s390x"), (&here, &host)]);
+    for tag in ["1", "2"] {
+        world
+            .registry
+            .put_manifest("app", tag, media_type::OCI_INDEX, &list);
+    }
+    (here, there)
+}
+
+fn foreign() -> Pull {
+    Pull {
+        platform: Some("linux/s390x".parse().unwrap()),
+        ..Pull::default()
+    }
+}
+
+/// The images of a name: the one that it means, and the one for the other machine.
+fn named(world: &World, name: &str) -> (ImageId, Option<ImageId>) {
+    let name = world.registry.name(name);
+    let other = world.store.resolve_for(&name, foreign().platform.as_ref());
+    (
+        world.store.resolve(&name).unwrap().id,
+        other.ok().map(|image| image.id),
+    )
+}
+
+#[test]
+fn a_name_stays_with_this_machines_image_when_another_platform_is_pulled() {
+    let world = World::new();
+    let (here, there) = published(&world);
+    let pull = |name: &str, how: &Pull| {
+        let name = world.reference(name);
+        world.store.pull(&world.client, &name, how, &Silent).unwrap()
+    };
+    let by_digest = |digest| format!("app@{digest}");
+    // Until this machine's is here, the other has the name.
+    let pulled = pull("app:1", &foreign());
+    assert_eq!((pulled.image, pulled.updated), (there.id(), true));
+    let digest = by_digest(pulled.digest);
+    assert_eq!(named(&world, "app:1"), (there.id(), Some(there.id())));
+    assert!(pull("app:1", &Pull::default()).updated);
+    assert_eq!(named(&world, "app:1"), (here.id(), Some(there.id())));
+
+    world
+        .store
+        .remove_for(
+            &world.registry.name("app:1"),
+            &[foreign().platform.unwrap()],
+            false,
+            &[],
+        )
+        .unwrap();
+    assert_eq!(named(&world, "app:1"), (here.id(), None));
+    let pulled = pull("app:1", &foreign());
+    assert_eq!((pulled.image, pulled.updated), (there.id(), false));
+    assert!(pulled.status.starts_with("Downloaded newer image"), "{pulled:?}");
+    assert!(
+        pull("app:1", &foreign())
+            .status
+            .starts_with("Image is up to date")
+    );
+    // A new name of the same index, too, by tag and by digest.
+    assert!(pull("app:2", &foreign()).updated);
+    pull(&digest, &foreign());
+    for name in ["app:1", "app:2", &digest] {
+        assert_eq!(named(&world, name), (here.id(), Some(there.id())), "{name}");
+    }
+    let moved = Pull {
+        takes_name: true,
+        ..foreign()
+    };
+    assert!(pull("app:2", &moved).updated);
+    assert_eq!(named(&world, "app:2"), (there.id(), Some(there.id())));
+    assert_eq!(named(&world, "app:1").0, here.id());
+    world.assert_clean();
+}
+
+#[test]
+fn an_image_of_an_index_that_is_here_is_not_fetched_again() {
+    let world = World::new();
+    let (here, there) = published(&world);
+    let pull = |how: &Pull| {
+        let name = world.reference("app:1");
+        world
+            .store
+            .pull(&world.client, &name, how, &Silent)
+            .unwrap()
+            .image
+    };
+    assert_eq!(
+        (pull(&Pull::default()), pull(&foreign())),
+        (here.id(), there.id())
+    );
+    for (how, image) in [(foreign(), &there), (Pull::default(), &here), (foreign(), &there)] {
+        world.registry.forget_requests();
+        assert_eq!(pull(&how), image.id());
+        let paths: Vec<String> = world
+            .registry
+            .requests()
+            .into_iter()
+            .map(|one| one.path)
+            .collect();
+        assert_eq!(paths, ["/v2/app/manifests/1"]);
+    }
+    // One that lost a layer is.
+    let lost = there.layers[0].diff_id();
+    world.store.layers.remove(&lost).unwrap();
+    world.store.layers.sweep().unwrap();
+    assert_eq!(pull(&foreign()), there.id());
+    assert!(world.store.layers.contains(&lost));
     world.assert_clean();
 }
 
