@@ -138,6 +138,55 @@ fn a_container_is_of_the_stored_image_for_the_platform_that_is_asked_for() {
 }
 
 #[test]
+fn a_container_without_a_platform_is_of_this_machines_image_whichever_was_pulled_last() {
+    let published = Published::new();
+    let (name, host) = (&published.name, &published.host);
+    for order in [[host.as_str(), FOREIGN], [FOREIGN, host.as_str()]] {
+        let Some(world) = World::new() else { return };
+        for platform in order {
+            published.pull(&world, platform);
+        }
+        assert_eq!(quietly(&world, "", name), format!("{host} 1"));
+        assert_eq!(world.inspect(name, "{{.Id}}"), published.own.id().to_string());
+        assert_eq!(
+            quietly(&world, &format!("--platform {FOREIGN}"), name),
+            format!("{FOREIGN} 1")
+        );
+        // So does the name, in docker's words that it was downloaded; of another tag of the index, too.
+        published.put("2", &published.own, &published.foreign);
+        let other = published.registry.name("app:2");
+        world
+            .dhow(&["pull", "--platform", FOREIGN, &other])
+            .prints("Status: Downloaded newer image")
+            .ok();
+        assert_eq!(quietly(&world, "--pull never", &other), format!("{host} 1"));
+        world.clean();
+    }
+}
+
+#[test]
+fn podmans_pull_gives_the_name_to_what_was_pulled() {
+    let published = Published::new();
+    let Some(world) = World::new() else { return };
+    let name = published.name.as_str();
+    let [own, foreign] = [&published.own, &published.foreign].map(|image| image.id().hex());
+    assert_eq!(world.podman_of(&["pull", "-q", name]).ok(), own);
+    let pull = |policy: &str| world.podman_of(&["pull", "-q", "--arch", "s390x", "--policy", policy, name]);
+    pull("never").exits(125).says("image not known");
+    for policy in ["missing", "always", "never"] {
+        assert_eq!(pull(policy).ok(), foreign, "{policy}");
+        assert_eq!(
+            world.inspect(name, "{{.Id}}"),
+            format!("sha256:{foreign}"),
+            "{policy}"
+        );
+    }
+    world.podman_of(&["pull", "-q", name]).ok();
+    assert_eq!(world.inspect(name, "{{.Id}}"), format!("sha256:{own}"));
+    world.clean();
+}
+
+#[test]
 fn an_image_that_is_not_here_for_the_platform_is_pulled_unless_it_must_not_be() {
     let published = Published::new();
     let Some(world) = World::new() else { return };

@@ -26,11 +26,19 @@ impl Engine {
         platform: Option<Platform>,
         observer: &dyn Observer,
     ) -> Result<Pulled, Error> {
-        let reference = parse(name)?.or_latest();
         let how = Pull {
             platform,
             ..Pull::default()
         };
+        self.pull_as(name, &how, observer)
+    }
+
+    /// The same as told.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub fn pull_as(&self, name: &str, how: &Pull, observer: &dyn Observer) -> Result<Pulled, Error> {
+        let reference = parse(name)?.or_latest();
         let (store, client) = (self.store()?, self.client()?);
         let pulled = match self.judges_pulls()? {
             true => {
@@ -38,9 +46,9 @@ impl Engine {
                     let admitted = self.admit_pull(&reference, top, observer);
                     admitted.map_err(|error| dhow_image::Error::wrap(error, "it may not be pulled"))
                 };
-                store.pull_admitted(client, &reference, &how, observer, &admit)
+                store.pull_admitted(client, &reference, how, observer, &admit)
             }
-            false => store.pull(client, &reference, &how, observer),
+            false => store.pull(client, &reference, how, observer),
         };
         let pulled = pulled.context(|| format!("pull {}", reference.familiar()))?;
         self.store()?.sync().context(|| "write the image to disk")?;
@@ -54,12 +62,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::pull`]; `NotFound` for a repository without tags.
-    pub fn pull_all(
-        &self,
-        name: &str,
-        platform: Option<&Platform>,
-        observer: &dyn Observer,
-    ) -> Result<(), Error> {
+    pub fn pull_all(&self, name: &str, how: &Pull, observer: &dyn Observer) -> Result<(), Error> {
         let reference = parse(name)?;
         let tags = self
             .client()?
@@ -70,11 +73,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::NotFound, message));
         }
         for tag in tags {
-            self.pull(
-                &format!("{}:{tag}", reference.name()),
-                platform.cloned(),
-                observer,
-            )?;
+            self.pull_as(&format!("{}:{tag}", reference.name()), how, observer)?;
         }
         Ok(())
     }

@@ -162,7 +162,7 @@ pub use dhow_bundle::{Init, Limits, NamespaceMode, Propagation, SeccompChoice, S
 pub use dhow_image::{
     Annotate, AnnotationPlace, Annotations, ArchiveForm, Attestation, Check as CheckStore, Copied, Copy,
     Finding, HistoryLine, Image, Import, Imported, LabelFilter, Loaded, Location, LyingImage, ManifestList,
-    Packing, Prune, Pruned, Pulled, PushForm, Pushed, Removal, Removed, Summary, Variant,
+    Packing, Prune, Pruned, Pull, Pulled, PushForm, Pushed, Removal, Removed, Summary, Variant,
 };
 pub use dhow_layer::{Backend, Compression};
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
-use dhow_engine::PushForm;
+use dhow_engine::{Pull, PushForm};
 use dhow_reference::Reference;
 use dhow_types::Platform;
 
@@ -78,9 +78,14 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         say_line("Using default tag: latest")?;
     }
     let engine = context.engine()?;
-    let platform = flags.platform.platform()?;
-    if !flags.all_tags && stays(engine, &flags.policy, &wanted)? {
-        let id = engine.image(&wanted.canonical())?.id;
+    let how = Pull {
+        platform: flags.platform.platform()?,
+        takes_name: podman,
+        ..Pull::default()
+    };
+    let platform = how.platform.as_ref();
+    if !flags.all_tags && stays(engine, &flags.policy, &wanted, platform)? {
+        let id = engine.image_for(&wanted.canonical(), platform)?.id;
         say_line(&dialect::spoken().image_id(&id))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -96,18 +101,17 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         note(&trying(&wanted));
     }
     let pulled = if flags.all_tags {
-        let all = engine.pull_all(&flags.image, platform.as_ref(), &progress);
-        all.map(|()| None)
+        engine.pull_all(&flags.image, &how, &progress).map(|()| None)
     } else {
-        engine.pull(&flags.image, platform, &progress).map(Some)
+        engine.pull_as(&flags.image, &how, &progress).map(Some)
     };
     progress.finish();
     if let Some(pulled) = pulled? {
         super::lifecycle::warn(engine, &pulled.image, &wanted.familiar());
-    }
-    if podman && !flags.all_tags {
-        say_line(&dialect::spoken().image_id(&engine.image(&wanted.canonical())?.id))?;
-        return Ok(ExitCode::SUCCESS);
+        if podman {
+            say_line(&dialect::spoken().image_id(&pulled.image))?;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     // The last line, also of a quiet pull: what was pulled, in full.
     say_line(&wanted.canonical())?;
@@ -115,9 +119,14 @@ fn pull(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
 }
 
 /// Whether a policy leaves it at the image that is here.
-fn stays(engine: &dhow_engine::Engine, policy: &str, name: &Reference) -> Result<bool, CliError> {
+fn stays(
+    engine: &dhow_engine::Engine,
+    policy: &str,
+    name: &Reference,
+    platform: Option<&Platform>,
+) -> Result<bool, CliError> {
     let name = name.canonical();
-    let here = engine.image(&name).ok();
+    let here = engine.image_for(&name, platform).ok();
     match (policy, here) {
         ("never", None) => Err(CliError::plain(format!("{name}: image not known"))),
         ("never", Some(_)) | ("missing", Some(_)) => Ok(true),
