@@ -23,7 +23,10 @@ const NEXT: &str = ".next";
 /// Begins the line of a file in `refs/` with the image that the name had before.
 const WAS: &str = "was ";
 
-/// Longest content of a file in `refs/`: two ids, name of at most 255 + 1 + 128 + 72 bytes, line ends.
+/// Begins the line of a file in `refs/` with the index that a tag was pulled by.
+const BY: &str = "by ";
+
+/// Longest content of a file in `refs/`: two ids, a digest, name of at most 255 + 1 + 128 + 72 bytes, line ends.
 const MAX_REF: u64 = 1024;
 
 /// Files of names that one edit keeps open at most.
@@ -38,6 +41,8 @@ pub(crate) struct Named {
     /// The last image of this name that was known to be on the disk when the name was moved on: a power cut may leave
     /// nothing of the new one.
     pub(crate) was: Option<ImageId>,
+    /// The index that a tag stood for when it was pulled: its image may be in several.
+    pub(crate) by: Option<Digest>,
 }
 
 /// What an edit did to a file in `refs/`.
@@ -164,14 +169,20 @@ impl Store {
     }
 
     /// Points a name to an image, in file and index, where nobody could make it ready before (see [`Store::stage_name`]).
-    pub(crate) fn write_name(&self, edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Result<(), Error> {
+    pub(crate) fn write_name(
+        &self,
+        edit: &Edit<'_>,
+        name: &Reference,
+        id: &ImageId,
+        by: Option<&Digest>,
+    ) -> Result<(), Error> {
         let canonical = name.canonical();
         let path = self.name_path(&canonical);
         let old = parse_name_file(read_name_file(&path).as_deref()).ok();
-        if old.as_ref().is_none_or(|old| old.id != *id) {
+        if old.as_ref().is_none_or(|old| !old.says(id, by)) {
             let record = old.as_ref().map(|old| edit.image(&old.id)).transpose()?;
             let was = old.map(|old| self.to_fall_back_to(record.flatten(), &old));
-            self.replace_name(&path, &canonical, id, was.as_ref())?;
+            self.replace_name(&path, &canonical, id, was.as_ref(), by)?;
         }
         index_name(edit, name, id)
     }
@@ -182,11 +193,15 @@ impl Store {
         canonical: &str,
         id: &ImageId,
         was: Option<&ImageId>,
+        by: Option<&Digest>,
     ) -> Result<(PathBuf, Vec<u8>), Error> {
         let staged = self.staging("ref");
         let mut text = format!("{id}\n{canonical}\n");
         if let Some(was) = was {
             text.push_str(&format!("{WAS}{was}\n"));
+        }
+        if let Some(by) = by {
+            text.push_str(&format!("{BY}{by}\n"));
         }
         let written = if was.is_some() {
             write_through(&staged, text.as_bytes())
@@ -207,8 +222,9 @@ impl Store {
         canonical: &str,
         id: &ImageId,
         was: Option<&ImageId>,
+        by: Option<&Digest>,
     ) -> Result<(), Error> {
-        let (staged, text) = self.write_staged(canonical, id, was)?;
+        let (staged, text) = self.write_staged(canonical, id, was, by)?;
         let change = NameChange {
             path: path.to_owned(),
             before: read_name_file(path),
@@ -265,9 +281,15 @@ impl Store {
             Some(known) => record = known,
             None => edit.put_image(&record)?,
         }
-        self.replace_name(&path, &canonical, &record.id, Some(&was))?;
+        self.replace_name(&path, &canonical, &record.id, Some(&was), None)?;
         index_name(edit, name, &was)?;
         Ok(Some(was))
+    }
+
+    /// The index that a tag was pulled by.
+    pub(crate) fn pulled_by(&self, name: &Reference) -> Option<Digest> {
+        let bytes = read_name_file(&self.name_path(&name.canonical()));
+        parse_name_file(bytes.as_deref()).ok()?.by
     }
 
     /// Takes a name away, from file and index; `false` when it was not there.
@@ -410,8 +432,19 @@ pub(crate) fn parse_name_file(bytes: Option<&[u8]>) -> Result<Named, String> {
     if name.canonical() != line || (name.tag().is_some() == name.digest().is_some()) {
         return Err(format!("holds {line:?}, which is no canonical name"));
     }
-    let was = lines.next().and_then(|line| line.strip_prefix(WAS)?.parse().ok());
-    Ok(Named { name, id, was })
+    let (mut was, mut by) = (None, None);
+    for line in lines {
+        was = was.or_else(|| line.strip_prefix(WAS)?.parse().ok());
+        by = by.or_else(|| line.strip_prefix(BY)?.parse().ok());
+    }
+    Ok(Named { name, id, was, by })
+}
+
+impl Named {
+    /// Whether it need not be written again to say this; an index is taken from a name only with its image.
+    pub(crate) fn says(&self, id: &ImageId, by: Option<&Digest>) -> bool {
+        self.id == *id && (by.is_none() || self.by.as_ref() == by)
+    }
 }
 
 /// The name that goes into the store for what a person typed: a tag, or a digest; never both.

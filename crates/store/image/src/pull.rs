@@ -16,6 +16,7 @@ use crate::commit::pins_of;
 use crate::documents::{check_config, check_manifest, first_positions, runs_on};
 use crate::names::single;
 use crate::parallel::{Metered, Stop, each};
+use crate::staged::StagedName;
 use crate::types::{Pull, Pulled};
 use crate::{Context as _, Error, Store};
 
@@ -124,7 +125,7 @@ impl Puller<'_> {
         let holder = self.holder(&top, &record)?;
         // The name stays where it is, and something was downloaded all the same.
         let beside = holder != id && fetched.is_some();
-        let updated = self.publish(&top.descriptor.digest, record, fetched, holder)?;
+        let updated = self.publish(&top, record, fetched, holder)?;
         let status = if updated || beside {
             format!("Downloaded newer image for {shown}")
         } else {
@@ -182,11 +183,7 @@ impl Puller<'_> {
 
     /// The image that an index lists for a platform, as far as its manifest is here.
     fn listed(&self, top: &Fetched, platform: &Platform) -> Option<ImageId> {
-        let declared = Some(top.descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
-        let Ok(Document::Index(index)) = Document::parse(&top.bytes, declared) else {
-            return None;
-        };
-        let manifest = self.store.manifest_of(index.choose(platform)?)?;
+        let manifest = self.store.manifest_of(index_in(top)?.choose(platform)?)?;
         Some(ImageId(manifest.config.digest))
     }
 
@@ -236,10 +233,7 @@ impl Puller<'_> {
 
     /// Fetches what the index says of the image. One that cannot be had is told, and no reason to be without the image.
     fn keep_attestations(&self, top: &Fetched, manifest: &Digest, lease: &Lease) {
-        let declared = Some(top.descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
-        let Ok(Document::Index(index)) = Document::parse(&top.bytes, declared) else {
-            return;
-        };
+        let Some(index) = index_in(top) else { return };
         for attestation in about(&index, manifest) {
             if let Err(error) = self.keep_attestation(attestation, lease) {
                 let (short, shown) = (attestation.digest.short(), self.name.familiar());
@@ -453,19 +447,26 @@ impl Puller<'_> {
     /// Records image, blobs and names, all at once; whether the name points to another image than before.
     fn publish(
         &self,
-        top: &Digest,
+        top: &Fetched,
         mut record: ImageRecord,
         fetched: Option<Vec<BlobRecord>>,
         holder: ImageId,
     ) -> Result<bool, Error> {
         let id = record.id;
         let repo = self.name.name();
-        let names = self.to_give(top, &holder)?;
-        let updated = names.contains(&self.name);
+        let by = index_in(top).map(|_| &top.descriptor.digest);
+        let top = &top.descriptor.digest;
+        let before = match self.name.tag() {
+            Some(_) => self.store.meta.tagged(&self.name.canonical())?,
+            None => self.store.meta.by_digest(&repo, top)?,
+        };
+        let updated = before != Some(holder);
+        let names = self.to_give(top, &holder, by)?;
         if names.is_empty() && fetched.is_none() {
             return Ok(false);
         }
-        let staged = self.store.stage_names(&names, &holder)?;
+        let stage = |(name, by): &(Reference, Option<&Digest>)| self.store.stage_name_by(name, &holder, *by);
+        let staged: Vec<StagedName> = names.iter().map(stage).collect::<Result<_, _>>()?;
         self.store.edit(|edit| {
             let old = edit.image(&id)?;
             // One that was here when it was looked for may have been removed since; all of it is pinned.
@@ -481,24 +482,41 @@ impl Puller<'_> {
                 // This machine's image was removed meanwhile.
                 None => names
                     .iter()
-                    .try_for_each(|name| self.store.write_name(edit, name, &id)),
+                    .try_for_each(|(name, by)| self.store.write_name(edit, name, &id, *by)),
             }
         })?;
         Ok(updated)
     }
 
-    /// Of the name and its digest, what does not lead to this image yet.
-    fn to_give(&self, top: &Digest, holder: &ImageId) -> Result<Vec<Reference>, Error> {
+    /// Of the name and its digest, what does not lead to this image yet; the name also when it does not say its index.
+    fn to_give<'a>(
+        &self,
+        top: &Digest,
+        holder: &ImageId,
+        by: Option<&'a Digest>,
+    ) -> Result<Vec<(Reference, Option<&'a Digest>)>, Error> {
         let meta = &self.store.meta;
-        let pinned = self.name.clone().without_tag().with_digest(*top);
         let mut names = Vec::with_capacity(2);
         if meta.by_digest(&self.name.name(), top)? != Some(*holder) {
-            names.push(pinned);
+            let pinned = self.name.clone().without_tag().with_digest(*top);
+            names.push((pinned, None));
         }
-        if self.name.tag().is_some() && meta.tagged(&self.name.canonical())? != Some(*holder) {
-            names.push(self.name.clone());
+        if self.name.tag().is_some()
+            && (meta.tagged(&self.name.canonical())? != Some(*holder)
+                || by.is_some() && self.store.pulled_by(&self.name).as_ref() != by)
+        {
+            names.push((self.name.clone(), by));
         }
         Ok(names)
+    }
+}
+
+/// The index that a registry answered with, if it is one.
+fn index_in(top: &Fetched) -> Option<Index> {
+    let declared = Some(top.descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
+    match Document::parse(&top.bytes, declared) {
+        Ok(Document::Index(index)) => Some(index),
+        _ => None,
     }
 }
 

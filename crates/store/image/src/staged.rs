@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use dhow_meta::Edit;
 use dhow_reference::Reference;
-use dhow_types::ImageId;
+use dhow_types::{Digest, ImageId};
 
 use crate::names::{NameChange, index_name, parse_name_file, place, read_name_file};
 use crate::{Context as _, Error, Store};
@@ -18,6 +18,7 @@ use crate::{Context as _, Error, Store};
 pub(crate) struct StagedName {
     name: Reference,
     id: ImageId,
+    by: Option<Digest>,
     path: PathBuf,
     /// What the file of the name said.
     before: Option<Vec<u8>>,
@@ -38,6 +39,16 @@ impl Store {
     /// Makes a name ready for an image; see [`Store::give_name`]. Waits for the disk when the name has an image that it is
     /// taken from. Not under the index's lock.
     pub(crate) fn stage_name(&self, name: &Reference, id: &ImageId) -> Result<StagedName, Error> {
+        self.stage_name_by(name, id, None)
+    }
+
+    /// The same for a tag that stands for an index.
+    pub(crate) fn stage_name_by(
+        &self,
+        name: &Reference,
+        id: &ImageId,
+        by: Option<&Digest>,
+    ) -> Result<StagedName, Error> {
         let canonical = name.canonical();
         let path = self.name_path(&canonical);
         let before = read_name_file(&path);
@@ -45,14 +56,15 @@ impl Store {
         let mut staged = StagedName {
             name: name.clone(),
             id: *id,
+            by: by.copied(),
             path,
             before,
             next: None,
         };
-        if old.as_ref().is_none_or(|old| old.id != *id) {
+        if old.as_ref().is_none_or(|old| !old.says(id, by)) {
             let record = old.as_ref().map(|old| self.meta.image(&old.id)).transpose()?;
             let was = old.map(|old| self.to_fall_back_to(record.flatten(), &old));
-            staged.next = Some(self.write_staged(&canonical, id, was.as_ref())?);
+            staged.next = Some(self.write_staged(&canonical, id, was.as_ref(), by)?);
         }
         Ok(staged)
     }
@@ -62,7 +74,7 @@ impl Store {
     pub(crate) fn give_name(&self, edit: &Edit<'_>, staged: &StagedName) -> Result<(), Error> {
         let now = read_name_file(&staged.path);
         if now != staged.before {
-            return self.write_name(edit, &staged.name, &staged.id);
+            return self.write_name(edit, &staged.name, &staged.id, staged.by.as_ref());
         }
         if let Some((next, text)) = &staged.next {
             let old = self.kept(&staged.path);

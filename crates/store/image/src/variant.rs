@@ -68,14 +68,17 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub fn variants(&self, image: &Image) -> Result<Vec<Variant>, Error> {
-        let index = image
-            .digests
-            .iter()
-            .find_map(|(_, digest)| self.index_with(image, digest));
+        let names = image.names.iter().filter_map(|name| Reference::parse(name).ok());
+        let said = names.filter_map(|name| self.pulled_by(&name));
+        let digests = image.digests.iter().map(|(_, digest)| *digest);
+        let index = said
+            .chain(digests)
+            .find_map(|digest| self.index_with(image, &digest));
         self.listed(image, index)
     }
 
-    /// The same by the index that a name means: its own, or one of its repository before others. By none for an id.
+    /// The same by the index that a name means: the one that it was pulled by, or else one of its repository before others.
+    /// By none for an id.
     fn variants_by(&self, image: &Image, name: Option<&Reference>) -> Result<Vec<Variant>, Error> {
         let Some(name) = name else {
             return self.listed(image, None);
@@ -84,11 +87,9 @@ impl Store {
             return self.listed(image, self.index_with(image, digest));
         }
         let digests = preferring(&image.digests, &[name.name()]);
-        let mut indexes = digests.iter();
-        self.listed(
-            image,
-            indexes.find_map(|(_, digest)| self.index_with(image, digest)),
-        )
+        let digests = digests.iter().map(|(_, digest)| *digest);
+        let mut indexes = self.pulled_by(name).into_iter().chain(digests);
+        self.listed(image, indexes.find_map(|digest| self.index_with(image, &digest)))
     }
 
     /// The index with this digest, if it is one that lists the image.
@@ -227,13 +228,13 @@ impl Store {
         self.may_go_by_name(image, name, force, users)?;
         let repository = name.name();
         let pinned = image.digests.iter().filter(|(repo, _)| *repo == repository);
-        let mut names: Vec<Reference> = pinned
+        let names: Vec<Reference> = pinned
             .map(|(_, digest)| name.clone().without_tag().with_digest(*digest))
             .collect();
+        let mut staged = self.stage_names(&names, heir)?;
         if name.digest().is_none() {
-            names.push(name.clone());
+            staged.push(self.stage_name_by(name, heir, self.pulled_by(name).as_ref())?);
         }
-        let staged = self.stage_names(&names, heir)?;
         self.edit(|edit| {
             if edit.image(heir)?.is_none() {
                 let message = format!("image {} was removed meanwhile", heir.short());

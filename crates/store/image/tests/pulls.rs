@@ -228,6 +228,36 @@ fn a_name_stays_with_this_machines_image_when_another_platform_is_pulled() {
 }
 
 #[test]
+fn a_name_means_the_index_that_it_was_pulled_by_last() {
+    let world = World::new();
+    let (here, first) = published(&world);
+    let host = dhow_types::Platform::host().to_string();
+    let second = TinyImage::on(vec![layer("there", b"second")], "linux/s390x");
+    world.registry.put_image("app", "second", &second);
+    // This machine's image is the same in both.
+    for there in [&second, &first, &second] {
+        let list = index(&[(&here, &host), (there, "linux/s390x")]);
+        world
+            .registry
+            .put_manifest("app", "1", media_type::OCI_INDEX, &list);
+        for how in [Pull::default(), foreign()] {
+            let name = world.reference("app:1");
+            world.store.pull(&world.client, &name, &how, &Silent).unwrap();
+        }
+        assert_eq!(named(&world, "app:1"), (here.id(), Some(there.id())));
+        let mut listed = world
+            .store
+            .variants(&world.store.image(&here.id()).unwrap())
+            .unwrap();
+        assert_eq!(listed.pop().unwrap().image, Some(there.id()));
+        // The files say it, not the index of the store.
+        world.store.rebuild().unwrap();
+        assert_eq!(named(&world, "app:1"), (here.id(), Some(there.id())));
+    }
+    world.assert_clean();
+}
+
+#[test]
 fn an_image_of_an_index_that_is_here_is_not_fetched_again() {
     let world = World::new();
     let (here, there) = published(&world);
