@@ -35,6 +35,10 @@ pub struct Summary {
     pub names: Vec<String>,
     /// Its repo digests.
     pub digests: Vec<(String, Digest)>,
+    /// The named images of the same index, when it has no tag: it is what their names have for another machine.
+    pub named_by: Vec<ImageId>,
+    /// Whether neither it nor one of those has a tag.
+    pub dangling: bool,
 }
 
 /// One line of `docker history`, the newest first.
@@ -52,6 +56,14 @@ pub struct HistoryLine {
     pub comment: String,
     /// Tags of that image, canonical.
     pub names: Vec<String>,
+}
+
+impl Summary {
+    /// Whether it is here only as what names of others mean for another machine.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        !self.named_by.is_empty() && self.names.is_empty() && self.digests.is_empty()
+    }
 }
 
 impl Image {
@@ -143,7 +155,7 @@ impl Store {
         Ok(images)
     }
 
-    /// All images, newest first, from the index alone: three queries, however many there are.
+    /// All images, newest first, by three queries, however many there are; where some have no tag, also by what names were pulled by.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -157,12 +169,19 @@ impl Store {
         for (repo, digest, id) in self.meta.digests()? {
             digests.entry(id).or_default().push((repo, digest));
         }
-        let view = |record: ImageRecord| Summary {
-            names: names.remove(&record.id).unwrap_or_default(),
-            digests: digests.remove(&record.id).unwrap_or_default(),
-            record,
+        let view = |record: ImageRecord| {
+            let names = names.remove(&record.id).unwrap_or_default();
+            Summary {
+                dangling: names.is_empty(),
+                names,
+                digests: digests.remove(&record.id).unwrap_or_default(),
+                named_by: Vec::new(),
+                record,
+            }
         };
-        Ok(self.meta.images()?.into_iter().map(view).collect())
+        let mut summaries: Vec<Summary> = self.meta.images()?.into_iter().map(view).collect();
+        self.find_siblings(&mut summaries);
+        Ok(summaries)
     }
 
     /// The tags that each image has and had, canonical: first those that it has, then the others, the newest first.

@@ -49,6 +49,7 @@ mod pull;
 mod push;
 mod remove;
 mod save;
+mod sibling;
 mod staged;
 mod store;
 mod sweep;

@@ -7,6 +7,7 @@ use dhow_reference::Reference;
 use dhow_types::{ErrorKind, ImageId};
 
 use crate::image::{Image, familiar};
+use crate::sibling::in_use;
 use crate::types::{Prune, Pruned, Removal, Removed, Use};
 use crate::{Context as _, Error, LabelFilter, Store};
 
@@ -31,11 +32,19 @@ impl Store {
     pub fn remove_as(&self, name: &str, how: Removal, uses: &[Use]) -> Result<Vec<Removed>, Error> {
         let (id, reference) = self.find(name)?;
         let image = self.image_or_damaged(&id)?;
+        let siblings = self.kept_by(&id)?;
         let users: Vec<&Use> = uses.iter().filter(|user| user.image == id).collect();
         let mut removed = match reference {
-            Some(reference) => self.remove_by_name(&image, &reference, how.force, &users)?,
+            Some(reference) => {
+                let of_any = |user: &&Use| user.image == id || siblings.contains(&user.image);
+                let all: Vec<&Use> = uses.iter().filter(of_any).collect();
+                self.may_go_by_name(&image, &reference, how.force, &all)?;
+                self.remove_by_name(&image, &reference, how.force, &users)?
+            }
             None => self.remove_by_id(&image, how.force, &users)?,
         };
+        // What its names had for other machines goes with the last of them.
+        removed.extend(self.remove_unnamed(&siblings, uses)?);
         if !how.keep_parents && removed.contains(&Removed::Deleted(id)) {
             removed.extend(self.remove_parents(image.record.parent, uses)?);
         }
@@ -91,13 +100,13 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn prune(&self, what: &Prune, uses: &[Use]) -> Result<Pruned, Error> {
-        let used: HashSet<ImageId> = uses.iter().map(|user| user.image).collect();
+        let summaries = self.summaries()?;
+        let used = in_use(&summaries, uses);
         let mut pruned = Pruned::default();
-        for summary in self.summaries()? {
+        for summary in summaries {
             let id = summary.record.id;
-            let dangling = summary.names.is_empty();
             let old = what.until.is_none_or(|until| summary.record.created < until);
-            if used.contains(&id) || !(what.all || dangling) || !old {
+            if used.contains(&id) || !(what.all || summary.dangling) || !old {
                 continue;
             }
             if !what.labels.is_empty() && !self.labels_match(&id, &what.labels) {
@@ -172,7 +181,7 @@ impl Store {
                 "conflict: unable to remove repository reference {:?} (must force) - container {} is using its referenced image {}",
                 name.familiar(),
                 clip(&user.container),
-                image.id.short()
+                user.image.short()
             );
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }

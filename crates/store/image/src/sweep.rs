@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use dhow_content::ContentStore as _;
 use dhow_meta::{Sweep, live_pins, sweep_leases};
-use dhow_types::{DiffId, Digest, ErrorKind};
+use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
 
+use crate::image::Summary;
+use crate::sibling::in_use;
 use crate::types::{DiskUsage, LayerUsage, Swept, Usage, Use};
 use crate::{Context as _, Error, Store};
 
@@ -179,28 +181,25 @@ impl Store {
         Ok(layers)
     }
 
-    /// Bytes of disk by image and layer, from what was measured when each layer was made: no tree is walked.
+    /// Bytes of disk by image and layer, from what was measured when each layer was made: no tree is walked. An image counts
+    /// with those that its names have for other machines.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn disk_usage(&self, uses: &[Use]) -> Result<DiskUsage, Error> {
         let summaries = self.summaries()?;
+        let mut needed: HashSet<DiffId> = uses.iter().flat_map(|user| user.layers.iter().copied()).collect();
+        let used = in_use(&summaries, uses);
+        for summary in summaries.iter().filter(|one| used.contains(&one.record.id)) {
+            needed.extend(summary.record.layers.iter().copied());
+        }
+        let groups = groups(summaries);
         let mut sharers: HashMap<DiffId, usize> = HashMap::new();
-        for summary in &summaries {
-            let own: HashSet<DiffId> = summary.record.layers.iter().copied().collect();
-            own.into_iter()
-                .for_each(|diff| *sharers.entry(diff).or_default() += 1);
+        for diff in groups.iter().flat_map(|group| &group.layers) {
+            *sharers.entry(*diff).or_default() += 1;
         }
         let mut usage = DiskUsage::default();
         let mut disk: HashMap<DiffId, u64> = HashMap::new();
-        let used: HashSet<_> = uses.iter().map(|user| user.image).collect();
-        let mut needed: HashSet<DiffId> = uses.iter().flat_map(|user| user.layers.iter().copied()).collect();
-        for summary in summaries
-            .iter()
-            .filter(|summary| used.contains(&summary.record.id))
-        {
-            needed.extend(summary.record.layers.iter().copied());
-        }
         for diff in self.layers.list().context(|| "list the layers")? {
             let Ok(layer) = self.layers.layer(&diff) else {
                 continue;
@@ -216,23 +215,24 @@ impl Store {
                 images: sharers.get(&diff).copied().unwrap_or(0),
             });
         }
-        for summary in summaries {
-            let own: HashSet<DiffId> = summary.record.layers.iter().copied().collect();
+        for group in groups {
             let bytes = |shared: bool| -> u64 {
-                let counted = own
+                let counted = group
+                    .layers
                     .iter()
                     .filter(|diff| (sharers.get(diff).copied().unwrap_or(0) > 1) == shared);
                 counted.filter_map(|diff| disk.get(diff)).sum()
             };
             let (shared, unique) = (bytes(true), bytes(false));
+            let users = uses.iter().filter(|user| group.images.contains(&user.image));
             usage.images.push(Usage {
-                image: summary.record.id,
-                names: summary.names,
-                created: summary.record.created,
+                image: group.top.record.id,
                 size: shared + unique,
                 shared,
                 unique,
-                containers: uses.iter().filter(|user| user.image == summary.record.id).count(),
+                containers: users.count(),
+                names: group.top.names,
+                created: group.top.record.created,
             });
         }
         usage.documents = self.documents_bytes()?;
@@ -253,6 +253,36 @@ impl Store {
         }
         Ok(bytes)
     }
+}
+
+/// An image with those that its names have for other machines.
+struct Group {
+    top: Summary,
+    images: HashSet<ImageId>,
+    layers: HashSet<DiffId>,
+}
+
+/// In the order of the images.
+fn groups(summaries: Vec<Summary>) -> Vec<Group> {
+    let (beside, tops): (Vec<Summary>, Vec<Summary>) = summaries.into_iter().partition(Summary::is_beside);
+    let mut all: HashMap<ImageId, Vec<&Summary>> = HashMap::new();
+    for sibling in &beside {
+        for holder in &sibling.named_by {
+            all.entry(*holder).or_default().push(sibling);
+        }
+    }
+    let group = |top: Summary| {
+        let siblings = all.remove(&top.record.id).unwrap_or_default();
+        let own = || siblings.iter().copied().chain([&top]);
+        Group {
+            images: own().map(|image| image.record.id).collect(),
+            layers: own()
+                .flat_map(|image| image.record.layers.iter().copied())
+                .collect(),
+            top,
+        }
+    };
+    tops.into_iter().map(group).collect()
 }
 
 /// Whether it was this one that took it away: another sweep may have been faster.

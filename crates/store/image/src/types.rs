@@ -290,7 +290,7 @@ pub struct LayerUsage {
     pub diff_id: DiffId,
     /// Bytes of disk.
     pub disk: u64,
-    /// How many images name it.
+    /// How many images name it; those of one name for several machines count once.
     pub images: usize,
 }
 

@@ -18,6 +18,7 @@ mod pulls;
 mod pushes;
 mod races;
 mod repairs;
+mod siblings;
 
 use std::path::Path;
 use std::time::Duration;

@@ -144,7 +144,7 @@ fn of_an_index_the_image_for_this_machine_or_the_wanted_one_is_pulled() {
 }
 
 /// `app:1` and `app:2`, one index of an image for this machine and one for another.
-fn published(world: &World) -> (TinyImage, TinyImage) {
+pub(crate) fn published(world: &World) -> (TinyImage, TinyImage) {
     let host = dhow_types::Platform::host().to_string();
     let here = image("here");
     let there = TinyImage::on(vec![layer("there", b"there")], "linux/s390x");
@@ -159,7 +159,7 @@ fn published(world: &World) -> (TinyImage, TinyImage) {
     (here, there)
 }
 
-fn foreign() -> Pull {
+pub(crate) fn foreign() -> Pull {
     Pull {
         platform: Some("linux/s390x".parse().unwrap()),
         ..Pull::default()

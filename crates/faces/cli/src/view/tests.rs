@@ -174,6 +174,8 @@ fn summaries() -> Vec<Summary> {
         record: record_from(&record),
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         digests: digests.iter().map(|repo| ((*repo).to_owned(), digest)).collect(),
+        named_by: Vec::new(),
+        dangling: names.is_empty(),
     };
     vec![
         summary(

@@ -241,8 +241,11 @@ impl Engine {
         }
         if !dry {
             for one in &found {
-                self.remove_image(&one.image.to_string(), true)
-                    .context(|| format!("remove {}", one.image.short()))?;
+                match self.remove_image(&one.image.to_string(), true) {
+                    // It went with the name of another.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    removed => drop(removed.context(|| format!("remove {}", one.image.short()))?),
+                }
                 for name in [one.image.hex(), issued_name(&one.image)] {
                     drop(std::fs::remove_file(self.lifecycle_folder().join(name)));
                 }
