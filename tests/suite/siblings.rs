@@ -289,3 +289,70 @@ fn the_image_that_goes_with_its_container_is_the_one_of_its_platform() {
     assert_eq!(ids, published.own.id().to_string());
     world.clean();
 }
+
+#[test]
+fn a_name_is_one_image_in_lists_and_its_others_stay_and_go_with_it() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let (name, own) = (&published.name, published.own.id().to_string());
+    let foreign = published.foreign.id().to_string();
+    let listed = |flags: &str| world.say(&format!("images -q --no-trunc {flags}")).ok();
+    assert_eq!(listed(""), own);
+    assert_eq!(listed("-f dangling=true"), "");
+    assert_eq!(listed("-a").lines().count(), 2);
+    let tree = world.say("images --tree").ok();
+    assert!(!tree.contains("<untagged>"), "{tree}");
+    assert_eq!(tree.lines().count(), 4, "{tree}");
+    let total = |kind: &str| {
+        let row = world.say("system df").ok();
+        let row = row
+            .lines()
+            .find(|line| line.starts_with(kind))
+            .unwrap()
+            .to_owned();
+        row.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(total("Images"), "1");
+    assert_eq!(world.say("info -f {{.Images}}").ok(), "1");
+
+    world.say("image prune -f").ok();
+    let create = ["create", "--name", "user", "--platform", FOREIGN, name, "true"];
+    world.dhow(&create).ok();
+    world.say("image prune -af").ok();
+    assert_eq!(listed("-a").lines().count(), 2);
+    world
+        .dhow(&["rmi", name])
+        .exits(1)
+        .says("is using its referenced image")
+        .says(&foreign[7..19]);
+    world.say("rm user").ok();
+    let removed = world.dhow(&["rmi", name]).ok();
+    for id in [&own, &foreign] {
+        assert!(removed.contains(&format!("Deleted: {id}")), "{removed}");
+    }
+    assert_eq!(listed("-a"), "");
+    world.clean();
+}
+
+#[test]
+fn by_force_a_container_keeps_its_image_without_the_name() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let create = [
+        "create",
+        "--name",
+        "user",
+        "--platform",
+        FOREIGN,
+        &published.name,
+        "cat",
+        "/machine",
+    ];
+    world.dhow(&create).ok();
+    world.dhow(&["rmi", "-f", &published.name]).ok();
+    let foreign = published.foreign.id().to_string();
+    assert_eq!(world.say("images -aq --no-trunc").ok(), foreign);
+    assert_eq!(world.inspect("user", "{{.Image}}"), foreign);
+    assert_eq!(world.say("start -a user").ok(), format!("{FOREIGN} 1"));
+    world.clean();
+}

@@ -109,7 +109,7 @@ impl Engine {
     /// What reading the store said.
     pub fn info(&self) -> Result<Info, Error> {
         let mut info = Info {
-            images: self.images()?.len(),
+            images: self.images()?.iter().filter(|image| !image.is_beside()).count(),
             ..Info::default()
         };
         for container in self.containers().list()? {

@@ -76,8 +76,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
         tree::check(&flags)?;
     }
     let filters = Filters::parse(&flags.filter, &FILTERS)?;
-    let images = chosen(context, &filters, flags.all)?;
+    let mut images = chosen(context, &filters, flags.all)?;
     if flags.tree {
+        images.retain(|image| !image.is_beside());
         return tree::show(context, &named(&images, &flags, &filters));
     }
     let now = Timestamp::now();
@@ -163,10 +164,11 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Summary
     let parents: Vec<ImageId> = images.iter().filter_map(|image| image.record.parent).collect();
     images.retain(|image| {
         let nameless = image.names.is_empty() && image.digests.is_empty();
+        // One for another machine is shown by `--tree`, below the one that has the name.
         let only_a_parent = nameless && parents.contains(&image.record.id);
-        (all || !only_a_parent)
+        (all || !only_a_parent && !image.is_beside())
             && used.is_none_or(|used| used == is_used(image))
-            && dangling.is_none_or(|dangling| dangling == image.names.is_empty())
+            && dangling.is_none_or(|dangling| dangling == image.dangling)
             && before.iter().all(|moment| image.record.created < *moment)
             && since.iter().all(|moment| image.record.created > *moment)
             && until.is_none_or(|moment| image.record.created < moment)

@@ -97,7 +97,7 @@ pub(crate) fn image(
         "Names": image.names,
         "History": history,
         "Digest": digest,
-        "Dangling": image.names.is_empty(),
+        "Dangling": image.dangling,
         "Created": record.created,
         "CreatedAt": created,
     })
