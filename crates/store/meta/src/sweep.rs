@@ -2,13 +2,16 @@
 //!
 //! `locks/sweeps/<pid>-<start time>-<boot>-<random>` lists digests as a lease does. The order is what counts. A sweeper
 //! announces, then reads the pins; who pins writes the pin, then reads the announcements. So either the sweeper sees the
-//! pin and leaves the thing, or who pinned sees the announcement. He then takes it away: looking at all pins and records may
+//! pin and leaves the thing, or who pinned sees the announcement. He then puts a stop to it: looking at all pins and records may
 //! take a sweeper as long as a disk takes, and it begins that again without the thing. Only once it has come to the
 //! renames, with its announcement locked, he waits.
+//!
+//! The stop is a mark in the file, not the loss of its name: that would be done with the lock held, in a directory where others
+//! make files, and behind one that waits for the disk to give it an inode (seen for 27 ms on ext4).
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use dhow_sys::sched::Urgent;
@@ -21,6 +24,9 @@ use crate::{Context as _, Error, Pins};
 
 /// Below a store's root.
 const SWEEPS: &str = "locks/sweeps";
+
+/// What an announcement begins with that somebody has put a stop to: no digest does.
+const STOPPED: u8 = b'-';
 
 /// Below a store's root: held shared for a moment by who has pinned, alone by who sweeps and found no room to say what.
 const GC: &str = "locks/gc";
@@ -41,7 +47,9 @@ enum Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        if let Self::Some(path, ..) = self {
+        if let Self::Some(path, file, _) = self {
+            // Before its name goes, which may wait for the disk; in vain where there is no lock.
+            rustix::fs::flock(file, FlockOperation::Unlock).unwrap_or_default();
             // What cannot be removed stands for nothing once the lock is free.
             drop(std::fs::remove_file(path));
         }
@@ -86,11 +94,11 @@ impl Sweep {
         };
         *urgent = Some(Urgent::begin());
         held::wait(file, path, FlockOperation::LockExclusive)?;
-        let links = file
-            .metadata()
-            .context(|| format!("look at {}", path.display()))?
-            .nlink();
-        Ok(links > 0)
+        let what = || format!("look at {}", path.display());
+        let mut first = [0];
+        let marked = file.read_at(&mut first, 0).context(what)? == 1 && first[0] == STOPPED;
+        // The name is gone where there was no room for a mark.
+        Ok(!marked && file.metadata().context(what)?.nlink() > 0)
     }
 }
 
@@ -99,6 +107,7 @@ fn announce(directory: &Path, name: &str, lines: &str) -> io::Result<(PathBuf, F
     let (hidden, path) = (directory.join(format!(".{name}")), directory.join(name));
     let create = || {
         OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
@@ -137,25 +146,38 @@ pub(crate) fn stop_sweeps(root: &Path, concerns: impl Fn(&Pins) -> bool) -> Resu
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let file = match File::open(entry.path()) {
+        let file = match File::options().read(true).write(true).open(entry.path()) {
             // Over.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             other => other.context(what)?,
         };
         let mut swept = Pins::default();
-        swept.add(read_list(&file).context(what)?.as_deref());
+        let list = read_list(&file).context(what)?;
+        if list
+            .as_ref()
+            .is_some_and(|list| list.as_bytes().first() == Some(&STOPPED))
+        {
+            continue;
+        }
+        swept.add(list.as_deref());
         if swept.everything || concerns(&swept) {
             let path = entry.path();
             held::wait(&file, &path, FlockOperation::LockExclusive)?;
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).context(|| format!("remove {}", path.display()));
-                }
-                _ => {}
-            }
+            stop(&file, &path).context(|| format!("put a stop to {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+/// Marks an announcement, which is locked, or takes its name where there is no room for a byte.
+fn stop(file: &File, path: &Path) -> io::Result<()> {
+    if file.write_all_at(&[STOPPED], 0).is_ok() {
+        return Ok(());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// All announcements, and whether their processes live.
