@@ -491,3 +491,48 @@ fn a_tag_that_is_moved_back_or_not_stated_any_more_is_not_pulled() {
         ])
         .exits(1);
 }
+
+#[test]
+fn the_image_of_each_platform_is_judged_by_the_name_and_the_signature_of_its_index() {
+    let Some(g) = Guarded::new() else { return };
+    let name = g.image("a/many:1");
+    let platforms = ["linux/amd64", "linux/arm64"];
+    let build = [
+        "build",
+        "--platform",
+        "linux/amd64,linux/arm64",
+        "-t",
+        &name,
+        "--push",
+        "-",
+    ];
+    let recipe = "FROM scratch\nARG TARGETARCH\nLABEL machine=$TARGETARCH\nCMD [\"/none\"]\n";
+    g.world.feed(&build, recipe).exits(0);
+    let key = g.file("ada.key");
+    g.world
+        .dhow(&["sign", "--key", &key, "--format", "bundle", &name])
+        .exits(0);
+    for platform in platforms {
+        g.ruled(SIGNED, &["pull", "--platform", platform, &name]).exits(0);
+    }
+    let here = format!("images = [\"{}/a/**\"]\n", g.served.host());
+    let bob = SIGNED.replace("ada", "bob");
+    for platform in platforms {
+        let create = ["create", "--pull", "never", "--platform", platform, &name];
+        for good in [SIGNED.to_owned(), format!("{SIGNED}{here}")] {
+            g.ruled(&good, &create).exits(0);
+        }
+        for bad in [bob.clone(), format!("{bob}{here}")] {
+            g.ruled(&bad, &create)
+                .exits(125)
+                .says(&format!("policy denies run of {name}"))
+                .says("not signed by bob");
+        }
+        g.world
+            .file("context/Dockerfile", format!("FROM {name}\nLABEL more=1\n"));
+        let context = g.file("context");
+        let build = ["build", "-q", "--platform", platform, &context];
+        g.ruled(&bob, &build).exits(1).says("not signed by bob");
+        g.ruled(SIGNED, &build).exits(0);
+    }
+}

@@ -177,10 +177,16 @@ impl Images for Bases<'_> {
         let pull = || -> Result<Image, Error> {
             let name = reference.canonical();
             let pulled = self.engine.pull(&name, Some(platform.clone()), self.pulls)?;
-            self.engine
-                .store()?
-                .image(&pulled.image)
-                .context(|| "look at the base image")
+            // By its name, which may be another's of the same index, so that it is known by what its repository calls it.
+            let named = self.engine.image_for(&name, Some(platform));
+            match named.ok().filter(|image| image.id == pulled.image) {
+                Some(image) => Ok(image),
+                None => self
+                    .engine
+                    .store()?
+                    .image(&pulled.image)
+                    .context(|| "look at the base image"),
+            }
         };
         pull().map_err(|error| dhow_build::Error::wrap(error, format!("pull {}", reference.familiar())))
     }

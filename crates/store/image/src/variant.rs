@@ -33,8 +33,9 @@ pub struct Variant {
 }
 
 impl Store {
-    /// The image that `name` means for a platform: its own, or another that is here of the same index. An id means its own
-    /// image alone. Without a platform it is [`Store::resolve`].
+    /// The image that `name` means for a platform: its own, or another that is here of the same index, which then has the name,
+    /// and what its repository calls it, beside its own. An id means its own image alone. Without a platform it is
+    /// [`Store::resolve`].
     ///
     /// # Errors
     /// As [`Store::resolve`]; `NotFound` with the platforms that are here when none is for this one.
@@ -57,7 +58,13 @@ impl Store {
         let variants = self.variants_by(&image, name)?;
         match chosen(&variants, platform) {
             Some(id) if id == image.id => Ok(image),
-            Some(id) => self.image(&id),
+            Some(id) => {
+                let mut other = self.image(&id)?;
+                if let Some(name) = name {
+                    take_names(&mut other, &image, name);
+                }
+                Ok(other)
+            }
             None => Err(without(&shown(&image, name), platform, &variants)),
         }
     }
@@ -260,6 +267,20 @@ impl Store {
     fn parsed(&self, digest: &Digest) -> Option<Document> {
         let bytes = self.content.read(digest, MAX_DOCUMENT).ok()?;
         Document::parse(&bytes, None).ok()
+    }
+}
+
+/// Gives an image what this name says of another of the same index: what is known by them is known of both.
+fn take_names(other: &mut Image, image: &Image, name: &Reference) {
+    let canonical = name.canonical();
+    if name.tag().is_some() && !other.names.contains(&canonical) {
+        other.names.push(canonical);
+    }
+    let repository = name.name();
+    for pinned in image.digests.iter().filter(|(repo, _)| *repo == repository) {
+        if !other.digests.contains(pinned) {
+            other.digests.push(pinned.clone());
+        }
     }
 }
 
