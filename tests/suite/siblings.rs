@@ -356,3 +356,28 @@ fn by_force_a_container_keeps_its_image_without_the_name() {
     assert_eq!(world.say("start -a user").ok(), format!("{FOREIGN} 1"));
     world.clean();
 }
+
+#[test]
+fn a_build_begins_with_the_stored_image_for_its_platform() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let recipe = format!("FROM {}\n", published.name);
+    let folder = world.path("out");
+    for platform in [FOREIGN, &published.host, FOREIGN] {
+        let output = folder.display().to_string();
+        let args = ["build", "-q", "--platform", platform, "-o", &output, "-"];
+        world.feed(&args, recipe.clone()).exits(0);
+        let machine = std::fs::read_to_string(folder.join("machine")).unwrap();
+        assert_eq!(machine, format!("{platform} 1\n"));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    assert_eq!(published.asked(), 0);
+    world
+        .feed(
+            &["build", "--platform", "linux/riscv64", "--pull=never", "-"],
+            recipe,
+        )
+        .exits(1)
+        .says("there is no such image here for linux/riscv64");
+    world.clean();
+}

@@ -16,7 +16,9 @@ use crate::schedule::{Build, lock};
 pub(crate) fn image(build: &Build<'_>, name: &str, platform: &Platform) -> Result<Image, Error> {
     let found = find(build, name, platform)?;
     let mut bases = lock(&build.bases);
-    if !bases.iter().any(|(known, _)| known == name) {
+    // A name may have one for each platform that stages are for.
+    let is_known = |(known, image): &(String, Image)| known == name && image.id == found.id;
+    if !bases.iter().any(is_known) {
         build.images.admit(name, &found)?;
         bases.push((name.to_owned(), found.clone()));
     }
@@ -62,12 +64,18 @@ fn find(build: &Build<'_>, name: &str, platform: &Platform) -> Result<Image, Err
         if is_id || (fits(&image) && !build.request.pull) {
             return Ok(image);
         }
+        // The name may have another for the platform, by the index that it was pulled by.
+        if !build.request.pull
+            && let Ok(image) = build.store.resolve_for(name, Some(platform))
+        {
+            return Ok(image);
+        }
     }
     let reference = reference
         .context(|| format!("failed to parse stage name {name:?}"))?
         .or_latest();
     if build.request.never_pull {
-        let message = format!("{name}: there is no such image here, and none is to be pulled");
+        let message = format!("{name}: there is no such image here for {platform}, and none is to be pulled");
         return Err(Error::new(ErrorKind::NotFound, message));
     }
     // Stages that begin with the same image wait for one pull.

@@ -123,9 +123,12 @@ pub(crate) fn findings(
     lint::check(&around, choice)
 }
 
-/// The config of an image of the store.
-pub(crate) fn known(store: &Store, name: &str, _: &Platform) -> Option<ImageConfig> {
-    store.resolve(name).ok().map(|image| image.config)
+/// The config of an image of the store: for the platform, or the one that has the name.
+pub(crate) fn known(store: &Store, name: &str, platform: &Platform) -> Option<ImageConfig> {
+    let image = store
+        .resolve_for(name, Some(platform))
+        .or_else(|_| store.resolve(name));
+    image.ok().map(|image| image.config)
 }
 
 /// The config of an image of a registry: without an answer, what depends on it is not said.
