@@ -162,8 +162,11 @@ pub(crate) fn stop_sweeps(root: &Path, concerns: impl Fn(&Pins) -> bool) -> Resu
         swept.add(list.as_deref());
         if swept.everything || concerns(&swept) {
             let path = entry.path();
+            // Until the mark is made: the sweeper and others wait for it.
+            let _urgent = Urgent::begin();
             held::wait(&file, &path, FlockOperation::LockExclusive)?;
             stop(&file, &path).context(|| format!("put a stop to {}", path.display()))?;
+            drop(file);
         }
     }
     Ok(())
