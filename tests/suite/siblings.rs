@@ -5,6 +5,7 @@
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage, index};
 use dhow_types::Platform;
 
+use crate::build_provenance::{PROVENANCE, said};
 use crate::samples::busybox_tar;
 use crate::world::{Ran, World};
 
@@ -380,4 +381,38 @@ fn a_build_begins_with_the_stored_image_for_its_platform() {
         .exits(1)
         .says("there is no such image here for linux/riscv64");
     world.clean();
+}
+
+#[test]
+fn stages_for_two_platforms_of_one_name_have_two_bases() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let (name, host) = (&published.name, &published.host);
+    let recipe = format!(
+        "FROM --platform={FOREIGN} {name} AS other\nFROM --platform={host} {name}\nCOPY --from=other /machine /other\n"
+    );
+    let layout = world.path("layout");
+    let output = format!("type=oci,dest={},tar=false", layout.display());
+    let args = [
+        "build",
+        "-q",
+        "-t",
+        "two:1",
+        "--load",
+        "--provenance=true",
+        "-o",
+        &output,
+        "-",
+    ];
+    world.feed(&args, recipe).exits(0);
+    let (_, _, statement) = said(&layout, PROVENANCE);
+    let made_of = statement["predicate"]["buildDefinition"]["resolvedDependencies"].clone();
+    let made_of = made_of.as_array().unwrap().iter();
+    let mut platforms: Vec<&str> = made_of
+        .map(|one| one["uri"].as_str().unwrap().rsplit_once("platform=").unwrap().1)
+        .collect();
+    platforms.sort_unstable();
+    let mut wanted = [FOREIGN, host].map(|platform| platform.replace('/', "%2F"));
+    wanted.sort();
+    assert_eq!(platforms, wanted, "{statement}");
 }
