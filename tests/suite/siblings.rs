@@ -129,6 +129,21 @@ fn a_container_is_of_the_stored_image_for_the_platform_that_is_asked_for() {
             world.inspect(container, "{{.Image}} {{.Config.Image}}"),
             format!("{} {name}", image.id())
         );
+        let manifest = "{{.ImageManifestDescriptor.digest}} {{.ImageManifestDescriptor.size}} \
+                        {{.ImageManifestDescriptor.platform.os}}/{{.ImageManifestDescriptor.platform.architecture}}";
+        assert_eq!(
+            world.inspect(container, manifest),
+            format!("{} {} {platform}", image.digest(), image.manifest.len())
+        );
+        let listed = [
+            "ps",
+            "-a",
+            "-f",
+            &format!("name={container}"),
+            "--format",
+            "{{.Platform}}",
+        ];
+        assert_eq!(world.dhow(&listed).ok(), platform);
         assert_eq!(
             world.say(&format!("start -a {container}")).ok(),
             format!("{platform} 1")

@@ -239,11 +239,15 @@ fn one(context: &Context, kind: Kind, name: &str, how: &How) -> Result<Value, dh
             } else {
                 None
             };
-            let value = container_json::container(&container, root, sizes);
+            let mut value = container_json::container(&container, root, sizes);
             if dialect::spoken().is_podman() {
                 let image = engine.image(&container.config.image.to_string()).ok();
                 podman::inspected_container(value, &container, image.as_ref())
             } else {
+                // Of an image that went meanwhile there is none (moby `api/types/container.InspectResponse`).
+                if let Some(manifest) = container.config.image_manifest(root) {
+                    value["ImageManifestDescriptor"] = json!(manifest);
+                }
                 value
             }
         }

@@ -83,10 +83,11 @@ fn field(container: &Listed, name: &str, now: Timestamp, whole: bool, size: Opti
         "Mounts" => mounts(container, whole),
         "Names" => config.name.clone(),
         "Networks" => networks(&config.network, &config.networks).join(","),
-        "Platform" => {
-            let platform = dhow_types::Platform::host();
-            format!("{}/{}", platform.os, platform.architecture)
-        }
+        "Platform" => config
+            .platform
+            .clone()
+            .unwrap_or_else(dhow_types::Platform::host)
+            .to_string(),
         "Ports" => port::displayed(container),
         "RunningFor" => time::parse(&config.created)
             .map_or_else(String::new, |then| format!("{} ago", time::since(then, now))),

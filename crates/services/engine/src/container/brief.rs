@@ -3,7 +3,7 @@
 use dhow_monitor::RestartPolicy;
 use dhow_network::PortMapping;
 use dhow_oci::Labels;
-use dhow_types::{ContainerId, DiffId, ImageId};
+use dhow_types::{ContainerId, DiffId, ImageId, Platform};
 use serde::{Deserialize, Serialize};
 
 use super::folder::Container;
@@ -21,6 +21,8 @@ pub struct Brief {
     pub created: String,
     pub image_name: String,
     pub image: ImageId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     pub layers: Vec<DiffId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
@@ -71,6 +73,7 @@ impl From<&Container> for Listed {
                 created: config.created,
                 image_name: config.image_name,
                 image: config.image,
+                platform: config.platform,
                 layers: config.layers,
                 entrypoint: config.entrypoint,
                 command: config.command,

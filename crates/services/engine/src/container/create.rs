@@ -14,7 +14,7 @@ use dhow_types::{ContainerId, Digest, ErrorKind, Platform};
 use super::defaults::{all_ports, entrypoint, health};
 use super::extras::Extras;
 use super::mounts::{MountSpec, Mounted, mount_requests};
-use super::record::{Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode};
+use super::record::{Attachment, Config, DeviceRecord, LogConfig, ManifestRecord, MountRecord, NetworkMode};
 use super::shared::IpcMode;
 use super::users::UsersChoice;
 use crate::event::Event;
@@ -240,7 +240,7 @@ impl Engine {
             id,
             warnings,
             lacks,
-            foreign: foreign(wanted, &image),
+            foreign: config.platform.filter(|_| wanted.platform.is_none()),
         })
     }
 
@@ -279,6 +279,8 @@ impl Engine {
             created: dhow_monitor::format_time(std::time::SystemTime::now()),
             image_name: wanted.image.clone(),
             image: image.id,
+            platform: foreign(image),
+            manifest: ManifestRecord::of(image),
             layers: image.config.rootfs.diff_ids.clone(),
             user: user_of(wanted, defaults)?,
             group_add: wanted.group_add.clone(),
@@ -563,11 +565,11 @@ fn user_of(wanted: &CreateContainer, image: &RunConfig) -> Result<String, Error>
     }
 }
 
-/// The machine of an image that is for another than this one, when none was asked for. An image that names none runs anywhere.
-fn foreign(wanted: &CreateContainer, image: &Image) -> Option<Platform> {
-    let known = !image.config.architecture.is_empty();
+/// The machine of an image that is for another than this one. An image that names none runs anywhere.
+pub(super) fn foreign(image: &Image) -> Option<Platform> {
     let platform = image.config.platform();
-    (wanted.platform.is_none() && known && !Platform::host().accepts(&platform)).then_some(platform)
+    let known = !image.config.architecture.is_empty();
+    (known && !Platform::host().accepts(&platform)).then_some(platform)
 }
 
 fn log_config(wanted: &CreateContainer) -> Result<LogConfig, Error> {

@@ -67,7 +67,8 @@ pub use own_root::OwnRoot;
 pub use program::monitor_of;
 pub(crate) use program::process_start;
 pub use record::{
-    Attachment, Config, DeviceRecord, LogConfig, MountRecord, NetworkMode, Newborn, PidfsMark, State, Status,
+    Attachment, Config, DeviceRecord, LogConfig, ManifestRecord, MountRecord, NetworkMode, Newborn,
+    PidfsMark, State, Status,
 };
 pub use secrets::{SecretSpec, SecretUse};
 pub use shared::{IpcMode, Shared, SharedKind};

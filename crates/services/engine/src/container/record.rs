@@ -1,14 +1,16 @@
 //! What is written down of a container.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dhow_bundle::{Request, Submounts};
+use dhow_content::ContentStore as _;
+use dhow_image::Image;
 use dhow_monitor::{Health, OnUnhealthy, RestartPolicy};
 use dhow_network::PortMapping;
-use dhow_oci::{Healthcheck, Labels};
-use dhow_types::{ContainerId, DiffId, ImageId};
+use dhow_oci::{Descriptor, Healthcheck, Labels};
+use dhow_types::{ContainerId, DiffId, Digest, ImageId, Platform};
 use serde::{Deserialize, Serialize};
 
 use super::secrets::SecretSpec;
@@ -28,6 +30,12 @@ pub struct Config {
     pub image_name: String,
     /// The image.
     pub image: ImageId,
+    /// The machine that the image is for, when it is another than this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// The manifest that the image was pulled, loaded or pushed with when the container was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestRecord>,
     /// The image's layers, lowest first.
     pub layers: Vec<DiffId>,
     /// The user as text; looked up in the container's own files at each start.
@@ -99,6 +107,38 @@ pub struct LogConfig {
     pub driver: String,
     /// Options as given.
     pub options: BTreeMap<String, String>,
+}
+
+/// The manifest of an image; how long it is, is known where it lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRecord {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+}
+
+impl ManifestRecord {
+    pub(super) fn of(image: &Image) -> Option<Self> {
+        Some(Self {
+            digest: image.record.manifest?,
+            media_type: image.record.media_type.clone(),
+        })
+    }
+}
+
+impl Config {
+    /// The manifest of the image, as far as it is still in the store of this root folder.
+    #[must_use]
+    pub fn image_manifest(&self, root: &Path) -> Option<Descriptor> {
+        let manifest = self.manifest.as_ref()?;
+        let content = dhow_content::Local::open(root).ok()?;
+        let size = content.size(&manifest.digest).ok()??;
+        Some(Descriptor {
+            platform: Some(self.platform.clone().unwrap_or_else(Platform::host)),
+            ..Descriptor::new(&manifest.media_type, manifest.digest, size)
+        })
+    }
 }
 
 /// One `--device`.

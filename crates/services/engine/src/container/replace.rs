@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use serde::{Deserialize, Serialize};
 
 use super::folder::{Container, make_folder};
-use super::record::{Config, Status};
+use super::record::{Config, ManifestRecord, Status};
 use crate::event::Event;
 use crate::{Context as _, Engine, Error};
 
@@ -208,6 +208,8 @@ impl Engine {
         config.name = format!("{}-next-{}", old.config.name, &id.as_str()[..8]);
         config.created = format_time(SystemTime::now());
         config.image = image.id;
+        config.platform = super::create::foreign(&image);
+        config.manifest = ManifestRecord::of(&image);
         config.layers.clone_from(&image.config.rootfs.diff_ids);
         name.clone_into(&mut config.image_name);
         Ok(config)
