@@ -6,7 +6,7 @@ use crate::served::Served;
 use crate::world::{Ran, World, binary, finish};
 
 /// What runs the container `web` of `web.service` anew, as its unit would; the file `fail` makes it fail once.
-fn systemctl(world: &World, image: &str, policy: &str) {
+pub(crate) fn systemctl(world: &World, image: &str, policy: &str) {
     let folder = world.path("bin");
     let (program, root, dir) = (
         binary().display().to_string(),
@@ -23,7 +23,7 @@ fn systemctl(world: &World, image: &str, policy: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn update(world: &World, flags: &str) -> Ran {
+pub(crate) fn update(world: &World, flags: &str) -> Ran {
     let line = format!("auto-update {flags}");
     let mut command = world.command(&line.split_whitespace().collect::<Vec<_>>());
     let path = std::env::var("PATH").unwrap();
@@ -32,14 +32,14 @@ fn update(world: &World, flags: &str) -> Ran {
 }
 
 /// Starts `web` the first time.
-fn begin(world: &World) {
+pub(crate) fn begin(world: &World) {
     let mut command = std::process::Command::new("sh");
     command.arg(world.path("bin/systemctl"));
     finish(command, Vec::new()).ok();
     std::fs::remove_file(world.path("bin/log")).unwrap();
 }
 
-const SHORT: &str = "--format {{.Unit}}={{.Policy}}={{.Updated}}";
+pub(crate) const SHORT: &str = "--format {{.Unit}}={{.Policy}}={{.Updated}}";
 
 #[test]
 fn a_container_follows_its_image_and_goes_back_when_the_unit_does_not_start() {

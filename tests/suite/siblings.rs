@@ -6,6 +6,7 @@ use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage, index};
 use dhow_types::Platform;
 
 use crate::build_provenance::{PROVENANCE, said};
+use crate::podman_update;
 use crate::samples::busybox_tar;
 use crate::world::{Ran, World};
 
@@ -430,4 +431,27 @@ fn stages_for_two_platforms_of_one_name_have_two_bases() {
     let mut wanted = [FOREIGN, host].map(|platform| platform.replace('/', "%2F"));
     wanted.sort();
     assert_eq!(platforms, wanted, "{statement}");
+}
+
+#[test]
+fn a_container_of_another_platform_is_updated_to_a_newer_image_for_that() {
+    let published = Published::new();
+    let Some(world) = published.both() else { return };
+    let name = &published.name;
+    podman_update::systemctl(&world, &format!("--platform {FOREIGN} {name}"), "registry");
+    podman_update::begin(&world);
+    let update = || podman_update::update(&world, podman_update::SHORT).ok();
+    assert_eq!(update(), "web.service=registry=false");
+    let [own, foreign] = [published.host.as_str(), FOREIGN].map(|platform| made(platform, "2"));
+    published.put("1", &own, &published.foreign);
+    assert_eq!(
+        update(),
+        "web.service=registry=false",
+        "the same in another index"
+    );
+    published.put("1", &own, &foreign);
+    assert_eq!(update(), "web.service=registry=true");
+    assert_eq!(world.inspect("web", "{{.Image}}"), foreign.id().to_string());
+    assert_eq!(update(), "web.service=registry=false");
+    world.dhow(&["rm", "-f", "-t", "0", "web"]).ok();
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::{ArgAction, ArgMatches, Args};
-use dhow_engine::Engine;
-use dhow_engine::container::{Container, Status};
+use dhow_engine::container::{Config, Container, Status};
+use dhow_engine::{Engine, Image};
+use dhow_types::Platform;
 use serde_json::{Value, json};
 
 use crate::interrupt::Interrupt;
@@ -119,8 +120,8 @@ impl Task {
 struct Updater<'a> {
     engine: &'a Engine,
     flags: &'a AutoUpdateFlags,
-    /// Names of the images that were pulled.
-    pulled: BTreeSet<String>,
+    /// Names of the images that were pulled, and for which machine if it is not this one.
+    pulled: BTreeSet<(String, Option<String>)>,
     /// By the name of a unit: how its restart ended.
     restarted: BTreeMap<String, &'static str>,
     errors: Vec<CliError>,
@@ -187,8 +188,8 @@ impl Updater<'_> {
             return Ok("pending");
         }
         if task.policy == Policy::Registry {
-            self.pull(name)?;
-            if self.engine.image(name)?.id == config.image {
+            self.pull(name, config.platform.as_ref())?;
+            if self.meant(config)?.id == config.image {
                 // The registry has another list of platforms, and the same image in it for this one.
                 return Ok("false");
             }
@@ -220,27 +221,40 @@ impl Updater<'_> {
     fn is_outdated(&self, task: &Task) -> Result<bool, CliError> {
         let config = &task.container.config;
         match task.policy {
-            Policy::Local => Ok(self.engine.image(&config.image_name)?.id != config.image),
+            Policy::Local => Ok(self.meant(config)?.id != config.image),
             Policy::Registry => {
                 let there = self.engine.remote_manifest(&config.image_name)?.descriptor.digest;
-                let here = self.engine.image(&config.image.to_string())?;
-                Ok(!here.digests.iter().any(|(_, digest)| *digest == there))
+                let here = match &config.platform {
+                    None => self.engine.image(&config.image.to_string())?,
+                    // The digests of its name may be those of this machine's image.
+                    Some(_) => self.meant(config)?,
+                };
+                let same = here.digests.iter().any(|(_, digest)| *digest == there);
+                Ok(!same || here.id != config.image)
             }
         }
     }
 
-    fn pull(&mut self, name: &str) -> Result<(), CliError> {
-        if self.pulled.contains(name) {
+    /// What the name of a container's image means now, for the machine that its image is for.
+    fn meant(&self, config: &Config) -> Result<Image, CliError> {
+        Ok(self
+            .engine
+            .image_for(&config.image_name, config.platform.as_ref())?)
+    }
+
+    fn pull(&mut self, name: &str, platform: Option<&Platform>) -> Result<(), CliError> {
+        let what = (name.to_owned(), platform.map(ToString::to_string));
+        if self.pulled.contains(&what) {
             return Ok(());
         }
         note(&super::pull::trying(
             &dhow_reference::Reference::parse(name)?.or_latest(),
         ));
         let progress = Progress::new(false);
-        let pulled = self.engine.pull(name, None, &progress);
+        let pulled = self.engine.pull(name, platform.cloned(), &progress);
         progress.finish();
         pulled?;
-        self.pulled.insert(name.to_owned());
+        self.pulled.insert(what);
         Ok(())
     }
 }
