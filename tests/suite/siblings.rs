@@ -151,6 +151,17 @@ fn a_container_is_of_the_stored_image_for_the_platform_that_is_asked_for() {
         );
     }
     assert_eq!(published.asked(), 0, "all of it was here");
+    // A name in another spelling means all of them, an ID the one.
+    let other = published.registry.name("other:1");
+    world.dhow(&["tag", name, &other]).ok();
+    let of = |ancestor: &str| {
+        let filter = format!("ancestor={ancestor}");
+        world
+            .dhow(&["ps", "-a", "-f", &filter, "--format", "{{.Names}}"])
+            .ok()
+    };
+    assert_eq!(of(&other), "other\nown");
+    assert_eq!(of(&published.own.id().to_string()), "own");
     world.clean();
 }
 

@@ -304,7 +304,7 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Listed>
     // Only this filter opens the images.
     let mut ancestors = Vec::new();
     for name in filters.values("ancestor") {
-        ancestors.push((name, engine.image(name).ok()));
+        ancestors.push((name, named(engine, name)));
     }
     let pods = if filters.has("pod") {
         engine.pods()?
@@ -343,7 +343,7 @@ fn chosen(context: &Context, filters: &Filters, all: bool) -> Result<Vec<Listed>
             && (ancestors.is_empty()
                 || ancestors
                     .iter()
-                    .any(|(name, image)| is_of(container, name, image.as_ref())))
+                    .any(|(name, images)| is_of(container, name, images)))
     });
     Ok(containers)
 }
@@ -413,13 +413,32 @@ fn same_port(wanted: &str, number: u16, protocol: &str) -> bool {
     within && kind == protocol
 }
 
-/// Whether a container is of an image or of one built on it.
-fn is_of(container: &Listed, name: &str, image: Option<&dhow_engine::Image>) -> bool {
+/// The images that a name has here, for whichever machine; of an ID the one.
+fn named(engine: &dhow_engine::Engine, name: &str) -> Vec<dhow_engine::Image> {
+    let Ok(image) = engine.image(name) else {
+        return Vec::new();
+    };
+    let is_id = is_id_of(&image.id, name);
+    let variants = (!is_id).then(|| engine.variants(&image).unwrap_or_default());
+    let others = variants.into_iter().flatten().filter_map(|variant| variant.image);
+    let others: Vec<_> = others
+        .filter(|id| *id != image.id)
+        .filter_map(|id| engine.image(&id.to_string()).ok())
+        .collect();
+    std::iter::once(image).chain(others).collect()
+}
+
+fn is_id_of(image: &dhow_types::ImageId, text: &str) -> bool {
+    image.hex().starts_with(text.trim_start_matches("sha256:"))
+}
+
+/// Whether a container is of one of these images, or of one built on it.
+fn is_of(container: &Listed, name: &str, images: &[dhow_engine::Image]) -> bool {
     let config = &container.config;
-    if config.image_name == name || config.image.hex().starts_with(name.trim_start_matches("sha256:")) {
+    if config.image_name == name || is_id_of(&config.image, name) {
         return true;
     }
-    image.is_some_and(|image| {
+    images.iter().any(|image| {
         image.id == config.image
             || !image.record.layers.is_empty() && config.layers.starts_with(&image.record.layers)
     })
