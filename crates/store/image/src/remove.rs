@@ -33,6 +33,7 @@ impl Store {
         let (id, reference) = self.find(name)?;
         let image = self.image_or_damaged(&id)?;
         let siblings = self.kept_by(&id)?;
+        let (index, _lease) = self.hold_index(&image, reference.as_ref(), &siblings)?;
         let users: Vec<&Use> = uses.iter().filter(|user| user.image == id).collect();
         let mut removed = match reference {
             Some(reference) => {
@@ -43,8 +44,7 @@ impl Store {
             }
             None => self.remove_by_id(&image, how.force, &users)?,
         };
-        // What its names had for other machines goes with the last of them.
-        removed.extend(self.remove_unnamed(&siblings, uses)?);
+        removed.extend(self.settle(&siblings, &id, index, uses)?);
         if !how.keep_parents && removed.contains(&Removed::Deleted(id)) {
             removed.extend(self.remove_parents(image.record.parent, uses)?);
         }

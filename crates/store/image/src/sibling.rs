@@ -3,14 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use dhow_content::ContentStore as _;
+use dhow_meta::Lease;
 use dhow_oci::{Document, MAX_DOCUMENT};
 use dhow_reference::Reference;
 use dhow_types::{Digest, ImageId};
 
 use crate::attest::is_attestation;
-use crate::image::Summary;
+use crate::image::{Image, Summary};
 use crate::types::{Removed, Use};
-use crate::{Error, Store};
+use crate::{Context as _, Error, Store};
 
 impl Store {
     /// Says of each image without a tag which named images are of an index with it, and whether any tag keeps it. Reads nothing
@@ -96,18 +97,41 @@ impl Store {
         Ok(its.map(|one| one.record.id).collect())
     }
 
-    /// Removes those of these images that no name has any more and that nobody uses.
-    pub(crate) fn remove_unnamed(&self, images: &[ImageId], uses: &[Use]) -> Result<Vec<Removed>, Error> {
-        if images.is_empty() {
+    /// The index by which a name has siblings, kept from sweeps while the name goes.
+    pub(crate) fn hold_index(
+        &self,
+        image: &Image,
+        name: Option<&Reference>,
+        siblings: &[ImageId],
+    ) -> Result<(Option<Digest>, Option<Lease>), Error> {
+        let name = name.filter(|_| !siblings.is_empty());
+        let Some((digest, _)) = name.and_then(|name| self.index_by(image, name)) else {
+            return Ok((None, None));
+        };
+        let lease = Lease::acquire(&self.root)?;
+        lease.pin(&digest)?;
+        Ok((Some(digest), Some(lease)))
+    }
+
+    /// What becomes of the siblings of an image that lost a name: another name of it gets the index of that one, so that they
+    /// stay; without one they go.
+    pub(crate) fn settle(
+        &self,
+        siblings: &[ImageId],
+        holder: &ImageId,
+        index: Option<Digest>,
+        uses: &[Use],
+    ) -> Result<Vec<Removed>, Error> {
+        if self.unnamed(siblings)?.is_empty() {
             return Ok(Vec::new());
         }
-        let summaries = self.summaries()?;
-        let unnamed = summaries.iter().filter(|one| {
-            images.contains(&one.record.id)
-                && one.named_by.is_empty()
-                && !uses.iter().any(|user| user.image == one.record.id)
-        });
-        let unnamed: Vec<ImageId> = unnamed.map(|one| one.record.id).collect();
+        let tags = self.meta.tags_of(holder)?;
+        if let (Some(index), Some(tag)) = (index, tags.first()) {
+            let tag = Reference::parse(tag).context(|| format!("read the name {tag:?} of the index"))?;
+            self.give_index(holder, &tag, &index)?;
+        }
+        let mut unnamed = self.unnamed(siblings)?;
+        unnamed.retain(|id| !uses.iter().any(|user| user.image == *id));
         self.edit(|edit| {
             let mut removed = Vec::new();
             for id in unnamed {
@@ -120,6 +144,31 @@ impl Store {
                 }
             }
             Ok(removed)
+        })
+    }
+
+    /// Those of these images that are here and that no name has.
+    fn unnamed(&self, images: &[ImageId]) -> Result<Vec<ImageId>, Error> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let summaries = self.summaries()?;
+        let unnamed = summaries
+            .iter()
+            .filter(|one| images.contains(&one.record.id) && one.named_by.is_empty());
+        Ok(unnamed.map(|one| one.record.id).collect())
+    }
+
+    fn give_index(&self, image: &ImageId, tag: &Reference, index: &Digest) -> Result<(), Error> {
+        let pinned = tag.clone().without_tag().with_digest(*index);
+        let staged = [
+            self.stage_name(&pinned, image)?,
+            self.stage_name_by(tag, image, Some(index))?,
+        ];
+        self.edit(|edit| match edit.tagged(&tag.canonical())? {
+            Some(now) if now == *image => self.give_names(edit, &staged),
+            // It was moved or removed meanwhile.
+            _ => Ok(()),
         })
     }
 }

@@ -84,19 +84,23 @@ impl Store {
         self.listed(image, index)
     }
 
-    /// The same by the index that a name means: the one that it was pulled by, or else one of its repository before others.
-    /// By none for an id.
+    /// The same by the index that a name means; by none for an id.
     fn variants_by(&self, image: &Image, name: Option<&Reference>) -> Result<Vec<Variant>, Error> {
-        let Some(name) = name else {
-            return self.listed(image, None);
-        };
+        let index = name.and_then(|name| self.index_by(image, name));
+        self.listed(image, index.map(|(_, index)| index))
+    }
+
+    /// The index that a name means: that of its digest, the one that it was pulled by, or else one of its repository before
+    /// others.
+    pub(crate) fn index_by(&self, image: &Image, name: &Reference) -> Option<(Digest, Index)> {
+        let found = |digest: Digest| Some((digest, self.index_with(image, &digest)?));
         if let Some(digest) = name.digest() {
-            return self.listed(image, self.index_with(image, digest));
+            return found(*digest);
         }
         let digests = preferring(&image.digests, &[name.name()]);
         let digests = digests.iter().map(|(_, digest)| *digest);
         let mut indexes = self.pulled_by(name).into_iter().chain(digests);
-        self.listed(image, indexes.find_map(|digest| self.index_with(image, &digest)))
+        indexes.find_map(found)
     }
 
     /// The index with this digest, if it is one that lists the image.

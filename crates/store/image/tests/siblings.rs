@@ -127,6 +127,37 @@ fn what_a_name_has_for_other_machines_goes_with_the_last_name() {
 }
 
 #[test]
+fn another_name_of_the_image_keeps_what_the_first_had_for_other_machines() {
+    let (world, here, there) = both(&["1"]);
+    let host = dhow_types::Platform::host();
+    let platform = foreign().platform.unwrap();
+    let name = |text: &str| dhow_reference::Reference::parse(text).unwrap();
+    world.store.tag(&here.id(), &name("mine:1")).unwrap();
+    let removed = world
+        .store
+        .remove(&world.registry.name("app:1"), false, &[])
+        .unwrap();
+    assert!(
+        !removed.iter().any(|one| matches!(one, Removed::Deleted(_))),
+        "{removed:?}"
+    );
+    world.store.sweep(&[]).unwrap();
+    for (platform, image) in [(&platform, &there), (&host, &here)] {
+        let found = world.store.resolve_for("mine:1", Some(platform)).unwrap();
+        assert_eq!(found.id, image.id());
+    }
+    assert_eq!(prune(&world, false, &[]), []);
+    let removed = world.store.remove("mine:1", false, &[]).unwrap();
+    assert_eq!(
+        removed.len(),
+        4,
+        "the tag, its digest and two images: {removed:?}"
+    );
+    assert_eq!(stored(&world), []);
+    world.assert_clean();
+}
+
+#[test]
 fn a_name_stays_while_a_container_uses_what_it_has_for_another_machine() {
     let (world, here, there) = both(&["1"]);
     let name = world.registry.name("app:1");
