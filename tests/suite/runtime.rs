@@ -242,12 +242,39 @@ fn a_failing_hook_ends_the_container_and_is_named() {
         eventually("it is stopped", || yard.status("a") == "stopped");
         yard.say("delete a").ok();
     }
-    // The container is gone when its last hook fails.
+}
+
+// runtime-spec, "Lifecycle", step 13, and what crun's tests want; runc ends there, and contest's `poststop_fail` wants that.
+#[test]
+fn a_hook_that_fails_at_the_end_is_a_warning_and_an_error_for_clients_of_runc() {
+    let Some(yard) = Yard::new() else { return };
+    let bad = json!({ "path": "/bin/sh", "args": ["sh", "-c", "exit 3"] });
     yard.config(|config| config["hooks"] = json!({ "poststop": [bad, yard.hook("poststop", "true")] }));
-    yard.create("a");
-    yard.say("delete a")
-        .exits(1)
-        .says("error running poststop hook #0");
+    let deleted = |name: &str| {
+        fs::write(yard.path("trace"), "").unwrap();
+        yard.create("a");
+        let ran = match name {
+            "dhow" => yard.say("delete a"),
+            name => finish(yard.called(name, "delete a"), Vec::new()),
+        };
+        yard.nothing_left();
+        ran
+    };
+    let words = "error running poststop hook #0: exit status 3";
+    for name in ["dhow", "crun"] {
+        deleted(name).exits(0).says(words);
+        assert_eq!(yard.trace().len(), 1, "{name}: the others run all the same");
+    }
+    deleted("runc").exits(1).says(words);
+    assert_eq!(yard.trace().len(), 0, "runc runs no other");
+    yard.config(|config| {
+        config["process"]["args"] = json!(["true"]);
+        config["hooks"] = json!({ "poststop": [bad, yard.hook("poststop", "true")] });
+    });
+    fs::write(yard.path("trace"), "").unwrap();
+    let ran = finish(yard.called("runc", "run a"), Vec::new());
+    ran.exits(0).says(words);
+    assert_eq!(yard.trace().len(), 0);
     yard.nothing_left();
 }
 

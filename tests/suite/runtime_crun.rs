@@ -184,23 +184,6 @@ fn all_last_hooks_run_whatever_becomes_of_the_others() {
         .says("level=warning")
         .says("poststop hook failed with exit code: 3");
     assert_eq!(yard.trace().len(), 1);
-    // runc's delete fails, and crun's does not.
-    set("sleep");
-    for crun in [false, true] {
-        set("sleep");
-        yard.create("a");
-        if crun {
-            yard.say_as_crun("delete a")
-                .exits(0)
-                .says("poststop hook failed with exit code: 3");
-        } else {
-            yard.say("delete a")
-                .exits(1)
-                .says("error running poststop hook #0");
-        }
-        assert_eq!(yard.trace().len(), 1);
-        yard.nothing_left();
-    }
 }
 
 #[test]

@@ -91,10 +91,15 @@ impl Yard {
 
     /// The same program by the name of crun.
     pub(crate) fn crun(&self, line: &str) -> Command {
+        self.called("crun", line)
+    }
+
+    /// The same program by another runtime's name.
+    pub(crate) fn called(&self, name: &str, line: &str) -> Command {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(binary());
         command
-            .arg0("crun")
+            .arg0(name)
             .arg("--root")
             .arg(self.path("root"))
             .args(line.split_whitespace())

@@ -134,6 +134,7 @@ pub(crate) fn surroundings(context: &Context, annotations: &Labels) -> Result<Su
         env: std::env::vars_os().filter_map(variable).collect(),
         stdout: output("run.oci.hooks.stdout")?,
         stderr: output("run.oci.hooks.stderr")?,
+        until_failure: context.is_runc(),
     })
 }
 

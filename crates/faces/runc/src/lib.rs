@@ -305,6 +305,11 @@ impl Context {
         self.name == "crun"
     }
 
+    /// Whether runc's are, also where it does not do what the standard says.
+    pub(crate) fn is_runc(&self) -> bool {
+        self.name == "runc"
+    }
+
     fn new(name: &'static str, given: &Given, log: Log, opened: u32) -> Result<Self, (Log, Failure)> {
         let rootless = match given.value("rootless").unwrap_or("auto") {
             "" | "auto" => Ok(dhow_cgroup::rootless()),

@@ -36,6 +36,9 @@ pub struct Surroundings {
     pub stdout: Option<OwnedFd>,
     /// The same for their errors.
     pub stderr: Option<OwnedFd>,
+    /// Whether the first `poststop` hook that fails is the last one, as with runc and youki, where the standard has the others
+    /// run.
+    pub until_failure: bool,
 }
 
 impl Surroundings {
@@ -44,6 +47,7 @@ impl Surroundings {
             env: &self.env,
             stdout: self.stdout.as_ref(),
             stderr: self.stderr.as_ref(),
+            until_failure: self.until_failure,
         }
     }
 }
@@ -54,6 +58,7 @@ pub(crate) struct Around<'a> {
     pub(crate) env: &'a [CString],
     pub(crate) stdout: Option<&'a OwnedFd>,
     pub(crate) stderr: Option<&'a OwnedFd>,
+    pub(crate) until_failure: bool,
 }
 
 /// A hook that failed where the container's life goes on.
@@ -205,7 +210,7 @@ pub(crate) fn run_after_failure(hooks: &[Hook], state: &State, around: Around<'_
 }
 
 /// Runs the `poststop` hooks, all of them: "the remaining hooks and lifecycle continue as if the hook had succeeded"
-/// (runtime-spec, "Lifecycle", step 13). Returns those that failed.
+/// (runtime-spec, "Lifecycle", step 13), unless [`Surroundings::until_failure`] says otherwise. Returns those that failed.
 pub(crate) fn run_last(hooks: &[Hook], state: &State, around: Around<'_>) -> Vec<HookFailure> {
     if hooks.is_empty() {
         return Vec::new();
@@ -220,7 +225,8 @@ pub(crate) fn run_last(hooks: &[Hook], state: &State, around: Around<'_>) -> Vec
             ..failed
         })
     };
-    hooks.iter().enumerate().filter_map(failed).collect()
+    let most = if around.until_failure { 1 } else { hooks.len() };
+    hooks.iter().enumerate().filter_map(failed).take(most).collect()
 }
 
 /// Runs the `poststop` hooks of a container that [`run_with_hooks`](crate::run_with_hooks) started, once it has ended. Returns

@@ -167,11 +167,11 @@ fn delete_one(context: &Context, id: &str, force: bool) -> Result<(), Failure> {
         Err(error) if force && is_missing(error.kind()) => return Ok(()),
         outcome => outcome?,
     };
-    if context.is_crun() {
+    // The container is gone all the same: the standard wants a warning. Clients of runc hear of it.
+    if !context.is_runc() {
         crun::warn_of_hooks(context, failures);
         return Ok(());
     }
-    // The container is gone; as with runc, clients hear of a hook that failed at the end.
     match failures.into_iter().next() {
         Some(failure) => Err(failure.error.into()),
         None => Ok(()),
