@@ -125,7 +125,12 @@ impl Puller<'_> {
         let holder = self.holder(&top, &record)?;
         // The name stays where it is, and something was downloaded all the same.
         let beside = holder != id && fetched.is_some();
-        let updated = self.publish(&top, record, fetched, holder)?;
+        let mut updated = self.publish(&top, record.clone(), fetched, holder)?;
+        // This machine's may have come meanwhile, and been published before.
+        let now = self.holder(&top, &record)?;
+        if now != holder {
+            updated = self.publish(&top, record, None, now)?;
+        }
         let status = if updated || beside {
             format!("Downloaded newer image for {shown}")
         } else {

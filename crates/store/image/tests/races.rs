@@ -3,7 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dhow_content::ContentStore as _;
+use dhow_image::{Pull, Store};
+use dhow_oci::media_type;
+use dhow_testkit::{TinyImage, index};
+use dhow_types::Silent;
 
+use crate::pulls::foreign;
 use crate::{World, base};
 
 #[test]
@@ -140,4 +145,40 @@ fn who_looks_at_an_image_that_is_removed_meanwhile_hears_that_it_is_not_there() 
         over.store(true, Ordering::Relaxed);
         assert_eq!(wrong, None);
     });
+}
+
+/// Whichever of two pulls of one index is done last.
+#[test]
+fn pulls_of_two_platforms_at_once_leave_the_name_with_this_machines_image() {
+    let world = World::new();
+    let host = dhow_types::Platform::host().to_string();
+    for round in 0..40 {
+        let own = crate::image(&format!("own {round}"));
+        let content = format!("other {round}");
+        let other = TinyImage::on(vec![crate::layer("other", content.as_bytes())], "linux/s390x");
+        for image in [&own, &other] {
+            world.registry.put_image("app", &image.digest().hex(), image);
+        }
+        let list = index(&[(&other, "linux/s390x"), (&own, &host)]);
+        let tag = format!("app:{round}");
+        world
+            .registry
+            .put_manifest("app", &round.to_string(), media_type::OCI_INDEX, &list);
+        std::thread::scope(|scope| {
+            for how in [Pull::default(), foreign()] {
+                let (world, tag) = (&world, &tag);
+                scope.spawn(move || {
+                    let store = Store::open(world.root()).unwrap();
+                    store
+                        .pull(&world.client, &world.reference(tag), &how, &Silent)
+                        .unwrap();
+                });
+            }
+        });
+        let name = world.registry.name(&tag);
+        assert_eq!(world.store.resolve(&name).unwrap().id, own.id(), "round {round}");
+        let found = world.store.resolve_for(&name, foreign().platform.as_ref());
+        assert_eq!(found.unwrap().id, other.id());
+    }
+    world.assert_clean();
 }
