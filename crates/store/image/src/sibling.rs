@@ -15,13 +15,11 @@ use crate::{Context as _, Error, Store};
 
 impl Store {
     /// Says of each image without a tag which named images are of an index with it, and whether any tag keeps it. Reads nothing
-    /// when all that came from a registry have tags.
+    /// when those that came from a registry have tags.
     pub(crate) fn find_siblings(&self, summaries: &mut [Summary]) {
-        // What was built here is of no index.
-        let came = summaries
+        let bare = summaries
             .iter()
-            .filter(|summary| summary.record.manifest.is_some());
-        let bare = came.filter(|summary| summary.dangling);
+            .filter(|summary| summary.dangling && summary.record.manifest.is_some());
         let bare: HashSet<ImageId> = bare.map(|summary| summary.record.id).collect();
         if bare.is_empty() {
             return;
