@@ -2,13 +2,15 @@
 //!
 //! The programs of all are this machine's, so that each can run and tells by a file which image it is of.
 
+use std::os::unix::process::CommandExt as _;
+
 use dhow_testkit::{FakeRegistry, Layer, Tar, TinyImage, index};
 use dhow_types::Platform;
 
 use crate::build_provenance::{PROVENANCE, said};
 use crate::podman_update;
 use crate::samples::busybox_tar;
-use crate::world::{Ran, World};
+use crate::world::{Ran, World, finish};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -465,4 +467,53 @@ fn a_container_of_another_platform_is_updated_to_a_newer_image_for_that() {
     assert_eq!(world.inspect("web", "{{.Image}}"), foreign.id().to_string());
     assert_eq!(update(), "web.service=registry=false");
     world.dhow(&["rm", "-f", "-t", "0", "web"]).ok();
+}
+
+#[test]
+fn the_environment_names_the_platform_that_no_flag_does() {
+    let published = Published::new();
+    let Some(world) = World::new() else { return };
+    let (name, host) = (published.name.as_str(), published.host.as_str());
+    let under = |platform: &str, called: &str, args: &[&str]| {
+        let mut command = world.command(args);
+        command.arg0(called).env("DOCKER_DEFAULT_PLATFORM", platform);
+        finish(command, Vec::new())
+    };
+    under(FOREIGN, "dhow", &["pull", "-q", name]).ok();
+    assert_eq!(world.inspect(name, "{{.Id}}"), published.foreign.id().to_string());
+    published.pull(&world, host);
+    let run = ["run", "--rm", "--network", "none"];
+    let machine = |platform: &str, called: &str, flags: &[&str]| {
+        under(
+            platform,
+            called,
+            &[&run[..], flags, &[name, "cat", "/machine"]].concat(),
+        )
+    };
+    let foreign = machine(FOREIGN, "dhow", &[]);
+    assert_eq!(foreign.stderr, "", "nobody is warned of what was asked for");
+    assert_eq!(foreign.ok(), format!("{FOREIGN} 1"));
+    for (platform, called, flags) in [
+        (FOREIGN, "dhow", vec!["--platform", host]),
+        (FOREIGN, "podman", vec![]),
+        ("", "dhow", vec![]),
+    ] {
+        assert_eq!(
+            machine(platform, called, &flags).ok(),
+            format!("{host} 1"),
+            "{called} {flags:?}"
+        );
+    }
+    machine("linux", "dhow", &[])
+        .exits(125)
+        .says("DOCKER_DEFAULT_PLATFORM: \"linux\" is not a platform");
+    world.file("context/Dockerfile", format!("FROM {name}\n"));
+    let (context, out) = (world.path("context"), world.path("out"));
+    let [context, out] = [context, out].map(|path| path.display().to_string());
+    under(FOREIGN, "dhow", &["build", "-q", "-o", &out, &context]).exits(0);
+    let machine = std::fs::read_to_string(world.path("out/machine")).unwrap();
+    assert_eq!(machine, format!("{FOREIGN} 1\n"));
+    let tar = world.file("root.tar", busybox_tar()).display().to_string();
+    under(FOREIGN, "dhow", &["import", &tar, "made:1"]).ok();
+    assert_eq!(world.inspect("made:1", "{{.Architecture}}"), "s390x");
 }

@@ -133,6 +133,7 @@ impl World {
         // The person's own credentials, mirrors and proxies are no part of a test.
         command
             .env_remove("DOCKER_CONFIG")
+            .env_remove("DOCKER_DEFAULT_PLATFORM")
             .env_remove("REGISTRY_AUTH_FILE")
             .env_remove("XDG_CONFIG_HOME")
             .env("CONTAINERS_REGISTRIES_CONF", "/nonexistent/registries.conf")

@@ -185,12 +185,20 @@ struct BuildFlags {
 /// Largest secret (buildkit: 500 KiB).
 const MAX_SECRET: u64 = 500 << 10;
 
-fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+fn read(matches: &ArgMatches) -> Result<BuildFlags, CliError> {
     let mut flags: BuildFlags = crate::flags::read(matches)?;
     flags.podman.check()?;
+    if flags.platform.is_empty() {
+        flags.platform.extend(crate::flags::usual_platform()?);
+    }
     if flags.context.is_empty() {
         flags.context = podman::usual_context(&flags.file);
     }
+    Ok(flags)
+}
+
+fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
+    let flags = read(matches)?;
     if let Some(list) = &flags.from_packages {
         return packages::build(context, &flags, list);
     }

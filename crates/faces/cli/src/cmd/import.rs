@@ -65,7 +65,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<ExitCode, CliError> {
             }
             None => Vec::new(),
         },
-        platform: flags.platform,
+        platform: match flags.platform {
+            Some(platform) => Some(platform),
+            None => crate::flags::usual_platform()?,
+        },
         packing: match flags.format {
             Format::Auto => Packing::Auto,
             Format::Tar => Packing::Plain,

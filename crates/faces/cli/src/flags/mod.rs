@@ -22,7 +22,7 @@ pub(crate) use device::DeviceFlags;
 pub(crate) use filter::Filters;
 pub(crate) use limits::LimitFlags;
 pub(crate) use mount::fields as csv;
-pub(crate) use platform::PlatformFlags;
+pub(crate) use platform::{PlatformFlags, usual_platform};
 pub(crate) use podman::absolute;
 pub(crate) use value::{env_pairs, key_value, labels, restart_policy, seconds};
 

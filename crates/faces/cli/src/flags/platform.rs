@@ -3,7 +3,9 @@
 use clap::Args;
 use dhow_types::Platform;
 
-use crate::CliError;
+use crate::{CliError, dialect};
+
+const USUAL: &str = "DOCKER_DEFAULT_PLATFORM";
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct PlatformFlags {
@@ -22,13 +24,13 @@ pub(crate) struct PlatformFlags {
 }
 
 impl PlatformFlags {
-    /// What they say together; none when they say nothing.
+    /// What they say together; when they say nothing, the usual one.
     pub(crate) fn platform(&self) -> Result<Option<Platform>, CliError> {
         if self.platform.is_some() {
             return Ok(self.platform.clone());
         }
         if self.arch.is_none() && self.os.is_none() && self.variant.is_none() {
-            return Ok(None);
+            return usual_platform();
         }
         let host = Platform::host();
         let (os, arch) = (
@@ -45,4 +47,19 @@ impl PlatformFlags {
             .map_err(|error: dhow_types::ParsePlatformError| CliError::plain(error.to_string()))?;
         Ok(Some(platform))
     }
+}
+
+/// The platform that docker's command takes where none is named: `DOCKER_DEFAULT_PLATFORM` of the environment. Podman reads
+/// no such thing.
+///
+/// # Errors
+/// When it is no platform.
+pub(crate) fn usual_platform() -> Result<Option<Platform>, CliError> {
+    let said = std::env::var(USUAL).unwrap_or_default();
+    if said.is_empty() || dialect::spoken().is_podman() {
+        return Ok(None);
+    }
+    let platform = said.parse();
+    let bad = |error: dhow_types::ParsePlatformError| CliError::plain(format!("{USUAL}: {error}"));
+    platform.map(Some).map_err(bad)
 }
