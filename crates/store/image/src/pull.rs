@@ -461,16 +461,11 @@ impl Puller<'_> {
         let repo = self.name.name();
         let by = index_in(top).map(|_| &top.descriptor.digest);
         let top = &top.descriptor.digest;
-        let before = match self.name.tag() {
-            Some(_) => self.store.meta.tagged(&self.name.canonical())?,
-            None => self.store.meta.by_digest(&repo, top)?,
-        };
-        let updated = before != Some(holder);
-        let names = self.to_give(top, &holder, by)?;
+        let (names, updated) = self.to_give(top, &holder, by)?;
         if names.is_empty() && fetched.is_none() {
             return Ok(false);
         }
-        let stage = |(name, by): &(Reference, Option<&Digest>)| self.store.stage_name_by(name, &holder, *by);
+        let stage = |(name, by): &Given<'_>| self.store.stage_name_by(name, &holder, *by);
         let staged: Vec<StagedName> = names.iter().map(stage).collect::<Result<_, _>>()?;
         self.store.edit(|edit| {
             let old = edit.image(&id)?;
@@ -493,28 +488,33 @@ impl Puller<'_> {
         Ok(updated)
     }
 
-    /// Of the name and its digest, what does not lead to this image yet; the name also when it does not say its index.
+    /// Of the name and its digest, what does not lead to this image yet, the name also when it does not say its index; and
+    /// whether the name leads elsewhere.
     fn to_give<'a>(
         &self,
         top: &Digest,
         holder: &ImageId,
         by: Option<&'a Digest>,
-    ) -> Result<Vec<(Reference, Option<&'a Digest>)>, Error> {
+    ) -> Result<(Vec<Given<'a>>, bool), Error> {
         let meta = &self.store.meta;
         let mut names = Vec::with_capacity(2);
-        if meta.by_digest(&self.name.name(), top)? != Some(*holder) {
-            let pinned = self.name.clone().without_tag().with_digest(*top);
-            names.push((pinned, None));
+        let pinned = meta.by_digest(&self.name.name(), top)? == Some(*holder);
+        if !pinned {
+            names.push((self.name.clone().without_tag().with_digest(*top), None));
         }
-        if self.name.tag().is_some()
-            && (meta.tagged(&self.name.canonical())? != Some(*holder)
-                || by.is_some() && self.store.pulled_by(&self.name).as_ref() != by)
-        {
+        if self.name.tag().is_none() {
+            return Ok((names, !pinned));
+        }
+        let updated = meta.tagged(&self.name.canonical())? != Some(*holder);
+        if updated || by.is_some() && self.store.pulled_by(&self.name).as_ref() != by {
             names.push((self.name.clone(), by));
         }
-        Ok(names)
+        Ok((names, updated))
     }
 }
+
+/// A name, and the index that it stands for.
+type Given<'a> = (Reference, Option<&'a Digest>);
 
 /// The index that a registry answered with, if it is one.
 fn index_in(top: &Fetched) -> Option<Index> {
