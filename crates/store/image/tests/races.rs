@@ -182,3 +182,42 @@ fn pulls_of_two_platforms_at_once_leave_the_name_with_this_machines_image() {
     }
     world.assert_clean();
 }
+
+/// The pull of another platform and the removal of this machine's image: the name is of what is left.
+#[test]
+fn a_name_is_of_the_other_platform_when_this_machines_image_goes_during_its_pull() {
+    let world = World::new();
+    let (own, other) = crate::pulls::published(&world);
+    let host = dhow_types::Platform::host();
+    let tags = ["app:1", "app:2"].map(|tag| world.reference(tag));
+    for round in 0..100_u64 {
+        for how in [foreign(), Pull::default()] {
+            world.store.pull(&world.client, &tags[0], &how, &Silent).unwrap();
+        }
+        let (first, second) = (tags[0].canonical(), tags[1].canonical());
+        std::thread::scope(|scope| {
+            let platform = host.clone();
+            let (world, first) = (&world, &first);
+            scope.spawn(move || {
+                let store = Store::open(world.root()).unwrap();
+                // Sooner or later during the pull.
+                std::thread::sleep(std::time::Duration::from_micros(40 * round));
+                store.remove_for(first, &[platform], true, &[]).unwrap();
+            });
+            let store = Store::open(world.root()).unwrap();
+            store.pull(&world.client, &tags[1], &foreign(), &Silent).unwrap();
+        });
+        for name in [&first, &second] {
+            let found = world.store.resolve_for(name, foreign().platform.as_ref());
+            assert_eq!(
+                found.map(|image| image.id).ok(),
+                Some(other.id()),
+                "round {round}: {name}"
+            );
+        }
+        let left = world.store.resolve(&second).unwrap().id;
+        assert!([own.id(), other.id()].contains(&left), "round {round}");
+        world.store.remove(&second, true, &[]).unwrap();
+    }
+    assert_eq!(world.check().findings, vec![]);
+}
