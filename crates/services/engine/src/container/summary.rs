@@ -441,6 +441,8 @@ mod tests {
             .step_by(whole.len() / 50)
             .chain([whole.len() - 1])
             .map(|length| whole[..length].to_vec())
+            // Cut behind an entry it is whole, and of fewer containers.
+            .filter(|cut| !cut.ends_with(b"]\n"))
             .collect();
         bad.push(format!("{} 1\n{body}", head).into_bytes());
         bad.push(format!("dhow-listed another-boot 1 2 3.4\n{body}").into_bytes());
