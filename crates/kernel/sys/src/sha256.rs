@@ -1,7 +1,7 @@
 //! SHA-256 of two streams at once, by the SHA instructions of x86-64.
 //!
 //! One stream cannot be hashed faster than the latency of `sha256rnds2` allows: every round waits for the one before it. Rounds
-//! of a second stream fit into that wait. Measured on an AMD EPYC: 1.79 GB/s for one, 2.94 for two together, 3.00 for three
+//! of a second stream fit into that wait. Measured on an AMD EPYC: 1.8 GB/s for one, 2.6 for two together
 //! (`cargo run --release -p dhow-hash --example bench_hash`).
 
 use std::fmt;

@@ -114,8 +114,8 @@ pub(super) fn of_lengths(lengths: &[u8; 19]) -> Option<[u32; 1 << LENGTH_BITS]> 
     Some(table)
 }
 
-/// Fills a table for the canonical code of these lengths, `entry` making the entry of a symbol without its length. Nothing when there are more codes than room for them, or fewer: except none, and, where a `single`
-/// one is allowed, one of one bit.
+/// Fills a table for the canonical code of these lengths, `entry` making the entry of a symbol without its length. Nothing when
+/// there are more codes than room for them, or fewer: except none, and, where a `single` one is allowed, one of one bit.
 fn build(
     table: &mut [u32],
     lengths: &[u8],
