@@ -31,12 +31,12 @@ fn kill_if_there(pid: i32) {
     }
 }
 
-/// One has it, and every other hears why not.
+/// One has it, and every other hears why not, and ends with the code.
 #[track_caller]
-fn one_wins(ran: &[Ran], word: &str) {
+fn one_wins(ran: &[Ran], code: i32, word: &str) {
     let won = ran.iter().filter(|ran| ran.code == 0).count();
     for lost in ran.iter().filter(|ran| ran.code != 0) {
-        assert!(lost.code == 125 && lost.stderr.contains(word), "{lost:?}");
+        assert!(lost.code == code && lost.stderr.contains(word), "{lost:?}");
     }
     assert_eq!(won, 1, "{ran:?}");
 }
@@ -105,7 +105,7 @@ fn of_many_that_want_a_port_one_has_it() {
     let port = free_port();
     let publish = format!("{port}:80");
     let ran = at_once(|_| world.dhow(&["run", "-d", "-p", &publish, "busybox", "sleep", "1000"]));
-    one_wins(&ran, "port is already allocated");
+    one_wins(&ran, 125, "port is already allocated");
     assert!(ran.iter().any(|ran| ran.stderr.contains(&port.to_string())));
     remove_all(&world);
     world.say("network prune -f").ok();
@@ -119,7 +119,7 @@ fn of_many_that_want_a_name_one_has_it() {
         return;
     };
     let ran = at_once(|_| world.say("run -d --name only busybox sleep 1000"));
-    one_wins(&ran, "already in use");
+    one_wins(&ran, 125, "already in use");
     assert_eq!(world.say("ps -aq").ok().lines().count(), 1);
     remove_all(&world);
     let made = at_once(|_| world.say("network create only"));
@@ -143,6 +143,32 @@ fn of_many_that_want_a_name_one_has_it() {
     world.clean();
 }
 
+/// A name is taken and looked at in one step, also one that a killed command left, which leads to nothing.
+#[test]
+fn of_many_that_want_the_name_of_a_pod_or_a_secret_one_has_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let content = world.path("content");
+    std::fs::write(&content, "x").unwrap();
+    let secret = ["secret", "create", "only", &content.display().to_string()].map(str::to_owned);
+    let ran = at_once(|_| world.dhow(&secret.each_ref().map(String::as_str)));
+    one_wins(&ran, 1, "secret name in use");
+    let folder = world.root().join("secrets");
+    assert_eq!(names(&folder).len(), 2, "no content is left of who lost");
+    for left in ["", "leads to nothing"] {
+        let folder = world.root().join("pod-names");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("only"), left).unwrap();
+        let ran = at_once(|_| world.say("pod create --infra=false --name only"));
+        one_wins(&ran, 1, "pod already exists");
+        assert_eq!(world.say("pod ps -q").ok().lines().count(), 1);
+        world.say("pod rm only").ok();
+        assert_eq!(names(&folder), Vec::<String>::new());
+    }
+    world.clean();
+}
+
 #[test]
 fn of_many_that_want_an_address_one_has_it() {
     let Some(world) = World::with_busybox() else {
@@ -150,7 +176,7 @@ fn of_many_that_want_an_address_one_has_it() {
     };
     world.say("network create --subnet 10.211.40.0/24 sea").ok();
     let ran = at_once(|_| world.say("run -d --network sea --ip 10.211.40.7 busybox sleep 1000"));
-    one_wins(&ran, "10.211.40.7 is already in use");
+    one_wins(&ran, 125, "10.211.40.7 is already in use");
     remove_all(&world);
     world.say("network rm sea").ok();
     world.clean();

@@ -9,8 +9,8 @@
 //! ROOT/containers/<id>/config.json   what was asked, never changed
 //!                     /state.json    what became of it, replaced by rename by whoever holds the lock
 //!                     /hosts, resolv.conf, hostname, log.json
-//! ROOT/names/<name>                  the id, made by O_EXCL: the reservation of the name
-//! ROOT/mcs/<c1>,<c2>                 the id, likewise: its pair of SELinux categories
+//! ROOT/names/<name>                  the id, written by who holds the folder's lock: the reservation of the name
+//! ROOT/mcs/<c1>,<c2>                 the id, made by O_EXCL: its pair of SELinux categories
 //! ROOT/pods/<id>/pod.json, pod-names/<name>   as containers and their names
 //! ROOT/volumes/<name>/{volume.json,_data/}
 //! ROOT/events/log                    what happened: see `event`
@@ -50,6 +50,7 @@ mod lineage;
 mod lying;
 mod manifest;
 mod mounted;
+mod names;
 mod network;
 mod origin;
 mod output;

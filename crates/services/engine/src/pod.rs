@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/pods/<id>/pod.json   what was asked, never changed
-//! ROOT/pod-names/<name>     the id, made by O_EXCL: the reservation of the name
+//! ROOT/pod-names/<name>     the id: the reservation of the name, see `names`
 //! RUN/pods/<id>             locked while the pod's control group is made or taken away
 //! ```
 //! Who belongs to a pod says so in its own record. The namespaces are those of one of them, the waiting container: its
@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +27,7 @@ use crate::container::{
     Container, CreateContainer, Listed, NetworkMode, OwnRoot, Shared, SharedKind, Status, UsersChoice,
     make_folder, random_bytes, read_json, write_json,
 };
+use crate::names::NameFolder;
 use crate::{Context as _, Engine, Error};
 
 /// What the containers of a pod can share.
@@ -164,8 +164,8 @@ impl Engine {
         self.settings().root.join("pods").join(id.as_str())
     }
 
-    fn pod_name(&self, name: &str) -> PathBuf {
-        self.settings().root.join("pod-names").join(name)
+    fn pod_names(&self) -> NameFolder {
+        NameFolder::new(self.settings().root.join("pod-names"))
     }
 
     /// Makes a pod, with its waiting container.
@@ -246,37 +246,17 @@ impl Engine {
     }
 
     fn reserve_pod_name(&self, pod: &Pod) -> Result<(), Error> {
-        let path = self.pod_name(&pod.name);
-        make_folder(path.parent().unwrap_or(Path::new("/")))?;
-        let taken = || {
-            let message = format!(
-                "adding pod to state: name {:?} is in use: pod already exists",
-                pod.name
-            );
-            Error::new(ErrorKind::AlreadyExists, message)
-        };
-        for _ in 0..2 {
-            let made = fs::File::options()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path);
-            match made {
-                Ok(mut file) => {
-                    let written = file.write_all(pod.id.as_str().as_bytes());
-                    return written.context(|| format!("reserve the name {:?}", pod.name));
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    if self.pod(&pod.name).is_ok() {
-                        return Err(taken());
-                    }
-                    // A crash between the removal of a pod and that of its name left it.
-                    drop(fs::remove_file(&path));
-                }
-                Err(error) => return Err(Error::wrap(error, format!("reserve the name {:?}", pod.name))),
-            }
+        let lives = |owner: &ContainerId| self.pod_folder(owner).join("pod.json").exists();
+        match self.pod_names().reserve(&pod.name, &pod.id, lives)? {
+            Some(_) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "adding pod to state: name {:?} is in use: pod already exists",
+                    pod.name
+                ),
+            )),
+            None => Ok(()),
         }
-        Err(taken())
     }
 
     /// Every pod, newest first.
@@ -315,10 +295,10 @@ impl Engine {
             return Err(missing());
         }
         let pods = self.pods()?;
-        if let Some(pod) = pods
-            .iter()
-            .find(|pod| pod.name == wanted || pod.id.as_str() == wanted)
-        {
+        let owner = self.pod_names().owner(wanted);
+        let owned = pods.iter().find(|pod| owner.as_ref() == Some(&pod.id));
+        let called = |pod: &&Pod| pod.name == wanted || pod.id.as_str() == wanted;
+        if let Some(pod) = owned.or_else(|| pods.iter().find(called)) {
             return Ok(pod.clone());
         }
         let mut matching = pods.into_iter().filter(|pod| pod.id.as_str().starts_with(wanted));
@@ -521,11 +501,7 @@ impl Engine {
             }
             _ => {}
         }
-        let owner = fs::read_to_string(self.pod_name(&pod.name)).unwrap_or_default();
-        if owner != pod.id.as_str() {
-            return Ok(());
-        }
-        fs::remove_file(self.pod_name(&pod.name)).context(|| format!("release the name {:?}", pod.name))
+        self.pod_names().release(&pod.name, &pod.id)
     }
 
     /// Removes the pods of which nothing runs, or has ended; their ids.

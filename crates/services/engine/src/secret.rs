@@ -10,6 +10,7 @@ use dhow_types::{ContainerId, ErrorKind, validate_name};
 use serde::{Deserialize, Serialize};
 
 use crate::container::{make_folder, random_bytes, read_json, write_json};
+use crate::names::lock_folder;
 use crate::{Context as _, Engine, Error};
 
 /// Longest content (podman `pkg/secrets`, `maxSecretSize`).
@@ -60,6 +61,9 @@ impl Engine {
             let message = format!("secret data must be larger than 0 and less than {LARGEST_SECRET} bytes");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
+        let folder = self.secrets_folder();
+        make_folder(&folder)?;
+        let _lock = lock_folder(&folder)?;
         let now = dhow_monitor::format_time(std::time::SystemTime::now());
         let old = self.secret(name).ok();
         if old.is_some() && !replace {
@@ -75,8 +79,6 @@ impl Engine {
             updated: now,
             labels,
         };
-        let folder = self.secrets_folder();
-        make_folder(&folder)?;
         // The content first: a record always has its content.
         let content = folder.join(format!("{}.data", secret.id));
         write_private(&content, &bytes)?;

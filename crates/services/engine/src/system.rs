@@ -293,11 +293,11 @@ impl Engine {
             found.findings.push(Finding { what, healed });
         }
         // What was healed may be gone.
-        self.check_names(&self.containers().ids()?, repair, found)
+        self.check_names(repair, found)
     }
 
     /// A name leads to its container, and a container has its name: a kill between the two steps leaves one of them.
-    fn check_names(&self, ids: &[ContainerId], repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
+    fn check_names(&self, repair: bool, found: &mut SystemCheck) -> Result<(), Error> {
         for container in self.containers().list()? {
             if self.containers().has_name(&container) {
                 continue;
@@ -314,23 +314,16 @@ impl Engine {
             };
             found.findings.push(Finding { what, healed });
         }
-        for entry in fs::read_dir(self.settings().root.join("names"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let owner = fs::read_to_string(entry.path()).unwrap_or_default();
-            if owner
-                .parse::<ContainerId>()
-                .is_ok_and(|owner| ids.contains(&owner))
-            {
+        let names = self.containers().names();
+        for name in names.all() {
+            let gone = |owner: Option<&ContainerId>| {
+                !owner.is_some_and(|owner| self.containers().folder(owner).exists())
+            };
+            if !gone(names.owner(&name).as_ref()) {
                 continue;
             }
-            let what = format!(
-                "name {} is reserved for a container that is not there",
-                entry.path().display()
-            );
-            let healed = (repair && fs::remove_file(entry.path()).is_ok()).then(|| "released".to_owned());
+            let what = format!("name {name} is reserved for a container that is not there");
+            let healed = (repair && names.forget(&name, gone).is_ok()).then(|| "released".to_owned());
             found.findings.push(Finding { what, healed });
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::brief::{Listed, Record};
 use super::program::{LOST, lives, process_start, settle};
 use super::record::{Config, State, Status};
 use super::summary::{Stamps, Summary};
+use crate::names::NameFolder;
 use crate::{Context as _, Error};
 
 /// Largest record that is read.
@@ -128,41 +129,19 @@ impl Containers {
 
     /// Whether a container's name is reserved for it.
     pub(crate) fn has_name(&self, container: &Container) -> bool {
-        let owner = fs::read_to_string(self.root.join("names").join(&container.config.name));
-        owner.is_ok_and(|owner| owner == container.config.id.as_str())
+        self.names().owner(&container.config.name).as_ref() == Some(&container.config.id)
+    }
+
+    pub(crate) fn names(&self) -> NameFolder {
+        NameFolder::new(self.root.join("names"))
     }
 
     pub(crate) fn reserve(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
-        let names = self.root.join("names");
-        make_folder(&names)?;
-        let path = names.join(name);
-        for _ in 0..2 {
-            let made = fs::File::options()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path);
-            match made {
-                Ok(mut file) => {
-                    return file
-                        .write_all(id.as_str().as_bytes())
-                        .context(|| format!("reserve the name {name:?}"));
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    let owner = fs::read_to_string(&path).unwrap_or_default();
-                    let alive = owner
-                        .parse::<ContainerId>()
-                        .is_ok_and(|owner| self.folder(&owner).join("config.json").exists());
-                    if alive {
-                        return Err(taken(name, &owner));
-                    }
-                    // A crash between the removal of a container and that of its name left it.
-                    drop(fs::remove_file(&path));
-                }
-                Err(error) => return Err(Error::wrap(error, format!("reserve the name {name:?}"))),
-            }
+        let lives = |owner: &ContainerId| self.folder(owner).join("config.json").exists();
+        match self.names().reserve(name, id, lives)? {
+            Some(owner) => Err(taken(name, &owner)),
+            None => Ok(()),
         }
-        Err(taken(name, ""))
     }
 
     /// Gives a container another name.
@@ -175,20 +154,8 @@ impl Containers {
             ..container.config.clone()
         };
         self.write_config(&config)?;
-        if !self.has_name(container) {
-            // The old name is another's.
-            return Ok(());
-        }
-        self.release_name(&container.config.name)
-    }
-
-    pub(crate) fn release_name(&self, name: &str) -> Result<(), Error> {
-        match fs::remove_file(self.root.join("names").join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::wrap(error, format!("release the name {name:?}")))
-            }
-            _ => Ok(()),
-        }
+        // The old name may be another's.
+        self.names().release(&container.config.name, &config.id)
     }
 
     /// Takes a container's folder away: by rename first, so that it is gone at once and whole.
@@ -208,7 +175,7 @@ impl Containers {
             _ => {}
         }
         if let Some(name) = name {
-            self.release_name(name)?;
+            self.names().release(name, id)?;
         }
         drop(fs::remove_dir_all(self.run_folder(id)));
         match fs::remove_dir_all(&grave) {
@@ -480,9 +447,7 @@ impl Containers {
         if let Ok(id) = wanted.parse::<ContainerId>() {
             return self.look(&id);
         }
-        if let Ok(text) = fs::read_to_string(self.root.join("names").join(wanted))
-            && let Ok(id) = text.parse::<ContainerId>()
-        {
+        if let Some(id) = self.names().owner(wanted) {
             return self.look(&id).map_err(|_| missing());
         }
         let mut matching = self
@@ -554,7 +519,7 @@ pub fn log_file(folder: &Path, config: &Config) -> PathBuf {
     }
 }
 
-fn taken(name: &str, owner: &str) -> Error {
+fn taken(name: &str, owner: &ContainerId) -> Error {
     let message = format!(
         "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". \
          You have to remove (or rename) that container to be able to reuse that name."

@@ -17,8 +17,7 @@ impl Engine {
         ];
         let digit = |at: usize| usize::from_str_radix(&id.as_str()[at..=at], 16).unwrap_or(0);
         let plain = format!("{}_{}", FIRST[digit(0)], SECOND[digit(1)]);
-        let free = !self.settings().root.join("names").join(&plain).exists();
-        Ok(if free {
+        Ok(if self.containers().names().is_free(&plain) {
             plain
         } else {
             format!("{plain}_{}", &id.as_str()[2..10])
