@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar};
 
 use dhow_types::Digest;
 
@@ -45,6 +45,18 @@ pub(crate) struct Entry {
     pub(crate) queue: VecDeque<Box<dyn Piece>>,
     /// Bytes of the pieces that were given back.
     pub(crate) total: u64,
+    /// What somebody waits for, who is told by `done`.
+    until: Option<Until>,
+    pub(crate) done: Arc<Condvar>,
+}
+
+/// What one waits for who has a stream.
+#[derive(Clone, Copy)]
+pub(crate) enum Until {
+    /// No more than so many pieces wait.
+    Left(usize),
+    /// None waits, and none is hashed.
+    Ended,
 }
 
 impl Entry {
@@ -54,7 +66,27 @@ impl Entry {
             begun: None,
             queue: VecDeque::new(),
             total: 0,
+            until: None,
+            done: Arc::default(),
         }
+    }
+
+    /// By what one is told of it.
+    pub(crate) fn until(&mut self, until: Until) -> Arc<Condvar> {
+        self.until = Some(until);
+        Arc::clone(&self.done)
+    }
+
+    /// Whom to tell, when it is so.
+    pub(crate) fn told(&mut self) -> Option<Arc<Condvar>> {
+        let due = match self.until? {
+            Until::Left(most) => self.queue.len() <= most,
+            Until::Ended => self.queue.is_empty() && self.begun.is_none(),
+        };
+        if due {
+            self.until = None;
+        }
+        due.then(|| Arc::clone(&self.done))
     }
 }
 
@@ -68,6 +100,9 @@ impl Stream {
     }
 
     /// Adds a piece. Waits while as many as `most` are behind the one that is being hashed.
+    ///
+    /// Pieces may be left until half of `most` are there or the stream is at its end: who needs one back before that pushes
+    /// with `most` of 1 or 2.
     ///
     /// # Panics
     /// When `most` is 0, or a piece of any stream has panicked.
@@ -163,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_left_until_there_are_half_as_many_as_may_be() {
+        let (sender, receiver) = channel();
+        let stream = Stream::begin().unwrap();
+        let push = |length| stream.push(Box::new(Part(part(length, 1), Some(sender.clone()))), 8);
+        (1..4).for_each(push);
+        let early = receiver.recv_timeout(Duration::from_millis(30));
+        // A thread that was just made has not begun to wait, and takes what there is.
+        let took = early.is_ok();
+        push(4);
+        if !took {
+            assert_eq!(receiver.recv_timeout(Duration::from_secs(20)), Ok(1));
+        }
+        push(5);
+        let (_, total) = stream.finish();
+        assert_eq!(total, 1 + 2 + 3 + 4 + 5);
+    }
+
+    #[test]
     fn a_stream_without_bytes_has_the_digest_of_none() {
         assert_eq!(Stream::begin().unwrap().finish(), (Digest::of(b""), 0));
     }
@@ -171,8 +224,8 @@ mod tests {
     fn of_a_stream_that_is_dropped_nothing_more_is_hashed() {
         let ((go, slow), (sender, receiver)) = (channel(), channel());
         let (stream, other) = (Stream::begin().unwrap(), Stream::begin().unwrap());
-        stream.push(Box::new(Slow(slow)), 9);
-        stream.push(Box::new(Part(part(9, 9), Some(sender))), 9);
+        stream.push(Box::new(Slow(slow)), 2);
+        stream.push(Box::new(Part(part(9, 9), Some(sender))), 2);
         // The other keeps the thread.
         drop(stream);
         go.send(()).unwrap_or_default();

@@ -6,7 +6,7 @@ mod inflate;
 mod tests;
 mod zstandard;
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use dhow_types::ErrorKind;
 
@@ -48,6 +48,57 @@ impl Compression {
     }
 }
 
+/// What a part of a stream lies in. It is as large as the decoder of gzip needs it.
+pub(crate) use self::inflate::{Room, new_room};
+
+/// A part of a decompressed stream, in the room that it was made in.
+pub(crate) struct Part {
+    room: Box<Room>,
+    from: usize,
+    to: usize,
+}
+
+impl Part {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.room[self.from..self.to]
+    }
+
+    pub(crate) fn into_room(self) -> Box<Room> {
+        self.room
+    }
+}
+
+/// The decompressed stream of an input, to be read, or taken part by part without a copy.
+pub(crate) enum Decoder<'a> {
+    Gzip(Box<gunzip::Gunzip<Whole<'a>>>),
+    Other(Box<dyn Read + Send + 'a>),
+}
+
+/// The compressed stream from its beginning.
+pub(crate) type Whole<'a> = BufReader<io::Chain<io::Cursor<Vec<u8>>, Box<dyn Read + Send + 'a>>>;
+
+impl Decoder<'_> {
+    /// The next part, which has no bytes at the end only. It comes in a room that was given before, or in this one.
+    pub(crate) fn part(&mut self, mut room: Box<Room>) -> io::Result<Part> {
+        match self {
+            Self::Gzip(gunzip) => gunzip.part(room),
+            Self::Other(stream) => {
+                let to = fill(stream, &mut room[..])?;
+                Ok(Part { room, from: 0, to })
+            }
+        }
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(gunzip) => gunzip.read(buf),
+            Self::Other(stream) => stream.read(buf),
+        }
+    }
+}
+
 /// The decompressed stream of `input`, whatever its compression is.
 ///
 /// Several gzip members, zstd frames, bzip2 or xz streams after each other are one stream. After the last gzip member
@@ -56,9 +107,17 @@ impl Compression {
 /// # Errors
 /// The failure of the first read. Reads of the result fail with `InvalidData` on damaged input and with
 /// `UnexpectedEof` on truncated input.
-pub fn decoder<'a>(
-    mut input: impl Read + Send + 'a,
-) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
+pub fn decoder<'a>(input: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
+    let (compression, decoder) = open(Box::new(input))?;
+    let stream: Box<dyn Read + Send + 'a> = match decoder {
+        Decoder::Gzip(gunzip) => gunzip,
+        Decoder::Other(stream) => stream,
+    };
+    Ok((compression, stream))
+}
+
+/// [`decoder`], as what it is.
+pub(crate) fn open<'a>(mut input: Box<dyn Read + Send + 'a>) -> Result<(Compression, Decoder<'a>), Error> {
     let mut start = Vec::with_capacity(8);
     (&mut input)
         .take(6)
@@ -67,8 +126,8 @@ pub fn decoder<'a>(
     let compression = Compression::sniff(&start);
     let whole = BufReader::with_capacity(INPUT, io::Cursor::new(start).chain(input));
     let stream: Box<dyn Read + Send + 'a> = match compression {
+        Compression::Gzip => return Ok((compression, Decoder::Gzip(Box::new(gunzip::Gunzip::new(whole))))),
         Compression::None => Box::new(whole.into_inner()),
-        Compression::Gzip => Box::new(gunzip::Gunzip::new(whole)),
         // The window of a frame is bounded by the library to 128 MiB.
         Compression::Zstd => Box::new(zstandard::decoder(whole).context(|| "start the zstd decoder")?),
         Compression::Bzip2 => Box::new(DataErrors(bzip2::bufread::MultiBzDecoder::new(whole))),
@@ -79,7 +138,7 @@ pub fn decoder<'a>(
             Box::new(liblzma::bufread::XzDecoder::new_stream(whole, stream))
         }
     };
-    Ok((compression, stream))
+    Ok((compression, Decoder::Other(stream)))
 }
 
 /// Compresses `input` into `output`; returns the number of bytes written.
@@ -126,6 +185,18 @@ pub(crate) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize
         }
     }
     Ok(have)
+}
+
+/// `fill_buf` that goes on after a signal.
+fn fill_buf(input: &mut impl BufRead) -> io::Result<&[u8]> {
+    loop {
+        match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+            // Asked for again because the borrow checker cannot see that the first answer is the result; it is buffered.
+            Ok(_) => return input.fill_buf(),
+        }
+    }
 }
 
 /// Calls damaged input by its name: bzip2 reports it as a wrong argument.

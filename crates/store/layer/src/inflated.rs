@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_types::ErrorKind;
 
-use crate::codec::{self, Compression};
+use crate::codec::{self, Compression, Decoder, Part, Room};
 use crate::{Error, Limits};
 
 /// Counts the compressed bytes that are read.
@@ -26,7 +26,7 @@ impl<R: Read> Read for Metered<R> {
 /// What becomes of a stream, whatever its compression is; a read fails as soon as it is a decompression bomb, or longer than
 /// an archive may be. The failure of such a read has an [`Error`] of kind `ResourceExhausted` in it.
 pub struct Inflated<'a> {
-    output: Box<dyn Read + Send + 'a>,
+    output: Decoder<'a>,
     compression: Compression,
     out: u64,
     read: Arc<AtomicU64>,
@@ -59,7 +59,7 @@ impl<'a> Inflated<'a> {
     ) -> Result<Self, Error> {
         let read = Arc::new(AtomicU64::new(0));
         let bytes = Arc::clone(&read);
-        let (compression, output) = codec::decoder(Metered { input, bytes })?;
+        let (compression, output) = codec::open(Box::new(Metered { input, bytes }))?;
         Ok(Self {
             output,
             compression,
@@ -75,6 +75,18 @@ impl<'a> Inflated<'a> {
     #[must_use]
     pub fn compression(&self) -> Compression {
         self.compression
+    }
+
+    /// The next part, as [`Decoder::part`] has it; what [`Self::read`] says of failures holds here.
+    pub(crate) fn part(&mut self, room: Box<Room>) -> io::Result<Part> {
+        let part = self.output.part(room)?;
+        self.came(part.bytes().len()).map(|()| part)
+    }
+
+    fn came(&mut self, count: usize) -> io::Result<()> {
+        self.out += count as u64;
+        self.check()
+            .map_err(|bomb| io::Error::new(io::ErrorKind::FileTooLarge, bomb))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -99,9 +111,6 @@ impl<'a> Inflated<'a> {
 impl Read for Inflated<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.output.read(buf)?;
-        self.out += count as u64;
-        self.check()
-            .map_err(|bomb| io::Error::new(io::ErrorKind::FileTooLarge, bomb))?;
-        Ok(count)
+        self.came(count).map(|()| count)
     }
 }

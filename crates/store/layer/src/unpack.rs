@@ -10,6 +10,7 @@ mod ledger;
 mod links;
 mod names;
 mod place;
+mod rooms;
 mod sorted;
 mod spool;
 mod survey;
@@ -24,8 +25,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use dhow_hash::{Piece, Stream};
 use dhow_types::{DiffId, ErrorKind};
 
+use self::rooms::Rooms;
 use self::tree::Tree;
-use crate::codec::{self, Compression};
+use crate::codec::{Compression, Part, Room};
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
@@ -34,24 +36,15 @@ use crate::{Backend, Context, Error, Inflated, Limits, Unpack, erofs};
 pub(crate) use self::place::{disk_of, make_whiteout};
 pub use self::survey::{Extent, Survey, Surveyed};
 
-/// Bytes of tar handed over at once.
-const CHUNK: usize = 256 << 10;
-
-/// Chunks of a layer on their way, and how many of them wait to be hashed.
-const CHUNKS: usize = 14;
+/// Parts of a layer on their way, of 200 KiB and more, and how many of them wait to be hashed.
+const PARTS: usize = 14;
 const UNHASHED: usize = 6;
 
 /// Bytes of an image that begin to go to the disk together.
 const FLUSHED: u64 = 8 << 20;
 
-/// Part of a tar on its way from thread to thread.
-struct Chunk {
-    bytes: Box<[u8]>,
-    length: usize,
-}
-
-/// What goes from thread to thread: a chunk, or why there is no other.
-type Passed = Result<Chunk, Error>;
+/// What goes from thread to thread: a part of the tar, or why there is no other.
+type Passed = Result<Part, Error>;
 
 /// What was unpacked into a directory, not published yet.
 pub(crate) struct Made {
@@ -74,6 +67,7 @@ pub(crate) fn unpack(
     let tar_hash = Stream::begin().context(|| "start a thread")?;
     let (hashed, to_write) = channel();
     let (back, recycled) = channel();
+    let rooms = Rooms::new();
     let (pumped, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             let chunks = Chunks::new(to_write, back);
@@ -82,7 +76,7 @@ pub(crate) fn unpack(
                 Backend::Erofs => draft(chunks, dir, limits),
             }
         });
-        let whole = pump(tar, &tar_hash, &hashed, &recycled);
+        let whole = pump(tar, &tar_hash, &hashed, (&rooms, &recycled));
         // Also an error comes to the writer by this way.
         let hash = tar_hash.finish();
         let pumped = whole.then_some(hash);
@@ -91,6 +85,7 @@ pub(crate) fn unpack(
         let died = || Err(Error::new(ErrorKind::Internal, "the unpacking thread died"));
         (pumped, writer.join().unwrap_or_else(|_| died()))
     });
+    rooms.give(recycled.try_iter());
     // When the writer fails, the other stops for want of somebody who takes its chunks: its word comes first. It has had the
     // other's.
     let mut state = written?;
@@ -112,34 +107,37 @@ pub(crate) fn unpack(
     })
 }
 
-/// A chunk on its way to the writer, by the thread that hashes.
+/// A part on its way to the writer, by the thread that hashes.
 struct Passing {
-    chunk: Passed,
+    part: Passed,
     to: Sender<Passed>,
 }
 
 impl Piece for Passing {
     fn bytes(&self) -> &[u8] {
-        self.chunk
-            .as_ref()
-            .map_or(&[], |chunk| &chunk.bytes[..chunk.length])
+        self.part.as_ref().map_or(&[], Part::bytes)
     }
 
     fn hashed(self: Box<Self>) {
         // Nobody takes it when the writer has failed.
-        drop(self.to.send(self.chunk));
+        drop(self.to.send(self.part));
     }
 }
 
 /// Inflates and hands over, until the end of the stream or until nobody takes it; whether it came to the end.
-fn pump(mut tar: Inflated<'_>, hash: &Stream, to: &Sender<Passed>, recycled: &Receiver<Chunk>) -> bool {
-    let pass = |chunk| {
+fn pump(
+    mut tar: Inflated<'_>,
+    hash: &Stream,
+    to: &Sender<Passed>,
+    (rooms, recycled): (&Rooms, &Receiver<Box<Room>>),
+) -> bool {
+    let pass = |part| {
         let to = to.clone();
-        hash.push(Box::new(Passing { chunk, to }), UNHASHED);
+        hash.push(Box::new(Passing { part, to }), UNHASHED);
     };
     let mut made = 0;
     loop {
-        let used = if made < CHUNKS {
+        let used = if made < PARTS {
             recycled.try_recv().ok()
         } else {
             match recycled.recv() {
@@ -148,25 +146,18 @@ fn pump(mut tar: Inflated<'_>, hash: &Stream, to: &Sender<Passed>, recycled: &Re
                 Err(_) => return false,
             }
         };
-        let mut chunk = used.unwrap_or_else(|| {
+        let room = used.unwrap_or_else(|| {
             made += 1;
-            Chunk {
-                bytes: vec![0; CHUNK].into_boxed_slice(),
-                length: 0,
-            }
-        });
-        let filled = codec::fill(&mut tar, &mut chunk.bytes).map(|length| {
-            chunk.length = length;
-            chunk
+            rooms.take()
         });
         // A bomb's own error says all.
         let refused = |error: io::Error| {
             let other = |error| Error::wrap(error, "read the layer");
             error.downcast().unwrap_or_else(other)
         };
-        match filled.map_err(refused) {
-            Ok(chunk) if chunk.length == 0 => return true,
-            Ok(chunk) => pass(Ok(chunk)),
+        match tar.part(room).map_err(refused) {
+            Ok(part) if part.bytes().is_empty() => return true,
+            Ok(part) => pass(Ok(part)),
             // Either the writer reports it, or it has failed by itself before.
             Err(error) => {
                 pass(Err(error));
@@ -179,17 +170,17 @@ fn pump(mut tar: Inflated<'_>, hash: &Stream, to: &Sender<Passed>, recycled: &Re
 /// The receiving end as a source of the parser.
 struct Chunks {
     receiver: Receiver<Passed>,
-    back: Sender<Chunk>,
-    current: Option<Chunk>,
+    back: Sender<Box<Room>>,
+    current: Option<Part>,
     used: usize,
-    /// Bytes of the chunks before.
+    /// Bytes of the parts before.
     before: u64,
     /// Where the tar goes as it is.
     image: Option<File>,
 }
 
 impl Chunks {
-    fn new(receiver: Receiver<Passed>, back: Sender<Chunk>) -> Self {
+    fn new(receiver: Receiver<Passed>, back: Sender<Box<Room>>) -> Self {
         Self {
             receiver,
             back,
@@ -206,29 +197,29 @@ impl Source for Chunks {
         if self
             .current
             .as_ref()
-            .is_none_or(|chunk| chunk.length == self.used)
+            .is_none_or(|part| part.bytes().len() == self.used)
         {
-            if let Some(empty) = self.current.take() {
-                self.before += empty.length as u64;
+            if let Some(read) = self.current.take() {
+                self.before += read.bytes().len() as u64;
                 // Nobody takes it back when the stream is at its end.
-                drop(self.back.send(empty));
+                drop(self.back.send(read.into_room()));
             }
             self.used = 0;
             match self.receiver.recv() {
-                Ok(chunk) => {
-                    let chunk = chunk?;
+                Ok(part) => {
+                    let part = part?;
                     if let Some(image) = &self.image {
                         image
-                            .write_all_at(&chunk.bytes[..chunk.length], erofs::TAR + self.before)
+                            .write_all_at(part.bytes(), erofs::TAR + self.before)
                             .map_err(|error| write_failure(error, "write the image of a layer"))?;
-                        let end = self.before + chunk.length as u64;
+                        let end = self.before + part.bytes().len() as u64;
                         if end / FLUSHED > self.before / FLUSHED {
                             // The flush at the end, which is waited for, has little to do then.
                             let from = erofs::TAR + (end / FLUSHED - 1) * FLUSHED;
                             dhow_sys::file::begin_writing(image, from, FLUSHED);
                         }
                     }
-                    self.current = Some(chunk);
+                    self.current = Some(part);
                 }
                 Err(_) => return Ok(&[]),
             }
@@ -236,7 +227,7 @@ impl Source for Chunks {
         Ok(self
             .current
             .as_ref()
-            .map_or(&[][..], |chunk| &chunk.bytes[self.used..chunk.length]))
+            .map_or(&[][..], |part| &part.bytes()[self.used..]))
     }
 
     fn consume(&mut self, count: usize) {

@@ -128,8 +128,8 @@ impl fmt::Debug for BlobReader {
 /// Bytes of a blob from which on another thread hashes it.
 const LARGE: u64 = 1 << 20;
 
-/// Pieces of a blob that wait to be hashed. They are what the network gave at once, some 10 to 100 KiB.
-const UNHASHED: usize = 16;
+/// Pieces of a blob that wait to be hashed. They are what the network gave at once, up to 512 KiB.
+const UNHASHED: usize = 4;
 
 /// How a blob is hashed.
 enum Hash {

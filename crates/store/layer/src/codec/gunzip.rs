@@ -2,7 +2,8 @@ use std::io::{self, BufRead, Read};
 
 use crc32fast::Hasher;
 
-use super::inflate::{END, Inflate, Out, Room, Stop, WINDOW, new_room};
+use super::inflate::{FULL, Inflate, Out, Room, Stop, WINDOW, new_room};
+use super::{Part, fill_buf};
 
 /// Most bytes of the optional fields of a member's header (name, comment, extra).
 const MOST_HEADER: usize = 128 << 10;
@@ -11,7 +12,7 @@ const MOST_HEADER: usize = 128 << 10;
 ///
 /// The framing is our own because the readers of flate2 either stop after one member or end in silence when what
 /// follows is no member; here both are told apart.
-pub(super) struct Gunzip<R> {
+pub(crate) struct Gunzip<R> {
     input: R,
     inflate: Inflate,
     crc: Hasher,
@@ -62,7 +63,7 @@ impl<R: BufRead> Gunzip<R> {
     }
 
     fn byte(&mut self) -> io::Result<u8> {
-        let byte = *fill(&mut self.input)?.first().ok_or_else(truncated)?;
+        let byte = *fill_buf(&mut self.input)?.first().ok_or_else(truncated)?;
         self.input.consume(1);
         Ok(byte)
     }
@@ -129,11 +130,11 @@ impl<R: BufRead> Gunzip<R> {
 
     /// After a member: another one, padding, or the end.
     fn between(&mut self) -> io::Result<()> {
-        match fill(&mut self.input)?.first() {
+        match fill_buf(&mut self.input)?.first() {
             None => self.state = State::Done,
             Some(0) => {
                 loop {
-                    let rest = fill(&mut self.input)?;
+                    let rest = fill_buf(&mut self.input)?;
                     if rest.is_empty() {
                         break;
                     }
@@ -156,7 +157,7 @@ impl<R: BufRead> Gunzip<R> {
     fn body(&mut self) -> io::Result<()> {
         let from = self.out.at;
         let ended = loop {
-            let input = fill(&mut self.input)?;
+            let input = fill_buf(&mut self.input)?;
             if input.is_empty() {
                 break Err(truncated());
             }
@@ -180,44 +181,52 @@ impl<R: BufRead> Gunzip<R> {
         Ok(())
     }
 
-    /// Makes more, when all that was made is read; nothing at the end.
-    fn make(&mut self) -> io::Result<()> {
+    /// Goes on; `false` at the end.
+    fn step(&mut self) -> io::Result<bool> {
+        match self.state {
+            State::First => self.header()?,
+            State::Between => self.between()?,
+            State::Body => self.body()?,
+            State::Done => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Makes more until there are more than `least` bytes in the room. What fails is told when all that was made before was
+    /// read.
+    fn make(&mut self, least: usize) -> io::Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        if self.out.at == END {
-            let window = (END - self.out.base).min(WINDOW);
-            self.room.copy_within(END - window..END, 0);
-            self.out = Out { base: 0, at: window };
-            self.taken = window;
-        }
-        while self.taken == self.out.at {
-            let step = match self.state {
-                State::First => self.header(),
-                State::Between => self.between(),
-                State::Done => break,
-                State::Body => self.body(),
-            };
-            if let Err(error) = step {
-                if self.taken == self.out.at {
-                    return Err(error);
+        while self.out.at <= least {
+            match self.step() {
+                Ok(true) => (),
+                Ok(false) => break,
+                Err(error) if self.taken == self.out.at => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
                 }
-                self.failed = Some(error);
             }
         }
         Ok(())
     }
-}
 
-/// `fill_buf` that goes on after a signal.
-fn fill(input: &mut impl BufRead) -> io::Result<&[u8]> {
-    loop {
-        match input.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => return Err(error),
-            // Asked for again because the borrow checker cannot see that the first answer is the result; it is buffered.
-            Ok(_) => return input.fill_buf(),
-        }
+    /// Fills the room and gives it away; `next` takes its place, with what can be reached of it.
+    pub(super) fn part(&mut self, mut next: Box<Room>) -> io::Result<Part> {
+        self.make(FULL)?;
+        let (from, to) = (self.taken, self.out.at);
+        let window = (to - self.out.base).min(WINDOW);
+        next[..window].copy_from_slice(&self.room[to - window..to]);
+        self.begin_room(window);
+        let room = std::mem::replace(&mut self.room, next);
+        Ok(Part { room, from, to })
+    }
+
+    /// A room that has the window only.
+    fn begin_room(&mut self, window: usize) {
+        self.out = Out { base: 0, at: window };
+        self.taken = window;
     }
 }
 
@@ -227,7 +236,13 @@ impl<R: BufRead> Read for Gunzip<R> {
             return Ok(0);
         }
         if self.taken == self.out.at {
-            self.make()?;
+            let end = self.out.at;
+            if end > FULL {
+                let window = (end - self.out.base).min(WINDOW);
+                self.room.copy_within(end - window..end, 0);
+                self.begin_room(window);
+            }
+            self.make(self.out.at)?;
         }
         let made = &self.room[self.taken..self.out.at];
         let count = buf.len().min(made.len());

@@ -23,11 +23,14 @@ pub(super) const WINDOW: usize = 32 << 10;
 /// Bytes of output with the window before: a power of two, for the sake of masks.
 pub(super) const END: usize = 256 << 10;
 
+/// A room with more than so many bytes is full: no symbol begins there.
+pub(super) const FULL: usize = END - fast::TURN;
+
 /// What is inflated into, with some bytes behind that a copy may write to.
-pub(super) type Room = [u8; END + 64];
+pub(crate) type Room = [u8; END + 64];
 
 /// A new one, made in its place: it is too large for the stack of some threads.
-pub(super) fn new_room() -> Box<Room> {
+pub(crate) fn new_room() -> Box<Room> {
     let room: Result<Box<Room>, _> = vec![0; END + 64].into_boxed_slice().try_into();
     room.unwrap_or_else(|_| Box::new([0; END + 64]))
 }
@@ -76,10 +79,6 @@ enum State {
     Symbol,
     /// The distance of a copy of this length.
     Distance(usize),
-    Copy {
-        length: usize,
-        distance: usize,
-    },
     End,
 }
 
@@ -205,8 +204,8 @@ impl Inflate {
         (self.state, self.last, self.bits) = (State::Header, false, Kept::default());
     }
 
-    /// Inflates until the end of the stream, then `input` is what is behind it; before that, until the input or the room is
-    /// at its end. `room` has what was made before, as far as a copy may reach.
+    /// Inflates until the end of the stream, then `input` is what is behind it; before that, until the input is at its end or
+    /// the room is full. `room` has what was made before, as far as a copy may reach.
     pub(super) fn inflate(&mut self, input: &mut &[u8], room: &mut Room, out: &mut Out) -> Result<(), Stop> {
         loop {
             match self.state {
@@ -217,8 +216,7 @@ impl Inflate {
                 State::LengthsOfLengths(have) => self.length_of_lengths(have, input)?,
                 State::Lengths(have) => self.length(have, input)?,
                 State::Symbol => self.symbols(input, room, out)?,
-                State::Distance(length) => self.distance(length, input, out)?,
-                State::Copy { length, distance } => self.copy(length, distance, room, out)?,
+                State::Distance(length) => self.copy(length, input, room, out)?,
                 State::End => return Ok(()),
             }
         }
@@ -351,7 +349,7 @@ impl Inflate {
                 }
             }
         }
-        if out.at == END {
+        if out.at > FULL {
             return Err(Stop::Full);
         }
         // One at a time, until it is fast again.
@@ -380,7 +378,7 @@ impl Inflate {
         Ok(())
     }
 
-    fn distance(&mut self, length: usize, input: &mut &[u8], out: &Out) -> Result<(), Stop> {
+    fn copy(&mut self, length: usize, input: &mut &[u8], room: &mut Room, out: &mut Out) -> Result<(), Stop> {
         let tables = if self.fixed { &FIXED } else { &self.tables };
         let entry = self
             .bits
@@ -392,22 +390,12 @@ impl Inflate {
         if distance > out.at - out.base {
             return Err(Stop::Damaged);
         }
-        self.state = State::Copy { length, distance };
-        Ok(())
-    }
-
-    fn copy(&mut self, length: usize, distance: usize, room: &mut Room, out: &mut Out) -> Result<(), Stop> {
-        let count = length.min(END - out.at);
-        for at in out.at..out.at + count {
+        // The room has a place for the longest: it was not full at the symbol.
+        for at in out.at..out.at + length {
             room[at] = room[at - distance];
         }
-        out.at += count;
-        if count == length {
-            self.state = State::Symbol;
-            return Ok(());
-        }
-        let length = length - count;
-        self.state = State::Copy { length, distance };
-        Err(Stop::Full)
+        out.at += length;
+        self.state = State::Symbol;
+        Ok(())
     }
 }

@@ -4,14 +4,14 @@
 use super::tables::{
     CODE, DISTANCE_BITS, JOINED_BITS, LAST, LITERALS_AT, MATCH, SECOND, SINGLE_BITS, SPECIAL, Tables, VALUE,
 };
-use super::{Damaged, END, Kept, Out, Room};
+use super::{Damaged, END, FULL, Kept, Out, Room};
 
 /// Input that one turn may look at: twice eight bytes, of which it takes at most seven each time.
 const AHEAD: usize = 16;
 
 /// Output of one turn: three literals or pairs of them, the longest copy, and what is written behind it. So nothing begins behind
 /// the end of the room, which would be masked to its beginning.
-const TURN: usize = 6 + 258 + BEHIND;
+pub(super) const TURN: usize = 6 + 258 + BEHIND;
 
 /// A copy writes less than so many bytes behind itself, and begins no part of them so far behind.
 const BEHIND: usize = 32;
@@ -79,7 +79,7 @@ fn turns<const BITS: u32, const JOINED: bool>(
     // Always looked up before bits are added: it need not wait for them.
     let mut entry = tables.literals[bits.look::<BITS>()];
     let stopped = loop {
-        if rest.len() < AHEAD || at > END - TURN {
+        if rest.len() < AHEAD || at > FULL {
             break Ok(Stopped::Edge);
         }
         bits.refill(&mut rest);

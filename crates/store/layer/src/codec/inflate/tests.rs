@@ -33,8 +33,8 @@ fn ours(stream: &[u8], sizes: &[usize]) -> (Vec<u8>, Verdict) {
             Ok(()) => break Ended(used),
             Err(Stop::Damaged) => break Broken,
             Err(Stop::Full) => {
-                let window = (END - out.base).min(WINDOW);
-                room.copy_within(END - window..END, 0);
+                let window = (out.at - out.base).min(WINDOW);
+                room.copy_within(out.at - window..out.at, 0);
                 out = Out { base: 0, at: window };
                 from = window;
             }
@@ -485,6 +485,31 @@ fn member(bytes: &[u8], stream: &[u8]) -> Vec<u8> {
     member
 }
 
+/// What is read of a stream, and what then fails: the same when it is taken in parts, whatever was in their rooms before.
+fn inflated<R: io::Read + Send>(input: impl Fn() -> R) -> (Vec<u8>, Option<io::Error>) {
+    let mut read = Vec::new();
+    let mut stream = crate::decoder(input()).unwrap().1;
+    let failed = stream.read_to_end(&mut read).err();
+    let mut taken = Vec::new();
+    let mut decoder = super::super::open(Box::new(input())).unwrap().1;
+    let mut room = new_room();
+    let stopped = loop {
+        room.fill(0xa5);
+        match decoder.part(room) {
+            Ok(part) if part.bytes().is_empty() => break None,
+            Ok(part) => {
+                taken.extend_from_slice(part.bytes());
+                room = part.into_room();
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    assert!(read == taken);
+    let words = |error: &Option<io::Error>| error.as_ref().map(ToString::to_string);
+    assert_eq!(words(&failed), words(&stopped));
+    (read, failed)
+}
+
 #[test]
 fn a_member_does_not_reach_into_the_one_before() {
     let first = member(b"abc", &[1, 3, 0, 0xfc, 0xff, b'a', b'b', b'c']);
@@ -496,14 +521,8 @@ fn a_member_does_not_reach_into_the_one_before() {
         .put(0b01000, 5)
         .put(0, 7)
         .finish();
-    let mut out = Vec::new();
-    let mut both = super::super::decoder(io::Cursor::new([first.clone(), member(b"abc", &copy)].concat()))
-        .unwrap()
-        .1;
-    assert_eq!(
-        both.read_to_end(&mut out).unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    let (out, error) = inflated(|| io::Cursor::new([first.clone(), member(b"abc", &copy)].concat()));
+    assert_eq!(error.unwrap().kind(), io::ErrorKind::InvalidData);
     assert_eq!(out, b"abc");
 }
 
@@ -514,25 +533,45 @@ fn members_are_read_however_they_come_and_what_was_made_before_damage_is_read_fi
         .collect();
     let one = member(&bytes, &deflated(&bytes, 6));
     let whole = [one.clone(), one.clone()].concat();
-    let mut out = Vec::new();
-    super::super::decoder(Drops(&whole))
-        .unwrap()
-        .1
-        .read_to_end(&mut out)
-        .unwrap();
-    assert!(out == [bytes.clone(), bytes.clone()].concat());
+    let (out, error) = inflated(|| Drops(&whole));
+    assert!(error.is_none() && out == [bytes.clone(), bytes.clone()].concat());
     let mut broken = one;
     let at = broken.len() - 8;
     broken[at] ^= 1;
-    let mut out = Vec::new();
-    let error = super::super::decoder(Drops(&broken))
-        .unwrap()
-        .1
-        .read_to_end(&mut out)
-        .unwrap_err();
+    let (out, error) = inflated(|| Drops(&broken));
+    let error = error.unwrap();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(error.to_string().ends_with("a checksum is wrong"));
     assert!(out == bytes);
+}
+
+/// Stored blocks fill a room to its last byte, where a block of symbols leaves some.
+#[test]
+fn a_room_is_left_by_blocks_of_each_kind() {
+    for lead in [1_usize, 60_000, 60_300, 65_535] {
+        let (mut stream, mut whole) = (Vec::new(), Vec::new());
+        for round in 0..12_usize {
+            let bytes: Vec<u8> = (0..lead)
+                .map(|n| ((n * n * (round + 3)) >> 4).to_le_bytes()[0])
+                .collect();
+            let length = (lead as u16).to_le_bytes();
+            stream.extend_from_slice(&[0, length[0], length[1], !length[0], !length[1]]);
+            stream.extend_from_slice(&bytes);
+            whole.extend_from_slice(&bytes);
+            let run = vec![round as u8; 7 * lead];
+            let mut symbols = flate2::Compress::new(Compression::best(), false);
+            let mut packed = Vec::with_capacity(lead + 1000);
+            symbols
+                .compress_vec(&run, &mut packed, flate2::FlushCompress::Sync)
+                .unwrap();
+            stream.extend_from_slice(&packed);
+            whole.extend_from_slice(&run);
+        }
+        stream.extend_from_slice(&[1, 0, 0, 0xff, 0xff]);
+        let packed = member(&whole, &stream);
+        let (read, error) = inflated(|| packed.as_slice());
+        assert!(error.is_none() && read == whole, "{lead}: {error:?}");
+    }
 }
 
 #[test]
@@ -545,13 +584,11 @@ fn the_last_copy_of_a_room_leaves_its_first_bytes_alone() {
             let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
             std::io::Write::write_all(&mut packed, &whole).unwrap();
             let packed = packed.finish().unwrap();
-            let mut read = Vec::new();
-            crate::decoder(packed.as_slice())
-                .unwrap()
-                .1
-                .read_to_end(&mut read)
-                .unwrap();
-            assert!(read == whole, "{lead} bytes, then runs of {period}");
+            let (read, error) = inflated(|| packed.as_slice());
+            assert!(
+                error.is_none() && read == whole,
+                "{lead} bytes, then runs of {period}"
+            );
         }
     }
 }
