@@ -16,7 +16,7 @@
 //! | [`pattern`] | POSIX regular expressions |
 //! | [`process`] | signals, session keyring, seccomp filter |
 //! | [`sched`] | CPUs, scheduling, I/O priority, memory policy, execution domain |
-//! | [`sha256`] | two streams hashed at once by SHA instructions |
+//! | [`sha256`] | several streams hashed at once by SHA instructions |
 //! | [`signal`] | signals read from a descriptor |
 //! | [`background`] | what stays behind after a fork |
 //!

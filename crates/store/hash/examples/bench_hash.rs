@@ -34,18 +34,10 @@ fn main() -> std::io::Result<()> {
         let whole = hasher.finish();
         say("one, by the library", pieces, began);
         if let Some(lanes) = Lanes::detect() {
-            let blocks = part.as_chunks().0;
-            let began = Instant::now();
-            let (mut first, mut second) = (FIRST, FIRST);
-            for _ in 0..pieces {
-                lanes.one(&mut first, blocks);
-            }
-            say("one lane", pieces, began);
-            let began = Instant::now();
-            for _ in 0..pieces {
-                lanes.two([&mut first, &mut second], [blocks, blocks]);
-            }
-            say("two lanes", 2 * pieces, began);
+            several::<1>(lanes, pieces, &part);
+            several::<2>(lanes, pieces, &part);
+            several::<3>(lanes, pieces, &part);
+            several::<4>(lanes, pieces, &part);
         }
         for count in [1, 2, 3] {
             let began = Instant::now();
@@ -64,6 +56,17 @@ fn main() -> std::io::Result<()> {
         }
     }
     return Ok(());
+
+    fn several<const N: usize>(lanes: Lanes, pieces: usize, part: &[u8]) {
+        let blocks = part.as_chunks().0;
+        let began = Instant::now();
+        let mut states = [FIRST; N];
+        for _ in 0..pieces {
+            lanes.together(&mut states, [blocks; N]);
+        }
+        assert_eq!(states, [states[0]; N]);
+        say(&format!("{N} together"), N * pieces, began);
+    }
 
     fn say(what: &str, pieces: usize, began: Instant) {
         let bytes = (pieces * PIECE) as f64;

@@ -1,4 +1,4 @@
-//! One stream's part of the work: a state that can go on together with another's.
+//! One stream's part of the work: a state that can go on together with those of others.
 
 use dhow_sys::sha256::{BLOCK, FIRST, Lanes};
 use dhow_types::Digest;
@@ -7,7 +7,7 @@ use crate::Hasher;
 
 /// What was hashed of a stream.
 pub(crate) enum Lane {
-    /// By two lanes of SHA instructions.
+    /// By SHA instructions, with others.
     Paired(Paired),
     /// By the library: the processor has none.
     Single(Hasher),
@@ -52,37 +52,42 @@ impl Lane {
     }
 }
 
-/// Adds bytes to both streams, to each the same number of whole blocks; how many bytes of each are done. At least one has fewer
+/// Adds bytes to some streams, to each the same number of whole blocks; how many bytes of each are done. At least one has fewer
 /// than a block left then, which are done as well.
-pub(crate) fn both(lanes: [&mut Lane; 2], bytes: [&[u8]; 2]) -> [usize; 2] {
-    match lanes {
-        [Lane::Paired(first), Lane::Paired(second)] => {
-            let filled = [first.fill(bytes[0]), second.fill(bytes[1])];
-            let whole = [
-                bytes[0][filled[0]..].as_chunks().0,
-                bytes[1][filled[1]..].as_chunks().0,
-            ];
-            let blocks = whole[0].len().min(whole[1].len());
-            let together = [&whole[0][..blocks], &whole[1][..blocks]];
-            first.lanes.two([&mut first.state, &mut second.state], together);
-            let mut done = [0; 2];
-            for (lane, paired) in [first, second].into_iter().enumerate() {
-                paired.total += (blocks * BLOCK) as u64;
-                done[lane] = filled[lane] + blocks * BLOCK;
-                let left = &bytes[lane][done[lane]..];
-                if left.len() < BLOCK {
-                    paired.update(left);
-                    done[lane] += left.len();
-                }
+pub(crate) fn together<const N: usize>(streams: [(&mut Lane, &[u8]); N]) -> [usize; N] {
+    let bytes = streams.each_ref().map(|(_, bytes)| *bytes);
+    let (mut done, mut states) = ([0; N], [FIRST; N]);
+    let (mut whole, mut instructions): ([&[[u8; BLOCK]]; N], _) = ([&[]; N], None);
+    let mut paired = Vec::with_capacity(N);
+    for (at, (lane, _)) in streams.into_iter().enumerate() {
+        match lane {
+            Lane::Paired(lane) => {
+                done[at] = lane.fill(bytes[at]);
+                (whole[at], states[at]) = (bytes[at][done[at]..].as_chunks().0, lane.state);
+                instructions = Some(lane.lanes);
+                paired.push((at, lane));
             }
-            done
-        }
-        [first, second] => {
-            first.update(bytes[0]);
-            second.update(bytes[1]);
-            [bytes[0].len(), bytes[1].len()]
+            Lane::Single(hasher) => {
+                hasher.update(bytes[at]);
+                done[at] = bytes[at].len();
+            }
         }
     }
+    let blocks = whole.iter().map(|whole| whole.len()).min().unwrap_or(0);
+    if let Some(instructions) = instructions {
+        instructions.together(&mut states, whole.map(|whole| &whole[..blocks]));
+    }
+    for (at, lane) in paired {
+        lane.state = states[at];
+        lane.total += (blocks * BLOCK) as u64;
+        done[at] += blocks * BLOCK;
+        let left = &bytes[at][done[at]..];
+        if left.len() < BLOCK {
+            lane.update(left);
+            done[at] += left.len();
+        }
+    }
+    done
 }
 
 impl Paired {
@@ -97,16 +102,22 @@ impl Paired {
         self.held += taken;
         self.total += taken as u64;
         if self.held == BLOCK {
-            self.lanes.one(&mut self.state, &[self.rest]);
+            self.blocks(&[self.rest]);
             self.held = 0;
         }
         taken
     }
 
+    fn blocks(&mut self, blocks: &[[u8; BLOCK]]) {
+        let mut states = [self.state];
+        self.lanes.together(&mut states, [blocks]);
+        [self.state] = states;
+    }
+
     fn update(&mut self, bytes: &[u8]) {
         let bytes = &bytes[self.fill(bytes)..];
         let (whole, left) = bytes.as_chunks();
-        self.lanes.one(&mut self.state, whole);
+        self.blocks(whole);
         if !left.is_empty() {
             self.rest[..left.len()].copy_from_slice(left);
             self.held = left.len();
@@ -163,24 +174,32 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_streams_in_any_pieces_have_the_digests_of_each(
-            sizes in prop::collection::vec((0_usize..700, 0_usize..700), 0..12),
+        fn streams_in_any_pieces_have_the_digests_of_each(
+            sizes in prop::collection::vec((0_usize..700, 0_usize..700, 0_usize..700), 0..12),
         ) {
             for lanes in kinds() {
-                let mut both_lanes = [Lane::new(lanes), Lane::new(lanes)];
-                let mut whole = [Vec::new(), Vec::new()];
-                for (round, &(first, second)) in sizes.iter().enumerate() {
-                    let pieces = [bytes(first, round.to_le_bytes()[0]), bytes(second, 99)];
-                    let [one, two] = &mut both_lanes;
-                    let done = both([one, two], [&pieces[0], &pieces[1]]);
-                    for ((lane, piece), done) in both_lanes.iter_mut().zip(&pieces).zip(done) {
+                let mut all = [Lane::new(lanes), Lane::new(lanes), Lane::new(lanes)];
+                let mut whole = [Vec::new(), Vec::new(), Vec::new()];
+                for (round, &(first, second, third)) in sizes.iter().enumerate() {
+                    let pieces = [bytes(first, round.to_le_bytes()[0]), bytes(second, 99), bytes(third, 3)];
+                    let [one, two, three] = &mut all;
+                    let given = [&pieces[0][..], &pieces[1], &pieces[2]];
+                    let done = if round % 3 == 0 {
+                        let [first, second] = together([(one, given[0]), (two, given[1])]);
+                        [first, second, 0]
+                    } else {
+                        together([(one, given[0]), (two, given[1]), (three, given[2])])
+                    };
+                    for ((lane, piece), done) in all.iter_mut().zip(&pieces).zip(done) {
                         lane.update(&piece[done..]);
                     }
-                    prop_assert!(done[0] == first || done[1] == second);
-                    whole[0].extend(&pieces[0]);
-                    whole[1].extend(&pieces[1]);
+                    let ended = done.iter().zip(&pieces).any(|(done, piece)| *done == piece.len());
+                    prop_assert!(ended);
+                    for (whole, piece) in whole.iter_mut().zip(&pieces) {
+                        whole.extend(piece);
+                    }
                 }
-                for (lane, whole) in both_lanes.into_iter().zip(whole) {
+                for (lane, whole) in all.into_iter().zip(whole) {
                     prop_assert_eq!(lane.finish(), Digest::of(&whole));
                 }
             }

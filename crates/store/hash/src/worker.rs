@@ -201,20 +201,15 @@ impl Inner {
 
 /// Hashes of one stream a part, of two as much as both have; gives back the pieces that are done.
 fn hash(hand: &mut [Held]) {
-    if let [first, second] = hand {
-        let bytes = [
-            left(first.piece.as_deref(), first.at),
-            left(second.piece.as_deref(), second.at),
-        ];
-        let done = lane::both([&mut first.lane, &mut second.lane], bytes);
-        first.at += done[0];
-        second.at += done[1];
-    } else {
-        for held in &mut *hand {
-            let bytes = left(held.piece.as_deref(), held.at);
-            let bytes = &bytes[..bytes.len().min(ALONE)];
-            held.lane.update(bytes);
-            held.at += bytes.len();
+    match &mut *hand {
+        [first, second] => together([first, second]),
+        alone => {
+            for held in alone {
+                let bytes = left(held.piece.as_deref(), held.at);
+                let bytes = &bytes[..bytes.len().min(ALONE)];
+                held.lane.update(bytes);
+                held.at += bytes.len();
+            }
         }
     }
     for held in hand {
@@ -222,6 +217,17 @@ fn hash(hand: &mut [Held]) {
             held.given = held.at as u64;
             piece.hashed();
         }
+    }
+}
+
+fn together<const N: usize>(mut hand: [&mut Held; N]) {
+    let parts = hand.each_mut().map(|held| {
+        let bytes = left(held.piece.as_deref(), held.at);
+        (&mut held.lane, bytes)
+    });
+    let done = lane::together(parts);
+    for (held, done) in hand.into_iter().zip(done) {
+        held.at += done;
     }
 }
 

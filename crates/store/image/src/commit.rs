@@ -266,6 +266,7 @@ impl Store {
         packing: Packing,
         how: &Import,
     ) -> Result<(DiffId, Told), Error> {
+        let input = std::io::BufReader::with_capacity(128 << 10, input);
         let tar = Inflated::new(input, "archive", None, &how.limits).context(|| "read the archive")?;
         let (mut inlet, outlet) = pipe();
         std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! A few workers over a list of jobs; the first failure stops the rest.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -113,7 +113,9 @@ impl<'a, R: Read> Metered<'a, R> {
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
     }
+}
 
+impl<R> Metered<'_, R> {
     fn report(&mut self) {
         self.reported = self.seen;
         self.observer.observe(Progress::Advance {
@@ -121,38 +123,70 @@ impl<'a, R: Read> Metered<'a, R> {
             current: self.seen,
         });
     }
+
+    fn check(&self) -> io::Result<()> {
+        if self.stop.requested() {
+            return Err(io::Error::other("stopped, since another layer failed"));
+        }
+        Ok(())
+    }
+
+    fn came(&mut self, count: usize) {
+        self.seen += count as u64;
+        if self.seen - self.reported >= REPORT_EVERY {
+            self.report();
+        }
+    }
+
+    fn ended(&mut self) {
+        if let Some(what) = self.at_end.take() {
+            self.report();
+            self.observer.observe(Progress::Begin {
+                id: self.id,
+                what,
+                total: None,
+            });
+        }
+    }
+
+    /// What the consumer is told of an error.
+    fn failed(&mut self, error: io::Error) -> io::Error {
+        if self.transparent || error.kind() == io::ErrorKind::Interrupted {
+            return error;
+        }
+        let echo = io::Error::new(error.kind(), "the download failed");
+        self.failure = Some(error);
+        echo
+    }
 }
 
 impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.stop.requested() {
-            return Err(io::Error::other("stopped, since another layer failed"));
+        self.check()?;
+        let count = self.inner.read(buf).map_err(|error| self.failed(error))?;
+        if count > 0 {
+            self.came(count);
+        } else if !buf.is_empty() {
+            self.ended();
         }
-        match self.inner.read(buf) {
-            Ok(0) if !buf.is_empty() => {
-                if let Some(what) = self.at_end.take() {
-                    self.report();
-                    self.observer.observe(Progress::Begin {
-                        id: self.id,
-                        what,
-                        total: None,
-                    });
-                }
-                Ok(0)
-            }
-            Ok(count) => {
-                self.seen += count as u64;
-                if self.seen - self.reported >= REPORT_EVERY {
-                    self.report();
-                }
-                Ok(count)
-            }
-            Err(error) if self.transparent || error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                let echo = io::Error::new(error.kind(), "the download failed");
-                self.failure = Some(error);
-                Err(echo)
-            }
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Metered<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.check()?;
+        match self.inner.fill_buf().map(<[u8]>::is_empty) {
+            Ok(true) => self.ended(),
+            Ok(false) => (),
+            Err(error) => return Err(self.failed(error)),
         }
+        // What it had just now.
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.came(count);
     }
 }

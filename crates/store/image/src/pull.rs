@@ -428,7 +428,7 @@ impl Puller<'_> {
             size: Some(layer.blob.size),
             limits: self.how.limits.clone(),
         };
-        let outcome = self.store.layers.unpack(&mut metered, &unpack);
+        let outcome = self.store.layers.unpack_buffered(&mut metered, &unpack);
         if let Some(error) = metered.take_failure() {
             return Err(reading_failure(error, what()));
         }

@@ -75,7 +75,7 @@ pub(crate) enum Decoder<'a> {
 }
 
 /// The compressed stream from its beginning.
-pub(crate) type Whole<'a> = BufReader<io::Chain<io::Cursor<Vec<u8>>, Box<dyn Read + Send + 'a>>>;
+pub(crate) type Whole<'a> = io::Chain<io::Cursor<Vec<u8>>, Box<dyn BufRead + Send + 'a>>;
 
 impl Decoder<'_> {
     /// The next part, which has no bytes at the end only. It comes in a room that was given before, or in this one.
@@ -108,7 +108,7 @@ impl Read for Decoder<'_> {
 /// The failure of the first read. Reads of the result fail with `InvalidData` on damaged input and with
 /// `UnexpectedEof` on truncated input.
 pub fn decoder<'a>(input: impl Read + Send + 'a) -> Result<(Compression, Box<dyn Read + Send + 'a>), Error> {
-    let (compression, decoder) = open(Box::new(input))?;
+    let (compression, decoder) = open(Box::new(buffered(input)))?;
     let stream: Box<dyn Read + Send + 'a> = match decoder {
         Decoder::Gzip(gunzip) => gunzip,
         Decoder::Other(stream) => stream,
@@ -116,18 +116,23 @@ pub fn decoder<'a>(input: impl Read + Send + 'a) -> Result<(Compression, Box<dyn
     Ok((compression, stream))
 }
 
+/// A stream that is read in pieces of a size that is good for decoders.
+pub(crate) fn buffered<R: Read>(input: R) -> BufReader<R> {
+    BufReader::with_capacity(INPUT, input)
+}
+
 /// [`decoder`], as what it is.
-pub(crate) fn open<'a>(mut input: Box<dyn Read + Send + 'a>) -> Result<(Compression, Decoder<'a>), Error> {
+pub(crate) fn open<'a>(mut input: Box<dyn BufRead + Send + 'a>) -> Result<(Compression, Decoder<'a>), Error> {
     let mut start = Vec::with_capacity(8);
     (&mut input)
         .take(6)
         .read_to_end(&mut start)
         .context(|| "read the start of a stream")?;
     let compression = Compression::sniff(&start);
-    let whole = BufReader::with_capacity(INPUT, io::Cursor::new(start).chain(input));
+    let whole = io::Cursor::new(start).chain(input);
     let stream: Box<dyn Read + Send + 'a> = match compression {
         Compression::Gzip => return Ok((compression, Decoder::Gzip(Box::new(gunzip::Gunzip::new(whole))))),
-        Compression::None => Box::new(whole.into_inner()),
+        Compression::None => Box::new(whole),
         // The window of a frame is bounded by the library to 128 MiB.
         Compression::Zstd => Box::new(zstandard::decoder(whole).context(|| "start the zstd decoder")?),
         Compression::Bzip2 => Box::new(DataErrors(bzip2::bufread::MultiBzDecoder::new(whole))),

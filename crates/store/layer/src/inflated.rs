@@ -1,6 +1,6 @@
 //! A stream that is inflated as long as it is no decompression bomb.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,17 @@ use crate::{Error, Limits};
 struct Metered<R> {
     input: R,
     bytes: Arc<AtomicU64>,
+}
+
+impl<R: BufRead> BufRead for Metered<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.consume(count);
+        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
 }
 
 impl<R: Read> Read for Metered<R> {
@@ -52,7 +63,7 @@ impl<'a> Inflated<'a> {
     /// # Errors
     /// The failure of the first read.
     pub fn new(
-        input: impl Read + Send + 'a,
+        input: impl BufRead + Send + 'a,
         what: &'static str,
         size: Option<u64>,
         limits: &'a Limits,

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -290,6 +290,14 @@ impl LayerStore {
     /// `DataLoss` for a truncated or damaged stream and for a diff id that is not the expected one, `Unsupported` for
     /// entries of an unknown type and for hard links to files of lower layers.
     pub fn unpack(&self, stream: impl Read + Send, how: &Unpack) -> Result<Unpacked, Error> {
+        self.unpack_buffered(crate::codec::buffered(stream), how)
+    }
+
+    /// The same of a stream that has its bytes in memory: they are not copied before they are inflated.
+    ///
+    /// # Errors
+    /// As [`Self::unpack`].
+    pub fn unpack_buffered(&self, stream: impl BufRead + Send, how: &Unpack) -> Result<Unpacked, Error> {
         let staging = Staging::new(&self.root, "layer")?;
         staging.take_label_of(&self.root.join("layers"));
         let made = unpack::unpack(stream, &staging.path(), how, self.backend)?;

@@ -17,7 +17,7 @@ mod survey;
 mod tree;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -56,7 +56,7 @@ pub(crate) struct Made {
 /// Unpacks `stream` into the empty directory `dir` as `fs`, `index`, `split`, `lost` and `state`, or as `image`, `index` and
 /// `state`.
 pub(crate) fn unpack(
-    stream: impl Read + Send,
+    stream: impl BufRead + Send,
     dir: &Path,
     how: &Unpack,
     backend: Backend,

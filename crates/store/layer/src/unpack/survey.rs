@@ -59,7 +59,7 @@ impl Extent {
     /// `DataLoss` when it is damaged, `ResourceExhausted` beyond a limit.
     pub fn diff_id(&self, limits: &Limits) -> Result<DiffId, Error> {
         let what = || "read the layer";
-        let mut tar = Inflated::new(self.reader(), "layer", Some(self.size), limits)?;
+        let mut tar = Inflated::new(codec::buffered(self.reader()), "layer", Some(self.size), limits)?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -164,7 +164,7 @@ impl Survey {
     /// # Errors
     /// As unpacking it; what `see` returns.
     pub fn passing(layer: &Extent, limits: &Limits, see: &mut SeeBody<'_>) -> Result<Self, Error> {
-        let inflated = Inflated::new(layer.reader(), "layer", Some(layer.size), limits)?;
+        let inflated = Inflated::new(codec::buffered(layer.reader()), "layer", Some(layer.size), limits)?;
         let mut parser = Parser::new(Buffered::new(inflated), limits.clone());
         let survey = Self::made(&mut parser, limits, &mut |number, entry, parser| {
             let size = entry.size;

@@ -491,7 +491,9 @@ fn inflated<R: io::Read + Send>(input: impl Fn() -> R) -> (Vec<u8>, Option<io::E
     let mut stream = crate::decoder(input()).unwrap().1;
     let failed = stream.read_to_end(&mut read).err();
     let mut taken = Vec::new();
-    let mut decoder = super::super::open(Box::new(input())).unwrap().1;
+    let mut decoder = super::super::open(Box::new(super::super::buffered(input())))
+        .unwrap()
+        .1;
     let mut room = new_room();
     let stopped = loop {
         room.fill(0xa5);
