@@ -14,11 +14,11 @@ mod rooms;
 mod sorted;
 mod spool;
 mod survey;
+mod tape;
 mod tree;
 
-use std::fs::File;
 use std::io::{self, BufRead};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -26,12 +26,13 @@ use dhow_hash::{Piece, Stream};
 use dhow_types::{DiffId, ErrorKind};
 
 use self::rooms::Rooms;
+use self::tape::Tape;
 use self::tree::Tree;
 use crate::codec::{Compression, Part, Room};
 use crate::split::SplitWriter;
 use crate::state::{Form, State, boot_id};
 use crate::tar::{Parser, Source};
-use crate::{Backend, Context, Error, Inflated, Limits, Unpack, erofs};
+use crate::{Backend, Context, Error, Inflated, Limits, Unpack};
 
 pub(crate) use self::place::{disk_of, make_whiteout};
 pub use self::survey::{Extent, Survey, Surveyed};
@@ -39,9 +40,6 @@ pub use self::survey::{Extent, Survey, Surveyed};
 /// Parts of a layer on their way, of 200 KiB and more, and how many of them wait to be hashed.
 const PARTS: usize = 14;
 const UNHASHED: usize = 6;
-
-/// Bytes of an image that begin to go to the disk together.
-const FLUSHED: u64 = 8 << 20;
 
 /// What goes from thread to thread: a part of the tar, or why there is no other.
 type Passed = Result<Part, Error>;
@@ -176,7 +174,7 @@ struct Chunks {
     /// Bytes of the parts before.
     before: u64,
     /// Where the tar goes as it is.
-    image: Option<File>,
+    image: Option<Tape>,
 }
 
 impl Chunks {
@@ -199,29 +197,19 @@ impl Source for Chunks {
             .as_ref()
             .is_none_or(|part| part.bytes().len() == self.used)
         {
-            if let Some(read) = self.current.take() {
-                self.before += read.bytes().len() as u64;
+            let read = self.current.take();
+            self.before += read.as_ref().map_or(0, |part| part.bytes().len() as u64);
+            self.used = 0;
+            // Without a sender this is the end.
+            self.current = self.receiver.recv().ok().transpose()?;
+            if let Some(image) = &mut self.image {
+                image
+                    .put(read.as_ref(), self.current.as_ref(), self.before)
+                    .map_err(|error| write_failure(error, "write the image of a layer"))?;
+            }
+            if let Some(read) = read {
                 // Nobody takes it back when the stream is at its end.
                 drop(self.back.send(read.into_room()));
-            }
-            self.used = 0;
-            match self.receiver.recv() {
-                Ok(part) => {
-                    let part = part?;
-                    if let Some(image) = &self.image {
-                        image
-                            .write_all_at(part.bytes(), erofs::TAR + self.before)
-                            .map_err(|error| write_failure(error, "write the image of a layer"))?;
-                        let end = self.before + part.bytes().len() as u64;
-                        if end / FLUSHED > self.before / FLUSHED {
-                            // The flush at the end, which is waited for, has little to do then.
-                            let from = erofs::TAR + (end / FLUSHED - 1) * FLUSHED;
-                            dhow_sys::file::begin_writing(image, from, FLUSHED);
-                        }
-                    }
-                    self.current = Some(part);
-                }
-                Err(_) => return Ok(&[]),
             }
         }
         Ok(self
@@ -283,7 +271,8 @@ fn write(chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
 /// The same without a file for each entry: the tar becomes the body of an erofs image.
 fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error> {
     let file = image::create(dir)?;
-    chunks.image = Some(file.try_clone().context(|| "duplicate a file handle")?);
+    let copy = file.try_clone().context(|| "duplicate a file handle")?;
+    chunks.image = Some(Tape::new(copy));
     let mut parser = Parser::new(chunks, limits.clone());
     let mut draft = image::Draft::new(dir, limits.clone());
     while let Some(entry) = parser.next_entry()? {
