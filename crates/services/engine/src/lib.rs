@@ -9,7 +9,7 @@
 //! ROOT/containers/<id>/config.json   what was asked, never changed
 //!                     /state.json    what became of it, replaced by rename by whoever holds the lock
 //!                     /hosts, resolv.conf, hostname, log.json
-//! ROOT/names/<name>                  the id, written by who holds the folder's lock: the reservation of the name
+//! ROOT/names/<name>                  a link to the id: the reservation of the name
 //! ROOT/mcs/<c1>,<c2>                 the id, made by O_EXCL: its pair of SELinux categories
 //! ROOT/pods/<id>/pod.json, pod-names/<name>   as containers and their names
 //! ROOT/volumes/<name>/{volume.json,_data/}

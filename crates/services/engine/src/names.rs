@@ -1,21 +1,35 @@
-//! Names: a folder with a file for each, that holds the id of whose it is.
+//! Names: a folder with a symbolic link for each, to the id of whose it is: made whole or not at all, by one who finds the
+//! name free.
 //!
-//! Whoever takes a name or gives it back holds the folder's lock meanwhile, so that a name which leads to nothing is seen
-//! by one, and what a killed process left is told from what another writes at this moment. Reading needs no lock: a name
-//! is written beside and comes by rename.
+//! A crash between the removal of an owner and that of its name leaves one that leads to nothing. Whoever takes such a name
+//! away holds the folder's lock, so that of many that see it one does, and does not take what another has been given since.
 
 use std::fs;
-use std::io::ErrorKind::NotFound;
-use std::io::Write as _;
+use std::io::ErrorKind::{AlreadyExists, NotFound};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use dhow_types::ContainerId;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::container::make_folder;
 use crate::{Context as _, Error};
+
+/// How long one waits for an owner that is leaving, and when one looks again.
+const LEAVING: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(1);
+
+/// What is known of the owner of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    There,
+    /// Somebody removes it, and the name at last.
+    Leaving,
+    /// Nobody will remove the name.
+    Gone,
+}
 
 /// All names of one kind below one root.
 pub(crate) struct NameFolder {
@@ -27,17 +41,22 @@ impl NameFolder {
         Self { folder }
     }
 
-    /// The id that a name is written down for. The owner may be gone.
+    /// The id that a name leads to. The owner may be gone.
     pub(crate) fn owner(&self, name: &str) -> Option<ContainerId> {
         if name.contains('/') {
             return None;
         }
-        fs::read_to_string(self.folder.join(name)).ok()?.parse().ok()
+        let path = self.folder.join(name);
+        match fs::read_link(&path) {
+            Ok(to) => to.to_str()?.parse().ok(),
+            // A file that has the id in it, as names were once.
+            Err(_) => fs::read_to_string(path).ok()?.parse().ok(),
+        }
     }
 
     /// Whether nobody has the name, or had it: one that leads to nothing counts.
     pub(crate) fn is_free(&self, name: &str) -> bool {
-        !self.folder.join(name).exists()
+        fs::symlink_metadata(self.folder.join(name)).is_err()
     }
 
     /// Every name that is written down.
@@ -45,46 +64,56 @@ impl NameFolder {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.'))
             .collect()
     }
 
-    /// Writes a name down for `id`, unless somebody has it of whom `lives` says that they are there: then they are
-    /// returned. A crash between the removal of an owner and that of its name leaves one that leads to nothing.
+    /// Makes a name lead to `id`, unless somebody has it who is there, as `owner` says: then they are returned.
     pub(crate) fn reserve(
         &self,
         name: &str,
         id: &ContainerId,
-        lives: impl Fn(&ContainerId) -> bool,
+        owner: impl Fn(&ContainerId) -> Owner,
     ) -> Result<Option<ContainerId>, Error> {
         make_folder(&self.folder)?;
-        let _lock = lock_folder(&self.folder)?;
-        match self.owner(name) {
-            Some(owner) if lives(&owner) => Ok(Some(owner)),
-            _ => self.write(name, id).map(|()| None),
+        let path = self.folder.join(name);
+        let begun = Instant::now();
+        loop {
+            match symlink(id.as_str(), &path) {
+                Ok(()) => return Ok(None),
+                Err(error) if error.kind() == AlreadyExists => {}
+                Err(error) => return Err(Error::wrap(error, format!("reserve the name {name:?}"))),
+            }
+            let found = self.owner(name);
+            match found.as_ref().map_or(Owner::Gone, &owner) {
+                Owner::Leaving if begun.elapsed() < LEAVING => std::thread::sleep(STEP),
+                Owner::There | Owner::Leaving => return Ok(found),
+                Owner::Gone => {
+                    self.forget(name, |still| {
+                        still == found.as_ref() && still.map_or(Owner::Gone, &owner) == Owner::Gone
+                    })?;
+                }
+            }
         }
     }
 
-    /// No name begins with a dot, and who holds the lock is alone with the file beside.
-    fn write(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
-        let beside = self.folder.join(".new");
-        let written = fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)
-            .and_then(|mut file| file.write_all(id.as_str().as_bytes()))
-            .and_then(|()| fs::rename(&beside, self.folder.join(name)));
-        written.context(|| format!("reserve the name {name:?}"))
-    }
-
-    /// Takes a name away that is `id`'s, and leaves one that meanwhile is another's.
+    /// Takes a name away that is `id`'s, and leaves one that is another's. As long as this lasts, nobody may be told that its
+    /// owner is gone.
     pub(crate) fn release(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
-        self.forget(name, |owner| owner == Some(id)).map(drop)
+        if self.owner(name).as_ref() == Some(id) {
+            self.remove(name)?;
+        }
+        Ok(())
     }
 
-    /// Takes a name away if `gone` says so of its owner; whether it did.
+    fn remove(&self, name: &str) -> Result<bool, Error> {
+        match fs::remove_file(self.folder.join(name)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == NotFound => Ok(false),
+            Err(error) => Err(Error::wrap(error, format!("release the name {name:?}"))),
+        }
+    }
+
+    /// Takes a name away if `gone` says so of its owner, which is nobody when it leads to no id; whether it did.
     pub(crate) fn forget(
         &self,
         name: &str,
@@ -97,11 +126,7 @@ impl NameFolder {
         if !gone(self.owner(name).as_ref()) {
             return Ok(false);
         }
-        match fs::remove_file(self.folder.join(name)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == NotFound => Ok(false),
-            Err(error) => Err(Error::wrap(error, format!("release the name {name:?}"))),
-        }
+        self.remove(name)
     }
 }
 
@@ -156,17 +181,19 @@ mod tests {
     fn of_many_one_takes_a_name_also_when_it_leads_to_nothing() {
         let (_root, names) = names();
         let gone = id(200);
+        let owner = |owner: &ContainerId| if *owner == gone { Owner::Gone } else { Owner::There };
         for round in 0..200 {
             let name = format!("only{round}");
-            match round % 3 {
+            match round % 4 {
                 0 => {}
-                1 => assert_eq!(names.reserve(&name, &gone, |_| true).unwrap(), None),
+                1 => assert_eq!(names.reserve(&name, &gone, |_| Owner::There).unwrap(), None),
+                2 => fs::write(names.folder.join(&name), gone.as_str()).unwrap(),
                 _ => fs::write(names.folder.join(&name), "").unwrap(),
             }
             let won = winners(|id| {
-                let owner = names.reserve(&name, id, |owner| *owner != gone).unwrap();
-                assert_ne!(owner.as_ref(), Some(&gone));
-                owner.is_none()
+                let found = names.reserve(&name, id, owner).unwrap();
+                assert_ne!(found.as_ref(), Some(&gone));
+                found.is_none()
             });
             assert_eq!(won, 1, "round {round}");
         }
@@ -174,15 +201,25 @@ mod tests {
     }
 
     #[test]
-    fn who_took_a_name_that_led_to_nothing_keeps_it() {
+    fn a_name_is_given_back_by_whose_it_is_and_had_when_its_owner_has_left() {
         let (_root, names) = names();
         let (old, new) = (id(1), id(2));
-        assert_eq!(names.reserve("sea", &old, |_| true).unwrap(), None);
-        // The old one's folder is gone, its name not yet.
-        assert_eq!(names.reserve("sea", &new, |_| false).unwrap(), None);
-        names.release("sea", &old).unwrap();
-        assert_eq!(names.owner("sea"), Some(new.clone()));
+        assert_eq!(names.reserve("sea", &old, |_| Owner::There).unwrap(), None);
         names.release("sea", &new).unwrap();
+        let found = names.reserve("sea", &new, |_| Owner::There).unwrap();
+        assert_eq!(found.as_ref(), Some(&old));
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                names.release("sea", &old).unwrap();
+            });
+            assert_eq!(names.reserve("sea", &new, |_| Owner::Leaving).unwrap(), None);
+        });
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+        assert_eq!(names.owner("sea"), Some(new.clone()));
+        assert!(!names.forget("sea", |owner| owner == Some(&old)).unwrap());
+        assert!(names.forget("sea", |owner| owner == Some(&new)).unwrap());
         assert!(names.is_free("sea"));
         names.release("sea", &new).unwrap();
     }

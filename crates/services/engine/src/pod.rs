@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/pods/<id>/pod.json   what was asked, never changed
-//! ROOT/pod-names/<name>     the id: the reservation of the name, see `names`
+//! ROOT/pod-names/<name>     a link to the id: the reservation of the name
 //! RUN/pods/<id>             locked while the pod's control group is made or taken away
 //! ```
 //! Who belongs to a pod says so in its own record. The namespaces are those of one of them, the waiting container: its
@@ -27,7 +27,7 @@ use crate::container::{
     Container, CreateContainer, Listed, NetworkMode, OwnRoot, Shared, SharedKind, Status, UsersChoice,
     make_folder, random_bytes, read_json, write_json,
 };
-use crate::names::NameFolder;
+use crate::names::{NameFolder, Owner};
 use crate::{Context as _, Engine, Error};
 
 /// What the containers of a pod can share.
@@ -246,8 +246,11 @@ impl Engine {
     }
 
     fn reserve_pod_name(&self, pod: &Pod) -> Result<(), Error> {
-        let lives = |owner: &ContainerId| self.pod_folder(owner).join("pod.json").exists();
-        match self.pod_names().reserve(&pod.name, &pod.id, lives)? {
+        let owner = |id: &ContainerId| {
+            let there = self.pod_folder(id).join("pod.json").exists();
+            if there { Owner::There } else { Owner::Gone }
+        };
+        match self.pod_names().reserve(&pod.name, &pod.id, owner)? {
             Some(_) => Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!(
@@ -501,7 +504,9 @@ impl Engine {
             }
             _ => {}
         }
-        self.pod_names().release(&pod.name, &pod.id)
+        // Its folder is gone: another may have the name already.
+        let names = self.pod_names();
+        names.forget(&pod.name, |owner| owner == Some(&pod.id)).map(drop)
     }
 
     /// Removes the pods of which nothing runs, or has ended; their ids.

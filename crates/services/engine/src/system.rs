@@ -317,7 +317,10 @@ impl Engine {
         let names = self.containers().names();
         for name in names.all() {
             let gone = |owner: Option<&ContainerId>| {
-                !owner.is_some_and(|owner| self.containers().folder(owner).exists())
+                !owner.is_some_and(|owner| {
+                    self.containers().folder(owner).exists()
+                        || self.containers().owner(owner) != crate::names::Owner::Gone
+                })
             };
             if !gone(names.owner(&name).as_ref()) {
                 continue;

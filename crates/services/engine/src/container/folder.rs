@@ -18,7 +18,7 @@ use super::brief::{Listed, Record};
 use super::program::{LOST, lives, process_start, settle};
 use super::record::{Config, State, Status};
 use super::summary::{Stamps, Summary};
-use crate::names::NameFolder;
+use crate::names::{NameFolder, Owner};
 use crate::{Context as _, Error};
 
 /// Largest record that is read.
@@ -137,10 +137,21 @@ impl Containers {
     }
 
     pub(crate) fn reserve(&self, name: &str, id: &ContainerId) -> Result<(), Error> {
-        let lives = |owner: &ContainerId| self.folder(owner).join("config.json").exists();
-        match self.names().reserve(name, id, lives)? {
+        match self.names().reserve(name, id, |owner| self.owner(owner))? {
             Some(owner) => Err(taken(name, &owner)),
             None => Ok(()),
+        }
+    }
+
+    /// How the owner of a name is. Whoever removes a container holds its lock until the name is gone.
+    pub(crate) fn owner(&self, id: &ContainerId) -> Owner {
+        if self.folder(id).join("config.json").exists() {
+            return Owner::There;
+        }
+        if self.is_looked_after(id) {
+            Owner::Leaving
+        } else {
+            Owner::Gone
         }
     }
 
@@ -709,7 +720,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let containers = super::super::brief::tests::containers(root.path(), 1);
         let id = super::super::brief::tests::config(0).id;
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let mut state = State {
             status: Status::Running,
@@ -717,6 +728,7 @@ mod tests {
             pid_start: process_start(pid).unwrap(),
             ..State::default()
         };
+        child.kill().unwrap();
         child.wait().unwrap();
         containers.write_state(&id, &state).unwrap();
         // Nobody is there who could write.
