@@ -5,13 +5,13 @@
 //! away holds the folder's lock, so that of many that see it one does, and does not take what another has been given since.
 
 use std::fs;
-use std::io::ErrorKind::{AlreadyExists, NotFound};
+use std::io::ErrorKind::{AlreadyExists, InvalidInput, NotFound};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dhow_types::ContainerId;
+use dhow_types::{ContainerId, ErrorKind};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::container::make_folder;
@@ -43,15 +43,22 @@ impl NameFolder {
 
     /// The id that a name leads to. The owner may be gone.
     pub(crate) fn owner(&self, name: &str) -> Option<ContainerId> {
+        self.look(name)?
+    }
+
+    /// Nothing when there is no such name; one of nobody leads to no id.
+    fn look(&self, name: &str) -> Option<Option<ContainerId>> {
         if name.contains('/') {
             return None;
         }
         let path = self.folder.join(name);
-        match fs::read_link(&path) {
-            Ok(to) => to.to_str()?.parse().ok(),
-            // A file that has the id in it, as names were once.
-            Err(_) => fs::read_to_string(path).ok()?.parse().ok(),
-        }
+        let text = match fs::read_link(&path) {
+            Ok(to) => to.into_os_string().into_string().ok(),
+            // A file that has the id in it, as names were once. It may have become a link since.
+            Err(error) if error.kind() == InvalidInput => Some(fs::read_to_string(path).ok()?),
+            Err(_) => return None,
+        };
+        Some(text.and_then(|text| text.parse().ok()))
     }
 
     /// Whether nobody has the name, or had it: one that leads to nothing counts.
@@ -83,7 +90,16 @@ impl NameFolder {
                 Err(error) if error.kind() == AlreadyExists => {}
                 Err(error) => return Err(Error::wrap(error, format!("reserve the name {name:?}"))),
             }
-            let found = self.owner(name);
+            let Some(found) = self.look(name) else {
+                if begun.elapsed() < LEAVING {
+                    continue;
+                }
+                let message = format!(
+                    "the name {name:?} is there and cannot be read: {}",
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::DataLoss, message).with_hint("remove it"));
+            };
             match found.as_ref().map_or(Owner::Gone, &owner) {
                 Owner::Leaving if begun.elapsed() < LEAVING => std::thread::sleep(STEP),
                 Owner::There | Owner::Leaving => return Ok(found),
@@ -123,7 +139,7 @@ impl NameFolder {
             return Ok(false);
         }
         let _lock = lock_folder(&self.folder)?;
-        if !gone(self.owner(name).as_ref()) {
+        if !self.look(name).is_some_and(|owner| gone(owner.as_ref())) {
             return Ok(false);
         }
         self.remove(name)
