@@ -156,6 +156,17 @@ fn of_many_that_want_the_name_of_a_pod_or_a_secret_one_has_it() {
     one_wins(&ran, 1, "secret name in use");
     let folder = world.root().join("secrets");
     assert_eq!(names(&folder).len(), 2, "no content is left of who lost");
+    at_once(|number| match number % 2 {
+        0 => world.say("secret rm only"),
+        _ => world.dhow(&secret.each_ref().map(String::as_str)),
+    });
+    let left = names(&folder);
+    let ending = |end: &str| left.iter().filter(|name| name.ends_with(end)).count();
+    assert_eq!(
+        ending(".json"),
+        ending(".data"),
+        "a record has its content: {left:?}"
+    );
     for left in ["", "leads to nothing"] {
         let folder = world.root().join("pod-names");
         std::fs::create_dir_all(&folder).unwrap();

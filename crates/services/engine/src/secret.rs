@@ -154,8 +154,10 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub fn remove_secret(&self, wanted: &str) -> Result<Secret, Error> {
-        let secret = self.secret(wanted)?;
         let folder = self.secrets_folder();
+        // Else the record that goes could be that of one which has just taken the name.
+        let _lock = folder.exists().then(|| lock_folder(&folder)).transpose()?;
+        let secret = self.secret(wanted)?;
         let what = || format!("remove secret {}", secret.name);
         // The content first: killed in between, this leaves a record that can be removed again, and no secret.
         match fs::remove_file(folder.join(format!("{}.data", secret.id))) {

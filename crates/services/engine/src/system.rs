@@ -326,7 +326,12 @@ impl Engine {
                 continue;
             }
             let what = format!("name {name} is reserved for a container that is not there");
-            let healed = (repair && names.forget(&name, gone).is_ok()).then(|| "released".to_owned());
+            let healed = match repair.then(|| names.forget(&name, gone)) {
+                // It went by itself, or somebody has it now.
+                Some(Ok(false)) => continue,
+                Some(Ok(true)) => Some("released".to_owned()),
+                Some(Err(_)) | None => None,
+            };
             found.findings.push(Finding { what, healed });
         }
         Ok(())

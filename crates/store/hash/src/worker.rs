@@ -1,7 +1,7 @@
 //! A thread with some streams. Of those that have pieces it takes two in turn and hashes as much of both as they have in
 //! common; so a slow stream never holds up another.
 //!
-//! To wake somebody costs a few microseconds, as much as hashing 10 KiB. So the thread is woken when half as many pieces wait
+//! To wake somebody is a system call of both and a change of threads. So the thread is woken when half as many pieces wait
 //! as may, and more often finds two streams then; and who waits for room is woken when half of it is free.
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use crate::codec::Part;
 use crate::erofs::TAR;
 
 /// Writes end at multiples of this in the file: the page cache then takes larger pieces of memory for it, which with parts as
-/// they come took a quarter longer (0.24 against 0.19 s for 900 MB).
+/// they come took a quarter longer (0.24 against 0.19 s of the system's time for writing 900 MB, ext4 of Linux 6.18).
 const EVEN: u64 = 128 << 10;
 
 /// Bytes of an image that begin to go to the disk together.
