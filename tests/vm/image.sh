@@ -28,8 +28,8 @@ install_tools() {
     [ -x /bin/busybox ] || need+=(busybox-static)
     [ ${#need[@]} = 0 ] && return
     step "Installing ${need[*]}"
-    apt-get update -q >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${need[@]}" >/dev/null
+    apt-get -o Acquire::Retries=5 update -q >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=5 install -y -q --no-install-recommends "${need[@]}" >/dev/null
 }
 
 # Debian's stock kernel, unpacked to $cache/kernel, and not installed on this machine.
@@ -39,7 +39,7 @@ make_kernel() {
     rm -rf "$cache/kernel" "$cache/download"
     mkdir -p "$cache/download" "$cache/kernel"
     # Lists may be missing, or older than what they list.
-    download_kernel || { apt-get update -q >/dev/null && download_kernel; } || fail "cannot download linux-image-amd64 by apt-get"
+    download_kernel || { apt-get -o Acquire::Retries=5 update -q >/dev/null && download_kernel; } || fail "cannot download linux-image-amd64 by apt-get"
     dpkg-deb --extract "$cache/download/$name"_*.deb "$cache/kernel"
     for driver in "${left_out[@]}"; do rm -rf "$cache"/kernel/lib/modules/*/kernel/{drivers/$driver,$driver}; done
     rm -rf "$cache/download"
@@ -52,7 +52,7 @@ download_kernel() {
     name=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1)
     [ -n "$name" ] || return
     step "Downloading $name"
-    (cd "$cache/download" && apt-get download -q "$name" >/dev/null 2>&1)
+    (cd "$cache/download" && apt-get -o Acquire::Retries=5 download -q "$name" >/dev/null 2>&1)
 }
 
 # unpack_kernel VMLINUZ VMLINUX: the kernel without its own decompression, which takes a third of the boot when emulated.

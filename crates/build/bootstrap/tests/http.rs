@@ -7,6 +7,9 @@ use std::time::Duration;
 use dhow_bootstrap::{Error, Fetch, SourceFile};
 use dhow_types::ErrorKind;
 
+/// How often an archive that does not answer is asked: six times are 15.5 seconds of pauses.
+const ATTEMPTS: u32 = 6;
+
 pub(crate) struct Http;
 
 /// Changes one bit in the middle of every body whose URL contains the text.
@@ -29,47 +32,73 @@ pub(crate) fn reachable(sources: &[SourceFile]) -> bool {
 }
 
 impl Fetch for Http {
+    /// What the trait asks of it: an archive that is away for a moment, or a name that is not found just now, is asked
+    /// again, with pauses that double.
     fn get(&self, url: &str) -> Result<Box<dyn Read + Send>, Error> {
-        let rest = url
-            .strip_prefix("http://")
-            .ok_or_else(|| failure(url, "only http here"))?;
-        let (host, path) = rest.split_once('/').ok_or_else(|| failure(url, "no path"))?;
-        let address = if host.contains(':') {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
-        let mut stream = TcpStream::connect(address).map_err(|error| failure(url, error))?;
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .map_err(|error| failure(url, error))?;
-        write!(
-            stream,
-            "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: test\r\n\r\n"
-        )
-        .map_err(|error| failure(url, error))?;
-        let mut reader = BufReader::new(stream);
-        let (mut line, mut status, mut length) = (String::new(), None, None);
-        loop {
-            line.clear();
-            reader.read_line(&mut line).map_err(|error| failure(url, error))?;
-            let text = line.trim_end();
-            if text.is_empty() {
-                break;
-            }
-            match text.split_once(": ") {
-                None if status.is_none() => status = text.split(' ').nth(1).map(str::to_owned),
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.parse::<u64>().ok()
+        let mut pause = Duration::from_millis(500);
+        for _ in 1..ATTEMPTS {
+            match once(url) {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    eprintln!("{error}; once more in {pause:?}");
+                    std::thread::sleep(pause);
+                    pause *= 2;
                 }
-                _ => (),
+                outcome => return outcome,
             }
         }
-        match (status.as_deref(), length) {
-            (Some("200"), Some(length)) => Ok(Box::new(reader.take(length))),
-            (Some("404"), _) => Err(Error::new(ErrorKind::NotFound, format!("no {url}"))),
-            other => Err(failure(url, format!("{other:?}"))),
+        once(url)
+    }
+}
+
+/// One try; the body has come whole when it is given.
+fn once(url: &str) -> Result<Box<dyn Read + Send>, Error> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| failure(url, "only http here"))?;
+    let (host, path) = rest.split_once('/').ok_or_else(|| failure(url, "no path"))?;
+    let address = if host.contains(':') {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let mut stream = TcpStream::connect(address).map_err(|error| failure(url, error))?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .map_err(|error| failure(url, error))?;
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: test\r\n\r\n"
+    )
+    .map_err(|error| failure(url, error))?;
+    let mut reader = BufReader::new(stream);
+    let (mut line, mut status, mut length) = (String::new(), None, None);
+    loop {
+        line.clear();
+        reader.read_line(&mut line).map_err(|error| failure(url, error))?;
+        let text = line.trim_end();
+        if text.is_empty() {
+            break;
         }
+        match text.split_once(": ") {
+            None if status.is_none() => status = text.split(' ').nth(1).map(str::to_owned),
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse::<usize>().ok()
+            }
+            _ => (),
+        }
+    }
+    match (status.as_deref(), length) {
+        (Some("200"), Some(length)) => {
+            let mut body = Vec::new();
+            let read = reader.take(length as u64).read_to_end(&mut body);
+            read.map_err(|error| failure(url, error))?;
+            if body.len() < length {
+                return Err(failure(url, format!("it broke off at {} of {length} bytes", body.len())));
+            }
+            Ok(Box::new(Cursor::new(body)))
+        }
+        (Some("404"), _) => Err(Error::new(ErrorKind::NotFound, format!("no {url}"))),
+        other => Err(failure(url, format!("{other:?}"))),
     }
 }
 
