@@ -43,6 +43,9 @@ pub struct BootstrapRequest {
 /// Keyring of Debian's archive, where the package `debian-archive-keyring` puts it.
 const ARCHIVE_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const UBUNTU_KEYRING: &str = "/usr/share/keyrings/ubuntu-archive-keyring.gpg";
+/// How often the archive is asked for a file: the pauses between are half a minute in all. A hundred packages are a
+/// hundred chances that a name server is away for a moment, and one failure undoes the whole work.
+const ATTEMPTS: u32 = 8;
 
 impl Engine {
     /// Makes a base image. The caller must be single-threaded.
@@ -59,9 +62,7 @@ impl Engine {
         let root = folder.join("root");
         make_root(&root)?;
         let request = self.bootstrap_request(wanted, &target, root.clone())?;
-        let fetch = Web {
-            client: self.client()?.clone(),
-        };
+        let fetch = Web::new(self.settings().transport.clone())?;
         let configure = Inside { worker: &worker };
         let outcome = dhow_bootstrap::bootstrap(&request, &fetch, &configure, observer).context(what)?;
         let store = self.store()?;
@@ -248,6 +249,14 @@ struct Web {
     client: Client,
 }
 
+impl Web {
+    fn new(mut settings: dhow_transport::Settings) -> Result<Self, Error> {
+        settings.attempts = settings.attempts.max(ATTEMPTS);
+        let client = Client::new(settings).context(|| "set up the client of the archive")?;
+        Ok(Self { client })
+    }
+}
+
 impl Fetch for Web {
     fn get(&self, url: &str) -> Result<Box<dyn Read + Send>, dhow_bootstrap::Error> {
         let download = self
@@ -299,5 +308,40 @@ impl Configure for Inside<'_> {
         let mut pass = |bytes: &[u8]| output.write_all(bytes);
         let run = self.worker.run(&job, None, None, &mut pass);
         run.map_err(|error| dhow_bootstrap::Error::wrap(error, format!("run {}", argv.join(" "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_archive_that_is_away_for_a_while_is_asked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/pool/a.deb", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            for number in 1..=ATTEMPTS {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                let status = if number < ATTEMPTS { "503 Away" } else { "200 OK" };
+                write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+                )
+                .unwrap();
+            }
+        });
+        let mut settings = dhow_transport::Settings::default();
+        settings.timeouts.backoff = Duration::from_millis(1);
+        let mut text = String::new();
+        let mut body = Web::new(settings).unwrap().get(&url).unwrap();
+        body.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+        server.join().unwrap();
     }
 }
