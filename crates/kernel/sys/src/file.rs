@@ -75,6 +75,32 @@ pub fn begin_writing(file: impl AsFd, from: u64, length: u64) {
     };
 }
 
+/// Locks one byte of a file alone, whether the file has it or not; waits for whoever has it. Free again when the open file
+/// is closed, also by the end of the process (`F_OFD_SETLKW`, fcntl(2), Linux 3.15).
+///
+/// # Errors
+/// What the kernel says; `InvalidInput` beyond 2^63.
+pub fn lock_byte(file: impl AsFd, at: u64) -> io::Result<()> {
+    // SAFETY: a structure of numbers, of which zero is a value for each.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    let invalid = |_| io::ErrorKind::InvalidInput;
+    lock.l_type = libc::c_short::try_from(libc::F_WRLCK).map_err(invalid)?;
+    lock.l_whence = libc::c_short::try_from(libc::SEEK_SET).map_err(invalid)?;
+    lock.l_start = libc::off_t::try_from(at).map_err(invalid)?;
+    lock.l_len = 1;
+    loop {
+        // SAFETY: the structure lives through the call, which reads it; the descriptor is open as long as `file` is borrowed.
+        let done = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLKW, &lock) };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +123,37 @@ mod tests {
         assert_eq!(
             read_text(&large, 9).unwrap_err().kind(),
             io::ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn a_byte_is_locked_against_other_opens_and_free_when_its_file_is_closed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("lock");
+        let open = || {
+            let mut how = std::fs::OpenOptions::new();
+            how.read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .unwrap()
+        };
+        let (first, other) = (open(), open());
+        lock_byte(&first, u64::MAX >> 1).unwrap();
+        lock_byte(&other, 7).unwrap();
+        let (sent, got) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            lock_byte(&other, u64::MAX >> 1).unwrap();
+            sent.send(()).unwrap();
+        });
+        assert!(got.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+        drop(first);
+        got.recv().unwrap();
+        waits.join().unwrap();
+        assert_eq!(
+            lock_byte(open(), u64::MAX).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
         );
     }
 }

@@ -11,7 +11,7 @@ use dhow_oci::{Document, ImageConfig, MAX_DOCUMENT};
 use dhow_reference::Reference;
 use dhow_types::{ErrorKind, ImageId};
 
-use crate::names::Named;
+use crate::names::{Named, parse_name_file, read_name_file};
 use crate::types::{Check, Finding, Report};
 use crate::{Context as _, Error, Store};
 
@@ -286,7 +286,7 @@ impl Checker<'_> {
                 None => self.store.meta.image(&id)?.is_some(),
             };
             known.insert(id, there);
-            if there {
+            if there || self.is_on_its_way(&name, &id)? {
                 continue;
             }
             let what = format!(
@@ -315,6 +315,19 @@ impl Checker<'_> {
             self.store.edit(|edit| self.store.reread_names(edit))?;
         }
         Ok(())
+    }
+}
+
+impl Checker<'_> {
+    /// Whether the file of this name is about to say something else than this image, or does by now: the list of names is
+    /// older than what a command did meanwhile.
+    fn is_on_its_way(&self, name: &Reference, id: &ImageId) -> Result<bool, Error> {
+        let canonical = name.canonical();
+        if self.store.meta.due_of(&canonical)?.is_some() {
+            return Ok(true);
+        }
+        let bytes = read_name_file(&self.store.name_path(&canonical));
+        Ok(!parse_name_file(bytes.as_deref()).is_ok_and(|now| now.id == *id))
     }
 }
 

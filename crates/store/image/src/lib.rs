@@ -18,9 +18,10 @@
 //! ```
 //!
 //! # What holds
-//! - Names are files: `refs/` is the truth, the index follows it. A name is written by rename inside the index
-//!   transaction that knows it; the index remembers the state of `refs/` that it was made from, so a process
-//!   killed between the two is noticed by the next one, which reads the names again.
+//! - Names are files: `refs/` is the truth of names after a power cut or without an index. A command changes a name in
+//!   the index, writes down there what the file is to say, and changes the file when the index is free again; who is
+//!   killed in between leaves that to the next (see `due`). The index remembers the state of `refs/` that it agrees with:
+//!   when that is another one, and nobody is at it, the names are read again.
 //! - Order of every mutation: lease, layers, blobs, record, name. Killed anywhere, what is left is unreferenced
 //!   and goes with the next sweep; a name never points to something incomplete.
 //! - A blob that is stored under a digest has it, a layer under a diff id has it; a manifest is kept byte for
@@ -37,6 +38,7 @@ mod check;
 mod commit;
 mod copy;
 mod documents;
+mod due;
 mod foreign;
 mod image;
 mod load;

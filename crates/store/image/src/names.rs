@@ -2,22 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 
-use dhow_meta::{Edit, ImageRecord};
+use dhow_meta::{Due, Edit, ImageRecord};
 use dhow_reference::Reference;
 use dhow_types::{Digest, ErrorKind, ImageId};
 
+use crate::due::Wish;
 use crate::store::write_through;
 use crate::{Context as _, Error, Store};
 
-/// The fact under which the index keeps the time of `refs/` that it was made from.
-const STAMP: &str = "refs";
-
-/// A file in `refs/` that is about to take the place of another; no name begins so.
+/// Begins the name of a file in `refs/` that is about to take the place of another; no name begins so.
 const NEXT: &str = ".next";
 
 /// Begins the line of a file in `refs/` with the image that the name had before.
@@ -28,9 +24,6 @@ const BY: &str = "by ";
 
 /// Longest content of a file in `refs/`: two ids, a digest, name of at most 255 + 1 + 128 + 72 bytes, line ends.
 const MAX_REF: u64 = 1024;
-
-/// Files of names that one edit keeps open at most.
-const MOST_KEPT: usize = 64;
 
 /// What a file in `refs/` says.
 #[derive(Debug)]
@@ -45,17 +38,6 @@ pub(crate) struct Named {
     pub(crate) by: Option<Digest>,
 }
 
-/// What an edit did to a file in `refs/`.
-#[derive(Debug)]
-pub(crate) struct NameChange {
-    pub(crate) path: PathBuf,
-    pub(crate) before: Option<Vec<u8>>,
-    pub(crate) after: Option<Vec<u8>>,
-    /// The file that it replaced or removed. The file system frees it when this is closed, after the index: that may wait
-    /// for a disk.
-    pub(crate) _old: Option<File>,
-}
-
 /// What `refs/` says.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -65,110 +47,7 @@ pub(crate) struct Names {
 }
 
 impl Store {
-    /// A change of names and records: all of it happens, or nothing. Names go to files by [`Store::write_name`] and
-    /// [`Store::remove_name`] while the index is locked, so files and index change in the same order. When the index
-    /// cannot be written in the end, as on a full disk, the files are put back.
-    pub(crate) fn edit<T>(&self, work: impl FnOnce(&Edit<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let mut changed = Vec::new();
-        let outcome = self.meta.edit(|edit| {
-            self.catch_up(edit)?;
-            self.changed_names().clear();
-            let value = work(edit);
-            let done = std::mem::take(&mut *self.changed_names());
-            let value = match value {
-                Ok(value) => value,
-                Err(error) => {
-                    self.put_all_back(&done);
-                    return Err(error);
-                }
-            };
-            changed = done;
-            edit.set_fact(STAMP, self.stamp()?)?;
-            Ok(value)
-        });
-        if outcome.is_err() && !changed.is_empty() {
-            // Names are placed by whoever has the index. Where even that cannot be locked, nobody else can, either.
-            let locked = self.meta.edit(|_| {
-                self.put_all_back(&changed);
-                Ok::<_, Error>(())
-            });
-            if locked.is_err() {
-                self.put_all_back(&changed);
-            }
-        }
-        outcome
-    }
-
-    /// Changes of name files by the edit that goes on: there is one at a time, since it has the index.
-    pub(crate) fn changed_names(&self) -> MutexGuard<'_, Vec<NameChange>> {
-        self.changed_names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The file of a name that is about to lose its place, unless the edit keeps many already: see [`NameChange`].
-    pub(crate) fn kept(&self, path: &Path) -> Option<File> {
-        let few = self.changed_names().len() < MOST_KEPT;
-        few.then(|| File::open(path).ok()).flatten()
-    }
-
-    fn put_all_back(&self, changed: &[NameChange]) {
-        changed.iter().rev().for_each(|change| self.put_back(change));
-    }
-
-    /// As far as it goes: the failure itself is what the caller must see. What somebody else wrote since stays.
-    fn put_back(&self, change: &NameChange) {
-        if std::fs::read(&change.path).ok() != change.after {
-            return;
-        }
-        match &change.before {
-            None => drop(std::fs::remove_file(&change.path)),
-            Some(bytes) => {
-                let staged = self.staging("ref");
-                let written = std::fs::write(&staged, bytes);
-                drop(written.and_then(|()| place(&staged, &change.path)));
-                drop(std::fs::remove_file(&staged));
-            }
-        }
-    }
-
-    /// Brings the index up to what `refs/` says, if a process died between the two. Costs one `stat` and one query.
-    ///
-    /// They also differ while a living process is about to commit what it wrote. Then nobody waits for it: what the index
-    /// says is what was so until then, and that process has caught up with the dead before it began.
-    pub(crate) fn refresh(&self) -> Result<(), Error> {
-        if self.meta.fact(STAMP)? == Some(self.stamp()?) {
-            return Ok(());
-        }
-        let caught_up = self.meta.try_edit(|edit| {
-            self.catch_up(edit)?;
-            edit.set_fact(STAMP, self.stamp()?)?;
-            Ok::<_, Error>(())
-        });
-        caught_up.map(drop)
-    }
-
-    /// The index is as `refs/` is from here on.
-    fn catch_up(&self, edit: &Edit<'_>) -> Result<(), Error> {
-        if self.stamp()? != self.meta_stamp(edit)? {
-            self.reread_names(edit)?;
-        }
-        Ok(())
-    }
-
-    fn meta_stamp(&self, edit: &Edit<'_>) -> Result<i64, Error> {
-        Ok(edit.fact(STAMP)?.unwrap_or(i64::MIN))
-    }
-
-    /// Time of the last change of `refs/` in nanoseconds: every rename and unlink in it moves it.
-    fn stamp(&self) -> Result<i64, Error> {
-        let path = self.root.join("refs");
-        let metadata = std::fs::metadata(&path).context(|| format!("stat {}", path.display()))?;
-        Ok(metadata
-            .mtime()
-            .saturating_mul(1_000_000_000)
-            .saturating_add(metadata.mtime_nsec()))
-    }
-
-    /// Points a name to an image, in file and index, where nobody could make it ready before (see [`Store::stage_name`]).
+    /// Points a name to an image, where nobody could make it ready before (see [`Store::stage_name`]).
     pub(crate) fn write_name(
         &self,
         edit: &Edit<'_>,
@@ -176,14 +55,16 @@ impl Store {
         id: &ImageId,
         by: Option<&Digest>,
     ) -> Result<(), Error> {
-        let canonical = name.canonical();
-        let path = self.name_path(&canonical);
-        let old = parse_name_file(read_name_file(&path).as_deref()).ok();
-        if old.as_ref().is_none_or(|old| !old.says(id, by)) {
-            let record = old.as_ref().map(|old| edit.image(&old.id)).transpose()?;
-            let was = old.map(|old| self.to_fall_back_to(record.flatten(), &old));
-            self.replace_name(&path, &canonical, id, was.as_ref(), by)?;
-        }
+        self.owe(
+            edit,
+            name,
+            &Wish {
+                image: Some(*id),
+                by: by.copied(),
+                was: None,
+            },
+            None,
+        )?;
         index_name(edit, name, id)
     }
 
@@ -194,7 +75,7 @@ impl Store {
         id: &ImageId,
         was: Option<&ImageId>,
         by: Option<&Digest>,
-    ) -> Result<(PathBuf, Vec<u8>), Error> {
+    ) -> Result<PathBuf, Error> {
         let staged = self.staging("ref");
         let mut text = format!("{id}\n{canonical}\n");
         if let Some(was) = was {
@@ -213,30 +94,7 @@ impl Store {
             drop(std::fs::remove_file(&staged));
         }
         written.context(|| format!("write {}", staged.display()))?;
-        Ok((staged, text.into_bytes()))
-    }
-
-    fn replace_name(
-        &self,
-        path: &Path,
-        canonical: &str,
-        id: &ImageId,
-        was: Option<&ImageId>,
-        by: Option<&Digest>,
-    ) -> Result<(), Error> {
-        let (staged, text) = self.write_staged(canonical, id, was, by)?;
-        let change = NameChange {
-            path: path.to_owned(),
-            before: read_name_file(path),
-            after: Some(text),
-            _old: self.kept(path),
-        };
-        let placed = place(&staged, path);
-        drop(std::fs::remove_file(&staged));
-        placed.context(|| format!("write {}", path.display()))?;
-        self.named.store(true, Ordering::Relaxed);
-        self.changed_names().push(change);
-        Ok(())
+        Ok(staged)
     }
 
     /// Makes a name survive a power cut, without the rest of the file system: its bytes, then its place in `refs/`.
@@ -268,20 +126,23 @@ impl Store {
 
     /// Gives a name whose image is not whole back to the image that it had before, if that is; says which that is.
     pub(crate) fn fall_back(&self, edit: &Edit<'_>, name: &Reference) -> Result<Option<ImageId>, Error> {
-        let canonical = name.canonical();
-        let path = self.name_path(&canonical);
-        let named = parse_name_file(read_name_file(&path).as_deref());
+        let named = parse_name_file(read_name_file(&self.name_path(&name.canonical())).as_deref());
         let Some(was) = named.ok().and_then(|named| named.was) else {
             return Ok(None);
         };
-        let Ok(mut record) = self.derive_record(&was, None) else {
+        let Ok(record) = self.derive_record(&was, None) else {
             return Ok(None);
         };
-        match edit.image(&was)? {
-            Some(known) => record = known,
-            None => edit.put_image(&record)?,
+        if edit.image(&was)?.is_none() {
+            edit.put_image(&record)?;
         }
-        self.replace_name(&path, &canonical, &record.id, Some(&was), None)?;
+        // What is damaged is nothing to fall back to the next time.
+        let wish = Wish {
+            image: Some(was),
+            by: None,
+            was: Some(was),
+        };
+        self.owe(edit, name, &wish, None)?;
         index_name(edit, name, &was)?;
         Ok(Some(was))
     }
@@ -292,27 +153,10 @@ impl Store {
         parse_name_file(bytes.as_deref()).ok()?.by
     }
 
-    /// Takes a name away, from file and index; `false` when it was not there.
+    /// Takes a name away; `false` when the index did not know it.
     pub(crate) fn remove_name(&self, edit: &Edit<'_>, name: &Reference) -> Result<bool, Error> {
-        let path = self.name_path(&name.canonical());
-        let before = read_name_file(&path);
-        let old = self.kept(&path);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context(|| format!("remove {}", path.display()));
-            }
-            Err(_) => {}
-            Ok(()) => self.changed_names().push(NameChange {
-                path,
-                before,
-                after: None,
-                _old: old,
-            }),
-        }
-        match name.digest() {
-            Some(digest) => Ok(edit.remove_digest(&name.name(), digest)?),
-            None => Ok(edit.untag(&name.canonical())?),
-        }
+        self.owe(edit, name, &Wish::default(), None)?;
+        unindex_name(edit, name)
     }
 
     /// Reads every file of `refs/`.
@@ -321,7 +165,7 @@ impl Store {
         let mut names = Names::default();
         for entry in std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))? {
             let entry = entry.context(|| format!("list {}", directory.display()))?;
-            if entry.file_name() == NEXT {
+            if entry.file_name().as_bytes().starts_with(NEXT.as_bytes()) {
                 continue;
             }
             let path = entry.path();
@@ -336,14 +180,19 @@ impl Store {
         Ok(names)
     }
 
-    /// Makes the names of the index again from the files, and the records of images that it does not know.
+    /// Makes the names of the index again from the files, and the records of images that it does not know. What living
+    /// processes are about to write to a file stays as it is in the index.
     pub(crate) fn reread_names(&self, edit: &Edit<'_>) -> Result<(), Error> {
-        // Left by a process that was killed: who has the index is the only one to make it.
-        drop(std::fs::remove_file(self.root.join("refs").join(NEXT)));
+        let due = edit.due()?;
+        self.drop_unplaced(&due)?;
         let names = self.read_names()?;
         edit.clear_names()?;
         let mut manifests: Option<HashMap<Digest, (Digest, String)>> = None;
         for Named { name, id, .. } in &names.good {
+            let canonical = name.canonical();
+            if due.iter().any(|due| due.name == canonical) {
+                continue;
+            }
             if edit.image(id)?.is_none() {
                 if manifests.is_none() {
                     manifests = Some(self.manifests_by_config()?);
@@ -356,6 +205,26 @@ impl Store {
             }
             index_name(edit, name, id)?;
         }
+        for Due { name, image, .. } in &due {
+            if let (Ok(name), Some(id)) = (Reference::parse(name), image) {
+                index_name(edit, &name, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what was to take the place of a name and did not, since its process was killed.
+    fn drop_unplaced(&self, due: &[Due]) -> Result<(), Error> {
+        let directory = self.root.join("refs");
+        for entry in std::fs::read_dir(&directory).context(|| format!("list {}", directory.display()))? {
+            let file = entry
+                .context(|| format!("list {}", directory.display()))?
+                .file_name();
+            let of = file.to_str().and_then(|file| file.strip_prefix(NEXT));
+            if of.is_some_and(|owner| !due.iter().any(|due| owner == format!(".{}", due.owner))) {
+                drop(std::fs::remove_file(directory.join(&file)));
+            }
+        }
         Ok(())
     }
 
@@ -364,11 +233,11 @@ impl Store {
     }
 }
 
-/// Gives a file that is beside `refs/` a place in it; its other name is the caller's to remove. Only with the index locked.
+/// Gives a file that is beside `refs/` a place in it; its other name is the caller's to remove. Only with the name locked.
 ///
 /// Never by a rename from directory to directory: that may wait for every other one in the file system (the kernel's
 /// `s_vfs_rename_mutex`), and with it for processes that wait for their turn, while all wait for this one.
-pub(crate) fn place(staged: &Path, path: &Path) -> std::io::Result<()> {
+pub(crate) fn place(staged: &Path, path: &Path, owner: &str) -> std::io::Result<()> {
     use std::io::ErrorKind::{AlreadyExists, NotFound};
     match std::fs::hard_link(staged, path) {
         Ok(()) => return Ok(()),
@@ -376,7 +245,7 @@ pub(crate) fn place(staged: &Path, path: &Path) -> std::io::Result<()> {
         // A file system without further names.
         Err(_) => return std::fs::rename(staged, path),
     }
-    let next = path.with_file_name(NEXT);
+    let next = path.with_file_name(format!("{NEXT}.{owner}"));
     match std::fs::remove_file(&next) {
         Err(error) if error.kind() != NotFound => return Err(error),
         // Left by a process that was killed here.
@@ -408,6 +277,14 @@ pub(crate) fn index_name(edit: &Edit<'_>, name: &Reference, id: &ImageId) -> Res
         None => edit.tag(&name.canonical(), id)?,
     }
     Ok(())
+}
+
+/// Takes a name out of the index; `false` when it was not there.
+pub(crate) fn unindex_name(edit: &Edit<'_>, name: &Reference) -> Result<bool, Error> {
+    Ok(match name.digest() {
+        Some(digest) => edit.remove_digest(&name.name(), digest)?,
+        None => edit.untag(&name.canonical())?,
+    })
 }
 
 /// What the file of a name holds; nothing when there is none, or none that could be read.

@@ -1,17 +1,16 @@
-//! Names made ready before the index is locked, so that nobody who waits for it waits for a disk.
+//! Names made ready before the index is locked, so that a disk without room is known of before anything has changed.
 //!
-//! A name that is moved from one image to another has its bytes on the disk before it gets its place: that takes as long as
-//! a disk takes. Under the lock it is only looked whether the name is still what it was, and renamed.
+//! A name that is moved from one image to another has its bytes on the disk before it gets its place.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use dhow_meta::Edit;
 use dhow_reference::Reference;
 use dhow_types::{Digest, ImageId};
 
-use crate::names::{NameChange, index_name, parse_name_file, place, read_name_file};
-use crate::{Context as _, Error, Store};
+use crate::due::{Ready, Wish};
+use crate::names::{index_name, parse_name_file, read_name_file};
+use crate::{Error, Store};
 
 /// A name on its way to an image.
 #[derive(Debug)]
@@ -19,16 +18,15 @@ pub(crate) struct StagedName {
     name: Reference,
     id: ImageId,
     by: Option<Digest>,
-    path: PathBuf,
     /// What the file of the name said.
     before: Option<Vec<u8>>,
-    /// The file to be, and what is in it; none when the name points there already.
-    next: Option<(PathBuf, Vec<u8>)>,
+    /// The file to be; none when the name points there already.
+    next: Option<PathBuf>,
 }
 
 impl Drop for StagedName {
     fn drop(&mut self) {
-        if let Some((staged, _)) = &self.next {
+        if let Some(staged) = &self.next {
             // It has its other name, or got no place. What cannot be removed now is swept.
             drop(std::fs::remove_file(staged));
         }
@@ -50,14 +48,12 @@ impl Store {
         by: Option<&Digest>,
     ) -> Result<StagedName, Error> {
         let canonical = name.canonical();
-        let path = self.name_path(&canonical);
-        let before = read_name_file(&path);
+        let before = read_name_file(&self.name_path(&canonical));
         let old = parse_name_file(before.as_deref()).ok();
         let mut staged = StagedName {
             name: name.clone(),
             id: *id,
             by: by.copied(),
-            path,
             before,
             next: None,
         };
@@ -69,25 +65,32 @@ impl Store {
         Ok(staged)
     }
 
-    /// Points a name to the image that it was made ready for, in file and index. When another command was faster with the
-    /// name, its file is written here. What was made ready is dropped after the index is free again: that removes a file.
+    /// Points a name to the image that it was made ready for. What was made ready gets its place when the index is free
+    /// again, and is dropped after that.
     pub(crate) fn give_name(&self, edit: &Edit<'_>, staged: &StagedName) -> Result<(), Error> {
-        let now = read_name_file(&staged.path);
-        if now != staged.before {
-            return self.write_name(edit, &staged.name, &staged.id, staged.by.as_ref());
-        }
-        if let Some((next, text)) = &staged.next {
-            let old = self.kept(&staged.path);
-            place(next, &staged.path).context(|| format!("write {}", staged.path.display()))?;
-            self.named.store(true, Ordering::Relaxed);
-            self.changed_names().push(NameChange {
-                path: staged.path.clone(),
-                before: now,
-                after: Some(text.clone()),
-                _old: old,
+        let name = &staged.name;
+        let known = match name.digest() {
+            Some(digest) => edit.by_digest(&name.name(), digest)?,
+            None => edit.tagged(&name.canonical())?,
+        };
+        // The file said so already; unless another command was faster with the name, it does.
+        let says = staged.next.is_none() && known == Some(staged.id);
+        if !says || edit.due_of(&name.canonical())?.is_some() {
+            let ready = staged.next.as_ref().map(|next| Ready {
+                staged: next.clone(),
+                image: staged.id,
+                by: staged.by,
+                was: None,
+                before: staged.before.clone(),
             });
+            let wish = Wish {
+                image: Some(staged.id),
+                by: staged.by,
+                was: None,
+            };
+            self.owe(edit, name, &wish, ready)?;
         }
-        index_name(edit, &staged.name, &staged.id)
+        index_name(edit, name, &staged.id)
     }
 
     /// The same for several names.

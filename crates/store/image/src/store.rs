@@ -13,7 +13,8 @@ use dhow_snapshot::{Form as SnapshotForm, Snapshots};
 use dhow_types::{DiffId, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::names::{NameChange, single};
+use crate::due::Changes;
+use crate::names::single;
 use crate::{Context as _, Error};
 
 /// The newest format that this program knows. A store has the oldest that can hold it, so that older programs read it as
@@ -78,7 +79,7 @@ pub struct Store {
     pub meta: Meta,
     pub(crate) root: PathBuf,
     keepers: OnceLock<Keepers>,
-    pub(crate) changed_names: Mutex<Vec<NameChange>>,
+    pub(crate) changes: Mutex<Changes>,
     /// Whether this process gave a name since the last sync.
     pub(crate) named: AtomicBool,
 }
@@ -112,7 +113,7 @@ impl Store {
             meta: Meta::open(&root.join("meta.db")).context(|| "open the index")?,
             root: root.to_owned(),
             keepers: OnceLock::new(),
-            changed_names: Mutex::default(),
+            changes: Mutex::default(),
             named: AtomicBool::new(false),
         };
         if fresh && store.snapshots.probe() == SnapshotForm::Copy {

@@ -5,6 +5,7 @@
 mod archives;
 mod attestations;
 mod copies;
+mod due;
 mod fuzz;
 mod hostile;
 mod imports;

@@ -153,6 +153,22 @@ impl Edit<'_> {
         self.read(|connection| find_tagged(connection, name))
     }
 
+    /// The image of a repo digest, as this transaction sees it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn by_digest(&self, repo: &str, manifest: &Digest) -> Result<Option<ImageId>, Error> {
+        self.read(|connection| {
+            let sql = "SELECT image FROM digests WHERE repo = ?1 AND manifest = ?2";
+            let mut statement = connection.prepare_cached(sql)?;
+            statement
+                .query_row(params![repo, manifest.as_bytes()], |row| {
+                    Ok(ImageId(digest(row, 0)?))
+                })
+                .optional()
+        })
+    }
+
     /// The repo digests of one image, as this transaction sees it.
     ///
     /// # Errors
@@ -400,7 +416,7 @@ pub(crate) fn digest(row: &Row<'_>, index: usize) -> rusqlite::Result<Digest> {
     Ok(Digest::from_bytes(row.get::<_, [u8; 32]>(index)?))
 }
 
-fn optional_digest(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Digest>> {
+pub(crate) fn optional_digest(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Digest>> {
     Ok(row.get::<_, Option<[u8; 32]>>(index)?.map(Digest::from_bytes))
 }
 

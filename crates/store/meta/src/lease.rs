@@ -208,7 +208,7 @@ pub(crate) fn lines(digests: &[Digest]) -> String {
     digests.iter().map(|digest| digest.hex() + "\n").collect()
 }
 
-fn owner_lives(name: &str, boot: &str) -> bool {
+pub(crate) fn owner_lives(name: &str, boot: &str) -> bool {
     let mut parts = name.trim_start_matches('.').split('-');
     let (Some(pid), Some(start), Some(of_boot)) = (parts.next(), parts.next(), parts.next()) else {
         return false;

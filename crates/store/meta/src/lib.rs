@@ -24,6 +24,7 @@
 
 mod blobs;
 mod cache;
+mod due;
 mod held;
 mod images;
 mod lease;
@@ -48,6 +49,7 @@ use held::Held;
 
 pub use blobs::BlobRecord;
 pub use cache::CacheRecord;
+pub use due::{Deed, Due, Owner};
 pub use images::ImageRecord;
 pub use lease::{Lease, Pins, live_pins, sweep_leases};
 pub use sweep::Sweep;

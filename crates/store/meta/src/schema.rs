@@ -71,6 +71,11 @@ CREATE TRIGGER image_is_gone AFTER DELETE ON images BEGIN
     DELETE FROM names WHERE image = OLD.id;
 END;
 ",
+    "
+CREATE TABLE due (
+    name TEXT NOT NULL PRIMARY KEY, image BLOB, index_digest BLOB, was BLOB, owner TEXT NOT NULL
+) WITHOUT ROWID;
+",
 ];
 
 /// Makes the tables, or changes older ones; one read when there is nothing to do.

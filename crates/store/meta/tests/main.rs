@@ -7,7 +7,10 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dhow_meta::{BlobRecord, CacheRecord, Error, ImageRecord, Lease, Meta, Sweep, live_pins, sweep_leases};
+use dhow_meta::{
+    BlobRecord, CacheRecord, Deed, Due, Error, ImageRecord, Lease, Meta, Owner, Sweep, live_pins,
+    sweep_leases,
+};
 use dhow_types::{DiffId, Digest, ErrorKind, ImageId};
 use proptest::prelude::*;
 
@@ -200,12 +203,43 @@ fn an_older_format_keeps_the_names_that_there_are() {
         meta.tag("h/a:1", &one.id).unwrap();
     }
     let raw = rusqlite::Connection::open(&path).unwrap();
-    raw.execute_batch("DROP TABLE names; DROP TRIGGER name_was_given; DROP TRIGGER name_was_moved; DROP TRIGGER image_is_gone;")
+    raw.execute_batch("DROP TABLE due; DROP TABLE names; DROP TRIGGER name_was_given; DROP TRIGGER name_was_moved; DROP TRIGGER image_is_gone;")
         .unwrap();
     raw.pragma_update(None, "user_version", 1).unwrap();
     drop(raw);
     let meta = Meta::open(&path).unwrap();
     assert_eq!(meta.past_tags().unwrap(), [("h/a:1".to_owned(), one.id)]);
+}
+
+/// What a deed wrote down is taken away by it alone, and of a process that lives only while the deed goes on.
+#[test]
+fn what_is_due_has_an_owner() {
+    let dir = store();
+    let meta = meta(dir.path());
+    let due = |owner: &str| Due {
+        name: "h/a:1".to_owned(),
+        image: None,
+        by: Some(Digest::of(b"index")),
+        was: None,
+        owner: owner.to_owned(),
+    };
+    let put = |due: &Due| meta.edit(|edit| edit.put_due(due)).unwrap();
+    let (first, second) = (Deed::begin().unwrap(), Deed::begin().unwrap());
+    put(&due(first.name()));
+    put(&due(second.name()));
+    meta.edit(|edit| edit.done("h/a:1", first.name())).unwrap();
+    let found = meta.due_of("h/a:1").unwrap().unwrap();
+    assert_eq!(found, due(second.name()));
+    assert_eq!(meta.due().unwrap().len(), 1);
+    assert_eq!(found.owner().unwrap(), Owner::Lives);
+    drop(second);
+    assert_eq!(found.owner().unwrap(), Owner::Died);
+    assert_eq!(due("1-1-00000000-1-1").owner().unwrap(), Owner::BeforeBoot);
+    let (own, boot) = (first.name(), first.name().split('-').nth(2).unwrap());
+    assert_eq!(due(&format!("1-1-{boot}-1-1")).owner().unwrap(), Owner::Died);
+    assert_eq!(due(own).owner().unwrap(), Owner::Lives);
+    meta.edit(|edit| edit.done("h/a:1", &found.owner)).unwrap();
+    assert_eq!(meta.due_of("h/a:1").unwrap(), None);
 }
 
 #[test]
