@@ -20,7 +20,7 @@
 //! pins writes the pin, then reads the announcements, and waits for one of the same thing. A pin is therefore either
 //! seen by the sweeper, or made after it has finished; whoever pins first and looks second is safe.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod blobs;
 mod cache;
@@ -29,6 +29,7 @@ mod held;
 mod images;
 mod lease;
 mod log;
+mod owner;
 mod schema;
 mod sweep;
 
@@ -38,7 +39,6 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dhow_sys::sched::Urgent;
 use dhow_types::ErrorKind;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
@@ -294,9 +294,7 @@ impl Meta {
 
     fn connect(&self) -> Result<Connection, Error> {
         self.recover()?;
-        // As root SQLite gives the log to the owner of the database each time it opens it (`robustFchown` of its os_unix.c),
-        // with the inode locked. Set aside there for the turns of others, this thread would keep the next writer waiting.
-        let _urgent = Urgent::begin();
+        owner::leave_alone();
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = Connection::open(&self.path)?;
             connection.busy_timeout(PATIENCE)?;

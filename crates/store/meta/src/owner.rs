@@ -1,0 +1,79 @@
+//! The owner of SQLite's log.
+//!
+//! As root, SQLite gives the log the owner of the database each time that it opens it, that is in every command
+//! (`robustFchown` of os_unix.c). The log mostly has it, and the call changes its inode all the same: it may wait for a disk
+//! that is just writing the block of that inode, and whoever is about to commit waits with it (16 ms, seen with 32 commands
+//! at work).
+
+#![allow(unsafe_code, reason = "SQLite's table of system calls is C")]
+
+use std::ffi::{c_char, c_int};
+use std::os::fd::BorrowedFd;
+use std::sync::Once;
+
+use rusqlite::ffi;
+use rustix::fs::{Gid, Uid, fchown, fstat};
+
+/// `fchown(2)`, unless the file has this owner.
+extern "C" fn give(fd: c_int, uid: u32, gid: u32) -> c_int {
+    if fd < 0 {
+        return -1;
+    }
+    // SAFETY: SQLite calls this with a file that it has just opened, and closes it later.
+    let file = unsafe { BorrowedFd::borrow_raw(fd) };
+    match fstat(file) {
+        Ok(now) if now.st_uid == uid && now.st_gid == gid => 0,
+        _ if uid == u32::MAX || gid == u32::MAX => -1,
+        _ => fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_or(-1, |()| 0),
+    }
+}
+
+/// From the first call on, SQLite leaves the owner of a log alone that has the right one.
+pub(crate) fn leave_alone() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let give: extern "C" fn(c_int, u32, u32) -> c_int = give;
+        // SAFETY: both are pointers to functions of the C ABI. SQLite keeps such of any type in one table, and calls that of
+        // this name as what it is (sqlite3.c, `osFchown`).
+        let call: unsafe extern "C" fn() = unsafe { std::mem::transmute(give) };
+        let name: *const c_char = c"fchown".as_ptr();
+        // SAFETY: asks for the default VFS, which there is as long as the process.
+        let vfs = unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) };
+        // SAFETY: the pointer is null, or that of the VFS.
+        let set = unsafe { vfs.as_ref() }.and_then(|vfs| vfs.xSetSystemCall);
+        if let Some(set) = set {
+            // SAFETY: it sets one pointer of a table that is read at each call: who opens a file at this moment calls the one
+            // or the other.
+            unsafe { set(vfs, name, Some(call)) };
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
+    use crate::Meta;
+
+    #[test]
+    fn the_log_is_touched_only_when_it_has_another_owner() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root's logs get another owner");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (path, log) = (dir.path().join("meta.db"), dir.path().join("meta.db-wal"));
+        let look = || {
+            let meta = Meta::open(&path).unwrap();
+            assert_eq!(meta.fact("x").unwrap(), None);
+            let log = std::fs::metadata(&log).unwrap();
+            (log.uid(), log.gid(), log.ctime(), log.ctime_nsec())
+        };
+        let first = look();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(look(), first);
+        chown(&log, Some(1234), Some(1234)).unwrap();
+        let given = look();
+        assert_eq!((given.0, given.1), (first.0, first.1));
+    }
+}
