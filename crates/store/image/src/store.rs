@@ -290,7 +290,7 @@ fn make(root: &Path) -> Result<StoreFile, Error> {
             .create(&path)
             .context(|| format!("create {}", path.display()))?;
     }
-    widen(&root.join("refs"));
+    WIDENED.iter().for_each(|name| widen(&root.join(name)));
     // The file comes last: a store that has it is complete.
     let file = StoreFile {
         format: 1,
@@ -300,13 +300,16 @@ fn make(root: &Path) -> Result<StoreFile, Error> {
     Ok(file)
 }
 
+/// Directories in which every command makes files.
+const WIDENED: [&str; 3] = ["refs", "tmp", "leases"];
+
 /// Files with the longest of names that are more than a block of a directory holds.
 const WIDE: usize = 20;
 
 /// Makes an empty directory one that ext4 searches by an index, which it stays. One of a single block is searched from end
-/// to end, and while that block is on its way to the disk every search waits for the disk (`__ext4_find_entry`): whoever
-/// looks for a name keeps those waiting who change one with the whole index locked, and these do everybody else. Another
-/// file system has no use for it, and where it does not work there is nothing to mend.
+/// to end, and while that block is on its way to the disk every search waits for the disk (`__ext4_find_entry`), also that
+/// of who makes a file, whom all others wait for who make one. Another file system has no use for it, and where it does
+/// not work there is nothing to mend.
 fn widen(directory: &Path) {
     let names = || (0..WIDE).map(|number| directory.join(format!(".wide-{number:0>249}")));
     for name in names() {

@@ -381,13 +381,15 @@ fn the_longest_names_are_files_too() {
 #[test]
 fn ext4_finds_names_by_an_index() {
     let world = World::new();
-    let refs = world.root().join("refs");
-    assert_eq!(std::fs::read_dir(&refs).unwrap().count(), 0);
-    let file_system = rustix::fs::statfs(&refs).unwrap();
-    if file_system.f_type != 0xef53 {
-        eprintln!("skipped: the store of this test is not on ext4");
-        return;
+    for name in ["refs", "tmp", "leases"] {
+        let directory = world.root().join(name);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        let file_system = rustix::fs::statfs(&directory).unwrap();
+        if file_system.f_type != 0xef53 {
+            eprintln!("skipped: the store of this test is not on ext4");
+            return;
+        }
+        let size = std::fs::metadata(&directory).unwrap().len();
+        assert!(size > file_system.f_bsize.unsigned_abs(), "{name}: {size} bytes");
     }
-    let size = std::fs::metadata(&refs).unwrap().len();
-    assert!(size > file_system.f_bsize.unsigned_abs(), "{size} bytes");
 }
