@@ -1,6 +1,6 @@
 //! The store: where it is, and its parts.
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -201,13 +201,26 @@ impl Store {
     /// Failures of the disk.
     pub fn sync(&self) -> Result<(), Error> {
         self.named.store(false, Ordering::Relaxed);
-        self.layers.sync().context(|| "sync the layers to disk")?;
-        // Nothing to do when the line before had something to do: then all is clean by now.
         let what = || format!("sync {}", self.root.display());
         let root = std::fs::File::open(&self.root).context(what)?;
+        let synced = self.layers.sync().context(|| "sync the layers to disk")?;
+        if synced && self.is_one_file_system(&root) {
+            return Ok(());
+        }
         rustix::fs::syncfs(&root)
             .map_err(std::io::Error::from)
             .context(what)
+    }
+
+    /// Whether names, documents and layers lie in one file system.
+    fn is_one_file_system(&self, root: &std::fs::File) -> bool {
+        let own = root.metadata().map(|root| root.dev());
+        let there = |name| std::fs::metadata(self.root.join(name)).map(|part| part.dev());
+        own.is_ok_and(|own| {
+            ["layers", "refs", "blobs"]
+                .iter()
+                .all(|name| there(name).is_ok_and(|part| part == own))
+        })
     }
 
     /// The same after work that may have found all as it is to be: without a new layer or a new name only these names are

@@ -51,6 +51,9 @@ impl Form {
     }
 }
 
+/// How the file of a layer says that it may not be on the disk.
+const NOT_DURABLE: &str = "\ndurable 0";
+
 /// What is known of a layer beside its entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
@@ -139,6 +142,27 @@ impl State {
         std::fs::write(&path, self.text()).context(|| format!("write {}", path.display()))
     }
 
+    /// Notes in the file of a published layer that it is on the disk: one byte is another, where it is. A power cut leaves
+    /// the one or the other, and the rest of the file is on the disk by then, so nothing is waited for.
+    pub(crate) fn note_durable(dir: &Path) -> Result<(), Error> {
+        let path = dir.join("state");
+        let what = || format!("note in {} that it is on the disk", path.display());
+        let mut how = std::fs::OpenOptions::new();
+        let mut file = how.read(true).write(true).open(&path).context(what)?;
+        let mut text = String::new();
+        io::Read::read_to_string(&mut file, &mut text).context(what)?;
+        let place = text.find(NOT_DURABLE).filter(|_| Self::parse(&text).is_some());
+        match place {
+            Some(place) => {
+                let place = place + NOT_DURABLE.len() - 1;
+                std::os::unix::fs::FileExt::write_all_at(&file, b"1", place as u64).context(what)
+            }
+            // Somebody else was faster.
+            None if Self::parse(&text).is_some() => Ok(()),
+            None => Err(damaged(&path)),
+        }
+    }
+
     /// Replaces the file of a published layer: written in `tmp` under a name of this process' own, since others may do
     /// the same at this moment, and renamed. Its bytes are on the disk before that: a power cut must not leave a layer
     /// that is whole with a state that says nothing.
@@ -214,6 +238,26 @@ mod tests {
             ..sample()
         };
         assert_eq!(State::parse(&image.text()), Some(image));
+    }
+
+    #[test]
+    fn one_byte_of_the_file_says_that_a_layer_is_on_the_disk() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        sample().write(dir.path()).unwrap();
+        let before = std::fs::metadata(&path).unwrap().ino();
+        for _ in 0..2 {
+            State::note_durable(dir.path()).unwrap();
+            let durable = State {
+                durable: true,
+                ..sample()
+            };
+            assert_eq!(State::read(dir.path()).unwrap(), durable);
+            assert_eq!(std::fs::metadata(&path).unwrap().ino(), before);
+        }
+        std::fs::write(&path, "dhow-layer 1\nboot b\ndurable 0\n").unwrap();
+        State::note_durable(dir.path()).unwrap_err();
     }
 
     #[test]

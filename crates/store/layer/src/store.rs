@@ -356,11 +356,12 @@ impl LayerStore {
 
     /// Makes durable the layers that this store wrote, or was asked for, and that nobody has made durable yet: one
     /// `syncfs`, then the flag in each `state`. Those of another boot stay as they are: whether they are whole is not
-    /// known (see [`LayerStore::suspects`]).
+    /// known (see [`LayerStore::suspects`]). Says whether there was anything to do: then all that was written to this file
+    /// system before is on the disk. The flags are not waited for: without one a layer is compared once after a power cut.
     ///
     /// # Errors
     /// Failures of the disk.
-    pub fn sync(&self) -> Result<(), Error> {
+    pub fn sync(&self) -> Result<bool, Error> {
         // They are taken off the list when they are on the disk, not before: another thread may ask meanwhile.
         let noted = self.fresh().clone();
         let boot = boot_id()?;
@@ -372,22 +373,19 @@ impl LayerStore {
                 _ => (),
             }
         }
-        if !fresh.is_empty() {
+        let any = !fresh.is_empty();
+        if any {
             let what = || format!("sync {}", self.root.display());
             let root = std::fs::File::open(self.root.as_path()).context(what)?;
             rustix::fs::syncfs(&root).map_err(io::Error::from).context(what)?;
         }
         for layer in fresh {
-            let state = State {
-                durable: true,
-                ..layer.state
-            };
-            // The layer is on the disk, which is what was asked for. Without the note, on a disk without room or when
-            // the layer was removed meanwhile, it is looked at once more after the next boot.
-            drop(state.replace(&layer.path, &self.root.join("tmp")));
+            // The layer is on the disk, which is what was asked for. Without the note, as when the layer was removed
+            // meanwhile, it is looked at once more after the next boot.
+            drop(State::note_durable(&layer.path));
         }
         self.fresh().retain(|diff| !noted.contains(diff));
-        Ok(())
+        Ok(any)
     }
 
     /// Layers that were written in another boot and never made durable: after a power cut their files may be empty.
