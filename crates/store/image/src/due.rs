@@ -20,6 +20,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use dhow_meta::{Deed, Due, Edit, ImageRecord, Owner};
 use dhow_reference::Reference;
+use dhow_sys::sched::Urgent;
 use dhow_types::{Digest, ImageId};
 
 use crate::names::{index_name, parse_name_file, place, read_name_file, unindex_name};
@@ -64,6 +65,14 @@ impl Drop for Staged {
     fn drop(&mut self) {
         drop(std::fs::remove_file(&self.0.staged));
     }
+}
+
+/// A name that this thread has locked, which runs before all that are not urgent meanwhile, where it may: set aside for the
+/// turns of others it would keep waiting who wants the same name.
+struct NameLock {
+    // Dropped first: the next one goes on before this thread waits for its own turn again.
+    _file: File,
+    _urgent: Urgent,
 }
 
 /// What stands in the way of a file made ready.
@@ -248,7 +257,7 @@ impl Store {
 
     /// One process at a time changes the file of a name: a byte of `locks/names` is locked for it. Nobody who has it waits
     /// for the index.
-    fn lock_name(&self, canonical: &str) -> Result<File, Error> {
+    fn lock_name(&self, canonical: &str) -> Result<NameLock, Error> {
         let path = self.root.join("locks").join("names");
         let what = || format!("lock {}", path.display());
         let mut how = OpenOptions::new();
@@ -261,8 +270,12 @@ impl Store {
         let file = file.open(&path).context(what)?;
         let hash = Digest::of(canonical.as_bytes());
         let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let urgent = Urgent::begin();
         dhow_sys::file::lock_byte(&file, u64::from_le_bytes(*first) >> 1).context(what)?;
-        Ok(file)
+        Ok(NameLock {
+            _file: file,
+            _urgent: urgent,
+        })
     }
 
     /// Brings the index up to what `refs/` says, if a process died between the two. Costs one `stat` and one query.
