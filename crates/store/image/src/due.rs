@@ -173,6 +173,8 @@ impl Store {
     fn carry_out_one(&self, canonical: &str, ready: Option<&Ready>) -> Result<(), Error> {
         let record = |id: &ImageId| Ok(self.meta.image(id)?);
         let mut again: Option<Staged> = None;
+        // The file system frees what was the file of the name when this is closed, after the name: that may wait for a disk.
+        let _old = File::open(self.name_path(canonical));
         for _ in 0..MOST_TRIES {
             let ready = again.as_ref().map(|staged| &staged.0).or(ready);
             let lock = self.lock_name(canonical)?;
