@@ -181,6 +181,27 @@ fn of_many_that_want_the_name_of_a_pod_or_a_secret_one_has_it() {
 }
 
 #[test]
+fn of_many_that_make_one_volume_one_does_and_all_have_it() {
+    let Some(world) = World::with_busybox() else {
+        return;
+    };
+    let ran = at_once(|number| world.say(&format!("volume create --label by={number} only")));
+    for ran in &ran {
+        assert_eq!((ran.code, ran.stdout.trim()), (0, "only"), "{ran:?}");
+    }
+    let created = world
+        .say("events --since 1h --until 0s --filter event=create --filter type=volume")
+        .ok();
+    assert_eq!(created.lines().count(), 1, "{created}");
+    assert_eq!(
+        names(&world.root().join("volumes/only")),
+        ["_data", "volume.json"]
+    );
+    world.say("volume rm only").ok();
+    world.clean();
+}
+
+#[test]
 fn of_many_that_want_an_address_one_has_it() {
     let Some(world) = World::with_busybox() else {
         return;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dhow_rootpath::Root;
 use dhow_types::{ContainerId, ErrorKind, validate_name};
@@ -124,8 +125,10 @@ impl Engine {
             labels,
             options: wanted.options.clone(),
         };
-        write_json(&folder.join("volume.json"), &record)?;
-        self.tell(&of_volume(&name, "create"));
+        // Of several that make it at once one does, and the others get what that one asked for.
+        if write_first(&folder.join("volume.json"), &record)? {
+            self.tell(&of_volume(&name, "create"));
+        }
         self.volume(&name)
     }
 
@@ -244,6 +247,21 @@ impl Engine {
         self.tell(&Event::now(EventKind::Volume, "prune", "").with("reclaimed", bytes));
         Ok((removed, bytes))
     }
+}
+
+/// Writes a record where there is none yet, whole or not at all; `false` when somebody was faster.
+fn write_first(path: &Path, record: &Record) -> Result<bool, Error> {
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let beside = path.with_extension(format!("{}-{serial}", std::process::id()));
+    write_json(&beside, record)?;
+    let first = match fs::hard_link(&beside, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).context(|| format!("write {}", path.display())),
+    };
+    drop(fs::remove_file(&beside));
+    first
 }
 
 fn of_volume(name: &str, action: &str) -> Event {
