@@ -93,7 +93,10 @@ fn once(url: &str) -> Result<Box<dyn Read + Send>, Error> {
             let read = reader.take(length as u64).read_to_end(&mut body);
             read.map_err(|error| failure(url, error))?;
             if body.len() < length {
-                return Err(failure(url, format!("it broke off at {} of {length} bytes", body.len())));
+                return Err(failure(
+                    url,
+                    format!("it broke off at {} of {length} bytes", body.len()),
+                ));
             }
             Ok(Box::new(Cursor::new(body)))
         }
