@@ -86,6 +86,15 @@ impl Checker<'_> {
     /// What dead processes left: staged files, half-made layers, removed things not yet deleted, leases.
     fn leftovers(&mut self) -> Result<(), Error> {
         let (tmp, trash) = (self.store.root.join("tmp"), self.store.root.join("trash"));
+        let hidden_in = |folder: &str| {
+            // There is no `containers/` in a store that never had one.
+            let names = names_in(&self.store.root.join(folder)).unwrap_or_default();
+            let gone = names
+                .iter()
+                .filter(|name| name.as_encoded_bytes().starts_with(b".gone-"));
+            gone.count()
+        };
+        let removed_there = hidden_in("snapshots") + hidden_in("containers");
         let before = (names_in(&tmp)?, names_in(&trash)?);
         let layers = &self.store.layers;
         // Finds those that were removed and are still there.
@@ -103,8 +112,8 @@ impl Checker<'_> {
         for (count, what) in [
             (half_made, "half-made things of dead processes in tmp/"),
             (
-                removed + hidden,
-                "removed things in trash/ or layers/ that were not deleted yet",
+                removed + hidden + removed_there,
+                "removed things that were not deleted yet",
             ),
             (leases, "leases of dead processes"),
         ] {

@@ -187,10 +187,22 @@ fn what_dead_processes_left_is_swept_by_any_check() {
     std::fs::write(tmp.join(format!("blob-{pid}-0")), b"half").unwrap();
     std::fs::write(tmp.join(format!("ref-{pid}-0")), b"half").unwrap();
     std::fs::create_dir_all(world.root().join("trash/1-2-3/fs/deep")).unwrap();
+    let hidden = ["snapshots", "containers"].map(|folder| world.root().join(folder).join(".gone-1-2-3"));
+    for hidden in &hidden {
+        std::fs::create_dir_all(hidden.join("upper/deep")).unwrap();
+    }
     std::fs::write(world.root().join(format!("leases/{pid}-1-00000000-0")), b"*\n").unwrap();
     let report = world.store.check(Check::default()).unwrap();
     assert!(report.clean());
     assert_eq!(report.findings.len(), 3, "{report:?}");
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.what.starts_with("3 removed things")),
+        "{report:?}"
+    );
+    assert!(!hidden.iter().any(|hidden| hidden.exists()));
     world.assert_clean();
     assert!(
         std::fs::read_dir(world.root().join("trash"))

@@ -152,12 +152,20 @@ fn remove(dir: &Path, name: &OsStr) -> Result<(), Error> {
         .context(|| format!("remove {}", dir.join(name).display()))
 }
 
-/// Removes everything in `ROOT/trash`, and in `ROOT/tmp` all that no living process makes.
+/// Directories whose own things are removed where they are, under a name of something removed.
+const HIDING: [&str; 2] = ["snapshots", "containers"];
+
+/// Removes everything in `ROOT/trash`, what was removed where it is, and in `ROOT/tmp` all that no living process makes.
 pub(crate) fn sweep(root: &Path) -> Result<(), Error> {
     let mut failures = Failures::new();
     let trash = root.join("trash");
     for name in names(&trash)? {
         failures.record("empty the trash", remove(&trash, &name));
+    }
+    for folder in HIDING.map(|name| root.join(name)) {
+        for name in names(&folder)?.into_iter().filter(|name| is_gone(name)) {
+            failures.record("delete what was removed", remove(&folder, &name));
+        }
     }
     let tmp = root.join("tmp");
     for name in names(&tmp)? {
@@ -216,11 +224,12 @@ pub(crate) fn is_gone(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(GONE.as_bytes())
 }
 
-/// Gives `path` a name of something removed, in the directory where it is; returns that.
+/// Gives `path` a name of something removed, in the directory where it is; returns that. Of renames from directory to
+/// directory the kernel does one at a time in a file system (`s_vfs_rename_mutex`).
 ///
 /// # Errors
 /// `NotFound` when it is not there.
-pub(crate) fn hide(path: &Path) -> Result<PathBuf, Error> {
+pub fn hide(path: &Path) -> Result<PathBuf, Error> {
     rename_to(path, path.parent().unwrap_or(Path::new("/")), GONE)
 }
 

@@ -39,8 +39,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use dhow_layer::{Capture, Layer, LayerStore, Owners};
 use dhow_rootpath::Root;
@@ -50,9 +48,6 @@ dhow_types::define_error! {
     /// What failed on which snapshot.
     pub struct Error;
 }
-
-/// Makes names in the trash differ within one process.
-static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// How new snapshots are made. One store may have snapshots of both kinds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -274,7 +269,7 @@ impl Snapshots {
     /// on what is deleted; unmount before.
     ///
     /// # Errors
-    /// Failures of the file system; what is left then lies in the trash.
+    /// Failures of the file system; what is left then goes when the store is swept.
     pub fn remove(&self, key: &str) -> Result<(), Error> {
         self.withdraw(key)?.map_or(Ok(()), Withdrawn::delete)
     }
@@ -285,21 +280,14 @@ impl Snapshots {
     /// Failures of the file system; the snapshot is then still there.
     pub fn withdraw(&self, key: &str) -> Result<Option<Withdrawn>, Error> {
         check_key(key)?;
-        let nanos = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |time| time.as_nanos());
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let name = format!("snapshot-{}-{nanos}-{serial}", std::process::id());
-        let trash = self.root.join("trash");
-        match std::fs::rename(self.dir().join(key), trash.join(&name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.context(|| format!("remove the snapshot {key}"))?,
+        match dhow_layer::hide(&self.dir().join(key)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            hidden => {
+                let path = hidden.context(|| format!("remove the snapshot {key}"))?;
+                let key = key.to_owned();
+                Ok(Some(Withdrawn { key, path }))
+            }
         }
-        Ok(Some(Withdrawn {
-            key: key.to_owned(),
-            trash,
-            name,
-        }))
     }
 
     /// All keys, sorted.
@@ -323,23 +311,23 @@ impl Snapshots {
     }
 }
 
-/// A snapshot that is out of the view and whose files are still there. Dropped, they stay in the trash.
+/// A snapshot that is out of the view and whose files are still there. Dropped, they stay until the store is swept.
 #[derive(Debug)]
-#[must_use = "its files stay in the trash"]
+#[must_use = "its files stay"]
 pub struct Withdrawn {
     key: String,
-    trash: PathBuf,
-    name: String,
+    path: PathBuf,
 }
 
 impl Withdrawn {
     /// Deletes its files.
     ///
     /// # Errors
-    /// Failures of the file system; what is left lies in the trash.
+    /// Failures of the file system; what is left goes when the store is swept.
     pub fn delete(self) -> Result<(), Error> {
-        Root::open(&self.trash)
-            .and_then(|trash| trash.remove_all_at_once(Path::new(&self.name)))
+        let (folder, name) = (self.path.parent(), self.path.file_name());
+        Root::open(folder.unwrap_or(Path::new("/")))
+            .and_then(|folder| folder.remove_all_at_once(Path::new(name.unwrap_or_default())))
             .context(|| format!("delete the files of the snapshot {}", self.key))
     }
 }

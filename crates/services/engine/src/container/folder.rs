@@ -176,23 +176,20 @@ impl Containers {
 
     /// The same, of one that may have lost its name with its config.
     pub(crate) fn discard(&self, id: &ContainerId, name: Option<&str>) -> Result<(), Error> {
-        let trash = self.root.join("trash");
-        make_folder(&trash)?;
-        let grave = trash.join(format!("container-{id}"));
-        match fs::rename(self.folder(id), &grave) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::wrap(error, format!("remove container {}", id.short())));
+        let gone = match dhow_layer::hide(&self.folder(id)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            gone => {
+                Some(gone.map_err(|error| Error::wrap(error, format!("remove container {}", id.short())))?)
             }
-            _ => {}
-        }
+        };
         if let Some(name) = name {
             self.names().release(name, id)?;
         }
         drop(fs::remove_dir_all(self.run_folder(id)));
-        match fs::remove_dir_all(&grave) {
+        match gone.map_or(Ok(()), fs::remove_dir_all) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::wrap(
                 error,
-                format!("empty the trash of container {}", id.short()),
+                format!("delete the folder of container {}", id.short()),
             )),
             _ => Ok(()),
         }
