@@ -313,8 +313,8 @@ fn make(root: &Path) -> Result<StoreFile, Error> {
     Ok(file)
 }
 
-/// Directories in which every command makes files.
-const WIDENED: [&str; 3] = ["refs", "tmp", "leases"];
+/// Directories in which every command makes or looks for files; the first is the store itself.
+const WIDENED: [&str; 4] = ["", "refs", "tmp", "leases"];
 
 /// Files with the longest of names that are more than a block of a directory holds.
 const WIDE: usize = 20;

@@ -49,8 +49,11 @@ impl Store {
 
     /// Forgets what blobs these layers had, unless somebody brought them again meanwhile.
     fn forget_blobs(&self, layers: &[DiffId]) -> Result<(), Error> {
+        let is_gone = |diff: &&DiffId| !self.layers.contains(diff);
+        // Looked for once before, so that the kernel knows: a search in a directory that is being written waits for the disk.
+        layers.iter().filter(is_gone).for_each(drop);
         self.meta.edit(|edit| {
-            let mut gone = layers.iter().filter(|diff| !self.layers.contains(diff));
+            let mut gone = layers.iter().filter(is_gone);
             gone.try_for_each(|diff| edit.forget_blobs(diff))
         })?;
         Ok(())
