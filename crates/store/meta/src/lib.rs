@@ -12,7 +12,8 @@
 //! - The last process to close does not checkpoint: a short command pays for its own pages only.
 //! - Opened on first use: a command that asks nothing pays nothing.
 //!
-//! [`Edit`] is one write transaction; the methods of [`Meta`] that write are edits of one step.
+//! [`Edit`] is one write transaction; the methods of [`Meta`] that write are edits of one step. What it changes of a name
+//! is [`Due`] in the name's file, which is changed after it.
 //!
 //! [`Lease`] keeps digests from the sweeper while a pull, a build or a load is at work. Leases are files, since
 //! they must outlive nothing: the lease of a dead process (pid, start time, boot id) is void. The lock rule:
