@@ -40,6 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dhow_sys::sched::Urgent;
 use dhow_types::ErrorKind;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
@@ -281,6 +282,9 @@ impl Meta {
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        // On xfs who reads a file keeps out who writes to it: set aside with the log half read, a reader would keep the
+        // writer waiting who has the index locked.
+        let _urgent = Urgent::begin();
         let connection = self.ensure(&mut guard)?;
         query(connection).map_err(|error| self.failure("read", error))
     }
@@ -296,6 +300,8 @@ impl Meta {
     fn connect(&self) -> Result<Connection, Error> {
         self.recover()?;
         owner::leave_alone();
+        // It reads the log, as `read` does.
+        let _urgent = Urgent::begin();
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = Connection::open(&self.path)?;
             connection.busy_timeout(PATIENCE)?;
