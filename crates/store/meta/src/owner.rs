@@ -1,9 +1,12 @@
-//! The owner of SQLite's log.
+//! The owner and the times of SQLite's files.
 //!
 //! As root, SQLite gives the log the owner of the database each time that it opens it, that is in every command
 //! (`robustFchown` of os_unix.c). The log mostly has it, and the call changes its inode all the same: it may wait for a disk
 //! that is just writing the block of that inode, and whoever is about to commit waits with it (16 ms, seen with 32 commands
 //! at work).
+//!
+//! The time of the last access is that of the last look at the log, where it is older than the last change: in nearly every
+//! command. It changes the inode as well, and nobody wants to know it.
 
 #![allow(unsafe_code, reason = "SQLite's table of system calls is C")]
 
@@ -28,23 +31,28 @@ extern "C" fn give(fd: c_int, uid: u32, gid: u32) -> c_int {
     }
 }
 
-/// From the first call on, SQLite leaves the owner of a log alone that has the right one.
+/// From the first call on, SQLite leaves the owner of a log alone that has the right one, and the access times of its files.
 pub(crate) fn leave_alone() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let give: extern "C" fn(c_int, u32, u32) -> c_int = give;
         // SAFETY: both are pointers to functions of the C ABI. SQLite keeps such of any type in one table, and calls that of
         // this name as what it is (sqlite3.c, `osFchown`).
-        let call: unsafe extern "C" fn() = unsafe { std::mem::transmute(give) };
-        let name: *const c_char = c"fchown".as_ptr();
+        let give: unsafe extern "C" fn() = unsafe { std::mem::transmute(give) };
+        let open: unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int =
+            dhow_sys::file::open_without_atime;
+        // SAFETY: likewise (`osOpen`, which gives it a string).
+        let open: unsafe extern "C" fn() = unsafe { std::mem::transmute(open) };
         // SAFETY: asks for the default VFS, which there is as long as the process.
         let vfs = unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) };
         // SAFETY: the pointer is null, or that of the VFS.
         let set = unsafe { vfs.as_ref() }.and_then(|vfs| vfs.xSetSystemCall);
-        if let Some(set) = set {
-            // SAFETY: it sets one pointer of a table that is read at each call: who opens a file at this moment calls the one
-            // or the other.
-            unsafe { set(vfs, name, Some(call)) };
+        for (name, call) in [(c"fchown", give), (c"open", open)] {
+            if let Some(set) = set {
+                // SAFETY: it sets one pointer of a table that is read at each call: who opens a file at this moment calls the
+                // one or the other.
+                unsafe { set(vfs, name.as_ptr(), Some(call)) };
+            }
         }
     });
 }
@@ -67,8 +75,19 @@ mod tests {
             let meta = Meta::open(&path).unwrap();
             assert_eq!(meta.fact("x").unwrap(), None);
             let log = std::fs::metadata(&log).unwrap();
-            (log.uid(), log.gid(), log.ctime(), log.ctime_nsec())
+            (
+                log.uid(),
+                log.gid(),
+                log.ctime(),
+                log.ctime_nsec(),
+                log.atime_nsec(),
+            )
         };
+        // Something in the log, so that it is read.
+        Meta::open(&path)
+            .unwrap()
+            .edit(|edit| edit.set_fact("y", 1))
+            .unwrap();
         let first = look();
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert_eq!(look(), first);
