@@ -43,7 +43,9 @@ impl UnitFile {
             path: path.to_owned(),
             groups: Vec::new(),
         };
-        let lines: Vec<&str> = text.strip_suffix('\n').unwrap_or(text).split('\n').collect();
+        let mut lines: Vec<&str> = text.split('\n').collect();
+        // After the last line's end there is no line.
+        lines.pop_if(|last| last.is_empty());
         if lines.len() > MAX_LINES {
             return Err(bad(format!("it has more than {MAX_LINES} lines")));
         }
@@ -62,11 +64,19 @@ impl UnitFile {
                     continued.push_str(part);
                     continue;
                 }
-                Some(part) => part,
+                Some(part) => {
+                    continued.push_str(part);
+                    break;
+                }
                 None => line,
             };
             let line = std::mem::take(&mut continued) + line;
             file.take(&line, number + 1, &mut here, &mut comments)?;
+        }
+        // A line that was to go on when the file ended.
+        let rest = continued.trim_end_matches(|end: char| end == '\\' || end.is_whitespace());
+        if !rest.is_empty() {
+            file.take(rest, lines.len(), &mut here, &mut comments)?;
         }
         let last = here.unwrap_or_else(|| file.group_index(""));
         file.groups[last]
@@ -374,6 +384,19 @@ mod tests {
         assert_eq!(file.keys("A"), ["x"]);
         let again = parse(&file.text_of_all());
         assert_eq!(again, file);
+    }
+
+    #[test]
+    fn a_line_that_is_to_go_on_when_the_file_ends_counts() {
+        for end in ["\\", "\\\n", "\\\n\n", " \\\n# comment\n", "\\\\\n\n"] {
+            let file = parse(&format!("[A]\nx=1{end}"));
+            assert_eq!(file.text("A", "x"), Some("1"), "{end:?}");
+            assert_eq!(parse(&file.text_of_all()), file, "{end:?}");
+        }
+        for nothing in ["", "\\", "\n"] {
+            let file = parse(nothing);
+            assert_eq!(parse(&file.text_of_all()), file, "{nothing:?}");
+        }
     }
 
     #[test]
