@@ -89,10 +89,7 @@ impl Checker<'_> {
         let hidden_in = |folder: &str| {
             // There is no `containers/` in a store that never had one.
             let names = names_in(&self.store.root.join(folder)).unwrap_or_default();
-            let gone = names
-                .iter()
-                .filter(|name| name.as_encoded_bytes().starts_with(b".gone-"));
-            gone.count()
+            names.iter().filter(|name| dhow_layer::is_gone(name)).count()
         };
         let removed_there = hidden_in("snapshots") + hidden_in("containers");
         let before = (names_in(&tmp)?, names_in(&trash)?);

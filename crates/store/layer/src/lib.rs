@@ -47,7 +47,7 @@ pub use hash::ContentHasher;
 pub use index::{Entries, Index};
 pub use inflated::Inflated;
 pub use owners::{IdRow, Owners};
-pub use staging::{MOUNT_POINT, hide};
+pub use staging::{MOUNT_POINT, hide, is_gone};
 pub use state::boot_id;
 pub use store::{Backend, Capture, Layer, LayerStore, Problem, Scratch, Unpack, Unpacked};
 pub use stream::TarStream;

@@ -219,8 +219,9 @@ fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
 /// Begins the name of what was removed and is still in its directory.
 const GONE: &str = ".gone-";
 
-/// Whether this is the name of something that was removed: nobody needs it any more.
-pub(crate) fn is_gone(name: &OsStr) -> bool {
+/// Whether this is the name of something that was removed (see [`hide`]): nobody needs it any more.
+#[must_use]
+pub fn is_gone(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(GONE.as_bytes())
 }
 
