@@ -258,7 +258,10 @@ fn write_first(path: &Path, record: &Record) -> Result<bool, Error> {
     let first = match fs::hard_link(&beside, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error).context(|| format!("write {}", path.display())),
+        // A file system without further names: there the later one's stays, as if it had come alone.
+        Err(_) => fs::rename(&beside, path)
+            .map(|()| true)
+            .context(|| format!("write {}", path.display())),
     };
     drop(fs::remove_file(&beside));
     first
