@@ -191,7 +191,8 @@ impl Store {
     }
 
     /// Gives names from one image to another, each `(name, from, to)`: all of them at once, or none. A name given from an image to the same
-    /// one is a further name of it.
+    /// one is a further name of it. Only where the file of one cannot get its place after that, on a disk that fails or has no
+    /// room for it, is that name as before and an error, and the others are moved.
     ///
     /// # Errors
     /// `FailedPrecondition` when a name does not belong to the image that it is to be taken from; `NotFound`; `InvalidArgument` for a

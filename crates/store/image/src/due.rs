@@ -163,7 +163,8 @@ impl Store {
             let settled = edit.due()?.is_empty();
             self.note(edit, settled)
         });
-        // When the index cannot be told, as on a full disk, whoever comes next finds that the files are so.
+        // When the index cannot be told, as on a full disk, whoever comes next finds that the files are so, and tries once
+        // more to write those that could not be written.
         drop(told);
         outcome
     }
