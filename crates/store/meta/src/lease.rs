@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use dhow_types::Digest;
 use rustix::process::{Pid, getpid};
@@ -232,9 +233,14 @@ fn start_time(pid: Pid) -> std::io::Result<u64> {
 
 /// The first eight characters of the boot id.
 pub(crate) fn boot() -> Result<String, Error> {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
     let path = "/proc/sys/kernel/random/boot_id";
     let id = std::fs::read_to_string(path).context(|| format!("read {path}"))?;
-    Ok(id.chars().filter(char::is_ascii_hexdigit).take(8).collect())
+    let known = || id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+    Ok(KNOWN.get_or_init(known).clone())
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Option<String>> {

@@ -7,6 +7,8 @@
 //! - Many processes, many readers, one writer, every write short. Writers wait in the kernel for `meta.db-lock` and are
 //!   woken at once: SQLite alone would look again after 1, 2, 5, ... 100 ms. No lock is held while a byte moves over
 //!   network, hash or disk.
+//! - The log is in memory, where this host has room for it, and copied to the disk when the next one may go on (`home`,
+//!   `copy`): nobody waits for a disk to write to the index.
 //! - The log is folded in by a writer after it has let the next one go on, since that waits for the disk; what was folded
 //!   in is noted, so that nobody waits for the disk to begin it anew (`log`).
 //! - The last process to close does not checkpoint: a short command pays for its own pages only.
@@ -25,12 +27,14 @@
 
 mod blobs;
 mod cache;
+mod calls;
+mod copy;
 mod due;
 mod held;
+mod home;
 mod images;
 mod lease;
 mod log;
-mod owner;
 mod schema;
 mod sweep;
 
@@ -47,7 +51,9 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use rustix::fs::FlockOperation;
 
+use copy::Copy;
 use held::Held;
+use home::{Alone, Home};
 
 pub use blobs::BlobRecord;
 pub use cache::CacheRecord;
@@ -64,6 +70,9 @@ dhow_types::define_error! {
 /// How long a writer waits for one that does not take its turn: an older program.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two tries of what nobody is woken for.
+const RETRY: Duration = Duration::from_millis(1);
+
 /// Pages of the log from which on a writer folds it in. Every open reads the whole log again, so it is kept short; each
 /// time it starts anew its first writer waits for the disk, so it is not kept shorter.
 const LONG_LOG: i32 = 128;
@@ -71,11 +80,19 @@ const LONG_LOG: i32 = 128;
 /// The index database of one store.
 pub struct Meta {
     path: PathBuf,
-    connection: Mutex<Option<Connection>>,
+    /// Where the log may lie, if that is in memory.
+    run: Option<PathBuf>,
+    connection: Mutex<Option<Opened>>,
     /// Pages of the log after the last commit of this process.
     log: Arc<AtomicI32>,
     /// Whether the connection syncs a log that it begins.
     syncs: AtomicBool,
+}
+
+/// The database, and where its log is. It is closed before the log may get another place.
+struct Opened {
+    connection: Connection,
+    home: Home,
 }
 
 impl fmt::Debug for Meta {
@@ -96,10 +113,19 @@ impl Meta {
         std::fs::metadata(directory).context(|| format!("open the directory of {}", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
+            run: None,
             connection: Mutex::new(None),
             log: Arc::default(),
             syncs: AtomicBool::new(true),
         })
+    }
+
+    /// With the log below `run`, the folder of what ends with a boot, if that is in memory: whoever opens the database first
+    /// in a boot decides for all. Before the first use.
+    #[must_use]
+    pub fn with_run(mut self, run: &Path) -> Self {
+        self.run = Some(run.to_owned());
+        self
     }
 
     /// Runs `work` as one write transaction: all of it happens, or nothing. `work` reads and writes through the
@@ -109,13 +135,15 @@ impl Meta {
     /// What `work` returns; `Unavailable` when an older program kept the database busy for 5 s.
     pub fn edit<T, E: From<Error>>(&self, work: impl FnOnce(&Edit<'_>) -> Result<T, E>) -> Result<T, E> {
         let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = self.ensure(&mut guard)?;
+        let opened = self.ensure(&mut guard)?;
         // After the database is open: that reads the log, for which nobody has to wait.
         let turn = Held::take(&self.turn(), FlockOperation::LockExclusive)?;
-        let value = self.change(connection, work)?;
+        let value = self.change(opened, work)?;
         drop(turn);
+        self.bring_up(opened);
         if self.log.load(Ordering::Relaxed) >= LONG_LOG {
-            self.fold_in(connection);
+            self.fold_in(opened);
+            self.bring_up(opened);
         }
         Ok(value)
     }
@@ -129,23 +157,26 @@ impl Meta {
         work: impl FnOnce(&Edit<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
         let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = self.ensure(&mut guard)?;
+        let opened = self.ensure(&mut guard)?;
         let Some(turn) = Held::try_take(&self.turn())? else {
             return Ok(None);
         };
-        let value = self.change(connection, work)?;
+        let value = self.change(opened, work)?;
         drop(turn);
+        self.bring_up(opened);
         Ok(Some(value))
     }
 
     fn change<T, E: From<Error>>(
         &self,
-        connection: &mut Connection,
+        Opened { connection, home }: &mut Opened,
         work: impl FnOnce(&Edit<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        // With the lock: nobody begins the log anew between this and what is written.
-        let noted = log::Folded::read(&self.path);
-        let safe = noted.is_some_and(|noted| log::is_noted(&self.path, &noted));
+        let safe = home.memory.is_some() || {
+            // With the lock: nobody begins the log anew between this and what is written.
+            let noted = log::Folded::read(&self.path);
+            noted.is_some_and(|noted| log::is_noted(&home.log(&self.path), &noted))
+        };
         self.sync_log(connection, !safe)?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -177,35 +208,76 @@ impl Meta {
         set.map_err(|error| self.failure("prepare", error))
     }
 
-    /// Writes the log back into the database, as far as no reader needs it, unless another process does so.
-    fn fold_in(&self, connection: &Connection) {
-        self.log.store(0, Ordering::Relaxed);
-        // What fails here does not fail the commit, which is in the log; the next writer tries again.
-        drop(self.try_fold_in(connection));
+    /// Copies a log in memory to the disk, unless another process is at it: that one looks again when done.
+    fn bring_up(&self, Opened { connection, home }: &Opened) {
+        let Some(folder) = &home.memory else {
+            return;
+        };
+        let copy = Copy::new(&self.path, folder);
+        let committed = || frames(connection).ok();
+        while copy.is_behind(committed) {
+            // What fails here does not fail the commit; the next command tries again, and what the next boot lacks of names
+            // and images it finds in the files.
+            let Ok(Some(_folding)) = Held::try_take(&self.folding()) else {
+                return;
+            };
+            if copy.bring_up(committed).is_err() {
+                return;
+            }
+        }
     }
 
-    fn try_fold_in(&self, connection: &Connection) -> Result<(), Error> {
-        let Some(_folding) = Held::try_take(&log::beside(&self.path, "-fold"))? else {
+    /// Makes what was committed so far part of what a sync of the file system writes.
+    pub fn before_a_sync(&self) {
+        let guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = guard.as_ref() {
+            self.bring_up(opened);
+        }
+    }
+
+    /// Who has the lock of this file may copy the log, and fold it in.
+    fn folding(&self) -> PathBuf {
+        log::beside(&self.path, "-fold")
+    }
+
+    /// Writes the log back into the database, as far as no reader needs it, unless another process does so.
+    fn fold_in(&self, opened: &Opened) {
+        self.log.store(0, Ordering::Relaxed);
+        // What fails here does not fail the commit, which is in the log; the next writer tries again.
+        drop(self.try_fold_in(opened));
+    }
+
+    fn try_fold_in(&self, Opened { connection, home }: &Opened) -> Result<(), Error> {
+        let Some(_folding) = Held::try_take(&self.folding())? else {
             return Ok(());
         };
         let failed = |error| self.failure("fold in the log of", error);
-        let before = log::salts(&self.path);
-        // A reader of the log: until it ends, the log is not begun anew.
+        let what = || format!("note that the log of {} is folded in", self.path.display());
+        let log = home.log(&self.path);
+        let copy = home.memory.as_ref().map(|folder| Copy::new(&self.path, folder));
+        let before = log::salts(&log);
+        // A reader of the log: until it ends, the log is not begun anew, and nothing is folded in that was committed later.
         let reader = Connection::open(&self.path).map_err(failed)?;
         let begun = reader.execute_batch("BEGIN; SELECT value FROM facts LIMIT 1");
         begun.map_err(failed)?;
+        if let Some(copy) = &copy {
+            copy.sync(|| frames(connection).ok()).context(what)?;
+        }
         self.sync_log(connection, true)?;
         let last = changes(connection).map_err(failed)?;
         let frames = checkpoint(connection, "PASSIVE").map_err(failed)?;
-        let salts = before.filter(|before| log::salts(&self.path).as_ref() == Some(before));
+        let salts = before.filter(|before| log::salts(&log).as_ref() == Some(before));
         let (Some(frames), Some(salts)) = (frames, salts) else {
             return Ok(());
         };
-        let boot = lease::boot()?;
-        let what = || format!("note that the log of {} is folded in", self.path.display());
-        log::Folded { boot, salts, frames }
-            .write(&self.path)
-            .context(what)?;
+        match &copy {
+            Some(copy) => copy.folded_in(salts, frames),
+            None => {
+                let boot = lease::boot()?;
+                log::Folded { boot, salts, frames }.write(&self.path)
+            }
+        }
+        .context(what)?;
         drop(reader);
         // Later, if others are at it.
         let Some(_turn) = Held::try_take(&self.turn())? else {
@@ -218,29 +290,8 @@ impl Meta {
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         let unread = checkpoint(connection, "RESTART");
         connection.busy_timeout(PATIENCE).map_err(failed)?;
-        if unread.map_err(failed)?.is_some() && log::salts(&self.path) == Some(salts) {
-            log::clear(&self.path).context(what)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the log that another boot left what it is to be; see `log`.
-    fn recover(&self) -> Result<(), Error> {
-        let stale = || -> Result<Option<log::Folded>, Error> {
-            let Some(noted) = log::Folded::read(&self.path) else {
-                return Ok(None);
-            };
-            Ok((noted.boot != lease::boot()?).then_some(noted))
-        };
-        if stale()?.is_none() {
-            return Ok(());
-        }
-        let _turn = Held::take(&self.turn(), FlockOperation::LockExclusive)?;
-        // Another process may have been faster; before that nobody has the database open.
-        if let Some(noted) = stale()? {
-            let what = || format!("look at the log of {}", self.path.display());
-            log::drop_stale(&self.path, &noted).context(what)?;
-            log::forget(&self.path).context(what)?;
+        if unread.map_err(failed)?.is_some() && log::salts(&log) == Some(salts) {
+            log::clear(&log).context(what)?;
         }
         Ok(())
     }
@@ -263,10 +314,11 @@ impl Meta {
     /// Throws the database away; the next use makes an empty one. For a database that [`Meta::verify`] refuses.
     ///
     /// # Errors
-    /// When the files cannot be removed.
+    /// When the files cannot be removed; `Unavailable` when another process had the database open for 5 s.
     pub fn reset(&self) -> Result<(), Error> {
         let mut guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         *guard = None;
+        let alone = Alone::be(&self.path)?;
         for suffix in ["", "-wal", "-shm", "-folded"] {
             let mut name = self.path.clone().into_os_string();
             name.push(suffix);
@@ -277,7 +329,8 @@ impl Meta {
                 _ => {}
             }
         }
-        Ok(())
+        let what = || format!("forget the log of {}", self.path.display());
+        alone.forget().context(what)
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
@@ -285,21 +338,29 @@ impl Meta {
         // On xfs who reads a file keeps out who writes to it: set aside with the log half read, a reader would keep the
         // writer waiting who has the index locked.
         let _urgent = Urgent::begin();
-        let connection = self.ensure(&mut guard)?;
-        query(connection).map_err(|error| self.failure("read", error))
+        let opened = self.ensure(&mut guard)?;
+        query(&opened.connection).map_err(|error| self.failure("read", error))
     }
 
-    fn ensure<'a>(&self, slot: &'a mut Option<Connection>) -> Result<&'a mut Connection, Error> {
-        let connection = match slot.take() {
-            Some(connection) => connection,
-            None => self.connect()?,
+    fn ensure<'a>(&self, slot: &'a mut Option<Opened>) -> Result<&'a mut Opened, Error> {
+        let opened = match slot.take() {
+            Some(opened) => opened,
+            None => {
+                let home = Home::enter(&self.path, self.run.as_deref())?;
+                let connection = self.connect(&home)?;
+                let opened = Opened { connection, home };
+                // Who had committed last may have been killed before it was copied.
+                self.bring_up(&opened);
+                opened
+            }
         };
-        Ok(slot.insert(connection))
+        Ok(slot.insert(opened))
     }
 
-    fn connect(&self) -> Result<Connection, Error> {
-        self.recover()?;
-        owner::leave_alone();
+    fn connect(&self, home: &Home) -> Result<Connection, Error> {
+        calls::replace();
+        let what = || format!("find {}", self.path.display());
+        calls::place_log(&self.path, home.memory.as_deref()).context(what)?;
         // It reads the log, as `read` does.
         let _urgent = Urgent::begin();
         let open = || -> rusqlite::Result<Connection> {
@@ -360,6 +421,14 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Option<u3
         let (busy, frames, done): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let whole = busy == 0 && frames == done;
         Ok(u32::try_from(frames).ok().filter(|_| whole))
+    })
+}
+
+/// How many frames of the log are committed, which is no checkpoint.
+fn frames(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
+        let frames: i64 = row.get(1)?;
+        Ok(u32::try_from(frames).unwrap_or(0))
     })
 }
 

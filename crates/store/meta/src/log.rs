@@ -15,11 +15,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use dhow_sys::file::open_quietly;
+
 /// Begins a log: `WAL_MAGIC`, the last bit for checksums of big-endian words (SQLite, "WAL File Format").
 const MAGIC: u32 = 0x377f_0682;
 
 /// Bytes of the head of a log, and of the head of each frame.
-const HEAD: usize = 32;
+pub(crate) const HEAD: usize = 32;
 const FRAME: usize = 24;
 
 /// Largest page of a database.
@@ -55,7 +57,7 @@ impl Folded {
     /// The note beside the database at `path`; nothing when there is none that can be read.
     pub(crate) fn read(path: &Path) -> Option<Self> {
         let mut text = String::new();
-        let file = File::open(note(path)).ok()?;
+        let file = open_quietly(note(path)).ok()?;
         file.take(MAX_NOTE).read_to_string(&mut text).ok()?;
         Self::parse(&text)
     }
@@ -82,13 +84,23 @@ impl Folded {
     }
 }
 
+/// Makes the log that another boot left beside the database at `path` what it is to be. Before anybody has the database open
+/// in this boot.
+pub(crate) fn recover(path: &Path, boot: &str) -> io::Result<()> {
+    if let Some(noted) = Folded::read(path).filter(|noted| noted.boot != boot) {
+        drop_stale(path, &noted)?;
+        forget(path)?;
+    }
+    Ok(())
+}
+
 /// Takes the note away: from now on SQLite syncs what it begins.
-pub(crate) fn forget(path: &Path) -> io::Result<()> {
+fn forget(path: &Path) -> io::Result<()> {
     gone(std::fs::remove_file(note(path)))
 }
 
-/// Empties a log that another boot left and that is in the database already. Only while nobody has the database open.
-pub(crate) fn drop_stale(path: &Path, folded: &Folded) -> io::Result<()> {
+/// Empties a log that another boot left and that is in the database already.
+fn drop_stale(path: &Path, folded: &Folded) -> io::Result<()> {
     let log = log(path);
     let Some(frames) = frames(&log, folded.salts)? else {
         return Ok(());
@@ -101,29 +113,35 @@ pub(crate) fn drop_stale(path: &Path, folded: &Folded) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The salts of the log of the database at `path`; nothing without a log.
-pub(crate) fn salts(path: &Path) -> Option<Salts> {
-    head(path).as_ref().and_then(salts_of)
+/// The salts of a log; nothing without one.
+pub(crate) fn salts(log: &Path) -> Option<Salts> {
+    head(log).as_ref().and_then(salts_of)
 }
 
-/// Whether all that may come to light of the log after a power cut is in the database, by this note.
-pub(crate) fn is_noted(path: &Path, noted: &Folded) -> bool {
-    head(path).is_some_and(|head| head == [0; HEAD] || salts_of(&head) == Some(noted.salts))
+/// Whether all that may come to light of this log after a power cut is in the database, by this note.
+pub(crate) fn is_noted(log: &Path, noted: &Folded) -> bool {
+    head(log).is_some_and(|head| head == [0; HEAD] || salts_of(&head) == Some(noted.salts))
 }
 
 /// Makes the log none. Only when all of it is in the database, that is noted, and nobody reads or writes it.
-pub(crate) fn clear(path: &Path) -> io::Result<()> {
-    let file = File::options().write(true).open(log(path))?;
+pub(crate) fn clear(log: &Path) -> io::Result<()> {
+    let file = File::options().write(true).open(log)?;
     file.write_all_at(&[0; HEAD], 0)
 }
 
-fn head(path: &Path) -> Option<[u8; HEAD]> {
+pub(crate) fn head(log: &Path) -> Option<[u8; HEAD]> {
     let mut head = [0; HEAD];
-    File::open(log(path)).ok()?.read_exact(&mut head).ok()?;
+    open_quietly(log).ok()?.read_exact(&mut head).ok()?;
     Some(head)
 }
 
-fn salts_of(head: &[u8; HEAD]) -> Option<Salts> {
+/// Bytes of a frame with its head, as the head of the log says.
+pub(crate) fn frame_size(head: &[u8; HEAD]) -> Option<usize> {
+    let size = usize::try_from(word(head, 8, true)).ok()?;
+    ((512..=MOST_PAGE).contains(&size) && size.is_power_of_two()).then_some(FRAME + size)
+}
+
+pub(crate) fn salts_of(head: &[u8; HEAD]) -> Option<Salts> {
     (word(head, 0, true) & !1 == MAGIC).then(|| {
         let mut salts = [0; 8];
         salts.copy_from_slice(&head[16..24]);
@@ -143,12 +161,11 @@ fn frames(log: &Path, salts: Salts) -> io::Result<Option<u32>> {
         return Ok(None);
     }
     let big = word(&head, 0, true) & 1 == 1;
-    let size = usize::try_from(word(&head, 8, true)).unwrap_or(usize::MAX);
     let mut sum = summed((0, 0), &head[..24], big);
-    if size > MOST_PAGE || !size.is_power_of_two() || size < 512 || !is_sum(sum, &head[24..]) {
+    let Some(size) = frame_size(&head).filter(|_| is_sum(sum, &head[24..])) else {
         return Ok(None);
-    }
-    let (mut count, mut frame) = (0, vec![0; FRAME + size]);
+    };
+    let (mut count, mut frame) = (0, vec![0; size]);
     while whole(&mut file, &mut frame)? && frame[8..16] == salts {
         sum = summed(summed(sum, &frame[..8], big), &frame[FRAME..], big);
         if !is_sum(sum, &frame[16..24]) {
@@ -236,7 +253,7 @@ mod tests {
             .unwrap();
         };
         for number in 1..200 {
-            let head = head(&path);
+            let head = head(&log(&path));
             set(number);
             let mut whole = std::fs::read(log(&path)).unwrap();
             if let (Some(noted), Some(head)) = (Folded::read(&path), head)
@@ -264,7 +281,7 @@ mod tests {
         std::fs::create_dir(root.path().join("locks")).unwrap();
         let (path, _, noted) = begun_anew(root.path());
         assert_eq!(noted.boot, lease::boot().unwrap());
-        assert!(noted.frames > 0 && salts(&path) != Some(noted.salts));
+        assert!(noted.frames > 0 && salts(&log(&path)) != Some(noted.salts));
         let meta = Meta::open(&path).unwrap();
         let how = || {
             meta.read(|connection| connection.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)))
@@ -272,7 +289,7 @@ mod tests {
         let change = |value| meta.edit(|edit| edit.set_fact("x", value)).unwrap();
         change(1);
         assert_eq!(how().unwrap(), 1, "the log that is there is not noted");
-        let current = salts(&path).unwrap();
+        let current = salts(&log(&path)).unwrap();
         Folded {
             salts: current,
             ..noted
@@ -316,7 +333,7 @@ mod tests {
             noted.frames as usize,
         ] {
             let left = |log_there: &[u8]| {
-                for suffix in ["-shm", "-folded"] {
+                for suffix in ["-shm", "-folded", "-home"] {
                     drop(std::fs::remove_file(beside(&path, suffix)));
                 }
                 std::fs::write(log(&path), log_there).unwrap();
