@@ -84,7 +84,7 @@ impl Engine {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
-        let store = Store::open(&self.settings.root)
+        let store = Store::open_with_run(&self.settings.root, Some(&self.settings.run))
             .context(|| format!("open the store in {}", self.settings.root.display()))?;
         crate::selinux::layers::mark(&self.settings.root)?;
         let (containers, snapshots) = (self.containers.clone(), store.snapshots.clone());

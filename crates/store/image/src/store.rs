@@ -99,6 +99,14 @@ impl Store {
     /// # Errors
     /// `FailedPrecondition` when a newer program made it; failures of the file system.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        Self::open_with_run(root, None)
+    }
+
+    /// The same; the index may keep its log in `run`, the folder of what ends with a boot ([`Meta::with_run`]).
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with_run(root: &Path, run: Option<&Path>) -> Result<Self, Error> {
         let known = known(root)?;
         let fresh = known.is_none();
         let file = match known {
@@ -106,11 +114,15 @@ impl Store {
             None => make(root)?,
         };
         let layers = LayerStore::open_with(root, file.layers.backend()).context(|| "open the layers")?;
+        let meta = Meta::open(&root.join("meta.db")).context(|| "open the index")?;
         let store = Self {
             content: Local::open(root).context(|| "open the blobs")?,
             snapshots: Snapshots::open(root, layers.clone()).context(|| "open the snapshots")?,
             layers,
-            meta: Meta::open(&root.join("meta.db")).context(|| "open the index")?,
+            meta: match run {
+                Some(run) => meta.with_run(run),
+                None => meta,
+            },
             root: root.to_owned(),
             keepers: OnceLock::new(),
             changes: Mutex::default(),
@@ -201,6 +213,7 @@ impl Store {
     /// Failures of the disk.
     pub fn sync(&self) -> Result<(), Error> {
         self.named.store(false, Ordering::Relaxed);
+        self.meta.before_a_sync();
         let what = || format!("sync {}", self.root.display());
         let root = std::fs::File::open(&self.root).context(what)?;
         let synced = self.layers.sync().context(|| "sync the layers to disk")?;

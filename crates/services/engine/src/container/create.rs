@@ -337,8 +337,8 @@ impl Engine {
         platform: Option<&Platform>,
     ) -> Result<(Image, Lease), Error> {
         let root = &self.settings().root;
-        let store =
-            dhow_image::Store::open(root).context(|| format!("open the store in {}", root.display()))?;
+        let store = dhow_image::Store::open_with_run(root, Some(&self.settings().run))
+            .context(|| format!("open the store in {}", root.display()))?;
         let keep = || "keep the image's layers";
         let lease = Lease::acquire(root).context(keep)?;
         loop {
