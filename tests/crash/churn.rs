@@ -42,7 +42,7 @@ fn late(what: &str, ran: &Ran) -> bool {
 
 #[test]
 fn many_pulls_runs_and_removals_at_once_do_not_fail_nor_leave_anything() {
-    let Some(world) = World::with_busybox() else {
+    let Some(world) = World::with_run_in_memory() else {
         return;
     };
     let traces = Traces::of(&world);

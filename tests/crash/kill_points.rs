@@ -34,7 +34,7 @@ impl Bench {
         if !program("strace") {
             return None;
         }
-        let world = World::with_busybox()?;
+        let world = World::with_run_in_memory()?;
         let traces = Traces::of(&world);
         world.feed(&["import", "-", "kept:1"], tar_of("kept")).ok();
         let kept = BTreeMap::from([("kept:1".to_owned(), "kept".to_owned())]);

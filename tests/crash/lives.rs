@@ -32,7 +32,7 @@ impl Bench {
         if !program("strace") || !program("nft") {
             return None;
         }
-        let world = World::with_busybox()?;
+        let world = World::with_run_in_memory()?;
         let groups = parents_of_groups(&world);
         let network = format!("10.211.{}", NETWORKS.fetch_add(1, Ordering::Relaxed));
         world

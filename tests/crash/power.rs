@@ -286,6 +286,7 @@ fn recorded(host: &mut Host, registry: &FakeRegistry, rounds: usize) -> (Vec<Dee
     let disk = Disk::attach(&mut host.keeper, &memory, &first);
     let host = &*host;
     host.mount("noatime", disk.device());
+    host.world.keep_run_in_memory();
     let stop = AtomicBool::new(false);
     let deeds = std::thread::scope(|scope| {
         let beside = scope.spawn(|| neighbour(&host.mounted(), &stop));
@@ -351,6 +352,9 @@ fn boot(host: &Host, boot: usize, expected: &Expected, what: &str) -> bool {
     host.mount(options, host.memory("cut").to_str().unwrap());
     // /run is in memory.
     drop(fs::remove_dir_all(host.world.root().join("run")));
+    if boot % 3 != 0 {
+        host.world.keep_run_in_memory();
+    }
     if boot % 2 == 1 {
         run_all(host, boot, expected, &format!("{what}, unchecked"), true);
     }

@@ -94,6 +94,24 @@ impl World {
         Some(world)
     }
 
+    /// The same with the folder of run state in memory, as `/run` is: so the index has its log there, too. As root.
+    pub(crate) fn with_run_in_memory() -> Option<Self> {
+        let world = Self::new()?;
+        world.keep_run_in_memory();
+        world.import_busybox("busybox");
+        Some(world)
+    }
+
+    /// Before the first command: mounts memory where run state is kept, unless `DHOW_TEST_RUN` is `disk`.
+    pub(crate) fn keep_run_in_memory(&self) {
+        let run = self.root.join("run");
+        fs::create_dir_all(&run).unwrap();
+        if std::env::var_os("DHOW_TEST_RUN").is_none_or(|place| place != "disk") {
+            let flags = rustix::mount::MountFlags::NOSUID;
+            rustix::mount::mount("dhow-test", &run, "tmpfs", flags, c"size=256m,mode=700").unwrap();
+        }
+    }
+
     /// Imports busybox under a name.
     pub(crate) fn import_busybox(&self, name: &str) {
         let tar = crate::samples::busybox_tar();
