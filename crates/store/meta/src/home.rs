@@ -29,7 +29,7 @@ use crate::copy::Copy;
 use crate::{Context as _, Error, PATIENCE, RETRY, held, lease, log};
 
 /// Longest record: two numbers, the boot and a path.
-const MAX_RECORD: u64 = 8192;
+const MAX_RECORD: usize = 8192;
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` (statfs(2)).
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -72,7 +72,7 @@ impl Record {
     }
 
     fn read(file: &File) -> Option<Self> {
-        let mut bytes = [0; MAX_RECORD as usize];
+        let mut bytes = [0; MAX_RECORD];
         let length = file.read_at(&mut bytes, 0).ok()?;
         Self::parse(bytes.get(..length)?)
     }
@@ -128,7 +128,11 @@ impl Home {
             drop(file);
             match Alone::try_be(database)? {
                 Some(alone) => alone.settle(database, run)?,
-                None => wait_for_others(database, begun)?,
+                None => wait_for_others(
+                    database,
+                    begun,
+                    "stop it, or give both the same folder of run state (/run/dhow, XDG_RUNTIME_DIR): each must see the log of the other",
+                )?,
             }
         }
     }
@@ -151,15 +155,13 @@ pub(crate) fn in_memory(folder: &Path, suffix: &str) -> PathBuf {
 pub(crate) struct Alone(File);
 
 /// A while, unless it was long enough.
-fn wait_for_others(database: &Path, begun: Instant) -> Result<(), Error> {
+fn wait_for_others(database: &Path, begun: Instant, hint: &str) -> Result<(), Error> {
     if begun.elapsed() < PATIENCE {
         std::thread::sleep(RETRY);
         return Ok(());
     }
     let message = format!("another process has the index {} open", database.display());
-    Err(Error::new(ErrorKind::Unavailable, message).with_hint(
-        "stop it, or give both the same folder of run state (/run/dhow, XDG_RUNTIME_DIR): each must see the log of the other",
-    ))
+    Err(Error::new(ErrorKind::Unavailable, message).with_hint(hint))
 }
 
 impl Alone {
@@ -170,7 +172,7 @@ impl Alone {
             if let Some(alone) = Self::try_be(database)? {
                 return Ok(alone);
             }
-            wait_for_others(database, begun)?;
+            wait_for_others(database, begun, "stop it and try again")?;
         }
     }
 
@@ -233,6 +235,8 @@ impl Alone {
 /// Makes `folder` with the log of the disk in it, which becomes its copy.
 fn bring(database: &Path, folder: &Path) -> io::Result<Place> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Before anything is removed there: it may be another's.
+    let (dev, ino) = identity(folder)?;
     empty(folder)?;
     let (log, copy) = (in_memory(folder, "-wal"), log::beside(database, "-wal"));
     let on_disk = OpenOptions::new()
@@ -255,7 +259,6 @@ fn bring(database: &Path, folder: &Path) -> io::Result<Place> {
         _ => {}
     }
     Copy::new(database, folder).begin()?;
-    let (dev, ino) = identity(folder)?;
     Ok(Place::Memory {
         dev,
         ino,

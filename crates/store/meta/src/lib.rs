@@ -143,7 +143,7 @@ impl Meta {
         self.bring_up(opened);
         if self.log.load(Ordering::Relaxed) >= LONG_LOG {
             self.fold_in(opened);
-            self.bring_up(opened);
+            self.make_good(opened);
         }
         Ok(value)
     }
@@ -208,30 +208,47 @@ impl Meta {
         set.map_err(|error| self.failure("prepare", error))
     }
 
-    /// Copies a log in memory to the disk, unless another process is at it: that one looks again when done.
-    fn bring_up(&self, Opened { connection, home }: &Opened) {
-        let Some(folder) = &home.memory else {
+    /// Copies what is new of a log in memory to the disk, unless another process is at it: that one looks again when done.
+    fn bring_up(&self, opened: &Opened) {
+        let Some(copy) = self.copy_of(&opened.home) else {
             return;
         };
-        let copy = Copy::new(&self.path, folder);
-        let committed = || frames(connection).ok();
-        while copy.is_behind(committed) {
+        let committed = || frames(&opened.connection).ok();
+        loop {
             // What fails here does not fail the commit; the next command tries again, and what the next boot lacks of names
             // and images it finds in the files.
-            let Ok(Some(_folding)) = Held::try_take(&self.folding()) else {
+            let Ok(Some(folding)) = Held::try_take(&self.folding()) else {
                 return;
             };
             if copy.bring_up(committed).is_err() {
                 return;
             }
+            drop(folding);
+            if !copy.is_behind(committed) {
+                return;
+            }
         }
+    }
+
+    /// The same if the last who had something new did not come to it.
+    fn make_good(&self, opened: &Opened) {
+        let copy = self.copy_of(&opened.home);
+        if copy.is_some_and(|copy| copy.is_behind(|| frames(&opened.connection).ok())) {
+            self.bring_up(opened);
+        }
+    }
+
+    /// The copy of a log in memory.
+    fn copy_of(&self, home: &Home) -> Option<Copy> {
+        let folder = home.memory.as_ref()?;
+        Some(Copy::new(&self.path, folder))
     }
 
     /// Makes what was committed so far part of what a sync of the file system writes.
     pub fn before_a_sync(&self) {
         let guard = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = guard.as_ref() {
-            self.bring_up(opened);
+            self.make_good(opened);
         }
     }
 
@@ -254,7 +271,7 @@ impl Meta {
         let failed = |error| self.failure("fold in the log of", error);
         let what = || format!("note that the log of {} is folded in", self.path.display());
         let log = home.log(&self.path);
-        let copy = home.memory.as_ref().map(|folder| Copy::new(&self.path, folder));
+        let copy = self.copy_of(home);
         let before = log::salts(&log);
         // A reader of the log: until it ends, the log is not begun anew, and nothing is folded in that was committed later.
         let reader = Connection::open(&self.path).map_err(failed)?;
@@ -349,8 +366,8 @@ impl Meta {
                 let home = Home::enter(&self.path, self.run.as_deref())?;
                 let connection = self.connect(&home)?;
                 let opened = Opened { connection, home };
-                // Who had committed last may have been killed before it was copied.
-                self.bring_up(&opened);
+                // It may have been killed.
+                self.make_good(&opened);
                 opened
             }
         };

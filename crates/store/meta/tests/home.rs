@@ -115,7 +115,7 @@ fn after_a_power_cut_at_rest_nothing_is_missing() {
     let Some(host) = Host::new() else { return };
     let (one, other) = (host.meta("a"), host.meta("a"));
     for value in 1..200 {
-        set([&one, &other][value as usize % 2], value);
+        set(if value % 2 == 0 { &one } else { &other }, value);
         let after = host.cut().unwrap();
         let meta = after.meta("b");
         meta.verify().unwrap();
@@ -283,6 +283,25 @@ fn a_run_folder_that_takes_nothing_is_done_without() {
     set(&host.meta("a"), 1);
     assert_eq!(host.log(), None);
     assert_eq!(get(&host.meta("a")), Some(1));
+}
+
+/// What is in the place of the log's folder is not ours: nothing is removed there.
+#[test]
+fn a_folder_of_somebody_else_in_the_place_of_the_log_is_left_alone() {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(host) = Host::new() else { return };
+    let victim = host.run("victim");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::write(victim.join("file"), "x").unwrap();
+    let record = std::fs::File::create(host.file("-home")).unwrap();
+    let place = record.metadata().unwrap();
+    let index = host.run("a").join("index");
+    std::fs::create_dir_all(&index).unwrap();
+    let name = format!("{:x}-{:x}", place.dev(), place.ino());
+    std::os::unix::fs::symlink(&victim, index.join(name)).unwrap();
+    set(&host.meta("a"), 1);
+    assert_eq!(host.log(), None);
+    assert_eq!(std::fs::read(victim.join("file")).unwrap(), b"x");
 }
 
 proptest! {

@@ -1,6 +1,10 @@
 //! The index as its users see it.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests, which say what they skip"
+)]
 
 mod home;
 
