@@ -17,10 +17,12 @@ mod tests;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use dhow_types::{Digest, ErrorKind};
 
 use self::plan::{Output, Plan};
+use crate::column::Column;
 use crate::hash::ContentHasher;
 use crate::index::Stored;
 use crate::{Context, Entry, EntryKind, Error};
@@ -90,19 +92,20 @@ pub(crate) struct Meta {
 }
 
 /// Writes superblock and metadata to `image`, whose contents end at `end`. Every directory on the way to an entry is among
-/// them. `data` has for each the block at which its content begins (0 for what has none), `links` for each hard link the
-/// number of what it is another name of.
+/// them. `data` has for each the block at which its content begins (0 for what has none), `links` pairs of each hard link
+/// and what it is another name of.
 ///
-/// Layers may have millions of entries: what is in memory of each is some 20 bytes.
+/// Layers may have millions of entries: what is known of each goes to files without a name in `dir` where it is much.
 pub(crate) fn finish(
     image: &File,
+    dir: &Path,
     entries: &mut impl Sorted,
-    data: &[u32],
-    links: &[(u32, u32)],
+    data: &Column<u32>,
+    links: &Column<u64>,
     end: u64,
 ) -> Result<Meta, Error> {
     let start = end.next_multiple_of(BLOCK);
-    let mut plan = Plan::new(entries, links)?;
+    let mut plan = Plan::new(dir, entries, links)?;
     plan.place_outside()?;
     let mut output = Output::new(image, start);
     plan.write_inodes(entries, data, &mut output)?;

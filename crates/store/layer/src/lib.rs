@@ -24,6 +24,7 @@
 
 mod capture;
 mod codec;
+mod column;
 mod entry;
 mod erofs;
 mod hash;

@@ -10,6 +10,7 @@ use dhow_rootpath::Root;
 use dhow_sys::mount;
 use dhow_types::{DiffId, Digest, ErrorKind};
 
+use crate::column::Column;
 use crate::staging::{self, Staging};
 use crate::state::{Form, State, boot_id};
 use crate::stream::TarStream;
@@ -145,7 +146,8 @@ impl LayerStore {
             .create_new(true)
             .open(&path);
         let image = image.context(|| format!("create {}", path.display()))?;
-        erofs::finish(&image, &mut Vec::new(), &[], &[], erofs::TAR)?;
+        let (data, links) = (Column::new(Path::new("")), Column::new(Path::new("")));
+        erofs::finish(&image, Path::new(""), &mut Vec::new(), &data, &links, erofs::TAR)?;
         let mount = mount_image(&path, None)?;
         let empty = scratch.path().join("empty");
         make_dir(&empty)?;

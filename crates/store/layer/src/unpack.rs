@@ -302,7 +302,7 @@ fn draft(mut chunks: Chunks, dir: &Path, limits: &Limits) -> Result<State, Error
 }
 
 /// The error of a write that did not go through; a full disk is told from others.
-fn write_failure(error: io::Error, what: &str) -> Error {
+pub(crate) fn write_failure(error: io::Error, what: &str) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ErrorKind::ResourceExhausted

@@ -2,6 +2,7 @@
 //! in the same order.
 
 use std::fs::File;
+use std::path::Path;
 
 use dhow_types::{Digest, ErrorKind};
 
@@ -9,29 +10,31 @@ use super::{
     BLOCK, DIRENT, INODE, PAGE, PIECE, PLAIN_ROOT, ROOT, SLOT, Sorted, XATTR_HEADER, blocks, device,
     file_mode, file_type, inconsistent, put, too_big, xattrs,
 };
+use crate::column::{self, Cell, Column, halves};
 use crate::hash::ContentHasher;
 use crate::{Entry, EntryKind, Error};
 
 /// All inodes by number; that of the root is 0, then they follow the entries that are no hard links.
 pub(super) struct Plan {
     /// By inode: where it is in the metadata, in slots.
-    pub(super) at: Vec<u32>,
-    links: Vec<u32>,
+    pub(super) at: Column<u32>,
+    links: Column<u32>,
     /// Where the inodes end.
     end: u64,
     /// By inode: its `EROFS_FT_*`.
-    types: Vec<u8>,
+    types: Column<u8>,
     /// By entry, its inode.
-    inodes: Vec<u32>,
+    inodes: Column<u32>,
     /// By entry: which of `outside` is its directory.
-    parents: Vec<u32>,
+    parents: Column<u32>,
     /// Directories and long links.
-    outside: Vec<Outside>,
+    outside: Column<Outside>,
     /// Entries, sorted by directory; see [`Outside::first`].
-    children: Vec<u32>,
+    children: Column<u32>,
 }
 
 /// A directory or long link: its content lies behind the inodes.
+#[derive(Clone, Copy, Debug)]
 struct Outside {
     inode: u32,
     /// Its entry, which the root may lack.
@@ -49,6 +52,62 @@ struct Outside {
     count: u32,
 }
 
+impl Cell for Outside {
+    // A power of two, so that none lies in two pages.
+    const SIZE: usize = 64;
+    const ZERO: Self = Self {
+        inode: 0,
+        entry: None,
+        parent: 0,
+        size: 0,
+        block: 0,
+        names: None,
+        first: 0,
+        count: 0,
+    };
+
+    fn put(self, bytes: &mut [u8]) {
+        let names = self.names.unwrap_or_default();
+        // An entry has a number below that.
+        let entry = self.entry.unwrap_or(u32::MAX);
+        let words = [
+            self.inode,
+            entry,
+            self.parent,
+            self.block,
+            self.first,
+            self.count,
+            names.blocks,
+        ];
+        for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[32..40].copy_from_slice(&self.size.to_le_bytes());
+        bytes[40..42].copy_from_slice(&names.used.to_le_bytes());
+        bytes[42] = names.dots;
+        bytes[43] = u8::from(self.names.is_some());
+    }
+
+    fn get(bytes: &[u8]) -> Self {
+        let word = |at: usize| <u32 as Cell>::get(&bytes[at * 4..at * 4 + 4]);
+        let names = Names {
+            blocks: word(6),
+            used: u16::from_le_bytes([bytes[40], bytes[41]]),
+            dots: bytes[42],
+        };
+        Self {
+            inode: word(0),
+            entry: Some(word(1)).filter(|entry| *entry != u32::MAX),
+            parent: word(2),
+            size: <u64 as Cell>::get(&bytes[32..40]),
+            block: word(3),
+            names: Some(names).filter(|_| bytes[43] == 1),
+            first: word(4),
+            count: word(5),
+        }
+    }
+}
+
 /// The directories that may still get entries: each is the beginning of the next one's path.
 struct Open {
     /// Length of its path.
@@ -58,7 +117,7 @@ struct Open {
 }
 
 /// Names of a directory, put into blocks one after the other in their order. The dots come where they sort.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Names {
     /// Whole blocks, and bytes of the last one.
     blocks: u32,
@@ -108,16 +167,27 @@ fn count(number: usize) -> Result<u32, Error> {
 }
 
 impl Plan {
-    pub(super) fn new(entries: &mut impl Sorted, links: &[(u32, u32)]) -> Result<Self, Error> {
+    /// What is much of it goes to files in `dir`.
+    pub(super) fn new(dir: &Path, entries: &mut impl Sorted, links: &Column<u64>) -> Result<Self, Error> {
+        Self::keeping(dir, column::KEPT, entries, links)
+    }
+
+    pub(super) fn keeping(
+        dir: &Path,
+        kept: usize,
+        entries: &mut impl Sorted,
+        links: &Column<u64>,
+    ) -> Result<Self, Error> {
+        let column = || Column::keeping(dir, kept);
         let mut plan = Self {
-            at: Vec::with_capacity(entries.len() + 1),
-            links: Vec::with_capacity(entries.len() + 1),
+            at: column(),
+            links: column(),
             end: u64::from(ROOT) * SLOT,
-            types: Vec::with_capacity(entries.len() + 1),
-            inodes: Vec::with_capacity(entries.len()),
-            parents: Vec::with_capacity(entries.len()),
-            outside: Vec::new(),
-            children: Vec::new(),
+            types: Column::keeping(dir, kept),
+            inodes: column(),
+            parents: column(),
+            outside: Column::keeping(dir, kept),
+            children: column(),
         };
         let mut open = vec![Open { length: 0, number: 0 }];
         let mut before = Vec::new();
@@ -130,11 +200,11 @@ impl Plan {
                     false => (None, &PLAIN_ROOT),
                 };
                 plan.add_inode(root)?;
-                plan.add_outside(named, 0, 0);
+                plan.add_outside(named, 0, 0)?;
             }
             if entry.path.is_empty() {
-                plan.inodes.push(0);
-                plan.parents.push(0);
+                plan.inodes.push(0)?;
+                plan.parents.push(0)?;
                 continue;
             }
             plan.add(number, &entry, &before, &mut open)?;
@@ -142,10 +212,10 @@ impl Plan {
         }
         if plan.outside.is_empty() {
             plan.add_inode(&PLAIN_ROOT)?;
-            plan.add_outside(None, 0, 0);
+            plan.add_outside(None, 0, 0)?;
         }
         plan.link(links)?;
-        plan.sort_children()?;
+        plan.sort_children(Column::keeping(dir, kept))?;
         Ok(plan)
     }
 
@@ -166,38 +236,45 @@ impl Plan {
         let (dir, name) = slash.map_or((0, path), |at| (at, &path[at + 1..]));
         let parent = open.iter().rev().find(|open| open.length == dir);
         let parent = parent.ok_or_else(|| inconsistent(path))?.number;
-        let directory = &mut self.outside[parent as usize];
+        let mut directory = self.outside.get(parent as usize)?;
         directory.count += 1;
         if let Some(names) = &mut directory.names {
             names.add_all(Some(name));
         }
-        self.parents.push(parent);
+        self.outside.set(parent as usize, directory)?;
+        self.parents.push(parent)?;
         if entry.kind == EntryKind::Hardlink {
             // Its inode may come later.
-            self.inodes.push(u32::MAX);
-            return Ok(());
+            return self.inodes.push(u32::MAX);
         }
         let inode = self.at.len();
-        self.inodes.push(count(inode)?);
+        self.inodes.push(count(inode)?)?;
         self.add_inode(entry)?;
         if entry.kind == EntryKind::Directory {
-            let above = self.outside[parent as usize].inode as usize;
-            self.links[above] += 1;
+            self.add_link(directory.inode as usize)?;
             open.push(Open {
                 length: path.len(),
                 number: count(self.outside.len())?,
             });
-            self.add_outside(Some(count(number)?), inode, parent);
-        } else {
-            self.links[inode] += 1;
-            if entry.kind == EntryKind::Symlink && inline(entry, xattrs(entry)?.len()).is_none() {
-                self.add_outside(Some(count(number)?), inode, parent);
-                if let Some(link) = self.outside.last_mut() {
-                    (link.names, link.size) = (None, entry.link.len() as u64);
-                }
-            }
+            return self.add_outside(Some(count(number)?), inode, parent);
+        }
+        self.add_link(inode)?;
+        if entry.kind == EntryKind::Symlink && inline(entry, xattrs(entry)?.len()).is_none() {
+            let at = self.outside.len();
+            self.add_outside(Some(count(number)?), inode, parent)?;
+            let link = Outside {
+                names: None,
+                size: entry.link.len() as u64,
+                ..self.outside.get(at)?
+            };
+            self.outside.set(at, link)?;
         }
         Ok(())
+    }
+
+    fn add_link(&mut self, inode: usize) -> Result<(), Error> {
+        let links = self.links.get(inode)?;
+        self.links.set(inode, links + 1)
     }
 
     /// Places an inode behind the others.
@@ -211,15 +288,15 @@ impl Plan {
         {
             at = at.next_multiple_of(BLOCK);
         }
-        self.at.push(u32::try_from(at / SLOT).map_err(|_| too_big())?);
+        self.at.push(u32::try_from(at / SLOT).map_err(|_| too_big())?)?;
         self.links
-            .push(if entry.kind == EntryKind::Directory { 2 } else { 0 });
-        self.types.push(file_type(entry.kind));
+            .push(if entry.kind == EntryKind::Directory { 2 } else { 0 })?;
+        self.types.push(file_type(entry.kind))?;
         self.end = at + INODE + attributes as u64 + tail.unwrap_or(0);
         Ok(())
     }
 
-    fn add_outside(&mut self, entry: Option<u32>, inode: usize, parent: u32) {
+    fn add_outside(&mut self, entry: Option<u32>, inode: usize, parent: u32) -> Result<(), Error> {
         self.outside.push(Outside {
             // There are fewer than entries.
             inode: u32::try_from(inode).unwrap_or(u32::MAX),
@@ -230,42 +307,52 @@ impl Plan {
             names: Some(Names::default()),
             first: 0,
             count: 0,
-        });
+        })
     }
 
     /// Hard links are names of the inodes of others.
-    fn link(&mut self, links: &[(u32, u32)]) -> Result<(), Error> {
-        for (link, target) in links {
-            let inode = self.inodes.get(*target as usize).copied().unwrap_or(u32::MAX);
-            let links = self.links.get_mut(inode as usize);
-            let here = self.inodes.get_mut(*link as usize);
-            let (Some(links), Some(here)) = (links, here) else {
-                return Err(inconsistent(b"a hard link"));
+    fn link(&mut self, links: &Column<u64>) -> Result<(), Error> {
+        for at in 0..links.len() {
+            let (link, target) = halves(links.get(at)?);
+            let (link, target) = (link as usize, target as usize);
+            let count = self.inodes.len();
+            let inode = if link.max(target) < count {
+                self.inodes.get(target)?
+            } else {
+                u32::MAX
             };
-            *links += 1;
-            *here = inode;
+            if inode == u32::MAX {
+                return Err(inconsistent(b"a hard link"));
+            }
+            self.add_link(inode as usize)?;
+            self.inodes.set(link, inode)?;
         }
-        match self.inodes.contains(&u32::MAX) {
-            true => Err(inconsistent(b"a hard link")),
-            false => Ok(()),
-        }
+        self.inodes.scan(0, |_, inode| match inode {
+            u32::MAX => Err(inconsistent(b"a hard link")),
+            _ => Ok(()),
+        })
     }
 
     /// Puts the entries in the order of their directories, in which they stay in theirs.
-    fn sort_children(&mut self) -> Result<(), Error> {
+    fn sort_children(&mut self, children: Column<u32>) -> Result<(), Error> {
         let mut first = 0;
-        for directory in &mut self.outside {
+        for at in 0..self.outside.len() {
+            let mut directory = self.outside.get(at)?;
             (directory.first, first) = (first, first + directory.count);
             directory.count = 0;
+            self.outside.set(at, directory)?;
         }
-        self.children = vec![0; first as usize];
+        self.children = children.zeros(first as usize)?;
         let unnamed = self.inodes.len() - first as usize;
         for entry in unnamed..self.inodes.len() {
-            let directory = &mut self.outside[self.parents[entry] as usize];
-            self.children[(directory.first + directory.count) as usize] = count(entry)?;
+            let parent = self.parents.get(entry)? as usize;
+            let mut directory = self.outside.get(parent)?;
+            let at = directory.first + directory.count;
+            self.children.set(at as usize, count(entry)?)?;
             directory.count += 1;
+            self.outside.set(parent, directory)?;
         }
-        self.parents = Vec::new();
+        self.parents = Column::keeping(Path::new(""), 0);
         Ok(())
     }
 
@@ -273,20 +360,22 @@ impl Plan {
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
         let words = [&self.at, &self.links, &self.inodes, &self.parents, &self.children];
-        let words: usize = words.iter().map(|words| words.capacity() * 4).sum();
-        words + self.types.capacity() + self.outside.capacity() * size_of::<Outside>()
+        let words: usize = words.iter().map(|words| words.size()).sum();
+        words + self.types.size() + self.outside.size()
     }
 
     /// Gives every directory and long link its place behind the inodes.
     pub(super) fn place_outside(&mut self) -> Result<(), Error> {
         let mut at = self.end.next_multiple_of(BLOCK);
-        for outside in &mut self.outside {
+        for number in 0..self.outside.len() {
+            let mut outside = self.outside.get(number)?;
             if let Some(names) = &mut outside.names {
                 names.add_all(None);
                 outside.size = names.size();
             }
             outside.block = blocks(at)?;
             at = (at + outside.size).next_multiple_of(BLOCK);
+            self.outside.set(number, outside)?;
         }
         Ok(())
     }
@@ -295,22 +384,29 @@ impl Plan {
     pub(super) fn write_inodes(
         &self,
         entries: &mut impl Sorted,
-        data: &[u32],
+        data: &Column<u32>,
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
-        let mut outside = self.outside.iter().peekable();
-        if self.outside.first().is_some_and(|root| root.entry.is_none()) {
-            self.write_inode(0, &PLAIN_ROOT, 0, outside.next(), output)?;
+        let mut next = 0;
+        let mut outside = |inode: u32| {
+            if next >= self.outside.len() {
+                return Ok(None);
+            }
+            let outside = Some(self.outside.get(next)?).filter(|outside| outside.inode == inode);
+            next += usize::from(outside.is_some());
+            Ok::<_, Error>(outside)
+        };
+        if !self.outside.is_empty() && self.outside.get(0)?.entry.is_none() {
+            self.write_inode(0, &PLAIN_ROOT, 0, outside(0)?.as_ref(), output)?;
         }
         for number in 0..entries.len() {
             let entry = entries.entry(number)?;
             if entry.kind == EntryKind::Hardlink {
                 continue;
             }
-            let inode = self.inodes[number];
-            let outside = outside.next_if(|outside| outside.inode == inode);
-            let data = data.get(number).copied().unwrap_or(0);
-            self.write_inode(inode as usize, &entry, data, outside, output)?;
+            let inode = self.inodes.get(number)?;
+            let data = if number < data.len() { data.get(number)? } else { 0 };
+            self.write_inode(inode as usize, &entry, data, outside(inode)?.as_ref(), output)?;
         }
         Ok(())
     }
@@ -353,8 +449,8 @@ impl Plan {
         out[24..28].copy_from_slice(&entry.uid.to_le_bytes());
         out[28..32].copy_from_slice(&entry.gid.to_le_bytes());
         out[32..40].copy_from_slice(&entry.mtime.to_le_bytes());
-        out[44..48].copy_from_slice(&self.links[number].to_le_bytes());
-        output.pad_to(u64::from(self.at[number]) * SLOT)?;
+        out[44..48].copy_from_slice(&self.links.get(number)?.to_le_bytes());
+        output.pad_to(u64::from(self.at.get(number)?) * SLOT)?;
         output.put(&out)?;
         output.put(&xattrs)?;
         match tail {
@@ -369,11 +465,12 @@ impl Plan {
         entries: &mut impl Sorted,
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
-        for outside in &self.outside {
+        for number in 0..self.outside.len() {
+            let outside = self.outside.get(number)?;
             output.pad_to(u64::from(outside.block) * BLOCK)?;
             match (&outside.names, outside.entry) {
                 (None, Some(entry)) => output.put(&entries.entry(entry as usize)?.link)?,
-                _ => self.write_directory(outside, entries, output)?,
+                _ => self.write_directory(&outside, entries, output)?,
             }
         }
         Ok(())
@@ -386,7 +483,7 @@ impl Plan {
         entries: &mut impl Sorted,
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
-        let above = self.outside[directory.parent as usize].inode;
+        let above = self.outside.get(directory.parent as usize)?.inode;
         let dot = |dot: &[u8]| match dot {
             b"." => directory.inode,
             _ => above,
@@ -397,19 +494,19 @@ impl Plan {
                 block.write(output)?;
                 output.pad_to(output.at.next_multiple_of(BLOCK))?;
             }
-            let (at, kind) = (self.at[inode as usize], self.types[inode as usize]);
+            let (at, kind) = (self.at.get(inode as usize)?, self.types.get(inode as usize)?);
             block.add(name, at, kind);
             Ok::<_, Error>(block.names.len())
         };
-        let children = self.children.get(directory.first as usize..);
-        for child in children.unwrap_or_default().iter().take(directory.count as usize) {
-            let path = entries.entry(*child as usize)?.path;
+        for place in directory.first..directory.first + directory.count {
+            let child = self.children.get(place as usize)?;
+            let path = entries.entry(child as usize)?.path;
             let slash = path.iter().rposition(|byte| *byte == b'/');
             let name = &path[slash.map_or(0, |at| at + 1)..];
             for special in names.dots_before(Some(name)) {
                 add(special, dot(special), &mut names)?;
             }
-            add(name, self.inodes[*child as usize], &mut names)?;
+            add(name, self.inodes.get(child as usize)?, &mut names)?;
         }
         for special in names.dots_before(None) {
             add(special, dot(special), &mut names)?;

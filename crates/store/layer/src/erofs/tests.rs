@@ -6,8 +6,18 @@ fn node(path: &str, kind: EntryKind) -> Entry {
 
 fn try_image(nodes: &[Entry], links: &[(u32, u32)]) -> Result<(File, Meta), Error> {
     let file = tempfile::tempfile().unwrap();
-    let meta = finish(&file, &mut nodes.to_vec(), &[], links, TAR)?;
+    let dir = tempfile::tempdir().unwrap();
+    let (data, links) = (Column::new(dir.path()), packed(dir.path(), links));
+    let meta = finish(&file, dir.path(), &mut nodes.to_vec(), &data, &links, TAR)?;
     Ok((file, meta))
+}
+
+fn packed(dir: &Path, links: &[(u32, u32)]) -> Column<u64> {
+    let mut packed = Column::new(dir);
+    for (link, target) in links {
+        packed.push(u64::from(*link) << 32 | u64::from(*target)).unwrap();
+    }
+    packed
 }
 
 fn image(nodes: &[Entry]) -> (File, Meta) {
@@ -166,8 +176,52 @@ fn a_name_without_its_directory_is_refused() {
 #[test]
 fn an_entry_of_a_large_layer_takes_little_memory_while_its_image_is_written() {
     let nodes = (0..50_000).map(|number| node(&format!("a-name-of-a-file-{number:06}"), EntryKind::File));
-    let mut nodes: Vec<Entry> = nodes.collect();
-    let plan = Plan::new(&mut nodes, &[]).unwrap();
-    let each = plan.size() / nodes.len();
-    assert!(each <= 24, "{each} bytes for each entry");
+    let nodes: Vec<Entry> = nodes.collect();
+    let dir = tempfile::tempdir().unwrap();
+    let plan = |kept| Plan::keeping(dir.path(), kept, &mut nodes.clone(), &Column::new(dir.path())).unwrap();
+    let each = plan(crate::column::KEPT).size() / nodes.len();
+    assert!(each <= 48, "{each} bytes for each entry");
+    assert!(plan(20_000).size() < 100_000, "{}", plan(20_000).size());
+}
+
+#[test]
+fn an_image_is_the_same_when_what_is_known_of_it_is_in_files() {
+    let (mut nodes, mut links) = (Vec::new(), Vec::new());
+    for number in 0..3000 {
+        let dir = format!("{:02}", number / 70);
+        if number % 70 == 0 {
+            nodes.push(node(&dir, EntryKind::Directory));
+            nodes.push(node(&format!("{dir}/-"), EntryKind::Directory));
+            let mut link = node(&format!("{dir}/-/long"), EntryKind::Symlink);
+            link.link = vec![b'l'; 4090];
+            nodes.push(link);
+        }
+        let at = u32::try_from(nodes.len()).unwrap();
+        if number % 7 == 3 {
+            links.push((at, at - 1));
+            nodes.push(node(&format!("{dir}/{number:05}"), EntryKind::Hardlink));
+        } else {
+            nodes.push(node(&format!("{dir}/{number:05}"), EntryKind::File));
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let written = |kept: usize| {
+        let file = tempfile::tempfile().unwrap();
+        let links = packed(dir.path(), &links);
+        let mut plan = Plan::keeping(dir.path(), kept, &mut nodes.clone(), &links).unwrap();
+        plan.place_outside().unwrap();
+        let mut output = Output::new(&file, TAR);
+        let data = Column::new(dir.path());
+        plan.write_inodes(&mut nodes.clone(), &data, &mut output).unwrap();
+        plan.write_outside(&mut nodes.clone(), &mut output).unwrap();
+        let (length, _) = output.finish().unwrap();
+        (plan.size(), read(&file, 0, usize::try_from(length).unwrap()))
+    };
+    let (memory, all) = (written(usize::MAX), written(4000));
+    assert!(
+        all.0 < memory.0 && all.1 == memory.1,
+        "{} and {}",
+        all.0,
+        memory.0
+    );
 }

@@ -9,6 +9,7 @@ use super::ledger::Ledger;
 use super::links::follow;
 use super::sorted::Sorted;
 use super::tree::{MOST_DEPTH, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path};
+use crate::column::Column;
 use crate::erofs::{self, Meta, TAR};
 use crate::hash::ContentHasher;
 use crate::tar::{Parser, Source};
@@ -290,7 +291,7 @@ impl Draft {
     /// Writes what is not the tar, whose `length` bytes are in the image already.
     pub(super) fn finish(self, image: &File, length: u64) -> Result<Drafted, Error> {
         let mut end = (TAR + length).next_multiple_of(512);
-        let mut data = Vec::new();
+        let mut data = Column::new(&self.dir);
         let sparse = self.sparse;
         let mut sorted = self.ledger.sort(&self.dir, |entry, body| {
             let mut place = 0;
@@ -304,11 +305,10 @@ impl Draft {
                     end = (end + entry.size).next_multiple_of(512);
                 }
             }
-            data.push(erofs::blocks(place)?);
-            Ok(())
+            data.push(erofs::blocks(place)?)
         })?;
         drop(sparse);
-        let meta = erofs::finish(image, &mut sorted.index, &data, &sorted.links, end)?;
+        let meta = erofs::finish(image, &self.dir, &mut sorted.index, &data, &sorted.links, end)?;
         Ok(Drafted {
             sorted,
             size: self.size,

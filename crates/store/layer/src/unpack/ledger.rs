@@ -2,13 +2,14 @@
 mod tests;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
 
 use super::names::Names;
 use super::sorted::{Sorted, Sorter};
 use super::spool::{KEPT, Spool};
+use crate::column::Column;
 use crate::index::format;
 use crate::varint::{self, Bytes};
 use crate::{Entry, EntryKind, Error};
@@ -16,23 +17,30 @@ use crate::{Entry, EntryKind, Error};
 /// How often a tar may replace something that other entries depend on; each costs a walk over all entries.
 const MOST_REWRITES: u32 = 10_000;
 
+/// Bytes of a column, of the flags and of the table of names that stay in memory, in those of the spool. The flags of all
+/// entries that a layer may have do: they are asked for without any order when the table grows.
+const COLUMN: usize = 1;
+const FLAGS: usize = 4;
+const NAMES: usize = 8;
+
 /// What was unpacked so far, in the order of the tar; at the end, the entries of the index.
 ///
-/// A layer may have millions of entries, and several are unpacked at once: what is in memory of each is some 25 bytes. The
-/// rest is in a [`Spool`].
+/// A layer may have millions of entries, and several are unpacked at once: what is known of them is in a [`Spool`] and in
+/// [`Column`]s, of which little is in memory.
 #[derive(Debug)]
 pub(super) struct Ledger {
+    dir: PathBuf,
     kept: usize,
     spool: Spool,
     /// By slot: where its record begins in the spool.
-    records: Vec<u32>,
+    records: Column<u32>,
     /// By slot: that of its directory, which is lower, or [`NONE`].
-    parents: Vec<u32>,
+    parents: Column<u32>,
     /// By slot: the flags below.
-    flags: Vec<u8>,
+    flags: Column<u8>,
     names: Names,
-    /// The hard links, by slot.
-    links: Vec<Link>,
+    /// By slot: that which it is another name of and one; 0 when it is no hard link. None while there is no hard link.
+    targets: Option<Column<u32>>,
     /// Paths that were marked opaque and had no directory then.
     opaque: HashSet<Vec<u8>>,
     /// The directory of the last entry, and its slot.
@@ -47,18 +55,11 @@ const ALIVE: u8 = 1;
 const OPAQUE: u8 = 2;
 /// A hard link may lead to it.
 const LINKED: u8 = 4;
+/// The record of a hard link names another path than that of what it is another name of.
+const MOVED: u8 = 8;
 
 /// No slot.
 const NONE: u32 = u32::MAX;
-
-#[derive(Debug)]
-struct Link {
-    slot: u32,
-    /// The slot that it is another name of; none when it is no hard link any more.
-    target: u32,
-    /// Whether its record names another path than that of the target.
-    moved: bool,
-}
 
 /// Content of a file: a number that the maker of the tree gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,14 +82,16 @@ impl Ledger {
 
     /// The same with so many bytes of records in memory.
     fn keeping(dir: &Path, kept: usize) -> Self {
+        let bytes = kept.saturating_mul(COLUMN);
         Self {
+            dir: dir.to_owned(),
             kept,
             spool: Spool::new(dir, kept),
-            records: Vec::new(),
-            parents: Vec::new(),
-            flags: Vec::new(),
-            names: Names::default(),
-            links: Vec::new(),
+            records: Column::keeping(dir, bytes),
+            parents: Column::keeping(dir, bytes),
+            flags: Column::keeping(dir, kept.saturating_mul(FLAGS)),
+            names: Names::new(dir, kept.saturating_mul(NAMES)),
+            targets: None,
             opaque: HashSet::new(),
             here: None,
             rewrites: 0,
@@ -111,19 +114,33 @@ impl Ledger {
         let record = self.write(entry, body)?;
         let slot = match self.slot(&entry.path)? {
             Some(slot) => {
-                self.records[slot as usize] = record;
+                self.records.set(slot as usize, record)?;
                 slot
             }
             None => self.occupy(&entry.path, record)?,
         };
-        if target != NONE || self.flags[slot as usize] & ALIVE != 0 {
-            self.set_link(slot, target);
+        if target != NONE || self.has(slot, ALIVE)? {
+            self.set_target(slot, target)?;
         }
-        self.flags[slot as usize] |= ALIVE;
+        self.mark(slot, ALIVE)?;
         if entry.kind == EntryKind::Directory && !self.opaque.is_empty() && self.opaque.remove(&entry.path) {
-            self.flags[slot as usize] |= OPAQUE;
+            self.mark(slot, OPAQUE)?;
         }
         Ok(())
+    }
+
+    fn has(&self, slot: u32, flag: u8) -> Result<bool, Error> {
+        Ok(self.flags.get(slot as usize)? & flag != 0)
+    }
+
+    fn mark(&mut self, slot: u32, flag: u8) -> Result<(), Error> {
+        let flags = self.flags.get(slot as usize)?;
+        self.flags.set(slot as usize, flags | flag)
+    }
+
+    fn unmark(&mut self, slot: u32, flag: u8) -> Result<(), Error> {
+        let flags = self.flags.get(slot as usize)?;
+        self.flags.set(slot as usize, flags & !flag)
     }
 
     /// A new slot for a path, not alive yet.
@@ -135,10 +152,13 @@ impl Ledger {
         let hash = self.names.hash(path);
         let flags = &self.flags;
         self.names
-            .insert(hash, slot, |slot| flags[slot as usize] & ALIVE != 0);
-        self.records.push(record);
-        self.parents.push(parent);
-        self.flags.push(0);
+            .insert(hash, slot, |slot| Ok(flags.get(slot as usize)? & ALIVE != 0))?;
+        self.records.push(record)?;
+        self.parents.push(parent)?;
+        self.flags.push(0)?;
+        if let Some(targets) = &mut self.targets {
+            targets.push(0)?;
+        }
         Ok(slot)
     }
 
@@ -150,7 +170,7 @@ impl Ledger {
         }
         if let Some((here, slot)) = &self.here
             && here == dir
-            && self.flags[*slot as usize] & ALIVE != 0
+            && self.has(*slot, ALIVE)?
         {
             return Ok(*slot);
         }
@@ -180,7 +200,7 @@ impl Ledger {
 
     /// What a slot holds, as it was written.
     fn read(&mut self, slot: u32) -> Result<(Option<Body>, Entry), Error> {
-        let (body, record) = split(self.spool.read(self.records[slot as usize].into())?)?;
+        let (body, record) = split(self.spool.read(self.records.get(slot as usize)?.into())?)?;
         Ok((body, format::entry(record).ok_or_else(damaged)?))
     }
 
@@ -188,11 +208,12 @@ impl Ledger {
     fn slot(&mut self, path: &[u8]) -> Result<Option<u32>, Error> {
         let hash = self.names.hash(path);
         for slot in self.names.candidates(hash) {
+            let slot = slot?;
             let at = slot as usize;
-            if self.flags[at] & ALIVE == 0 {
+            if self.flags.get(at)? & ALIVE == 0 {
                 continue;
             }
-            let (_, record) = split(self.spool.read(self.records[at].into())?)?;
+            let (_, record) = split(self.spool.read(self.records.get(at)?.into())?)?;
             if format::path(record) == Some(path) {
                 return Ok(Some(slot));
             }
@@ -205,7 +226,7 @@ impl Ledger {
         if let Some(slot) = self.slot(&path)?
             && self.read(slot)?.1.kind == EntryKind::Directory
         {
-            self.flags[slot as usize] |= OPAQUE;
+            self.mark(slot, OPAQUE)?;
             return Ok(());
         }
         self.opaque.insert(path);
@@ -225,37 +246,37 @@ impl Ledger {
         let Some(slot) = self.slot(target)? else {
             return Ok(None);
         };
-        let entry = self.read(slot)?.1;
-        match self.link(slot).map(|link| link.target) {
-            Some(target) if target != NONE && self.flags[target as usize] & ALIVE != 0 => {
-                Ok(Some(self.read(target)?.1))
-            }
-            Some(target) if target != NONE => Ok(None),
-            _ => Ok(Some(entry)),
+        match self.target(slot)? {
+            Some(target) if self.has(target, ALIVE)? => Ok(Some(self.read(target)?.1)),
+            Some(_) => Ok(None),
+            None => Ok(Some(self.read(slot)?.1)),
         }
     }
 
-    fn link(&self, slot: u32) -> Option<&Link> {
-        let at = self.links.binary_search_by_key(&slot, |link| link.slot).ok()?;
-        self.links.get(at)
+    /// What a slot is another name of.
+    fn target(&self, slot: u32) -> Result<Option<u32>, Error> {
+        match &self.targets {
+            Some(targets) => Ok(targets.get(slot as usize)?.checked_sub(1)),
+            None => Ok(None),
+        }
     }
 
     /// Notes what a slot is another name of; [`NONE`] when it is no hard link.
-    fn set_link(&mut self, slot: u32, target: u32) {
-        let found = self.links.binary_search_by_key(&slot, |link| link.slot);
+    fn set_target(&mut self, slot: u32, target: u32) -> Result<(), Error> {
         if target != NONE {
-            self.flags[target as usize] |= LINKED;
+            self.mark(target, LINKED)?;
         }
-        let link = Link {
-            slot,
-            target,
-            moved: false,
+        let targets = match &mut self.targets {
+            Some(targets) => targets,
+            None if target == NONE => return Ok(()),
+            none => {
+                let column = Column::keeping(&self.dir, self.kept.saturating_mul(COLUMN));
+                none.insert(column.zeros(self.flags.len())?)
+            }
         };
-        match found {
-            Ok(at) => self.links[at] = link,
-            Err(at) if target != NONE => self.links.insert(at, link),
-            Err(_) => {}
-        }
+        // It is below NONE.
+        targets.set(slot as usize, target.wrapping_add(1))?;
+        self.unmark(slot, MOVED)
     }
 
     /// Forgets what is at `path` and, for a directory, below it. Returns the bodies that go with it:
@@ -270,22 +291,20 @@ impl Ledger {
         let mut doomed = vec![slot];
         if self.read(slot)?.1.kind == EntryKind::Directory {
             self.count_rewrite()?;
-            doomed.extend(self.below(slot));
+            doomed.extend(self.below(slot)?);
             let prefix = [path, b"/"].concat();
             self.opaque.retain(|path| !path.starts_with(&prefix));
         }
         for slot in &doomed {
-            self.flags[*slot as usize] &= !ALIVE;
+            self.unmark(*slot, ALIVE)?;
         }
         for slot in doomed {
             let (body, entry) = self.read(slot)?;
             if let Some(body) = body.filter(|body| !body.inherited) {
                 gone.push((body.number, entry.path.clone()));
             }
-            if self.link(slot).is_some() {
-                self.set_link(slot, NONE);
-            }
-            if self.flags[slot as usize] & LINKED != 0 {
+            self.set_target(slot, NONE)?;
+            if self.has(slot, LINKED)? {
                 self.promote(slot, body, entry)?;
             }
         }
@@ -293,49 +312,52 @@ impl Ledger {
     }
 
     /// The living slots below a directory: each comes after that of its own.
-    fn below(&self, slot: u32) -> Vec<u32> {
+    fn below(&mut self, slot: u32) -> Result<Vec<u32>, Error> {
         let mut found = Vec::new();
-        let mut inside = vec![false; self.parents.len() - slot as usize];
+        let first = slot as usize;
+        let mut inside = vec![false; self.parents.len() - first];
         inside[0] = true;
-        for at in slot as usize + 1..self.parents.len() {
-            let parent = self.parents[at].checked_sub(slot).map(|parent| parent as usize);
+        let flags = &self.flags;
+        self.parents.scan(first + 1, |at, parent| {
+            let parent = parent.checked_sub(slot).map(|parent| parent as usize);
             let is_inside = parent.and_then(|parent| inside.get(parent)).copied();
-            if is_inside == Some(true) && self.flags[at] & ALIVE != 0 {
-                inside[at - slot as usize] = true;
+            if is_inside == Some(true) && flags.get(at)? & ALIVE != 0 {
+                inside[at - first] = true;
                 found.extend(u32::try_from(at));
             }
-        }
-        found
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// When other names of a dead file live on, the first becomes the file, and the others its links.
     fn promote(&mut self, dead: u32, body: Option<Body>, old: Entry) -> Result<(), Error> {
         self.count_rewrite()?;
-        let flags = &self.flags;
-        let mut heirs = self
-            .links
-            .iter_mut()
-            .filter(|link| link.target == dead && flags[link.slot as usize] & ALIVE != 0);
-        let Some(first) = heirs.next() else {
+        let (flags, mut heirs) = (&self.flags, Vec::new());
+        if let Some(targets) = &mut self.targets {
+            targets.scan(0, |at, target| {
+                if target == dead + 1 && flags.get(at)? & ALIVE != 0 {
+                    heirs.extend(u32::try_from(at));
+                }
+                Ok(())
+            })?;
+        }
+        let mut heirs = heirs.into_iter();
+        let Some(heir) = heirs.next() else {
             return Ok(());
         };
-        let heir = first.slot;
-        first.target = NONE;
-        let mut others = false;
+        self.set_target(heir, NONE)?;
         for other in heirs {
-            (other.target, other.moved) = (heir, true);
-            others = true;
-        }
-        if others {
-            self.flags[heir as usize] |= LINKED;
+            self.set_target(other, heir)?;
+            self.mark(other, MOVED)?;
         }
         let path = self.read(heir)?.1.path;
         let body = body.map(|body| Body {
             inherited: true,
             ..body
         });
-        self.records[heir as usize] = self.write(&Entry { path, ..old }, body)?;
-        Ok(())
+        let record = self.write(&Entry { path, ..old }, body)?;
+        self.records.set(heir as usize, record)
     }
 
     fn count_rewrite(&mut self) -> Result<(), Error> {
@@ -347,50 +369,47 @@ impl Ledger {
         Err(Error::new(ErrorKind::ResourceExhausted, message))
     }
 
-    /// Shows each living slot, with the number of its content and its record as it is now; the hard links, and what each is
-    /// another name of, by slot.
-    fn living(
-        &mut self,
-        mut see: impl FnMut(u32, Option<u64>, &[u8]) -> Result<(), Error>,
-    ) -> Result<Vec<(u32, u32)>, Error> {
+    /// Shows each living slot, with what it is another name of, the number of its content and its record as it is now.
+    fn living(&mut self, mut see: impl FnMut(Living<'_>) -> Result<(), Error>) -> Result<(), Error> {
         // As large as the rest.
-        self.names = Names::default();
-        self.parents = Vec::new();
-        let mut links = std::mem::take(&mut self.links).into_iter().peekable();
-        let mut targets = Vec::new();
+        self.names = Names::new(Path::new(""), 0);
+        self.parents = Column::keeping(Path::new(""), 0);
         for at in 0..self.flags.len() {
             let slot = u32::try_from(at).unwrap_or(NONE);
-            let link = links.next_if(|link| link.slot == slot);
-            if self.flags[at] & ALIVE == 0 {
+            let flags = self.flags.get(at)?;
+            if flags & ALIVE == 0 {
                 continue;
             }
-            let link = link.filter(|link| link.target != NONE);
-            let path = match &link {
-                Some(link) if link.moved => Some(self.read(link.target)?.1.path),
+            let target = self.target(slot)?;
+            let path = match target {
+                Some(target) if flags & MOVED != 0 => Some(self.read(target)?.1.path),
                 _ => None,
             };
-            let (body, record) = split(self.spool.read(self.records[at].into())?)?;
-            let body = body.map(|body| body.number);
-            if self.flags[at] & OPAQUE != 0 || path.is_some() {
+            let (body, mut record) = split(self.spool.read(self.records.get(at)?.into())?)?;
+            if flags & OPAQUE != 0 || path.is_some() {
                 let mut entry = format::entry(record).ok_or_else(damaged)?;
-                entry.opaque = self.flags[at] & OPAQUE != 0 && entry.kind == EntryKind::Directory;
+                entry.opaque = flags & OPAQUE != 0 && entry.kind == EntryKind::Directory;
                 entry.link = path.unwrap_or(entry.link);
                 self.buffer.clear();
                 format::put(&mut self.buffer, &entry);
-                see(slot, body, &self.buffer)?;
-            } else {
-                see(slot, body, record)?;
+                record = &self.buffer;
             }
-            targets.extend(link.map(|link| (link.slot, link.target)));
+            let body = body.map(|body| body.number);
+            see(Living {
+                slot,
+                target,
+                body,
+                record,
+            })?;
         }
-        Ok(targets)
+        Ok(())
     }
 
     /// The living entries, sorted by path, each with the number of its content.
     pub(super) fn into_files(mut self) -> Result<Vec<(Entry, Option<u64>)>, Error> {
         let mut files = Vec::new();
-        self.living(|_, body, record| {
-            files.push((format::entry(record).ok_or_else(damaged)?, body));
+        self.living(|living| {
+            files.push((format::entry(living.record).ok_or_else(damaged)?, living.body));
             Ok(())
         })?;
         files.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
@@ -404,14 +423,28 @@ impl Ledger {
         dir: &Path,
         see: impl FnMut(&Entry, Option<u64>) -> Result<(), Error>,
     ) -> Result<Sorted, Error> {
-        let count = self.flags.iter().filter(|flags| *flags & ALIVE != 0).count();
+        let mut count = 0;
+        self.flags.scan(0, |_, flags| {
+            count += usize::from(flags & ALIVE != 0);
+            Ok(())
+        })?;
+        let slots = self.targets.as_ref().map(Column::len);
         let mut sorter = Sorter::new(dir, self.kept);
-        let targets = self.living(|slot, body, record| sorter.add(slot, body, record))?;
-        let slots = self.flags.len();
+        self.living(|living| sorter.add(&living))?;
         // The spool's file goes before another as large is written.
         drop(self);
-        sorter.finish(count, slots, targets, see)
+        sorter.finish(count, slots, see)
     }
+}
+
+/// What a living slot holds.
+pub(super) struct Living<'a> {
+    pub(super) slot: u32,
+    /// The slot that it is another name of.
+    pub(super) target: Option<u32>,
+    /// The number of its content.
+    pub(super) body: Option<u64>,
+    pub(super) record: &'a [u8],
 }
 
 /// Body and record of what a slot holds.

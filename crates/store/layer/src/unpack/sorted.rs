@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
 
+use super::ledger::Living;
 use super::spool::{Records, Spool};
+use crate::column::{Column, halves, pair};
 use crate::index::{Stored, Writer, format};
 use crate::{Entry, EntryKind, Error};
 
 /// Bytes that are sorted in memory, in pieces of so many times what a spool keeps.
 const PIECE: usize = 4;
 
-/// Bytes before a record: slot, number of the body and one, length.
-const HEAD: usize = 4 + 8 + 4;
+/// Bytes before a record: slot, number of the body and one, the slot that it is another name of and one, length.
+const HEAD: usize = 4 + 8 + 4 + 4;
 
 /// The index of a layer, and what else is known of its entries. They are meant by their number in it.
 pub(super) struct Sorted {
     pub(super) index: Stored,
-    /// Hard links, and what each is another name of; by the first.
-    pub(super) links: Vec<(u32, u32)>,
+    /// Hard links and what each is another name of, as pairs; by the first.
+    pub(super) links: Column<u64>,
     /// Directories that only something below them names.
     pub(super) implied: u64,
     /// Whether all of the lower layers is hidden.
@@ -30,6 +32,7 @@ pub(super) struct Sorted {
 /// Entries that are not sorted yet.
 pub(super) struct Sorter {
     dir: PathBuf,
+    kept: usize,
     room: usize,
     piece: Vec<u8>,
     /// Where each begins in the piece.
@@ -44,7 +47,8 @@ impl Sorter {
     pub(super) fn new(dir: &Path, kept: usize) -> Self {
         Self {
             dir: dir.to_owned(),
-            room: PIECE * kept,
+            kept,
+            room: PIECE.saturating_mul(kept),
             piece: Vec::new(),
             starts: Vec::new(),
             spool: Spool::new(dir, kept),
@@ -53,16 +57,19 @@ impl Sorter {
     }
 
     /// Takes the record of a slot, which names no path that another one names.
-    pub(super) fn add(&mut self, slot: u32, body: Option<u64>, record: &[u8]) -> Result<(), Error> {
+    pub(super) fn add(&mut self, living: &Living<'_>) -> Result<(), Error> {
+        let record = living.record;
         if self.piece.len() + HEAD + record.len() > self.room && !self.starts.is_empty() {
             self.put_aside()?;
         }
         let too_long = || Error::new(ErrorKind::ResourceExhausted, "an entry of the layer is too long");
         self.starts
             .push(u32::try_from(self.piece.len()).map_err(|_| too_long())?);
-        self.piece.extend_from_slice(&slot.to_le_bytes());
+        self.piece.extend_from_slice(&living.slot.to_le_bytes());
         self.piece
-            .extend_from_slice(&body.map_or(0, |body| body + 1).to_le_bytes());
+            .extend_from_slice(&living.body.map_or(0, |body| body + 1).to_le_bytes());
+        self.piece
+            .extend_from_slice(&living.target.map_or(0, |target| target + 1).to_le_bytes());
         let length = u32::try_from(record.len()).map_err(|_| too_long())?;
         self.piece.extend_from_slice(&length.to_le_bytes());
         self.piece.extend_from_slice(record);
@@ -86,21 +93,20 @@ impl Sorter {
         Ok(())
     }
 
-    /// Writes the index of `count` entries, of so many slots; `see` is shown each with its body. `targets` are slots.
+    /// Writes the index of `count` entries; `see` is shown each with its body. With hard links, `slots` is how many slots
+    /// there are.
     pub(super) fn finish(
         mut self,
         count: usize,
-        slots: usize,
-        mut targets: Vec<(u32, u32)>,
+        slots: Option<usize>,
         see: impl FnMut(&Entry, Option<u64>) -> Result<(), Error>,
     ) -> Result<Sorted, Error> {
+        let column = self.kept;
+        let ranks = Column::keeping(&self.dir, column);
         let mut drain = Drain {
             index: Writer::create(&self.dir.join("index"), count)?,
-            ranks: if targets.is_empty() {
-                Vec::new()
-            } else {
-                vec![0; slots]
-            },
+            ranks: slots.map(|slots| ranks.zeros(slots)).transpose()?,
+            links: Column::keeping(&self.dir, column),
             see,
             count: 0,
             implied: 0,
@@ -118,14 +124,15 @@ impl Sorter {
             self.spool.flush()?;
             self.merge(&mut drain)?;
         }
-        for (link, target) in &mut targets {
-            *link = drain.ranks[*link as usize];
-            *target = drain.ranks[*target as usize];
+        if let Some(ranks) = &drain.ranks {
+            for at in 0..drain.links.len() {
+                let (link, target) = halves(drain.links.get(at)?);
+                drain.links.set(at, pair(link, ranks.get(target as usize)?))?;
+            }
         }
-        targets.sort_unstable();
         Ok(Sorted {
             index: drain.index.finish()?,
-            links: targets,
+            links: drain.links,
             implied: drain.implied,
             opaque_root: drain.opaque_root,
         })
@@ -173,7 +180,9 @@ fn head(piece: &mut Records<'_>, number: usize) -> Result<Option<Reverse<Head>>,
 struct Drain<S> {
     index: Writer,
     /// By slot, the number of its entry, when somebody asks for it.
-    ranks: Vec<u32>,
+    ranks: Option<Column<u32>>,
+    /// Pairs of the numbers of hard links and the slots that they are other names of.
+    links: Column<u64>,
     see: S,
     count: u32,
     implied: u64,
@@ -189,8 +198,11 @@ impl<S: FnMut(&Entry, Option<u64>) -> Result<(), Error>> Drain<S> {
                 "an entry of a layer was damaged by sorting it",
             )
         })?;
-        if let Some(rank) = self.ranks.get_mut(item.slot() as usize) {
-            *rank = self.count;
+        if let Some(ranks) = &mut self.ranks {
+            ranks.set(item.slot() as usize, self.count)?;
+        }
+        if let Some(target) = item.target() {
+            self.links.push(pair(self.count, target))?;
         }
         self.count += 1;
         self.implied += u64::from(entry.implied);
@@ -206,7 +218,7 @@ struct Item<'a>(&'a [u8]);
 impl<'a> Item<'a> {
     fn at(piece: &'a [u8], start: u32) -> Self {
         let bytes = &piece[start as usize..];
-        let length = u32::from_le_bytes(part(bytes, 12)) as usize;
+        let length = u32::from_le_bytes(part(bytes, 16)) as usize;
         Self(&bytes[..HEAD + length])
     }
 
@@ -216,6 +228,10 @@ impl<'a> Item<'a> {
 
     fn body(self) -> Option<u64> {
         u64::from_le_bytes(part(self.0, 4)).checked_sub(1)
+    }
+
+    fn target(self) -> Option<u32> {
+        u32::from_le_bytes(part(self.0, 12)).checked_sub(1)
     }
 
     fn record(self) -> &'a [u8] {

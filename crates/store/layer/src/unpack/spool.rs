@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use dhow_types::ErrorKind;
 
 use crate::window::Window;
-use crate::{Context, Error};
+use crate::{Error, column};
 
 /// Bytes in memory before they go to the file.
 pub(super) const KEPT: usize = 512 << 10;
@@ -80,7 +80,7 @@ impl Spool {
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         let file = match &self.file {
             Some(file) => file,
-            None => self.file.insert(nameless(&self.dir)?),
+            None => self.file.insert(column::nameless(&self.dir)?),
         };
         file.write_all_at(&self.tail, self.written)
             .map_err(|error| super::write_failure(error, "write the entries of a layer"))?;
@@ -164,20 +164,6 @@ fn lost() -> Error {
         ErrorKind::Internal,
         "a record of a layer's entries is not where it was written",
     )
-}
-
-/// A file that nobody else sees.
-fn nameless(dir: &Path) -> Result<File, Error> {
-    let path = dir.join("entries");
-    let what = || format!("create {}", path.display());
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path);
-    let file = file.context(what)?;
-    std::fs::remove_file(&path).context(what)?;
-    Ok(file)
 }
 
 #[cfg(test)]
