@@ -352,7 +352,7 @@ fn boot(host: &Host, boot: usize, expected: &Expected, what: &str) -> bool {
     host.mount(options, host.memory("cut").to_str().unwrap());
     // /run is in memory.
     drop(fs::remove_dir_all(host.world.root().join("run")));
-    if boot % 3 != 0 {
+    if !boot.is_multiple_of(3) {
         host.world.keep_run_in_memory();
     }
     if boot % 2 == 1 {

@@ -83,6 +83,8 @@ pub struct Limits {
     pub total: u64,
     /// Bytes of holes of all sparse files together: they cost time to hash, though no disk.
     pub holes: u64,
+    /// Pieces of all sparse files together.
+    pub pieces: u64,
     /// Bytes of the archive after decompression.
     pub archive: u64,
     /// Bytes of the extended headers (PAX, GNU long names, sparse maps) of one entry.
@@ -111,6 +113,7 @@ impl Default for Limits {
             name: 255,
             total: 512 << 30,
             holes: 16 << 30,
+            pieces: 1_000_000,
             archive: 512 << 30,
             header: 1 << 20,
             xattrs: 128 << 10,

@@ -38,6 +38,8 @@ pub(crate) struct Parser<S> {
     source: S,
     limits: Limits,
     entries: u64,
+    /// Of sparse files.
+    pieces: u64,
     total: u64,
     holes: u64,
     /// Stored bytes of the current body that were not consumed yet.
@@ -72,6 +74,7 @@ impl<S: Source> Parser<S> {
             source,
             limits,
             entries: 0,
+            pieces: 0,
             total: 0,
             holes: 0,
             left: 0,
@@ -216,6 +219,11 @@ impl<S: Source> Parser<S> {
         (self.piece, self.done) = (0, 0);
         self.map = self.sparse_map(header, pax, stored)?;
         let size = self.map.as_ref().map_or(stored, |map| map.real_size);
+        let pieces = self.map.as_ref().map_or(0, |map| map.data.len());
+        self.pieces = self.pieces.saturating_add(pieces as u64);
+        if self.pieces > self.limits.pieces {
+            return Err(self.exhausted("pieces of sparse files", self.limits.pieces));
+        }
         self.total = self.total.saturating_add(size);
         if self.total > self.limits.total || stored > self.limits.archive {
             return Err(self.exhausted("bytes of files", self.limits.total));

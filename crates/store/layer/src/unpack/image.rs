@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -8,11 +7,13 @@ use dhow_types::ErrorKind;
 use super::ledger::Ledger;
 use super::links::follow;
 use super::sorted::Sorted;
+use super::spool::Spool;
 use super::tree::{MOST_DEPTH, OPAQUE, WHITEOUT, filter_xattrs, hash_zeros, join, refused, split_path};
-use crate::column::Column;
+use crate::column::{self, Column};
 use crate::erofs::{self, Meta, TAR};
 use crate::hash::ContentHasher;
 use crate::tar::{Parser, Source};
+use crate::varint::{self, Bytes};
 use crate::{Context, Entry, EntryKind, Error, Limits};
 
 /// The same tree as `Tree` makes of a tar, which nobody can see: the contents stay where they are in the archive. What is
@@ -24,14 +25,66 @@ pub(super) struct Draft {
     ledger: Ledger,
     /// The directory of the last entry.
     here: Vec<u8>,
-    /// Of sparse files, by where they begin: offset in the file and length of each piece, which follow each other in the
-    /// tar.
-    sparse: BTreeMap<u64, Pieces>,
+    sparse: Sparse,
     size: u64,
 }
 
 /// Offset in the file and length of each piece of a sparse file, which follow each other in the tar.
 pub(super) type Pieces = Vec<(u64, u64)>;
+
+/// The pieces of the sparse files of a layer. One file may have tens of thousands.
+struct Sparse {
+    /// Where the bodies begin in the tar, and where their pieces are in the spool.
+    starts: Column<u64>,
+    places: Column<u64>,
+    spool: Spool,
+}
+
+impl Sparse {
+    fn keeping(dir: &Path, kept: usize) -> Self {
+        Self {
+            starts: Column::keeping(dir, kept),
+            places: Column::keeping(dir, kept),
+            spool: Spool::new(dir, kept),
+        }
+    }
+
+    /// Notes the pieces of a body, which begins behind all others.
+    fn add(&mut self, start: u64, pieces: &[(u64, u64)]) -> Result<(), Error> {
+        let mut record = Vec::new();
+        for number in pieces.iter().flat_map(|(offset, length)| [*offset, *length]) {
+            varint::put(&mut record, number);
+        }
+        self.starts.push(start)?;
+        self.places.push(self.spool.append(&[&record])?)
+    }
+
+    /// The pieces of the body that begins there, if it is that of a sparse file.
+    fn find(&mut self, start: u64) -> Result<Option<Pieces>, Error> {
+        let (mut low, mut high) = (0, self.starts.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.starts.get(middle)? < start {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if low == self.starts.len() || self.starts.get(low)? != start {
+            return Ok(None);
+        }
+        let mut rest = Bytes::new(self.spool.read(self.places.get(low)?)?);
+        let mut pieces = Pieces::new();
+        while !rest.is_empty() {
+            let (Some(offset), Some(length)) = (rest.number(), rest.number()) else {
+                let message = "the pieces of a sparse file are damaged before they were used";
+                return Err(Error::new(ErrorKind::Internal, message));
+            };
+            pieces.push((offset, length));
+        }
+        Ok(Some(pieces))
+    }
+}
 
 /// What is done with the body of a file when it comes by, by the byte of the tar at which it begins.
 pub(super) type See<'s, S> = dyn FnMut(u64, &mut Entry, &mut Parser<S>) -> Result<(), Error> + 's;
@@ -61,21 +114,22 @@ pub(super) struct Drafted {
 
 impl Draft {
     pub(super) fn new(dir: &Path, limits: Limits) -> Self {
-        Self::with(Ledger::new(dir), dir, limits)
+        Self::with(Ledger::new(dir), Sparse::keeping(dir, column::KEPT), dir, limits)
     }
 
     /// One that makes no file, for who may make none.
     pub(super) fn in_memory(limits: Limits) -> Self {
-        Self::with(Ledger::in_memory(), Path::new(""), limits)
+        let dir = Path::new("");
+        Self::with(Ledger::in_memory(), Sparse::keeping(dir, usize::MAX), dir, limits)
     }
 
-    fn with(ledger: Ledger, dir: &Path, limits: Limits) -> Self {
+    fn with(ledger: Ledger, sparse: Sparse, dir: &Path, limits: Limits) -> Self {
         Self {
             dir: dir.to_owned(),
             limits,
             ledger,
             here: Vec::new(),
-            sparse: BTreeMap::new(),
+            sparse,
             size: 0,
         }
     }
@@ -174,7 +228,7 @@ impl Draft {
         see(start, &mut entry, parser)?;
         self.size += entry.size;
         if let Some(pieces) = sparse {
-            self.sparse.insert(start, pieces);
+            self.sparse.add(start, &pieces)?;
         }
         self.ledger.push(&entry, Some(start))
     }
@@ -292,16 +346,16 @@ impl Draft {
     pub(super) fn finish(self, image: &File, length: u64) -> Result<Drafted, Error> {
         let mut end = (TAR + length).next_multiple_of(512);
         let mut data = Column::new(&self.dir);
-        let sparse = self.sparse;
+        let mut sparse = self.sparse;
         let mut sorted = self.ledger.sort(&self.dir, |entry, body| {
             let mut place = 0;
             if let Some(start) = body {
-                let pieces = sparse.get(&start);
+                let pieces = sparse.find(start)?;
                 place = TAR + start;
                 if pieces.is_some() || place % 512 != 0 {
                     place = end;
                     let whole = [(0, entry.size)];
-                    unfold(image, start, pieces.map_or(&whole[..], Vec::as_slice), place)?;
+                    unfold(image, start, pieces.as_deref().unwrap_or(&whole), place)?;
                     end = (end + entry.size).next_multiple_of(512);
                 }
             }
@@ -371,4 +425,26 @@ pub(super) fn create(dir: &Path) -> Result<File, Error> {
         .create_new(true)
         .open(&path)
         .context(|| format!("create {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_sparse_files_are_found_by_where_their_bodies_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        let pieces = |body: u64| -> Pieces { (0..body % 90).map(|at| (at * 8192, body)).collect() };
+        for kept in [100, usize::MAX] {
+            let mut sparse = Sparse::keeping(dir.path(), kept);
+            assert_eq!(sparse.find(0).unwrap(), None);
+            for body in 0..2000 {
+                sparse.add(body * 1536, &pieces(body)).unwrap();
+            }
+            for body in (0..2000).map(|body| body * 787 % 2000) {
+                assert_eq!(sparse.find(body * 1536).unwrap(), Some(pieces(body)));
+                assert_eq!(sparse.find(body * 1536 + 512).unwrap(), None);
+            }
+        }
+    }
 }
