@@ -12,7 +12,7 @@ use dhow_types::{DiffId, Digest, ErrorKind};
 pub(crate) use self::cases::refused;
 pub(crate) use self::odd::odd;
 use crate::Place;
-use crate::maker::{Header, Maker, header, seal};
+use crate::maker::{Header, Maker, header, octal, seal};
 
 fn make() -> Maker {
     Maker::new()
@@ -486,6 +486,51 @@ fn every_limit_holds() {
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{name}");
         place.assert_clean(name);
     }
+}
+
+#[test]
+fn the_maps_of_all_sparse_files_have_a_bound_together() {
+    let place = Place::new();
+    let sparse = |name: &str| {
+        let mut block = header(name, b'S').bytes();
+        block[257..265].copy_from_slice(b"ustar  \0");
+        for (field, value) in [
+            (386..398, 4096),
+            (398..410, 512),
+            (483..495, 8192),
+            (124..136, 512),
+        ] {
+            octal(&mut block[field], value);
+        }
+        seal(&mut block);
+        block
+    };
+    let two = make()
+        .raw(&sparse("a"))
+        .raw(&[1; 512])
+        .raw(&sparse("b"))
+        .raw(&[2; 512]);
+    let two = two.end();
+    let unpack = |pieces: u64| {
+        let limits = Limits {
+            pieces,
+            ..Limits::default()
+        };
+        let how = Unpack {
+            limits,
+            ..Unpack::default()
+        };
+        place.store.unpack(two.as_slice(), &how)
+    };
+    let error = unpack(1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{}", chain(&error));
+    assert!(
+        chain(&error).contains("pieces of sparse files"),
+        "{}",
+        chain(&error)
+    );
+    place.assert_clean("pieces");
+    assert!(unpack(2).unwrap().fresh);
 }
 
 #[test]
