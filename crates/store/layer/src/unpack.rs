@@ -6,6 +6,7 @@
 //! so memory is bounded and nothing is copied.
 
 mod image;
+mod large;
 mod ledger;
 mod links;
 mod names;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
 
+use super::large::{LARGE, Large};
 use super::names::Names;
 use super::sorted::{Sorted, Sorter};
 use super::spool::{KEPT, Spool};
@@ -41,6 +42,7 @@ pub(super) struct Ledger {
     names: Names,
     /// By slot: that which it is another name of and one; 0 when it is no hard link. None while there is no hard link.
     targets: Option<Column<u32>>,
+    large: Option<Large>,
     /// Paths that were marked opaque and had no directory then.
     opaque: HashSet<Vec<u8>>,
     /// The directory of the last entry, and its slot.
@@ -92,6 +94,7 @@ impl Ledger {
             flags: Column::keeping(dir, kept.saturating_mul(FLAGS)),
             names: Names::new(dir, kept.saturating_mul(NAMES)),
             targets: None,
+            large: None,
             opaque: HashSet::new(),
             here: None,
             rewrites: 0,
@@ -148,6 +151,9 @@ impl Ledger {
         let full = || Error::new(ErrorKind::ResourceExhausted, "the layer has too many entries");
         let slot = u32::try_from(self.records.len()).ok().filter(|slot| *slot < NONE);
         let slot = slot.ok_or_else(full)?;
+        if self.large.is_none() && slot as usize == LARGE && self.kept < usize::MAX {
+            self.large = Some(Large::wait());
+        }
         let parent = self.parent(path)?;
         let hash = self.names.hash(path);
         let flags = &self.flags;
@@ -430,6 +436,7 @@ impl Ledger {
         })?;
         let slots = self.targets.as_ref().map(Column::len);
         let mut sorter = Sorter::new(dir, self.kept);
+        sorter.large = self.large.take();
         self.living(|living| sorter.add(&living))?;
         // The spool's file goes before another as large is written.
         drop(self);

@@ -3,7 +3,6 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Error;
 use crate::column::{Column, halves, pair};
@@ -16,28 +15,9 @@ pub(super) struct Names {
     dir: PathBuf,
     bytes: usize,
     state: RandomState,
-    larger: Option<Larger>,
     /// A hash above a slot and one; 0 in a free cell.
     cells: Column<u64>,
     used: usize,
-}
-
-/// One table of this process at a time may have twice as much in memory as others.
-#[derive(Debug)]
-struct Larger;
-
-static LARGER: AtomicBool = AtomicBool::new(false);
-
-impl Larger {
-    fn take() -> Option<Self> {
-        (!LARGER.swap(true, Ordering::Relaxed)).then_some(Self)
-    }
-}
-
-impl Drop for Larger {
-    fn drop(&mut self) {
-        LARGER.store(false, Ordering::Relaxed);
-    }
 }
 
 /// Fewest cells.
@@ -50,7 +30,6 @@ impl Names {
             dir: dir.to_owned(),
             bytes,
             state: RandomState::new(),
-            larger: None,
             cells: Column::keeping(dir, bytes),
             used: 0,
         }
@@ -93,14 +72,7 @@ impl Names {
             left += usize::from(living(self.cells.get(at)?)?);
         }
         let count = ((left + 1) * 2).next_power_of_two().max(LEAST);
-        let (bytes, more) = (count * size_of::<u64>(), self.bytes.saturating_mul(2));
-        self.larger = match self.larger.take() {
-            _ if bytes <= self.bytes || bytes > more => None,
-            None => Larger::take(),
-            held => held,
-        };
-        let room = if self.larger.is_some() { more } else { self.bytes };
-        let cells = Column::keeping(&self.dir, room).zeros(count)?;
+        let cells = Column::keeping(&self.dir, self.bytes).zeros(count)?;
         let old = std::mem::replace(&mut self.cells, cells);
         self.used = 0;
         for at in 0..old.len() {

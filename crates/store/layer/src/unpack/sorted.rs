@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dhow_types::ErrorKind;
 
+use super::large::Large;
 use super::ledger::Living;
 use super::spool::{Records, Spool};
 use crate::column::{Column, halves, pair};
@@ -27,10 +28,13 @@ pub(super) struct Sorted {
     pub(super) implied: u64,
     /// Whether all of the lower layers is hidden.
     pub(super) opaque_root: bool,
+    /// Kept until all that is made of it is.
+    _large: Option<Large>,
 }
 
 /// Entries that are not sorted yet.
 pub(super) struct Sorter {
+    pub(super) large: Option<Large>,
     dir: PathBuf,
     kept: usize,
     room: usize,
@@ -46,6 +50,7 @@ impl Sorter {
     /// An empty one, with so many bytes of a spool in memory; the index will be in `dir`.
     pub(super) fn new(dir: &Path, kept: usize) -> Self {
         Self {
+            large: None,
             dir: dir.to_owned(),
             kept,
             room: PIECE.saturating_mul(kept),
@@ -135,6 +140,7 @@ impl Sorter {
             links: drain.links,
             implied: drain.implied,
             opaque_root: drain.opaque_root,
+            _large: self.large.take(),
         })
     }
 
