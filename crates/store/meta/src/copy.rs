@@ -108,10 +108,15 @@ impl Copy {
         let Some((salts, size, frames)) = self.look(frames) else {
             return Ok(());
         };
+        let copied = log::salts(&self.copy) == Some(salts);
         let from = match Mark::read(&self.mark) {
             Some(mark) if mark.salts == salts && mark.frames == frames => return Ok(()),
-            Some(mark) if mark.salts == salts && mark.frames < frames && !mark.retired => mark.frames,
-            Some(mark) if mark.retired => 0,
+            Some(mark) if mark.salts == salts && mark.frames < frames && !mark.retired && copied => {
+                mark.frames
+            }
+            // All of it once more: the same bytes, and the head, which who was killed while retiring it has overwritten.
+            Some(mark) if mark.retired || mark.salts == salts => 0,
+            _ if copied => 0,
             // It is of a log before, all of which is in the database, as a next one has begun.
             _ => {
                 self.retire(&NONE)?;

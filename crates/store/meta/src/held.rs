@@ -67,7 +67,8 @@ fn lock(file: &File, path: &Path, operation: FlockOperation) -> Result<(), Error
     }
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+/// The lock file, made if it is not there.
+pub(crate) fn open(path: &Path) -> Result<File, Error> {
     OpenOptions::new()
         .read(true)
         .write(true)

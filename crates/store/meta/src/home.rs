@@ -120,7 +120,7 @@ impl Home {
         let path = log::beside(database, "-home");
         let begun = Instant::now();
         loop {
-            let file = open(&path)?;
+            let file = held::open(&path)?;
             held::wait(&file, &path, FlockOperation::LockShared)?;
             if let Some(Ok(memory)) = Record::read(&file).map(|record| record.place()) {
                 return Ok(Self { _lock: file, memory });
@@ -178,7 +178,7 @@ impl Alone {
 
     fn try_be(database: &Path) -> Result<Option<Self>, Error> {
         let path = log::beside(database, "-home");
-        let file = open(&path)?;
+        let file = held::open(&path)?;
         match flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self(file))),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
@@ -294,15 +294,4 @@ fn is_in_memory(run: &Path, store: u64) -> bool {
         kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
             && there.metadata().is_ok_and(|found| found.dev() != store)
     })
-}
-
-fn open(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .context(|| format!("open {}", path.display()))
 }

@@ -152,6 +152,18 @@ fn who_was_killed_before_the_copy_is_made_good_by_the_next() {
     set(&host.meta("a"), 3);
     let after = host.cut().unwrap();
     assert_eq!(get(&after.meta("b")), Some(3));
+    // One that had overwritten the head of the copy and not yet said so, and a log that goes on.
+    let mut headless = std::fs::read(&copy).unwrap();
+    headless[..32].fill(0);
+    std::fs::write(&copy, &headless).unwrap();
+    set(&host.meta("a"), 4);
+    let after = host.cut().unwrap();
+    assert_eq!(get(&after.meta("b")), Some(4));
+    // And a mark that is lost: the copy is never none meanwhile.
+    std::fs::remove_file(&mark).unwrap();
+    set(&host.meta("a"), 5);
+    let after = host.cut().unwrap();
+    assert_eq!(get(&after.meta("b")), Some(5));
 }
 
 #[test]
